@@ -1,0 +1,1 @@
+"""How often a policy succeeds, and how sure that is."""

@@ -1,0 +1,1 @@
+"""ACT as a network, and the policy around it."""

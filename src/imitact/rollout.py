@@ -1,0 +1,84 @@
+"""A Policy on an Env as a stream of ticks; recording and evaluation both consume it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imitact.chunking import Chunking
+from imitact.contract import BadInput, Env, FloatArray, Misfit, Observation, Policy
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One control period.
+
+    index:       0 for the first tick of the episode.
+    observation: what the action answers; its lazy frames can be read until the stream is
+                 advanced past this tick only if they were read before the step, so a consumer
+                 that needs frames names them in `rollout(..., keep=...)`.
+    action:      (A,) as commanded.
+    reward, success: of the step that executed the action.
+    chunk:       (K, A), the policy's answer at this tick; None where it was not asked.
+    """
+
+    index: int
+    observation: Observation
+    action: NDArray[np.float64]
+    reward: float
+    success: bool
+    chunk: FloatArray | None
+
+
+def rollout(
+    policy: Policy,
+    env: Env,
+    *,
+    seed: int,
+    chunking: Chunking,
+    step_cap: int | None = None,
+    stop_on_success: bool = False,
+    keep: tuple[str, ...] = (),
+    keep_every: int = 1,
+) -> Iterator[Tick]:
+    """Run one episode, tick by tick.
+
+    seed:            fixes the start of the world, and the policy's own randomness.
+    step_cap:        ticks at most; None takes the Env's own.
+    stop_on_success: end with the first tick that succeeds, as gym-aloha does.
+    keep:            cameras whose frame every tick holds, read before the world moves on;
+                     others are rendered only if the policy asks.
+    keep_every:      keep them at every n-th tick only (tick 0 included).
+
+    Refuses a policy whose actions do not fit the Env.
+    """
+    cap = env.step_cap if step_cap is None else step_cap
+    if cap < 1:
+        raise BadInput(f"a step cap of {cap} ticks runs nothing; it must be at least 1")
+    if policy.spec.action_names != env.spec.action_names:
+        raise Misfit(
+            f"the policy commands {list(policy.spec.action_names)}, "
+            f"the environment takes {list(env.spec.action_names)}"
+        )
+    for camera in keep:
+        env.spec.camera(camera)
+    observation = env.reset(seed)
+    policy.reset(seed)
+    chunking.reset()
+    for index in range(cap):
+        if index % keep_every == 0:
+            for camera in keep:
+                observation.frames[camera]
+        chunk = None
+        if chunking.wants_chunk:
+            chunk = policy.chunk(observation)
+            chunking.feed(chunk)
+        action = chunking.next()
+        outcome = env.step(action)
+        yield Tick(index, observation, action, outcome.reward, outcome.success, chunk)
+        if stop_on_success and outcome.success:
+            return
+        observation = outcome.observation

@@ -1,0 +1,1 @@
+"""Simulated worlds, and experts that demonstrate in them."""
