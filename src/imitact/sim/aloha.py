@@ -1,0 +1,431 @@
+"""The two tasks of gym-aloha as an Env, without its globals, rendered only when a frame is read.
+
+State, reward and pixels are those of gym-aloha 0.1 step for step (tests/test_aloha.py compares
+them at tolerance zero). What differs is what it costs: gym-aloha renders three cameras at every
+step (160 ms), this one steps the physics (a fraction of a millisecond) and renders a camera when
+somebody reads that frame.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imitact.contract import (
+    BadInput,
+    Camera,
+    FloatArray,
+    Frame,
+    ImitactError,
+    LazyFrames,
+    NotFinite,
+    Observation,
+    Outcome,
+    Spec,
+)
+
+if TYPE_CHECKING:
+    import mujoco
+
+TASKS = ("cube", "insertion")
+
+CAMERAS = (
+    "left_pillar",
+    "right_pillar",
+    "top",
+    "angle",
+    "front_close",
+    "left_wrist",
+    "right_wrist",
+)
+"""Every camera of the scene."""
+
+ALOHA_FOUR = ("top", "front_close", "left_wrist", "right_wrist")
+"""The four views of the real ALOHA: high, low, and one a wrist."""
+
+_ARM = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper")
+JOINTS = tuple(f"{side}_arm_{name}" for side in ("left", "right") for name in _ARM)
+"""State and action names, gym-aloha's own (gym_aloha/constants.py, JOINTS)."""
+
+UNITS = tuple("1" if name.endswith("gripper") else "rad" for name in JOINTS)
+
+RATE_HZ = 50.0
+
+# gym_aloha/constants.py, PUPPET_GRIPPER_POSITION_*: finger travel in metres at 0 and at 1.
+_FINGER_CLOSED_M = 0.01844
+_FINGER_OPEN_M = 0.05800
+
+# gym_aloha/constants.py, START_ARM_POSE: 6 joints and 2 fingers an arm, rad and m.
+_START_ARM = (0.0, -0.96, 1.16, 0.0, -0.3, 0.0, 0.02239, -0.02239)
+_START = np.array(_START_ARM * 2)
+_START.setflags(write=False)
+
+_RIGHT_FINGER = "vx300s_right/10_right_gripper_finger"
+_LEFT_FINGER = "vx300s_left/10_left_gripper_finger"
+_SOCKET = ("socket-1", "socket-2", "socket-3", "socket-4")
+
+_NO_OPENGL = (
+    "no OpenGL for MUJOCO_GL={backend!r} on this machine ({cause}). On Debian or Ubuntu: "
+    "apt-get install libegl1 libgl1-mesa-dri (MUJOCO_GL=egl, the default here), or "
+    "apt-get install libosmesa6 and set MUJOCO_GL=osmesa"
+)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The true state of the scene, for experts: what no camera and no joint sensor tells.
+
+    qpos: (23,) or (30,) the arms (8 values each, fingers in m), then one pose (x, y, z in m, unit
+          quaternion w, x, y, z) an object: the cube, or peg and socket.
+    tick: control periods since reset.
+    """
+
+    task: str
+    qpos: NDArray[np.float64]
+    tick: int
+
+    def pose(self, index: int = 0) -> NDArray[np.float64]:
+        """(7,) position in m and quaternion (w, x, y, z) of an object."""
+        return self.qpos[16 + 7 * index : 23 + 7 * index]
+
+
+@dataclass(frozen=True)
+class _Task:
+    scene: str
+    step_cap: int
+    stages: tuple[str, ...]
+
+
+_TASKS = {
+    "cube": _Task(
+        "bimanual_viperx_transfer_cube.xml",
+        400,
+        (
+            "nothing touched",
+            "the right gripper touches the cube",
+            "the right gripper has lifted the cube",
+            "the left gripper touches the cube on the table",
+            "the left gripper holds the cube off the table",
+        ),
+    ),
+    "insertion": _Task(
+        "bimanual_viperx_insertion.xml",
+        500,
+        (
+            "not both objects touched",
+            "right gripper on the peg, left gripper on the socket",
+            "both objects lifted",
+            "the peg touches the socket, both off the table",
+            "the peg touches the pin inside the socket",
+        ),
+    ),
+}
+
+
+def assets() -> Path:
+    """The folder of gym-aloha's scene files; found without importing gym_aloha."""
+    found = importlib.util.find_spec("gym_aloha")
+    if found is None or not found.submodule_search_locations:
+        raise BadInput(
+            "gym-aloha is not installed, so there is no ALOHA scene; "
+            "install it with: pip install 'imitact[sim]'"
+        )
+    return Path(found.submodule_search_locations[0]) / "assets"
+
+
+def load_mujoco() -> Any:
+    """Import mujoco, with EGL where the caller chose no other OpenGL.
+
+    MuJoCo reads MUJOCO_GL once, at its first import; so it is set here and only if unset.
+    """
+    backend = os.environ.setdefault("MUJOCO_GL", "egl")
+    try:
+        import mujoco
+    except ModuleNotFoundError as error:
+        if error.name != "mujoco":
+            raise
+        raise BadInput(
+            "mujoco is not installed; install it with: pip install 'imitact[sim]'"
+        ) from error
+    except (ImportError, AttributeError, RuntimeError) as error:
+        # PyOpenGL answers a missing libEGL with an AttributeError on None.
+        raise BadInput(_NO_OPENGL.format(backend=backend, cause=error)) from error
+    return mujoco
+
+
+def _cube_start(seed: int) -> NDArray[np.float64]:
+    """gym_aloha/utils.py, sample_box_pose: the cube anywhere in 20 by 20 cm."""
+    rng = np.random.RandomState(seed)  # noqa: NPY002 (gym-aloha's stream, to the bit)
+    position = rng.uniform([0.0, 0.4, 0.05], [0.2, 0.6, 0.05])
+    return np.concatenate([position, [1.0, 0.0, 0.0, 0.0]])
+
+
+def _insertion_start(seed: int) -> NDArray[np.float64]:
+    """gym_aloha/utils.py, sample_insertion_pose: the peg, then the socket, from one stream."""
+    rng = np.random.RandomState(seed)  # noqa: NPY002 (gym-aloha's stream, to the bit)
+    peg = rng.uniform([0.1, 0.4, 0.05], [0.2, 0.6, 0.05])
+    socket = rng.uniform([-0.2, 0.4, 0.05], [-0.1, 0.6, 0.05])
+    upright = [1.0, 0.0, 0.0, 0.0]
+    return np.concatenate([peg, upright, socket, upright])
+
+
+class _Renderer:
+    """One OpenGL context and scene, kept for all frames of a model."""
+
+    def __init__(self, mj: Any, model: mujoco.MjModel, height: int, width: int) -> None:
+        backend = os.environ.get("MUJOCO_GL")
+        try:
+            self._gl = mj.GLContext(width, height)
+            self._gl.make_current()
+        except (ImportError, AttributeError, RuntimeError) as error:
+            raise BadInput(_NO_OPENGL.format(backend=backend, cause=error)) from error
+        self._mj = mj
+        self._model = model
+        # Font scale and scene size as dm_control has them, though neither shows in a frame.
+        self._context = mj.MjrContext(model, mj.mjtFontScale.mjFONTSCALE_100)
+        mj.mjr_setBuffer(mj.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._scene = mj.MjvScene(model, maxgeom=1000)
+        self._option = mj.MjvOption()
+        self._perturb = mj.MjvPerturb()
+        self._camera = mj.MjvCamera()
+        self._camera.type = mj.mjtCamera.mjCAMERA_FIXED
+        self._rect = mj.MjrRect(0, 0, width, height)
+        self._size = (height, width, 3)
+
+    def render(self, data: mujoco.MjData, camera: int) -> Frame:
+        mj = self._mj
+        self._gl.make_current()
+        self._camera.fixedcamid = camera
+        mj.mjv_updateScene(
+            self._model,
+            data,
+            self._option,
+            self._perturb,
+            self._camera,
+            mj.mjtCatBit.mjCAT_ALL,
+            self._scene,
+        )
+        mj.mjr_render(self._rect, self._scene, self._context)
+        frame = np.empty(self._size, np.uint8)
+        mj.mjr_readPixels(frame, None, self._rect, self._context)
+        return np.ascontiguousarray(frame[::-1])  # OpenGL's first row is the lowest
+
+    def close(self) -> None:
+        self._gl.make_current()
+        self._context.free()
+        self._gl.free()
+
+
+class AlohaEnv:
+    """Two ViperX arms over a table: hand a cube over, or put a peg into a socket.
+
+    task:    "cube" (gym_aloha/AlohaTransferCube-v0) or "insertion" (gym_aloha/AlohaInsertion-v0).
+    cameras: any of CAMERAS, in the order in which the model is to see them.
+    height, width: capture size in pixels, the same for all cameras.
+
+    State and action are 7 values an arm, left first: six joints in rad and the gripper, 0 closed
+    to 1 open. Reward is the stage reached (see `stages`), success is stage 4. The start depends
+    on the seed alone, and equals gym-aloha's for the same seed. Two instances share nothing.
+    """
+
+    def __init__(
+        self,
+        task: str = "cube",
+        cameras: Sequence[str] = ("top",),
+        height: int = 480,
+        width: int = 640,
+    ) -> None:
+        if task not in _TASKS:
+            raise BadInput(f"no task {task!r} in the ALOHA scene; there are {list(TASKS)}")
+        if isinstance(cameras, str):
+            cameras = (cameras,)
+        for name in cameras:
+            if name not in CAMERAS:
+                raise BadInput(f"no camera {name!r} in the ALOHA scene; there are {list(CAMERAS)}")
+        self._task = _TASKS[task]
+        self._name = task
+        self._height, self._width = height, width
+        self._spec = Spec(
+            state_names=JOINTS,
+            action_names=JOINTS,
+            state_units=UNITS,
+            action_units=UNITS,
+            cameras=tuple(Camera(name, height, width) for name in cameras),
+            rate_hz=RATE_HZ,
+        )
+
+        mj = load_mujoco()
+        self._mj = mj
+        self._model = mj.MjModel.from_xml_path(str(assets() / self._task.scene))
+        view = self._model.vis.global_
+        view.offheight = max(view.offheight, height)
+        view.offwidth = max(view.offwidth, width)
+        self._data = mj.MjData(self._model)
+        self._substeps = round(1.0 / RATE_HZ / self._model.opt.timestep)
+        self._camera_ids = {name: self._model.camera(name).id for name in cameras}
+        self._renderer: _Renderer | None = None
+        self._tick: int | None = None
+        self._moved = 0
+        self._pairs = _Pairs(self._model, self._name)
+
+    @property
+    def spec(self) -> Spec:
+        return self._spec
+
+    @property
+    def step_cap(self) -> int:
+        return self._task.step_cap
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return self._task.stages
+
+    @property
+    def task(self) -> str:
+        """ "cube" or "insertion"."""
+        return self._name
+
+    def reset(self, seed: int) -> Observation:
+        """Arms at their start pose, the objects where the seed puts them (0 <= seed < 2**32)."""
+        if not 0 <= seed < 2**32:
+            raise BadInput(f"seed {seed} is out of range; gym-aloha draws from 0 to 2**32 - 1")
+        mj, model, data = self._mj, self._model, self._data
+        objects = _cube_start(seed) if self._name == "cube" else _insertion_start(seed)
+        mj.mj_resetData(model, data)
+        data.qpos[:16] = _START
+        data.qpos[16:] = objects
+        data.ctrl[:] = _START
+        # dm_control leaves two nested reset contexts, each with one forward pass without
+        # actuation; the second starts from the first's solution, which shows in the last bits.
+        flags = model.opt.disableflags
+        model.opt.disableflags = flags | int(mj.mjtDisableBit.mjDSBL_ACTUATION)
+        mj.mj_forward(model, data)
+        mj.mj_forward(model, data)
+        model.opt.disableflags = flags
+        self._tick = 0
+        self._moved += 1
+        return self._observation()
+
+    def step(self, action: FloatArray) -> Outcome:
+        """Command joint targets for one control period of 20 ms.
+
+        Grippers beyond 0 to 1 and joints beyond their range are cut off by the actuators.
+        """
+        if self._tick is None:
+            raise ImitactError("step() before reset(); call reset(seed) first")
+        self._spec.check_action(action)
+        mj, model, data = self._mj, self._model, self._data
+        ctrl = data.ctrl
+        ctrl[0:6] = action[0:6]
+        ctrl[8:14] = action[7:13]
+        # In the action's own precision, as gym-aloha computes it.
+        for at, gripper in ((6, action[6]), (14, action[13])):
+            finger = gripper * (_FINGER_OPEN_M - _FINGER_CLOSED_M) + _FINGER_CLOSED_M
+            ctrl[at] = finger
+            ctrl[at + 1] = -finger
+        # dm_control's order (legacy_step): the state's derived quantities, contacts included, are
+        # those of the state that is returned.
+        mj.mj_step2(model, data)
+        mj.mj_step(model, data, self._substeps - 1)
+        mj.mj_step1(model, data)
+        self._moved += 1
+        self._tick += 1
+        if data.warning.number.any():
+            names = [
+                w.name
+                for w, n in zip(
+                    mj.mjtWarning.__members__.values(), data.warning.number, strict=False
+                )
+                if n
+            ]
+            raise NotFinite(
+                f"the simulation broke down at tick {self._tick} ({', '.join(names)}); "
+                "check the last actions, then reset"
+            )
+        reward = self._pairs.reward(data.contact.geom)
+        return Outcome(self._observation(), float(reward), reward == 4)
+
+    def close(self) -> None:
+        """Free the OpenGL context; frames not read until now are lost."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+        self._moved += 1
+
+    def _observation(self) -> Observation:
+        assert self._tick is not None
+        qpos = self._data.qpos.copy()
+        state = np.empty(14)
+        state[0:6] = qpos[0:6]
+        state[6] = (qpos[6] - _FINGER_CLOSED_M) / (_FINGER_OPEN_M - _FINGER_CLOSED_M)
+        state[7:13] = qpos[8:14]
+        state[13] = (qpos[14] - _FINGER_CLOSED_M) / (_FINGER_OPEN_M - _FINGER_CLOSED_M)
+        moved = self._moved
+        frames = LazyFrames(tuple(self._camera_ids), self._render, lambda: self._moved == moved)
+        return Observation(state, frames, Truth(self._name, qpos, self._tick))
+
+    def _render(self, name: str) -> Frame:
+        if self._renderer is None:
+            self._renderer = _Renderer(self._mj, self._model, self._height, self._width)
+        return self._renderer.render(self._data, self._camera_ids[name])
+
+
+class _Pairs:
+    """Rewards from contacts: gym_aloha/tasks/sim.py with geom ids in place of names.
+
+    Pairs are ordered as there: (first geom, second geom), and one finger an arm counts.
+    """
+
+    def __init__(self, model: mujoco.MjModel, task: str) -> None:
+        def pairs(firsts: Sequence[str], seconds: Sequence[str]) -> frozenset[tuple[int, int]]:
+            ids = {name: model.geom(name).id for name in (*firsts, *seconds)}
+            return frozenset((ids[a], ids[b]) for a in firsts for b in seconds)
+
+        self.reward = self._cube if task == "cube" else self._insertion
+        if task == "cube":
+            self._left = pairs(["red_box"], [_LEFT_FINGER])
+            self._right = pairs(["red_box"], [_RIGHT_FINGER])
+            self._on_table = pairs(["red_box"], ["table"])
+        else:
+            self._left = pairs(_SOCKET, [_LEFT_FINGER])
+            self._right = pairs(["red_peg"], [_RIGHT_FINGER])
+            self._on_table = pairs(["red_peg", *_SOCKET], ["table"])
+            self._met = pairs(["red_peg"], _SOCKET)
+            self._pin = pairs(["red_peg"], ["pin"])
+
+    def _cube(self, contacts: NDArray[np.int32]) -> int:
+        touching = set(map(tuple, contacts.tolist()))
+        lifted = touching.isdisjoint(self._on_table)
+        if not touching.isdisjoint(self._left):
+            return 4 if lifted else 3
+        if not touching.isdisjoint(self._right):
+            return 2 if lifted else 1
+        return 0
+
+    def _insertion(self, contacts: NDArray[np.int32]) -> int:
+        touching = set(map(tuple, contacts.tolist()))
+        lifted = touching.isdisjoint(self._on_table)
+        if not touching.isdisjoint(self._pin):
+            return 4
+        if lifted and not touching.isdisjoint(self._met):
+            return 3
+        if touching.isdisjoint(self._left) or touching.isdisjoint(self._right):
+            return 0
+        return 2 if lifted else 1
+
+
+def make(
+    task: str = "cube",
+    cameras: Sequence[str] = ("top",),
+    height: int = 480,
+    width: int = 640,
+) -> AlohaEnv:
+    """AlohaEnv as a function, for functools.partial across processes."""
+    return AlohaEnv(task, cameras, height, width)
