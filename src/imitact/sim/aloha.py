@@ -67,6 +67,7 @@ _START_ARM = (0.0, -0.96, 1.16, 0.0, -0.3, 0.0, 0.02239, -0.02239)
 _START = np.array(_START_ARM * 2)
 _START.setflags(write=False)
 
+
 _RIGHT_FINGER = "vx300s_right/10_right_gripper_finger"
 _LEFT_FINGER = "vx300s_left/10_left_gripper_finger"
 _SOCKET = ("socket-1", "socket-2", "socket-3", "socket-4")
@@ -162,14 +163,14 @@ def load_mujoco() -> Any:
 
 def _cube_start(seed: int) -> NDArray[np.float64]:
     """gym_aloha/utils.py, sample_box_pose: the cube anywhere in 20 by 20 cm."""
-    rng = np.random.RandomState(seed)  # noqa: NPY002 (gym-aloha's stream, to the bit)
+    rng = np.random.RandomState(seed)
     position = rng.uniform([0.0, 0.4, 0.05], [0.2, 0.6, 0.05])
     return np.concatenate([position, [1.0, 0.0, 0.0, 0.0]])
 
 
 def _insertion_start(seed: int) -> NDArray[np.float64]:
     """gym_aloha/utils.py, sample_insertion_pose: the peg, then the socket, from one stream."""
-    rng = np.random.RandomState(seed)  # noqa: NPY002 (gym-aloha's stream, to the bit)
+    rng = np.random.RandomState(seed)
     peg = rng.uniform([0.1, 0.4, 0.05], [0.2, 0.6, 0.05])
     socket = rng.uniform([-0.2, 0.4, 0.05], [-0.1, 0.6, 0.05])
     upright = [1.0, 0.0, 0.0, 0.0]
