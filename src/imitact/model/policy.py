@@ -1,0 +1,547 @@
+"""A trained model as a Policy: weights, Spec and statistics in one directory.
+
+This is the only place that normalises: physical units and uint8 pixels go in, physical units
+come out, in training and at inference alike.
+
+The directory holds `model.safetensors` and `policy.json`; docs/formats.md describes both. It
+needs neither the dataset nor the simulator, and nothing in it is executed.
+
+Legend: B batch, K chunk, S state, A action, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imitact import __version__
+from imitact.contract import BadInput, Camera, Damaged, Misfit, NotFinite, Observation, Spec
+from imitact.frames import resize
+from imitact.model.act import Act, ActConfig, Losses
+from imitact.model.backbone import load_pretrained
+from imitact.stats import Stats
+
+FORMAT = 1
+"""Number of the directory's format; a reader refuses any other."""
+
+WEIGHTS = "model.safetensors"
+ABOUT = "policy.json"
+
+STD_FLOOR = 1e-2
+"""Least standard deviation that is divided by, in the unit of the dimension (tonyzhaozh/act,
+utils.py): a joint that never moved in the demonstrations must not blow up when it trembles."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of RGB pixels / 255, as torchvision's weights expect."""
+
+_MAX_ABOUT_BYTES = 16 * 2**20
+_MAX_HEADER_BYTES = 4 * 2**20
+
+Batch = Mapping[str, Any]
+"""Tensors of B samples, in physical units: "state" (B, S) float, "frames" camera name to
+(B, H, W, 3) uint8 at the network's input size, and for the loss "action" (B, K, A) float and
+"is_pad" (B, K) bool."""
+
+
+class TorchPolicy:
+    """ACT with what it needs to be used: a contract.Policy in physical units.
+
+    net:         the network, on normalised tensors.
+    spec:        what it sees and commands.
+    stats:       "state" and "action" statistics of the training episodes, and for
+                 config.actions "delta" also "delta" (of action minus measured state, pooled over
+                 the chunk).
+    config:      the network's settings.
+    fingerprint: of the dataset it was trained on.
+
+    State and action are standardised as (x - mean) / max(std, STD_FLOOR).
+    """
+
+    def __init__(
+        self,
+        net: Act,
+        spec: Spec,
+        stats: Mapping[str, Stats],
+        config: ActConfig,
+        fingerprint: str,
+    ) -> None:
+        """Use `create` or `load`."""
+        self.net = net
+        self.spec = spec
+        self.stats = dict(stats)
+        self.config = config
+        self.fingerprint = fingerprint
+        self.input_sizes = config.input_sizes(spec)
+        _check_stats(spec, self.stats, config)
+        mean, std = _action_scale(self.stats, config)
+        self._constants: dict[str, Tensor] = {
+            "state_mean": _float(self.stats["state"].mean),
+            "state_std": _float(np.maximum(self.stats["state"].std, STD_FLOOR)),
+            "action_mean": _float(mean),
+            "action_std": _float(np.maximum(std, STD_FLOOR)),
+            "pixel_mean": _float(np.array(IMAGENET_MEAN) * 255).view(3, 1, 1),
+            "pixel_std": _float(np.array(IMAGENET_STD) * 255).view(3, 1, 1),
+        }
+        if config.actions == "delta":
+            where = [spec.state_names.index(n) for n in spec.action_names]
+            self._constants["measured"] = torch.tensor(where)
+
+    @classmethod
+    def create(
+        cls,
+        spec: Spec,
+        stats: Mapping[str, Stats],
+        config: ActConfig,
+        *,
+        seed: int,
+        fingerprint: str,
+    ) -> TorchPolicy:
+        """An untrained policy; `seed` fixes its initial weights.
+
+        Refuses statistics that do not fit the Spec, `delta` actions whose names are not all
+        state names, and `frozen` norms without pretrained weights.
+        """
+        _check_names(spec, config)
+        _check_stats(spec, stats, config)
+        generator = torch.Generator().manual_seed(seed)
+        net = _network(spec, config, generator)
+        if spec.cameras:
+            load_pretrained(net.backbone, config.pretrained)
+        return cls(net, spec, stats, config, fingerprint)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.net.parameters()).device
+
+    def to(self, device: torch.device | str) -> TorchPolicy:
+        """Move the weights to a device; returns self."""
+        self.net.to(device)
+        self._constants = {n: t.to(device) for n, t in self._constants.items()}
+        return self
+
+    # -- training ------------------------------------------------------------------------------
+
+    def loss(self, batch: Batch, *, noise: Tensor | None = None) -> Losses:
+        """Loss of a batch, with z from the CVAE's posterior where there is one.
+
+        noise: (B, Z) standard normal for z; drawn from torch's global random state if None.
+        The network's mode (train or eval) is left as it is.
+        """
+        state = self._state(batch)
+        images = self._images(batch["frames"], state.shape[0])
+        action, is_pad = batch["action"], batch["is_pad"]
+        want = (state.shape[0], self.config.chunk, self.spec.action_size)
+        if action.shape != want or is_pad.shape != want[:2] or is_pad.dtype != torch.bool:
+            raise Misfit(
+                f"batch: action has shape {tuple(action.shape)}, is_pad {tuple(is_pad.shape)} "
+                f"{is_pad.dtype}; expected {want} and {want[:2]} torch.bool"
+            )
+        target = self._normalised(action, batch["state"])
+        prediction = self.net(state, images, target, is_pad, noise)
+        return self.net.losses(prediction, target, is_pad)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Tensor:
+        """The chunk (B, K, A) at z = 0, in physical units, float32; nothing is dropped out."""
+        with _evaluating(self.net):
+            state = self._state(batch)
+            images = self._images(batch["frames"], state.shape[0])
+            target = self.net(state, images).action.float()
+        return self._physical(target, batch["state"])
+
+    # -- inference -----------------------------------------------------------------------------
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode. Nothing here is random (z = 0), so the seed changes nothing."""
+
+    def chunk(self, observation: Observation) -> NDArray[np.float32]:
+        """The next K actions, shape (K, A), in the units of the Spec.
+
+        Takes frames at capture size. Refuses a state or frame that does not fit the Spec, and
+        values that are not finite.
+        """
+        state = np.asarray(observation.state)
+        self.spec.check_state(state)
+        there = tuple(observation.frames)
+        frames: dict[str, Tensor] = {}
+        for camera in self.spec.cameras:
+            if camera.name not in there:
+                raise Misfit(
+                    f"observation: no frame of camera {camera.name!r}; it has {list(there)}, the "
+                    f"policy needs {[c.name for c in self.spec.cameras]}"
+                )
+            frame = np.asarray(observation.frames[camera.name])
+            self.spec.check_frame(camera.name, frame)
+            small = resize(frame, *self.input_sizes[camera.name])
+            frames[camera.name] = torch.from_numpy(np.stack([small])).to(self.device)
+        batch = {"state": _float(state)[None].to(self.device), "frames": frames}
+        with torch.inference_mode():
+            chunk = self.predict(batch)[0].cpu().numpy()
+        if not np.all(np.isfinite(chunk)):
+            raise NotFinite("the network answered with NaN or infinity; its weights are unusable")
+        return chunk
+
+    # -- units ---------------------------------------------------------------------------------
+
+    def _state(self, batch: Batch) -> Tensor:
+        state = batch["state"]
+        if state.ndim != 2 or state.shape[1] != self.spec.state_size:
+            raise Misfit(
+                f"batch: state has shape {tuple(state.shape)}, expected (B, {self.spec.state_size})"
+            )
+        constants = self._constants
+        return (state.float() - constants["state_mean"]) / constants["state_std"]
+
+    def _images(self, frames: Mapping[str, Tensor], size: int) -> list[Tensor]:
+        images: list[Tensor] = []
+        for name, (height, width) in self.input_sizes.items():
+            want = (size, height, width, 3)
+            if name not in frames:
+                raise Misfit(f"batch: no frames of camera {name!r}; it has {list(frames)}")
+            frame = frames[name]
+            if frame.shape != want or frame.dtype != torch.uint8:
+                raise Misfit(
+                    f"batch: frames of camera {name!r} are {frame.dtype} of shape "
+                    f"{tuple(frame.shape)}, expected torch.uint8 of shape {want} (input size)"
+                )
+            image = frame.permute(0, 3, 1, 2)  # strides are already those of channels_last
+            if not self._channels_last:
+                image = image.contiguous()
+            image = image.to(torch.float32, memory_format=torch.preserve_format)
+            image = image.sub_(self._constants["pixel_mean"]).div_(self._constants["pixel_std"])
+            images.append(image)
+        return images
+
+    @property
+    def _channels_last(self) -> bool:
+        weight = self.net.backbone.conv1.weight
+        return weight.is_contiguous(memory_format=torch.channels_last)
+
+    def _normalised(self, action: Tensor, state: Tensor) -> Tensor:
+        action = action.float()
+        if self.config.actions == "delta":
+            action = action - state.float()[:, None, self._constants["measured"]]
+        return (action - self._constants["action_mean"]) / self._constants["action_std"]
+
+    def _physical(self, target: Tensor, state: Tensor) -> Tensor:
+        action = target * self._constants["action_std"] + self._constants["action_mean"]
+        if self.config.actions == "delta":
+            action = action + state.float()[:, None, self._constants["measured"]]
+        return action
+
+    # -- on disk -------------------------------------------------------------------------------
+
+    def save(self, directory: Path | str) -> Path:
+        """Write the policy to `directory`, whole or not at all.
+
+        A policy that is there already is replaced; a directory with anything else in it is
+        refused. A process killed at any moment leaves the old policy or the new one.
+        """
+        directory = Path(directory).absolute()
+        _check_target(directory)
+        tensors = {
+            name: value.detach().cpu().contiguous() for name, value in self.net.state_dict().items()
+        }
+        for name, value in tensors.items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise NotFinite(f"weight {name!r} is not finite; the policy was not saved")
+        fresh = _beside(directory, "saving")
+        try:
+            _remove(fresh)
+            fresh.mkdir(parents=True)
+            safetensors.torch.save_file(tensors, fresh / WEIGHTS)
+            about = self._about(fresh / WEIGHTS)
+            (fresh / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=2))
+            for path in (fresh / WEIGHTS, fresh / ABOUT, fresh):
+                _sync(path)
+            _swap(fresh, directory)
+        except (OSError, safetensors.SafetensorError) as error:
+            shutil.rmtree(fresh, ignore_errors=True)
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            todo = "free some space" if full else "check the path and its rights"
+            raise BadInput(
+                f"could not save the policy to {directory}: {error}; {todo} and save again "
+                "(an earlier policy there is untouched)"
+            ) from error
+        return directory
+
+    def _about(self, weights: Path) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "imitact": __version__,
+            "fingerprint": self.fingerprint,
+            "spec": asdict(self.spec),
+            "stats": {name: s.to_dict() for name, s in self.stats.items()},
+            "config": asdict(self.config),
+            "weights": {"bytes": weights.stat().st_size, "sha256": _sha256(weights)},
+        }
+
+    @classmethod
+    def load(cls, directory: Path | str, device: torch.device | str = "cpu") -> TorchPolicy:
+        """Read a policy that `save` wrote.
+
+        Refuses, naming the file: a missing, truncated or altered one, another format number,
+        unknown or missing keys, weights that do not fit the settings.
+        """
+        directory = _there(Path(directory).absolute())
+        about = _read_about(directory / ABOUT)
+        where = str(directory / ABOUT)
+        spec = _read_spec(about["spec"], where)
+        config = _read_config(about["config"], where)
+        stats = {
+            name: Stats.from_dict(value, f"{where}: stats.{name}")
+            for name, value in about["stats"].items()
+        }
+        _check_names(spec, config)
+        _check_stats(spec, stats, config)
+        net = _network(spec, config, None)
+        weights = _read_weights(directory / WEIGHTS, about["weights"], net)
+        net.load_state_dict(weights, assign=True)
+        net.eval()
+        return cls(net, spec, stats, config, about["fingerprint"]).to(device)
+
+
+def _network(spec: Spec, config: ActConfig, generator: torch.Generator | None) -> Act:
+    return Act(
+        config,
+        state_size=spec.state_size,
+        action_size=spec.action_size,
+        image_sizes=list(config.input_sizes(spec).values()),
+        generator=generator,
+    )
+
+
+def _float(values: NDArray[Any]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)
+
+
+@contextmanager
+def _evaluating(net: Act) -> Iterator[None]:
+    was_training = net.training
+    if was_training:
+        net.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            net.train()
+
+
+def _check_names(spec: Spec, config: ActConfig) -> None:
+    strange = [n for n in spec.action_names if n not in spec.state_names]
+    if config.actions == "delta" and strange:
+        raise BadInput(
+            f"actions 'delta' are differences to the measured state of that name, but "
+            f"{strange} are not measured (states: {list(spec.state_names)}); use actions 'absolute'"
+        )
+
+
+def _check_stats(spec: Spec, stats: Mapping[str, Stats], config: ActConfig) -> None:
+    sizes = {"state": spec.state_size, "action": spec.action_size}
+    if config.actions == "delta" and "delta" in stats:
+        sizes["delta"] = spec.action_size
+    for name, size in sizes.items():
+        if name not in stats:
+            raise BadInput(f"no statistics of {name!r}; given: {sorted(stats)}")
+        if stats[name].size != size:
+            raise Misfit(
+                f"statistics of {name!r} have {stats[name].size} dimensions, the Spec {size}"
+            )
+
+
+def _action_scale(
+    stats: Mapping[str, Stats], config: ActConfig
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if config.actions == "absolute":
+        return stats["action"].mean, stats["action"].std
+    if "delta" in stats:
+        return stats["delta"].mean, stats["delta"].std
+    return np.zeros_like(stats["action"].mean), stats["action"].std
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+def _beside(directory: Path, word: str) -> Path:
+    return directory.with_name(f".{directory.name}.{word}")
+
+
+def _remove(directory: Path) -> None:
+    if directory.exists():
+        shutil.rmtree(directory)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _swap(fresh: Path, directory: Path) -> None:
+    """Put `fresh` where `directory` is; between the two renames `_there` finds the old one."""
+    previous = _beside(directory, "previous")
+    if directory.exists():
+        _remove(previous)
+        os.rename(directory, previous)
+    try:
+        os.rename(fresh, directory)
+    except OSError:
+        if previous.exists():
+            os.rename(previous, directory)
+        raise
+    _sync(directory.parent)
+    _remove(previous)
+
+
+def _check_target(directory: Path) -> None:
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise BadInput(f"{directory} is a file; a policy is saved as a directory")
+    others = sorted({p.name for p in directory.iterdir()} - {WEIGHTS, ABOUT})
+    if others:
+        raise BadInput(
+            f"{directory} holds other things than a policy ({others[0]!r}), and saving would "
+            "remove them; give a new directory"
+        )
+
+
+def _there(directory: Path) -> Path:
+    """The policy of that name, or the one a save was just replacing when it was killed."""
+    previous = _beside(directory, "previous")
+    if not directory.exists() and previous.is_dir():
+        return previous
+    if not directory.is_dir():
+        raise BadInput(
+            f"{directory}: no such directory; a policy is a directory with {WEIGHTS} and {ABOUT}, "
+            "as training writes it"
+        )
+    return directory
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_file(path: Path, limit: int | None = None) -> bytes:
+    if not path.is_file():
+        raise Damaged(
+            f"{path} is missing; a policy is a directory with {WEIGHTS} and {ABOUT}. Copy it again "
+            "from where it was trained"
+        )
+    size = path.stat().st_size
+    if limit is not None and size > limit:
+        raise Damaged(f"{path} has {size} bytes; at most {limit} are expected there")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error}") from error
+
+
+def _keys(value: Any, expected: set[str], where: str) -> None:
+    if not isinstance(value, dict):
+        raise Damaged(f"{where} is {type(value).__name__}, expected an object")
+    unknown, missing = sorted(value.keys() - expected), sorted(expected - value.keys())
+    if unknown or missing:
+        raise Damaged(
+            f"{where}: unknown keys {unknown}, missing keys {missing}; the file was altered, or "
+            "written by another version of imitact"
+        )
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    try:
+        about = msgspec.json.decode(_read_file(path, _MAX_ABOUT_BYTES))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Damaged(f"{path} is not JSON ({error}); copy it again") from error
+    found = about.get("format") if isinstance(about, dict) else None
+    if found != FORMAT or isinstance(found, bool):
+        raise Damaged(
+            f"{path}: format is {found!r}, this imitact ({__version__}) reads {FORMAT}; use the "
+            "version of imitact that wrote it"
+        )
+    where = str(path)
+    _keys(
+        about,
+        {"format", "imitact", "fingerprint", "spec", "stats", "config", "weights"},
+        where,
+    )
+    _keys(about["weights"], {"bytes", "sha256"}, f"{where}: weights")
+    if not isinstance(about["stats"], dict):
+        raise Damaged(f"{where}: stats is {type(about['stats']).__name__}, expected an object")
+    if not isinstance(about["fingerprint"], str):
+        raise Damaged(f"{where}: fingerprint is not a string")
+    return about
+
+
+def _read_spec(value: Any, where: str) -> Spec:
+    _keys(value, {f.name for f in fields(Spec)}, f"{where}: spec")
+    cameras = value["cameras"]
+    for camera in cameras if isinstance(cameras, list) else []:
+        _keys(camera, {f.name for f in fields(Camera)}, f"{where}: spec.cameras")
+    try:
+        return msgspec.convert(value, Spec)
+    except (msgspec.ValidationError, BadInput) as error:
+        raise Damaged(f"{where}: spec: {error}") from error
+
+
+def _read_config(value: Any, where: str) -> ActConfig:
+    _keys(value, {f.name for f in fields(ActConfig)}, f"{where}: config")
+    try:
+        return ActConfig(**value)
+    except BadInput as error:
+        raise Damaged(f"{where}: config: {error}") from error
+
+
+def _read_weights(path: Path, expected: Mapping[str, Any], net: Act) -> dict[str, Tensor]:
+    """The tensors of `path`, read once: what was checked is what is used."""
+    data = _read_file(path)
+    if len(data) != expected["bytes"]:
+        raise Damaged(
+            f"{path} has {len(data)} bytes, {ABOUT} says {expected['bytes']}: it is truncated or "
+            "of another policy; copy the directory again"
+        )
+    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+        raise Damaged(
+            f"{path} is not the file that was saved (its SHA-256 differs from that in {ABOUT}); "
+            "copy the directory again"
+        )
+    header = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or header > min(_MAX_HEADER_BYTES, len(data) - 8):
+        raise Damaged(f"{path} is not a safetensors file (its header has {header} bytes)")
+    try:
+        tensors = safetensors.torch.load(data)
+    except Exception as error:  # whatever the reader raises on bytes that are not tensors
+        raise Damaged(f"{path} cannot be read as safetensors: {error}") from error
+    wanted = net.state_dict()
+    _keys(tensors, set(wanted), f"{path} (tensors)")
+    for name, want in wanted.items():
+        got = tensors[name]
+        if got.shape != want.shape or got.dtype != want.dtype:
+            raise Damaged(
+                f"{path}: {name!r} is {got.dtype} of shape {tuple(got.shape)}, the settings in "
+                f"{ABOUT} need {want.dtype} of shape {tuple(want.shape)}"
+            )
+        if got.is_floating_point() and not bool(got.isfinite().all()):
+            raise Damaged(f"{path}: {name!r} holds NaN or infinity; use an earlier checkpoint")
+    return {name: tensor.clone() for name, tensor in tensors.items()}
