@@ -1,0 +1,145 @@
+"""The whole state of a training, written atomically and read back exactly.
+
+`checkpoints/step-00001200/` holds `policy/` (a policy directory, ready to be evaluated),
+`trainer.safetensors` (every tensor that training goes on from) and `trainer.json` (numbers, and
+the SHA-256 of each file). A checkpoint is written under another name, brought to the disk and
+renamed; the last two are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from imitact.contract import BadInput, Damaged
+
+Say = Callable[[str], None]
+FORMAT = 1
+KEEP = 2
+_PREFIX = "step-"
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a training stands after `step` updates.
+
+    tensors: by name, on the CPU; numbers: whatever JSON holds.
+    """
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    numbers: Mapping[str, Any]
+
+
+def save(
+    folder: Path, state: State, save_policy: Callable[[Path], object], *, keep: int = KEEP
+) -> Path:
+    """Write a checkpoint into `folder` and remove all but the newest `keep`; gives its path.
+
+    save_policy: writes the policy directory to the path that it is given.
+    On a full disk nothing that was there is lost.
+    """
+    final = folder / f"{_PREFIX}{state.step:08d}"
+    building = folder / f".building-{final.name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
+        save_policy(building / "policy")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in state.tensors.items()},
+            building / "trainer.safetensors",
+        )
+        files = sorted(p for p in building.rglob("*") if p.is_file())
+        record = {
+            "format": FORMAT,
+            "step": state.step,
+            "numbers": dict(state.numbers),
+            "sha256": {str(p.relative_to(building)): _sha256(p) for p in files},
+        }
+        (building / "trainer.json").write_text(json.dumps(record, indent=1, allow_nan=False))
+        for path in (*files, building / "trainer.json", building / "policy", building):
+            _to_disk(path)
+        if final.exists():
+            shutil.rmtree(final)
+        building.rename(final)
+        _to_disk(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(building, ignore_errors=True)
+        older = found(folder)
+        kept = f"{older[0]} is untouched" if older else "there is none before it"
+        raise BadInput(
+            f"cannot write the checkpoint of step {state.step} in {folder}: {error}. "
+            f"The last checkpoint: {kept}. Free some space, then resume."
+        ) from error
+    for old in found(folder)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def found(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, newest first; not looked into."""
+    if not folder.is_dir():
+        return []
+    return sorted((p for p in folder.iterdir() if p.name.startswith(_PREFIX)), reverse=True)
+
+
+def load(path: Path) -> State:
+    """One checkpoint, every file checked against its SHA-256. Damage is named."""
+    try:
+        record = json.loads((path / "trainer.json").read_text())
+        if record["format"] != FORMAT:
+            raise Damaged(
+                f"{path}: checkpoint format {record['format']}, this imitact reads {FORMAT}"
+            )
+        for name, expected in record["sha256"].items():
+            if _sha256(path / name) != expected:
+                raise Damaged(f"{path / name} is not what was written: its SHA-256 differs")
+        tensors = load_file(path / "trainer.safetensors")
+        return State(int(record["step"]), tensors, record["numbers"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise Damaged(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
+
+
+def newest(folder: Path, say: Say) -> tuple[Path, State] | None:
+    """The newest checkpoint that is whole; None where there was never one.
+
+    A damaged one is said and passed over for the one before; where all are damaged, refused.
+    """
+    paths = found(folder)
+    damage = []
+    for path in paths:
+        try:
+            return path, load(path)
+        except Damaged as error:
+            damage.append(str(error))
+            say(f"checkpoint passed over: {error}")
+    if damage:
+        raise Damaged(
+            f"no checkpoint in {folder} can be read: {'; '.join(damage)}. "
+            "Train anew in another folder."
+        )
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,169 @@
+"""Where and how exactly the arithmetic runs: device, precision, threads, rank, torch's randomness.
+
+Nobody else in training names a device, casts to a precision or touches torch's global random
+state (dropout and the posterior's noise draw from it).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from imitact.contract import BadInput, Damaged
+from imitact.data.samples import Batch
+from imitact.model.policy import TorchPolicy
+
+PrecisionName = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """fp32, or bf16 autocast (weights stay fp32), with the reason for the choice."""
+
+    name: Literal["fp32", "bf16"]
+    reason: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.name} ({self.reason})"
+
+
+@dataclass(frozen=True)
+class Devices:
+    """One process of training: where its tensors live and how they are multiplied.
+
+    rank, world: this process among those that train together; 0 of 1 alone.
+    threads:     of torch in this process.
+    """
+
+    device: torch.device
+    precision: Precision
+    threads: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def text(self) -> str:
+        where = processor_name() if self.device.type == "cpu" else str(self.device)
+        return f"{where}, {self.threads} threads, {self.precision.text}"
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether convolutions gain from channels-last memory: they do with bf16 on a CPU (the
+        AMX kernels want it) and with tensor cores; in fp32 on a CPU it gained nothing."""
+        return self.precision.name == "bf16" or self.device.type == "cuda"
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Wrap the forward pass and the loss in it."""
+        if self.precision.name == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def place(self, policy: TorchPolicy) -> None:
+        """Move a policy here, its network in the memory format that this device likes."""
+        policy.to(self.device)
+        if self.channels_last:
+            policy.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def tensors(self, batch: Batch) -> dict[str, Tensor | dict[str, Tensor]]:
+        """A batch as the policy's loss and predict take it, on this device."""
+        return {
+            "state": self._tensor(batch.state),
+            "frames": {camera: self._tensor(f) for camera, f in batch.frames.items()},
+            "action": self._tensor(batch.action),
+            "is_pad": self._tensor(batch.is_pad),
+        }
+
+    def _tensor(self, array: object) -> Tensor:
+        tensor = torch.as_tensor(array)
+        return tensor if self.device.type == "cpu" else tensor.to(self.device)
+
+    def seed(self, seed: int) -> None:
+        """Begin torch's global random state anew, on every device."""
+        torch.manual_seed(seed)
+
+    def random_state(self) -> dict[str, Tensor]:
+        """All that torch's random numbers depend on: uint8 tensors by name."""
+        state = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def restore_random_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `random_state` was taken."""
+        if "cpu" not in state:
+            raise Damaged("the checkpoint has no random state of the CPU")
+        torch.set_rng_state(state["cpu"].cpu())
+        if self.device.type == "cuda" and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"].cpu(), self.device)
+
+
+def choose(precision: PrecisionName = "auto", device: str = "auto", threads: int = 0) -> Devices:
+    """The devices of this process; sets torch's number of threads (0: leave it as it is).
+
+    Refuses a device that is not there: nothing falls back in silence.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise BadInput(f"no device {device!r}; try auto, cpu, cuda or cuda:1") from error
+    if where.type not in ("cpu", "cuda"):
+        raise BadInput(f"device {device!r} is not supported; try auto, cpu or cuda")
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise BadInput(f"device {device!r} was asked for, but torch finds no CUDA GPU here")
+    if threads < 0:
+        raise BadInput(f"threads is {threads}; give 0 for torch's own choice, or a number above")
+    if threads:
+        torch.set_num_threads(threads)
+    return Devices(where, choose_precision(precision, where), torch.get_num_threads())
+
+
+def choose_precision(asked: PrecisionName, device: torch.device) -> Precision:
+    """What was asked for; for `auto` bf16 where the hardware multiplies it faster than fp32."""
+    if asked == "fp32" or asked == "bf16":
+        return Precision(asked, "as asked")
+    if asked != "auto":
+        raise BadInput(f"precision is {asked!r}; there are 'auto', 'fp32' and 'bf16'")
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported():
+            return Precision("bf16", f"{torch.cuda.get_device_name(device)} multiplies it natively")
+        return Precision("fp32", f"{torch.cuda.get_device_name(device)} has no bf16 units")
+    found = sorted({"amx_bf16", "avx512_bf16"} & cpu_flags())
+    if found:
+        return Precision("bf16", f"the processor has {', '.join(found)}")
+    return Precision("fp32", "the processor has neither amx_bf16 nor avx512_bf16")
+
+
+def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """The processor's feature flags as Linux names them; empty where it does not tell."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() == "flags":
+            return frozenset(value.split())
+    return frozenset()
+
+
+def processor_name(path: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name, as it says itself."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()

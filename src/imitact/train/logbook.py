@@ -1,0 +1,107 @@
+"""The numbers of a training: every one to a file, a few now and then to a person.
+
+`metrics.jsonl` holds one JSON object a line, each with a "step". A line is written with one
+system call, so a killed process leaves whole lines (and at most one torn one, dropped on resume).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from imitact.contract import NotFinite
+
+Clock = Callable[[], float]
+Say = Callable[[str], None]
+
+
+class Logbook:
+    """Writes metrics.jsonl and says progress.
+
+    resumed: the step that training goes on from; lines of later steps are removed, since those
+             steps will come again.
+    every_s: at most one progress line in that many seconds.
+    """
+
+    def __init__(self, path: Path, *, resumed: int, say: Say, every_s: float = 5.0) -> None:
+        self._path = path
+        self._say = say
+        self._every_s = every_s
+        self._said = -math.inf
+        self._cut(resumed)
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+
+    def _cut(self, step: int) -> None:
+        if not self._path.exists():
+            return
+        kept = []
+        for line in self._path.read_text(errors="replace").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError, TypeError):
+                continue  # torn by a kill in the middle of a write
+        fresh = self._path.with_name(self._path.name + ".cut")
+        fresh.write_text("".join(kept))
+        fresh.replace(self._path)
+
+    def write(self, step: int, numbers: Mapping[str, Any]) -> None:
+        """One line. Refuses what is not finite: it could not be read back as JSON."""
+        try:
+            line = json.dumps({"step": step, **numbers}, allow_nan=False)
+        except ValueError as error:
+            raise NotFinite(f"step {step}: a number for metrics.jsonl is not finite") from error
+        os.write(self._file, line.encode() + b"\n")
+
+    def progress(self, text: Callable[[], str], *, now: bool = False) -> None:
+        """Say `text()`, unless a line was said a moment ago; `now` says it all the same."""
+        if now or time.monotonic() - self._said >= self._every_s:
+            self._said = time.monotonic()
+            self._say(text())
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+class Pace:
+    """How long the rest will take, from the last `window` steps, all that happened in them
+    included: validation, checkpoints, waiting."""
+
+    def __init__(self, window: int, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._window = max(1, window)
+        self._marks: deque[tuple[int, float]] = deque()
+
+    def mark(self, step: int) -> None:
+        """`step` is done now."""
+        self._marks.append((step, self._clock()))
+        while self._marks[0][0] < step - self._window:
+            self._marks.popleft()
+
+    def seconds_a_step(self) -> float | None:
+        """None before two marks."""
+        if len(self._marks) < 2 or self._marks[-1][0] == self._marks[0][0]:
+            return None
+        (first, began), (last, ended) = self._marks[0], self._marks[-1]
+        return (ended - began) / (last - first)
+
+    def left_s(self, steps: int) -> float | None:
+        """Seconds that `steps` more steps will take; None before it can be known."""
+        pace = self.seconds_a_step()
+        return None if pace is None else pace * steps
+
+
+def duration(seconds: float | None) -> str:
+    """For people: 45 s, 12 min, 3 h 20 min."""
+    if seconds is None:
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

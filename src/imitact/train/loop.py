@@ -1,0 +1,556 @@
+"""The training loop: demonstrations in, a policy directory out.
+
+`train` reads from top to bottom. In the folder `out` it writes
+
+- `checkpoints/`    the state to resume from (train/checkpoint.py)
+- `metrics.jsonl`   every scalar (train/logbook.py)
+- `held_out.json`   the last validation: L1 per joint and per tick of the chunk
+- `training.json`   what the training was and what it cost
+- `policy/`         the result
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import resource
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import imitact
+from imitact.contract import BadInput, NotFinite, Source
+from imitact.data.samples import Batch, Samples, statistics
+from imitact.model.act import ActConfig
+from imitact.model.policy import TorchPolicy
+from imitact.train import checkpoint, devices
+from imitact.train.devices import Devices, PrecisionName
+from imitact.train.flops import count_flops
+from imitact.train.logbook import Logbook, Pace, duration
+from imitact.train.update import Rates, Updater
+
+Say = Callable[[str], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop (SIGTERM or Ctrl-C), finished its step and wrote a checkpoint.
+
+    The message says where, and how to go on. Not an ImitactError: nothing is wrong.
+    """
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Each field: its unit, then why one would change it."""
+
+    steps: int = 100_000
+    """Updates in all. The schedule of the rate spans them."""
+
+    batch_size: int = 8
+    """Samples an update. Larger is steadier and slower."""
+
+    lr: float = 1e-5
+    """Peak rate of AdamW, 1/update, of everything but the image trunk."""
+
+    lr_backbone: float = 1e-5
+    """Peak rate of AdamW, 1/update, of the image trunk; lower keeps loaded weights."""
+
+    beta1: float = 0.9
+    """AdamW's memory of the gradient, a fraction an update."""
+
+    beta2: float = 0.999
+    """AdamW's memory of the squared gradient, a fraction an update."""
+
+    weight_decay: float = 1e-4
+    """AdamW's, relative to the rate; on every parameter, as the released ACT."""
+
+    warmup_steps: int = 0
+    """Updates over which the rate grows linearly to its peak."""
+
+    final_lr_fraction: float = 1.0
+    """What the cosine leaves of the peak rate at the last update; 1 keeps the rate constant."""
+
+    clip_norm: float = 0.0
+    """Longest gradient (L2 norm over all parameters); longer ones are shortened. 0: never."""
+
+    ema_decay: float = 0.0
+    """What the averaged weights keep of themselves in an update, 0 to below 1. The policy that
+    is saved and validated has the averaged weights; 0 saves the last weights instead."""
+
+    seed: int = 0
+    """Of the initial weights, the order of the samples, dropout and the posterior's noise."""
+
+    held_out: int = 0
+    """Episodes kept out of training and of the statistics, for validation. The same ones for
+    every seed."""
+
+    validate_every: int = 0
+    """Updates between validations; 0 validates only at the end. Needs held_out above 0."""
+
+    validate_samples: int = 256
+    """Ticks of the held-out episodes that a validation looks at, evenly spread; more is finer."""
+
+    checkpoint_every: int = 1000
+    """Updates between checkpoints; 0 writes them by time only."""
+
+    checkpoint_minutes: float = 10.0
+    """Minutes after which a checkpoint is written at the latest; 0 counts updates only."""
+
+    log_every: int = 10
+    """Updates that one line of metrics.jsonl averages over."""
+
+    precision: PrecisionName = "auto"
+    """auto, fp32 or bf16 (autocast); auto takes bf16 where the hardware gains from it."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ...; auto takes a CUDA GPU where there is one."""
+
+    threads: int = 0
+    """Of torch; 0 leaves its own choice. Another number rounds differently."""
+
+    workers: int = 0
+    """Processes that decode video; 0 takes one a core."""
+
+    cache_dir: str = ""
+    """Folder of the decoded frames, shareable between runs; empty takes OUT/cache."""
+
+    cache_limit_gb: float = 100.0
+    """Largest frame cache on disk, 10^9 bytes; where it does not fit (or 0), frames are decoded
+    as they are asked for."""
+
+    memory_limit_gb: float = 1.0
+    """Memory for decoded frames where there is no cache, 10^9 bytes."""
+
+    def __post_init__(self) -> None:
+        def refuse(name: str, wanted: str) -> None:
+            raise BadInput(f"{name} is {getattr(self, name)}; it must be {wanted}")
+
+        for name in ("steps", "batch_size", "log_every", "validate_samples"):
+            if getattr(self, name) < 1:
+                refuse(name, "at least 1")
+        for name in ("lr", "lr_backbone", "weight_decay", "clip_norm", "warmup_steps", "seed"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                refuse(name, "0 or above, and finite")
+        for name in ("held_out", "validate_every", "checkpoint_every", "checkpoint_minutes"):
+            if getattr(self, name) < 0:
+                refuse(name, "0 or above")
+        for name in ("threads", "workers", "cache_limit_gb", "memory_limit_gb"):
+            if getattr(self, name) < 0:
+                refuse(name, "0 or above")
+        for name in ("beta1", "beta2", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                refuse(name, "at least 0 and below 1")
+        if not 0 <= self.final_lr_fraction <= 1:
+            refuse("final_lr_fraction", "between 0 and 1")
+
+    @property
+    def rates(self) -> Rates:
+        return Rates(
+            lr=self.lr,
+            lr_backbone=self.lr_backbone,
+            betas=(self.beta1, self.beta2),
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+            ema_decay=self.ema_decay,
+            warmup_steps=self.warmup_steps,
+            steps=self.steps,
+            final_lr_fraction=self.final_lr_fraction,
+        )
+
+
+# Settings that may differ when a training is resumed: they change no weight.
+_FREE = (
+    "validate_every",
+    "validate_samples",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "log_every",
+    "workers",
+    "cache_dir",
+    "cache_limit_gb",
+    "memory_limit_gb",
+)
+
+
+def train(
+    source: Source,
+    out: Path,
+    model: ActConfig,
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    on_line: Say | None = None,
+) -> Path:
+    """Train on `source`; gives the path of the policy directory, `out`/policy.
+
+    resume:  go on from the newest whole checkpoint in `out`, to the same weights, bit for bit, as
+             without the interruption (on a CPU, at the same torch and number of threads); begins
+             anew where there is none. Without it an `out` that holds checkpoints is refused.
+    on_line: takes each line for the person who waits.
+
+    Raises Interrupted after SIGTERM or Ctrl-C, with a checkpoint written; NotFinite where a loss
+    or a gradient is, with the last checkpoint untouched; BadInput where something does not fit.
+    """
+    say = on_line or (lambda line: None)
+    began = time.monotonic()
+    here = devices.choose(config.precision, config.device, config.threads)
+    say(f"training on {here.text}")
+
+    # What was there before.
+    out.mkdir(parents=True, exist_ok=True)
+    before = checkpoint.newest(out / "checkpoints", say) if resume else None
+    if not resume and checkpoint.found(out / "checkpoints"):
+        raise BadInput(f"{out} holds a training already; resume it, or give another folder")
+    told = _settings(source, model, config)
+    if before:
+        _same_training(before[0], before[1].numbers["settings"], told)
+        say(f"resuming from {before[0]}")
+
+    # Data. Held-out episodes enter neither samples nor statistics.
+    chosen, held = _hold_out(len(source.lengths), config.held_out)
+    _check_chunk(model.chunk, source, chosen)
+    stats = statistics(source, chosen, delta_chunk=model.chunk if model.actions == "delta" else 0)
+    here.seed(config.seed)
+    policy = TorchPolicy.create(
+        source.spec, stats, model, seed=config.seed, fingerprint=source.fingerprint
+    )
+    samples = _samples(source, chosen, policy, out, config, say)
+    validation = samples.of(held) if held else None
+
+    # Weights, or the weights and all else of before.
+    updater = Updater(policy, config.rates, here)
+    here.seed(config.seed)
+    tally = _Tally()
+    step = 0
+    if before:
+        step = before[1].step
+        updater.restore(before[1].tensors)
+        tally = _Tally(**before[1].numbers["tally"])
+    else:
+        tally.flop_a_step = count_flops(updater, samples.batch(0))
+    logbook = Logbook(out / "metrics.jsonl", resumed=step, say=say)
+    pace = Pace(window=max(200, 2 * config.validate_every))
+    recent: deque[tuple[int, Batch]] = deque(maxlen=3)
+    sums = _Sums()
+    saved_step, saved_at = step, time.monotonic()
+
+    def keep() -> Path:
+        nonlocal saved_step, saved_at
+        numbers = {"settings": told, "tally": dataclasses.asdict(tally)}
+        state = checkpoint.State(step, updater.tensors(), numbers)
+        path = checkpoint.save(out / "checkpoints", state, updater.averaged.save)
+        saved_step, saved_at = step, time.monotonic()
+        return path
+
+    with _asked_to_stop() as asked, closing(samples.stream(step)) as batches, closing(logbook):
+        pace.mark(step)
+        while step < config.steps:
+            mark = time.monotonic()
+            batch = next(batches)
+            waited_s = time.monotonic() - mark
+            recent.append((step + 1, batch))
+            try:
+                numbers = updater.update(step, batch)
+            except NotFinite as error:
+                raise NotFinite(_where(error, recent, saved_step, out)) from error
+            step += 1
+            spent_s = time.monotonic() - mark
+            tally.trained(config.batch_size, spent_s, waited_s)
+            means = sums.add(numbers, config.batch_size, spent_s, waited_s)
+            if step % config.log_every == 0 or step == config.steps:
+                logbook.write(step, means)
+                sums = _Sums()
+
+            if validation and _due(step, config.validate_every):
+                tally.validated(step, _validate(updater, validation, config, logbook, step))
+            late = time.monotonic() - saved_at > 60 * config.checkpoint_minutes > 0
+            if step < config.steps and (late or _due(step, config.checkpoint_every)):
+                keep()
+            pace.mark(step)
+            logbook.progress(lambda: _line(step, config, means, tally, pace))  # noqa: B023
+            if asked and step < config.steps:
+                path = keep() if saved_step != step else out / "checkpoints"
+                raise Interrupted(
+                    f"stopped by {asked[0]} after step {step} of {config.steps}, with a "
+                    f"checkpoint in {path}; resume to go on from it"
+                )
+
+        if validation and tally.last_step != step:
+            tally.validated(step, _validate(updater, validation, config, logbook, step))
+        if saved_step != step:
+            keep()
+
+    return _finish(out, updater, here, config, tally, time.monotonic() - began, say)
+
+
+@dataclass
+class _Tally:
+    """What training has cost and reached so far, over every resumption."""
+
+    trained_s: float = 0.0
+    waited_s: float = 0.0
+    samples: int = 0
+    flop_a_step: int = 0
+    best_l1_rad: float | None = None
+    best_step: int = 0
+    last_l1_rad: float | None = None
+    last_step: int = -1
+
+    def trained(self, samples: int, spent_s: float, waited_s: float) -> None:
+        self.samples += samples
+        self.trained_s += spent_s
+        self.waited_s += waited_s
+
+    def validated(self, step: int, l1_rad: float) -> None:
+        self.last_l1_rad, self.last_step = l1_rad, step
+        if self.best_l1_rad is None or l1_rad < self.best_l1_rad:
+            self.best_l1_rad, self.best_step = l1_rad, step
+
+
+class _Sums:
+    """Means over the steps since the last line of metrics."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._samples = 0
+        self._spent_s = self._waited_s = 0.0
+        self._totals: dict[str, float] = {}
+
+    def add(
+        self, numbers: Mapping[str, float], samples: int, spent_s: float, waited_s: float
+    ) -> dict[str, float]:
+        """Take one step in; gives the means with it."""
+        self._steps += 1
+        self._samples += samples
+        self._spent_s += spent_s
+        self._waited_s += waited_s
+        for name, value in numbers.items():
+            self._totals[name] = self._totals.get(name, 0.0) + value
+        return {
+            **{name: total / self._steps for name, total in self._totals.items()},
+            "samples_per_s": self._samples / max(self._spent_s, 1e-9),
+            "data_wait": self._waited_s / max(self._spent_s, 1e-9),
+        }
+
+
+def _settings(source: Source, model: ActConfig, config: TrainConfig) -> dict[str, Any]:
+    """What a training is: the same settings give the same weights."""
+    told = {
+        "model": dataclasses.asdict(model),
+        "train": {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE},
+        "fingerprint": source.fingerprint,
+    }
+    return json.loads(json.dumps(told, default=str))
+
+
+def _same_training(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to resume with other settings or other data, naming them."""
+    unlike = [
+        f"{part}.{name} was {then[part].get(name)!r}, is {now[part].get(name)!r}"
+        for part in ("model", "train")
+        for name in sorted(then[part].keys() | now[part].keys())
+        if then[part].get(name) != now[part].get(name)
+    ]
+    if then["fingerprint"] != now["fingerprint"]:
+        unlike.append("the dataset is another one")
+    if unlike:
+        raise BadInput(
+            f"cannot resume {path}: {'; '.join(unlike)}. Use the settings of then, "
+            "or begin anew in another folder."
+        )
+
+
+def _hold_out(episodes: int, held_out: int) -> tuple[list[int], list[int]]:
+    """Numbers of the episodes to train on and of those held out, each sorted. The choice does
+    not depend on the training's seed, so that validations of several seeds compare."""
+    if episodes == 0:
+        raise BadInput("the dataset has no episodes; record some first")
+    if held_out >= episodes:
+        raise BadInput(
+            f"held_out is {held_out}, but the dataset has {episodes} episodes; "
+            "at least one must be left to train on"
+        )
+    mixed = np.random.Generator(np.random.PCG64(0)).permutation(episodes)
+    return sorted(mixed[held_out:].tolist()), sorted(mixed[:held_out].tolist())
+
+
+def _check_chunk(chunk: int, source: Source, chosen: Sequence[int]) -> None:
+    longest = max(source.lengths[e] for e in chosen)
+    if chunk > longest:
+        raise BadInput(
+            f"chunk is {chunk} ticks, but the longest episode has {longest}: what the policy "
+            f"predicts beyond {longest} ticks would never be trained, and would be executed. "
+            f"Use a chunk of at most {longest}."
+        )
+
+
+def _samples(
+    source: Source,
+    chosen: Sequence[int],
+    policy: TorchPolicy,
+    out: Path,
+    config: TrainConfig,
+    say: Say,
+) -> Samples:
+    return Samples(
+        source,
+        chunk=policy.config.chunk,
+        input_sizes=policy.input_sizes,
+        cache_dir=Path(config.cache_dir) if config.cache_dir else out / "cache",
+        cache_limit_bytes=int(config.cache_limit_gb * 1e9),
+        memory_limit_bytes=int(config.memory_limit_gb * 1e9),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        workers=config.workers or os.cpu_count() or 1,
+        episodes=chosen,
+        say=say,
+    )
+
+
+def _validate(
+    updater: Updater, held: Samples, config: TrainConfig, logbook: Logbook, step: int
+) -> float:
+    """L1 between prediction at z = 0 and demonstration, on held-out episodes, over valid ticks.
+
+    Written to metrics.jsonl: the mean over the joints in rad (over all dimensions where none is),
+    per action dimension in its own unit, per tick of the chunk over the joints in rad.
+    """
+    spec = updater.policy.spec
+    predictor = updater.averaged
+    totals = np.zeros((predictor.config.chunk, spec.action_size))
+    counts = np.zeros((predictor.config.chunk, 1))
+    predictor.net.eval()
+    for batch in held.evenly(config.validate_samples):
+        with torch.inference_mode(), updater.devices.autocast():
+            predicted = predictor.predict(updater.devices.tensors(batch)).float().cpu().numpy()
+        valid = ~batch.is_pad[:, :, None]
+        totals += (np.abs(predicted - batch.action) * valid).sum(axis=0)
+        counts += valid.sum(axis=0)
+    joints = [i for i, unit in enumerate(spec.action_units) if unit == "rad"]
+    joints = joints or list(range(spec.action_size))
+    per_joint = totals.sum(axis=0) / counts.sum()
+    seen = counts[:, 0] > 0
+    mean = float(per_joint[joints].mean())
+    numbers = {
+        "held_out_l1_rad": mean,
+        "held_out_l1_per_joint": dict(zip(spec.action_names, per_joint.tolist(), strict=True)),
+        "held_out_l1_rad_per_tick": (
+            totals[seen][:, joints].mean(axis=1) / counts[seen, 0]
+        ).tolist(),
+    }
+    if not np.isfinite(mean):
+        raise NotFinite(f"step {step}: the held-out L1 is {mean}; the last checkpoint is untouched")
+    logbook.write(step, numbers)
+    return mean
+
+
+def _where(error: NotFinite, recent: deque[tuple[int, Batch]], saved: int, out: Path) -> str:
+    """The report of a loss that is not finite: the step, and the samples that led to it."""
+    seen = "; ".join(
+        f"step {step}: "
+        + ", ".join(
+            f"{e}:{t}" for e, t in zip(batch.episode.tolist(), batch.tick.tolist(), strict=True)
+        )
+        for step, batch in recent
+    )
+    last = f"the checkpoint of step {saved} is intact" if saved else "no checkpoint was due yet"
+    return (
+        f"step {recent[-1][0]}: {error}; training stopped before it touched the weights "
+        f"({last}, in {out / 'checkpoints'}). Samples of the last steps as episode:tick: {seen}. "
+        "Look at them, or try a lower rate, a longer warm-up or clip_norm."
+    )
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _line(
+    step: int, config: TrainConfig, now: Mapping[str, float], tally: _Tally, pace: Pace
+) -> str:
+    held = f"  held-out {tally.last_l1_rad:.4f} rad" if tally.last_l1_rad is not None else ""
+    return (
+        f"step {step}/{config.steps}  loss {now['loss']:.4f} (l1 {now['l1']:.4f}, "
+        f"kl {now['kl']:.2g}){held}  {now['samples_per_s']:.1f} samples/s  "
+        f"data wait {100 * now['data_wait']:.1f} %  "
+        f"left {duration(pace.left_s(config.steps - step))}"
+    )
+
+
+def _finish(
+    out: Path,
+    updater: Updater,
+    here: Devices,
+    config: TrainConfig,
+    tally: _Tally,
+    wall_s: float,
+    say: Say,
+) -> Path:
+    """The policy directory, then the summary."""
+    final = updater.averaged.save(out / "policy")
+    summary = {
+        "steps": config.steps,
+        "samples": tally.samples,
+        "wall_s": wall_s,
+        "trained_s": tally.trained_s,
+        "samples_per_s": tally.samples / max(tally.trained_s, 1e-9),
+        "data_wait": tally.waited_s / max(tally.trained_s, 1e-9),
+        "train_pflop": tally.flop_a_step * config.steps / 1e15,
+        "held_out_l1_rad": tally.last_l1_rad,
+        "best_held_out_l1_rad": tally.best_l1_rad,
+        "best_step": tally.best_step,
+        "precision": here.precision.name,
+        "precision_reason": here.precision.reason,
+        "threads": here.threads,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "processor": devices.processor_name(),
+        "versions": {
+            "imitact": imitact.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    (out / "training.json").write_text(json.dumps(summary, indent=1))
+    say(f"policy in {final}")
+    return final
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[str]]:
+    """A list that gets the name of the signal when SIGTERM or Ctrl-C comes. A second Ctrl-C
+    acts at once, as always. Signals reach the main thread only; elsewhere nothing is caught."""
+    asked: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def note(number: int, frame: object) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(signal.Signals(number).name)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,186 @@
+"""From one batch to new weights: gradients, clipping, AdamW, the averaged copy.
+
+The state of it is named tensors, so that a checkpoint needs no pickle.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imitact.contract import Damaged, NotFinite
+from imitact.data.samples import Batch
+from imitact.model.policy import TorchPolicy
+from imitact.train.devices import Devices
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The settings of an update; train/loop.py explains them."""
+
+    lr: float
+    lr_backbone: float
+    betas: tuple[float, float]
+    weight_decay: float
+    clip_norm: float
+    ema_decay: float
+    warmup_steps: int
+    steps: int
+    final_lr_fraction: float
+
+    def scale(self, step: int) -> float:
+        """What both rates are multiplied by in the update that follows `step` updates: a linear
+        warm-up from 1 / warmup_steps to 1, then half a cosine down to the final fraction."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        along = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        wave = 0.5 * (1 + math.cos(math.pi * min(1.0, along)))
+        return self.final_lr_fraction + (1 - self.final_lr_fraction) * wave
+
+
+class Updater:
+    """The weights under training, the optimiser's moments, and the weights' moving average.
+
+    policy:   the weights under training.
+    averaged: the policy to keep: its weights are the exponential moving average of the other's,
+              or the very same policy where ema_decay is 0. BatchNorm's running statistics (and
+              every other buffer of floating point) are averaged like the weights, because they
+              describe the activations that those weights give; whole numbers are copied.
+    """
+
+    def __init__(self, policy: TorchPolicy, rates: Rates, devices: Devices) -> None:
+        self.policy = policy
+        self.rates = rates
+        self.devices = devices
+        devices.place(policy)
+        self.averaged = copy.deepcopy(policy) if rates.ema_decay else policy
+        trained = [(n, p) for n, p in policy.net.named_parameters() if p.requires_grad]
+        self._named = dict(trained)
+        trunk = [p for n, p in trained if is_backbone(n)]
+        rest = [p for n, p in trained if not is_backbone(n)]
+        groups = [
+            {"params": rest, "lr": rates.lr, "full_lr": rates.lr},
+            {"params": trunk, "lr": rates.lr_backbone, "full_lr": rates.lr_backbone},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            betas=rates.betas,
+            weight_decay=rates.weight_decay,
+            fused=True,  # one pass over memory instead of one an operation
+        )
+        self._pairs = self._float_pairs()
+
+    def update(self, step: int, batch: Batch) -> dict[str, float]:
+        """One update from `batch`, after `step` updates; gives its numbers.
+
+        Refuses (NotFinite) a loss or gradient that is not finite, and then changes no weight.
+        """
+        scale = self.rates.scale(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["full_lr"] * scale
+        self.policy.net.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.devices.autocast():
+            losses = self.policy.loss(self.devices.tensors(batch))
+        losses.total.backward()
+        gradients = [p.grad for p in self._named.values() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        # One transfer from the device a step, for the numbers and for the check below.
+        total, l1, kl, size = torch.stack(
+            [losses.total.detach(), losses.l1.detach(), losses.kl.detach(), norm]
+        ).tolist()
+        if not (math.isfinite(total) and math.isfinite(size)):
+            raise NotFinite(f"the loss is {total} (l1 {l1}, kl {kl}), its gradient norm {size}")
+        if self.rates.clip_norm and size > self.rates.clip_norm:
+            torch._foreach_mul_(gradients, self.rates.clip_norm / (size + 1e-6))
+        self.optimizer.step()
+        self._average(step)
+        return {
+            "loss": total,
+            "l1": l1,
+            "kl": kl,
+            "grad_norm": size,
+            "lr": self.rates.lr * scale,
+            "lr_backbone": self.rates.lr_backbone * scale,
+        }
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        if self.averaged is self.policy:
+            return
+        # A young average forgets faster, so that it does not remember the random start.
+        decay = min(self.rates.ema_decay, (1 + step) / (10 + step))
+        mean, now = self._pairs
+        torch._foreach_lerp_(mean, now, 1 - decay)
+        for name, buffer in self.averaged.net.named_buffers():
+            if not buffer.is_floating_point():
+                buffer.copy_(self.policy.net.get_buffer(name))
+
+    def _float_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Tensors of the averaged network and of the trained one, those that change and can be
+        averaged."""
+        if self.averaged is self.policy:
+            return [], []
+        mean, now = self.averaged.net.state_dict(), self.policy.net.state_dict()
+        names = [n for n, t in now.items() if t.is_floating_point()]
+        return [mean[n] for n in names], [now[n] for n in names]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the next update depends on, as copies on the CPU."""
+        found = {f"net.{n}": t for n, t in self.policy.net.state_dict().items()}
+        if self.averaged is not self.policy:
+            found |= {f"ema.{n}": t for n, t in self.averaged.net.state_dict().items()}
+        for name, parameter in self._named.items():
+            for moment, tensor in self.optimizer.state.get(parameter, {}).items():
+                found[f"adamw.{moment}.{name}"] = tensor
+        found |= {f"random.{n}": t for n, t in self.devices.random_state().items()}
+        return {n: t.detach().cpu().clone().contiguous() for n, t in found.items()}
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on exactly where `tensors` was taken. Refuses the state of another network."""
+        networks = {"net.": self.policy.net}
+        if self.averaged is not self.policy:
+            networks["ema."] = self.averaged.net
+        for prefix, net in networks.items():
+            have = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
+            want = net.state_dict()
+            unlike = sorted(
+                n
+                for n in have.keys() | want.keys()
+                if n not in have or n not in want or have[n].shape != want[n].shape
+            )
+            if unlike:
+                raise Damaged(
+                    f"the checkpoint is of another network: {len(unlike)} tensors differ, "
+                    f"{unlike[0]!r} first"
+                )
+            for name, tensor in want.items():
+                tensor.copy_(have[name])
+        for name, parameter in self._named.items():
+            moments = {
+                m: tensors[f"adamw.{m}.{name}"] for m in _MOMENTS if f"adamw.{m}.{name}" in tensors
+            }
+            if moments:
+                self.optimizer.state[parameter] = {
+                    m: t.clone() if m == "step" else torch.empty_like(parameter).copy_(t)
+                    for m, t in moments.items()
+                }
+                if self.devices.device.type != "cpu":
+                    state = self.optimizer.state[parameter]
+                    state["step"] = state["step"].to(self.devices.device)
+        self.devices.restore_random_state(
+            {n[len("random.") :]: t for n, t in tensors.items() if n.startswith("random.")}
+        )
+
+
+def is_backbone(name: str) -> bool:
+    """Whether a parameter of that name belongs to the image trunk, which has its own rate."""
+    return name.startswith("backbone.")
