@@ -1,0 +1,59 @@
+# Everything from a fresh clone; needs make, a network and Python 3.11 or 3.12, nothing else.
+#
+#   make demo     record, train and evaluate the cube transfer; goes on where it was interrupted
+#   make test     ruff, pyright and every test
+#   make parity   compare model and dataset with LeRobot 0.6.1, live (needs Python 3.12)
+#   make clean    remove the environments and caches (runs/ stays)
+#
+# PYTHON=/path/to/python names the interpreter; ARGS="--seed 1" adds to the demo's command line.
+
+PYTHON ?=
+DEMO_OUT ?= runs/demo
+ARGS ?=
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LEROBOT := .venv-lerobot
+LEROBOT_READY := $(LEROBOT)/.ready
+
+export PYTHON
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test parity clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup: $(READY)
+
+demo: $(READY)
+	$(BIN)/imitact demo --out $(DEMO_OUT) --setup-s $$(cat $(READY)) $(ARGS)
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# Made again when the pinned set or the project's own needs change. An environment of a fitting
+# Python is kept and brought up to date, so that a torch build chosen by hand stays.
+# The file holds the seconds that setting up took: the demo reports them.
+$(READY): constraints.txt pyproject.toml
+	@start=$$(date +%s); \
+	python=$$(sh scripts/find_python.sh 3.11 3.12) || exit 2; \
+	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+	    2>/dev/null; then \
+	    echo "setup: a virtual environment in $(VENV) from $$python"; \
+	    "$$python" -m venv --clear $(VENV) || exit 2; \
+	fi; \
+	echo "setup: installing the versions of constraints.txt (torch is by far the largest)"; \
+	$(BIN)/python -m pip install -c constraints.txt -e '.[sim,gym,dev]' || exit 2; \
+	seconds=$$(($$(date +%s) - start)); \
+	echo "$$seconds" > $(READY); \
+	echo "setup: done in $$seconds s"
+
+clean:
+	rm -rf $(VENV) $(LEROBOT) .pytest_cache .ruff_cache .hypothesis dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
