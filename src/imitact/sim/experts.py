@@ -1,187 +1,71 @@
-"""A scripted demonstrator of the cube transfer that varies from one episode to the next as people do.
+"""A scripted demonstrator of the cube transfer, whose episodes differ as people's do.
 
-The plan is made once, at the first tick, from the cube's true pose: every hand follows a sum of
-overlapping minimum-jerk movements of the point between its fingertips (the way human reaches
-compose: Flash and Henis 1991, doi:10.1162/jocn.1991.3.3.220), and mink turns each tick's two hand
-poses into joint targets. Nothing is corrected afterwards: what the policy is to imitate is a
+The plan is made once, at the first tick, from the cube's true pose: waypoints of the point
+between the fingertips, joint angles for them from mink's inverse kinematics, and between them a
+sum of overlapping minimum-jerk movements (the way human reaches compose: Flash and Henis 1991,
+doi:10.1162/jocn.1991.3.3.220). Nothing is corrected afterwards: what a policy is to imitate is a
 function of what it can see.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imitact.contract import BadInput, FloatArray, Observation, Policy, Spec
-from imitact.sim.aloha import (
-    JOINTS,
-    RATE_HZ,
-    UNITS,
-    Truth,
-    assets,
-    load_mujoco,
-)
+from imitact.sim.aloha import JOINTS, RATE_HZ, UNITS, Truth, assets, load_mujoco
+
+Vector = NDArray[np.float64]
 
 SPEED_LIMIT = math.pi
-"""rad/s, of every joint of the vx300s (Interbotix' specification)."""
+"""rad/s, of every arm joint of the vx300s (Interbotix' specification)."""
 
-# Where the gripper links' x axis passes between the fingertips, in m from the link: the fingers'
-# meshes end at 0.1537, and 1 cm of them reaches past the middle of what is held.
+# Where the gripper link's x axis passes between the fingertips, in m from the link. The finger
+# meshes end at 0.1537: 1 cm of them reaches past the middle of what is held.
 _TIP_M = 0.1437
 
-# Half the gap between the arms' fingers fully open is 34.6 mm, the cube's half edge 20 mm.
-_X, _Y, _Z, _YAW, _PITCH, _ROLL, _GRIPPER = range(7)
+# The finger gap is 69 mm at 1, the cube's edge is 40 mm: the fingers touch it at 0.6.
 _OPEN, _CLOSED = 1.0, 0.0
 
+_CUBE_HEIGHT_M = 0.02  # of its centre on the table; gym-aloha drops it from 5 cm
 
-def minimum_jerk(s: FloatArray) -> FloatArray:
-    """0 to 1 with no speed and no acceleration at either end (Flash and Hogan 1985)."""
-    s = np.clip(s, 0.0, 1.0)
-    return s**3 * (10.0 - 15.0 * s + 6.0 * s**2)
+# The hand-over: above the middle of the table, where both arms reach with bent elbows.
+_MEET = np.array([0.0, 0.5, 0.25])
+# The right hand comes from above, steep enough that its wrist never lines up with the forearm
+# (where forearm roll and wrist rotation would trade places), flat enough that `top` sees the cube.
+_GRASP_PITCH_RAD = math.radians(70.0)
+# A little over the cube's centre, so that the fingertips clear the table at -8 mm.
+_GRASP_ABOVE_M = 0.003
+# How far before the cube each hand stands, fingers open, before it goes straight in.
+_RIGHT_STANDOFF_M = 0.09
+_LEFT_STANDOFF_M = 0.13
+# Where the right hand goes after it has let go, from the hand-over.
+_RETREAT = np.array([0.13, 0.0, 0.07])
 
-
-@dataclass
-class _Hand:
-    """Where one hand is to be, tick by tick: a start pose plus a sum of movements.
-
-    A pose is (x, y, z in m; yaw, pitch, roll in rad; gripper 0 to 1). Yaw turns about the
-    vertical away from the arm's forward direction, a positive pitch points down, roll turns
-    about the fingers' direction.
-    """
-
-    start: NDArray[np.float64]
-    ticks: int
-    path: NDArray[np.float64] = field(init=False)
-    goal: NDArray[np.float64] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.path = np.tile(self.start, (self.ticks, 1))
-        self.goal = self.start.copy()
-
-    def move(
-        self,
-        begin: float,
-        duration: float,
-        to: dict[int, float],
-        arc: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    ) -> None:
-        """Add a movement to new values of some channels, bowed by `arc` m at its middle.
-
-        A movement that begins before the last one has ended blends into it.
-        """
-        s = minimum_jerk((np.arange(self.ticks) - begin) / duration)
-        for channel, value in to.items():
-            self.path[:, channel] += (value - self.goal[channel]) * s
-            self.goal[channel] = value
-        self.path[:, :3] += np.outer(4.0 * s * (1.0 - s), arc)
-
-
-class _Kinematics:
-    """Joint targets from hand poses, by mink in the joint-space scene without the cube."""
-
-    _ITERATIONS = 2
-
-    def __init__(self) -> None:
-        mj = load_mujoco()
-        import mink
-
-        self._mink = mink
-        scene = mj.MjSpec.from_file(str(assets() / "bimanual_viperx_transfer_cube.xml"))
-        for key in list(scene.keys):
-            scene.delete(key)
-        scene.delete(scene.body("box"))
-        for side in ("left", "right"):
-            link = scene.body(f"vx300s_{side}/gripper_link")
-            link.add_site(name=f"{side}_tip", pos=[_TIP_M, 0.0, 0.0])
-        self._model: Any = scene.compile()
-        self._tips = {
-            side: mink.FrameTask(
-                frame_name=f"{side}_tip",
-                frame_type="site",
-                position_cost=1.0,
-                orientation_cost=0.1,
-                lm_damping=1e-4,
-            )
-            for side in ("left", "right")
-        }
-        # Forearm roll and wrist rotation line up in a straight wrist; the posture decides there.
-        posture = np.full(self._model.nv, 1e-3)
-        self._posture = mink.PostureTask(self._model, cost=posture)
-        joints = [
-            f"vx300s_{side}/{name}"
-            for side in ("left", "right")
-            for name in (
-                "waist",
-                "shoulder",
-                "elbow",
-                "forearm_roll",
-                "wrist_angle",
-                "wrist_rotate",
-            )
-        ]
-        self._limits = [
-            mink.ConfigurationLimit(self._model),
-            mink.VelocityLimit(self._model, {name: 0.9 * SPEED_LIMIT for name in joints}),
-        ]
-        self._base_yaw = {"left": 0.0, "right": math.pi}
-
-    def start(self, qpos: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """The hand poses of a joint configuration, gripper left at 0."""
-        configuration = self._mink.Configuration(self._model, qpos)
-        poses = {}
-        for side in ("left", "right"):
-            frame = configuration.get_transform_frame_to_world(f"{side}_tip", "site")
-            forward = frame.rotation().as_matrix()[:, 0]
-            pitch = -math.asin(float(np.clip(forward[2], -1.0, 1.0)))
-            poses[side] = np.array([*frame.translation(), 0.0, pitch, 0.0, 0.0])
-        return poses
-
-    def solve(
-        self, qpos: NDArray[np.float64], hands: dict[str, NDArray[np.float64]]
-    ) -> NDArray[np.float64]:
-        """(T, 14) joint targets that carry both hands along their (T, 7) paths."""
-        mink = self._mink
-        configuration = mink.Configuration(self._model, qpos)
-        self._posture.set_target(qpos)
-        tasks = [*self._tips.values(), self._posture]
-        dt = 1.0 / RATE_HZ / self._ITERATIONS
-        ticks = len(hands["left"])
-        targets = np.empty((ticks, 14))
-        for tick in range(ticks):
-            for side, task in self._tips.items():
-                pose = hands[side][tick]
-                rotation = (
-                    mink.SO3.from_z_radians(self._base_yaw[side] + pose[_YAW])
-                    @ mink.SO3.from_y_radians(pose[_PITCH])
-                    @ mink.SO3.from_x_radians(pose[_ROLL])
-                )
-                task.set_target(mink.SE3.from_rotation_and_translation(rotation, pose[:3].copy()))
-            for _ in range(self._ITERATIONS):
-                velocity = mink.solve_ik(
-                    configuration, tasks, dt, solver="daqp", damping=1e-6, limits=self._limits
-                )
-                configuration.integrate_inplace(velocity, dt)
-            targets[tick, 0:6] = configuration.q[0:6]
-            targets[tick, 7:13] = configuration.q[8:14]
-        targets[:, 6] = hands["left"][:, _GRIPPER]
-        targets[:, 13] = hands["right"][:, _GRIPPER]
-        return targets
+# Deviations at spread 1, either way.
+_DURATION_RATIO = 0.15
+_GRASP_M = 0.008
+_GRASP_RAD = math.radians(10.0)
+_VIA_M = 0.02
+# Haste is a person's: this share of a duration's variance is common to all phases of an episode.
+_HASTE = 0.75
 
 
 @dataclass(frozen=True)
 class _Phase:
-    """Mean duration in ticks; and by how many ticks it begins before the one before it ends."""
+    """ticks: its mean duration. overlap: how many ticks it begins before the last one ends."""
 
     ticks: float
     overlap: float = 0.0
 
 
-# The right hand's phases up to the hand-over, then the exchange. In all about 280 ticks, so that
-# the slowest episode (+15 %) is over by tick 330 of 400.
+# One after another these take 280 ticks, so that the slowest episode (15 % more) ends before
+# tick 330 of 400. Overlaps keep the hands moving: a policy without memory that finds itself in a
+# standstill cannot tell how much of it is left.
 _PHASES = {
     "reach": _Phase(80.0),
     "descend": _Phase(42.0, overlap=10.0),
@@ -193,23 +77,135 @@ _PHASES = {
     "retreat": _Phase(42.0, overlap=8.0),
 }
 
-_DURATION = 0.15  # of a phase, either way, at spread 1
-_GRASP_M = 0.008
-_GRASP_RAD = math.radians(10.0)
-_VIA_M = 0.02
-# One person's haste shows in all phases; this share of a duration's deviation is the episode's.
-_TEMPO = 0.75
 
-_MEET = np.array([0.0, 0.5, 0.25])
-_STAND_OFF_M = 0.09
+@dataclass(frozen=True)
+class _Pose:
+    """Of one hand. position: (3,) of the point between the fingertips, m, world frame.
+
+    yaw turns it about the vertical, away from its arm's forward direction; a positive pitch
+    points the fingers down; roll turns it about its fingers. All in rad.
+    """
+
+    position: Vector
+    yaw: float = 0.0
+    pitch: float = 0.0
+    roll: float = 0.0
+
+    def before(self, distance_m: float, forward: float) -> _Pose:
+        """The same pose, moved back along the fingers; forward is the arm's x direction, +-1."""
+        flat = math.cos(self.pitch)
+        along = np.array(
+            [
+                forward * math.cos(self.yaw) * flat,
+                forward * math.sin(self.yaw) * flat,
+                -math.sin(self.pitch),
+            ]
+        )
+        return _Pose(self.position - distance_m * along, self.yaw, self.pitch, self.roll)
+
+
+class _Kinematics:
+    """Joint angles of an arm from the pose of its hand: mink in the joint-space scene."""
+
+    # A bent elbow and the wrist on the side of straight on which the arm works; the solver
+    # starts here, so that nearby poses never get distant angles.
+    _NEAR = {
+        "left": (0.0, -0.5, 1.1, 0.0, -0.6, math.pi / 2),
+        "right": (0.0, -0.3, 0.8, 0.0, 0.6, 0.0),
+    }
+    _QPOS = {"left": slice(0, 6), "right": slice(8, 14)}
+    _HEADING = {"left": 0.0, "right": math.pi}
+    _ITERATIONS = 50  # 2 to 6 are enough where a pose can be reached
+    _ERROR = 1e-6  # m and rad
+
+    def __init__(self) -> None:
+        mj = load_mujoco()
+        import mink
+
+        self._mink = mink
+        scene = mj.MjSpec.from_file(str(assets() / "bimanual_viperx_transfer_cube.xml"))
+        for key in list(scene.keys):
+            scene.delete(key)
+        scene.delete(scene.body("box"))
+        for side in self._NEAR:
+            link = scene.body(f"vx300s_{side}/gripper_link")
+            link.add_site(name=f"{side}_tip", pos=[_TIP_M, 0.0, 0.0])
+        self._model: Any = scene.compile()
+        self._limits = [mink.ConfigurationLimit(self._model)]
+
+    def tip(self, side: str, qpos: Vector) -> Vector:
+        """(3,) the point between the fingertips, in m, where the arms are at qpos (16,)."""
+        configuration = self._mink.Configuration(self._model, qpos)
+        return configuration.get_transform_frame_to_world(f"{side}_tip", "site").translation()
+
+    def joints(self, side: str, pose: _Pose) -> Vector:
+        """(6,) joint angles in rad; of the nearest pose where this one cannot be reached."""
+        mink = self._mink
+        rotation = (
+            mink.SO3.from_z_radians(self._HEADING[side] + pose.yaw)
+            @ mink.SO3.from_y_radians(pose.pitch)
+            @ mink.SO3.from_x_radians(pose.roll)
+        )
+        task = mink.FrameTask(f"{side}_tip", "site", position_cost=1.0, orientation_cost=0.3)
+        task.set_target(mink.SE3.from_rotation_and_translation(rotation, pose.position))
+        configuration = mink.Configuration(self._model, self._near())
+        for _ in range(self._ITERATIONS):
+            velocity = mink.solve_ik(
+                configuration, [task], 1.0, solver="daqp", damping=1e-9, limits=self._limits
+            )
+            configuration.integrate_inplace(velocity, 1.0)
+            if np.abs(task.compute_error(configuration)).max() < self._ERROR:
+                break
+        return configuration.q[self._QPOS[side]].copy()
+
+    def _near(self) -> Vector:
+        qpos = np.zeros(16)
+        qpos[[6, 14]], qpos[[7, 15]] = 0.04, -0.04  # fingers, within their range
+        for side, joints in self._NEAR.items():
+            qpos[self._QPOS[side]] = joints
+        return qpos
+
+
+def minimum_jerk(s: FloatArray) -> Vector:
+    """0 to 1 with neither speed nor acceleration at the ends (Flash and Hogan 1985)."""
+    s = np.clip(np.asarray(s, np.float64), 0.0, 1.0)
+    return s**3 * (10.0 - 15.0 * s + 6.0 * s**2)
+
+
+class _Path:
+    """Targets (T, 7) of one arm: its start plus a sum of minimum-jerk movements."""
+
+    def __init__(self, start: Vector, ticks: int) -> None:
+        self.targets = np.tile(start, (ticks, 1))
+        self._goal = start.copy()
+
+    def move(self, begin: float, ticks: float, to: Vector, through: Vector | None = None) -> None:
+        """Add a movement of the arm to (6,) angles, bowed to pass `through` half way.
+
+        One that begins before the last has ended blends into it.
+        """
+        s = self._progress(begin, ticks)
+        self.targets[:, :6] += np.outer(s, to - self._goal[:6])
+        if through is not None:
+            bow = through - 0.5 * (to + self._goal[:6])
+            self.targets[:, :6] += np.outer(4.0 * s * (1.0 - s), bow)
+        self._goal[:6] = to
+
+    def grip(self, begin: float, ticks: float, to: float) -> None:
+        """Add a movement of the gripper to an opening between 0 and 1."""
+        self.targets[:, 6] += self._progress(begin, ticks) * (to - self._goal[6])
+        self._goal[6] = to
+
+    def _progress(self, begin: float, ticks: float) -> Vector:
+        return minimum_jerk((np.arange(len(self.targets)) + 1.0 - begin) / ticks)
 
 
 class CubeExpert:
     """Scripted cube transfer: grasp with the right arm, hand over to the left, let go, stand back.
 
-    spread: 1 varies phase durations by +-15 %, both grasps by +-8 mm and +-10 degrees and
-            via-points by +-2 cm, all uniform and all from the episode's seed; 0 is the mean
-            trajectory, 2 deviates twice as far.
+    spread: 1 varies the duration of every phase by +-15 %, both grasps by +-8 mm and +-10
+            degrees and the points on the way by +-2 cm, uniformly and from the episode's seed
+            alone; 0 is the mean trajectory, 2 deviates twice as far.
 
     Needs Observation.privileged of the cube task at the first chunk() of an episode and nothing
     afterwards. K = 1: each chunk() is the next tick; reset(seed) begins an episode. `variation`
@@ -223,11 +219,12 @@ class CubeExpert:
         self.variation: dict[str, float] = {}
         self._spec = Spec(JOINTS, JOINTS, UNITS, UNITS, (), RATE_HZ)
         self._kinematics: _Kinematics | None = None
-        self._plan: NDArray[np.float64] | None = None
+        self._plan: Vector | None = None
         self._tick = 0
 
     @property
     def spec(self) -> Spec:
+        """14 joints in, 14 joint targets out, no camera."""
         return self._spec
 
     def reset(self, seed: int) -> None:
@@ -239,125 +236,120 @@ class CubeExpert:
     def chunk(self, observation: Observation) -> FloatArray:
         """(1, 14) joint targets of the next tick; after the plan's end, its last ones."""
         if self._plan is None:
+            if not self.variation:
+                raise BadInput("chunk() before reset(); call reset(seed) first")
             truth = observation.privileged
             if not isinstance(truth, Truth) or truth.task != "cube":
                 raise BadInput(
-                    "the cube expert plans from the true cube pose, but the observation holds "
-                    f"privileged={type(truth).__name__}; run it on AlohaEnv('cube')"
+                    "the cube expert plans from the true pose of the cube, but the observation's "
+                    f"privileged is {truth!r}; run it on AlohaEnv('cube')"
                 )
-            if not self.variation:
-                raise BadInput("chunk() before reset(); call reset(seed) first")
+            self._spec.check_state(observation.state)
             self._plan = self._make_plan(truth, observation.state)
-            self._tick = 0
         action = self._plan[min(self._tick, len(self._plan) - 1)]
         self._tick += 1
         return action[None].copy()
 
     def _draw(self, rng: np.random.Generator) -> dict[str, float]:
-        spread = self.spread
-
         def uniform(limit: float) -> float:
-            return float(rng.uniform(-1.0, 1.0)) * limit * spread
+            return self.spread * float(rng.uniform(-limit, limit))
 
         drawn: dict[str, float] = {}
-        # Uniform over +-15 % each, correlated through a Gaussian copula.
-        tempo = rng.normal()
-        for name in _PHASES:
-            z = math.sqrt(_TEMPO) * tempo + math.sqrt(1.0 - _TEMPO) * rng.normal()
-            drawn[f"{name}_duration_ratio"] = _DURATION * spread * math.erf(z / math.sqrt(2.0))
-        for hand in ("grasp", "take"):
+        # A Gaussian copula: each duration is uniform, and all lean the same way.
+        haste = rng.normal()
+        for phase in _PHASES:
+            z = math.sqrt(_HASTE) * haste + math.sqrt(1.0 - _HASTE) * rng.normal()
+            rank = math.erf(z / math.sqrt(2.0))  # uniform in -1 to 1
+            drawn[f"{phase}_duration_ratio"] = self.spread * _DURATION_RATIO * rank
+        for grasp in ("grasp", "take"):
             for axis in "xyz":
-                drawn[f"{hand}_d{axis}_m"] = uniform(_GRASP_M)
+                drawn[f"{grasp}_d{axis}_m"] = uniform(_GRASP_M)
             for angle in ("yaw", "pitch"):
-                drawn[f"{hand}_{angle}_rad"] = uniform(_GRASP_RAD)
+                drawn[f"{grasp}_{angle}_rad"] = uniform(_GRASP_RAD)
         for via in ("reach", "carry", "meet", "stage", "retreat"):
             for axis in "xyz":
                 drawn[f"{via}_via_d{axis}_m"] = uniform(_VIA_M)
         return drawn
 
-    def _make_plan(self, truth: Truth, state: FloatArray) -> NDArray[np.float64]:
-        v = self.variation
+    def _offset(self, name: str) -> Vector:
+        return np.array([self.variation[f"{name}_d{axis}_m"] for axis in "xyz"])
+
+    def _schedule(self) -> tuple[dict[str, float], dict[str, float], float]:
+        """Begin and duration of every phase, and the end of the last, in ticks."""
+        begins, durations, end = {}, {}, 0.0
+        for name, phase in _PHASES.items():
+            durations[name] = phase.ticks * (1.0 + self.variation[f"{name}_duration_ratio"])
+            begins[name] = end - phase.overlap
+            end = begins[name] + durations[name]
+        return begins, durations, end
+
+    def _make_plan(self, truth: Truth, state: FloatArray) -> Vector:
+        """(T, 14) joint targets of the whole episode."""
         if self._kinematics is None:
             self._kinematics = _Kinematics()
+        kinematics, v = self._kinematics, self.variation
+        begin, ticks, end = self._schedule()
+        length = math.ceil(end)
         qpos = truth.qpos[:16].copy()
+        left = _Path(np.asarray(state[:7], np.float64), length)
+        right = _Path(np.asarray(state[7:], np.float64), length)
+
+        def halfway(a: Vector, b: Vector, up_m: float, via: str) -> Vector:
+            return 0.5 * (a + b) + [0.0, 0.0, up_m] + self._offset(via)
+
+        # Where the cube is grasped, and where it is therefore held once the fingers have turned
+        # and centred it: only the offsets along the fingers and upwards stay.
         cube = truth.pose()[:3].copy()
-        cube[2] = 0.02  # it starts 3 cm above the table and drops
+        cube[2] = _CUBE_HEIGHT_M
+        aside = np.array([0.0, 0.0, _GRASP_ABOVE_M]) + self._offset("grasp")
+        yaw, pitch = v["grasp_yaw_rad"], _GRASP_PITCH_RAD + v["grasp_pitch_rad"]
+        forward = aside[0] * math.cos(yaw) + aside[1] * math.sin(yaw)
+        held = np.array([forward, 0.0, aside[2]])
+        meet = _MEET + self._offset("meet_via")
 
-        begin: dict[str, float] = {}
-        length: dict[str, float] = {}
-        now = 0.0
-        for name, phase in _PHASES.items():
-            length[name] = phase.ticks * (1.0 + v[f"{name}_duration_ratio"])
-            begin[name] = now - phase.overlap
-            now = begin[name] + length[name]
-        begin["reach"] = 0.0
-
-        def via(name: str) -> NDArray[np.float64]:
-            return np.array([v[f"{name}_via_d{axis}_m"] for axis in "xyz"])
-
-        def offset(name: str) -> NDArray[np.float64]:
-            return np.array([v[f"{name}_d{axis}_m"] for axis in "xyz"])
-
-        ticks = math.ceil(now) + 1
-        start = self._kinematics.start(qpos)
-        start["left"][_GRIPPER] = state[6]
-        start["right"][_GRIPPER] = state[13]
-        right, left = _Hand(start["right"], ticks), _Hand(start["left"], ticks)
-
-        # Right: over the cube with the fingers wide open, straight down along them, close.
-        yaw, pitch = v["grasp_yaw_rad"], math.radians(58.0) + v["grasp_pitch_rad"]
-        along = np.array(
-            [-math.cos(yaw) * math.cos(pitch), -math.sin(yaw) * math.cos(pitch), -math.sin(pitch)]
+        grasp = _Pose(cube + aside, yaw, pitch)
+        above = grasp.before(_RIGHT_STANDOFF_M, forward=-1.0)
+        give = _Pose(meet + held, 0.0, pitch)
+        away = _Pose(give.position + _RETREAT + self._offset("retreat_via"), 0.0, pitch)
+        take = _Pose(
+            meet + self._offset("take"), v["take_yaw_rad"], v["take_pitch_rad"], math.pi / 2
         )
-        grasp = cube + [0.0, 0.0, 0.006] + offset("grasp")
-        grasp[2] = max(grasp[2], 0.018)  # fingertips stay clear of the table
-        above = grasp - _STAND_OFF_M * along
-        right.move(0.0, 0.7 * length["reach"], {_GRIPPER: _OPEN})
-        right.move(
-            begin["reach"],
-            length["reach"],
-            {_X: above[0], _Y: above[1], _Z: above[2], _YAW: yaw, _PITCH: pitch},
-            arc=tuple(via("reach") + [0.0, 0.0, 0.02]),
-        )
-        right.move(begin["descend"], length["descend"], dict(enumerate(grasp)))
-        right.move(begin["grasp"], length["grasp"], {_GRIPPER: _CLOSED})
-
-        # Closing centres the cube between the fingers; along them and up it stays as grasped.
-        meet = _MEET + via("meet")
-        held = np.array([grasp[0] - cube[0], 0.0, grasp[2] - cube[2]])
-        give = meet + held
-        right.move(
-            begin["carry"],
-            length["carry"],
-            {**dict(enumerate(give)), _YAW: 0.0},
-            arc=tuple(via("carry") + [0.0, 0.0, 0.03]),
+        stage = _Pose(
+            _MEET + [-_LEFT_STANDOFF_M, 0.0, 0.0] + self._offset("stage_via"), roll=math.pi / 2
         )
 
-        # Left: to its waiting place while the right arm works, rolled so that its fingers close
-        # from above and below where the right ones do from the sides; then straight in.
-        yaw, pitch = v["take_yaw_rad"], v["take_pitch_rad"]
-        take = meet + offset("take") + [-0.002, 0.0, 0.0]
-        along = np.array(
-            [math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), -math.sin(pitch)]
-        )
-        stage = _MEET + [-0.13, 0.0, 0.0] + via("stage")
-        left.move(
-            0.0,
-            length["reach"] + length["descend"],
-            {**dict(enumerate(stage)), _ROLL: math.pi / 2, _GRIPPER: _OPEN},
-        )
-        left.move(
-            begin["approach"],
-            length["approach"],
-            {**dict(enumerate(take)), _YAW: yaw, _PITCH: pitch},
-        )
-        left.move(begin["take"], length["take"], {_GRIPPER: _CLOSED})
+        # Right arm: over the cube with open fingers, straight down along them, close, and carry.
+        start = kinematics.tip("right", qpos)
+        over = halfway(start, above.position, 0.02, "reach_via")
+        lift = halfway(grasp.position, give.position, 0.03, "carry_via")
+        to = {
+            name: kinematics.joints("right", pose)
+            for name, pose in {
+                "over": _Pose(over, 0.5 * yaw, 0.5 * pitch),
+                "above": above,
+                "grasp": grasp,
+                "lift": _Pose(lift, 0.5 * yaw, pitch),
+                "give": give,
+                "away": away,
+            }.items()
+        }
+        right.grip(0.0, 0.7 * ticks["reach"], _OPEN)
+        right.move(begin["reach"], ticks["reach"], to["above"])
+        right.move(begin["descend"], ticks["descend"], to["grasp"])
+        right.grip(begin["grasp"], ticks["grasp"], _CLOSED)
+        right.move(begin["carry"], ticks["carry"], to["give"], through=to["lift"])
+        right.grip(begin["release"], ticks["release"], _OPEN)
+        right.move(begin["retreat"], ticks["retreat"], to["away"])
 
-        right.move(begin["release"], length["release"], {_GRIPPER: _OPEN})
-        away = np.array([0.14, 0.0, 0.06]) + give + via("retreat")
-        right.move(begin["retreat"], length["retreat"], dict(enumerate(away)))
+        # Left arm: to its waiting place while the right one is busy, rolled so that its fingers
+        # close from above and below where the right ones hold the sides; then straight in.
+        waiting = begin["descend"] + ticks["descend"]
+        left.grip(0.0, waiting, _OPEN)
+        left.move(0.0, waiting, kinematics.joints("left", stage))
+        left.move(begin["approach"], ticks["approach"], kinematics.joints("left", take))
+        left.grip(begin["take"], ticks["take"], _CLOSED)
 
-        return self._kinematics.solve(qpos, {"left": left.path, "right": right.path})
+        return np.concatenate([left.targets, right.targets], axis=1)
 
 
 EXPERTS: dict[str, type[CubeExpert]] = {"cube": CubeExpert}
