@@ -7,7 +7,7 @@ Legend: B batch, K chunk, S state, A action, N cameras, D width of the transform
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
@@ -125,7 +125,7 @@ class ActConfig:
 
 
 _RANGES: tuple[tuple[str, int, int], ...] = (
-    ("chunk", 1, 100_000),
+    ("chunk", 1, 10_000),
     ("input_height", 0, 16_384),
     ("input_width", 0, 16_384),
     ("width", 1, 4_096),
@@ -176,6 +176,10 @@ PRESETS: dict[str, ActConfig] = {
         dropout=0.0,
     ),
 }
+
+
+MAX_IMAGE_TOKENS = 2**18
+"""More image tokens than this are a mistake: attention costs their square."""
 
 
 class Prediction(NamedTuple):
@@ -229,9 +233,8 @@ class Cvae(nn.Module):
             self.state_proj(state)[:, None],
             self.action_proj(action),
         ]
-        x = torch.cat([t.to(tokens[1].dtype) for t in tokens], dim=1)
         keep = F.pad(~is_pad, (2, 0), value=True)
-        cls = self.encoder(x, self.pos, keep, first=1)[:, 0]
+        cls = self.encoder(torch.cat(tokens, dim=1), self.pos, keep, first=1)[:, 0]
         mean, logvar = self.latent_head(cls).float().chunk(2, dim=-1)
         return mean, logvar
 
@@ -242,8 +245,8 @@ class Act(nn.Module):
     state_size, action_size: S and A.
     image_sizes: height and width in pixels of each camera's input, in order; they may differ,
                  and there may be none.
-    generator:   source of all initial weights; None leaves them unallocated (on torch's meta
-                 device), to be filled by `load_state_dict(..., assign=True)`.
+    generator:   source of all initial weights; with None there are none (only shapes, on torch's
+                 meta device) until `adopt` brings saved ones.
 
     One trunk sees all cameras, and cameras of one size go through it as one batch (so batch
     norm sees them together). The tokens are [latent, joints, camera after camera, each row after
@@ -287,13 +290,32 @@ class Act(nn.Module):
                 )
             if config.cvae:
                 self.cvae = Cvae(config, state_size, action_size)
+        grids = [self.backbone.grid(*size) for size in image_sizes]
+        tokens = sum(rows * columns for rows, columns in grids)
+        if tokens > MAX_IMAGE_TOKENS:
+            raise BadInput(
+                f"cameras of {list(image_sizes)} pixels give {tokens} image tokens, at most "
+                f"{MAX_IMAGE_TOKENS} are sensible; set input_height and input_width"
+            )
+        self._grids = grids
+        self._same_size = [  # cameras of one size, by index
+            [i for i, s in enumerate(image_sizes) if s == size]
+            for size in dict.fromkeys(image_sizes)
+        ]
         if generator is not None:
             self.to_empty(device="cpu")
             self._initialise(generator)
+            self._tabulate()
 
-        # Tables are computed, not saved.
-        grids = [self.backbone.grid(*size) for size in image_sizes]
-        image_pos = [sine_grid(*grid, dim) for grid in grids]
+    def adopt(self, weights: Mapping[str, Tensor]) -> None:
+        """Take these tensors as weights (not copies of them); names and shapes must fit."""
+        self.load_state_dict(weights, assign=True)
+        self._tabulate()
+
+    def _tabulate(self) -> None:
+        """Position tables: computed, not saved."""
+        config, dim = self.config, self.config.dim
+        image_pos = [sine_grid(*grid, dim) for grid in self._grids]
         self.register_buffer("pos", torch.cat([torch.zeros(0, dim), *image_pos]), persistent=False)
         if config.queries == "sinusoidal":
             table = sine_table(config.chunk, dim)
@@ -301,9 +323,6 @@ class Act(nn.Module):
         if config.cvae:
             table = sine_table(2 + config.chunk, dim)
             self.cvae.register_buffer("pos", table, persistent=False)
-        self._same_size: list[list[int]] = []  # cameras of one size, by index
-        for size in dict.fromkeys(image_sizes):
-            self._same_size.append([i for i, s in enumerate(image_sizes) if s == size])
 
     def _initialise(self, generator: torch.Generator) -> None:
         if self._sees:

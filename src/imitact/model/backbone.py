@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Literal, cast, get_args
-from urllib.error import URLError
 
 import torch
 import torch.nn.functional as F
@@ -193,7 +192,7 @@ def _download() -> dict[str, Tensor]:
         return torch.hub.load_state_dict_from_url(
             IMAGENET_URL, map_location="cpu", check_hash=True, progress=False, weights_only=True
         )
-    except (URLError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         raise BadInput(
             f"could not download ImageNet weights from {IMAGENET_URL}: {error}. Fetch that file "
             "where there is a network and give its path as `pretrained`"
