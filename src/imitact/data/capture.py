@@ -1,0 +1,201 @@
+"""One seed, one episode, one folder that appears when all of it is on the disk.
+
+This is a worker's side of a recording: it knows nothing of datasets, other seeds or other
+workers. `record.py` picks the folders up.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imitact.chunking import Replay
+from imitact.contract import Env, Policy
+from imitact.data.durable import room_for, sync
+from imitact.data.lerobot_stats import FeatureStats, PixelCounts, sampled_ticks
+from imitact.data.video import VideoConfig, VideoWriter
+from imitact.rollout import rollout
+
+_OUTCOME = "outcome.json"
+_ROWS = "rows.npz"
+_TELL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a seed gave.
+
+    stage:       the highest reached; 0 where rewards are no stages.
+    variation:   what the expert varied, by name.
+    first_ticks: stage to the first tick whose reward reached it.
+    """
+
+    seed: int
+    success: bool
+    stage: int
+    variation: dict[str, float]
+    first_ticks: dict[int, int]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The numbers of a successful episode: state (T, S), action (T, A), statistics of pixels."""
+
+    state: NDArray[np.float32]
+    action: NDArray[np.float32]
+    pixels: dict[str, FeatureStats]
+
+
+def folder_of(staging: Path, seed: int) -> Path:
+    """Where the outcome of a seed appears."""
+    return staging / f"seed-{seed:06d}"
+
+
+def video_of(folder: Path, camera_index: int) -> Path:
+    """The video of a camera; numbered, since a camera's name need not be a file's."""
+    return folder / f"{camera_index}.mp4"
+
+
+def read_outcome(folder: Path, cameras: int) -> Outcome | None:
+    """What `capture` left there; None if the folder is not one of its, or no longer whole."""
+    try:
+        data = json.loads((folder / _OUTCOME).read_text(encoding="utf-8"))
+        data["first_ticks"] = {int(s): t for s, t in data["first_ticks"].items()}
+        outcome = Outcome(**data)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    if folder.name != folder_of(folder.parent, outcome.seed).name:
+        return None  # not yet renamed: its worker was killed
+    files = [folder / _ROWS, *(video_of(folder, i) for i in range(cameras))]
+    return outcome if not outcome.success or all(f.is_file() for f in files) else None
+
+
+def read_rows(folder: Path) -> Rows:
+    """The numbers of a successful outcome."""
+    pixels: dict[str, FeatureStats] = {}
+    with np.load(folder / _ROWS, allow_pickle=False) as arrays:
+        for name in arrays.files:
+            if name.startswith("pixels/"):
+                camera, _, statistic = name.removeprefix("pixels/").rpartition("/")
+                pixels.setdefault(camera, {})[statistic] = arrays[name]
+        return Rows(arrays["state"], arrays["action"], pixels)
+
+
+def capture(
+    env: Env,
+    expert: Policy,
+    seed: int,
+    *,
+    staging: Path,
+    video: VideoConfig,
+    hold_ticks: int,
+    go_on: Callable[[], object],
+    tell: Callable[[int], object],
+) -> None:
+    """Run the expert for the Env's step cap, and leave `folder_of(staging, seed)`.
+
+    hold_ticks: the episode succeeds if the Env's criterion holds over its last so many ticks.
+    go_on:      called each tick; what it raises ends the episode, and leaves nothing.
+    tell:       called about once a second, and at the end, with the number of ticks done.
+
+    Frames go straight to the encoders: memory does not grow with the episode but for its states
+    and actions. A failed seed leaves its outcome, no data.
+    """
+    with room_for(staging):
+        folder = Path(tempfile.mkdtemp(prefix="work-", dir=staging))
+        try:
+            outcome, rows = _run(env, expert, seed, folder, video, hold_ticks, go_on, tell)
+            if outcome.success:
+                _write_rows(folder / _ROWS, rows)
+            else:
+                for index in range(len(env.spec.cameras)):
+                    video_of(folder, index).unlink()
+            text = json.dumps(asdict(outcome), allow_nan=False)
+            (folder / _OUTCOME).write_text(text, encoding="utf-8")
+            sync(folder / _OUTCOME)
+            sync(folder)
+            target = folder_of(staging, seed)
+            if target.exists():  # of a worker whose recorder was killed: the same seed, the same
+                shutil.rmtree(target)
+            folder.rename(target)
+            sync(staging)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _run(
+    env: Env,
+    expert: Policy,
+    seed: int,
+    folder: Path,
+    video: VideoConfig,
+    hold_ticks: int,
+    go_on: Callable[[], object],
+    tell: Callable[[int], object],
+) -> tuple[Outcome, Rows]:
+    spec, cap = env.spec, env.step_cap
+    sampled = sampled_ticks(cap)
+    pixels = {camera.name: PixelCounts() for camera in spec.cameras}
+    states: list[NDArray[np.float32]] = []
+    actions: list[NDArray[np.float32]] = []
+    first_ticks: dict[int, int] = {}
+    held = 0
+    told_s = time.monotonic()
+    with ExitStack() as stack:
+        writers = {
+            c.name: stack.enter_context(
+                VideoWriter(video_of(folder, i), c.height, c.width, spec.rate_hz, video)
+            )
+            for i, c in enumerate(spec.cameras)
+        }
+        for tick in rollout(
+            expert, env, seed=seed, chunking=Replay(1), step_cap=cap, keep=tuple(writers)
+        ):
+            go_on()
+            where = f"seed {seed}, tick {tick.index}"
+            state = np.asarray(tick.observation.state)
+            spec.check_state(state, where)
+            for name, writer in writers.items():
+                frame = tick.observation.frames[name]
+                spec.check_frame(name, frame, where)
+                writer.add(frame)
+                if tick.index in sampled:
+                    pixels[name].add(frame)
+            states.append(state.astype(np.float32))
+            actions.append(tick.action.astype(np.float32))
+            held = held + 1 if tick.success else 0
+            if env.stages:
+                for stage in range(1, int(tick.reward) + 1):
+                    first_ticks.setdefault(stage, tick.index)
+            if time.monotonic() - told_s > _TELL_S:
+                told_s = time.monotonic()
+                tell(tick.index + 1)
+    tell(len(states))
+    outcome = Outcome(
+        seed=seed,
+        success=held >= min(hold_ticks, cap),
+        stage=max(first_ticks, default=0),
+        variation={n: float(v) for n, v in getattr(expert, "variation", {}).items()},
+        first_ticks=first_ticks,
+    )
+    counted = {name: counts.result() for name, counts in pixels.items()}
+    return outcome, Rows(np.stack(states), np.stack(actions), counted)
+
+
+def _write_rows(path: Path, rows: Rows) -> None:
+    arrays: dict[str, Any] = {"state": rows.state, "action": rows.action}
+    for camera, statistics in rows.pixels.items():
+        arrays |= {f"pixels/{camera}/{name}": value for name, value in statistics.items()}
+    np.savez(path, **arrays)
+    sync(path)

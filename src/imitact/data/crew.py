@@ -1,0 +1,283 @@
+"""Worker processes that each take a seed, work on it, and take the next.
+
+They are started together and stopped together, whatever happens here; if this process is killed,
+they see it at their next tick and end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from types import TracebackType
+from typing import Any, NoReturn, Protocol
+
+from imitact.contract import ImitactError
+
+_POLL_S = 0.5
+_FAREWELL_S = 10.0
+
+
+class Worker(Protocol):
+    """What runs in a worker process.
+
+    facts: told to the crew once, before the first seed.
+    """
+
+    @property
+    def facts(self) -> Any: ...
+
+    def work(self, seed: int, go_on: Callable[[], object], tell: Callable[[int], object]) -> None:
+        """One seed. `go_on` raises when it is time to stop; `tell` reports ticks done."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker has started."""
+
+    facts: Any
+
+
+@dataclass(frozen=True)
+class Done:
+    """A worker has finished a seed."""
+
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Ticks:
+    """A worker is that far with its seed."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class _Trouble:
+    """What ended a worker: the error if it is one of ours, else only its traceback."""
+
+    error: ImitactError | None
+    text: str
+
+
+class _StopError(Exception):
+    """The crew is gone, or wants no more."""
+
+
+class _WorkerError(Exception):
+    """The traceback of an error in a worker; shown as the cause of the error here."""
+
+
+class _Member:
+    """One worker process, as the crew sees it."""
+
+    def __init__(self, process: SpawnProcess, pipe: Connection) -> None:
+        self.process = process
+        self.pipe = pipe
+        self.ready = False
+        self.seed: int | None = None
+        self.ticks = 0
+
+
+class Crew:
+    """`size` processes, each with the Worker that `make_worker` gives (picklable, no arguments).
+
+    ticks:    done so far by all of them.
+    step_cap: ticks of a whole seed, for those that do not tell.
+    """
+
+    def __init__(self, size: int, make_worker: Callable[[], Worker]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._members: list[_Member] = []
+        self._done_ticks = 0
+        try:
+            with _interrupts_blocked():
+                for _ in range(size):
+                    ours, theirs = context.Pipe()
+                    process = context.Process(target=_run, args=(theirs, make_worker), daemon=True)
+                    process.start()
+                    theirs.close()
+                    self._members.append(_Member(process, ours))
+        except BaseException:
+            self._stop()
+            raise
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    @property
+    def idle(self) -> bool:
+        """Whether a worker waits for a seed."""
+        return any(m.ready and m.seed is None for m in self._members)
+
+    @property
+    def under_way(self) -> dict[int, int]:
+        """The seeds that are worked on, and the ticks done of each."""
+        return {m.seed: m.ticks for m in self._members if m.seed is not None}
+
+    @property
+    def ticks(self) -> int:
+        """Done so far by all of them; of a finished seed, those it told."""
+        return self._done_ticks + sum(self.under_way.values())
+
+    def give(self, seed: int) -> None:
+        """A seed for a worker that is idle."""
+        member = next(m for m in self._members if m.ready and m.seed is None)
+        member.seed, member.ticks = seed, 0
+        try:
+            member.pipe.send(seed)
+        except OSError:
+            self._mourn(member)
+
+    def messages(self) -> Iterator[Ready | Done]:
+        """What comes within half a second, if anything; what went wrong in a worker is raised."""
+        members = {m.pipe: m for m in self._members}
+        for pipe in wait(list(members), timeout=_POLL_S):
+            assert isinstance(pipe, Connection)
+            member = members[pipe]
+            try:
+                message = pipe.recv()
+            except (EOFError, OSError):
+                self._mourn(member)
+            match message:
+                case _Ticks(count):
+                    member.ticks = count
+                case Ready():
+                    member.ready = True
+                    yield message
+                case Done():
+                    self._done_ticks += member.ticks
+                    member.seed = None
+                    yield message
+                case _Trouble(error, text):
+                    if error is not None:
+                        raise error
+                    raise RuntimeError(
+                        f"a worker failed{_at(member)}; its traceback is above"
+                    ) from _WorkerError(f"\n{text}")
+
+    def _mourn(self, member: _Member) -> NoReturn:
+        member.process.join(_FAREWELL_S)
+        raise ImitactError(
+            f"a worker died{_at(member)} with exit code {member.process.exitcode} (-9 is what "
+            "Linux does when memory runs out: try fewer workers). What was finished is kept; the "
+            "same command goes on"
+        )
+
+    def _stop(self) -> None:
+        for member in self._members:
+            member.pipe.close()  # seen by the worker at its next tick
+        deadline_s = time.monotonic() + _FAREWELL_S
+        for member in self._members:
+            member.process.join(max(0.0, deadline_s - time.monotonic()))
+        for member in self._members:
+            if member.process.is_alive():
+                member.process.kill()
+            member.process.join()
+            member.process.close()
+        self._members.clear()
+
+
+def _at(member: _Member) -> str:
+    return " while starting" if member.seed is None else f" in seed {member.seed}"
+
+
+def _run(pipe: Connection, make_worker: Callable[[], Worker]) -> None:
+    """The life of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the crew's to answer
+
+    def go_on() -> None:
+        if pipe.poll():  # nothing is sent while a seed is under way: so the other end is closed
+            raise _StopError
+
+    try:
+        worker = make_worker()
+        try:
+            pipe.send(Ready(worker.facts))
+            while True:
+                seed = pipe.recv()
+                worker.work(seed, go_on, lambda count: pipe.send(_Ticks(count)))
+                pipe.send(Done(seed))
+        finally:
+            worker.close()
+    except (EOFError, BrokenPipeError, ConnectionResetError, _StopError):
+        pass
+    except Exception as error:
+        ours = error if isinstance(error, ImitactError) else None
+        with contextlib.suppress(OSError):  # nobody may be left to be told
+            pipe.send(_Trouble(ours, traceback.format_exc()))
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes started here never see Ctrl-C, not even while they start.
+
+    They inherit the blocked signal; one that comes meanwhile is delivered to us afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # Its own start unblocks signals, which would undo this: so let it start before.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class InterruptFlag:
+    """Ctrl-C, taken only where `check` is called, never in the middle of something.
+
+    A second Ctrl-C is taken at once. Outside the main thread signals are somebody else's.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        self._before: Any = None
+
+    def __enter__(self) -> InterruptFlag:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+        if kind is None:
+            self.check()
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C came."""
+        if self._came:
+            raise KeyboardInterrupt
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self._came:
+            raise KeyboardInterrupt
+        self._came = True

@@ -1,0 +1,88 @@
+"""Open a dataset whatever its format, choose episodes from it, hold some of them back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imitact.contract import BadInput, Episode, Frame, Source, Spec
+from imitact.data.lerobot import LeRobotSource
+
+
+def open_source(path: Path | str) -> LeRobotSource:
+    """The dataset in a folder. One format so far: the LeRobotDataset v3.0 layout."""
+    return LeRobotSource(path)
+
+
+class Subset:
+    """Some episodes of a Source, in the order given, numbered from 0; itself a Source."""
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        count = len(source.lengths)
+        for index in indices:
+            if not 0 <= index < count:
+                raise BadInput(f"no episode {index} to choose; the dataset has {count}")
+        if len(set(indices)) != len(indices):
+            raise BadInput("an episode was chosen twice")
+        self.source = source
+        self.indices = tuple(int(index) for index in indices)
+
+    @property
+    def spec(self) -> Spec:
+        return self.source.spec
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        lengths = self.source.lengths
+        return tuple(lengths[index] for index in self.indices)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the Source and the choice."""
+        text = f"{self.source.fingerprint} {self.indices}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def episode(self, index: int) -> Episode:
+        if not 0 <= index < len(self.indices):
+            raise BadInput(f"no episode {index} in this choice of {len(self.indices)}")
+        return _Renumbered(index, self.source.episode(self.indices[index]))
+
+
+class _Renumbered:
+    """An Episode under its number in a Subset."""
+
+    def __init__(self, index: int, episode: Episode) -> None:
+        self._index = index
+        self._episode = episode
+
+    @property
+    def index(self) -> int:
+        return self._index
+
+    @property
+    def state(self) -> NDArray[np.float32]:
+        return self._episode.state
+
+    @property
+    def action(self) -> NDArray[np.float32]:
+        return self._episode.action
+
+    def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+        return self._episode.frames(camera, start, stop)
+
+
+def split(source: Source, held_out: int, seed: int) -> tuple[Subset, Subset]:
+    """(train, held): `held_out` episodes chosen by the seed alone; each keeps its order."""
+    count = len(source.lengths)
+    if not 0 <= held_out < count:
+        raise BadInput(
+            f"{held_out} of {count} episodes were to be held out; at least one must be left"
+        )
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(count)
+    held = sorted(order[:held_out].tolist())
+    kept = sorted(order[held_out:].tolist())
+    return Subset(source, kept), Subset(source, held)

@@ -1,0 +1,387 @@
+"""The LeRobotDataset v3.0 layout, read: where things lie, and a Source of what lies there.
+
+docs/formats.md describes the layout. Writing is `lerobot_writer.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from imitact.contract import BadInput, Camera, Damaged, Frame, Misfit, Spec
+from imitact.data.video import TOLERANCE_S, check_whole, read_frames
+
+INFO = "meta/info.json"
+STATS = "meta/stats.json"
+TASKS = "meta/tasks.parquet"
+IMITACT = "meta/imitact.json"
+EPISODES = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEOS = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+FILES_PER_CHUNK = 1000
+
+STATE = "observation.state"
+ACTION = "action"
+CAMERA_PREFIX = "observation.images."
+
+UNKNOWN_UNIT = "unknown"
+"""The unit of a value whose dataset does not say; LeRobot's layout has no place for units."""
+
+_RESTORE = "Copy the dataset again from where it came, or record it anew."
+
+
+class LeRobotSource:
+    """A dataset in the LeRobotDataset v3.0 layout, whoever wrote it.
+
+    path: the folder that holds `meta/info.json`.
+
+    Opening checks that every file an episode needs is there and whole, without decoding a frame;
+    state, action and frames are read when asked for. Nothing is ever written. Files of an episode
+    that was not finished (a recording that was killed) are ignored.
+
+    Cameras are the video features, in the order of `meta/info.json`. An `observation.images.top`
+    is the camera "top". Units are known if imitact recorded the dataset, else "unknown".
+    Datasets that store frames as images, and layouts older than 3.0, are refused.
+    """
+
+    def __init__(self, path: Path | str, tolerance_s: float = TOLERANCE_S) -> None:
+        self.path = Path(path)
+        self._tolerance_s = tolerance_s
+        self._info = read_info(self.path)
+        features: dict[str, dict[str, Any]] = self._info["features"]
+        self._video_keys = _camera_keys(features, self.path)
+        self.meta = _read_meta(self.path, self._info["total_episodes"])
+        self._spec = _spec(features, self._video_keys, float(self._info["fps"]), self.meta)
+        self._places = self._read_places()
+        self._check_files()
+
+    @property
+    def spec(self) -> Spec:
+        return self._spec
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        return tuple(place.length for place in self._places)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over names, rate, states, actions and video files: equal for any copy."""
+        hash_ = hashlib.sha256()
+        spec = self._spec
+        hash_.update(
+            repr((spec.state_names, spec.action_names, spec.cameras, spec.rate_hz)).encode()
+        )
+        videos: dict[Path, bytes] = {}
+        for index, place in enumerate(self._places):
+            episode = self.episode(index)
+            for rows in (episode.state, episode.action):
+                hash_.update(repr(rows.shape).encode())
+                hash_.update(np.ascontiguousarray(rows, dtype="<f4").tobytes())
+            for camera in spec.cameras:
+                video, from_s = place.videos[camera.name]
+                if video not in videos:
+                    with video.open("rb") as file:
+                        videos[video] = hashlib.file_digest(file, "sha256").digest()
+                hash_.update(repr(from_s).encode() + videos[video])
+        return hash_.hexdigest()
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What was asked of each episode, in words; "" where the dataset does not say."""
+        return tuple(place.task for place in self._places)
+
+    def episode(self, index: int) -> LeRobotEpisode:
+        if not 0 <= index < len(self._places):
+            raise BadInput(f"no episode {index} in {self.path}; it has {len(self._places)}")
+        return LeRobotEpisode(index, self._places[index], self._spec, self._tolerance_s)
+
+    def _read_places(self) -> list[_Place]:
+        total = self._info["total_episodes"]
+        names = ["episode_index", "length", "data/chunk_index", "data/file_index"]
+        for key in self._video_keys.values():
+            names += [f"videos/{key}/{n}" for n in ("chunk_index", "file_index", "from_timestamp")]
+        places: dict[int, _Place] = {}
+        for file in sorted((self.path / "meta/episodes").glob("*/*.parquet")):
+            for row in _read_table(file, names, optional=["tasks"]).to_pylist():
+                index = row["episode_index"]
+                if index < total:  # beyond: an episode that was not finished
+                    places[index] = self._place(row)
+        missing = [i for i in range(total) if i not in places]
+        if missing:
+            raise Damaged(
+                f"{self.path / 'meta/episodes'} describes {len(places)} of {total} episodes; "
+                f"the first that is missing is {missing[0]}. {_RESTORE}"
+            )
+        ordered = [places[i] for i in range(total)]
+        frames = sum(place.length for place in ordered)
+        if frames != self._info["total_frames"]:
+            raise Damaged(
+                f"{self.path / INFO} counts {self._info['total_frames']} ticks, its episodes "
+                f"{frames}. {_RESTORE}"
+            )
+        return ordered
+
+    def _place(self, row: Mapping[str, Any]) -> _Place:
+        videos = {}
+        for camera, key in self._video_keys.items():
+            name = (self._info.get("video_path") or VIDEOS).format(
+                video_key=key,
+                chunk_index=row[f"videos/{key}/chunk_index"],
+                file_index=row[f"videos/{key}/file_index"],
+            )
+            videos[camera] = (self.path / name, float(row[f"videos/{key}/from_timestamp"]))
+        data = (self._info.get("data_path") or DATA).format(
+            chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
+        )
+        tasks = row.get("tasks") or [""]
+        return _Place(self.path / data, videos, int(row["length"]), str(tasks[0]))
+
+    def _check_files(self) -> None:
+        rows: dict[Path, int] = {}
+        for place in self._places:
+            rows[place.data] = rows.get(place.data, 0) + place.length
+        for data, needed in rows.items():
+            held = _open_parquet(data).metadata.num_rows
+            if held < needed:
+                raise Damaged(f"{data} holds {held} ticks, its episodes {needed}. {_RESTORE}")
+        for video in dict.fromkeys(v for p in self._places for v, _ in p.videos.values()):
+            check_whole(video)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where one episode lies: its data file, and for each camera a video and its start in it."""
+
+    data: Path
+    videos: Mapping[str, tuple[Path, float]]
+    length: int
+    task: str
+
+
+class LeRobotEpisode:
+    """One episode of a LeRobotSource; its numbers are read at first use, its frames each time."""
+
+    def __init__(self, index: int, place: _Place, spec: Spec, tolerance_s: float) -> None:
+        self._index = index
+        self._place = place
+        self._spec = spec
+        self._tolerance_s = tolerance_s
+
+    @property
+    def index(self) -> int:
+        return self._index
+
+    @property
+    def task(self) -> str:
+        """What was asked, in words."""
+        return self._place.task
+
+    @property
+    def state(self) -> NDArray[np.float32]:
+        return self._rows[0]
+
+    @property
+    def action(self) -> NDArray[np.float32]:
+        return self._rows[1]
+
+    def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+        """The frames of ticks start to stop, decoded from the key frame before `start`."""
+        at = self._spec.camera(camera)
+        stop = self._place.length if stop is None else stop
+        if not 0 <= start <= stop <= self._place.length:
+            raise BadInput(
+                f"ticks {start} to {stop} of episode {self._index} do not exist; "
+                f"it has {self._place.length}"
+            )
+        video, from_s = self._place.videos[camera]
+        times_s = (from_s + self._rows[2][start:stop]).tolist()
+        return read_frames(video, times_s, (at.height, at.width, 3), self._tolerance_s)
+
+    @cached_property
+    def _rows(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
+        """State (T, S), action (T, A) and the time of each tick since the first, s, (T,)."""
+        place = self._place
+        table = _read_table(
+            place.data,
+            [STATE, ACTION, "timestamp", "frame_index", "episode_index"],
+            episode=self._index,
+        )
+        order = table["frame_index"].to_numpy()
+        if not np.array_equal(np.sort(order), np.arange(place.length)):
+            raise Damaged(
+                f"{place.data} holds {len(order)} ticks of episode {self._index}, "
+                f"meta/episodes promises {place.length}, numbered from 0. {_RESTORE}"
+            )
+        table = table.take(np.argsort(order, kind="stable"))
+        state = _matrix(table[STATE], self._spec.state_size, STATE, place.data)
+        action = _matrix(table[ACTION], self._spec.action_size, ACTION, place.data)
+        return state, action, table["timestamp"].to_numpy().astype(np.float64)
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """`meta/info.json` of a dataset with at least one episode in a layout that can be read."""
+    if not path.is_dir():
+        raise BadInput(f"no such folder: {path}")
+    file = path / INFO
+    if not file.is_file():
+        begun = " A recording was begun there but no episode is finished; run it again."
+        raise BadInput(
+            f"{path} holds no finished dataset: there is no {INFO}."
+            + (begun if (path / IMITACT).is_file() else "")
+        )
+    info = read_json(file)
+    version = str(info.get("codebase_version"))
+    if not version.startswith("v3."):
+        raise BadInput(
+            f"{file} has layout {version}, imitact reads v3.0; convert it with LeRobot's "
+            "own converter from v2.1 to v3.0"
+        )
+    for key in ("fps", "features", "total_episodes", "total_frames"):
+        if key not in info:
+            raise Damaged(f"{file} lacks {key!r}. {_RESTORE}")
+    if info["total_episodes"] < 1:
+        raise BadInput(f"{path} holds no episode; record some first")
+    return info
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object, or Damaged."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise Damaged(f"{file} is missing. {_RESTORE}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise Damaged(f"{file} is no JSON: {error}. {_RESTORE}") from error
+    if not isinstance(value, dict):
+        raise Damaged(f"{file} holds {type(value).__name__}, expected an object. {_RESTORE}")
+    return value
+
+
+def _read_meta(path: Path, total: int) -> dict[str, Any]:
+    """What imitact stored beside LeRobot's own files, of the finished episodes; {} elsewhere."""
+    file = path / IMITACT
+    if not file.is_file():
+        return {}
+    meta = read_json(file)
+    return {**meta, "episodes": meta.get("episodes", [])[:total]}
+
+
+def _camera_keys(features: Mapping[str, dict[str, Any]], path: Path) -> dict[str, str]:
+    """Camera name to feature key, in the order of info.json."""
+    keys = {}
+    for key, feature in features.items():
+        info = feature.get("info") or feature.get("video_info") or {}
+        if info.get("is_depth_map") or info.get("video.is_depth_map"):
+            continue  # no colours, so no camera of a Spec
+        if feature.get("dtype") == "image":
+            raise BadInput(
+                f"{path}: {key!r} stores its frames as images, imitact reads videos only; "
+                "convert it with LeRobot's own tools"
+            )
+        if feature.get("dtype") == "video":
+            keys[key.removeprefix(CAMERA_PREFIX).removeprefix("observation.")] = key
+    return keys
+
+
+def _spec(
+    features: Mapping[str, dict[str, Any]],
+    video_keys: Mapping[str, str],
+    rate_hz: float,
+    meta: Mapping[str, Any],
+) -> Spec:
+    state_names = _names(features, STATE, "state")
+    action_names = _names(features, ACTION, "action")
+    units = meta.get("settings", {}).get("units", {})
+    return Spec(
+        state_names=state_names,
+        action_names=action_names,
+        state_units=tuple(units.get("state", [UNKNOWN_UNIT] * len(state_names))),
+        action_units=tuple(units.get("action", [UNKNOWN_UNIT] * len(action_names))),
+        cameras=tuple(_camera(name, key, features[key]) for name, key in video_keys.items()),
+        rate_hz=rate_hz,
+    )
+
+
+def _names(features: Mapping[str, dict[str, Any]], key: str, stem: str) -> tuple[str, ...]:
+    """Names of the values: those given as a list or dict, however nested, else stem_0, stem_1."""
+    if key not in features:
+        raise BadInput(f"the dataset has no {key!r}; it has {sorted(features)}")
+    shape = features[key].get("shape") or []
+    if len(shape) != 1:
+        raise BadInput(f"{key!r} has shape {list(shape)}; imitact reads vectors")
+    names = tuple(_leaves(features[key].get("names")))
+    if len(names) == shape[0] and len(set(names)) == len(names):
+        return names
+    return tuple(f"{stem}_{i}" for i in range(shape[0]))
+
+
+def _leaves(names: Any) -> Iterator[str]:
+    if isinstance(names, str):
+        yield names
+    elif isinstance(names, dict):
+        # {"motors": ["a", "b"]} names by its values, {"a": 0, "b": 1} by its keys.
+        for key, value in names.items():
+            yield from _leaves(str(key) if isinstance(value, int) else value)
+    elif isinstance(names, list):
+        for value in names:
+            yield from _leaves(value)
+
+
+def _camera(name: str, key: str, feature: Mapping[str, Any]) -> Camera:
+    shape = list(feature.get("shape") or [])
+    if len(shape) != 3 or 3 not in (shape[0], shape[2]):
+        raise BadInput(f"{key!r} has shape {shape}; imitact reads colour frames, (H, W, 3)")
+    channels_first = shape[2] != 3
+    return Camera(name, *(shape[1:] if channels_first else shape[:2]))
+
+
+def _open_parquet(file: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except FileNotFoundError as error:
+        raise Damaged(f"{file} is missing. {_RESTORE}") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise Damaged(f"{file} is cut short or no Parquet file: {error}. {_RESTORE}") from error
+
+
+def _read_table(
+    file: Path, names: list[str], optional: tuple[str, ...] | list[str] = (), episode: int = -1
+) -> pa.Table:
+    """The named columns; with `episode`, of that episode only."""
+    there = _open_parquet(file).schema_arrow.names
+    lacking = [name for name in names if name not in there]
+    if lacking:
+        raise Damaged(f"{file} lacks the columns {lacking}; it has {there}. {_RESTORE}")
+    columns = [*names, *(name for name in optional if name in there)]
+    filters = None if episode < 0 else [("episode_index", "==", episode)]
+    try:
+        return pq.read_table(file, columns=columns, filters=filters)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise Damaged(f"{file} cannot be read: {error}. {_RESTORE}") from error
+
+
+def _matrix(column: pa.ChunkedArray, size: int, what: str, file: Path) -> NDArray[np.float32]:
+    """A column of vectors (or of numbers, for size 1) as float32 (T, size)."""
+    count = len(column)
+    if column.null_count:
+        raise Damaged(f"{file}: {what} is empty at some ticks. {_RESTORE}")
+    flat = column.combine_chunks()
+    while isinstance(flat, pa.FixedSizeListArray | pa.ListArray | pa.LargeListArray):
+        flat = flat.flatten()
+    values = flat.to_numpy(zero_copy_only=False)
+    if values.size != count * size:
+        raise Misfit(
+            f"{file}: {what} has {values.size} values over {count} ticks, "
+            f"info.json promises {size} each"
+        )
+    return values.reshape(count, size).astype(np.float32)

@@ -1,0 +1,298 @@
+"""Append episodes to a dataset in the LeRobotDataset v3.0 layout, each whole or not at all.
+
+An episode is one Parquet file, one MP4 file a camera and one Parquet file of metadata: legal in
+v3.0, where metadata say which file holds which episode, and what makes an append a handful of
+renames, as dear for the thousandth episode as for the first. They are put in place in this order:
+videos, data, metadata, statistics, info.json. A reader counts episodes in info.json, so until
+that last rename the new episode does not exist for it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from imitact import __version__
+from imitact.contract import BadInput, Damaged, Misfit, Spec
+from imitact.data.durable import put, room_for, write_json, write_whole
+from imitact.data.lerobot import (
+    ACTION,
+    CAMERA_PREFIX,
+    DATA,
+    EPISODES,
+    FILES_PER_CHUNK,
+    IMITACT,
+    INFO,
+    STATE,
+    STATS,
+    TASKS,
+    VIDEOS,
+    read_json,
+)
+from imitact.data.lerobot_stats import FeatureStats, merged_all, of_rows
+from imitact.data.video import VideoConfig, exact_rate
+
+_INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+"""The columns every LeRobot dataset has beside its features."""
+
+
+class LeRobotWriter:
+    """Appends episodes to `out`; opening it again goes on after the last one that is finished.
+
+    out:     created if it is not there.
+    task:    what every episode shows, in words.
+    staging: a folder on the same disk; what is not finished lies there, and nowhere else.
+
+    Opening removes the files of an episode that was not finished. Only one writer may be open.
+    """
+
+    def __init__(
+        self, out: Path, spec: Spec, *, task: str, video: VideoConfig, staging: Path
+    ) -> None:
+        for camera in spec.cameras:
+            if "/" in camera.name:
+                raise BadInput(f"camera {camera.name!r}: LeRobot's layout allows no '/' in names")
+            video.check_size(camera.height, camera.width, camera.name)
+        if not task:
+            raise BadInput("the task has no words; say what the episodes show")
+        self.out = out
+        self._spec = spec
+        self._task = task
+        self._video = video
+        self._staging = staging
+        self._episodes = 0
+        self._frames = 0
+        self._stats: dict[str, FeatureStats] = {}
+        if (out / INFO).is_file():
+            info = read_json(out / INFO)
+            self._episodes, self._frames = info["total_episodes"], info["total_frames"]
+        self._remove_tail()
+        for index in range(self._episodes):
+            self._fold(self._read_stats(index))
+
+    @property
+    def episodes(self) -> int:
+        """How many are finished."""
+        return self._episodes
+
+    def append(
+        self,
+        state: NDArray[np.floating[Any]],
+        action: NDArray[np.floating[Any]],
+        videos: Mapping[str, Path],
+        pixels: Mapping[str, FeatureStats],
+        facts: Mapping[str, Any],
+    ) -> None:
+        """Add one episode of T ticks.
+
+        state, action: (T, S) and (T, A); stored as float32.
+        videos:        camera name to a finished, flushed MP4 file in the staging folder, of T
+                       frames whose first has time 0; it is moved.
+        pixels:        camera name to the statistics of its frames.
+        facts:         what meta/imitact.json is to hold once this episode is finished.
+        """
+        length = len(state)
+        spec = self._spec
+        want = ((length, spec.state_size), (length, spec.action_size))
+        if (state.shape, action.shape) != want or length < 1:
+            raise Misfit(f"state {state.shape}, action {action.shape}; expected {want}, T >= 1")
+        index = self._episodes
+        where = {"chunk_index": index // FILES_PER_CHUNK, "file_index": index % FILES_PER_CHUNK}
+        with room_for(self.out):
+            for camera in spec.cameras:
+                key = CAMERA_PREFIX + camera.name
+                put(videos[camera.name], self.out / VIDEOS.format(video_key=key, **where))
+
+        columns = self._columns(state, action)
+        table = pa.table(columns)
+        self._write_table(DATA.format(**where), table)
+
+        stats = {name: of_rows(_to_numpy(column)) for name, column in columns.items()}
+        stats |= {CAMERA_PREFIX + c.name: pixels[c.name] for c in spec.cameras}
+        self._write_table(EPISODES.format(**where), self._metadata(length, stats, where))
+
+        if index == 0:
+            self._write_table(TASKS, self._tasks())
+        self._fold(stats)
+        self._episodes += 1
+        self._frames += length
+        plain = {n: {k: v.tolist() for k, v in s.items()} for n, s in self._stats.items()}
+        write_json(self.out / STATS, plain, self._staging)
+        write_json(self.out / IMITACT, facts, self._staging)
+        write_json(self.out / INFO, self._info(), self._staging)
+
+    def _columns(
+        self, state: NDArray[np.floating[Any]], action: NDArray[np.floating[Any]]
+    ) -> dict[str, pa.Array]:
+        length = len(state)
+        frame = np.arange(length, dtype=np.int64)
+        rate = exact_rate(self._spec.rate_hz)
+        return {
+            STATE: _vectors(state),
+            ACTION: _vectors(action),
+            "timestamp": pa.array((frame / float(rate)).astype(np.float32)),
+            "frame_index": pa.array(frame),
+            "episode_index": pa.array(np.full(length, self._episodes, dtype=np.int64)),
+            "index": pa.array(self._frames + frame),
+            "task_index": pa.array(np.zeros(length, dtype=np.int64)),
+        }
+
+    def _metadata(
+        self, length: int, stats: Mapping[str, FeatureStats], where: Mapping[str, int]
+    ) -> pa.Table:
+        row: dict[str, Any] = {
+            "episode_index": self._episodes,
+            "tasks": [self._task],
+            "length": length,
+            **{f"data/{n}": v for n, v in where.items()},
+            "dataset_from_index": self._frames,
+            "dataset_to_index": self._frames + length,
+        }
+        for camera in self._spec.cameras:
+            key = f"videos/{CAMERA_PREFIX}{camera.name}"
+            row |= {f"{key}/{n}": v for n, v in where.items()}
+            row[f"{key}/from_timestamp"] = 0.0
+            row[f"{key}/to_timestamp"] = float(length / exact_rate(self._spec.rate_hz))
+        for name, feature in stats.items():
+            row |= {f"stats/{name}/{n}": v.tolist() for n, v in feature.items()}
+        row |= {f"meta/episodes/{n}": v for n, v in where.items()}
+        return pa.table({name: [value] for name, value in row.items()})
+
+    def _tasks(self) -> pa.Table:
+        # LeRobot reads this file with pandas and takes the task's words for the index, which
+        # pandas finds only by this note in the schema.
+        index = {
+            "name": "task",
+            "field_name": "task",
+            "pandas_type": "unicode",
+            "numpy_type": "object",
+            "metadata": None,
+        }
+        column = {
+            "name": "task_index",
+            "field_name": "task_index",
+            "pandas_type": "int64",
+            "numpy_type": "int64",
+            "metadata": None,
+        }
+        note = {
+            "index_columns": ["task"],
+            "column_indexes": [],
+            "columns": [column, index],
+            "creator": {"library": "imitact", "version": __version__},
+            "pandas_version": "2.0.0",
+        }
+        table = pa.table({"task_index": pa.array([0], pa.int64()), "task": [self._task]})
+        return table.replace_schema_metadata({"pandas": json.dumps(note)})
+
+    def _info(self) -> dict[str, Any]:
+        spec, video = self._spec, self._video
+        rate = int(spec.rate_hz) if float(spec.rate_hz).is_integer() else spec.rate_hz
+        features: dict[str, Any] = {
+            STATE: _vector_feature(spec.state_names),
+            ACTION: _vector_feature(spec.action_names),
+        }
+        for camera in spec.cameras:
+            features[CAMERA_PREFIX + camera.name] = {
+                "dtype": "video",
+                "shape": [camera.height, camera.width, 3],
+                "names": ["height", "width", "channels"],
+                "info": {
+                    "video.height": camera.height,
+                    "video.width": camera.width,
+                    "video.codec": video.stored_codec,
+                    "video.pix_fmt": video.stored_pixels,
+                    "video.fps": rate,
+                    "video.channels": 3,
+                    "video.g": video.gop,
+                    "video.crf": 0 if video.codec == "lossless" else video.crf,
+                    "video.preset": video.used_preset,
+                    "has_audio": False,
+                    "is_depth_map": False,
+                },
+            }
+        for name in _INDICES:
+            dtype = "float32" if name == "timestamp" else "int64"
+            features[name] = {"dtype": dtype, "shape": [1], "names": None}
+        return {
+            "codebase_version": "v3.0",
+            "fps": rate,
+            "features": features,
+            "total_episodes": self._episodes,
+            "total_frames": self._frames,
+            "total_tasks": 1,
+            "chunks_size": FILES_PER_CHUNK,
+            "data_files_size_in_mb": 100,
+            "video_files_size_in_mb": 200,
+            "data_path": DATA,
+            "video_path": VIDEOS,
+            "robot_type": None,
+            "splits": {"train": f"0:{self._episodes}"},
+        }
+
+    def _write_table(self, name: str, table: pa.Table) -> None:
+        write_whole(
+            self.out / name,
+            # Hundreds of columns of one row: dictionaries would quadruple the file.
+            lambda path: pq.write_table(table, path, use_dictionary=table.num_rows > 1),
+            self._staging,
+        )
+
+    def _fold(self, stats: Mapping[str, FeatureStats]) -> None:
+        # In the order of the episodes, so that going on later gives the same bits.
+        self._stats = merged_all(self._stats, stats) if self._stats else dict(stats)
+
+    def _read_stats(self, index: int) -> dict[str, FeatureStats]:
+        where = {"chunk_index": index // FILES_PER_CHUNK, "file_index": index % FILES_PER_CHUNK}
+        file = self.out / EPISODES.format(**where)
+        try:
+            row = pq.read_table(file).to_pylist()[0]
+        except (OSError, pa.ArrowInvalid, IndexError) as error:
+            raise Damaged(
+                f"{file} cannot be read ({error}), so recording cannot go on in {self.out}; "
+                "copy the dataset again from where it came, or record into another folder"
+            ) from error
+        stats: dict[str, FeatureStats] = {}
+        for name, value in row.items():
+            if name.startswith("stats/"):
+                feature, _, statistic = name.removeprefix("stats/").rpartition("/")
+                stats.setdefault(feature, {})[statistic] = np.array(value)
+        return stats
+
+    def _remove_tail(self) -> None:
+        keys = [CAMERA_PREFIX + camera.name for camera in self._spec.cameras]
+        folders = ["data", "meta/episodes", *(f"videos/{key}" for key in keys)]
+        for folder in folders:
+            for file in sorted((self.out / folder).glob("chunk-*/file-*.*")):
+                found = re.fullmatch(r"chunk-(\d+)/file-(\d+)\.(parquet|mp4)", _tail(file))
+                if found is None:
+                    continue
+                if int(found[1]) * FILES_PER_CHUNK + int(found[2]) >= self._episodes:
+                    file.unlink()
+
+
+def _tail(file: Path) -> str:
+    return f"{file.parent.name}/{file.name}"
+
+
+def _vectors(rows: NDArray[np.floating[Any]]) -> pa.Array:
+    flat = pa.array(np.ascontiguousarray(rows, dtype=np.float32).ravel())
+    return pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
+
+
+def _to_numpy(column: pa.Array) -> NDArray[Any]:
+    if isinstance(column, pa.FixedSizeListArray):
+        return column.flatten().to_numpy().reshape(len(column), -1)
+    return column.to_numpy()
+
+
+def _vector_feature(names: tuple[str, ...]) -> dict[str, Any]:
+    return {"dtype": "float32", "shape": [len(names)], "names": list(names)}

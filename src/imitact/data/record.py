@@ -1,0 +1,500 @@
+"""Record demonstrations of an expert in parallel, and never keep half of one.
+
+Worker processes run whole episodes, one seed each, into `OUT/.staging` (`capture.py`); this
+process puts them into the dataset in the order of their seeds. What a seed gives depends on the
+seed alone, and the first N seeds that succeed are kept, so the dataset is the same, byte for
+byte, for any number of workers and however often the recording was interrupted. Killed at any
+moment, it leaves a dataset whose finished episodes can be read, and goes on when it is run again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imitact.contract import BadInput, Env, Policy, Spec
+from imitact.data.capture import Outcome, capture, folder_of, read_outcome, read_rows, video_of
+from imitact.data.crew import Crew, Done, InterruptFlag, Ready
+from imitact.data.durable import make_folder, room_for, write_json
+from imitact.data.lerobot import IMITACT, INFO, read_json
+from imitact.data.lerobot_writer import LeRobotWriter
+from imitact.data.video import VideoConfig
+
+HOLD_TICKS = 10
+"""A demonstration counts if success holds over its last so many ticks."""
+
+_FORMAT = 1
+_STAGING = ".staging"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a recording is.
+
+    saved, failed: demonstrations in the dataset, and seeds that did not succeed, in all.
+    wanted:        demonstrations asked for.
+    elapsed_s:     since this recording was started, or went on.
+    left_s:        estimated from the ticks recorded since then; None while there are none.
+    """
+
+    saved: int
+    failed: int
+    wanted: int
+    elapsed_s: float
+    left_s: float | None
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A saved episode: its seed, and how it differs from the others.
+
+    variation:   what the expert varied, by name (the expert's own `variation`, in its units).
+    first_ticks: stage to the first tick whose reward reached it.
+    """
+
+    seed: int
+    variation: Mapping[str, float]
+    first_ticks: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A seed that was not saved, and the highest stage it reached."""
+
+    seed: int
+    stage: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a recorded dataset holds, and what it does not.
+
+    path:   the dataset.
+    stages: what a reward of 0, 1, 2, ... means, in words; empty if rewards are no stages.
+    """
+
+    path: Path
+    stages: tuple[str, ...]
+    demonstrations: tuple[Demonstration, ...]
+    failures: tuple[Failure, ...]
+
+    @property
+    def saved(self) -> int:
+        """Episodes in the dataset."""
+        return len(self.demonstrations)
+
+    @property
+    def failed(self) -> int:
+        """Seeds that were tried and not saved."""
+        return len(self.failures)
+
+    def first_ticks(self, stage: int) -> NDArray[np.int64]:
+        """Of each demonstration that reached `stage`, the tick at which it first did."""
+        ticks = [d.first_ticks[stage] for d in self.demonstrations if stage in d.first_ticks]
+        return np.array(ticks, dtype=np.int64)
+
+    def deviations(self) -> dict[str, float]:
+        """The standard deviation over the demonstrations of everything the expert varied."""
+        values: dict[str, list[float]] = {}
+        for demonstration in self.demonstrations:
+            for name, value in demonstration.variation.items():
+                values.setdefault(name, []).append(value)
+        return {name: float(np.std(column)) for name, column in values.items()}
+
+
+def read_report(path: Path | str) -> Report:
+    """The Report of a dataset that imitact recorded."""
+    path = Path(path)
+    if not (path / IMITACT).is_file():
+        raise BadInput(f"{path} was not recorded by imitact: there is no {IMITACT}")
+    return _Facts.read(path).report(path)
+
+
+def record(
+    out: Path | str,
+    *,
+    make_env: Callable[[], Env],
+    make_expert: Callable[[], Policy],
+    episodes: int,
+    task: str,
+    first_seed: int = 0,
+    last_seed: int = 999,
+    workers: int = 1,
+    video: VideoConfig | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    hold_ticks: int = HOLD_TICKS,
+) -> Report:
+    """Record until `out` holds `episodes` successful demonstrations; go on where it was left.
+
+    make_env, make_expert: called in each worker process, so module-level functions or partials
+                 of them. Every camera of the Env is recorded, at every tick up to its step cap.
+                 An expert may have an attribute `variation`, name to number, of its last episode.
+    task:        what the episodes show, in words; LeRobot's "task".
+    first_seed, last_seed: both included; tried in order.
+    workers:     processes; each holds one Env and one encoder a camera.
+    extra:       what else made the data (the environment's name, the expert's spread, ...), plain
+                 JSON; stored, and compared when a recording goes on.
+    hold_ticks:  success must hold over the last so many ticks.
+
+    Only successes are saved; failures are counted and reported. Ctrl-C keeps what is finished and
+    raises KeyboardInterrupt. The same call again goes on; with a larger `episodes` the dataset
+    grows. Refuses to go on with other settings, or where another recording is under way; where
+    `last_seed` comes before enough successes it says so, and what succeeded stays.
+    """
+    for name, value in (("episodes", episodes), ("workers", workers), ("hold_ticks", hold_ticks)):
+        if value < 1:
+            raise BadInput(f"{name} is {value}; it must be at least 1")
+    if not 0 <= first_seed <= last_seed:
+        raise BadInput(f"seeds go from {first_seed} to {last_seed}; expected 0 <= first <= last")
+    out = Path(out)
+    video = video or VideoConfig()
+    _check_folder(out)
+    settings = {
+        "task": task,
+        "first_seed": first_seed,
+        "hold_ticks": hold_ticks,
+        "video": asdict(video),
+        "extra": dict(extra or {}),
+    }
+    with room_for(out), _locked(out), InterruptFlag() as interrupt:
+        recording = _Recording(out, settings, episodes, last_seed, video)
+        if recording.missing:
+            staging = out / _STAGING
+            make_folder(staging)
+            make_worker = partial(_Recorder, make_env, make_expert, staging, video, hold_ticks)
+            with Crew(min(workers, recording.missing), make_worker) as crew:
+                while recording.missing:
+                    interrupt.check()
+                    recording.step(crew)
+                    if on_progress is not None:
+                        on_progress(recording.progress(crew))
+        shutil.rmtree(out / _STAGING, ignore_errors=True)
+        return recording.report
+
+
+def _check_folder(out: Path) -> None:
+    """Only a folder of ours, or an empty one, or none."""
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"{out} is a file; give a folder")
+    if out.is_dir() and not (out / IMITACT).is_file():
+        others = sorted(p.name for p in out.iterdir() if p.name != _STAGING)
+        if others:
+            raise BadInput(
+                f"{out} is not empty and no recording of imitact (it holds {others[:3]}); "
+                "give a new folder"
+            )
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Only one recording writes to a folder; the lock ends with the process, however it ends."""
+    make_folder(out)
+    if os.name == "nt":
+        yield  # no such lock on folders there: two recordings into one folder are the user's care
+        return
+    import fcntl
+
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInput(
+                f"another recording is writing to {out}; wait for it, or stop it"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+@dataclass(frozen=True)
+class _World:
+    """What a worker's Env is like."""
+
+    spec: Spec
+    step_cap: int
+    stages: tuple[str, ...]
+
+    def settings(self) -> dict[str, Any]:
+        spec = self.spec
+        return {
+            "rate_hz": spec.rate_hz,
+            "names": {"state": list(spec.state_names), "action": list(spec.action_names)},
+            "units": {"state": list(spec.state_units), "action": list(spec.action_units)},
+            "cameras": [[c.name, c.height, c.width] for c in spec.cameras],
+            "step_cap": self.step_cap,
+            "stages": list(self.stages),
+        }
+
+
+class _Recorder:
+    """A crew's Worker: one Env and one expert, kept over the seeds."""
+
+    def __init__(
+        self,
+        make_env: Callable[[], Env],
+        make_expert: Callable[[], Policy],
+        staging: Path,
+        video: VideoConfig,
+        hold_ticks: int,
+    ) -> None:
+        self._env = make_env()
+        self._expert = make_expert()
+        self._capture = partial(capture, staging=staging, video=video, hold_ticks=hold_ticks)
+
+    @property
+    def facts(self) -> _World:
+        env = self._env
+        return _World(env.spec, env.step_cap, env.stages)
+
+    def work(self, seed: int, go_on: Callable[[], object], tell: Callable[[int], object]) -> None:
+        self._capture(self._env, self._expert, seed, go_on=go_on, tell=tell)
+
+    def close(self) -> None:
+        self._env.close()
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """meta/imitact.json: what LeRobot's own files have no place for."""
+
+    settings: Mapping[str, Any]
+    demonstrations: tuple[Demonstration, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> _Facts:
+        """Of the finished episodes of a dataset, and of what failed before the next one."""
+        saved = read_json(path / INFO)["total_episodes"] if (path / INFO).is_file() else 0
+        file = path / IMITACT
+        data = read_json(file)
+        if data.get("format") != _FORMAT:
+            raise BadInput(
+                f"{file} has format {data.get('format')}, this imitact knows {_FORMAT}; "
+                "use the version that recorded it, or record into another folder"
+            )
+        if saved > len(data["episodes"]):
+            raise BadInput(
+                f"{file} tells of {len(data['episodes'])} episodes, the dataset holds {saved}: "
+                "another program has added to it. It can be read, not recorded into"
+            )
+        # A kill between this file and info.json leaves one episode too many here.
+        unfinished = data["episodes"][saved:]
+        before = unfinished[0]["seed"] if unfinished else float("inf")
+        demonstrations = [
+            Demonstration(
+                e["seed"], e["variation"], {int(s): t for s, t in e["first_ticks"].items()}
+            )
+            for e in data["episodes"][:saved]
+        ]
+        failures = [Failure(**f) for f in data["failed"] if f["seed"] < before]
+        return cls(data["settings"], tuple(demonstrations), tuple(failures))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "format": _FORMAT,
+            "settings": self.settings,
+            "episodes": [
+                {
+                    "seed": d.seed,
+                    "variation": d.variation,
+                    "first_ticks": {str(s): t for s, t in d.first_ticks.items()},
+                }
+                for d in self.demonstrations
+            ],
+            "failed": [asdict(f) for f in self.failures],
+        }
+
+    def plus(self, outcome: Outcome) -> _Facts:
+        """With one seed more."""
+        if not outcome.success:
+            failures = (*self.failures, Failure(outcome.seed, outcome.stage))
+            return _Facts(self.settings, self.demonstrations, failures)
+        saved = Demonstration(outcome.seed, outcome.variation, outcome.first_ticks)
+        return _Facts(self.settings, (*self.demonstrations, saved), self.failures)
+
+    @property
+    def next_seed(self) -> int:
+        """The first seed whose outcome is not here."""
+        seeds = [*(d.seed for d in self.demonstrations), *(f.seed for f in self.failures)]
+        return max(seeds, default=self.settings["first_seed"] - 1) + 1
+
+    def report(self, path: Path) -> Report:
+        return Report(path, tuple(self.settings["stages"]), self.demonstrations, self.failures)
+
+
+class _Recording:
+    """Gives out seeds, and puts what comes back into the dataset in order."""
+
+    def __init__(
+        self,
+        out: Path,
+        settings: dict[str, Any],
+        wanted: int,
+        last_seed: int,
+        video: VideoConfig,
+    ) -> None:
+        self._out = out
+        self._staging = out / _STAGING
+        self._settings = _plain(settings)
+        self._wanted = wanted
+        self._last_seed = last_seed
+        self._video = video
+        self._began_s = time.monotonic()
+        self._first_seed_s: float | None = None
+        self._step_cap = 0
+        self._writer: LeRobotWriter | None = None
+        self._waiting: dict[int, Outcome] = {}  # finished, with a seed before them that is not
+        self._facts = _Facts(self._settings)
+        self._resumed = (out / IMITACT).is_file()
+        if self._resumed:
+            self._facts = _Facts.read(out)
+            self._check_settings(self._settings)
+        if self.missing < 0:
+            raise BadInput(
+                f"{out} already holds {wanted - self.missing} episodes, {wanted} were asked for; "
+                "ask for as many, or record into another folder"
+            )
+
+    @property
+    def missing(self) -> int:
+        """Demonstrations that are not in the dataset yet."""
+        return self._wanted - len(self._facts.demonstrations)
+
+    @property
+    def report(self) -> Report:
+        return self._facts.report(self._out)
+
+    def step(self, crew: Crew) -> None:
+        """Take what has come, put in place what can be, give out what is needed."""
+        for message in crew.messages():
+            if isinstance(message, Done):
+                self._take(message.seed)
+            elif self._writer is None:
+                self._begin(message)
+        if self._writer is None:
+            return
+        self._settle(self._writer)
+        while crew.idle and self._needed(crew) > 0 and self._next_seed(crew) <= self._last_seed:
+            crew.give(self._next_seed(crew))
+            self._first_seed_s = self._first_seed_s or time.monotonic()
+        if self.missing and not crew.under_way:
+            self._used_up()
+
+    def progress(self, crew: Crew) -> Progress:
+        saved, failed = len(self._facts.demonstrations), len(self._facts.failures)
+        now_s = time.monotonic()
+        left_s = None
+        if not self.missing:
+            left_s = 0.0
+        elif crew.ticks and self._first_seed_s is not None:
+            tick_s = (now_s - self._first_seed_s) / crew.ticks  # of all workers together
+            under_way = crew.under_way.values()
+            # As many tries a success as so far; the one try added keeps it finite.
+            tries = (self.missing - self._sure) * (saved + failed + 1) / (saved + 1)
+            together = max(0.0, tries * self._step_cap - sum(under_way))
+            # The last seeds are not shared out: the slowest worker decides.
+            alone = max((self._step_cap - t for t in under_way), default=0) * len(under_way)
+            left_s = tick_s * max(together, alone)
+        return Progress(saved, failed, self._wanted, now_s - self._began_s, left_s)
+
+    @property
+    def _sure(self) -> int:
+        """Successes that wait for a seed before them."""
+        return sum(outcome.success for outcome in self._waiting.values())
+
+    def _begin(self, ready: Ready) -> None:
+        """With the first Env at hand: check or write the settings, adopt what was finished."""
+        world: _World = ready.facts
+        self._step_cap = world.step_cap
+        settings = _plain({**self._settings, **world.settings()})
+        if self._resumed:
+            self._check_settings(settings)
+        self._writer = LeRobotWriter(
+            self._out,
+            world.spec,
+            task=self._settings["task"],
+            video=self._video,
+            staging=self._staging,
+        )
+        if not self._resumed:
+            self._facts = _Facts(settings)
+            write_json(self._out / IMITACT, self._facts.to_dict(), self._staging)
+        for folder in self._staging.iterdir():
+            outcome = read_outcome(folder, len(world.spec.cameras))
+            if outcome is not None and outcome.seed >= self._facts.next_seed:
+                self._waiting[outcome.seed] = outcome
+            elif folder.is_dir():
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                folder.unlink(missing_ok=True)
+
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Refuse to go on with other settings than those the dataset was begun with."""
+        then = self._facts.settings
+        for name, now in settings.items():
+            if then.get(name) != now:
+                raise BadInput(
+                    f"{self._out} was begun with {name} = {json.dumps(then.get(name))}, now it is "
+                    f"{json.dumps(now)}; use the same settings, or record into another folder"
+                )
+
+    def _take(self, seed: int) -> None:
+        outcome = read_outcome(folder_of(self._staging, seed), 0)
+        if outcome is None:
+            raise BadInput(
+                f"{folder_of(self._staging, seed)} has vanished; is something else at work in "
+                f"{self._out}? Run the same command again to go on"
+            )
+        self._waiting[seed] = outcome
+
+    def _settle(self, writer: LeRobotWriter) -> None:
+        """Put finished seeds in place, in order, as far as there is no gap."""
+        while self.missing and (outcome := self._waiting.pop(self._facts.next_seed, None)):
+            self._facts = self._facts.plus(outcome)
+            folder = folder_of(self._staging, outcome.seed)
+            if outcome.success:
+                rows = read_rows(folder)
+                videos = {name: video_of(folder, i) for i, name in enumerate(rows.pixels)}
+                writer.append(rows.state, rows.action, videos, rows.pixels, self._facts.to_dict())
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _needed(self, crew: Crew) -> int:
+        """Seeds to give out if all that are under way succeed: nothing is recorded in vain."""
+        return self.missing - self._sure - len(crew.under_way)
+
+    def _next_seed(self, crew: Crew) -> int:
+        seed = self._facts.next_seed
+        while seed in self._waiting or seed in crew.under_way:
+            seed += 1
+        return seed
+
+    def _used_up(self) -> None:
+        write_json(self._out / IMITACT, self._facts.to_dict(), self._staging)
+        saved, failed = len(self._facts.demonstrations), len(self._facts.failures)
+        shutil.rmtree(self._staging, ignore_errors=True)
+        raise BadInput(
+            f"only {saved} of {self._wanted} demonstrations succeeded: seeds "
+            f"{self._settings['first_seed']} to {self._last_seed} are used up, {failed} failed. "
+            f"What succeeded is in {self._out}; a larger last_seed goes on from there"
+        )
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """As it comes back from JSON, so that it compares equal when a recording goes on."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"settings and extra must be plain JSON: {error}") from error
