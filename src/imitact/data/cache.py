@@ -17,6 +17,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import time
 import zlib
@@ -31,7 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact import frames as resizing
-from imitact.contract import BadInput, Damaged, Frame, ImitactError, Source
+from imitact.contract import Damaged, Episode, Frame, ImitactError, Source
+from imitact.data.durable import make_folder, room_for, sync
 
 Say = Callable[[str], None]
 Sizes = Mapping[str, tuple[int, int]]
@@ -39,6 +41,7 @@ Sizes = Mapping[str, tuple[int, int]]
 
 FORMAT = 1
 _KEEP_FREE = 256 << 20  # bytes of disk that a cache leaves to everybody else
+_SAY_EVERY_S = 5.0
 
 
 class Frames(Protocol):
@@ -85,7 +88,7 @@ def open_frames(
                 f"are asked for, keeping at most {_size(memory_limit_bytes)} of them in memory."
             )
             return DecodedFrames(source, sizes, memory_limit_bytes)
-    cache_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(cache_dir)
     with _alone(cache_dir / f"frames-{plan.key}.lock"):
         if folder.exists():
             damage = _damage(folder, plan)
@@ -130,6 +133,7 @@ class DecodedFrames:
         self._sizes = dict(sizes)
         self._firsts = first_rows(source.lengths)
         self._limit = limit_bytes
+        self._episodes: dict[int, Episode] = {}  # an episode reads its numbers once
         self._kept: dict[tuple[str, int], Frame] = {}
         self._lock = threading.Lock()
         self.kept_bytes = 0
@@ -149,7 +153,10 @@ class DecodedFrames:
             return kept
         index = int(np.searchsorted(self._firsts, row, side="right")) - 1
         tick = row - int(self._firsts[index])
-        captured = list(self._source.episode(index).frames(camera, tick, tick + 1))
+        with self._lock:
+            if index not in self._episodes:
+                self._episodes[index] = self._source.episode(index)
+        captured = list(self._episodes[index].frames(camera, tick, tick + 1))
         if len(captured) != 1:
             raise Damaged(
                 f"episode {index}, camera {camera!r}: asked for the frame of tick {tick}, "
@@ -199,10 +206,16 @@ def _why_not(plan: _Plan, cache_dir: Path, limit: int) -> str:
     there = cache_dir.absolute()
     while not there.exists():
         there = there.parent
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(there).free + _left_over(plan, cache_dir)
     if plan.size + _KEEP_FREE > free:
         return f"the disk of {there} has {_size(free)} free, of which {_size(_KEEP_FREE)} stay so"
     return ""
+
+
+def _left_over(plan: _Plan, cache_dir: Path) -> int:
+    """Bytes of disk of the same cache, half built by a process that was killed: they come free."""
+    files = (cache_dir / f"frames-{plan.key}.building").glob("*")
+    return sum(file.stat().st_size for file in files)
 
 
 def _damage(folder: Path, plan: _Plan) -> str:
@@ -262,42 +275,46 @@ def _build(folder: Path, plan: _Plan, source: Source, workers: int, say: Say) ->
     """Decode every frame into `folder`, which appears only when it is whole."""
     building = folder.with_name(folder.name + ".building")
     shutil.rmtree(building, ignore_errors=True)  # left by a process that was killed
-    building.mkdir()
     try:
-        for camera, name in plan.files.items():
-            with (building / name).open("wb") as file:
-                # Reserved now, so that a full disk is met here and not after minutes.
-                size = plan.rows * plan.frame_bytes(camera)
-                if size and hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, size)
-        sums: dict[str, list[int]] = {camera: [0] * len(plan.lengths) for camera in plan.files}
-        began = said = time.monotonic()
-        for done, (episode, found) in enumerate(_decode_all(building, plan, source, workers), 1):
-            for camera, value in found.items():
-                sums[camera][episode] = value
-            now = time.monotonic()
-            if now - said > 5:
-                said = now
-                left = (now - began) / done * (len(plan.lengths) - done)
-                say(f"decoding frames: {done} of {len(plan.lengths)} episodes, {left:.0f} s left")
-        text = json.dumps({**plan.identity, "crc32": sums}, indent=1)
-        (building / "cache.json").write_text(text)
-        for name in (*plan.files.values(), "cache.json"):
-            _to_disk(building / name)
-        building.rename(folder)
-        _to_disk(folder.parent)
-        say(f"decoded {plan.rows} ticks in {time.monotonic() - began:.1f} s")
-    except OSError as error:
-        raise BadInput(
-            f"cannot build the frame cache in {folder.parent}: {error}; it needs "
-            f"{_size(plan.size)}. Free some space, choose another cache_dir, or set "
-            "cache_limit_bytes to 0 to decode frames as they are asked for."
-        ) from error
+        with room_for(folder, "free some, or set cache_limit_gb to 0 to do without a frame cache"):
+            building.mkdir()
+            for camera, name in plan.files.items():
+                with (building / name).open("wb") as file:
+                    # Reserved now, so that a full disk is met here and not after minutes.
+                    size = plan.rows * plan.frame_bytes(camera)
+                    if size and hasattr(os, "posix_fallocate"):
+                        os.posix_fallocate(file.fileno(), 0, size)
+            sums = _decode_all(building, plan, source, workers, say)
+            text = json.dumps({**plan.identity, "crc32": sums}, indent=1)
+            (building / "cache.json").write_text(text)
+            for path in (*building.iterdir(), building):
+                sync(path)
+            building.rename(folder)
+            sync(folder.parent)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
 def _decode_all(
+    building: Path, plan: _Plan, source: Source, workers: int, say: Say
+) -> dict[str, list[int]]:
+    """Decode every episode; the checksums, by camera and episode."""
+    count = len(plan.lengths)
+    sums = {camera: [0] * count for camera in plan.files}
+    began = said = time.monotonic()
+    for done, (episode, found) in enumerate(_decoded(building, plan, source, workers), 1):
+        for camera, value in found.items():
+            sums[camera][episode] = value
+        now = time.monotonic()
+        if now - said > _SAY_EVERY_S and done < count:
+            said = now
+            left_s = (now - began) / done * (count - done)
+            say(f"decoding frames: {done} of {count} episodes, left {left_s:.0f} s")
+    say(f"decoded {plan.rows} ticks in {time.monotonic() - began:.1f} s")
+    return sums
+
+
+def _decoded(
     building: Path, plan: _Plan, source: Source, workers: int
 ) -> Iterator[tuple[int, dict[str, int]]]:
     episodes = range(len(plan.lengths))
@@ -329,6 +346,16 @@ _worker: tuple[Source, _Plan, Path] | None = None  # of a worker process, set on
 def _begin_worker(source: Source, plan: _Plan, building: Path) -> None:
     global _worker
     _worker = (source, plan, building)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool's worker would wait for work forever if its parent were killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(episode: int) -> tuple[int, dict[str, int]]:
@@ -374,14 +401,6 @@ def _alone(path: Path) -> Iterator[None]:
             return
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _size(count: int) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,10 +21,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from imitact.contract import BadInput, Damaged
+from imitact.data.durable import make_folder, room_for, sync
 
 Say = Callable[[str], None]
 FORMAT = 1
 KEEP = 2
+RECORD = "trainer.json"
+TENSORS = "trainer.safetensors"
 _PREFIX = "step-"
 
 
@@ -51,37 +53,34 @@ def save(
     """
     final = folder / f"{_PREFIX}{state.step:08d}"
     building = folder / f".building-{final.name}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir()
-        save_policy(building / "policy")
-        save_file(
-            {name: tensor.contiguous() for name, tensor in state.tensors.items()},
-            building / "trainer.safetensors",
-        )
-        files = sorted(p for p in building.rglob("*") if p.is_file())
-        record = {
-            "format": FORMAT,
-            "step": state.step,
-            "numbers": dict(state.numbers),
-            "sha256": {str(p.relative_to(building)): _sha256(p) for p in files},
-        }
-        (building / "trainer.json").write_text(json.dumps(record, indent=1, allow_nan=False))
-        for path in (*files, building / "trainer.json", building / "policy", building):
-            _to_disk(path)
-        if final.exists():
-            shutil.rmtree(final)
-        building.rename(final)
-        _to_disk(folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(building, ignore_errors=True)
-        older = found(folder)
-        kept = f"{older[0]} is untouched" if older else "there is none before it"
-        raise BadInput(
-            f"cannot write the checkpoint of step {state.step} in {folder}: {error}. "
-            f"The last checkpoint: {kept}. Free some space, then resume."
-        ) from error
+    with room_for(final, "the checkpoints before it are untouched; free some space, then resume"):
+        try:
+            make_folder(folder)
+            for left in folder.glob(".building-*"):  # by a process that was killed
+                shutil.rmtree(left)
+            building.mkdir()
+            save_policy(building / "policy")
+            save_file(dict(state.tensors), building / TENSORS)
+            files = sorted(p for p in building.rglob("*") if p.is_file())
+            record = {
+                "format": FORMAT,
+                "step": state.step,
+                "numbers": dict(state.numbers),
+                "sha256": {p.relative_to(building).as_posix(): _sha256(p) for p in files},
+            }
+            (building / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False))
+            for path in (*files, building / RECORD, building / "policy", building):
+                sync(path)
+            if final.exists():
+                shutil.rmtree(final)
+            building.rename(final)
+            sync(folder)
+        except SafetensorError as error:  # its text tells what the system said, its type does not
+            raise BadInput(
+                f"cannot write {final}: {error}; the checkpoints before it are untouched"
+            ) from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
     for old in found(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -97,7 +96,7 @@ def found(folder: Path) -> list[Path]:
 def load(path: Path) -> State:
     """One checkpoint, every file checked against its SHA-256. Damage is named."""
     try:
-        record = json.loads((path / "trainer.json").read_text())
+        record = json.loads((path / RECORD).read_text())
         if record["format"] != FORMAT:
             raise Damaged(
                 f"{path}: checkpoint format {record['format']}, this imitact reads {FORMAT}"
@@ -105,7 +104,7 @@ def load(path: Path) -> State:
         for name, expected in record["sha256"].items():
             if _sha256(path / name) != expected:
                 raise Damaged(f"{path / name} is not what was written: its SHA-256 differs")
-        tensors = load_file(path / "trainer.safetensors")
+        tensors = load_file(path / TENSORS)
         return State(int(record["step"]), tensors, record["numbers"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise Damaged(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
@@ -135,11 +134,3 @@ def newest(folder: Path, say: Say) -> tuple[Path, State] | None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -55,6 +55,16 @@ class Devices:
         return f"{where}, {self.threads} threads, {self.precision.text}"
 
     @property
+    def ground(self) -> dict[str, str | int]:
+        """What decides how sums are rounded here."""
+        return {
+            "device": self.device.type,
+            "processor": processor_name(),
+            "precision": self.precision.name,
+            "threads": self.threads,
+        }
+
+    @property
     def channels_last(self) -> bool:
         """Whether convolutions gain from channels-last memory: they do with bf16 on a CPU (the
         AMX kernels want it) and with tensor cores; in fp32 on a CPU it gained nothing."""

@@ -32,6 +32,8 @@ import torch
 
 import imitact
 from imitact.contract import BadInput, NotFinite, Source
+from imitact.data.durable import make_folder, write_json
+from imitact.data.episodes import split
 from imitact.data.samples import Batch, Samples, statistics
 from imitact.model.act import ActConfig
 from imitact.model.policy import TorchPolicy
@@ -47,7 +49,7 @@ Say = Callable[[str], None]
 class Interrupted(KeyboardInterrupt):
     """Training was asked to stop (SIGTERM or Ctrl-C), finished its step and wrote a checkpoint.
 
-    The message says where, and how to go on. Not an ImitactError: nothing is wrong.
+    The message says where. Not an ImitactError: nothing is wrong.
     """
 
 
@@ -170,7 +172,8 @@ class TrainConfig:
         )
 
 
-# Settings that may differ when a training is resumed: they change no weight.
+# Settings that may differ when a training is resumed: they change no weight, or only how it is
+# rounded (the last three, of which `_elsewhere` tells).
 _FREE = (
     "validate_every",
     "validate_samples",
@@ -181,6 +184,9 @@ _FREE = (
     "cache_dir",
     "cache_limit_gb",
     "memory_limit_gb",
+    "precision",
+    "device",
+    "threads",
 )
 
 
@@ -197,7 +203,8 @@ def train(
 
     resume:  go on from the newest whole checkpoint in `out`, to the same weights, bit for bit, as
              without the interruption (on a CPU, at the same torch and number of threads); begins
-             anew where there is none. Without it an `out` that holds checkpoints is refused.
+             at the beginning where there is none. Not resuming, an `out` that holds checkpoints
+             is refused.
     on_line: takes each line for the person who waits.
 
     Raises Interrupted after SIGTERM or Ctrl-C, with a checkpoint written; NotFinite where a loss
@@ -207,19 +214,20 @@ def train(
     began = time.monotonic()
     here = devices.choose(config.precision, config.device, config.threads)
     say(f"training on {here.text}")
+    ground = {"torch": torch.__version__, **here.ground}
 
     # What was there before.
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     before = checkpoint.newest(out / "checkpoints", say) if resume else None
     if not resume and checkpoint.found(out / "checkpoints"):
         raise BadInput(f"{out} holds a training already; resume it, or give another folder")
     told = _settings(source, model, config)
     if before:
         _same_training(before[0], before[1].numbers["settings"], told)
-        say(f"resuming from {before[0]}")
+        say(f"resuming from {before[0]}{_elsewhere(before[1].numbers['ground'], ground)}")
 
     # Data. Held-out episodes enter neither samples nor statistics.
-    chosen, held = _hold_out(len(source.lengths), config.held_out)
+    chosen, held = _hold_out(source, config.held_out)
     _check_chunk(model.chunk, source, chosen)
     stats = statistics(source, chosen, delta_chunk=model.chunk if model.actions == "delta" else 0)
     here.seed(config.seed)
@@ -240,6 +248,8 @@ def train(
         tally = _Tally(**before[1].numbers["tally"])
     else:
         tally.flop_a_step = count_flops(updater, samples.batch(0))
+    say(_size_of_it(samples, held, policy, config, tally))
+    earlier_s = tally.wall_s
     logbook = Logbook(out / "metrics.jsonl", resumed=step, say=say)
     pace = Pace(window=max(200, 2 * config.validate_every))
     recent: deque[tuple[int, Batch]] = deque(maxlen=3)
@@ -248,7 +258,8 @@ def train(
 
     def keep() -> Path:
         nonlocal saved_step, saved_at
-        numbers = {"settings": told, "tally": dataclasses.asdict(tally)}
+        tally.wall_s = earlier_s + time.monotonic() - began
+        numbers = {"settings": told, "ground": ground, "tally": dataclasses.asdict(tally)}
         state = checkpoint.State(step, updater.tensors(), numbers)
         path = checkpoint.save(out / "checkpoints", state, updater.averaged.save)
         saved_step, saved_at = step, time.monotonic()
@@ -274,7 +285,7 @@ def train(
                 sums = _Sums()
 
             if validation and _due(step, config.validate_every):
-                tally.validated(step, _validate(updater, validation, config, logbook, step))
+                tally.validated(_validate(updater, validation, config, logbook, step))
             late = time.monotonic() - saved_at > 60 * config.checkpoint_minutes > 0
             if step < config.steps and (late or _due(step, config.checkpoint_every)):
                 keep()
@@ -284,39 +295,44 @@ def train(
                 path = keep() if saved_step != step else out / "checkpoints"
                 raise Interrupted(
                     f"stopped by {asked[0]} after step {step} of {config.steps}, with a "
-                    f"checkpoint in {path}; resume to go on from it"
+                    f"checkpoint in {path}"
                 )
 
-        if validation and tally.last_step != step:
-            tally.validated(step, _validate(updater, validation, config, logbook, step))
+        if validation and (tally.last is None or tally.last["step"] != step):
+            tally.validated(_validate(updater, validation, config, logbook, step))
         if saved_step != step:
             keep()
 
-    return _finish(out, updater, here, config, tally, time.monotonic() - began, say)
+    tally.wall_s = earlier_s + time.monotonic() - began
+    return _finish(out, updater, here, config, tally, say)
 
 
 @dataclass
 class _Tally:
     """What training has cost and reached so far, over every resumption."""
 
+    wall_s: float = 0.0
     trained_s: float = 0.0
     waited_s: float = 0.0
     samples: int = 0
     flop_a_step: int = 0
     best_l1_rad: float | None = None
-    best_step: int = 0
-    last_l1_rad: float | None = None
-    last_step: int = -1
+    best_step: int | None = None
+    last: dict[str, Any] | None = None  # what the last validation found
+
+    @property
+    def last_l1_rad(self) -> float | None:
+        return self.last["held_out_l1_rad"] if self.last else None
 
     def trained(self, samples: int, spent_s: float, waited_s: float) -> None:
         self.samples += samples
         self.trained_s += spent_s
         self.waited_s += waited_s
 
-    def validated(self, step: int, l1_rad: float) -> None:
-        self.last_l1_rad, self.last_step = l1_rad, step
-        if self.best_l1_rad is None or l1_rad < self.best_l1_rad:
-            self.best_l1_rad, self.best_step = l1_rad, step
+    def validated(self, found: dict[str, Any]) -> None:
+        self.last = found
+        if self.best_l1_rad is None or found["held_out_l1_rad"] < self.best_l1_rad:
+            self.best_l1_rad, self.best_step = found["held_out_l1_rad"], found["step"]
 
 
 class _Sums:
@@ -372,18 +388,19 @@ def _same_training(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) 
         )
 
 
-def _hold_out(episodes: int, held_out: int) -> tuple[list[int], list[int]]:
-    """Numbers of the episodes to train on and of those held out, each sorted. The choice does
-    not depend on the training's seed, so that validations of several seeds compare."""
-    if episodes == 0:
+def _elsewhere(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs from where the checkpoint was written, since it changes how sums round."""
+    unlike = [f"{k} {then.get(k)} then, {now[k]} now" for k in now if then.get(k) != now[k]]
+    return f" (the weights will differ in rounding: {'; '.join(unlike)})" if unlike else ""
+
+
+def _hold_out(source: Source, held_out: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Numbers of the episodes to train on and of those held out. The choice does not depend on
+    the training's seed, so that validations of several seeds compare."""
+    if not source.lengths:
         raise BadInput("the dataset has no episodes; record some first")
-    if held_out >= episodes:
-        raise BadInput(
-            f"held_out is {held_out}, but the dataset has {episodes} episodes; "
-            "at least one must be left to train on"
-        )
-    mixed = np.random.Generator(np.random.PCG64(0)).permutation(episodes)
-    return sorted(mixed[held_out:].tolist()), sorted(mixed[:held_out].tolist())
+    chosen, held = split(source, held_out, seed=0)
+    return chosen.indices, held.indices
 
 
 def _check_chunk(chunk: int, source: Source, chosen: Sequence[int]) -> None:
@@ -421,7 +438,7 @@ def _samples(
 
 def _validate(
     updater: Updater, held: Samples, config: TrainConfig, logbook: Logbook, step: int
-) -> float:
+) -> dict[str, Any]:
     """L1 between prediction at z = 0 and demonstration, on held-out episodes, over valid ticks.
 
     Written to metrics.jsonl: the mean over the joints in rad (over all dimensions where none is),
@@ -443,17 +460,17 @@ def _validate(
     per_joint = totals.sum(axis=0) / counts.sum()
     seen = counts[:, 0] > 0
     mean = float(per_joint[joints].mean())
-    numbers = {
+    if not np.isfinite(mean):
+        raise NotFinite(f"step {step}: the held-out L1 is {mean}; the last checkpoint is untouched")
+    found = {
         "held_out_l1_rad": mean,
         "held_out_l1_per_joint": dict(zip(spec.action_names, per_joint.tolist(), strict=True)),
         "held_out_l1_rad_per_tick": (
             totals[seen][:, joints].mean(axis=1) / counts[seen, 0]
         ).tolist(),
     }
-    if not np.isfinite(mean):
-        raise NotFinite(f"step {step}: the held-out L1 is {mean}; the last checkpoint is untouched")
-    logbook.write(step, numbers)
-    return mean
+    logbook.write(step, found)
+    return {"step": step, **found}
 
 
 def _where(error: NotFinite, recent: deque[tuple[int, Batch]], saved: int, out: Path) -> str:
@@ -470,6 +487,22 @@ def _where(error: NotFinite, recent: deque[tuple[int, Batch]], saved: int, out: 
         f"step {recent[-1][0]}: {error}; training stopped before it touched the weights "
         f"({last}, in {out / 'checkpoints'}). Samples of the last steps as episode:tick: {seen}. "
         "Look at them, or try a lower rate, a longer warm-up or clip_norm."
+    )
+
+
+def _size_of_it(
+    samples: Samples,
+    held: Sequence[int],
+    policy: TorchPolicy,
+    config: TrainConfig,
+    tally: _Tally,
+) -> str:
+    weights = sum(p.numel() for p in policy.net.parameters())
+    return (
+        f"{len(samples.episodes)} episodes of {len(samples)} ticks to train on, {len(held)} held "
+        f"out; {weights / 1e6:.1f} M weights; {config.steps} steps of {config.batch_size} samples "
+        f"are {config.steps * config.batch_size / len(samples):.1f} epochs and "
+        f"{tally.flop_a_step * config.steps / 1e15:.3g} PFLOP"
     )
 
 
@@ -495,7 +528,6 @@ def _finish(
     here: Devices,
     config: TrainConfig,
     tally: _Tally,
-    wall_s: float,
     say: Say,
 ) -> Path:
     """The policy directory, then the summary."""
@@ -503,7 +535,7 @@ def _finish(
     summary = {
         "steps": config.steps,
         "samples": tally.samples,
-        "wall_s": wall_s,
+        "wall_s": tally.wall_s,
         "trained_s": tally.trained_s,
         "samples_per_s": tally.samples / max(tally.trained_s, 1e-9),
         "data_wait": tally.waited_s / max(tally.trained_s, 1e-9),
@@ -514,7 +546,7 @@ def _finish(
         "precision": here.precision.name,
         "precision_reason": here.precision.reason,
         "threads": here.threads,
-        "peak_rss_bytes": peak_rss_bytes(),
+        "peak_rss_bytes": peak_rss_bytes(),  # pages of the mapped frame cache included
         "processor": devices.processor_name(),
         "versions": {
             "imitact": imitact.__version__,
@@ -523,7 +555,9 @@ def _finish(
             "python": platform.python_version(),
         },
     }
-    (out / "training.json").write_text(json.dumps(summary, indent=1))
+    write_json(out / "training.json", summary, out)
+    if tally.last:
+        write_json(out / "held_out.json", tally.last, out)
     say(f"policy in {final}")
     return final
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from imitact.contract import Damaged, NotFinite
 from imitact.data.samples import Batch
@@ -99,7 +100,9 @@ class Updater:
         if not (math.isfinite(total) and math.isfinite(size)):
             raise NotFinite(f"the loss is {total} (l1 {l1}, kl {kl}), its gradient norm {size}")
         if self.rates.clip_norm and size > self.rates.clip_norm:
-            torch._foreach_mul_(gradients, self.rates.clip_norm / (size + 1e-6))
+            torch.nn.utils.clip_grads_with_norm_(
+                self._named.values(), self.rates.clip_norm, norm, foreach=True
+            )
         self.optimizer.step()
         self._average(step)
         return {
@@ -118,7 +121,7 @@ class Updater:
         # A young average forgets faster, so that it does not remember the random start.
         decay = min(self.rates.ema_decay, (1 + step) / (10 + step))
         mean, now = self._pairs
-        torch._foreach_lerp_(mean, now, 1 - decay)
+        get_ema_multi_avg_fn(decay)(mean, now, step)
         for name, buffer in self.averaged.net.named_buffers():
             if not buffer.is_floating_point():
                 buffer.copy_(self.policy.net.get_buffer(name))
