@@ -38,11 +38,16 @@ _MEET = np.array([0.0, 0.5, 0.25])
 # The right hand comes from above, steep enough that its wrist never lines up with the forearm
 # (where forearm roll and wrist rotation would trade places), flat enough that `top` sees the cube.
 _GRASP_PITCH_RAD = math.radians(70.0)
-# A little over the cube's centre, so that the fingertips clear the table at -8 mm.
-_GRASP_ABOVE_M = 0.003
-# How far before the cube each hand stands, fingers open, before it goes straight in.
+# Each hand holds its own side of the cube, so that the left fingers stay out of the right ones'
+# way (the finger hulls are 1 cm wide at the tip and 6 cm at the root): the middle of each grasp,
+# from the cube's centre. 3 mm up, so that the right fingertips clear the table at -8 mm.
+_GRASP = np.array([0.005, 0.0, 0.003])
+_TAKE = np.array([-0.006, 0.0, 0.0])
+# How far before the cube each hand stands, fingers open and in line, before it goes straight in.
 _RIGHT_STANDOFF_M = 0.09
-_LEFT_STANDOFF_M = 0.13
+_LEFT_STANDOFF_M = 0.07
+# Where the left hand waits while the right one is busy, from the hand-over.
+_WAIT = np.array([-0.13, 0.0, 0.0])
 # Where the right hand goes after it has let go, from the hand-over.
 _RETREAT = np.array([0.13, 0.0, 0.07])
 
@@ -53,6 +58,13 @@ _GRASP_RAD = math.radians(10.0)
 _VIA_M = 0.02
 # Haste is a person's: this share of a duration's variance is common to all phases of an episode.
 _HASTE = 0.75
+
+
+# How far a joint trails behind its target: this many seconds of its speed, at most so many rad
+# (joint friction, which MuJoCo softens to a drag until it saturates). Measured in the scene over
+# 30 episodes; the gripper, which only opens and closes, is left as it is.
+_TRAIL_S = np.array([0.142, 0.082, 0.023, 0.010, 0.029, -0.002, 0.0] * 2)
+_TRAIL_RAD = np.array([0.054, 0.030, 0.075, 1.0, 1.0, 1.0, 1.0] * 2)
 
 
 @dataclass(frozen=True)
@@ -122,6 +134,7 @@ class _Kinematics:
         mj = load_mujoco()
         import mink
 
+        self._mj = mj
         self._mink = mink
         scene = mj.MjSpec.from_file(str(assets() / "bimanual_viperx_transfer_cube.xml"))
         for key in list(scene.keys):
@@ -157,6 +170,26 @@ class _Kinematics:
             if np.abs(task.compute_error(configuration)).max() < self._ERROR:
                 break
         return configuration.q[self._QPOS[side]].copy()
+
+    def commands(self, path: Vector) -> Vector:
+        """(T, 14) targets that make the arms follow a (T, 14) path of joints and grippers.
+
+        The position servos give way to gravity and trail behind a moving target, the waist by
+        0.14 s, the wrist by nothing: uncorrected, that bends a straight approach by a centimetre.
+        """
+        targets = path.copy()
+        speed = np.gradient(path, axis=0) * RATE_HZ
+        trail = np.clip(speed * _TRAIL_S, -_TRAIL_RAD, _TRAIL_RAD)
+        data = self._mj.MjData(self._model)
+        gain = self._model.actuator_gainprm[:, 0]
+        for tick, joints in enumerate(path):
+            data.qpos[:] = self._near()
+            data.qpos[0:6], data.qpos[8:14] = joints[0:6], joints[7:13]
+            self._mj.mj_forward(self._model, data)
+            sag = data.qfrc_bias / gain
+            targets[tick, 0:6] += sag[0:6] + trail[tick, 0:6]
+            targets[tick, 7:13] += sag[8:14] + trail[tick, 7:13]
+        return targets
 
     def _near(self) -> Vector:
         qpos = np.zeros(16)
@@ -266,7 +299,7 @@ class CubeExpert:
                 drawn[f"{grasp}_d{axis}_m"] = uniform(_GRASP_M)
             for angle in ("yaw", "pitch"):
                 drawn[f"{grasp}_{angle}_rad"] = uniform(_GRASP_RAD)
-        for via in ("reach", "carry", "meet", "stage", "retreat"):
+        for via in ("reach", "carry", "meet", "wait", "retreat"):
             for axis in "xyz":
                 drawn[f"{via}_via_d{axis}_m"] = uniform(_VIA_M)
         return drawn
@@ -301,7 +334,7 @@ class CubeExpert:
         # and centred it: only the offsets along the fingers and upwards stay.
         cube = truth.pose()[:3].copy()
         cube[2] = _CUBE_HEIGHT_M
-        aside = np.array([0.0, 0.0, _GRASP_ABOVE_M]) + self._offset("grasp")
+        aside = _GRASP + self._offset("grasp")
         yaw, pitch = v["grasp_yaw_rad"], _GRASP_PITCH_RAD + v["grasp_pitch_rad"]
         forward = aside[0] * math.cos(yaw) + aside[1] * math.sin(yaw)
         held = np.array([forward, 0.0, aside[2]])
@@ -312,11 +345,10 @@ class CubeExpert:
         give = _Pose(meet + held, 0.0, pitch)
         away = _Pose(give.position + _RETREAT + self._offset("retreat_via"), 0.0, pitch)
         take = _Pose(
-            meet + self._offset("take"), v["take_yaw_rad"], v["take_pitch_rad"], math.pi / 2
+            meet + _TAKE + self._offset("take"), v["take_yaw_rad"], v["take_pitch_rad"], math.pi / 2
         )
-        stage = _Pose(
-            _MEET + [-_LEFT_STANDOFF_M, 0.0, 0.0] + self._offset("stage_via"), roll=math.pi / 2
-        )
+        ready = take.before(_LEFT_STANDOFF_M, forward=1.0)
+        wait = _Pose(_MEET + _WAIT + self._offset("wait_via"), roll=math.pi / 2)
 
         # Right arm: over the cube with open fingers, straight down along them, close, and carry.
         start = kinematics.tip("right", qpos)
@@ -342,14 +374,18 @@ class CubeExpert:
         right.move(begin["retreat"], ticks["retreat"], to["away"])
 
         # Left arm: to its waiting place while the right one is busy, rolled so that its fingers
-        # close from above and below where the right ones hold the sides; then straight in.
+        # close from above and below where the right ones hold the sides; into line while the cube
+        # comes; then straight in.
         waiting = begin["descend"] + ticks["descend"]
         left.grip(0.0, waiting, _OPEN)
-        left.move(0.0, waiting, kinematics.joints("left", stage))
+        left.move(0.0, waiting, kinematics.joints("left", wait))
+        align = 0.6 * ticks["carry"]
+        left.move(begin["approach"] - 0.8 * align, align, kinematics.joints("left", ready))
         left.move(begin["approach"], ticks["approach"], kinematics.joints("left", take))
         left.grip(begin["take"], ticks["take"], _CLOSED)
 
-        return np.concatenate([left.targets, right.targets], axis=1)
+        path = np.concatenate([left.targets, right.targets], axis=1)
+        return kinematics.commands(path)
 
 
 EXPERTS: dict[str, type[CubeExpert]] = {"cube": CubeExpert}
