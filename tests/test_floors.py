@@ -19,12 +19,12 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "imitact"
 
 WORDS = ("contract", "stats", "frames", "chunking", "rollout", "checks")
-DOORS = ("demo", "cli")
+DOORS = ("verbs", "cli")
 FLOOR = {
     **dict.fromkeys(WORDS, 0),
     **dict.fromkeys(("data", "model", "sim"), 1),
     **dict.fromkeys(("train", "evaluate"), 2),
-    "demo": 3,
+    "verbs": 3,
     "cli": 4,
 }
 """A wing (folder) or a room of the top folder, and its floor. Rooms of floor 0 are one wing."""
@@ -36,8 +36,8 @@ OUTSIDE = {
     "sim": {"numpy", "mujoco", "dm_control", "gym_aloha", "gymnasium", "mink"},
     "train": {"numpy", "torch", "safetensors", "msgspec", "rich"},
     "evaluate": {"numpy", "torch", "msgspec", "rich"},
-    "demo": {"numpy", "msgspec", "rich"},
-    "cli": {"tyro", "rich"},
+    "verbs": {"numpy", "msgspec", "tyro", "rich"},
+    "cli": {"tyro"},
 }
 """What may be imported from outside the standard library, by floor or wing."""
 
@@ -241,7 +241,7 @@ def test_a_lawful_tree_is_not_accused(tmp_path: Path):
          "name is computed"),
         ("train__loop", "import imitact.evaluate.trials", "floor 2 (train) imports floor 2"),
         ("evaluate__trials", "def f():\n    from imitact import cli", "imports floor 4"),
-        ("demo", "from imitact.cli import main", "floor 3 (demo) imports floor 4"),
+        ("verbs__demo", "from imitact.cli import main", "floor 3 (verbs) imports floor 4"),
         ("model__act", "import mujoco", "model imports mujoco"),
         ("model__act", "import pickle", "imports pickle"),
         ("model__act", "import torch\n\n\ndef f(p):\n    return torch.load(p)", "a pickle"),

@@ -1,0 +1,207 @@
+"""The door: argv in, one verb done, an exit code out.
+
+Only this file reads argv. Each verb is a room of imitact.verbs, imported when it is asked for, so
+that `imitact --help` loads neither torch nor the simulator.
+
+Exit codes: 0 done, 2 bad input or a full disk (one line says what and what to do), 130 stopped by
+Ctrl-C or SIGTERM (one line says how to go on), 1 a defect of imitact (a traceback).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from imitact import __version__
+from imitact.contract import ImitactError
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What it does, in a line; the room that does it; the name of its settings there."""
+
+    line: str
+    room: Callable[[], ModuleType]
+    settings: Callable[[ModuleType, str | None], Any]
+    """The settings to parse: a type, or an instance (of the preset asked for) to start from."""
+
+
+def _record() -> ModuleType:
+    from imitact.verbs import record
+
+    return record
+
+
+def _train() -> ModuleType:
+    from imitact.verbs import train
+
+    return train
+
+
+def _evaluate() -> ModuleType:
+    from imitact.verbs import evaluate
+
+    return evaluate
+
+
+def _compare() -> ModuleType:
+    from imitact.verbs import compare
+
+    return compare
+
+
+def _demo() -> ModuleType:
+    from imitact.verbs import demo
+
+    return demo
+
+
+VERBS = {
+    "record": Verb("record scripted demonstrations in the simulator", _record,
+                   lambda room, preset: room.Record),
+    "train": Verb("train ACT on a dataset, giving a policy directory", _train,
+                  lambda room, preset: room.with_preset(preset)),
+    "evaluate": Verb("run a policy on fresh seeds of the simulator and count", _evaluate,
+                     lambda room, preset: room.Evaluate),
+    "compare": Verb("compare two evaluations on the same seeds", _compare,
+                    lambda room, preset: room.Compare),
+    "demo": Verb("all of it, from nothing to a success rate", _demo,
+                 lambda room, preset: room.with_preset(preset)),
+}  # fmt: skip
+
+HELP = f"""\
+usage: imitact VERB [OPTIONS]
+
+Demonstrations in, a policy that moves two arms out: ACT, Action Chunking with Transformers.
+
+{chr(10).join(f"  {name:10}{verb.line}" for name, verb in VERBS.items())}
+
+`imitact VERB --help` explains every setting of a verb, with its unit.
+`imitact --version` names the version.
+"""
+
+
+def main() -> None:
+    """What the command `imitact` runs."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Do what a command line says (without the program's name); gives the exit code."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        (sys.stdout if argv else sys.stderr).write(HELP)
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version"):
+        sys.stdout.write(f"imitact {__version__}\n")
+        return 0
+    name, rest = argv[0], list(argv[1:])
+    if name not in VERBS:
+        return _refuse("imitact", f"no verb {name!r}; there are {', '.join(VERBS)}")
+    prog = f"imitact {name}"
+    go_on = ""
+    try:
+        with _sigterm_as_interrupt():
+            room = VERBS[name].room()
+            go_on = room.GO_ON
+            settings = VERBS[name].settings(room, _option(rest, "--preset"))
+            room.run(_parse(prog, settings, rest))
+    except (_MisspeltError, ImitactError) as error:
+        return _refuse(prog, str(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("imitact"):
+            raise
+        return _refuse(prog, f"{error.name} is not installed; pip install 'imitact[sim]' has all")
+    except BrokenPipeError:  # whoever read our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        return _refuse(prog, _of_the_system(error))
+    except KeyboardInterrupt as error:
+        said = str(error) or "interrupted"
+        _refuse(prog, f"{said}; {go_on}" if go_on else said)
+        return 130
+    return 0
+
+
+class _MisspeltError(Exception):
+    """The command line cannot be read as settings."""
+
+
+def _parse(prog: str, settings: Any, argv: list[str]) -> Any:
+    """The settings that argv gives; what tyro would explain in a box becomes one line."""
+    from imitact.verbs.settings import parse
+
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return parse(prog, settings, argv)
+    except SystemExit as done:
+        if done.code in (0, None):
+            raise
+        raise _MisspeltError(_one_line(box.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """The sentences of one of tyro's boxes, without its title, rules and repeated help."""
+    plain = re.sub("[─│╭╮╰╯]", " ", box)
+    title, _, rest = plain.strip().partition("\n")
+    sections = re.split(r"^\s*-*\s*$", rest, flags=re.MULTILINE)
+    kept = []
+    for section in sections:
+        words = " ".join(section.split())
+        if words and not words.startswith(("Argument helptext", "For full helptext")):
+            kept.append(words)
+    return "; ".join(kept or [title.strip()]) + "; --help explains every setting"
+
+
+def _option(argv: Sequence[str], name: str) -> str | None:
+    """The value of an option that must be known before the others can be read."""
+    for at, word in enumerate(argv):
+        if word == name and at + 1 < len(argv):
+            return argv[at + 1]
+        if word.startswith(name + "="):
+            return word.removeprefix(name + "=")
+    return None
+
+
+def _of_the_system(error: OSError) -> str:
+    where = f": {error.filename}" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full{where}; free some and run the same command again"
+    return f"{error.strerror or error}{where}"
+
+
+def _refuse(prog: str, text: str) -> int:
+    sys.stderr.write(f"{prog}: {' '.join(text.split())}\n")
+    return 2
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a verb as Ctrl-C does, so that what is open is closed."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt("stopped by SIGTERM")
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread: signals are somebody else's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,380 @@
+"""`imitact demo`: from nothing to a success rate that anyone can reproduce.
+
+Five phases, each of which goes on where it was interrupted: record, train, evaluate, the temporal
+ensemble beside it, and the registered gym environment as a witness.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from imitact import __version__
+from imitact.contract import BadInput, ImitactError
+from imitact.data.durable import write_json
+from imitact.data.episodes import open_source
+from imitact.data.record import Report, read_report
+from imitact.evaluate import report, trials
+from imitact.evaluate.tally import Evaluation, Plan, spell
+from imitact.model.act import ActConfig
+from imitact.sim import registered
+from imitact.train import loop
+from imitact.train.logbook import duration
+from imitact.train.loop import TrainConfig
+from imitact.verbs import evaluate, record, train
+from imitact.verbs.evaluate import Evaluate
+from imitact.verbs.phases import Phases
+from imitact.verbs.record import Record
+from imitact.verbs.waiting import say, tell
+
+GO_ON = "what is finished is kept; the same command goes on"
+
+NUMBERS = "demo.json"
+PHASES = "phases.json"
+ENV = "cube"
+FIRST_SEED = 1000
+"""Of the evaluation: demonstrations come from seeds 0 to 999."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Record, train and evaluate the cube transfer, and print the success rate.
+
+    Interrupted, the same command goes on where it stopped.
+    """
+
+    model: ActConfig
+    """The network."""
+
+    train: TrainConfig
+    """Its training."""
+
+    out: Path = Path("runs/demo")
+    """Folder for everything: demonstrations, training, policy, videos and numbers (demo.json)."""
+
+    data: Path | None = None
+    """Folder of the demonstrations, recorded there unless they are there; none: OUT/data. Give
+    that of another demo to train once more on the same ones."""
+
+    preset: str = "quick"
+    """Where the settings of model and training start from: quick, released or paper."""
+
+    seed: int = 0
+    """Of the training: initial weights, order of the samples, dropout."""
+
+    demonstrations: int = 50
+    """Demonstrations to record, from seed 0 on."""
+
+    spread: float = 1.0
+    """How much they vary, see `imitact record --help`."""
+
+    height: int = 480
+    """Rows of a captured frame, pixels."""
+
+    width: int = 640
+    """Columns of a captured frame, pixels."""
+
+    episodes: int = 100
+    """Episodes to evaluate, from seed 1000 on."""
+
+    chunking: str = "replay:50"
+    """How chunks become actions in that evaluation, see `imitact evaluate --help`."""
+
+    ensemble_episodes: int = 20
+    """How many of those seeds run with the temporal ensemble as well; 0: none."""
+
+    ensemble: str = "ensemble:0.01"
+    """The temporal ensemble: the paper's weights, a query at every tick."""
+
+    registered_episodes: int = 5
+    """How many of those seeds run through the registered gym environment as well; 0: none. Needs
+    480x640 pixels, as it renders them."""
+
+    videos: int = 2
+    """How many of those seeds are filmed."""
+
+    workers: int = 0
+    """Processes that record and evaluate; 0 takes one a core."""
+
+    setup_s: float = 0.0
+    """Seconds that setting up took before, to be reported with the rest; `make demo` gives it."""
+
+
+def with_preset(name: str | None) -> Demo:
+    """The settings of a preset, None for the usual one."""
+    name = name or Demo.preset
+    model, training = train.preset(name)
+    return Demo(model=model, train=training, preset=name)
+
+
+def run(settings: Demo) -> None:
+    """Do what is not done yet, then print the result."""
+    _check(settings)
+    out = settings.out
+    data = settings.data or out / "data"
+    training = out / "training"
+    phases = Phases(out / PHASES, _identity(settings, data))
+
+    demonstrations = _recorded(settings, data, phases)
+    for line in record.lines(demonstrations):
+        say(line)
+    policy = _trained(settings, data, training, phases)
+    evaluation = _evaluated(settings, policy, phases)
+    ensemble = _ensembled(settings, policy, phases)
+    witness = _witnessed(settings, policy, phases)
+
+    differences = _differences(evaluation, witness)
+    numbers = {
+        **_headline(evaluation),
+        **_cost(settings, training, phases),
+        "training": _about_training(training, settings),
+        "demonstrations": _about_data(settings, demonstrations),
+        "ensemble": _headline(ensemble) if ensemble else None,
+        "registered": _about_witness(witness, differences),
+    }
+    write_json(out / NUMBERS, numbers, staging=out)
+    _print(settings, numbers, evaluation, ensemble, differences, demonstrations)
+    if differences:
+        raise ImitactError(
+            "the registered environment gave other rewards than ours: " + "; ".join(differences)
+        )
+
+
+def _check(settings: Demo) -> None:
+    """Refuse at once what would be refused after an hour."""
+    if not settings.episodes >= 1:
+        raise BadInput(f"episodes is {settings.episodes}; evaluate at least 1")
+    for name in ("ensemble_episodes", "registered_episodes"):
+        value = getattr(settings, name)
+        if not 0 <= value <= settings.episodes:
+            raise BadInput(
+                f"{name} is {value}; it must be from 0 to episodes, which is {settings.episodes}"
+            )
+    size = (settings.height, settings.width)
+    if settings.registered_episodes and size != (480, 640):
+        raise BadInput(
+            f"the registered environment renders 480x640 pixels, the demo captures {size[0]}x"
+            f"{size[1]}; set registered_episodes to 0, or leave height and width"
+        )
+    Plan(seeds=(FIRST_SEED,), chunking=settings.chunking, videos=settings.videos)
+    Plan(seeds=(FIRST_SEED,), chunking=settings.ensemble)
+
+
+def _identity(settings: Demo, data: Path) -> dict[str, Any]:
+    """What makes this demo what it is: other settings are another demo."""
+    told = {**asdict(settings), "data": str(data.absolute())}
+    for free in ("out", "workers", "setup_s"):
+        del told[free]
+    return told
+
+
+def _recorded(settings: Demo, data: Path, phases: Phases) -> Report:
+    if phases.done("record"):
+        return read_report(data)
+    say(f"1/5 record: {settings.demonstrations} demonstrations into {data}")
+    with phases.phase("record"):
+        return record.make(
+            Record(
+                out=data,
+                env=ENV,
+                episodes=settings.demonstrations,
+                spread=settings.spread,
+                height=settings.height,
+                width=settings.width,
+                workers=settings.workers,
+            ),
+            on_progress=lambda progress: phases.still_running(),
+        )
+
+
+def _trained(settings: Demo, data: Path, training: Path, phases: Phases) -> Path:
+    if phases.done("train"):
+        return training / "policy"
+
+    def line(text: str) -> None:
+        say(text)
+        phases.still_running()
+
+    # Beside the demonstrations: another training on them finds the frames decoded.
+    cache = settings.train.cache_dir or str(data.with_name(f"{data.name}-cache"))
+    config = replace(settings.train, seed=settings.seed, cache_dir=cache)
+    say(f"2/5 train: preset {settings.preset}, {config.steps} steps of {config.batch_size} samples")
+    with phases.phase("train"):
+        source = open_source(data)
+        return loop.train(source, training, settings.model, config, resume=True, on_line=line)
+
+
+def _evaluated(settings: Demo, policy: Path, phases: Phases) -> Evaluation:
+    plan = _evaluation(settings, policy)
+    say(f"3/5 evaluate: {settings.episodes} fresh seeds with {settings.chunking}")
+    return _counted("evaluate", "evaluating", plan, phases)
+
+
+def _ensembled(settings: Demo, policy: Path, phases: Phases) -> Evaluation | None:
+    if not settings.ensemble_episodes:
+        return None
+    plan = replace(
+        _evaluation(settings, policy),
+        out=settings.out / "ensemble",
+        episodes=settings.ensemble_episodes,
+        chunking=settings.ensemble,
+        videos=0,
+    )
+    say(f"4/5 ensemble: {plan.episodes} of those seeds with {plan.chunking}")
+    return _counted("ensemble", "evaluating", plan, phases)
+
+
+def _witnessed(settings: Demo, policy: Path, phases: Phases) -> Evaluation | None:
+    if not settings.registered_episodes:
+        return None
+    plan = replace(
+        _evaluation(settings, policy),
+        out=settings.out / "registered",
+        episodes=settings.registered_episodes,
+        videos=0,
+    )
+    say(f"5/5 registered: {plan.episodes} of those seeds through {registered.IDS[ENV]}")
+    return _counted("registered", "evaluating", plan, phases, partial(registered.make, ENV))
+
+
+def _evaluation(settings: Demo, policy: Path) -> Evaluate:
+    return Evaluate(
+        policy=policy,
+        out=settings.out / "evaluation",
+        env=ENV,
+        episodes=settings.episodes,
+        first_seed=FIRST_SEED,
+        chunking=settings.chunking,
+        workers=settings.workers,
+        videos=settings.videos,
+    )
+
+
+def _counted(
+    name: str, what: str, plan: Evaluate, phases: Phases, make_env: Any = None
+) -> Evaluation:
+    if phases.done(name):
+        return report.read(plan.out)
+    with phases.phase(name):
+        return evaluate.count(what, plan, make_env, lambda progress: phases.still_running())
+
+
+def _differences(evaluation: Evaluation, witness: Evaluation | None) -> list[str]:
+    """Where the registered environment's rewards are not ours, a line a seed."""
+    if witness is None:
+        return []
+    return report.same_rewards(evaluation.only(witness.seeds), witness)
+
+
+def _headline(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "successes": evaluation.successes,
+        "episodes": evaluation.episodes,
+        "interval": list(evaluation.interval),
+        "step_cap": evaluation.step_cap,
+        "seeds": list(evaluation.seeds),
+        "chunking": evaluation.chunking,
+    }
+
+
+def _cost(settings: Demo, training: Path, phases: Phases) -> dict[str, Any]:
+    told = _summary(training)
+    wall_s = {"setup": settings.setup_s, **phases.wall_s}
+    wall_s = {name: round(seconds, 1) for name, seconds in wall_s.items()}
+    return {
+        "wall_s": {**wall_s, "total": round(sum(wall_s.values()), 1)},
+        "train_pflop": told["train_pflop"],
+        "versions": _versions(),
+        "processor": f"{told['processor']}, {os.cpu_count()} cores",
+    }
+
+
+def _summary(training: Path) -> dict[str, Any]:
+    return json.loads((training / "training.json").read_text(encoding="utf-8"))
+
+
+def _about_training(training: Path, settings: Demo) -> dict[str, Any]:
+    told = _summary(training)
+    names = (
+        "steps", "samples", "samples_per_s", "data_wait", "held_out_l1_rad", "precision",
+        "precision_reason", "threads", "peak_rss_bytes",
+    )  # fmt: skip
+    return {
+        "preset": settings.preset,
+        "seed": settings.seed,
+        **{name: told.get(name) for name in names},
+    }
+
+
+def _about_data(settings: Demo, demonstrations: Report) -> dict[str, Any]:
+    stages = {
+        words: demonstrations.first_ticks(stage)
+        for stage, words in enumerate(demonstrations.stages)
+        if stage
+    }
+    return {
+        "saved": demonstrations.saved,
+        "failed_seeds": [failure.seed for failure in demonstrations.failures],
+        "spread": settings.spread,
+        "deviations": demonstrations.deviations(),
+        "first_ticks": {
+            words: {"mean": float(ticks.mean()), "deviation": float(ticks.std())}
+            for words, ticks in stages.items()
+            if len(ticks)
+        },
+    }
+
+
+def _about_witness(witness: Evaluation | None, differences: list[str]) -> dict[str, Any] | None:
+    if witness is None:
+        return None
+    return {
+        "env": registered.IDS[ENV],
+        "seeds": list(witness.seeds),
+        "same_rewards": not differences,
+        "differences": differences,
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Of all that the number depends on."""
+    names = ("torch", "numpy", "mujoco", "dm_control", "gym-aloha", "mink", "av", "pyarrow")
+    versions = {name: importlib.metadata.version(name) for name in names}
+    return {"imitact": __version__, "python": platform.python_version(), **versions}
+
+
+def _print(
+    settings: Demo,
+    numbers: dict[str, Any],
+    evaluation: Evaluation,
+    ensemble: Evaluation | None,
+    differences: list[str],
+    demonstrations: Report,
+) -> None:
+    out = settings.out
+    tell("")
+    for line in record.lines(demonstrations):
+        tell(line)
+    if ensemble:
+        tell("")
+        tell(report.table([evaluation.only(ensemble.seeds), ensemble]))
+    tell("")
+    tell(f"success: {report.summary_line(evaluation)}")
+    if (told := numbers["registered"]) is not None:
+        verdict = "gave other rewards" if differences else "gave the same rewards, tick for tick"
+        seeds = spell(told["seeds"])
+        tell(f"{told['env']}, made by gymnasium, {verdict} ({seeds})")
+    wall_s = dict(numbers["wall_s"])
+    total = wall_s.pop("total")
+    parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in wall_s.items())
+    tell(f"time:    {duration(total)} in all ({parts}); trained {numbers['train_pflop']:.2f} PFLOP")
+    if settings.videos:
+        tell(f"video:   {trials.video_path(out / 'evaluation', FIRST_SEED)}")
+    tell(f"numbers: {out / NUMBERS}")
+    tell(f"policy:  {out / 'training' / 'policy'}")

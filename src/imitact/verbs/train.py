@@ -1,0 +1,76 @@
+"""`imitact train`: demonstrations in, a policy directory out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from imitact.contract import BadInput
+from imitact.data.episodes import open_source
+from imitact.model.act import ActConfig
+from imitact.train import loop
+from imitact.train.loop import TrainConfig
+from imitact.train.presets import PRESETS
+from imitact.verbs.waiting import say, tell
+
+GO_ON = "to go on, give the same command with --resume"
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train ACT on recorded demonstrations.
+
+    A preset names all settings of model and training; each can be changed by its own option.
+    """
+
+    data: Path
+    """Folder of the dataset (LeRobotDataset v3.0), as `imitact record` wrote it."""
+
+    out: Path
+    """Folder for the checkpoints, the numbers (metrics.jsonl, training.json), the cache of decoded
+    frames and, at the end, the policy (OUT/policy)."""
+
+    model: ActConfig
+    """The network."""
+
+    train: TrainConfig
+    """Its training."""
+
+    preset: str = "quick"
+    """Where settings start from: quick (for CPUs, from scratch), released (what the released code
+    computes) or paper (the paper's text). Options below show the values of the one given."""
+
+    resume: bool = False
+    """Go on from the newest whole checkpoint in OUT, to the same weights as without the
+    interruption."""
+
+
+def with_preset(name: str | None) -> Train:
+    """The settings of a preset, None for the usual one; data and out have yet to be given."""
+    name = name or Train.preset
+    model, train = preset(name)
+    return Train(data=tyro.MISSING, out=tyro.MISSING, model=model, train=train, preset=name)
+
+
+def preset(name: str) -> tuple[ActConfig, TrainConfig]:
+    """Settings of model and training by name; the error lists the names there are."""
+    if name not in PRESETS:
+        raise BadInput(f"no preset {name!r}; there are {list(PRESETS)}")
+    return PRESETS[name]
+
+
+def run(settings: Train) -> None:
+    """Train, and print where the policy is."""
+    source = open_source(settings.data)
+    policy = loop.train(
+        source,
+        settings.out,
+        settings.model,
+        settings.train,
+        resume=settings.resume,
+        on_line=say,
+    )
+    tell(f"policy:  {policy}")
+    tell(f"numbers: {settings.out / 'training.json'}")

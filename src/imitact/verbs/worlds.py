@@ -1,0 +1,55 @@
+"""The simulated worlds by the name that a command line gives them: scene, expert, cameras, task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from imitact.contract import BadInput, Camera, Env, Policy, Spec
+from imitact.sim import aloha, experts
+
+TASK_TEXT = {
+    "cube": "Pick up the cube with the right arm and hand it over to the left arm.",
+    "insertion": "Pick up the peg and the socket, and put the peg into the socket.",
+}
+"""What is to be done, in words; stored with a dataset."""
+
+ALOHA_FOUR = "aloha4"
+"""Names the four views of the real ALOHA together."""
+
+
+def cameras(names: Sequence[str]) -> tuple[str, ...]:
+    """Names as given, with `aloha4` spelt out."""
+    return tuple(n for name in names for n in (aloha.ALOHA_FOUR if name == ALOHA_FOUR else (name,)))
+
+
+def world(env: str, names: Sequence[str], height: int, width: int) -> Callable[[], Env]:
+    """Makes the world of that name; picklable, and refused here if it cannot be made anywhere."""
+    if env not in aloha.TASKS:
+        raise BadInput(f"no environment {env!r}; there are {list(aloha.TASKS)}")
+    for name in (chosen := cameras(names)):
+        if name not in aloha.CAMERAS:
+            raise BadInput(
+                f"no camera {name!r} in the ALOHA scene; there are {[*aloha.CAMERAS, ALOHA_FOUR]}"
+            )
+        Camera(name, height, width)
+    return partial(aloha.make, env, chosen, height, width)
+
+
+def world_of(env: str, spec: Spec) -> Callable[[], Env]:
+    """The world of that name as a policy with this Spec sees it: its cameras, at its sizes."""
+    sizes = {(c.height, c.width) for c in spec.cameras}
+    if len(sizes) > 1:
+        raise BadInput(
+            f"the policy's cameras have several sizes, {sorted(sizes)}; the scene renders all of "
+            "its cameras at one size"
+        )
+    height, width = sizes.pop() if sizes else (480, 640)
+    return world(env, [c.name for c in spec.cameras], height, width)
+
+
+def expert(env: str, spread: float) -> Callable[[], Policy]:
+    """Makes the scripted demonstrator of that world; picklable, refused here like `world`."""
+    make = partial(experts.make_expert, env, spread)
+    make()
+    return make
