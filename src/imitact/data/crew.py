@@ -36,8 +36,11 @@ class Worker(Protocol):
     @property
     def facts(self) -> Any: ...
 
-    def work(self, seed: int, go_on: Callable[[], object], tell: Callable[[int], object]) -> None:
-        """One seed. `go_on` raises when it is time to stop; `tell` reports ticks done."""
+    def work(self, seed: int, go_on: Callable[[], object], tell: Callable[[int], object]) -> Any:
+        """One seed. `go_on` raises when it is time to stop; `tell` reports ticks done.
+
+        What it returns goes to the crew with Done; files are better for what is large.
+        """
         ...
 
     def close(self) -> None: ...
@@ -52,9 +55,10 @@ class Ready:
 
 @dataclass(frozen=True)
 class Done:
-    """A worker has finished a seed."""
+    """A worker has finished a seed; what its work returned."""
 
     seed: int
+    result: Any = None
 
 
 @dataclass(frozen=True)
@@ -216,8 +220,8 @@ def _run(pipe: Connection, make_worker: Callable[[], Worker]) -> None:
             pipe.send(Ready(worker.facts))
             while True:
                 seed = pipe.recv()
-                worker.work(seed, go_on, lambda count: pipe.send(_Ticks(count)))
-                pipe.send(Done(seed))
+                result = worker.work(seed, go_on, lambda count: pipe.send(_Ticks(count)))
+                pipe.send(Done(seed, result))
         finally:
             worker.close()
     except (EOFError, BrokenPipeError, ConnectionResetError, _StopError):
