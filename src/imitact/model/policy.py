@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -297,20 +297,11 @@ class TorchPolicy:
         """
         directory = _there(Path(directory).absolute())
         about = _read_about(directory / ABOUT)
-        where = str(directory / ABOUT)
-        spec = _read_spec(about["spec"], where)
-        config = _read_config(about["config"], where)
-        stats = {
-            name: Stats.from_dict(value, f"{where}: stats.{name}")
-            for name, value in about["stats"].items()
-        }
-        _check_names(spec, config)
-        _check_stats(spec, stats, config)
-        net = _network(spec, config, None)
-        weights = _read_weights(directory / WEIGHTS, about["weights"], net)
-        net.adopt(weights)
+        net = _network(about.spec, about.config, None)
+        net.adopt(_read_weights(directory / WEIGHTS, about.weights, net))
         net.eval()
-        return cls(net, spec, stats, config, about["fingerprint"]).to(device)
+        policy = cls(net, about.spec, about.stats, about.config, about.fingerprint)
+        return policy.to(device)
 
 
 def _network(spec: Spec, config: ActConfig, generator: torch.Generator | None) -> Act:
@@ -459,53 +450,66 @@ def _keys(value: Any, expected: set[str], where: str) -> None:
     unknown, missing = sorted(value.keys() - expected), sorted(expected - value.keys())
     if unknown or missing:
         raise Damaged(
-            f"{where}: unknown keys {unknown}, missing keys {missing}; the file was altered, or "
-            "written by another version of imitact"
+            f"{where}: unknown keys {unknown}, missing keys {missing}; it was altered, or written "
+            "by another version of imitact"
         )
 
 
-def _read_about(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _About:
+    """What policy.json says, checked."""
+
+    spec: Spec
+    stats: dict[str, Stats]
+    config: ActConfig
+    fingerprint: str
+    weights: dict[str, Any]
+
+
+def _read_about(path: Path) -> _About:
+    data = _read_file(path, _MAX_ABOUT_BYTES)
     try:
-        about = msgspec.json.decode(_read_file(path, _MAX_ABOUT_BYTES))
+        return _parse_about(msgspec.json.decode(data))
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Damaged(f"{path} is not JSON ({error}); copy it again") from error
+        raise Damaged(f"{path} is not JSON ({error}); copy the directory again") from error
+    except (BadInput, NotFinite) as error:
+        raise Damaged(f"{path}: {error}") from error
+
+
+def _parse_about(about: Any) -> _About:
     found = about.get("format") if isinstance(about, dict) else None
     if found != FORMAT or isinstance(found, bool):
         raise Damaged(
-            f"{path}: format is {found!r}, this imitact ({__version__}) reads {FORMAT}; use the "
-            "version of imitact that wrote it"
+            f"format is {found!r}, this imitact ({__version__}) reads {FORMAT}; use the version "
+            "of imitact that wrote it"
         )
-    where = str(path)
-    _keys(
-        about,
-        {"format", "imitact", "fingerprint", "spec", "stats", "config", "weights"},
-        where,
-    )
-    _keys(about["weights"], {"bytes", "sha256"}, f"{where}: weights")
-    if not isinstance(about["stats"], dict):
-        raise Damaged(f"{where}: stats is {type(about['stats']).__name__}, expected an object")
+    parts = {"format", "imitact", "fingerprint", "spec", "stats", "config", "weights"}
+    _keys(about, parts, "policy")
+    _keys(about["weights"], {"bytes", "sha256"}, "weights")
     if not isinstance(about["fingerprint"], str):
-        raise Damaged(f"{where}: fingerprint is not a string")
-    return about
+        raise Damaged(f"fingerprint is {about['fingerprint']!r}, expected a string")
+    if not isinstance(about["stats"], dict):
+        raise Damaged(f"stats is {type(about['stats']).__name__}, expected an object")
+    for name, value in about["stats"].items():
+        _keys(value, {f.name for f in fields(Stats)}, f"stats.{name}")
+    _keys(about["config"], {f.name for f in fields(ActConfig)}, "config")
+    spec = _parse_spec(about["spec"])
+    config = ActConfig(**about["config"])
+    stats = {n: Stats.from_dict(v, f"stats.{n}") for n, v in about["stats"].items()}
+    _check_names(spec, config)
+    _check_stats(spec, stats, config)
+    return _About(spec, stats, config, about["fingerprint"], about["weights"])
 
 
-def _read_spec(value: Any, where: str) -> Spec:
-    _keys(value, {f.name for f in fields(Spec)}, f"{where}: spec")
+def _parse_spec(value: Any) -> Spec:
+    _keys(value, {f.name for f in fields(Spec)}, "spec")
     cameras = value["cameras"]
     for camera in cameras if isinstance(cameras, list) else []:
-        _keys(camera, {f.name for f in fields(Camera)}, f"{where}: spec.cameras")
+        _keys(camera, {f.name for f in fields(Camera)}, "spec.cameras")
     try:
         return msgspec.convert(value, Spec)
-    except (msgspec.ValidationError, BadInput) as error:
-        raise Damaged(f"{where}: spec: {error}") from error
-
-
-def _read_config(value: Any, where: str) -> ActConfig:
-    _keys(value, {f.name for f in fields(ActConfig)}, f"{where}: config")
-    try:
-        return ActConfig(**value)
-    except BadInput as error:
-        raise Damaged(f"{where}: config: {error}") from error
+    except msgspec.ValidationError as error:
+        raise Damaged(f"spec: {error}") from error
 
 
 def _read_weights(path: Path, expected: Mapping[str, Any], net: Act) -> dict[str, Tensor]:
