@@ -116,17 +116,19 @@ class _Pose:
         return _Pose(self.position - distance_m * along, self.yaw, self.pitch, self.roll)
 
 
+# A bent elbow, and the wrist on the side of straight on which the arm works: inverse kinematics
+# starts here, so that nearby poses never get distant angles. rad, waist to wrist rotation.
+_NEAR = {
+    "left": (0.0, -0.5, 1.1, 0.0, -0.6, math.pi / 2),
+    "right": (0.0, -0.3, 0.8, 0.0, 0.6, 0.0),
+}
+_QPOS = {"left": slice(0, 6), "right": slice(8, 14)}  # of the arm's joints in the scene
+_HEADING = {"left": 0.0, "right": math.pi}  # of the arm's base in the world, rad
+
+
 class _Kinematics:
     """Joint angles of an arm from the pose of its hand: mink in the joint-space scene."""
 
-    # A bent elbow and the wrist on the side of straight on which the arm works; the solver
-    # starts here, so that nearby poses never get distant angles.
-    _NEAR = {
-        "left": (0.0, -0.5, 1.1, 0.0, -0.6, math.pi / 2),
-        "right": (0.0, -0.3, 0.8, 0.0, 0.6, 0.0),
-    }
-    _QPOS = {"left": slice(0, 6), "right": slice(8, 14)}
-    _HEADING = {"left": 0.0, "right": math.pi}
     _ITERATIONS = 50  # 2 to 6 are enough where a pose can be reached
     _ERROR = 1e-6  # m and rad
 
@@ -140,7 +142,7 @@ class _Kinematics:
         for key in list(scene.keys):
             scene.delete(key)
         scene.delete(scene.body("box"))
-        for side in self._NEAR:
+        for side in _NEAR:
             link = scene.body(f"vx300s_{side}/gripper_link")
             link.add_site(name=f"{side}_tip", pos=[_TIP_M, 0.0, 0.0])
         self._model: Any = scene.compile()
@@ -155,7 +157,7 @@ class _Kinematics:
         """(6,) joint angles in rad; of the nearest pose where this one cannot be reached."""
         mink = self._mink
         rotation = (
-            mink.SO3.from_z_radians(self._HEADING[side] + pose.yaw)
+            mink.SO3.from_z_radians(_HEADING[side] + pose.yaw)
             @ mink.SO3.from_y_radians(pose.pitch)
             @ mink.SO3.from_x_radians(pose.roll)
         )
@@ -169,7 +171,7 @@ class _Kinematics:
             configuration.integrate_inplace(velocity, 1.0)
             if np.abs(task.compute_error(configuration)).max() < self._ERROR:
                 break
-        return configuration.q[self._QPOS[side]].copy()
+        return configuration.q[_QPOS[side]].copy()
 
     def commands(self, path: Vector) -> Vector:
         """(T, 14) targets that make the arms follow a (T, 14) path of joints and grippers.
@@ -194,8 +196,8 @@ class _Kinematics:
     def _near(self) -> Vector:
         qpos = np.zeros(16)
         qpos[[6, 14]], qpos[[7, 15]] = 0.04, -0.04  # fingers, within their range
-        for side, joints in self._NEAR.items():
-            qpos[self._QPOS[side]] = joints
+        for side, joints in _NEAR.items():
+            qpos[_QPOS[side]] = joints
         return qpos
 
 
@@ -379,8 +381,8 @@ class CubeExpert:
         waiting = begin["descend"] + ticks["descend"]
         left.grip(0.0, waiting, _OPEN)
         left.move(0.0, waiting, kinematics.joints("left", wait))
-        align = 0.6 * ticks["carry"]
-        left.move(begin["approach"] - 0.8 * align, align, kinematics.joints("left", ready))
+        aligned = begin["approach"] + _PHASES["approach"].overlap
+        left.move(aligned - ticks["carry"], ticks["carry"], kinematics.joints("left", ready))
         left.move(begin["approach"], ticks["approach"], kinematics.joints("left", take))
         left.grip(begin["take"], ticks["take"], _CLOSED)
 
