@@ -228,9 +228,9 @@ def test_training_steps_lower_the_loss_of_what_they_see() -> None:
     policy = made(replace(TINY, cvae=False, dim=32, ffn=64), seed=1)
     batch = batch_of()
     policy.net.train()
-    optimiser = torch.optim.AdamW(policy.net.parameters(), lr=1e-2)
+    optimiser = torch.optim.AdamW(policy.net.parameters(), lr=3e-3)
     curve = []
-    for _ in range(30):
+    for _ in range(60):
         optimiser.zero_grad()
         total = policy.loss(batch).total
         total.backward()
