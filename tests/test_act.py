@@ -215,6 +215,17 @@ def test_without_actions_z_is_zero() -> None:
     assert not torch.allclose(answer.action, loud.action)
 
 
+def test_the_posterior_of_a_padded_chunk_is_that_of_the_chunk_cut_short() -> None:
+    net = network()
+    state, _, action, is_pad, _ = sample(net)
+    is_pad[:, 2:] = True
+    padded = net.cvae(state, action, is_pad)
+    net.cvae.pos = net.cvae.pos[: 2 + 2]
+    short = net.cvae(state, action[:, :2], is_pad[:, :2])
+    for a, b in zip(padded, short, strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_given_noise_replaces_the_random_draw() -> None:
     net = network()
     state, images, action, is_pad, _ = sample(net)
