@@ -226,6 +226,16 @@ def test_the_posterior_of_a_padded_chunk_is_that_of_the_chunk_cut_short() -> Non
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_z_is_the_mean_plus_noise_times_the_standard_deviation() -> None:
+    net = network()
+    state, images, action, is_pad, noise = sample(net)
+    seen: list[Tensor] = []
+    net.latent_proj.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
+    answer = net(state, images, action, is_pad, noise)
+    variance = answer.logvar.exp()
+    assert torch.allclose(seen[0], answer.mean + variance.sqrt() * noise, rtol=1e-5, atol=1e-6)
+
+
 def test_given_noise_replaces_the_random_draw() -> None:
     net = network()
     state, images, action, is_pad, _ = sample(net)
