@@ -224,19 +224,20 @@ def test_frames_at_capture_size_need_no_resize() -> None:
     assert chunk.shape == (5, 3)
 
 
-def test_training_steps_lower_the_loss_of_what_they_see() -> None:
+def test_following_the_gradient_lowers_the_loss() -> None:
     policy = made(replace(TINY, cvae=False, dim=32, ffn=64), seed=1)
     batch = batch_of()
     policy.net.train()
-    optimiser = torch.optim.AdamW(policy.net.parameters(), lr=3e-3)
     curve = []
-    for _ in range(60):
-        optimiser.zero_grad()
+    for _ in range(40):
+        policy.net.zero_grad()
         total = policy.loss(batch).total
         total.backward()
-        optimiser.step()
         curve.append(total.item())
-    assert curve[-1] < 0.3 * curve[0]
+        with torch.no_grad():
+            for weight in policy.net.parameters():
+                weight -= 3e-3 * weight.grad.sign()
+    assert curve[-1] < 0.4 * curve[0]
 
 
 # -- as a Policy -------------------------------------------------------------------------------

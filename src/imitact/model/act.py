@@ -29,7 +29,7 @@ from imitact.model.transformer import (
 
 @dataclass(frozen=True)
 class ActConfig:
-    """What the network is made of. The defaults are those of the `released` preset."""
+    """What the network is made of. The defaults are the `released` preset's, but for `l1`."""
 
     chunk: int = 100
     """Ticks of action predicted at once, K. About one to two seconds of movement: at 1 the
