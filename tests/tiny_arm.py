@@ -27,7 +27,10 @@ SPEC = Spec(
 
 
 class TinyArm:
-    """blind: rendering raises. slow_s: each step takes so long. slips: success lasts one tick."""
+    """Frames are of one grey, five times the tick.
+
+    blind: rendering raises. slow_s: each step takes so long. slips: success lasts one tick.
+    """
 
     spec = SPEC
     step_cap = 40
@@ -46,7 +49,7 @@ class TinyArm:
                 raise AssertionError(f"camera {name} was rendered, though nobody needs it")
             self.rendered.append((name, tick))
             camera = SPEC.camera(name)
-            return np.full((camera.height, camera.width, 3), tick, np.uint8)
+            return np.full((camera.height, camera.width, 3), 5 * tick, np.uint8)
 
         return Observation(
             self.joints, LazyFrames(("eye", "wrist"), read, lambda: self.tick == tick)
@@ -101,7 +104,7 @@ class Reacher:
                 return np.full((self.k, 5), np.nan)
             raise ValueError("the reacher has a cramp")
         goal = np.full(5, 1.0 if self.seed % 2 == 0 else 0.7)
-        ahead = np.linspace(1, self.k, self.k)[:, None] / 20
+        ahead = np.linspace(1, self.k, self.k)[:, None] / 10
         rows = observation.state + (goal - observation.state) * ahead
         return rows + self.noise.normal(0, 0.002, rows.shape)
 

@@ -71,6 +71,11 @@ class Filming:
         return self.cameras
 
 
+def video_path(out: Path, seed: int) -> Path:
+    """Where the film of a seed lies in an evaluation's folder, if it was filmed."""
+    return out / "videos" / f"seed-{seed}.mp4"
+
+
 class Film:
     """Takes every tick of an episode; writes an mp4 that appears under `path` when it is done.
 

@@ -72,7 +72,7 @@ def table(evaluations: Sequence[Evaluation]) -> str:
     rows += [
         ("success at tick, mean", [_or_dash(e.mean_success_tick, ".0f") for e in evaluations]),
         ("return, mean", [f"{e.mean_reward_sum:.1f}" for e in evaluations]),
-        ("jerk, rad/s^3, mean", [_or_dash(e.mean_jerk_rad_s3, ",.0f") for e in evaluations]),
+        ("jerk, rad/s^3, mean", [_or_dash(e.mean_jerk_rad_s3, ",.1f") for e in evaluations]),
         (
             "queries an episode",
             [f"{sum(r.queries for r in e.rows) / e.episodes:.1f}" for e in evaluations],

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import groupby
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from imitact import chunking as chunkings
-from imitact.contract import BadInput, Env, ImitactError, Misfit, Policy, Spec
-from imitact.evaluate.film import Film, Filming
+from imitact.contract import BadInput, Env, ImitactError, Policy
+from imitact.data.crew import Crew, Ready
+from imitact.evaluate.attempt import TELL_EVERY_S, Attempts, Failure
+from imitact.evaluate.film import Filming
 from imitact.evaluate.journal import Journal
 from imitact.evaluate.pace import Pace
-from imitact.evaluate.processes import Failure, spread
-from imitact.evaluate.tally import HELD_TICKS, Evaluation, Plan, Row, World, jerk
-from imitact.rollout import rollout
+from imitact.evaluate.tally import Evaluation, Plan, Row, World
 
 JOURNAL = "episodes.jsonl"
-_NEWS_EVERY_S = 1.0
+"""Finished episodes, in the output folder."""
+
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "LP_NUM_THREADS": "1",  # Mesa's software OpenGL
+}
+"""Set in every process before its libraries load.
+
+Processes that each take all cores stand in each other's way; and sums are split by thread, so
+one thread everywhere is what makes rows the same for any number of processes.
+"""
 
 
 @dataclass(frozen=True)
@@ -92,95 +100,9 @@ def evaluate(
     if out is None and videos:
         raise BadInput(f"{videos} videos need a folder to go to; give out")
     count = _cores() if workers is None else workers
+    if count < 0:
+        raise BadInput(f"{count} workers are not possible; 0 works in this process")
     return _Run(plan, count, out, on_progress).go(make_policy, make_env)
-
-
-class _Trial:
-    """The job of one process: a policy and a world, made once, for one seed after another."""
-
-    def __init__(
-        self,
-        make_policy: Callable[[], Policy],
-        make_env: Callable[[], Env],
-        plan: Plan,
-        out: Path | None,
-    ) -> None:
-        self._plan = plan
-        self._out = out
-        self._env = make_env()
-        self._policy = make_policy()
-        spec = self._env.spec
-        _check_fit(self._policy.spec, spec)
-        self._filmed = frozenset(plan.seeds[: plan.videos])
-        self._cameras = plan.filming.chosen(spec) if self._filmed else ()
-
-    @property
-    def about(self) -> World:
-        env = self._env
-        spec = env.spec
-        return World(
-            env.step_cap,
-            tuple(env.stages),
-            spec.action_names,
-            spec.action_units,
-            float(spec.rate_hz),
-        )
-
-    def close(self) -> None:
-        self._env.close()
-
-    def __call__(self, seed: int, tell: Callable[[tuple[int, float]], None], /) -> Row:
-        """Run one episode; tells (ticks done, seconds spent) about once a second."""
-        plan, env = self._plan, self._env
-        began = told = time.monotonic()
-        actions: list[NDArray[np.float64]] = []
-        rewards: list[float] = []
-        won: list[bool] = []
-        queries = 0
-        film = self._film(seed) if seed in self._filmed else None
-        with film or nullcontext():
-            for tick in rollout(
-                self._policy,
-                env,
-                seed=seed,
-                chunking=chunkings.parse(plan.chunking),
-                step_cap=plan.step_cap,
-                stop_on_success=plan.stop_on_success,
-                keep=self._cameras if film else (),
-                keep_every=plan.filming.every,
-            ):
-                actions.append(tick.action)
-                rewards.append(float(tick.reward))
-                won.append(bool(tick.success))
-                queries += tick.chunk is not None
-                if film:
-                    film.take(tick)
-                now = time.monotonic()
-                if now - told >= _NEWS_EVERY_S:
-                    tell((len(actions), now - began))
-                    told = now
-        top = max(rewards)
-        stages = range(len(env.stages))
-        ran_on = not plan.stop_on_success or not any(won)
-        return Row(
-            seed=seed,
-            success=any(won),
-            held=all(won[-HELD_TICKS:]) if ran_on else None,
-            highest_stage=int(top) if stages else None,
-            first_ticks=tuple(_first(rewards, stage) for stage in stages),
-            reward_sum=sum(rewards),
-            ticks=len(actions),
-            queries=queries,
-            jerk_rad_s3=jerk(np.stack(actions), env.spec),
-            rewards=tuple((reward, len(list(run))) for reward, run in groupby(rewards)),
-            wall_s=round(time.monotonic() - began, 3),
-        )
-
-    def _film(self, seed: int) -> Film:
-        assert self._out is not None
-        path = video_path(self._out, seed)
-        title = f"seed {seed}  {self._plan.chunking}"
-        return Film(path, self._env.spec, tuple(self._env.stages), self._plan.filming, title)
 
 
 def _cores() -> int:
@@ -190,55 +112,29 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def video_path(out: Path, seed: int) -> Path:
-    """Where the video of a seed lies, if it was filmed."""
-    return out / "videos" / f"seed-{seed}.mp4"
+def _check_picklable(make: Callable[[], Attempts]) -> None:
+    try:
+        ForkingPickler.dumps(make)
+    except Exception as error:  # pickle raises whatever the object's own code raises
+        raise BadInput(
+            f"make_policy and make_env cannot be sent to another process ({error}); give "
+            "functions of a module, or functools.partial of one, or set workers to 0"
+        ) from error
 
 
-def _first(rewards: list[float], stage: int) -> int | None:
-    return next((at for at, reward in enumerate(rewards) if reward >= stage), None)
-
-
-def _check_fit(policy: Spec, env: Spec) -> None:
-    """Refuse before the first episode what would fail, or mislead, in it."""
-    for what, wanted, there in (
-        ("state", policy.state_names, env.state_names),
-        ("action", policy.action_names, env.action_names),
-        ("state units", policy.state_units, env.state_units),
-        ("action units", policy.action_units, env.action_units),
-    ):
-        if wanted != there:
-            raise Misfit(
-                f"the policy's {what} is {list(wanted)}, the environment's {list(there)}; "
-                "evaluate it where it was trained for"
-            )
-    if policy.rate_hz != env.rate_hz:
-        raise Misfit(
-            f"the policy acts {policy.rate_hz:g} times a second, "
-            f"the environment {env.rate_hz:g} times; they must agree"
-        )
-    sizes = {camera.name: (camera.height, camera.width) for camera in env.cameras}
-    for camera in policy.cameras:
-        if camera.name not in sizes:
-            raise Misfit(
-                f"the policy sees camera {camera.name!r}, the environment has {sorted(sizes)}; "
-                "make the environment with the policy's cameras"
-            )
-        height, width = sizes[camera.name]
-        if (height, width) != (camera.height, camera.width):
-            raise Misfit(
-                f"the policy sees camera {camera.name!r} at {camera.height}x{camera.width} pixels, "
-                f"the environment gives {height}x{width}; make it with the policy's capture size"
-            )
-
-
-@dataclass(frozen=True)
-class _Error:
-    """A journal's note of an episode that raised."""
-
-    seed: int
-    message: str
-    trace: str
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes started here inherit ONE_THREAD; this one's own environment stays as it was."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class _Run:
@@ -272,32 +168,55 @@ class _Run:
         self._kept = len(self._rows)
 
     def go(self, make_policy: Callable[[], Policy], make_env: Callable[[], Env]) -> Evaluation:
-        plan = self._plan
-        waiting = [seed for seed in plan.seeds if seed not in self._rows]
+        waiting = [seed for seed in self._plan.seeds if seed not in self._rows]
         self._report()
-        make_trial = partial(_Trial, make_policy, make_env, plan, self._out)
-        # closing(): an error raised here must end the processes now, not at garbage collection.
-        with closing(
-            spread(
-                make_trial,
-                waiting,
-                workers=self._workers,
-                on_ready=self._ready,
-                on_news=self._news,
-            )
-        ) as finished:
-            for seed, result in finished:
-                if isinstance(result, Failure):
-                    raise self._failed(seed, result)
-                self._finished(result)
+        if waiting:
+            make = partial(Attempts, make_policy, make_env, self._plan, self._out)
+            if self._workers == 0:
+                self._here(make, waiting)
+            else:
+                self._apart(make, waiting)
         assert self._world is not None
         return Evaluation(
-            plan=plan,
+            plan=self._plan,
             world=self._world,
-            rows=tuple(self._rows[seed] for seed in plan.seeds),
+            rows=tuple(self._rows[seed] for seed in self._plan.seeds),
             workers=self._workers,
             wall_s=round(self._clock_s(), 3),
         )
+
+    def _here(self, make: Callable[[], Attempts], seeds: Sequence[int]) -> None:
+        with closing(make()) as attempts:
+            self._ready(attempts.facts)
+            for seed in seeds:
+                began = time.monotonic()
+
+                def tell(ticks: int, seed: int = seed, began: float = began) -> None:
+                    self._pace.running(seed, ticks, time.monotonic() - began)
+                    self._report()
+
+                self._finished(seed, attempts.work(seed, lambda: None, tell))
+
+    def _apart(self, make: Callable[[], Attempts], seeds: Sequence[int]) -> None:
+        _check_picklable(make)
+        waiting = list(reversed(seeds))
+        given: dict[int, float] = {}
+        with _one_thread():
+            crew = Crew(min(self._workers, len(seeds)), make)
+        with crew:
+            while waiting or crew.under_way:
+                for message in crew.messages():
+                    if isinstance(message, Ready):
+                        self._ready(message.facts)
+                    else:
+                        self._finished(message.seed, message.result)
+                while waiting and crew.idle:
+                    given[waiting[-1]] = time.monotonic()
+                    crew.give(waiting.pop())
+                for seed, ticks in crew.under_way.items():
+                    self._pace.running(seed, ticks, time.monotonic() - given[seed])
+                if time.monotonic() - self._reported >= TELL_EVERY_S:
+                    self._report()
 
     def _ready(self, world: World) -> None:
         self._pace.cap = world.step_cap if self._plan.step_cap is None else self._plan.step_cap
@@ -311,11 +230,9 @@ class _Run:
                 f"it was {self._world}, is now {world}; give another output folder"
             )
 
-    def _news(self, seed: int, news: tuple[int, float]) -> None:
-        self._pace.running(seed, *news)
-        self._report()
-
-    def _finished(self, row: Row) -> None:
+    def _finished(self, seed: int, row: Row | Failure) -> None:
+        if isinstance(row, Failure):
+            raise self._failed(seed, row)
         self._rows[row.seed] = row
         self._pace.finished(row)
         if self._journal:
@@ -326,7 +243,7 @@ class _Run:
     def _failed(self, seed: int, failure: Failure) -> ImitactError:
         advice = ""
         if self._journal:
-            self._journal.add("error", _Error(seed, failure.message, failure.trace))
+            self._journal.add("error", {"seed": seed, **asdict(failure)})
             advice = (
                 f" ({len(self._rows)} of {len(self._plan.seeds)} episodes are kept in {self._out}; "
                 "the same command goes on from there)"
@@ -337,6 +254,7 @@ class _Run:
         return self._before_s + time.monotonic() - self._began
 
     def _report(self) -> None:
+        self._reported = time.monotonic()
         self._on_progress(
             Progress(
                 done=len(self._rows),

@@ -20,7 +20,8 @@ from imitact.contract import BadInput, ImitactError
 from imitact.data.durable import write_json
 from imitact.data.episodes import open_source
 from imitact.data.record import Report, read_report
-from imitact.evaluate import report, trials
+from imitact.evaluate import report
+from imitact.evaluate.film import video_path
 from imitact.evaluate.tally import Evaluation, Plan, spell
 from imitact.model.act import ActConfig
 from imitact.sim import registered
@@ -375,6 +376,6 @@ def _print(
     parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in wall_s.items())
     tell(f"time:    {duration(total)} in all ({parts}); trained {numbers['train_pflop']:.2f} PFLOP")
     if settings.videos:
-        tell(f"video:   {trials.video_path(out / 'evaluation', FIRST_SEED)}")
+        tell(f"video:   {video_path(out / 'evaluation', FIRST_SEED)}")
     tell(f"numbers: {out / NUMBERS}")
     tell(f"policy:  {out / 'training' / 'policy'}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imitact.contract import Env
 from imitact.evaluate import report, trials
-from imitact.evaluate.film import Filming
+from imitact.evaluate.film import Filming, video_path
 from imitact.evaluate.tally import Evaluation
 from imitact.evaluate.trials import Progress
 from imitact.model.policy import ABOUT, TorchPolicy
@@ -116,4 +116,4 @@ def run(settings: Evaluate) -> None:
     tell(f"success: {report.summary_line(evaluation)}")
     tell(f"numbers: {settings.out / report.NAME}")
     if settings.videos:
-        tell(f"videos:  {trials.video_path(settings.out, settings.first_seed).parent}")
+        tell(f"videos:  {video_path(settings.out, settings.first_seed).parent}")
