@@ -18,7 +18,6 @@ from torch import Tensor
 
 from imitact.contract import BadInput, Damaged
 from imitact.data.samples import Batch
-from imitact.model.policy import TorchPolicy
 
 PrecisionName = Literal["auto", "fp32", "bf16"]
 
@@ -64,23 +63,11 @@ class Devices:
             "threads": self.threads,
         }
 
-    @property
-    def channels_last(self) -> bool:
-        """Whether convolutions gain from channels-last memory: they do with bf16 on a CPU (the
-        AMX kernels want it) and with tensor cores; in fp32 on a CPU it gained nothing."""
-        return self.precision.name == "bf16" or self.device.type == "cuda"
-
     def autocast(self) -> AbstractContextManager[object]:
         """Wrap the forward pass and the loss in it."""
         if self.precision.name == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
-
-    def place(self, policy: TorchPolicy) -> None:
-        """Move a policy here, its network in the memory format that this device likes."""
-        policy.to(self.device)
-        if self.channels_last:
-            policy.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def tensors(self, batch: Batch) -> dict[str, Tensor | dict[str, Tensor]]:
         """A batch as the policy's loss and predict take it, on this device."""

@@ -60,7 +60,7 @@ class Updater:
         self.policy = policy
         self.rates = rates
         self.devices = devices
-        devices.place(policy)
+        policy.to(devices.device)
         self.averaged = copy.deepcopy(policy) if rates.ema_decay else policy
         trained = [(n, p) for n, p in policy.net.named_parameters() if p.requires_grad]
         self._named = dict(trained)
