@@ -163,7 +163,7 @@ def _run(
             expert, env, seed=seed, chunking=Replay(1), step_cap=cap, keep=tuple(writers)
         ):
             go_on()
-            where = f"seed {seed}, tick {tick.index}"
+            where = f"tick {tick.index}"
             state = np.asarray(tick.observation.state)
             spec.check_state(state, where)
             for name, writer in writers.items():

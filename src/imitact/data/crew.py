@@ -175,15 +175,15 @@ class Crew:
                     yield message
                 case _Trouble(error, text):
                     if error is not None:
-                        raise error
+                        raise type(error)(f"{_at(member)}: {error}" if member.ready else str(error))
                     raise RuntimeError(
-                        f"a worker failed{_at(member)}; its traceback is above"
+                        f"a worker failed {_at(member)}; its traceback is above"
                     ) from _WorkerError(f"\n{text}")
 
     def _mourn(self, member: _Member) -> NoReturn:
         member.process.join(_FAREWELL_S)
         raise ImitactError(
-            f"a worker died{_at(member)} with exit code {member.process.exitcode} (-9 is what "
+            f"a worker died {_at(member)} with exit code {member.process.exitcode} (-9 is what "
             "Linux does when memory runs out: try fewer workers). What was finished is kept; the "
             "same command goes on"
         )
@@ -203,7 +203,7 @@ class Crew:
 
 
 def _at(member: _Member) -> str:
-    return " while starting" if member.seed is None else f" in seed {member.seed}"
+    return "while starting" if member.seed is None else f"in seed {member.seed}"
 
 
 def _run(pipe: Connection, make_worker: Callable[[], Worker]) -> None:

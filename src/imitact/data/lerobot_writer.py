@@ -239,10 +239,11 @@ class LeRobotWriter:
         }
 
     def _write_table(self, name: str, table: pa.Table) -> None:
+        many = table.num_rows > 1
         write_whole(
             self.out / name,
-            # Hundreds of columns of one row: dictionaries would quadruple the file.
-            lambda path: pq.write_table(table, path, use_dictionary=table.num_rows > 1),
+            # Metadata are a hundred columns of one row: indexing each would double the file.
+            lambda path: pq.write_table(table, path, use_dictionary=many, write_statistics=many),
             self._staging,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ def _options(config: VideoConfig) -> dict[str, str]:
     # One thread and no frame reordering: the bytes depend on the frames alone, whatever the
     # machine's number of cores, and decoding order is display order.
     if config.codec == "av1":
+        os.environ.setdefault("SVT_LOG", "1")  # errors only; it would print every setting
         return {**common, "crf": str(config.crf), "svtav1-params": "lp=1:pred-struct=1"}
     quality = {"qp": "0"} if config.codec == "lossless" else {"crf": str(config.crf)}
     return {**common, **quality, "bf": "0", "threads": "1"}

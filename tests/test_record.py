@@ -1,0 +1,440 @@
+"""Recording: only successes, the same bytes whatever happens on the way, nothing finished lost."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from worlds import (
+    TICKS,
+    TWO_CAMERAS,
+    DotEnv,
+    DotExpert,
+    make_dot,
+    make_dot_expert,
+    make_two_camera_dot,
+)
+
+from imitact.checks import check_source
+from imitact.chunking import Replay
+from imitact.contract import BadInput, FloatArray, ImitactError, NotFinite, Observation, Outcome
+from imitact.data.capture import capture
+from imitact.data.crew import Crew
+from imitact.data.episodes import open_source
+from imitact.data.record import Progress, Report, read_report, record
+from imitact.data.video import VideoConfig
+from imitact.rollout import rollout
+
+PROGRAM = Path(__file__).parent / "faults" / "record_dot.py"
+TASK = "go to the mark"
+
+
+def record_dots(out: Path, episodes: int = 4, **changes: Any) -> Report:
+    settings: dict[str, Any] = {
+        "make_env": make_two_camera_dot,
+        "make_expert": make_dot_expert,
+        "task": TASK,
+        "workers": 2,
+        **changes,
+    }
+    return record(out, episodes=episodes, **settings)
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six demonstrations (seeds 0 to 6 without 3), recorded by one worker without a break."""
+    out = tmp_path_factory.mktemp("record") / "six"
+    record_dots(out, 6, workers=1)
+    return out
+
+
+def test_the_number_of_workers_changes_no_byte(six: Path, tmp_path: Path) -> None:
+    record_dots(tmp_path / "out", 6, workers=3)
+    assert tree(tmp_path / "out") == tree(six)
+
+
+def test_what_is_recorded_is_what_happened(tmp_path: Path) -> None:
+    report = record_dots(tmp_path / "out", 2, video=VideoConfig(codec="lossless"))
+    source = open_source(tmp_path / "out")
+    check_source(source)
+    env = DotEnv(TWO_CAMERAS)
+    assert source.spec == env.spec
+    for index, demonstration in enumerate(report.demonstrations):
+        episode = source.episode(index)
+        names = tuple(c.name for c in env.spec.cameras)
+        seed = demonstration.seed
+        run = rollout(DotExpert(), env, seed=seed, chunking=Replay(1), keep=names)
+        frames = {name: episode.frames(name) for name in names}
+        for tick in run:
+            assert np.array_equal(episode.state[tick.index], tick.observation.state.astype("f4"))
+            assert np.array_equal(episode.action[tick.index], tick.action.astype("f4"))
+            for name in names:
+                assert np.array_equal(next(frames[name]), tick.observation.frames[name])
+        assert source.lengths[index] == TICKS == tick.index + 1
+
+
+def test_a_failed_seed_is_counted_and_never_saved(six: Path) -> None:
+    report = read_report(six)
+    assert [d.seed for d in report.demonstrations] == [0, 1, 2, 4, 5, 6]
+    assert [(f.seed, f.stage) for f in report.failures] == [(3, 1)]
+    assert (report.saved, report.failed) == (6, 1)
+    assert len(open_source(six).lengths) == 6
+
+
+def test_variation_is_stored_with_the_dataset(six: Path) -> None:
+    report = read_report(six)
+    paces = []
+    for demonstration in report.demonstrations:
+        expert = DotExpert()
+        expert.reset(demonstration.seed)
+        assert demonstration.variation == expert.variation
+        paces.append(expert.variation["pace"])
+    assert report.deviations() == {"pace": pytest.approx(np.std(paces), rel=1e-12)}
+    assert open_source(six).meta["episodes"][2]["variation"] == {"pace": paces[2]}
+
+
+def test_the_first_tick_of_each_stage_is_stored(six: Path) -> None:
+    report = read_report(six)
+    for demonstration in report.demonstrations:
+        run = rollout(DotExpert(), DotEnv(), seed=demonstration.seed, chunking=Replay(1))
+        rewards = [tick.reward for tick in run]
+        first = {stage: int(np.argmax(np.array(rewards) >= stage)) for stage in (1, 2)}
+        assert demonstration.first_ticks == first
+    assert report.first_ticks(2).tolist() == [d.first_ticks[2] for d in report.demonstrations]
+    assert report.stages == DotEnv().stages
+
+
+def test_a_recording_that_is_complete_is_left_as_it_is(six: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in six.rglob("*")}
+    assert record_dots(six, 6).saved == 6
+    assert {p: p.stat().st_mtime_ns for p in six.rglob("*")} == before
+
+
+def test_growing_a_dataset_equals_recording_it_at_once(six: Path, tmp_path: Path) -> None:
+    record_dots(tmp_path / "out", 2)
+    record_dots(tmp_path / "out", 6)
+    assert tree(tmp_path / "out") == tree(six)
+
+
+def test_too_few_seeds_are_said_and_what_succeeded_stays(six: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(BadInput, match="only 3 of 6 demonstrations succeeded: seeds 0 to 3"):
+        record_dots(out, 6, last_seed=3)
+    assert len(open_source(out).lengths) == 3
+    assert [f.seed for f in read_report(out).failures] == [3]
+    record_dots(out, 6)
+    assert tree(out) == tree(six)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"task": "another"}, "task"),
+        ({"first_seed": 1}, "first_seed"),
+        ({"hold_ticks": 5}, "hold_ticks"),
+        ({"video": VideoConfig(crf=30)}, "video"),
+        ({"extra": {"spread": 0.5}}, "extra"),
+    ],
+)
+def test_a_recording_goes_on_only_with_the_same_settings(
+    six: Path, change: dict[str, Any], name: str
+) -> None:
+    before = tree(six)
+    for episodes in (6, 7):
+        with pytest.raises(BadInput, match=f"was begun with {name} = "):
+            record_dots(six, episodes, **change)
+    assert tree(six) == before
+
+
+def test_a_recording_goes_on_only_in_the_same_world(six: Path) -> None:
+    before = tree(six)
+    with pytest.raises(BadInput, match="was begun with cameras = "):
+        record_dots(six, 7, make_env=make_dot)
+    assert tree(six) == before
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(BadInput, match=r"not empty and no recording of imitact .*thesis\.tex"):
+        record_dots(tmp_path)
+    with pytest.raises(BadInput, match="is a file"):
+        record_dots(tmp_path / "thesis.tex")
+    assert tree(tmp_path) == {"thesis.tex": b"mine"}
+
+
+def test_asking_for_fewer_than_there_are_is_refused(six: Path) -> None:
+    with pytest.raises(BadInput, match="already holds 6 episodes, 5 were asked for"):
+        record_dots(six, 5)
+
+
+def test_a_dataset_that_another_program_added_to_is_not_recorded_into(
+    six: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(six, tmp_path / "out"))
+    info = json.loads((out / "meta/info.json").read_text())
+    (out / "meta/info.json").write_text(json.dumps({**info, "total_episodes": 7}))
+    with pytest.raises(BadInput, match="another program has added to it"):
+        record_dots(out, 8)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"episodes": 0}, {"workers": 0}, {"hold_ticks": 0}, {"first_seed": 5, "last_seed": 4}],
+)
+def test_a_request_that_means_nothing_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(BadInput):
+        record_dots(tmp_path / "out", **change)
+    assert not (tmp_path / "out").exists()
+
+
+def test_progress_counts_up_and_ends_with_nothing_left(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    record_dots(tmp_path / "out", 5, on_progress=seen.append)
+    assert [p.saved for p in seen] == sorted(p.saved for p in seen)
+    assert (seen[-1].saved, seen[-1].failed, seen[-1].wanted, seen[-1].left_s) == (5, 1, 5, 0.0)
+    assert seen[0].left_s is None
+    estimates = [p.left_s for p in seen if p.left_s is not None]
+    assert len(estimates) > 2
+    assert min(estimates[:-1]) >= 0
+
+
+# --- what counts as a success ------------------------------------------------------------------
+
+
+class SlippingEnv(DotEnv):
+    """Succeeds from tick 15 on, but at even seeds not at the last tick; at seed 1 for good."""
+
+    def reset(self, seed: int) -> Observation:
+        self._slips = seed % 2 == 0
+        self._steps = 0
+        return super().reset(seed)
+
+    def step(self, action: FloatArray) -> Outcome:
+        outcome = super().step(action)
+        self._steps += 1
+        last = self._steps == TICKS
+        success = self._steps > TICKS - 10 and not (self._slips and last)
+        return Outcome(outcome.observation, 2.0 if success else 1.0, success)
+
+
+def test_a_success_that_does_not_hold_to_the_end_is_a_failure(tmp_path: Path) -> None:
+    report = record_dots(tmp_path / "out", 2, make_env=SlippingEnv)
+    assert [d.seed for d in report.demonstrations] == [1, 3]
+    assert [(f.seed, f.stage) for f in report.failures] == [(0, 2), (2, 2)]
+    with pytest.raises(BadInput, match="only 0 of 1"):  # it holds for 10 ticks, not for 11
+        record_dots(tmp_path / "eleven", 1, make_env=SlippingEnv, hold_ticks=11, last_seed=1)
+
+
+# --- what goes wrong in a worker ---------------------------------------------------------------
+
+
+def no_gripper() -> DotEnv:
+    raise BadInput("the gripper is not plugged in")
+
+
+class BrokenEnv(DotEnv):
+    """Breaks in the way named, at seed 2."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self._how = how
+
+    def reset(self, seed: int) -> Observation:
+        observation = super().reset(seed)
+        if seed != 2:
+            return observation
+        if self._how == "raises":
+            raise ZeroDivisionError("in the world")
+        if self._how == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Observation(np.array([0.5, np.nan]), observation.frames, observation.privileged)
+
+
+def test_what_a_worker_refuses_is_refused_here(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="the gripper is not plugged in"):
+        record_dots(tmp_path / "out", make_env=no_gripper)
+    record_dots(tmp_path / "out", 1)  # and nothing is in the way of the next try
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("raises", RuntimeError, "a worker failed in seed 2"),
+        ("dies", ImitactError, "a worker died in seed 2 with exit code -9"),
+        ("is not finite", NotFinite, "in seed 2: the chunk is nan"),
+    ],
+)
+def test_a_worker_that_breaks_is_reported_and_what_was_finished_stays(
+    tmp_path: Path, how: str, error: type[Exception], message: str
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(error, match=message) as caught:
+        record_dots(out, 4, make_env=partial(BrokenEnv, how), workers=1)
+    if how == "raises":
+        assert "ZeroDivisionError: in the world" in str(caught.value.__cause__)
+    assert len(open_source(out).lengths) == 2
+    assert record_dots(out, 4, make_env=make_dot).saved == 4
+
+
+# --- killed, interrupted, starved --------------------------------------------------------------
+
+
+def start(out: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(PROGRAM), str(out), *more]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for(program: subprocess.Popen[str], saved: int) -> None:
+    assert program.stdout is not None
+    for line in program.stdout:
+        if int(line) >= saved:
+            return
+    assert program.stderr is not None
+    raise AssertionError(f"the program ended early: {program.stderr.read()}")
+
+
+def finished(out: Path) -> int:
+    """Episodes that can be read, each of them to its last frame; 0 where there are none yet."""
+    try:
+        source = open_source(out)
+    except BadInput:
+        return 0
+    check_source(source)
+    # What LeRobot looks at: info.json's count, and files for as many.
+    info = json.loads((out / "meta/info.json").read_text())
+    assert info["total_episodes"] == len(source.lengths)
+    for index in range(len(source.lengths)):
+        assert len(list(out.rglob(f"file-{index:03d}.*"))) == 4
+    return len(source.lengths)
+
+
+def test_killed_again_and_again_it_ends_with_the_same_bytes(six: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    before = 0
+    for kill, saved in enumerate((0, 2, 4)):
+        program = start(out, "6", "2", "0.002")
+        wait_for(program, saved)
+        time.sleep(random.Random(kill).uniform(0.0, 0.15))
+        program.kill()  # the recorder alone: its workers must see for themselves
+        program.communicate()
+        now = finished(out)
+        assert now >= max(before, saved)
+        before = now
+    program = start(out, "6", "2")
+    _, errors = program.communicate(timeout=120)
+    assert (program.returncode, errors) == (0, "")
+    assert tree(out) == tree(six)
+
+
+def test_workers_of_a_killed_recorder_end_by_themselves(tmp_path: Path) -> None:
+    program = start(tmp_path / "out", "6", "2", "0.01")
+    wait_for(program, 1)
+    program.kill()
+    program.communicate()  # returns when the last process has closed the pipe
+    work = tmp_path / "out" / ".staging"
+    assert [p.name for p in work.iterdir() if p.name.startswith("work-")] == []
+
+
+def test_what_a_killed_recorder_had_finished_is_not_recorded_again(
+    six: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    record_dots(out, 2)
+    # Seed 4 was finished, seed 2 not: so 4 waits in the staging folder.
+    staging = out / ".staging"
+    staging.mkdir()
+    capture(
+        DotEnv(TWO_CAMERAS), DotExpert(), 4, staging=staging, video=VideoConfig(), hold_ticks=10,
+        go_on=lambda: None, tell=lambda count: None,
+    )  # fmt: skip
+    made = (staging / "seed-000004" / "0.mp4").stat().st_ino
+    (staging / "seed-000005").mkdir()  # one whose worker was killed
+    (staging / "work-abc").mkdir()
+    record_dots(out, 6)
+    video = out / "videos/observation.images.top/chunk-000/file-003.mp4"
+    assert video.stat().st_ino == made
+    assert tree(out) == tree(six)
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(six: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    program = start(out, "6", "2", "0.004")
+    wait_for(program, 2)
+    os.killpg(program.pid, signal.SIGINT)  # as a terminal does: recorder and workers alike
+    _, errors = program.communicate(timeout=60)
+    assert (program.returncode, errors) == (130, "")
+    assert 2 <= finished(out) < 6
+    record_dots(out, 6)
+    assert tree(out) == tree(six)
+
+
+def test_only_one_recording_at_a_time(tmp_path: Path) -> None:
+    program = start(tmp_path / "out", "6", "1", "0.01")
+    wait_for(program, 0)
+    with pytest.raises(BadInput, match="another recording is writing to"):
+        record_dots(tmp_path / "out", 6)
+    program.kill()
+    program.communicate()
+
+
+def test_a_full_disk_is_one_clear_line_and_loses_nothing(six: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    record_dots(out, 2)
+    program = start(out, "6", "2", "0", "--max-file-bytes", "1000")
+    _, errors = program.communicate(timeout=60)
+    assert program.returncode == 2
+    assert errors.count("\n") == 1
+    assert "no room left while writing" in errors
+    assert "bytes are free" in errors
+    assert str(out) in errors
+    assert finished(out) == 2
+    record_dots(out, 6)
+    assert tree(out) == tree(six)
+
+
+def test_a_crew_stops_its_workers_whatever_happens() -> None:
+    pids = []
+
+    def break_off() -> None:
+        with Crew(2, _Endless) as crew:
+            pids.extend(process.pid for process in multiprocessing.active_children())
+            while not crew.idle:
+                list(crew.messages())
+            crew.give(0)
+            raise KeyError("here")
+
+    with pytest.raises(KeyError, match="here"):
+        break_off()
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+class _Endless:
+    facts = None
+
+    def work(self, seed: int, go_on: Any, tell: Any) -> None:
+        while True:
+            go_on()
+
+    def close(self) -> None:
+        pass
