@@ -68,6 +68,10 @@ class ActConfig:
     head: Literal["linear", "mlp"] = "linear"
     """From a decoded token to A actions: one `linear` map as in the released code, or an `mlp`
     with one hidden layer of `dim` units, as the paper's text says without giving its depth."""
+    positions: Literal["attention", "tokens"] = "attention"
+    """Where the positions of latent, joints and image tokens enter: queries and keys of every
+    `attention`, as in the paper and the released code; or the `tokens` themselves as well, so that
+    values tell where they come from, which small networks trained from scratch learn faster."""
     actions: Literal["absolute", "delta"] = "absolute"
     """What the network predicts: `absolute` targets, or their `delta` to the state measured at
     the tick of the observation (every action must then be named like a state). The paper found
@@ -166,12 +170,13 @@ PRESETS: dict[str, ActConfig] = {
     "quick": ActConfig(
         input_height=120,
         input_width=160,
-        width=32,
+        width=16,
         norm="batch",
-        dim=192,
-        heads=6,
-        ffn=768,
-        encoder_layers=3,
+        dim=128,
+        heads=4,
+        ffn=512,
+        encoder_layers=2,
+        positions="tokens",
         cvae=False,
         dropout=0.0,
     ),
@@ -386,7 +391,10 @@ class Act(nn.Module):
             *self._image_tokens(images),
         ]
         pos = torch.cat([self.token_pos, self.pos])
-        memory = self.encoder(torch.cat(tokens, dim=1), pos)
+        x = torch.cat(tokens, dim=1)
+        if self.config.positions == "tokens":
+            x = x + pos
+        memory = self.encoder(x, pos)
         queries = self.queries if self.config.queries == "learned" else self.sine_queries
         return Prediction(self.head(self.decoder(queries, memory, pos)), mean, logvar)
 
