@@ -8,12 +8,14 @@ somebody reads that frame.
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +32,6 @@ from imitact.contract import (
     Outcome,
     Spec,
 )
-
-if TYPE_CHECKING:
-    import mujoco
 
 TASKS = ("cube", "insertion")
 
@@ -72,11 +71,17 @@ _RIGHT_FINGER = "vx300s_right/10_right_gripper_finger"
 _LEFT_FINGER = "vx300s_left/10_left_gripper_finger"
 _SOCKET = ("socket-1", "socket-2", "socket-3", "socket-4")
 
-_NO_OPENGL = (
-    "no OpenGL for MUJOCO_GL={backend!r} on this machine ({cause}). On Debian or Ubuntu: "
-    "apt-get install libegl1 libgl1-mesa-dri (MUJOCO_GL=egl, the default here), or "
-    "apt-get install libosmesa6 and set MUJOCO_GL=osmesa"
-)
+# PyOpenGL answers a missing libEGL with an AttributeError on None.
+_OPENGL_ERRORS = (ImportError, AttributeError, RuntimeError)
+
+
+def _no_opengl(cause: Exception) -> BadInput:
+    backend = os.environ.get("MUJOCO_GL")
+    return BadInput(
+        f"no OpenGL with MUJOCO_GL={backend!r} ({type(cause).__name__}: {cause}). On Debian or "
+        "Ubuntu: 'apt-get install libegl1 libgl1-mesa-dri' and MUJOCO_GL=egl (the default here), "
+        "or 'apt-get install libosmesa6' and MUJOCO_GL=osmesa"
+    )
 
 
 @dataclass(frozen=True)
@@ -142,22 +147,21 @@ def assets() -> Path:
 
 
 def load_mujoco() -> Any:
-    """Import mujoco, with EGL where the caller chose no other OpenGL.
+    """The module mujoco, imported with EGL where the caller chose no other OpenGL.
 
-    MuJoCo reads MUJOCO_GL once, at its first import; so it is set here and only if unset.
+    MuJoCo reads MUJOCO_GL once, at its first import; so it is set here, and only if unset.
     """
-    backend = os.environ.setdefault("MUJOCO_GL", "egl")
+    os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         import mujoco
     except ModuleNotFoundError as error:
         if error.name != "mujoco":
-            raise
+            raise _no_opengl(error) from error
         raise BadInput(
             "mujoco is not installed; install it with: pip install 'imitact[sim]'"
         ) from error
-    except (ImportError, AttributeError, RuntimeError) as error:
-        # PyOpenGL answers a missing libEGL with an AttributeError on None.
-        raise BadInput(_NO_OPENGL.format(backend=backend, cause=error)) from error
+    except _OPENGL_ERRORS as error:
+        raise _no_opengl(error) from error
     return mujoco
 
 
@@ -178,20 +182,25 @@ def _insertion_start(seed: int) -> NDArray[np.float64]:
 
 
 class _Renderer:
-    """One OpenGL context and scene, kept for all frames of a model."""
+    """One OpenGL context and scene, kept for all frames of a model.
 
-    def __init__(self, mj: Any, model: mujoco.MjModel, height: int, width: int) -> None:
-        backend = os.environ.get("MUJOCO_GL")
+    The context is dm_control's, not MuJoCo's own: dm_control remembers which context is current,
+    so that beside it (gym-aloha in the same process) any other kind would draw into the wrong one.
+    """
+
+    def __init__(self, mj: Any, model: Any, height: int, width: int) -> None:
         try:
-            self._gl = mj.GLContext(width, height)
-            self._gl.make_current()
-        except (ImportError, AttributeError, RuntimeError) as error:
-            raise BadInput(_NO_OPENGL.format(backend=backend, cause=error)) from error
+            from dm_control import _render
+
+            self._gl: Any = cast(Any, _render.Renderer)(width, height)
+            with self._gl.make_current() as gl:
+                # The font shows in no frame; its scale is dm_control's.
+                self._context = gl.call(mj.MjrContext, model, mj.mjtFontScale.mjFONTSCALE_100)
+                gl.call(mj.mjr_setBuffer, mj.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        except _OPENGL_ERRORS as error:
+            raise _no_opengl(error) from error
         self._mj = mj
         self._model = model
-        # Font scale and scene size as dm_control has them, though neither shows in a frame.
-        self._context = mj.MjrContext(model, mj.mjtFontScale.mjFONTSCALE_100)
-        mj.mjr_setBuffer(mj.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mj.MjvScene(model, maxgeom=1000)
         self._option = mj.MjvOption()
         self._perturb = mj.MjvPerturb()
@@ -199,10 +208,19 @@ class _Renderer:
         self._camera.type = mj.mjtCamera.mjCAMERA_FIXED
         self._rect = mj.MjrRect(0, 0, width, height)
         self._size = (height, width, 3)
+        # OpenGL's objects must go before the context does, at the latest when Python ends.
+        closing = weakref.WeakMethod(self.close)
 
-    def render(self, data: mujoco.MjData, camera: int) -> Frame:
+        def close_at_exit() -> None:
+            close = closing()
+            if close is not None:
+                close()
+
+        self._close_at_exit = close_at_exit
+        atexit.register(close_at_exit)
+
+    def render(self, data: Any, camera: int) -> Frame:
         mj = self._mj
-        self._gl.make_current()
         self._camera.fixedcamid = camera
         mj.mjv_updateScene(
             self._model,
@@ -213,15 +231,24 @@ class _Renderer:
             mj.mjtCatBit.mjCAT_ALL,
             self._scene,
         )
-        mj.mjr_render(self._rect, self._scene, self._context)
         frame = np.empty(self._size, np.uint8)
-        mj.mjr_readPixels(frame, None, self._rect, self._context)
+        with self._gl.make_current() as gl:
+            gl.call(mj.mjr_render, self._rect, self._scene, self._context)
+            gl.call(mj.mjr_readPixels, frame, None, self._rect, self._context)
         return np.ascontiguousarray(frame[::-1])  # OpenGL's first row is the lowest
 
     def close(self) -> None:
-        self._gl.make_current()
-        self._context.free()
-        self._gl.free()
+        if self._gl is None:
+            return
+        gl, self._gl = self._gl, None
+        atexit.unregister(self._close_at_exit)
+        with gl.make_current() as current:
+            current.call(self._context.free)
+        gl.free()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_close_at_exit"):
+            self.close()
 
 
 class AlohaEnv:
@@ -339,17 +366,7 @@ class AlohaEnv:
         self._moved += 1
         self._tick += 1
         if data.warning.number.any():
-            names = [
-                w.name
-                for w, n in zip(
-                    mj.mjtWarning.__members__.values(), data.warning.number, strict=False
-                )
-                if n
-            ]
-            raise NotFinite(
-                f"the simulation broke down at tick {self._tick} ({', '.join(names)}); "
-                "check the last actions, then reset"
-            )
+            self._broken()
         reward = self._pairs.reward(data.contact.geom)
         return Outcome(self._observation(), float(reward), reward == 4)
 
@@ -359,6 +376,14 @@ class AlohaEnv:
             self._renderer.close()
             self._renderer = None
         self._moved += 1
+
+    def _broken(self) -> NoReturn:
+        kinds = self._mj.mjtWarning.__members__
+        names = [kind for kind, n in zip(kinds, self._data.warning.number, strict=False) if n]
+        raise NotFinite(
+            f"the simulation broke down at tick {self._tick} ({', '.join(names)}): "
+            "its state means nothing; look at the last actions, then reset"
+        )
 
     def _observation(self) -> Observation:
         assert self._tick is not None
@@ -384,7 +409,7 @@ class _Pairs:
     Pairs are ordered as there: (first geom, second geom), and one finger an arm counts.
     """
 
-    def __init__(self, model: mujoco.MjModel, task: str) -> None:
+    def __init__(self, model: Any, task: str) -> None:
         def pairs(firsts: Sequence[str], seconds: Sequence[str]) -> frozenset[tuple[int, int]]:
             ids = {name: model.geom(name).id for name in (*firsts, *seconds)}
             return frozenset((ids[a], ids[b]) for a in firsts for b in seconds)

@@ -9,7 +9,9 @@ function of what it can see.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +50,9 @@ _RIGHT_STANDOFF_M = 0.09
 _LEFT_STANDOFF_M = 0.07
 # Where the left hand waits while the right one is busy, from the hand-over.
 _WAIT = np.array([-0.13, 0.0, 0.0])
+# The right hand's way bows upward, over what lies between.
+_REACH_BOW = np.array([0.0, 0.0, 0.02])
+_CARRY_BOW = np.array([0.0, 0.0, 0.03])
 # Where the right hand goes after it has let go, from the hand-over.
 _RETREAT = np.array([0.13, 0.0, 0.07])
 
@@ -65,6 +70,9 @@ _HASTE = 0.75
 # 30 episodes; the gripper, which only opens and closes, is left as it is.
 _TRAIL_S = np.array([0.142, 0.082, 0.023, 0.010, 0.029, -0.002, 0.0] * 2)
 _TRAIL_RAD = np.array([0.054, 0.030, 0.075, 1.0, 1.0, 1.0, 1.0] * 2)
+
+# No target moves faster, in rad/s, so that the joint that follows it stays within SPEED_LIMIT.
+_TARGET_SPEED = 0.9 * SPEED_LIMIT
 
 
 @dataclass(frozen=True)
@@ -161,15 +169,27 @@ class _Kinematics:
             @ mink.SO3.from_y_radians(pose.pitch)
             @ mink.SO3.from_x_radians(pose.roll)
         )
-        task = mink.FrameTask(f"{side}_tip", "site", position_cost=1.0, orientation_cost=0.3)
-        task.set_target(mink.SE3.from_rotation_and_translation(rotation, pose.position))
-        configuration = mink.Configuration(self._model, self._near())
+        target = mink.SE3.from_rotation_and_translation(rotation, pose.position)
+        return self._solve(side, target, self.qpos(_NEAR), orientation_cost=0.3)
+
+    def shifted(self, side: str, joints: Vector, offset_m: Vector) -> Vector:
+        """(6,) the nearest joint angles that hold the hand elsewhere, however it is then turned."""
+        qpos = self.qpos({**_NEAR, side: joints})
+        target = self._mink.SE3.from_translation(self.tip(side, qpos) + offset_m)
+        return self._solve(side, target, qpos, orientation_cost=0.0)
+
+    def _solve(self, side: str, target: Any, qpos: Vector, orientation_cost: float) -> Vector:
+        mink = self._mink
+        task = mink.FrameTask(f"{side}_tip", "site", 1.0, orientation_cost)
+        task.set_target(target)
+        configuration = mink.Configuration(self._model, qpos)
         for _ in range(self._ITERATIONS):
             velocity = mink.solve_ik(
-                configuration, [task], 1.0, solver="daqp", damping=1e-9, limits=self._limits
+                configuration, [task], 1.0, solver="daqp", damping=1e-6, limits=self._limits
             )
             configuration.integrate_inplace(velocity, 1.0)
-            if np.abs(task.compute_error(configuration)).max() < self._ERROR:
+            error = np.abs(task.compute_error(configuration))
+            if error[: 6 if orientation_cost else 3].max() < self._ERROR:
                 break
         return configuration.q[_QPOS[side]].copy()
 
@@ -185,18 +205,23 @@ class _Kinematics:
         data = self._mj.MjData(self._model)
         gain = self._model.actuator_gainprm[:, 0]
         for tick, joints in enumerate(path):
-            data.qpos[:] = self._near()
-            data.qpos[0:6], data.qpos[8:14] = joints[0:6], joints[7:13]
+            data.qpos[:] = self.qpos({"left": joints[0:6], "right": joints[7:13]})
             self._mj.mj_forward(self._model, data)
             sag = data.qfrc_bias / gain
             targets[tick, 0:6] += sag[0:6] + trail[tick, 0:6]
             targets[tick, 7:13] += sag[8:14] + trail[tick, 7:13]
+        # Never at work at spread 1: a short movement near a straight wrist can ask for more.
+        arms = np.r_[0:6, 7:13]
+        stride = _TARGET_SPEED / RATE_HZ
+        for before, after in itertools.pairwise(targets):
+            after[arms] = np.clip(after[arms], before[arms] - stride, before[arms] + stride)
         return targets
 
-    def _near(self) -> Vector:
+    def qpos(self, arms: Mapping[str, Sequence[float] | Vector]) -> Vector:
+        """(16,) the scene's coordinates with the arms' joints at these angles."""
         qpos = np.zeros(16)
-        qpos[[6, 14]], qpos[[7, 15]] = 0.04, -0.04  # fingers, within their range
-        for side, joints in _NEAR.items():
+        qpos[[6, 14]], qpos[[7, 15]] = 0.04, -0.04  # the fingers, anywhere within their range
+        for side, joints in arms.items():
             qpos[_QPOS[side]] = joints
         return qpos
 
@@ -208,31 +233,35 @@ def minimum_jerk(s: FloatArray) -> Vector:
 
 
 class _Path:
-    """Targets (T, 7) of one arm: its start plus a sum of minimum-jerk movements."""
+    """Joints and gripper (T, 7) of one arm: its start plus a sum of minimum-jerk movements."""
 
-    def __init__(self, start: Vector, ticks: int) -> None:
-        self.targets = np.tile(start, (ticks, 1))
+    def __init__(self, side: str, start: Vector, ticks: int, kinematics: _Kinematics) -> None:
+        self.joints = np.tile(start, (ticks, 1))
+        self._side = side
         self._goal = start.copy()
+        self._kinematics = kinematics
 
-    def move(self, begin: float, ticks: float, to: Vector, through: Vector | None = None) -> None:
-        """Add a movement of the arm to (6,) angles, bowed to pass `through` half way.
+    def move(self, begin: float, ticks: float, pose: _Pose, bow_m: Vector | None = None) -> None:
+        """Add a movement to a pose, bowed by `bow_m` half way.
 
         One that begins before the last has ended blends into it.
         """
         s = self._progress(begin, ticks)
-        self.targets[:, :6] += np.outer(s, to - self._goal[:6])
-        if through is not None:
-            bow = through - 0.5 * (to + self._goal[:6])
-            self.targets[:, :6] += np.outer(4.0 * s * (1.0 - s), bow)
+        to = self._kinematics.joints(self._side, pose)
+        self.joints[:, :6] += np.outer(s, to - self._goal[:6])
+        if bow_m is not None:
+            middle = 0.5 * (to + self._goal[:6])
+            bow = self._kinematics.shifted(self._side, middle, bow_m) - middle
+            self.joints[:, :6] += np.outer(4.0 * s * (1.0 - s), bow)
         self._goal[:6] = to
 
     def grip(self, begin: float, ticks: float, to: float) -> None:
         """Add a movement of the gripper to an opening between 0 and 1."""
-        self.targets[:, 6] += self._progress(begin, ticks) * (to - self._goal[6])
+        self.joints[:, 6] += self._progress(begin, ticks) * (to - self._goal[6])
         self._goal[6] = to
 
     def _progress(self, begin: float, ticks: float) -> Vector:
-        return minimum_jerk((np.arange(len(self.targets)) + 1.0 - begin) / ticks)
+        return minimum_jerk((np.arange(len(self.joints)) + 1.0 - begin) / ticks)
 
 
 class CubeExpert:
@@ -254,7 +283,8 @@ class CubeExpert:
         self.variation: dict[str, float] = {}
         self._spec = Spec(JOINTS, JOINTS, UNITS, UNITS, (), RATE_HZ)
         self._kinematics: _Kinematics | None = None
-        self._plan: Vector | None = None
+        self._path: Vector | None = None  # where the arms are to be, (T, 14)
+        self._plan: Vector | None = None  # the targets that bring them there, (T, 14)
         self._tick = 0
 
     @property
@@ -265,7 +295,7 @@ class CubeExpert:
     def reset(self, seed: int) -> None:
         """Draw the episode's deviations from `seed`."""
         self.variation = self._draw(np.random.default_rng(seed))
-        self._plan = None
+        self._path = self._plan = None
         self._tick = 0
 
     def chunk(self, observation: Observation) -> FloatArray:
@@ -280,7 +310,8 @@ class CubeExpert:
                     f"privileged is {truth!r}; run it on AlohaEnv('cube')"
                 )
             self._spec.check_state(observation.state)
-            self._plan = self._make_plan(truth, observation.state)
+            self._path = self._make_path(truth, observation.state)
+            self._plan = self._arms().commands(self._path)
         action = self._plan[min(self._tick, len(self._plan) - 1)]
         self._tick += 1
         return action[None].copy()
@@ -318,19 +349,18 @@ class CubeExpert:
             end = begins[name] + durations[name]
         return begins, durations, end
 
-    def _make_plan(self, truth: Truth, state: FloatArray) -> Vector:
-        """(T, 14) joint targets of the whole episode."""
+    def _arms(self) -> _Kinematics:
         if self._kinematics is None:
             self._kinematics = _Kinematics()
-        kinematics, v = self._kinematics, self.variation
+        return self._kinematics
+
+    def _make_path(self, truth: Truth, state: FloatArray) -> Vector:
+        """(T, 14) joints and grippers of the whole episode."""
+        kinematics, v = self._arms(), self.variation
         begin, ticks, end = self._schedule()
         length = math.ceil(end)
-        qpos = truth.qpos[:16].copy()
-        left = _Path(np.asarray(state[:7], np.float64), length)
-        right = _Path(np.asarray(state[7:], np.float64), length)
-
-        def halfway(a: Vector, b: Vector, up_m: float, via: str) -> Vector:
-            return 0.5 * (a + b) + [0.0, 0.0, up_m] + self._offset(via)
+        left = _Path("left", np.asarray(state[:7], np.float64), length, kinematics)
+        right = _Path("right", np.asarray(state[7:], np.float64), length, kinematics)
 
         # Where the cube is grasped, and where it is therefore held once the fingers have turned
         # and centred it: only the offsets along the fingers and upwards stay.
@@ -353,41 +383,28 @@ class CubeExpert:
         wait = _Pose(_MEET + _WAIT + self._offset("wait_via"), roll=math.pi / 2)
 
         # Right arm: over the cube with open fingers, straight down along them, close, and carry.
-        start = kinematics.tip("right", qpos)
-        over = halfway(start, above.position, 0.02, "reach_via")
-        lift = halfway(grasp.position, give.position, 0.03, "carry_via")
-        to = {
-            name: kinematics.joints("right", pose)
-            for name, pose in {
-                "over": _Pose(over, 0.5 * yaw, 0.5 * pitch),
-                "above": above,
-                "grasp": grasp,
-                "lift": _Pose(lift, 0.5 * yaw, pitch),
-                "give": give,
-                "away": away,
-            }.items()
-        }
         right.grip(0.0, 0.7 * ticks["reach"], _OPEN)
-        right.move(begin["reach"], ticks["reach"], to["above"])
-        right.move(begin["descend"], ticks["descend"], to["grasp"])
+        bow = _REACH_BOW + self._offset("reach_via")
+        right.move(begin["reach"], ticks["reach"], above, bow)
+        right.move(begin["descend"], ticks["descend"], grasp)
         right.grip(begin["grasp"], ticks["grasp"], _CLOSED)
-        right.move(begin["carry"], ticks["carry"], to["give"], through=to["lift"])
+        bow = _CARRY_BOW + self._offset("carry_via")
+        right.move(begin["carry"], ticks["carry"], give, bow)
         right.grip(begin["release"], ticks["release"], _OPEN)
-        right.move(begin["retreat"], ticks["retreat"], to["away"])
+        right.move(begin["retreat"], ticks["retreat"], away)
 
         # Left arm: to its waiting place while the right one is busy, rolled so that its fingers
         # close from above and below where the right ones hold the sides; into line while the cube
         # comes; then straight in.
         waiting = begin["descend"] + ticks["descend"]
         left.grip(0.0, waiting, _OPEN)
-        left.move(0.0, waiting, kinematics.joints("left", wait))
+        left.move(0.0, waiting, wait)
         aligned = begin["approach"] + _PHASES["approach"].overlap
-        left.move(aligned - ticks["carry"], ticks["carry"], kinematics.joints("left", ready))
-        left.move(begin["approach"], ticks["approach"], kinematics.joints("left", take))
+        left.move(aligned - ticks["carry"], ticks["carry"], ready)
+        left.move(begin["approach"], ticks["approach"], take)
         left.grip(begin["take"], ticks["take"], _CLOSED)
 
-        path = np.concatenate([left.targets, right.targets], axis=1)
-        return kinematics.commands(path)
+        return np.concatenate([left.joints, right.joints], axis=1)
 
 
 EXPERTS: dict[str, type[CubeExpert]] = {"cube": CubeExpert}
