@@ -289,6 +289,11 @@ def test_frames_kept_in_memory_never_exceed_the_limit(tmp_path: Path) -> None:
                 assert all(f.base is None for f in one.frames._kept.values())
 
 
+def test_without_cameras_nothing_is_written(tmp_path: Path) -> None:
+    assert samples(FakeSource(), tmp_path / "new", input_sizes={}).batch(0).frames == {}
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_size_is_announced_before_anything_is_written(tmp_path: Path) -> None:
     written: list[list[Path]] = []
 

@@ -78,6 +78,8 @@ def open_frames(
     """
     for camera in sizes:
         source.spec.camera(camera)
+    if not sizes:
+        return DecodedFrames(source, sizes, 0)
     plan = _Plan(source, sizes)
     folder = cache_dir / f"frames-{plan.key}"
     if not folder.exists():
