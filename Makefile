@@ -37,6 +37,10 @@ test: $(READY)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
+parity: $(READY) $(LEROBOT_READY)
+	$(BIN)/python scripts/parity_model.py --lerobot-python $(LEROBOT)/bin/python
+	$(LEROBOT)/bin/python scripts/parity_dataset.py
+
 # Made again when the pinned set or the project's own needs change. An environment of a fitting
 # Python is kept and brought up to date, so that a torch build chosen by hand stays.
 # The file holds the seconds that setting up took: the demo reports them.
@@ -53,6 +57,14 @@ $(READY): constraints.txt pyproject.toml
 	seconds=$$(($$(date +%s) - start)); \
 	echo "$$seconds" > $(READY); \
 	echo "setup: done in $$seconds s"
+
+$(LEROBOT_READY): scripts/lerobot-constraints.txt
+	@python=$$(PYTHON= sh scripts/find_python.sh 3.12) || exit 2; \
+	echo "setup: LeRobot 0.6.1 in $(LEROBOT) from $$python"; \
+	"$$python" -m venv --clear $(LEROBOT) || exit 2; \
+	$(LEROBOT)/bin/python -m pip install -c scripts/lerobot-constraints.txt \
+	    'lerobot[dataset]==0.6.1' -e . || exit 2; \
+	touch $(LEROBOT_READY)
 
 clean:
 	rm -rf $(VENV) $(LEROBOT) .pytest_cache .ruff_cache .hypothesis dist build

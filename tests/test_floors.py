@@ -212,6 +212,25 @@ def test_the_law_looks_at_every_room_of_the_house():
             "evaluate/trials.py", "cli.py"} <= rooms  # fmt: skip
 
 
+def test_the_map_of_the_house_names_every_room_and_no_other():
+    rows = [
+        line.split("|")[2:4]
+        for line in (SOURCE.parents[1] / "docs" / "architecture.md").read_text().splitlines()
+        if line.count("|") == 5 and ".py`" in line
+    ]
+    wing, named = "", set()
+    for folder, files in rows:
+        wing = folder.strip(" `/") or wing
+        named |= {f"{wing}/{file.strip('`')}" for file in files.split()}
+    rooms = {p for p in SOURCE.rglob("*.py") if p.name != "__init__.py"}
+    assert named == {
+        p.relative_to(SOURCE.parent)
+        .as_posix()
+        .replace("imitact/", "imitact/" if p.parent == SOURCE else "")
+        for p in rooms
+    }
+
+
 def test_a_lawful_tree_is_not_accused(tmp_path: Path):
     lawful = tree(
         tmp_path,

@@ -113,7 +113,9 @@ def run(argv: Sequence[str]) -> int:
             room = VERBS[name].room()
             go_on = room.GO_ON
             settings = VERBS[name].settings(room, _option(rest, "--preset"))
-            room.run(_parse(prog, settings, rest))
+            given = _parse(prog, settings, rest)
+            if given is not None:
+                room.run(given)
     except (_MisspeltError, ImitactError) as error:
         return _refuse(prog, str(error))
     except ModuleNotFoundError as error:
@@ -137,7 +139,10 @@ class _MisspeltError(Exception):
 
 
 def _parse(prog: str, settings: Any, argv: list[str]) -> Any:
-    """The settings that argv gives; what tyro would explain in a box becomes one line."""
+    """The settings that argv gives, None where it asked for help and got it.
+
+    What tyro would explain in a box becomes one line.
+    """
     from imitact.verbs.settings import parse
 
     box = io.StringIO()
@@ -146,7 +151,7 @@ def _parse(prog: str, settings: Any, argv: list[str]) -> Any:
             return parse(prog, settings, argv)
     except SystemExit as done:
         if done.code in (0, None):
-            raise
+            return None
         raise _MisspeltError(_one_line(box.getvalue())) from None
 
 

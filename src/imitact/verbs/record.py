@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,12 +98,31 @@ def lines(report: Report) -> list[str]:
                 f"  {words}: first at tick {ticks.mean():.0f} "
                 f"(standard deviation {ticks.std():.1f})"
             )
-    deviations = ", ".join(f"{name} {value:.3g}" for name, value in report.deviations().items())
-    if deviations:
-        told.append(f"  standard deviations of what varies: {deviations}")
+    told.extend(_variation(report.deviations()))
     seeds = ", ".join(f"{f.seed} (stage {f.stage})" for f in report.failures)
     told.append(f"  failed and not saved: {f'seeds {seeds}' if seeds else 'none'}")
     return told
+
+
+_KINDS = (
+    (r"duration_ratio$", "durations of phases", 100, "%"),
+    (r"_via_.*_m$", "points on the way", 1000, "mm"),
+    (r"_m$", "grasps", 1000, "mm"),
+    (r"_rad$", "grasps", math.degrees(1), "degrees"),
+)
+"""What the cube expert varies: a pattern of its names, what they are, a readable unit."""
+
+
+def _variation(deviations: Mapping[str, float]) -> list[str]:
+    """The standard deviations of what varies, gathered by kind; the dataset has each of them."""
+    left = dict(deviations)
+    told = []
+    for pattern, words, factor, unit in _KINDS:
+        values = [left.pop(name) * factor for name in [*left] if re.search(pattern, name)]
+        if values:
+            told.append(f"{words} {min(values):.1f} to {max(values):.1f} {unit}")
+    told += [f"{name} {value:.3g}" for name, value in left.items()]
+    return [f"  standard deviations: {', '.join(told)}"] if told else []
 
 
 def run(settings: Record) -> None:

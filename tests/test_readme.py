@@ -1,0 +1,54 @@
+"""The README's own lines run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imitact.contract import Camera, Spec
+from imitact.model.act import ActConfig
+from imitact.model.policy import TorchPolicy
+from imitact.sim.aloha import JOINTS, RATE_HZ, UNITS
+from imitact.stats import Accumulator
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of that language; fences come in pairs."""
+    fences = re.split(r"^```(.*)\n", README, flags=re.MULTILINE)
+    return [text for name, text in zip(fences[1::4], fences[2::4], strict=True) if name == language]
+
+
+def test_the_five_lines_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (code,) = blocks("python")
+    assert len(code.strip().splitlines()) == 5
+    spec = Spec(JOINTS, JOINTS, UNITS, UNITS, (Camera("top", 480, 640),), RATE_HZ)
+    rows = Accumulator(14)
+    rows.add(np.random.default_rng(0).normal(size=(10, 14)))
+    config = ActConfig(
+        input_height=30, input_width=40, width=8, stages=2, norm="batch", dim=16, heads=2,
+        ffn=16, encoder_layers=1, cvae=False,
+    )  # fmt: skip
+    stats = {"state": rows.result(), "action": rows.result()}
+    policy = TorchPolicy.create(spec, stats, config, seed=0, fingerprint="none")
+    (path,) = re.findall(r'load\("(.*?)"\)', code)
+    policy.save(tmp_path / path)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(code, names)
+    names["env"].close()  # type: ignore[attr-defined]
+    assert names["outcome"].reward == 0.0  # type: ignore[attr-defined]
+
+
+def test_the_commands_shown_are_commands():
+    from imitact import cli
+
+    shown = [line.split() for block in blocks("") for line in block.splitlines() if line]
+    assert ["make", "demo"] in shown
+    verbs = {words[1] for words in shown if words[0] == "imitact"}
+    assert verbs <= cli.VERBS.keys()
+    assert {"record", "train", "evaluate", "compare"} <= verbs
