@@ -41,9 +41,7 @@ def random_chunks(ticks, k, a, seed=0):
     return [rng.normal(size=(k, a)) for _ in range(ticks)]
 
 
-@given(
-    st.integers(1, 12), st.integers(1, 30), st.floats(-0.5, 0.5), st.integers(0, 2**16)
-)
+@given(st.integers(1, 12), st.integers(1, 30), st.floats(-0.5, 0.5), st.integers(0, 2**16))
 @settings(max_examples=50, deadline=None)
 def test_the_ensemble_is_the_papers_table_in_little_memory(k, ticks, m, seed):
     chunks = random_chunks(ticks, k, 3, seed)
@@ -161,7 +159,8 @@ def test_a_setting_is_read_back_as_it_was_written(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "replay", "replay:0", "replay:-1", "replay:1.5", "ensemble:nan", "ensemble:1/0", "mean:3"]
+    "text",
+    ["", "replay", "replay:0", "replay:-1", "replay:1.5", "ensemble:nan", "ensemble:1/0", "mean:3"],
 )
 def test_a_setting_that_means_nothing_is_refused(text):
     with pytest.raises(BadInput):

@@ -35,9 +35,7 @@ def slow_average(frame, height, width):
 @settings(max_examples=60, deadline=None)
 def test_each_pixel_is_the_average_of_the_area_it_covers(have_h, have_w, height, width):
     frame = noise(have_h, have_w, seed=have_h * 100 + have_w)
-    assert np.array_equal(
-        frames.resize(frame, height, width), slow_average(frame, height, width)
-    )
+    assert np.array_equal(frames.resize(frame, height, width), slow_average(frame, height, width))
 
 
 @pytest.mark.parametrize(("height", "width"), [(120, 160), (240, 320), (60, 640), (1, 1)])
