@@ -98,8 +98,7 @@ class _Member:
 class Crew:
     """`size` processes, each with the Worker that `make_worker` gives (picklable, no arguments).
 
-    ticks:    done so far by all of them.
-    step_cap: ticks of a whole seed, for those that do not tell.
+    Its messages say what they do; a worker that fails or dies ends the crew.
     """
 
     def __init__(self, size: int, make_worker: Callable[[], Worker]) -> None:

@@ -29,25 +29,27 @@ TOLERANCE_S = 1e-4
 
 @dataclass(frozen=True)
 class VideoConfig:
-    """How frames are compressed.
-
-    codec:  h264 is what every reader decodes fastest; lossless (h264 in RGB, without loss, about
-            eight times the size) gives every frame back to the bit; av1 is LeRobot's own default.
-    crf:    quality of h264 and av1, 0 (best) to 51; 20 gives 46 dB at 4 kB a frame on the ALOHA
-            scene at 480x640. Lossless ignores it.
-    gop:    frames from one key frame to the next: a frame in the middle of a video costs at most
-            this many decodes.
-    preset: effort of the encoder, by the codec's own name for it; "auto" is superfast for h264
-            and lossless (3 ms a frame of 480x640), 12 for av1.
-    chroma: 420 keeps colour at half the resolution and needs an even height and width; 444 keeps
-            all of it, for any size. Lossless ignores it.
-    """
+    """How frames are compressed."""
 
     codec: Literal["h264", "lossless", "av1"] = "h264"
+    """h264 is what every reader decodes fastest; lossless (h264 in RGB, eight times the size)
+    gives every frame back to the bit; av1 is LeRobot's own default."""
+
     crf: int = 20
+    """Quality of h264 and av1, 0 (best) to 51; 20 gives 46 dB at 4 kB a frame on the ALOHA scene
+    at 480x640. Lossless ignores it."""
+
     gop: int = 10
+    """Frames from one key frame to the next; a frame in the middle of a video costs at most as
+    many decodes."""
+
     preset: str = "auto"
+    """Effort of the encoder, by its own name for it; auto is superfast for h264 and lossless
+    (about 4 ms a frame of 480x640), 12 for av1."""
+
     chroma: Literal["420", "444"] = "420"
+    """420 keeps colour at half the resolution and needs an even height and width; 444 keeps all of
+    it, for any size. Lossless ignores it."""
 
     def __post_init__(self) -> None:
         if self.codec not in _CODECS:
