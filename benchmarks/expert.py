@@ -1,0 +1,151 @@
+"""How often the scripted cube expert succeeds, when, and how fast its joints move.
+
+    python benchmarks/expert.py --episodes 500 --out benchmarks/results/expert.json
+
+Seeds run in spawned processes without rendering, and the figures do not depend on how many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from imitact.contract import Outcome
+from imitact.sim.aloha import JOINTS, RATE_HZ, AlohaEnv
+from imitact.sim.experts import SPEED_LIMIT, CubeExpert
+
+HELD_TICKS = 10
+"""A demonstration counts when it ends with this many ticks at the top stage."""
+
+ARM = [at for at, name in enumerate(JOINTS) if not name.endswith("gripper")]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One episode. Ticks count from 0, -1 is never; speeds are the largest of any arm joint."""
+
+    seed: int
+    success: bool
+    first_lift_tick: int
+    first_transfer_tick: int
+    still_from_tick: int
+    commanded_rad_s: float
+    measured_rad_s: float
+
+
+def attempt(seed: int, spread: float) -> Attempt:
+    """Run the expert over one seed, to the step cap."""
+    env, expert = _world(), _expert(spread)
+    observation = env.reset(seed)
+    expert.reset(seed)
+    outcomes: list[Outcome] = []
+    states, actions = [observation.state], []
+    for _ in range(env.step_cap):
+        actions.append(expert.chunk(observation)[0])
+        outcomes.append(env.step(actions[-1]))
+        observation = outcomes[-1].observation
+        states.append(observation.state)
+    rewards = np.array([outcome.reward for outcome in outcomes])
+    moved = np.abs(np.diff(actions, axis=0)).max(axis=1) > 0
+    return Attempt(
+        seed=seed,
+        success=all(outcome.success for outcome in outcomes[-HELD_TICKS:]),
+        first_lift_tick=_first(rewards >= 2),
+        first_transfer_tick=_first(rewards >= 4),
+        still_from_tick=int(np.flatnonzero(moved)[-1]) + 1,
+        commanded_rad_s=_fastest(np.array(actions)),
+        measured_rad_s=_fastest(np.array(states)),
+    )
+
+
+@cache
+def _world() -> AlohaEnv:
+    """One a process: to load the scene takes as long as an episode."""
+    return AlohaEnv("cube", cameras=())
+
+
+@cache
+def _expert(spread: float) -> CubeExpert:
+    return CubeExpert(spread)
+
+
+def _first(reached: np.ndarray) -> int:
+    return int(reached.argmax()) if reached.any() else -1
+
+
+def _fastest(joints: np.ndarray) -> float:
+    return float(np.abs(np.diff(joints[:, ARM], axis=0)).max() * RATE_HZ)
+
+
+def _spread_of(ticks: list[int]) -> dict[str, float]:
+    reached = np.array([tick for tick in ticks if tick >= 0], np.float64)
+    if not reached.size:
+        return {"mean": float("nan"), "std": float("nan"), "min": -1, "max": -1}
+    return {
+        "mean": round(float(reached.mean()), 2),
+        "std": round(float(reached.std(ddof=1)) if reached.size > 1 else 0.0, 2),
+        "min": int(reached.min()),
+        "max": int(reached.max()),
+    }
+
+
+def summary(attempts: list[Attempt]) -> dict[str, object]:
+    """The figures of all attempts, failed ones included."""
+    return {
+        "successes": sum(a.success for a in attempts),
+        "episodes": len(attempts),
+        "failed_seeds": [a.seed for a in attempts if not a.success],
+        "first_lift_tick": _spread_of([a.first_lift_tick for a in attempts]),
+        "first_transfer_tick": _spread_of([a.first_transfer_tick for a in attempts]),
+        "still_from_tick": _spread_of([a.still_from_tick for a in attempts]),
+        "max_commanded_rad_s": round(max(a.commanded_rad_s for a in attempts), 3),
+        "max_measured_rad_s": round(max(a.measured_rad_s for a in attempts), 3),
+        "limit_rad_s": round(SPEED_LIMIT, 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--episodes", type=int, default=500, help="seeds 0 to this, exclusive")
+    parser.add_argument("--spread", type=float, default=1.0, help="0 to 2; 1 is the default")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    args = parser.parse_args()
+
+    from imitact.train.devices import processor_name  # torch, which the workers do without
+
+    began = time.perf_counter()
+    attempts: list[Attempt] = []
+    with multiprocessing.get_context("spawn").Pool(args.workers) as pool:
+        run = partial(attempt, spread=args.spread)
+        for done in pool.imap(run, range(args.episodes), chunksize=5):
+            attempts.append(done)
+            if len(attempts) % 50 == 0:
+                good = sum(a.success for a in attempts)
+                print(f"{good} of {len(attempts)} succeeded", flush=True)
+    figures = {
+        **summary(attempts),
+        "spread": args.spread,
+        "seeds": [0, args.episodes - 1],
+        "step_cap": 400,
+        "wall_s": round(time.perf_counter() - began, 1),
+        "workers": args.workers,
+        "versions": {name: version(name) for name in ("mujoco", "gym-aloha", "mink", "numpy")},
+        "processor": processor_name(),
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(figures, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
