@@ -110,7 +110,11 @@ def test_rows_stand_in_the_order_of_the_seeds() -> None:
     assert tuple(row.seed for row in run(seeds=seeds, workers=2).rows) == seeds
 
 
-def test_every_process_is_held_to_one_thread_and_this_one_is_left_alone() -> None:
+def test_every_process_is_held_to_one_thread_and_this_one_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("LP_NUM_THREADS", raising=False)
     before = dict(os.environ)
     evaluation = run(ThreadTeller, seeds=[0], step_cap=4, workers=1, stop_on_success=False)
     assert dict(os.environ) == before
@@ -135,6 +139,15 @@ def test_a_success_that_slips_counts_yet_was_not_held() -> None:
     assert slipping.held == 0
     assert run(seeds=[0, 1], stop_on_success=False).held == 1
     assert run(seeds=[0, 1]).held is None
+
+
+def test_a_success_of_the_last_ticks_alone_was_not_held() -> None:
+    first = run(seeds=[0], stop_on_success=False).rows[0].first_ticks[3]
+    late = run(seeds=[0], stop_on_success=False, step_cap=first + 9).rows[0]
+    in_time = run(seeds=[0], stop_on_success=False, step_cap=first + 10).rows[0]
+    assert late.reward_each_tick()[-9:] == [3.0] * 9
+    assert (late.success, late.held) == (True, False)
+    assert in_time.held is True
 
 
 def test_the_step_cap_is_the_callers_or_the_worlds() -> None:
@@ -189,6 +202,26 @@ def test_an_interrupted_evaluation_resumed_equals_an_uninterrupted_one(
     assert seen[0].done == seen[0].kept >= 2
     assert seen[-1].done == seen[-1].total == 6
     assert seen[-1].left_s == 0.0
+
+
+def test_an_interrupted_evaluation_ends_without_finishing_its_episodes() -> None:
+    interrupted_at: list[float] = []
+
+    def interrupt(progress: Progress) -> None:
+        if progress.done:
+            interrupted_at.append(time.monotonic())
+            raise InterruptError
+
+    # Seed 0 succeeds at once, seed 1 runs for 100 s.
+    with pytest.raises(InterruptError):
+        run(
+            make_env=partial(TinyArm, slow_s=0.1),
+            seeds=[0, 1],
+            step_cap=1000,
+            workers=2,
+            on_progress=interrupt,
+        )
+    assert time.monotonic() - interrupted_at[0] < 8  # after 10 s the process would be killed
 
 
 def test_a_finished_evaluation_is_read_not_run_again(tmp_path: Path) -> None:
@@ -458,6 +491,13 @@ def test_time_left_is_what_the_waiting_take_shared_among_the_workers() -> None:
     half.running(2, 100, 5.0)
     half.running(3, 150, 7.5)
     assert half.left_s() == pytest.approx(15.0)  # 2.5 + 10 and 5 + 10
+
+
+def test_an_episode_just_begun_is_taken_for_an_average_one() -> None:
+    begun = pace(seeds=2, workers=1)
+    begun.finished(row(0, 200, 10.0))
+    begun.running(1, 1, 2.0)
+    assert begun.left_s() == pytest.approx(8.0)
 
 
 def test_a_filmed_episode_does_not_make_the_others_look_slow() -> None:

@@ -95,7 +95,6 @@ class Attempts:
         try:
             return self._episode(seed, go_on, tell)
         except Exception as error:
-            go_on()  # raises if the error is that nobody wants the episode any more
             return Failure.of(error)
 
     def _episode(

@@ -40,11 +40,13 @@ class Pace:
         if not self._to_come and not self._running:
             return 0.0
         lanes = [0.0] * self._workers
-        for lane, (ticks, spent_s) in enumerate(list(self._running.values())[: self._workers]):
+        for lane, (seed, (ticks, spent_s)) in enumerate(self._running.items()):
             total_s = self._total_s(ticks, spent_s)
             if total_s is None:
+                total_s = self._takes_s(seed in self._filmed)
+            if total_s is None:
                 return None
-            lanes[lane] = max(0.0, total_s - spent_s)
+            lanes[lane % self._workers] += max(0.0, total_s - spent_s)
         for seed in sorted(self._to_come, key=lambda seed: seed not in self._filmed):
             takes_s = self._takes_s(seed in self._filmed)
             if takes_s is None:
