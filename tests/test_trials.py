@@ -242,6 +242,7 @@ def test_a_line_that_a_killed_process_left_unfinished_is_run_again(tmp_path: Pat
     for kept in (lines[:1], lines[:2], lines[:5]):
         journal.write_bytes(b"".join(kept) + lines[len(kept)][:-7])
         assert run(out=tmp_path) == whole
+        assert run(out=tmp_path) == whole  # what was gone on with can be read again
 
 
 def test_a_journal_of_another_evaluation_is_not_gone_on_with(tmp_path: Path) -> None:
