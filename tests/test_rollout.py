@@ -1,5 +1,7 @@
 """Laws of running a policy on an environment, and of the contract's checks."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -90,7 +92,7 @@ def test_an_episode_is_fixed_by_its_seed():
 def test_a_tick_pairs_the_observation_with_the_action_that_answers_it():
     ticks = run()
     assert [t.index for t in ticks] == list(range(20))
-    for before, after in zip(ticks, ticks[1:], strict=False):
+    for before, after in pairwise(ticks):
         assert after.observation.state[0] == before.action[0]
 
 

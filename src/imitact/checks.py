@@ -51,7 +51,7 @@ def check_policy(policy: Policy, observation: Observation, seed: int = 0) -> Non
 
 
 def check_env(env: Env, seed: int = 0, ticks: int = 5) -> None:
-    """Observations fit the Spec, the seed alone fixes the start, equal actions give equal worlds."""
+    """Observations fit the Spec; the seed fixes the start; equal actions give equal worlds."""
     if env.step_cap < 1:
         raise Misfit(f"the environment's step cap is {env.step_cap}; it must be at least 1 tick")
     runs = []

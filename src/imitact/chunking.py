@@ -122,7 +122,8 @@ class Ensemble:
 
     @property
     def wants_chunk(self) -> bool:
-        return self._tick % self._every == 0 and self._fed_at != self._tick or not self._live
+        due = self._tick % self._every == 0 and self._fed_at != self._tick
+        return due or not self._live
 
     def reset(self) -> None:
         self._live: list[
@@ -155,7 +156,10 @@ class Ensemble:
         return action
 
 
-_FORM = "replay:N (execute N ticks of a chunk) or ensemble:M (weights exp(-M·i); ensemble:M/E asks every E ticks)"
+_FORM = (
+    "replay:N (execute N ticks of a chunk) or ensemble:M (weights exp(-M·i); ensemble:M/E asks "
+    "every E ticks)"
+)
 _REPLAY = re.compile(r"replay:(\d+)")
 _ENSEMBLE = re.compile(r"ensemble:([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:/(\d+))?")
 

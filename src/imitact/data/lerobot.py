@@ -69,13 +69,21 @@ class LeRobotSource:
     def spec(self) -> Spec:
         return self._spec
 
-    @cached_property
+    @property
     def lengths(self) -> tuple[int, ...]:
+        return self._lengths
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over names, rate, states, actions and video files: equal for any copy."""
+        return self._fingerprint
+
+    @cached_property
+    def _lengths(self) -> tuple[int, ...]:
         return tuple(place.length for place in self._places)
 
     @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over names, rate, states, actions and video files: equal for any copy."""
+    def _fingerprint(self) -> str:
         hash_ = hashlib.sha256()
         spec = self._spec
         hash_.update(
