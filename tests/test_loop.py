@@ -292,6 +292,8 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_done(tmp_path: Pat
         {"seed": -1},
         {"held_out": -1},
         {"cache_limit_gb": -1.0},
+        {"memory_limit_gb": math.inf},
+        {"checkpoint_minutes": math.nan},
         {"log_every": 0},
     ],
 )

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -408,3 +412,54 @@ def test_a_missing_frame_is_refused_without_a_cache_too(tmp_path: Path) -> None:
     one = samples(Short(), tmp_path, cache_limit_bytes=0)
     with pytest.raises(Damaged, match="got 0 frames"), closing(one.stream()) as stream:
         list(islice(stream, 7))
+
+
+@dataclasses.dataclass(frozen=True)
+class Endless(FakeSource):
+    """Its workers tell their process ids, then never finish a frame."""
+
+    told: str = ""
+
+    def episode(self, index: int) -> FakeEpisode:
+        (Path(self.told) / str(os.getpid())).touch()
+        time.sleep(1000)
+        raise AssertionError("nobody waits that long")
+
+
+def test_a_killed_process_leaves_no_workers_behind(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    told.mkdir()
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import pathlib, test_samples as t\n"
+        "from imitact.data.cache import open_frames\n"
+        "open_frames(t.Endless(told=sys.argv[2]), t.SIZES, cache_dir=pathlib.Path(sys.argv[3]),"
+        " cache_limit_bytes=1 << 30, memory_limit_bytes=0, workers=2, say=print)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, str(Path(__file__).parent), str(told), str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: len(list(told.iterdir())) == 2 or child.poll() is not None)
+        assert child.poll() is None
+    finally:
+        child.kill()
+        child.wait()
+    workers = [int(p.name) for p in told.iterdir()]
+    assert len(workers) == 2
+    until(lambda: not any(alive(pid) for pid in workers))
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 100
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """A process that runs; one that ended and that nobody waits for (a zombie) does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

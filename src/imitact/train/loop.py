@@ -142,15 +142,13 @@ class TrainConfig:
         for name in ("steps", "batch_size", "log_every", "validate_samples"):
             if getattr(self, name) < 1:
                 refuse(name, "at least 1")
-        for name in ("lr", "lr_backbone", "weight_decay", "clip_norm", "warmup_steps", "seed"):
+        for name in (
+            *("lr", "lr_backbone", "weight_decay", "clip_norm", "warmup_steps", "seed"),
+            *("held_out", "validate_every", "checkpoint_every", "checkpoint_minutes"),
+            *("threads", "workers", "cache_limit_gb", "memory_limit_gb"),
+        ):
             if not 0 <= getattr(self, name) < float("inf"):
                 refuse(name, "0 or above, and finite")
-        for name in ("held_out", "validate_every", "checkpoint_every", "checkpoint_minutes"):
-            if getattr(self, name) < 0:
-                refuse(name, "0 or above")
-        for name in ("threads", "workers", "cache_limit_gb", "memory_limit_gb"):
-            if getattr(self, name) < 0:
-                refuse(name, "0 or above")
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 refuse(name, "at least 0 and below 1")
@@ -252,7 +250,7 @@ def train(
     earlier_s = tally.wall_s
     logbook = Logbook(out / "metrics.jsonl", resumed=step, say=say)
     pace = Pace(window=max(200, 2 * config.validate_every))
-    recent: deque[tuple[int, Batch]] = deque(maxlen=3)
+    recent: deque[str] = deque(maxlen=3)
     sums = _Sums()
     saved_step, saved_at = step, time.monotonic()
 
@@ -271,12 +269,12 @@ def train(
             mark = time.monotonic()
             batch = next(batches)
             waited_s = time.monotonic() - mark
-            recent.append((step + 1, batch))
-            try:
-                numbers = updater.update(step, batch)
-            except NotFinite as error:
-                raise NotFinite(_where(error, recent, saved_step, out)) from error
             step += 1
+            recent.append(f"step {step}: {_named(batch)}")
+            try:
+                numbers = updater.update(step - 1, batch)
+            except NotFinite as error:
+                raise NotFinite(_where(error, step, recent, saved_step, out)) from error
             spent_s = time.monotonic() - mark
             tally.trained(config.batch_size, spent_s, waited_s)
             means = sums.add(numbers, config.batch_size, spent_s, waited_s)
@@ -473,20 +471,19 @@ def _validate(
     return {"step": step, **found}
 
 
-def _where(error: NotFinite, recent: deque[tuple[int, Batch]], saved: int, out: Path) -> str:
+def _named(batch: Batch) -> str:
+    """Which samples a batch holds, as episode:tick."""
+    pairs = zip(batch.episode.tolist(), batch.tick.tolist(), strict=True)
+    return ", ".join(f"{episode}:{tick}" for episode, tick in pairs)
+
+
+def _where(error: NotFinite, step: int, recent: deque[str], saved: int, out: Path) -> str:
     """The report of a loss that is not finite: the step, and the samples that led to it."""
-    seen = "; ".join(
-        f"step {step}: "
-        + ", ".join(
-            f"{e}:{t}" for e, t in zip(batch.episode.tolist(), batch.tick.tolist(), strict=True)
-        )
-        for step, batch in recent
-    )
     last = f"the checkpoint of step {saved} is intact" if saved else "no checkpoint was due yet"
     return (
-        f"step {recent[-1][0]}: {error}; training stopped before it touched the weights "
-        f"({last}, in {out / 'checkpoints'}). Samples of the last steps as episode:tick: {seen}. "
-        "Look at them, or try a lower rate, a longer warm-up or clip_norm."
+        f"step {step}: {error}; training stopped before it touched the weights "
+        f"({last}, in {out / 'checkpoints'}). Samples of the last steps as episode:tick: "
+        f"{'; '.join(recent)}. Look at them, or try a lower rate, a longer warm-up or clip_norm."
     )
 
 
