@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -447,11 +448,15 @@ def test_a_killed_process_leaves_no_workers_behind(tmp_path: Path) -> None:
         child.wait()
     workers = [int(p.name) for p in told.iterdir()]
     assert len(workers) == 2
-    until(lambda: not any(alive(pid) for pid in workers))
+    try:
+        until(lambda: not any(alive(pid) for pid in workers))
+    finally:
+        for pid in filter(alive, workers):
+            os.kill(pid, signal.SIGKILL)
 
 
 def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.02)
