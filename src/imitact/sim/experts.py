@@ -42,9 +42,13 @@ _MEET = np.array([0.0, 0.5, 0.25])
 _GRASP_PITCH_RAD = math.radians(70.0)
 # Each hand holds its own side of the cube, so that the left fingers stay out of the right ones'
 # way (the finger hulls are 1 cm wide at the tip and 6 cm at the root): the middle of each grasp,
-# from the cube's centre. 3 mm up, so that the right fingertips clear the table at -8 mm.
-_GRASP = np.array([0.005, 0.0, 0.003])
-_TAKE = np.array([-0.006, 0.0, 0.0])
+# from the cube's centre. Up, so that the right fingertips clear the table at -8 mm; down, because
+# the fingers that lie one over the other sag. At 1.6 times the spread 118 of 120 succeed like
+# this, and 100 of 120 with both hands at the centre.
+_GRASP = np.array([0.007, 0.0, 0.003])
+_TAKE = np.array([-0.011, 0.0, -0.002])
+# The left hand points a little upward, away from under the right one.
+_TAKE_PITCH_RAD = math.radians(-4.0)
 # How far before the cube each hand stands, fingers open and in line, before it goes straight in.
 _RIGHT_STANDOFF_M = 0.09
 _LEFT_STANDOFF_M = 0.07
@@ -376,9 +380,8 @@ class CubeExpert:
         above = grasp.before(_RIGHT_STANDOFF_M, forward=-1.0)
         give = _Pose(meet + held, 0.0, pitch)
         away = _Pose(give.position + _RETREAT + self._offset("retreat_via"), 0.0, pitch)
-        take = _Pose(
-            meet + _TAKE + self._offset("take"), v["take_yaw_rad"], v["take_pitch_rad"], math.pi / 2
-        )
+        yaw, pitch = v["take_yaw_rad"], _TAKE_PITCH_RAD + v["take_pitch_rad"]
+        take = _Pose(meet + _TAKE + self._offset("take"), yaw, pitch, math.pi / 2)
         ready = take.before(_LEFT_STANDOFF_M, forward=1.0)
         wait = _Pose(_MEET + _WAIT + self._offset("wait_via"), roll=math.pi / 2)
 
