@@ -39,8 +39,8 @@ class ActConfig:
     input_width: int = 0
     """Columns of pixels that the network sees, for every camera; 0 keeps the capture size."""
     width: int = 64
-    """Channels of the ResNet's first stage; each later stage doubles them. 64 is ResNet18, which
-    pretrained weights need; 32 costs a quarter of it."""
+    """Channels of the ResNet's first stage; each later stage doubles them; at least 8. 64 is ResNet18,
+    which pretrained weights need; 32 costs a quarter of it."""
     stages: int = 4
     """Stages of the ResNet: 4 is ResNet18 (features at 1/32 of the frame); 3 stops at 1/16,
     four times the image tokens for less convolution."""
@@ -132,7 +132,9 @@ _RANGES: tuple[tuple[str, int, int], ...] = (
     ("chunk", 1, 10_000),
     ("input_height", 0, 16_384),
     ("input_width", 0, 16_384),
-    ("width", 1, 4_096),
+    # torch 2.13 on AVX2 writes beyond its memory in a 1x1 convolution of stride 2 with fewer than
+    # 8 input channels, channels last: heap corruption at 4 and 5.
+    ("width", 8, 4_096),
     ("stages", 1, 4),
     ("dim", 4, 65_536),
     ("heads", 1, 4_096),
