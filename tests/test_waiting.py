@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 
+import pytest
+
+from imitact.contract import BadInput
 from imitact.verbs.waiting import EVERY_S, Waiting
 
 
@@ -54,6 +57,18 @@ def test_a_log_gets_a_line_every_ten_seconds_and_the_last_one():
     assert lines[0] == "recording: 0/100 episodes, left ?"
     assert lines[-1] == "recording: 100/100 episodes, took 2 min"
     assert "\r" not in stream.getvalue()
+
+
+def test_a_job_that_is_refused_at_once_leaves_no_second_line():
+    stream = io.StringIO()
+
+    def refused() -> None:
+        with Waiting("recording", 3, "episodes", stream=stream, clock=Clock()):
+            raise BadInput("no")
+
+    with pytest.raises(BadInput, match="no"):
+        refused()
+    assert stream.getvalue() == "recording: 0/3 episodes, left ?\n"
 
 
 def test_a_terminal_gets_a_line_that_moves():

@@ -80,7 +80,8 @@ class Waiting:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._show(last=True)
+        if kind is None or self._done > self._start:
+            self._show(last=True)
         if self._bar:
             self._bar.stop()
 
