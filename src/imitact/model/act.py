@@ -39,8 +39,8 @@ class ActConfig:
     input_width: int = 0
     """Columns of pixels that the network sees, for every camera; 0 keeps the capture size."""
     width: int = 64
-    """Channels of the ResNet's first stage; each later stage doubles them; at least 8. 64 is ResNet18,
-    which pretrained weights need; 32 costs a quarter of it."""
+    """Channels of the ResNet's first stage; each later stage doubles them; at least 8. 64 is
+    ResNet18, which pretrained weights need; 32 costs a quarter of it."""
     stages: int = 4
     """Stages of the ResNet: 4 is ResNet18 (features at 1/32 of the frame); 3 stops at 1/16,
     four times the image tokens for less convolution."""
