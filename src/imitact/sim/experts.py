@@ -43,7 +43,7 @@ _GRASP_PITCH_RAD = math.radians(70.0)
 # Each hand holds its own side of the cube, so that the left fingers stay out of the right ones'
 # way (the finger hulls are 1 cm wide at the tip and 6 cm at the root): the middle of each grasp,
 # from the cube's centre. Up, so that the right fingertips clear the table at -8 mm; down, because
-# the fingers that lie one over the other sag. At 1.6 times the spread 118 of 120 succeed like
+# the fingers that lie one over the other sag. At 1.6 times the spread 116 of 120 succeed like
 # this, and 100 of 120 with both hands at the centre.
 _GRASP = np.array([0.007, 0.0, 0.003])
 _TAKE = np.array([-0.011, 0.0, -0.002])
