@@ -273,6 +273,17 @@ def test_an_altered_policy_is_refused(
     assert str(broken) in line
 
 
+def test_a_policy_with_one_altered_number_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, policy: Path
+):
+    broken = shutil.copytree(policy, tmp_path / "policy")
+    about = json.loads((broken / "policy.json").read_text())
+    about["stats"]["action"]["mean"][0] += 0.5
+    (broken / "policy.json").write_text(json.dumps(about, indent=2))
+    line = is_refused(capsys, "evaluate", "--policy", broken, "--out", tmp_path / "out")
+    assert "policy.json: a value was altered" in line
+
+
 @pytest.mark.parametrize(
     ("cameras", "says"),
     [

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from imitact.contract import (
     BadInput,
     Camera,
+    Damaged,
     ImitactError,
     LazyFrames,
     Misfit,
@@ -487,11 +489,19 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def vouched(about: dict[str, Any]) -> dict[str, Any]:
+    """With the digest that docs/formats.md describes."""
+    rest = {name: value for name, value in about.items() if name != "sha256"}
+    digest = hashlib.sha256(msgspec.json.encode(rest, order="sorted")).hexdigest()
+    return {**rest, "sha256": digest}
+
+
 def edit(directory: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Another policy.json, which vouches for itself: what is wrong in it must be seen."""
     path = directory / "policy.json"
     about = json.loads(path.read_text())
     change(about)
-    path.write_text(json.dumps(about))
+    path.write_text(json.dumps(vouched(about)))
 
 
 def resign(directory: Path, data: bytes) -> None:
@@ -512,6 +522,13 @@ def flip(directory: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-7] ^= 1
     path.write_bytes(data)
+
+
+def disown(directory: Path) -> None:
+    path = directory / "policy.json"
+    about = json.loads(path.read_text())
+    del about["sha256"]
+    path.write_text(json.dumps(about))
 
 
 def tensors(directory: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:
@@ -537,6 +554,7 @@ def tensors(directory: Path, change: Callable[[dict[str, Tensor]], Any]) -> None
         (lambda d: edit(d, lambda a: a.update(format=2)), "format is 2, this imitact .* reads 1"),
         (lambda d: edit(d, lambda a: a.update(format=True)), "format is True"),
         (lambda d: edit(d, lambda a: a.update(extra=1)), r"unknown keys \['extra'\]"),
+        (disown, r"missing keys \['sha256'\]"),
         (lambda d: edit(d, lambda a: a.pop("stats")), r"missing keys \['stats'\]"),
         (
             lambda d: edit(d, lambda a: a["config"].update(colour=1)),
@@ -610,6 +628,22 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(found for key, part in items for found in leaves(part, (*path, key)))]
 
 
+def test_one_altered_digit_is_refused_and_another_layout_of_the_same_values_is_not(
+    tmp_path: Path,
+) -> None:
+    directory = made().save(tmp_path / "p")
+    path = directory / "policy.json"
+    text = path.read_text()
+    mean = json.loads(text)["stats"]["state"]["mean"][0]
+    assert text.count(f"{mean}") >= 1
+    path.write_text(text.replace(f"{mean}", f"{mean + 0.25}", 1))
+    with pytest.raises(Damaged, match=r"policy\.json: a value was altered since"):
+        TorchPolicy.load(directory)
+    backwards = dict(reversed(json.loads(text).items()))
+    path.write_text(json.dumps(backwards, indent=7))
+    TorchPolicy.load(directory)
+
+
 def test_no_altered_setting_ends_in_anything_but_a_clear_error(tmp_path: Path) -> None:
     directory = made().save(tmp_path / "p")
     about = json.loads((directory / "policy.json").read_text())
@@ -622,6 +656,9 @@ def test_no_altered_setting_ends_in_anything_but_a_clear_error(tmp_path: Path) -
                 place = place[key]
             place[path[-1]] = value
             (directory / "policy.json").write_text(json.dumps(changed))
+            with pytest.raises(Damaged):
+                TorchPolicy.load(directory)
+            (directory / "policy.json").write_text(json.dumps(vouched(changed)))
             begin = time.process_time()
             try:
                 TorchPolicy.load(directory)

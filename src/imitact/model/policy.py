@@ -278,7 +278,7 @@ class TorchPolicy:
         return directory
 
     def _about(self, weights: Path) -> dict[str, Any]:
-        return {
+        about = {
             "format": FORMAT,
             "imitact": __version__,
             "fingerprint": self.fingerprint,
@@ -287,6 +287,7 @@ class TorchPolicy:
             "config": asdict(self.config),
             "weights": {"bytes": weights.stat().st_size, "sha256": _sha256(weights)},
         }
+        return {**about, "sha256": _digest(about)}
 
     @classmethod
     def load(cls, directory: Path | str, device: torch.device | str = "cpu") -> TorchPolicy:
@@ -429,6 +430,13 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _digest(about: Mapping[str, Any]) -> str:
+    """SHA-256 of policy.json without its own: of the shortest JSON with sorted keys, so that
+    indentation and order of keys may change and no value may."""
+    rest = {name: value for name, value in about.items() if name != "sha256"}
+    return hashlib.sha256(msgspec.json.encode(rest, order="sorted")).hexdigest()
+
+
 def _read_file(path: Path, limit: int | None = None) -> bytes:
     if not path.is_file():
         raise Damaged(
@@ -484,7 +492,7 @@ def _parse_about(about: Any) -> _About:
             "of imitact that wrote it"
         )
     parts = {"format", "imitact", "fingerprint", "spec", "stats", "config", "weights"}
-    _keys(about, parts, "policy")
+    _keys(about, {*parts, "sha256"}, "policy")
     _keys(about["weights"], {"bytes", "sha256"}, "weights")
     if not isinstance(about["fingerprint"], str):
         raise Damaged(f"fingerprint is {about['fingerprint']!r}, expected a string")
@@ -498,6 +506,11 @@ def _parse_about(about: Any) -> _About:
     stats = {n: Stats.from_dict(v, f"stats.{n}") for n, v in about["stats"].items()}
     _check_names(spec, config)
     _check_stats(spec, stats, config)
+    if about["sha256"] != _digest(about):
+        raise Damaged(
+            "a value was altered since the policy was saved (the SHA-256 of its values is not the "
+            "one it names); copy the directory again from where it was trained"
+        )
     return _About(spec, stats, config, about["fingerprint"], about["weights"])
 
 
