@@ -17,9 +17,9 @@ class Tick:
     """One control period.
 
     index:       0 for the first tick of the episode.
-    observation: what the action answers; its lazy frames can be read until the stream is
-                 advanced past this tick only if they were read before the step, so a consumer
-                 that needs frames names them in `rollout(..., keep=...)`.
+    observation: what the action answers. The world has moved on when the tick is given, so only
+                 frames that were read before can be read still: those of the cameras that
+                 `rollout(..., keep=...)` names, and those that the policy looked at.
     action:      (A,) as commanded.
     reward, success: of the step that executed the action.
     chunk:       (K, A), the policy's answer at this tick; None where it was not asked.

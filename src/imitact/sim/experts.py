@@ -36,15 +36,15 @@ _OPEN, _CLOSED = 1.0, 0.0
 _CUBE_HEIGHT_M = 0.02  # of its centre on the table; gym-aloha drops it from 5 cm
 
 # The hand-over: above the middle of the table, where both arms reach with bent elbows.
-_MEET = np.array([0.0, 0.5, 0.25])
+_MEET = np.array([0.0, 0.5, 0.2])
 # The right hand comes from above, steep enough that its wrist never lines up with the forearm
-# (where forearm roll and wrist rotation would trade places), flat enough that `top` sees the cube.
-_GRASP_PITCH_RAD = math.radians(70.0)
+# (where forearm roll and wrist rotation would trade places) and that an imitator's error of a
+# centimetre still ends with the cube between the fingers.
+_GRASP_PITCH_RAD = math.radians(80.0)
 # Each hand holds its own side of the cube, so that the left fingers stay out of the right ones'
 # way (the finger hulls are 1 cm wide at the tip and 6 cm at the root): the middle of each grasp,
 # from the cube's centre. Up, so that the right fingertips clear the table at -8 mm; down, because
-# the fingers that lie one over the other sag. At 1.6 times the spread 116 of 120 succeed like
-# this, and 100 of 120 with both hands at the centre.
+# the fingers that lie one over the other sag.
 _GRASP = np.array([0.007, 0.0, 0.003])
 _TAKE = np.array([-0.011, 0.0, -0.002])
 # The left hand points a little upward, away from under the right one.

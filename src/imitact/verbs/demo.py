@@ -212,58 +212,46 @@ def _trained(settings: Demo, data: Path, training: Path, phases: Phases) -> Path
 
 
 def _evaluated(settings: Demo, policy: Path, phases: Phases) -> Evaluation:
-    plan = _evaluation(settings, policy)
-    say(f"3/5 evaluate: {settings.episodes} fresh seeds with {settings.chunking}")
-    return _counted("evaluate", "evaluating", plan, phases)
+    plan = _plan(settings, policy, "evaluation", settings.episodes)
+    say(f"3/5 evaluate: {plan.episodes} fresh seeds with {plan.chunking}")
+    return _counted("evaluate", replace(plan, videos=settings.videos), phases)
 
 
 def _ensembled(settings: Demo, policy: Path, phases: Phases) -> Evaluation | None:
     if not settings.ensemble_episodes:
         return None
-    plan = replace(
-        _evaluation(settings, policy),
-        out=settings.out / "ensemble",
-        episodes=settings.ensemble_episodes,
-        chunking=settings.ensemble,
-        videos=0,
-    )
-    say(f"4/5 ensemble: {plan.episodes} of those seeds with {plan.chunking}")
-    return _counted("ensemble", "evaluating", plan, phases)
+    plan = _plan(settings, policy, "ensemble", settings.ensemble_episodes)
+    say(f"4/5 ensemble: {plan.episodes} of those seeds with {settings.ensemble}")
+    return _counted("ensemble", replace(plan, chunking=settings.ensemble), phases)
 
 
 def _witnessed(settings: Demo, policy: Path, phases: Phases) -> Evaluation | None:
     if not settings.registered_episodes:
         return None
-    plan = replace(
-        _evaluation(settings, policy),
-        out=settings.out / "registered",
-        episodes=settings.registered_episodes,
-        videos=0,
-    )
+    plan = _plan(settings, policy, "registered", settings.registered_episodes)
     say(f"5/5 registered: {plan.episodes} of those seeds through {registered.IDS[ENV]}")
-    return _counted("registered", "evaluating", plan, phases, partial(registered.make, ENV))
+    return _counted("registered", plan, phases, partial(registered.make, ENV))
 
 
-def _evaluation(settings: Demo, policy: Path) -> Evaluate:
+def _plan(settings: Demo, policy: Path, folder: str, episodes: int) -> Evaluate:
+    """The first so many of the seeds, into that folder, without videos."""
     return Evaluate(
         policy=policy,
-        out=settings.out / "evaluation",
+        out=settings.out / folder,
         env=ENV,
-        episodes=settings.episodes,
+        episodes=episodes,
         first_seed=FIRST_SEED,
         chunking=settings.chunking,
         workers=settings.workers,
-        videos=settings.videos,
+        videos=0,
     )
 
 
-def _counted(
-    name: str, what: str, plan: Evaluate, phases: Phases, make_env: Any = None
-) -> Evaluation:
+def _counted(name: str, plan: Evaluate, phases: Phases, make_env: Any = None) -> Evaluation:
     if phases.done(name):
         return report.read(plan.out)
     with phases.phase(name):
-        return evaluate.count(what, plan, make_env, lambda progress: phases.still_running())
+        return evaluate.count(plan, make_env, lambda _: phases.still_running())
 
 
 def _differences(evaluation: Evaluation, witness: Evaluation | None) -> list[str]:

@@ -71,19 +71,18 @@ def identity(policy: Path) -> str:
 
 
 def count(
-    what: str,
     settings: Evaluate,
     make_env: Callable[[], Env] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Evaluation:
-    """Evaluate with progress under the name `what`; the numbers go to evaluation.json.
+    """Evaluate, showing progress; the numbers go to evaluation.json.
 
     make_env: another world than the one that settings.env names, with the same Spec.
     """
     policy = TorchPolicy.load(settings.policy)
     make_env = make_env or world_of(settings.env, policy.spec)
     first, many = settings.first_seed, settings.episodes
-    with Waiting(what, many, "episodes") as waiting:
+    with Waiting("evaluating", many, "episodes") as waiting:
 
         def show(progress: Progress) -> None:
             note = f"{progress.successes} succeeded"
@@ -110,7 +109,7 @@ def count(
 
 def run(settings: Evaluate) -> None:
     """Evaluate, and print the result."""
-    evaluation = count("evaluating", settings)
+    evaluation = count(settings)
     tell(report.table([evaluation]))
     tell("")
     tell(f"success: {report.summary_line(evaluation)}")

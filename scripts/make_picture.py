@@ -1,0 +1,58 @@
+"""A film of an evaluation as a small animated picture, for the README.
+
+    python scripts/make_picture.py runs/demo/evaluation/videos/FILM.mp4 docs/images/cube.gif
+
+Every second picture of the film, made smaller: a picture every 0.08 s, far below 1 MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import av
+from PIL import Image
+
+EVERY = 2
+WIDTH = 400
+COLOURS = 128
+
+
+def pictures(film: Path) -> tuple[list[Image.Image], float]:
+    """The chosen frames, made small, and the seconds between them."""
+    with av.open(str(film)) as container:
+        stream = container.streams.video[0]
+        rate = stream.average_rate
+        if rate is None:
+            raise SystemExit(f"{film} has no frame rate")
+        frames = [
+            frame.to_image() for i, frame in enumerate(container.decode(stream)) if i % EVERY == 0
+        ]
+    height = round(frames[0].height * WIDTH / frames[0].width)
+    return [f.resize((WIDTH, height), Image.Resampling.LANCZOS) for f in frames], EVERY / rate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("film", type=Path)
+    parser.add_argument("picture", type=Path)
+    options = parser.parse_args()
+    frames, seconds = pictures(options.film)
+    # One palette for all: colours that do not flicker, and differences that pack well.
+    palette = frames[len(frames) // 2].quantize(COLOURS)
+    flat = [f.quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
+    options.picture.parent.mkdir(parents=True, exist_ok=True)
+    flat[0].save(
+        options.picture,
+        save_all=True,
+        append_images=flat[1:],
+        duration=round(1000 * seconds),
+        loop=0,
+        optimize=True,
+    )
+    size = options.picture.stat().st_size
+    print(f"{options.picture}: {len(flat)} pictures, {size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
