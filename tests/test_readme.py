@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from imitact.model.policy import TorchPolicy
 from imitact.sim.aloha import JOINTS, RATE_HZ, UNITS
 from imitact.stats import Accumulator
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -52,3 +54,15 @@ def test_the_commands_shown_are_commands():
     verbs = {words[1] for words in shown if words[0] == "imitact"}
     assert verbs <= cli.VERBS.keys()
     assert {"record", "train", "evaluate", "compare"} <= verbs
+
+
+def test_every_success_rate_that_names_its_numbers_is_that_of_the_file():
+    rows = [line for line in README.splitlines() if "`benchmarks/results/" in line]
+    told = []
+    for row in rows:
+        (path,) = re.findall(r"`(benchmarks/results/[\w-]+\.json)`", row)
+        numbers = json.loads((ROOT / path).read_text())
+        if "successes" in numbers:
+            assert f"{numbers['successes']} of {numbers['episodes']}" in row
+            told.append(path)
+    assert len(told) >= 2

@@ -71,7 +71,7 @@ class ActConfig:
     positions: Literal["attention", "tokens"] = "attention"
     """Where the positions of latent, joints and image tokens enter: queries and keys of every
     `attention`, as in the paper and the released code; or the `tokens` themselves as well, so that
-    values tell where they come from, which small networks trained from scratch learn faster."""
+    values tell where they come from too."""
     actions: Literal["absolute", "delta"] = "absolute"
     """What the network predicts: `absolute` targets, or their `delta` to the state measured at
     the tick of the observation (every action must then be named like a state). The paper found
