@@ -5,7 +5,7 @@
 #   make parity   compare model and dataset with LeRobot 0.6.1, live (needs Python 3.12)
 #   make clean    remove the environments and caches (runs/ stays)
 #
-# PYTHON=/path/to/python names the interpreter; ARGS="--seed 1" adds to the demo's command line.
+# PYTHON=/path/to/python names the interpreter; ARGS="--train.seed 1" adds to the demo's command line.
 
 PYTHON ?=
 DEMO_OUT ?= runs/demo
@@ -41,14 +41,25 @@ parity: $(READY) $(LEROBOT_READY)
 	$(BIN)/python scripts/parity_model.py --lerobot-python $(LEROBOT)/bin/python
 	$(LEROBOT)/bin/python scripts/parity_dataset.py
 
-# Made again when the pinned set or the project's own needs change. An environment of a fitting
-# Python is kept and brought up to date, so that a torch build chosen by hand stays.
+# Made again when the pinned set or the project's own needs change, or when PYTHON names another
+# version than .venv has. An environment of a fitting Python is kept and brought up to date, so
+# that a torch build chosen by hand stays.
 # The file holds the seconds that setting up took: the demo reports them.
+VERSION := import sys; print("%d.%d" % sys.version_info[:2])
+ifneq ($(PYTHON),)
+ifneq ($(shell $(PYTHON) -c '$(VERSION)' 2>/dev/null),$(shell $(BIN)/python -c '$(VERSION)' 2>/dev/null))
+.PHONY: $(READY)
+endif
+endif
 $(READY): constraints.txt pyproject.toml
 	@start=$$(date +%s); \
 	python=$$(sh scripts/find_python.sh 3.11 3.12) || exit 2; \
-	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
-	    2>/dev/null; then \
+	have=$$($(BIN)/python -c '$(VERSION)' 2>/dev/null); \
+	case "$$have" in \
+	    3.11 | 3.12) [ -z "$(PYTHON)" ] || [ "$$have" = "$$("$$python" -c '$(VERSION)')" ] || have= ;; \
+	    *) have= ;; \
+	esac; \
+	if [ -z "$$have" ]; then \
 	    echo "setup: a virtual environment in $(VENV) from $$python"; \
 	    "$$python" -m venv --clear $(VENV) || exit 2; \
 	fi; \

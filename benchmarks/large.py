@@ -4,8 +4,8 @@
 
 Records two demonstrations of the cube at 480x640, trains `released` and `paper` on them for 20
 steps of 8 samples from random weights, and evaluates each policy directory for one episode; then
-the same with the four ALOHA cameras and `released`. After 20 steps nobody expects a success: the
-numbers are seconds a step and peak memory.
+the same with the four ALOHA cameras, `released` and batches of 2. After 20 steps nobody expects a
+success: the numbers are seconds a step and peak memory.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def run(name: str, preset: str, cameras: str, batch: int, out: Path) -> dict[str
         *("record", "--env", "cube", "--episodes", "2", "--cameras", cameras, "--out", str(data))
     )
     imitact(
-        *("train", "--data", str(data), "--out", str(folder), "--preset", preset, "--resume"),
+        *("train", "--data", str(data), "--out", str(folder), "--preset", preset),
         *("--model.pretrained", "none", "--train.steps", str(STEPS)),
         *("--train.batch-size", str(batch)),
     )
@@ -70,6 +70,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/large"))
     parser.add_argument("--write", type=Path, default=Path("benchmarks/results/large.json"))
     options = parser.parse_args()
+    if options.out.exists():
+        parser.error(f"{options.out} exists; what is timed begins in a new folder")
     rows = [run(*row, options.out) for row in RUNS]
     options.write.parent.mkdir(parents=True, exist_ok=True)
     options.write.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

@@ -155,7 +155,7 @@ def check_unfinished(root: Path) -> None:
     write_ours(root / "two", codec="h264", episodes=2)
     write_ours(root / "three", codec="h264", episodes=3)
     tail = [p.relative_to(root / "three") for p in (root / "three").rglob("file-002.*")]
-    order = ("videos", "data", "meta/episodes", "meta/stats.json", "meta/imitact.json")
+    order = ("videos", "data", "meta/stats.json", "meta/imitact.json", "meta/episodes")
     for step in range(1, len(order) + 1):
         killed = root / f"killed-{step}"
         shutil.copytree(root / "two", killed)

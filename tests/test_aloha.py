@@ -306,6 +306,16 @@ def test_egl_is_chosen_only_where_nothing_was_chosen() -> None:
     assert in_a_fresh_python(code, MUJOCO_GL="disabled") == "disabled"
 
 
+def test_elsewhere_than_on_linux_mujoco_chooses() -> None:
+    code = (
+        "import os, sys, types\nfrom imitact.sim.aloha import load_mujoco\n"
+        "sys.modules['mujoco'] = types.ModuleType('mujoco')\n"
+        "sys.platform = 'darwin'; load_mujoco(); print(os.environ.get('MUJOCO_GL'))\n"
+        "sys.platform = 'linux'; load_mujoco(); print(os.environ.get('MUJOCO_GL'))"
+    )
+    assert in_a_fresh_python(code) == "None\negl"
+
+
 def test_a_python_that_ends_with_a_scene_open_ends_in_silence() -> None:
     code = (
         "from imitact.sim.aloha import AlohaEnv\n"

@@ -87,6 +87,20 @@ def test_a_damaged_checkpoint_is_said_and_passed_over_for_the_one_before(
     assert "step-00000002" in lines[0]
 
 
+@pytest.mark.parametrize(("key", "value"), [("step", 3), ("numbers", {})])
+def test_one_altered_value_in_the_record_is_damage(tmp_path: Path, key: str, value: object) -> None:
+    file = save(tmp_path, 2) / "trainer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with pytest.raises(Damaged, match=r"trainer\.json is not what was written"):
+        checkpoint.load(file.parent)
+
+
+def test_a_renamed_checkpoint_is_damage(tmp_path: Path) -> None:
+    renamed = save(tmp_path, 2).rename(tmp_path / "step-00000009")
+    with pytest.raises(Damaged, match="its SHA-256 or step differs"):
+        checkpoint.load(renamed)
+
+
 def test_where_every_checkpoint_is_damaged_nothing_is_guessed(tmp_path: Path) -> None:
     for step in (1, 2):
         (save(tmp_path, step) / "trainer.safetensors").write_bytes(b"no")

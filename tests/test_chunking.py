@@ -97,10 +97,11 @@ def test_a_chunk_shorter_than_the_interval_is_asked_for_again_when_it_runs_out()
     assert asked[:3] == [0, 3, 5]
 
 
-def test_no_m_can_overflow_the_weights():
+@pytest.mark.parametrize(("m", "born"), [(-1000.0, 30), (-1e308, 30), (1e308, 11)])
+def test_no_m_can_overflow_the_weights(m, born):
     chunks = random_chunks(40, 20, 1)
-    actions, _ = run(Ensemble(-1000.0), chunks, 40)
-    np.testing.assert_allclose(actions[30], chunks[30][0])
+    actions, _ = run(Ensemble(m), chunks, 40)
+    np.testing.assert_allclose(actions[30], chunks[born][30 - born])
 
 
 def test_replay_executes_n_of_k_then_asks_again():
@@ -156,6 +157,11 @@ def test_an_action_without_a_chunk_is_refused():
 @pytest.mark.parametrize("text", ["replay:50", "ensemble:0.01", "ensemble:-0.1", "ensemble:0/5"])
 def test_a_setting_is_read_back_as_it_was_written(text):
     assert parse(parse(text).text).text == parse(text).text == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_m_is_read_back_to_its_last_bit(m):
+    assert parse(Ensemble(m).text)._m == m
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_the_demo_goes_from_nothing_to_a_number_and_on_after_an_interruption(
 
     # Another training seed on the same demonstrations, which a false witness contradicts.
     monkeypatch.setattr(demo.registered, "make", make_altered)
-    other = argv(tmp_path / "other", "--data", str(out / "data"), "--seed", "1")
+    other = argv(tmp_path / "other", "--data", str(out / "data"), "--train.seed", "1")
     other += ["--ensemble-episodes", "0"]
     code, told, err = answer(capsys, *other)
     assert code == 2

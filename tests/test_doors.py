@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -12,9 +13,11 @@ import subprocess
 import sys
 import typing
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import worlds
@@ -23,6 +26,7 @@ from imitact import cli, verbs
 from imitact.contract import BadInput, ImitactError
 from imitact.data.lerobot import LeRobotSource
 from imitact.data.record import record
+from imitact.sim import experts
 from imitact.verbs import compare, demo, evaluate, settings, train
 from imitact.verbs import record as record_verb
 from imitact.verbs import worlds as scenes
@@ -173,11 +177,10 @@ def test_an_option_changes_one_setting_of_a_preset(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_demo_starts_from_the_quick_preset(monkeypatch: pytest.MonkeyPatch):
-    given = parsed(monkeypatch, demo, "demo", "--seed", "2", "--train.steps", "9")
+    given = parsed(monkeypatch, demo, "demo", "--train.seed", "2", "--train.steps", "9")
     model, training = train.preset("quick")
     assert given.model == model
-    assert given.train == dataclasses.replace(training, steps=9)
-    assert given.seed == 2
+    assert given.train == dataclasses.replace(training, seed=2, steps=9)
 
 
 def test_nested_settings_and_lists_are_read(monkeypatch: pytest.MonkeyPatch):
@@ -215,6 +218,11 @@ def test_nested_settings_and_lists_are_read(monkeypatch: pytest.MonkeyPatch):
         ("compare nowhere elsewhere", "nowhere"),
         ("demo --out x --chunking sometimes", "chunking 'sometimes' is not known"),
         ("demo --out x --height 240", "480x640"),
+        ("demo --out x --preset released", "norm 'frozen' keeps the statistics"),
+        ("demo --out x --train.held-out 50", "held_out is 50 of 50"),
+        ("demo --out x --model.chunk 401", "chunk is 401 ticks, a demonstration has 400"),
+        ("demo --out x --train.device cuda:99", "CUDA GPU"),
+        ("demo --out x --train.seed 9223372036854775808", "seed is 9223372036854775808"),
         ("demo --out x --ensemble-episodes 101", "ensemble_episodes is 101"),
     ],
 )
@@ -400,6 +408,9 @@ def test_recording_reports_what_was_saved_and_what_failed(
     assert LeRobotSource(tmp_path / "data").meta["settings"]["extra"] == {
         "env": "cube",
         "spread": 1.0,
+        "expert": experts.REVISION,
+        "mujoco": metadata.version("mujoco"),
+        "gym-aloha": metadata.version("gym-aloha"),
     }
 
 
@@ -425,7 +436,10 @@ def test_evaluations_are_counted_compared_and_gone_on_with(
     # The same folder under another policy is another evaluation.
     other = shutil.copytree(policy, tmp_path / "policy")
     about = json.loads((other / "policy.json").read_text())
-    (other / "policy.json").write_text(json.dumps(about, indent=7))
+    del about["sha256"]
+    about["fingerprint"] = "another"
+    digest = hashlib.sha256(msgspec.json.encode(about, order="sorted")).hexdigest()
+    (other / "policy.json").write_text(json.dumps({**about, "sha256": digest}))
     line = is_refused(
         capsys, "evaluate", "--out", tmp_path / "a", "--policy", other, "--workers", "1",
         "--episodes", "4", "--chunking", "replay:4",

@@ -288,11 +288,39 @@ def test_what_cannot_be_read_says_so(theirs: Path, tmp_path: Path) -> None:
         (lambda i: i.update(total_frames=20), "counts 20 ticks, its episodes 19"),
         (lambda i: i.update(total_episodes=4), "the first that is missing is 3"),
         (lambda i: i.pop("fps"), "lacks 'fps'"),
+        (lambda i: i.update(fps=None), "'fps' is None, expected float"),
+        (lambda i: i.update(total_episodes="3"), "'total_episodes' is '3', expected int"),
+        (lambda i: i.update(features=None), "'features' is None, expected dict"),
+        (lambda i: i["features"].update(action=None), r"info\.json does not hold what"),
+        (lambda i: i["features"]["action"].update(shape=[None]), r"info\.json does not hold what"),
+        (lambda i: i.update(data_path="data/{what}"), r"info\.json does not hold what"),
     ):
         shutil.copy(FIXTURES / "h264" / INFO, theirs / INFO)
         edit_info(theirs, change)
         with pytest.raises(BadInput, match=message):
             open_source(theirs)
+
+
+def test_two_videos_that_would_be_one_camera_are_refused_by_their_names(theirs: Path) -> None:
+    def add(info: dict[str, Any]) -> None:
+        info["features"]["observation.top"] = info["features"]["observation.images.top"]
+
+    edit_info(theirs, add)
+    with pytest.raises(BadInput, match=r"'observation\.images\.top' and 'observation\.top' would"):
+        open_source(theirs)
+
+
+@pytest.mark.parametrize(
+    "change", [{"episodes": None}, {"settings": None}, {"settings": {"units": {"state": None}}}]
+)
+def test_facts_of_another_shape_are_damage_and_named(
+    ours: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    copy = Path(shutil.copytree(ours, tmp_path / "copy"))
+    file = copy / "meta/imitact.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(Damaged, match=r"imitact\.json does not hold what its layout promises"):
+        open_source(copy)
 
 
 NEEDED = (
@@ -452,7 +480,7 @@ def test_a_power_cut_before_any_rename_loses_only_the_unfinished_episode(
     first = renames["count"]
     put_episode(writer, 1, staging)
     per_episode = renames["count"] - first
-    assert per_episode == 7  # two videos, data, metadata, statistics, imitact.json, info.json
+    assert per_episode == 7  # two videos, data, statistics, imitact.json, metadata, info.json
     put_episode(writer, 2, staging)
     assert renames["count"] == first + 2 * per_episode  # as dear as the one before
     for step in range(per_episode):
@@ -465,6 +493,8 @@ def test_a_power_cut_before_any_rename_loses_only_the_unfinished_episode(
         with pytest.raises(PowerCut):
             put_episode(writer, 2, staging)
         assert read_info(out)["total_episodes"] == 2
+        # Parts of LeRobot count these; only the cut between the last two renames shows one more.
+        assert len(list(out.glob("meta/episodes/*/*"))) == (3 if step == per_episode - 1 else 2)
         source = open_source(out)
         check_source(source)
         assert source.fingerprint == fingerprint_of_first(want, 2)

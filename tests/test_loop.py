@@ -21,6 +21,7 @@ from fake_source import FakeEpisode, FakeSource
 from safetensors.torch import load_file
 
 from imitact.contract import BadInput, Damaged, NotFinite
+from imitact.data.durable import alone
 from imitact.data.episodes import split
 from imitact.data.samples import Samples, statistics
 from imitact.model.act import ActConfig
@@ -144,6 +145,28 @@ def test_training_stopped_by_a_signal_ends_with_a_checkpoint_and_goes_on_to_the_
     assert untimed(once) == untimed(stopped)
 
 
+def test_a_signal_during_the_last_step_is_heard_too(tmp_path: Path) -> None:
+    stopped = tmp_path / "stopped"
+
+    def stop(line: str) -> None:
+        if line.startswith("step 1/"):
+            signal.raise_signal(signal.SIGTERM)
+
+    one = config(steps=1)
+    with pytest.raises(Interrupted, match="after the last of 1 steps"):
+        train(SOURCE, stopped, TINY, one, on_line=stop)
+    assert not (stopped / "policy").exists()
+    train(SOURCE, stopped, TINY, one, resume=True)
+    train(SOURCE, tmp_path / "whole", TINY, one)
+    assert equal(weights(stopped), weights(tmp_path / "whole"))
+
+
+def test_two_trainings_never_write_to_the_same_folder(tmp_path: Path) -> None:
+    with alone(tmp_path, "training"), pytest.raises(BadInput, match="another training is writing"):
+        train(SOURCE, tmp_path, TINY, CONFIG)
+    train(SOURCE, tmp_path, TINY, config(steps=1))
+
+
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     once, killed = tmp_path / "once", tmp_path / "killed"
     settings = config(steps=60, checkpoint_every=0, validate_every=0)
@@ -186,8 +209,12 @@ def test_resuming_with_a_damaged_newest_checkpoint_takes_the_one_before(tmp_path
 def test_resuming_a_finished_training_changes_nothing(tmp_path: Path) -> None:
     train(SOURCE, tmp_path, TINY, CONFIG)
     before, told = weights(tmp_path), untimed(tmp_path)
+    (tmp_path / "training.json").unlink()
     train(SOURCE, tmp_path, TINY, CONFIG, resume=True)
     assert equal(before, weights(tmp_path))
+    cost = json.loads((tmp_path / "training.json").read_text())
+    assert cost["samples"] == 39
+    assert cost["peak_rss_bytes"] > 0
     assert told == untimed(tmp_path)
 
 
@@ -253,6 +280,15 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_and_the_last_good_chec
     assert all(bool(t.isfinite().all()) for t in net)
 
 
+def test_a_held_out_error_that_is_not_finite_is_told_with_the_samples_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = TorchPolicy.predict
+    monkeypatch.setattr(TorchPolicy, "predict", lambda *given: predict(*given) * math.nan)
+    with pytest.raises(NotFinite, match=r"step 4: the held-out L1 is nan.*step 3: .*step 4: \d+:"):
+        train(SOURCE, tmp_path, TINY, CONFIG)
+
+
 def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
     updater = an_updater()
     batch = draw([0, 1]).batch(0)
@@ -265,6 +301,12 @@ def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
 
 
 # -- refusals --------------------------------------------------------------------------------------
+
+
+def test_a_single_value_a_channel_has_no_variance(tmp_path: Path) -> None:
+    model = dataclasses.replace(TINY, input_height=4, input_width=4)
+    with pytest.raises(BadInput, match="more than one value a channel"):
+        train(SOURCE, tmp_path, model, config(batch_size=1))
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_done(tmp_path: Path) -> None:

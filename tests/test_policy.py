@@ -150,17 +150,11 @@ def test_a_delta_target_is_the_action_minus_the_state_of_that_name() -> None:
         assert np.allclose(oracle.told[:, :, i].numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_without_their_own_statistics_deltas_are_measured_by_the_spread_of_actions() -> None:
+def test_deltas_without_their_own_statistics_are_refused() -> None:
     config = replace(TINY, actions="delta")
     known = {n: s for n, s in STATS.items() if n != "delta"}
-    policy = TorchPolicy.create(SPEC, known, config, seed=0, fingerprint="")
-    oracle = Oracle(policy.net)
-    policy.net = oracle  # type: ignore[assignment]
-    batch = batch_of()
-    batch["action"] = batch["state"][:, None, [1, 0, 2]].expand(3, 5, 3)  # nothing is to move
-    policy.loss(batch)
-    assert oracle.told is not None
-    assert float(oracle.told.abs().max()) == 0
+    with pytest.raises(BadInput, match="no statistics of 'delta'"):
+        TorchPolicy.create(SPEC, known, config, seed=0, fingerprint="")
 
 
 def test_delta_is_refused_where_an_action_is_not_measured() -> None:

@@ -29,7 +29,7 @@ from worlds import (
 
 from imitact.checks import check_source
 from imitact.chunking import Replay
-from imitact.contract import BadInput, FloatArray, ImitactError, NotFinite, Observation, Outcome
+from imitact.contract import BadInput, Damaged, FloatArray, ImitactError, Observation, Outcome
 from imitact.data.capture import capture
 from imitact.data.crew import Crew
 from imitact.data.episodes import open_source
@@ -148,8 +148,8 @@ def test_too_few_seeds_are_said_and_what_succeeded_stays(six: Path, tmp_path: Pa
         ({"task": "another"}, "task"),
         ({"first_seed": 1}, "first_seed"),
         ({"hold_ticks": 5}, "hold_ticks"),
-        ({"video": VideoConfig(crf=30)}, "video"),
-        ({"extra": {"spread": 0.5}}, "extra"),
+        ({"video": VideoConfig(crf=30)}, r"video\.crf"),
+        ({"extra": {"spread": 0.5}}, r"extra\.spread"),
     ],
 )
 def test_a_recording_goes_on_only_with_the_same_settings(
@@ -169,6 +169,36 @@ def test_a_recording_goes_on_only_in_the_same_world(six: Path) -> None:
     assert tree(six) == before
 
 
+def test_a_refusal_names_every_setting_that_differs_and_no_other(tmp_path: Path) -> None:
+    extra = {"expert": 2, "mujoco": "3.7", "spread": 1.0, "gone": 1}
+    record_dots(tmp_path, 1, extra=extra)
+    with pytest.raises(BadInput) as caught:
+        record_dots(tmp_path, 2, extra={"expert": 3, "mujoco": "3.8", "spread": 1.0, "new": None})
+    assert (
+        'was begun with extra.expert = 2, now it is 3; with extra.mujoco = "3.7", now it is "3.8"; '
+        "with extra.gone = 1, now it is not set; with extra.new = not set, now it is null. Use"
+    ) in str(caught.value)
+
+
+def test_settings_may_change_while_nothing_has_come_of_them(tmp_path: Path, six: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(BadInput, match="nosuch"):
+        record_dots(out, 6, video=VideoConfig(preset="nosuch"))
+    assert (out / "meta/imitact.json").is_file()
+    # What was finished with those settings must not be taken for what these would give.
+    capture_seed(out / ".staging", 1, VideoConfig(crf=40))
+    record_dots(out, 6)
+    assert tree(out) == tree(six)
+
+
+def test_a_world_may_change_while_nothing_has_come_of_it(tmp_path: Path, six: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ImitactError, match="in seed 0"):
+        record_dots(out, 6, make_env=partial(BrokenEnv, "refuses", 0), workers=1)
+    record_dots(out, 6)
+    assert tree(out) == tree(six)
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(BadInput, match=r"not empty and no recording of imitact .*thesis\.tex"):
@@ -176,6 +206,35 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is a file"):
         record_dots(tmp_path / "thesis.tex")
     assert tree(tmp_path) == {"thesis.tex": b"mine"}
+
+
+def test_what_a_kill_in_the_first_write_leaves_is_no_folder_of_somebody_else(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "meta").mkdir()
+    (tmp_path / ".staging").mkdir()
+    (tmp_path / ".staging" / "imitact.json.part").write_text("{")
+    assert record_dots(tmp_path, 1).saved == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("meta/imitact.json", {"episodes": None}),
+        ("meta/imitact.json", {"failed": [{"seed": 3}]}),
+        ("meta/imitact.json", {"settings": {}}),
+        ("meta/info.json", {"total_episodes": None}),
+    ],
+)
+def test_facts_of_another_shape_are_damage_and_named(
+    six: Path, tmp_path: Path, file: str, change: dict[str, Any]
+) -> None:
+    out = Path(shutil.copytree(six, tmp_path / "out"))
+    (out / file).write_text(json.dumps({**json.loads((out / file).read_text()), **change}))
+    with pytest.raises(Damaged, match=f"{Path(file).name} does not hold what its layout promises"):
+        record_dots(out, 7)
+    with pytest.raises(Damaged, match=Path(file).name):
+        read_report(out)
 
 
 def test_asking_for_fewer_than_there_are_is_refused(six: Path) -> None:
@@ -191,6 +250,15 @@ def test_a_dataset_that_another_program_added_to_is_not_recorded_into(
     (out / "meta/info.json").write_text(json.dumps({**info, "total_episodes": 7}))
     with pytest.raises(BadInput, match="another program has added to it"):
         record_dots(out, 8)
+
+
+def test_a_lost_count_of_episodes_is_no_reason_to_remove_them(six: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(six, tmp_path / "out"))
+    (out / "meta/info.json").unlink()
+    before = tree(out)
+    with pytest.raises(Damaged, match=r"tells of 6 episodes, .*info\.json of 0"):
+        record_dots(out, 7)
+    assert tree(out) == before
 
 
 @pytest.mark.parametrize(
@@ -249,18 +317,22 @@ def no_gripper() -> DotEnv:
 
 
 class BrokenEnv(DotEnv):
-    """Breaks in the way named, at seed 2."""
+    """Breaks in the way named, at one seed."""
 
-    def __init__(self, how: str) -> None:
+    def __init__(self, how: str, at: int = 2) -> None:
         super().__init__()
-        self._how = how
+        self._how, self._broken_at = how, at
 
     def reset(self, seed: int) -> Observation:
         observation = super().reset(seed)
-        if seed != 2:
+        if seed != self._broken_at:
             return observation
         if self._how == "raises":
             raise ZeroDivisionError("in the world")
+        if self._how == "refuses":
+            raise BadInput("the arm is not plugged in")
+        if self._how == "finds no file":
+            raise PermissionError(13, "Permission denied", "/scene.xml")
         if self._how == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
         return Observation(np.array([0.5, np.nan]), observation.frames, observation.privileged)
@@ -277,7 +349,8 @@ def test_what_a_worker_refuses_is_refused_here(tmp_path: Path) -> None:
     [
         ("raises", RuntimeError, "a worker failed in seed 2"),
         ("dies", ImitactError, "a worker died in seed 2 with exit code -9"),
-        ("is not finite", NotFinite, "in seed 2: the chunk is nan"),
+        ("refuses", BadInput, "in seed 2: the arm is not plugged in"),
+        ("finds no file", ImitactError, "in seed 2: Permission denied: /scene.xml"),
     ],
 )
 def test_a_worker_that_breaks_is_reported_and_what_was_finished_stays(
@@ -290,6 +363,33 @@ def test_a_worker_that_breaks_is_reported_and_what_was_finished_stays(
         assert "ZeroDivisionError: in the world" in str(caught.value.__cause__)
     assert len(open_source(out).lengths) == 2
     assert record_dots(out, 4, make_env=make_dot).saved == 4
+
+
+def test_a_seed_at_which_numbers_stop_being_finite_has_failed_and_the_next_is_tried(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    make_env = partial(BrokenEnv, "is not finite")
+    report = record_dots(out, 3, make_env=make_env, workers=1)
+    assert [d.seed for d in report.demonstrations] == [0, 1, 4]
+    assert [(f.seed, f.stage) for f in report.failures] == [(2, 0), (3, 1)]
+    assert "nan" in report.failures[0].trouble
+    assert report.failures[1].trouble == ""
+    assert read_report(out) == report
+    assert len(open_source(out).lengths) == 3
+    with pytest.raises(BadInput, match=r"2 failed \(1 were cut short, the last in seed 2: .*nan"):
+        record_dots(out, 4, make_env=make_env, workers=1, last_seed=4)
+
+
+def test_the_cores_are_those_that_this_process_may_use() -> None:
+    code = (
+        "import os\n"
+        "if hasattr(os, 'sched_setaffinity'):\n"
+        "    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from imitact.data.crew import cores\nprint(cores())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == (1 if hasattr(os, "sched_setaffinity") else os.cpu_count())
 
 
 # --- killed, interrupted, starved --------------------------------------------------------------
@@ -353,6 +453,15 @@ def test_workers_of_a_killed_recorder_end_by_themselves(tmp_path: Path) -> None:
     assert [p.name for p in work.iterdir() if p.name.startswith("work-")] == []
 
 
+def capture_seed(staging: Path, seed: int, video: VideoConfig | None = None) -> None:
+    """Leave that seed finished, as a worker does."""
+    staging.mkdir(exist_ok=True)
+    capture(
+        DotEnv(TWO_CAMERAS), DotExpert(), seed, staging=staging, video=video or VideoConfig(),
+        hold_ticks=10, go_on=lambda: None, tell=lambda count: None,
+    )  # fmt: skip
+
+
 def test_what_a_killed_recorder_had_finished_is_not_recorded_again(
     six: Path, tmp_path: Path
 ) -> None:
@@ -360,11 +469,7 @@ def test_what_a_killed_recorder_had_finished_is_not_recorded_again(
     record_dots(out, 2)
     # Seed 4 was finished, seed 2 not: so 4 waits in the staging folder.
     staging = out / ".staging"
-    staging.mkdir()
-    capture(
-        DotEnv(TWO_CAMERAS), DotExpert(), 4, staging=staging, video=VideoConfig(), hold_ticks=10,
-        go_on=lambda: None, tell=lambda count: None,
-    )  # fmt: skip
+    capture_seed(staging, 4)
     made = (staging / "seed-000004" / "0.mp4").stat().st_ino
     (staging / "seed-000005").mkdir()  # one whose worker was killed
     (staging / "work-abc").mkdir()
@@ -372,6 +477,49 @@ def test_what_a_killed_recorder_had_finished_is_not_recorded_again(
     video = out / "videos/observation.images.top/chunk-000/file-003.mp4"
     assert video.stat().st_ino == made
     assert tree(out) == tree(six)
+
+
+@pytest.mark.parametrize("last_seed", [999, 4])
+def test_fewer_demonstrations_may_be_asked_for_while_a_later_seed_waits(
+    tmp_path: Path, last_seed: int
+) -> None:
+    out = tmp_path / "out"
+    record_dots(out, 2)
+    capture_seed(out / ".staging", 4)  # begun for six; three are enough now, and seed 2 is not done
+    report = record_dots(out, 3, last_seed=last_seed, workers=1)
+    assert [d.seed for d in report.demonstrations] == [0, 1, 2]
+    record_dots(tmp_path / "want", 3)
+    assert tree(out) == tree(tmp_path / "want")
+
+
+def test_a_failure_that_settled_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The seeds before a success may take hours to fail; a kill must not undo them."""
+    out = tmp_path / "out"
+    rmtree = shutil.rmtree
+
+    def killed(path: Path, **how: Any) -> None:
+        rmtree(path, **how)
+        if Path(path).name == "seed-000003":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("imitact.data.record.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        record_dots(out, 4, workers=1)
+    assert [f.seed for f in read_report(out).failures] == [3]
+
+
+def test_an_unfinished_episode_goes_though_nothing_is_missing(six: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    record_dots(out, 3)
+    tail = sorted(p.relative_to(six) for p in six.rglob("file-003.*"))
+    assert len(tail) == 4
+    for file in tail:  # as a kill before the rename of info.json leaves it
+        shutil.copy(six / file, out / file)
+    record_dots(out, 3)
+    assert not list(out.rglob("file-003.*"))
+    assert len(open_source(out).lengths) == 3
 
 
 def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(six: Path, tmp_path: Path) -> None:

@@ -127,8 +127,24 @@ def test_a_stream_entered_in_the_middle_of_an_epoch_goes_on_as_the_one_from_the_
         whole = list(islice(stream, 17))
     with closing(samples(FakeSource(), tmp_path).stream(4)) as stream:
         rest = list(islice(stream, 13))
-    assert all_of_it.position(4) == (0, 12)
     assert all(same(a, b) for a, b in zip(whole[4:], rest, strict=True))
+
+
+def test_an_order_that_a_thread_may_be_reading_is_never_changed(tmp_path: Path) -> None:
+    published: list[tuple[dict[int, Any], list[int]]] = []
+
+    class Watched(Samples):
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if name == "_orders":
+                published.append((value, list(value)))
+
+    one = samples(FakeSource(), tmp_path)
+    one.__class__ = Watched
+    for index in range(20):  # of three epochs
+        one.rows(index)
+    assert [then for _, then in published] == [[0], [0, 1], [1, 2]]
+    assert all(list(orders) == then for orders, then in published)
 
 
 def test_the_number_of_workers_changes_no_batch_and_no_byte_of_the_cache(tmp_path: Path) -> None:
@@ -346,9 +362,29 @@ def test_a_cache_is_used_again_without_decoding_a_frame(
 
     monkeypatch.setattr(FakeEpisode, "frames", blind)
     # Not even the limit matters to a cache that is there.
-    assert same(first, samples(FakeSource(), tmp_path, cache_limit_bytes=0).batch(0))
+    assert same(first, samples(FakeSource(), tmp_path, cache_limit_bytes=1).batch(0))
     with pytest.raises(AssertionError, match="was decoded"):
         samples(FakeSource(fingerprint="changed"), tmp_path)
+
+
+def test_a_limit_of_nothing_uses_not_even_a_cache_that_is_there(tmp_path: Path) -> None:
+    samples(FakeSource(), tmp_path)
+    assert isinstance(samples(FakeSource(), tmp_path).frames, cache.CachedFrames)
+    without = samples(FakeSource(), tmp_path, cache_limit_bytes=0)
+    assert isinstance(without.frames, cache.DecodedFrames)
+
+
+def test_a_damaged_cache_is_not_built_anew_beyond_the_limit(tmp_path: Path) -> None:
+    want = samples(FakeSource(), tmp_path).batch(0)
+    (file,) = tmp_path.rglob("*.u8")
+    file.write_bytes(b"")
+    lines: list[str] = []
+    without = samples(FakeSource(), tmp_path, cache_limit_bytes=100, say=lines.append)
+    assert isinstance(without.frames, cache.DecodedFrames)
+    assert same(want, without.batch(0))
+    assert " is damaged (" in lines[0]
+    assert "the limit (cache_limit_bytes) is 0.00 MB" in lines[1]
+    assert list(tmp_path.rglob("*.u8")) == []
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove", "no json", "other json", "torn"])

@@ -32,16 +32,6 @@ def test_blocks_of_any_size_give_the_statistics_of_all_rows(cuts, seed):
     assert stats.count == 50
 
 
-def test_merging_equals_adding():
-    data = rows()
-    left, right = Accumulator(3), Accumulator(3)
-    left.add(data[:20])
-    right.add(data[20:])
-    left.merge(right)
-    left.merge(Accumulator(3))
-    np.testing.assert_allclose(left.result().std, of(data).std, rtol=1e-12)
-
-
 def test_a_tiny_motion_far_from_zero_keeps_its_spread():
     data = 1e4 + np.array([[0.0], [1e-6], [2e-6]])
     assert of(data).std[0] == pytest.approx(np.std([0, 1e-6, 2e-6]), rel=1e-3)
@@ -82,5 +72,3 @@ def test_a_value_that_is_not_finite_is_named_by_row_and_dimension():
 def test_rows_of_another_width_are_refused():
     with pytest.raises(BadInput, match=r"expected \(N, 3\)"):
         Accumulator(3).add(rows(d=4))
-    with pytest.raises(BadInput, match="cannot merge"):
-        Accumulator(3).merge(Accumulator(4))

@@ -26,6 +26,7 @@ def test_the_time_left_is_that_of_the_pace_so_far():
     clock, stream = Clock(), io.StringIO()
     waiting = Waiting("recording", 50, "episodes", stream=stream, clock=clock)
     assert waiting.left_s() is None
+    waiting.to(0)
     clock.now = 60.0
     waiting.to(10, "1 failed")
     assert waiting.left_s() == 240.0
@@ -34,7 +35,9 @@ def test_the_time_left_is_that_of_the_pace_so_far():
 
 def test_what_was_done_before_tells_nothing_of_the_pace():
     clock = Clock()
-    waiting = Waiting("x", 50, "episodes", start=30, stream=io.StringIO(), clock=clock)
+    waiting = Waiting("x", 50, "episodes", stream=io.StringIO(), clock=clock)
+    waiting.to(30)
+    assert waiting.text() == "30/50 episodes, left ?"
     clock.now = 60.0
     waiting.to(40)
     assert waiting.left_s() == 60.0

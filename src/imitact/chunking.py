@@ -118,7 +118,8 @@ class Ensemble:
     @property
     def text(self) -> str:
         every = "" if self._every == 1 else f"/{self._every}"
-        return f"ensemble:{self._m:g}{every}"
+        short = f"{self._m:g}"
+        return f"ensemble:{short if float(short) == self._m else repr(self._m)}{every}"
 
     @property
     def wants_chunk(self) -> bool:
@@ -148,8 +149,11 @@ class Ensemble:
                 "no prediction reaches this tick; feed a chunk when wants_chunk says so"
             )
         votes = np.stack([chunk[self._tick - born] for born, chunk in self._live])
-        exponents = -self._m * np.arange(len(votes))
-        weights = np.exp(exponents - exponents.max())  # the largest is 1: no m can overflow
+        # Counted from the prediction that weighs most, so that its weight is 1 whatever m is;
+        # with an m so large that others overflow, they overflow to exp(-inf) = 0.
+        heaviest = 0 if self._m >= 0 else len(votes) - 1
+        with np.errstate(over="ignore", under="ignore"):
+            weights = np.exp(-self._m * (np.arange(len(votes)) - heaviest))
         action = weights @ votes / weights.sum()
         self._tick += 1
         self._live = [(born, c) for born, c in self._live if self._tick - born < len(c)]

@@ -70,7 +70,7 @@ class Stats:
 
 
 class Accumulator:
-    """Gathers Stats; blocks may come in any sizes, and accumulators merge.
+    """Gathers Stats; blocks may come in any sizes.
 
     Mean and squared deviations are combined pairwise (Chan, Golub and LeVeque 1979), which
     loses nothing where a sum of squares would (a joint at 100 rad that moves by 1e-6).
@@ -96,32 +96,14 @@ class Accumulator:
         if not np.all(np.isfinite(block)):
             row, column = np.argwhere(~np.isfinite(block))[0]
             raise NotFinite(f"row {row}, dimension {column} is {block[row, column]}")
-        mean = block.mean(axis=0)
-        self._combine(
-            block.shape[0],
-            mean,
-            np.square(block - mean).sum(axis=0),
-            block.min(axis=0),
-            block.max(axis=0),
-        )
-
-    def merge(self, other: Accumulator) -> None:
-        """Take all that another accumulator of the same size has gathered."""
-        if other._mean.shape != self._mean.shape:
-            raise BadInput(
-                f"cannot merge statistics of {other._mean.shape[0]} dimensions into "
-                f"{self._mean.shape[0]}"
-            )
-        if other._count:
-            self._combine(other._count, other._mean, other._squares, other._min, other._max)
-
-    def _combine(self, count: int, mean: Rows, squares: Rows, low: Rows, high: Rows) -> None:
+        count, mean = block.shape[0], block.mean(axis=0)
+        squares = np.square(block - mean).sum(axis=0)
         total = self._count + count
         apart = mean - self._mean
         self._squares = self._squares + squares + np.square(apart) * (self._count * count / total)
         self._mean = self._mean + apart * (count / total)
-        self._min = np.minimum(self._min, low)
-        self._max = np.maximum(self._max, high)
+        self._min = np.minimum(self._min, block.min(axis=0))
+        self._max = np.maximum(self._max, block.max(axis=0))
         self._count = total
 
     def result(self) -> Stats:

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from imitact import frames as resizing
 from imitact.contract import Damaged, Episode, Frame, ImitactError, Source
+from imitact.data.crew import cores
 from imitact.data.durable import make_folder, room_for, sync
 
 Say = Callable[[str], None]
@@ -72,7 +73,8 @@ def open_frames(
     The size is said, and compared with the free disk and the limit, before anything is written.
     Either way the frames are the same, bit for bit.
 
-    cache_limit_bytes:  of disk; 0 for never a cache.
+    cache_limit_bytes:  of disk, for a cache that is to be written; one that is there is used. 0
+                        for never a cache.
     memory_limit_bytes: of memory that frames decoded as asked may occupy (without a cache).
     workers:            processes that decode; more than one needs a Source that can be pickled.
     """
@@ -82,14 +84,18 @@ def open_frames(
         return DecodedFrames(source, sizes, 0)
     plan = _Plan(source, sizes)
     folder = cache_dir / f"frames-{plan.key}"
-    if not folder.exists():
+
+    def decoded(reason: str) -> Frames:
+        say(
+            f"no frame cache: it needs {_size(plan.size)}, {reason}. Decoding frames as they "
+            f"are asked for, keeping at most {_size(memory_limit_bytes)} of them in memory."
+        )
+        return DecodedFrames(source, sizes, memory_limit_bytes)
+
+    if cache_limit_bytes < 1 or not folder.exists():
         reason = _why_not(plan, cache_dir, cache_limit_bytes)
         if reason:
-            say(
-                f"no frame cache: it needs {_size(plan.size)}, {reason}. Decoding frames as they "
-                f"are asked for, keeping at most {_size(memory_limit_bytes)} of them in memory."
-            )
-            return DecodedFrames(source, sizes, memory_limit_bytes)
+            return decoded(reason)
     make_folder(cache_dir)
     with _alone(cache_dir / f"frames-{plan.key}.lock"):
         if folder.exists():
@@ -97,8 +103,11 @@ def open_frames(
             if not damage:
                 say(f"frame cache: {_size(plan.size)} in {folder}, checked")
                 return CachedFrames(folder, plan)
-            say(f"frame cache {folder} is damaged ({damage}): building it anew")
+            say(f"frame cache {folder} is damaged ({damage}): removing it")
             shutil.rmtree(folder)
+            reason = _why_not(plan, cache_dir, cache_limit_bytes)  # one there is not held to it
+            if reason:
+                return decoded(reason)
         say(
             f"frame cache: {_size(plan.size)} for {plan.rows} ticks of "
             f"{len(plan.lengths)} episodes, in {folder}"
@@ -242,7 +251,7 @@ def _damage(folder: Path, plan: _Plan) -> str:
             return f"{plan.files[camera]}: the frames of episode {episode} have another checksum"
 
         # CRC-32 runs outside the interpreter's lock, so threads share it.
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             jobs = [
                 pool.submit(one, camera, episode)
                 for camera in plan.files

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.chunking import Replay
-from imitact.contract import Env, Policy
+from imitact.contract import Env, NotFinite, Policy
 from imitact.data.durable import room_for, sync
 from imitact.data.lerobot_stats import FeatureStats, PixelCounts, sampled_ticks
 from imitact.data.video import VideoConfig, VideoWriter
@@ -38,6 +38,7 @@ class Outcome:
     stage:       the highest reached; 0 where rewards are no stages.
     variation:   what the expert varied, by name.
     first_ticks: stage to the first tick whose reward reached it.
+    trouble:     what cut the episode short, in words; empty where it ran to its end.
     """
 
     seed: int
@@ -45,6 +46,7 @@ class Outcome:
     stage: int
     variation: dict[str, float]
     first_ticks: dict[int, int]
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,17 +111,18 @@ def capture(
     tell:       called about once a second, and at the end, with the number of ticks done.
 
     Frames go straight to the encoders: memory does not grow with the episode but for its states
-    and actions. A failed seed leaves its outcome, no data.
+    and actions. A failed seed leaves its outcome, no data. A world or an expert that gives numbers
+    that are not finite has failed at that seed; whatever else they raise is raised.
     """
     with room_for(staging):
         folder = Path(tempfile.mkdtemp(prefix="work-", dir=staging))
         try:
             outcome, rows = _run(env, expert, seed, folder, video, hold_ticks, go_on, tell)
-            if outcome.success:
+            if rows is not None:
                 _write_rows(folder / _ROWS, rows)
             else:
                 for index in range(len(env.spec.cameras)):
-                    video_of(folder, index).unlink()
+                    video_of(folder, index).unlink(missing_ok=True)
             text = json.dumps(asdict(outcome), allow_nan=False)
             (folder / _OUTCOME).write_text(text, encoding="utf-8")
             sync(folder / _OUTCOME)
@@ -143,7 +146,8 @@ def _run(
     hold_ticks: int,
     go_on: Callable[[], object],
     tell: Callable[[int], object],
-) -> tuple[Outcome, Rows]:
+) -> tuple[Outcome, Rows | None]:
+    """What the seed gave, and its numbers if it succeeded."""
     spec, cap = env.spec, env.step_cap
     sampled = sampled_ticks(cap)
     pixels = {camera.name: PixelCounts() for camera in spec.cameras}
@@ -152,43 +156,50 @@ def _run(
     first_ticks: dict[int, int] = {}
     held = 0
     told_s = time.monotonic()
-    with ExitStack() as stack:
-        writers = {
-            c.name: stack.enter_context(
-                VideoWriter(video_of(folder, i), c.height, c.width, spec.rate_hz, video)
-            )
-            for i, c in enumerate(spec.cameras)
-        }
-        for tick in rollout(
-            expert, env, seed=seed, chunking=Replay(1), step_cap=cap, keep=tuple(writers)
-        ):
-            go_on()
-            where = f"tick {tick.index}"
-            state = np.asarray(tick.observation.state)
-            spec.check_state(state, where)
-            for name, writer in writers.items():
-                frame = tick.observation.frames[name]
-                spec.check_frame(name, frame, where)
-                writer.add(frame)
-                if tick.index in sampled:
-                    pixels[name].add(frame)
-            states.append(state.astype(np.float32))
-            actions.append(tick.action.astype(np.float32))
-            held = held + 1 if tick.success else 0
-            if env.stages:
-                for stage in range(1, int(tick.reward) + 1):
-                    first_ticks.setdefault(stage, tick.index)
-            if time.monotonic() - told_s > _TELL_S:
-                told_s = time.monotonic()
-                tell(tick.index + 1)
+    trouble = ""
+    try:
+        with ExitStack() as stack:
+            writers = {
+                c.name: stack.enter_context(
+                    VideoWriter(video_of(folder, i), c.height, c.width, spec.rate_hz, video)
+                )
+                for i, c in enumerate(spec.cameras)
+            }
+            for tick in rollout(
+                expert, env, seed=seed, chunking=Replay(1), step_cap=cap, keep=tuple(writers)
+            ):
+                go_on()
+                where = f"tick {tick.index}"
+                state = np.asarray(tick.observation.state)
+                spec.check_state(state, where)
+                for name, writer in writers.items():
+                    frame = tick.observation.frames[name]
+                    spec.check_frame(name, frame, where)
+                    writer.add(frame)
+                    if tick.index in sampled:
+                        pixels[name].add(frame)
+                states.append(state.astype(np.float32))
+                actions.append(tick.action.astype(np.float32))
+                held = held + 1 if tick.success else 0
+                if env.stages:
+                    for stage in range(1, int(tick.reward) + 1):
+                        first_ticks.setdefault(stage, tick.index)
+                if time.monotonic() - told_s > _TELL_S:
+                    told_s = time.monotonic()
+                    tell(tick.index + 1)
+    except NotFinite as error:  # leaving the writers by an exception removed their videos
+        trouble = str(error) or type(error).__name__
     tell(len(states))
     outcome = Outcome(
         seed=seed,
-        success=held >= min(hold_ticks, cap),
+        success=not trouble and held >= min(hold_ticks, cap),
         stage=max(first_ticks, default=0),
         variation={n: float(v) for n, v in getattr(expert, "variation", {}).items()},
         first_ticks=first_ticks,
+        trouble=trouble,
     )
+    if not outcome.success:
+        return outcome, None
     counted = {name: counts.result() for name, counts in pixels.items()}
     return outcome, Rows(np.stack(states), np.stack(actions), counted)
 

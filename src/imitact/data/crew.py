@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -25,6 +26,13 @@ from imitact.contract import ImitactError
 
 _POLL_S = 0.5
 _FAREWELL_S = 10.0
+
+
+def cores() -> int:
+    """CPUs that this process may use: a container or `taskset` may allow fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Worker(Protocol):
@@ -227,6 +235,9 @@ def _run(pipe: Connection, make_worker: Callable[[], Worker]) -> None:
         pass
     except Exception as error:
         ours = error if isinstance(error, ImitactError) else None
+        if isinstance(error, OSError):  # a folder that may not be written to, say: no defect
+            where = f": {error.filename}" if error.filename else ""
+            ours = ImitactError(f"{error.strerror or error}{where}")
         with contextlib.suppress(OSError):  # nobody may be left to be told
             pipe.send(_Trouble(ours, traceback.format_exc()))
 

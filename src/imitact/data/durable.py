@@ -77,6 +77,31 @@ def make_folder(path: Path) -> None:
         sync(folder.parent)
 
 
+@contextmanager
+def alone(folder: Path, what: str) -> Iterator[None]:
+    """Let one process write to `folder`, which is created; a second one is refused at once.
+
+    what: who writes, in words: "recording". The lock ends with the process, however it ends.
+    """
+    make_folder(folder)
+    if os.name == "nt":
+        yield  # no such lock on folders there: two writers in one folder are the user's care
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInput(
+                f"another {what} is writing to {folder}; wait for it, or stop it"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
 def put(staged: Path, path: Path) -> None:
     """Move a finished, flushed file to its place, over whatever is there."""
     make_folder(path.parent)

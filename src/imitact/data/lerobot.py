@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,9 +60,14 @@ class LeRobotSource:
         self._tolerance_s = tolerance_s
         self._info = read_info(self.path)
         features: dict[str, dict[str, Any]] = self._info["features"]
-        self._video_keys = _camera_keys(features, self.path)
+        with as_promised(self.path / INFO):
+            self._video_keys = _camera_keys(features, self.path)
         self.meta = _read_meta(self.path, self._info["total_episodes"])
-        self._spec = _spec(features, self._video_keys, float(self._info["fps"]), self.meta)
+        with as_promised(self.path / IMITACT):
+            units = self.meta.get("settings", {}).get("units", {})
+            units = {what: tuple(map(str, names)) for what, names in units.items()}
+        with as_promised(self.path / INFO):
+            self._spec = _spec(features, self._video_keys, float(self._info["fps"]), units)
         self._places = self._read_places()
         self._check_files()
 
@@ -103,11 +109,6 @@ class LeRobotSource:
                 hash_.update(repr(from_s).encode() + videos[video])
         return hash_.hexdigest()
 
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """What was asked of each episode, in words; "" where the dataset does not say."""
-        return tuple(place.task for place in self._places)
-
     def episode(self, index: int) -> LeRobotEpisode:
         if not 0 <= index < len(self._places):
             raise BadInput(f"no episode {index} in {self.path}; it has {len(self._places)}")
@@ -121,9 +122,10 @@ class LeRobotSource:
         places: dict[int, _Place] = {}
         for file in sorted((self.path / "meta/episodes").glob("*/*.parquet")):
             for row in _read_table(file, names, optional=["tasks"]).to_pylist():
-                index = row["episode_index"]
-                if index < total:  # beyond: an episode that was not finished
-                    places[index] = self._place(row)
+                with as_promised(file):
+                    index = int(row["episode_index"])
+                    if index < total:  # beyond: an episode that was not finished
+                        places[index] = self._place(row)
         missing = [i for i in range(total) if i not in places]
         if missing:
             raise Damaged(
@@ -142,17 +144,18 @@ class LeRobotSource:
     def _place(self, row: Mapping[str, Any]) -> _Place:
         videos = {}
         for camera, key in self._video_keys.items():
-            name = (self._info.get("video_path") or VIDEOS).format(
-                video_key=key,
-                chunk_index=row[f"videos/{key}/chunk_index"],
-                file_index=row[f"videos/{key}/file_index"],
-            )
-            videos[camera] = (self.path / name, float(row[f"videos/{key}/from_timestamp"]))
-        data = (self._info.get("data_path") or DATA).format(
-            chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
-        )
+            chunk, file = row[f"videos/{key}/chunk_index"], row[f"videos/{key}/file_index"]
+            video = self._file("video_path", VIDEOS, int(chunk), int(file), key)
+            videos[camera] = (video, float(row[f"videos/{key}/from_timestamp"]))
+        chunk, file = row["data/chunk_index"], row["data/file_index"]
+        data = self._file("data_path", DATA, int(chunk), int(file))
         tasks = row.get("tasks") or [""]
-        return _Place(self.path / data, videos, int(row["length"]), str(tasks[0]))
+        return _Place(data, videos, int(row["length"]), str(tasks[0]))
+
+    def _file(self, setting: str, usual: str, chunk: int, file: int, key: str = "") -> Path:
+        with as_promised(self.path / INFO):
+            pattern = self._info.get(setting) or usual
+            return self.path / pattern.format(chunk_index=chunk, file_index=file, video_key=key)
 
     def _check_files(self) -> None:
         rows: dict[Path, int] = {}
@@ -191,7 +194,7 @@ class LeRobotEpisode:
 
     @property
     def task(self) -> str:
-        """What was asked, in words."""
+        """What was asked, in words; "" where the dataset does not say."""
         return self._place.task
 
     @property
@@ -254,12 +257,48 @@ def read_info(path: Path) -> dict[str, Any]:
             f"{file} has layout {version}, imitact reads v3.0; convert it with LeRobot's "
             "own converter from v2.1 to v3.0"
         )
-    for key in ("fps", "features", "total_episodes", "total_frames"):
+    for key, kinds in _KINDS.items():
         if key not in info:
             raise Damaged(f"{file} lacks {key!r}. {_RESTORE}")
+        if type(info[key]) not in kinds:
+            raise Damaged(
+                f"{file}: {key!r} is {info[key]!r}, expected {kinds[-1].__name__}. {_RESTORE}"
+            )
     if info["total_episodes"] < 1:
         raise BadInput(f"{path} holds no episode; record some first")
     return info
+
+
+_KINDS = {
+    "fps": (int, float),
+    "features": (dict,),
+    "total_episodes": (int,),
+    "total_frames": (int,),
+}
+"""What must be in info.json, and what it may be."""
+
+
+def finished(path: Path) -> tuple[int, int]:
+    """The numbers of finished episodes and of their ticks; 0 and 0 where nothing was finished."""
+    file = path / INFO
+    if not file.is_file():
+        return 0, 0
+    info = read_json(file)
+    with as_promised(file):
+        return int(info["total_episodes"]), int(info["total_frames"])
+
+
+@contextmanager
+def as_promised(file: Path) -> Iterator[None]:
+    """Where contents that JSON allows and the layout does not (a null, a key too few) would be an
+    error of Python's, raise Damaged, naming the file."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise Damaged(
+            f"{file} does not hold what its layout promises ({told}). {_RESTORE}"
+        ) from error
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -281,7 +320,8 @@ def _read_meta(path: Path, total: int) -> dict[str, Any]:
     if not file.is_file():
         return {}
     meta = read_json(file)
-    return {**meta, "episodes": meta.get("episodes", [])[:total]}
+    with as_promised(file):
+        return {**meta, "episodes": list(meta.get("episodes", []))[:total]}
 
 
 def _camera_keys(features: Mapping[str, dict[str, Any]], path: Path) -> dict[str, str]:
@@ -297,7 +337,13 @@ def _camera_keys(features: Mapping[str, dict[str, Any]], path: Path) -> dict[str
                 "convert it with LeRobot's own tools"
             )
         if feature.get("dtype") == "video":
-            keys[key.removeprefix(CAMERA_PREFIX).removeprefix("observation.")] = key
+            name = key.removeprefix(CAMERA_PREFIX).removeprefix("observation.")
+            if name in keys:
+                raise BadInput(
+                    f"{path}: the videos {keys[name]!r} and {key!r} would both be the camera "
+                    f"{name!r}; rename one of them with LeRobot's own tools"
+                )
+            keys[name] = key
     return keys
 
 
@@ -305,16 +351,15 @@ def _spec(
     features: Mapping[str, dict[str, Any]],
     video_keys: Mapping[str, str],
     rate_hz: float,
-    meta: Mapping[str, Any],
+    units: Mapping[str, tuple[str, ...]],
 ) -> Spec:
     state_names = _names(features, STATE, "state")
     action_names = _names(features, ACTION, "action")
-    units = meta.get("settings", {}).get("units", {})
     return Spec(
         state_names=state_names,
         action_names=action_names,
-        state_units=tuple(units.get("state", [UNKNOWN_UNIT] * len(state_names))),
-        action_units=tuple(units.get("action", [UNKNOWN_UNIT] * len(action_names))),
+        state_units=units.get("state", (UNKNOWN_UNIT,) * len(state_names)),
+        action_units=units.get("action", (UNKNOWN_UNIT,) * len(action_names)),
         cameras=tuple(_camera(name, key, features[key]) for name, key in video_keys.items()),
         rate_hz=rate_hz,
     )

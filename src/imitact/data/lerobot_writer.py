@@ -3,8 +3,9 @@
 An episode is one Parquet file, one MP4 file a camera and one Parquet file of metadata: legal in
 v3.0, where metadata say which file holds which episode, and what makes an append a handful of
 renames, as dear for the thousandth episode as for the first. They are put in place in this order:
-videos, data, metadata, statistics, info.json. A reader counts episodes in info.json, so until
-that last rename the new episode does not exist for it.
+videos, data, statistics, imitact.json, metadata, info.json. A reader counts episodes in info.json,
+so until that last rename the new episode does not exist for it; metadata come just before, since
+parts of LeRobot count episodes there.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from imitact.data.lerobot import (
     STATS,
     TASKS,
     VIDEOS,
-    read_json,
+    as_promised,
+    finished,
 )
 from imitact.data.lerobot_stats import FeatureStats, merged_all, of_rows
 from imitact.data.video import VideoConfig, exact_rate
@@ -68,13 +70,9 @@ class LeRobotWriter:
         self._task = task
         self._video = video
         self._staging = staging
-        self._episodes = 0
-        self._frames = 0
+        self._episodes, self._frames = finished(out)
         self._stats: dict[str, FeatureStats] = {}
-        if (out / INFO).is_file():
-            info = read_json(out / INFO)
-            self._episodes, self._frames = info["total_episodes"], info["total_frames"]
-        self._remove_tail()
+        remove_unfinished(out)
         for index in range(self._episodes):
             self._fold(self._read_stats(index))
 
@@ -117,7 +115,7 @@ class LeRobotWriter:
 
         stats = {name: of_rows(_to_numpy(column)) for name, column in columns.items()}
         stats |= {CAMERA_PREFIX + c.name: pixels[c.name] for c in spec.cameras}
-        self._write_table(EPISODES.format(**where), self._metadata(length, stats, where))
+        metadata = self._metadata(length, stats, where)
 
         if index == 0:
             self._write_table(TASKS, self._tasks())
@@ -127,6 +125,7 @@ class LeRobotWriter:
         plain = {n: {k: v.tolist() for k, v in s.items()} for n, s in self._stats.items()}
         write_json(self.out / STATS, plain, self._staging)
         write_json(self.out / IMITACT, facts, self._staging)
+        self._write_table(EPISODES.format(**where), metadata)
         write_json(self.out / INFO, self._info(), self._staging)
 
     def _columns(
@@ -262,26 +261,23 @@ class LeRobotWriter:
                 "copy the dataset again from where it came, or record into another folder"
             ) from error
         stats: dict[str, FeatureStats] = {}
-        for name, value in row.items():
-            if name.startswith("stats/"):
-                feature, _, statistic = name.removeprefix("stats/").rpartition("/")
-                stats.setdefault(feature, {})[statistic] = np.array(value)
+        with as_promised(file):
+            for name, value in row.items():
+                if name.startswith("stats/"):
+                    feature, _, statistic = name.removeprefix("stats/").rpartition("/")
+                    stats.setdefault(feature, {})[statistic] = np.array(value)
         return stats
 
-    def _remove_tail(self) -> None:
-        keys = [CAMERA_PREFIX + camera.name for camera in self._spec.cameras]
-        folders = ["data", "meta/episodes", *(f"videos/{key}" for key in keys)]
-        for folder in folders:
-            for file in sorted((self.out / folder).glob("chunk-*/file-*.*")):
-                found = re.fullmatch(r"chunk-(\d+)/file-(\d+)\.(parquet|mp4)", _tail(file))
-                if found is None:
-                    continue
-                if int(found[1]) * FILES_PER_CHUNK + int(found[2]) >= self._episodes:
-                    file.unlink()
 
-
-def _tail(file: Path) -> str:
-    return f"{file.parent.name}/{file.name}"
+def remove_unfinished(out: Path) -> None:
+    """Remove the files of an episode that imitact did not finish writing to its dataset `out`."""
+    episodes, _ = finished(out)
+    for folder in ("data", "meta/episodes", "videos/*"):
+        for file in sorted(out.glob(f"{folder}/chunk-*/file-*.*")):
+            place = f"{file.parent.name}/{file.name}"
+            found = re.fullmatch(r"chunk-(\d+)/file-(\d+)\.(parquet|mp4)", place)
+            if found and int(found[1]) * FILES_PER_CHUNK + int(found[2]) >= episodes:
+                file.unlink()
 
 
 def _vectors(rows: NDArray[np.floating[Any]]) -> pa.Array:

@@ -10,11 +10,9 @@ moment, it leaves a dataset whose finished episodes can be read, and goes on whe
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.contract import BadInput, Env, Policy, Spec
+from imitact.contract import BadInput, Damaged, Env, Policy, Spec
 from imitact.data.capture import Outcome, capture, folder_of, read_outcome, read_rows, video_of
 from imitact.data.crew import Crew, Done, InterruptFlag, Ready
-from imitact.data.durable import make_folder, room_for, write_json
-from imitact.data.lerobot import IMITACT, INFO, read_json
-from imitact.data.lerobot_writer import LeRobotWriter
+from imitact.data.durable import alone, make_folder, room_for, write_json
+from imitact.data.lerobot import IMITACT, INFO, as_promised, finished, read_json
+from imitact.data.lerobot_writer import LeRobotWriter, remove_unfinished
 from imitact.data.video import VideoConfig
 
 HOLD_TICKS = 10
@@ -70,10 +68,14 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Failure:
-    """A seed that was not saved, and the highest stage it reached."""
+    """A seed that was not saved, and the highest stage it reached.
+
+    trouble: what cut the episode short, in words; empty where it ran to its end.
+    """
 
     seed: int
     stage: int
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,10 +150,12 @@ def record(
                  JSON; stored, and compared when a recording goes on.
     hold_ticks:  success must hold over the last so many ticks.
 
-    Only successes are saved; failures are counted and reported. Ctrl-C keeps what is finished and
-    raises KeyboardInterrupt. The same call again goes on; with a larger `episodes` the dataset
-    grows. Refuses to go on with other settings, or where another recording is under way; where
-    `last_seed` comes before enough successes it says so, and what succeeded stays.
+    Only successes are saved; failures are counted and reported, among them a seed at which the
+    world or the expert stopped giving finite numbers. Ctrl-C keeps what is finished and raises
+    KeyboardInterrupt. The same call again goes on; with a larger `episodes` the dataset grows.
+    Refuses to go on with other settings (unless no seed has given anything yet), or where another
+    recording is under way; where `last_seed` comes before enough successes it says so, and what
+    succeeded stays.
     """
     for name, value in (("episodes", episodes), ("workers", workers), ("hold_ticks", hold_ticks)):
         if value < 1:
@@ -168,8 +172,9 @@ def record(
         "video": asdict(video),
         "extra": dict(extra or {}),
     }
-    with room_for(out), _locked(out), InterruptFlag() as interrupt:
+    with room_for(out), alone(out, "recording"), InterruptFlag() as interrupt:
         recording = _Recording(out, settings, episodes, last_seed, video)
+        remove_unfinished(out)
         if recording.missing:
             staging = out / _STAGING
             make_folder(staging)
@@ -189,7 +194,8 @@ def _check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out} is a file; give a folder")
     if out.is_dir() and not (out / IMITACT).is_file():
-        others = sorted(p.name for p in out.iterdir() if p.name != _STAGING)
+        # A kill in the first write leaves folders without a file: those are nobody's work.
+        others = sorted(p.name for p in out.iterdir() if p.name != _STAGING and _holds_files(p))
         if others:
             raise BadInput(
                 f"{out} is not empty and no recording of imitact (it holds {others[:3]}); "
@@ -197,26 +203,8 @@ def _check_folder(out: Path) -> None:
             )
 
 
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Only one recording writes to a folder; the lock ends with the process, however it ends."""
-    make_folder(out)
-    if os.name == "nt":
-        yield  # no such lock on folders there: two recordings into one folder are the user's care
-        return
-    import fcntl
-
-    handle = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BadInput(
-                f"another recording is writing to {out}; wait for it, or stop it"
-            ) from error
-        yield
-    finally:
-        os.close(handle)
+def _holds_files(path: Path) -> bool:
+    return not path.is_dir() or any(not p.is_dir() for p in path.rglob("*"))
 
 
 @dataclass(frozen=True)
@@ -277,7 +265,7 @@ class _Facts:
     @classmethod
     def read(cls, path: Path) -> _Facts:
         """Of the finished episodes of a dataset, and of what failed before the next one."""
-        saved = read_json(path / INFO)["total_episodes"] if (path / INFO).is_file() else 0
+        saved, _ = finished(path)
         file = path / IMITACT
         data = read_json(file)
         if data.get("format") != _FORMAT:
@@ -285,22 +273,38 @@ class _Facts:
                 f"{file} has format {data.get('format')}, this imitact knows {_FORMAT}; "
                 "use the version that recorded it, or record into another folder"
             )
-        if saved > len(data["episodes"]):
+        with as_promised(file):
+            demonstrations = [
+                Demonstration(
+                    int(e["seed"]),
+                    {name: float(value) for name, value in e["variation"].items()},
+                    {int(stage): int(tick) for stage, tick in e["first_ticks"].items()},
+                )
+                for e in data["episodes"]
+            ]
+            failures = [
+                Failure(int(f["seed"]), int(f["stage"]), str(f.get("trouble", "")))
+                for f in data["failed"]
+            ]
+            settings = dict(data["settings"])
+            settings["first_seed"] = int(settings["first_seed"])
+            settings["stages"] = [str(words) for words in settings["stages"]]
+        if saved > len(demonstrations):
             raise BadInput(
-                f"{file} tells of {len(data['episodes'])} episodes, the dataset holds {saved}: "
+                f"{file} tells of {len(demonstrations)} episodes, the dataset holds {saved}: "
                 "another program has added to it. It can be read, not recorded into"
             )
         # A kill between this file and info.json leaves one episode too many here.
-        unfinished = data["episodes"][saved:]
-        before = unfinished[0]["seed"] if unfinished else float("inf")
-        demonstrations = [
-            Demonstration(
-                e["seed"], e["variation"], {int(s): t for s, t in e["first_ticks"].items()}
+        unfinished = demonstrations[saved:]
+        if len(unfinished) > 1:  # going on would remove the files of all these
+            raise Damaged(
+                f"{file} tells of {len(demonstrations)} episodes, {path / INFO} of {saved}: one of "
+                "the two was altered or lost. Copy the dataset again from where it came, or record "
+                "into another folder"
             )
-            for e in data["episodes"][:saved]
-        ]
-        failures = [Failure(**f) for f in data["failed"] if f["seed"] < before]
-        return cls(data["settings"], tuple(demonstrations), tuple(failures))
+        before = unfinished[0].seed if unfinished else float("inf")
+        failures = [f for f in failures if f.seed < before]
+        return cls(settings, tuple(demonstrations[:saved]), tuple(failures))
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -314,16 +318,24 @@ class _Facts:
                 }
                 for d in self.demonstrations
             ],
-            "failed": [asdict(f) for f in self.failures],
+            "failed": [
+                {"seed": f.seed, "stage": f.stage, **({"trouble": f.trouble} if f.trouble else {})}
+                for f in self.failures
+            ],
         }
 
     def plus(self, outcome: Outcome) -> _Facts:
         """With one seed more."""
         if not outcome.success:
-            failures = (*self.failures, Failure(outcome.seed, outcome.stage))
-            return _Facts(self.settings, self.demonstrations, failures)
+            failure = Failure(outcome.seed, outcome.stage, outcome.trouble)
+            return _Facts(self.settings, self.demonstrations, (*self.failures, failure))
         saved = Demonstration(outcome.seed, outcome.variation, outcome.first_ticks)
         return _Facts(self.settings, (*self.demonstrations, saved), self.failures)
+
+    @property
+    def are_none(self) -> bool:
+        """Whether no seed has given anything that a dataset keeps."""
+        return not self.demonstrations and not self.failures
 
     @property
     def next_seed(self) -> int:
@@ -362,6 +374,8 @@ class _Recording:
         if self._resumed:
             self._facts = _Facts.read(out)
             self._check_settings(self._settings)
+            if not self._resumed:
+                self._facts = _Facts(self._settings)
         if self.missing < 0:
             raise BadInput(
                 f"{out} already holds {wanted - self.missing} episodes, {wanted} were asked for; "
@@ -387,10 +401,12 @@ class _Recording:
         if self._writer is None:
             return
         self._settle(self._writer)
-        while crew.idle and self._needed(crew) > 0 and self._next_seed(crew) <= self._last_seed:
+        if not self.missing:
+            return
+        while crew.idle and self._wanted_now(crew) and self._next_seed(crew) <= self._last_seed:
             crew.give(self._next_seed(crew))
             self._first_seed_s = self._first_seed_s or time.monotonic()
-        if self.missing and not crew.under_way:
+        if not crew.under_way and self._next_seed(crew) > self._last_seed:
             self._used_up()
 
     def progress(self, crew: Crew) -> Progress:
@@ -429,27 +445,36 @@ class _Recording:
             video=self._video,
             staging=self._staging,
         )
-        if not self._resumed:
-            self._facts = _Facts(settings)
-            write_json(self._out / IMITACT, self._facts.to_dict(), self._staging)
+        cameras = len(world.spec.cameras)
         for folder in self._staging.iterdir():
-            outcome = read_outcome(folder, len(world.spec.cameras))
-            if outcome is not None and outcome.seed >= self._facts.next_seed:
+            # What is found where nothing goes on was recorded with other settings.
+            outcome = read_outcome(folder, cameras) if self._resumed else None
+            if outcome and self._facts.next_seed <= outcome.seed <= self._last_seed:
                 self._waiting[outcome.seed] = outcome
             elif folder.is_dir():
                 shutil.rmtree(folder, ignore_errors=True)
             else:
                 folder.unlink(missing_ok=True)
+        if not self._resumed:
+            self._facts = _Facts(settings)
+            self._write_facts()
+
+    def _write_facts(self) -> None:
+        write_json(self._out / IMITACT, self._facts.to_dict(), self._staging)
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Refuse to go on with other settings than those the dataset was begun with."""
-        then = self._facts.settings
-        for name, now in settings.items():
-            if then.get(name) != now:
-                raise BadInput(
-                    f"{self._out} was begun with {name} = {json.dumps(then.get(name))}, now it is "
-                    f"{json.dumps(now)}; use the same settings, or record into another folder"
-                )
+        """Refuse to go on with other settings than those the dataset was begun with.
+
+        Where it was begun and nothing has come of it (a setting was mistyped, say), begin anew.
+        """
+        unlike = _unlike(self._facts.settings, settings)
+        if unlike and self._facts.are_none:
+            self._resumed = False
+        elif unlike:
+            raise BadInput(
+                f"{self._out} was begun with {'; with '.join(unlike)}. Use the same settings, "
+                "or record into another folder"
+            )
 
     def _take(self, seed: int) -> None:
         outcome = read_outcome(folder_of(self._staging, seed), 0)
@@ -465,15 +490,24 @@ class _Recording:
         while self.missing and (outcome := self._waiting.pop(self._facts.next_seed, None)):
             self._facts = self._facts.plus(outcome)
             folder = folder_of(self._staging, outcome.seed)
+            # Either way what is known of the seed is on the disk before its folder goes.
             if outcome.success:
                 rows = read_rows(folder)
                 videos = {name: video_of(folder, i) for i, name in enumerate(rows.pixels)}
                 writer.append(rows.state, rows.action, videos, rows.pixels, self._facts.to_dict())
+            else:
+                self._write_facts()
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _needed(self, crew: Crew) -> int:
-        """Seeds to give out if all that are under way succeed: nothing is recorded in vain."""
-        return self.missing - self._sure - len(crew.under_way)
+    def _wanted_now(self, crew: Crew) -> bool:
+        """Whether to give out the next seed: if all that are under way succeed, is it needed?
+
+        Nothing is recorded in vain, but for seeds before a success that waits for them.
+        """
+        if self.missing - self._sure - len(crew.under_way) > 0:
+            return True
+        last = max((seed for seed, o in self._waiting.items() if o.success), default=-1)
+        return self._next_seed(crew) < last
 
     def _next_seed(self, crew: Crew) -> int:
         seed = self._facts.next_seed
@@ -482,14 +516,34 @@ class _Recording:
         return seed
 
     def _used_up(self) -> None:
-        write_json(self._out / IMITACT, self._facts.to_dict(), self._staging)
         saved, failed = len(self._facts.demonstrations), len(self._facts.failures)
         shutil.rmtree(self._staging, ignore_errors=True)
+        troubles = [f"seed {f.seed}: {f.trouble}" for f in self._facts.failures if f.trouble]
         raise BadInput(
             f"only {saved} of {self._wanted} demonstrations succeeded: seeds "
-            f"{self._settings['first_seed']} to {self._last_seed} are used up, {failed} failed. "
-            f"What succeeded is in {self._out}; a larger last_seed goes on from there"
+            f"{self._settings['first_seed']} to {self._last_seed} are used up, {failed} failed"
+            + (f" ({len(troubles)} were cut short, the last in {troubles[-1]})" if troubles else "")
+            + f". What succeeded is in {self._out}; a larger last_seed goes on from there"
         )
+
+
+def _unlike(then: Mapping[str, Any], now: Mapping[str, Any], of: str = "") -> list[str]:
+    """What differs of the settings that are there now, each by its full name, in words."""
+    told = []
+    for name, value in now.items():
+        before = then.get(name, _ABSENT)
+        if isinstance(before, dict) and isinstance(value, dict):
+            told += _unlike(before, {**dict.fromkeys(before, _ABSENT), **value}, f"{of}{name}.")
+        elif before != value:
+            told.append(f"{of}{name} = {_said(before)}, now it is {_said(value)}")
+    return told
+
+
+_ABSENT = object()  # of a setting that is not there, which is not the same as null
+
+
+def _said(value: Any) -> str:
+    return "not set" if value is _ABSENT else json.dumps(value)
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:

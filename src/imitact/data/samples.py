@@ -5,6 +5,7 @@ Legend: B batch, K chunk, S state, A action, H W pixels at input size.
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -55,7 +56,6 @@ class Samples:
     chunk:       K, ticks; longer than an episode means padding.
     input_sizes: camera name to (height, width), pixels.
     cache_dir:   where the decoded frames are kept (data/cache.py).
-    frames:      shared frames of the same Source, instead of opening them.
     """
 
     def __init__(
@@ -71,7 +71,6 @@ class Samples:
         workers: int,
         episodes: Sequence[int] | None = None,
         memory_limit_bytes: int = 256 << 20,
-        frames: Frames | None = None,
         say: Say = lambda line: None,
     ) -> None:
         if chunk < 1 or batch_size < 1:
@@ -83,7 +82,7 @@ class Samples:
         self.cameras = tuple(input_sizes)
         self.episodes = tuple(range(len(source.lengths)) if episodes is None else episodes)
         self._load(source)
-        self.frames = frames or open_frames(
+        self.frames: Frames = open_frames(
             source,
             input_sizes,
             cache_dir=cache_dir,
@@ -118,18 +117,11 @@ class Samples:
 
     def of(self, episodes: Sequence[int]) -> Samples:
         """Samples of other episodes of the same Source, through the same frames."""
-        return Samples(
-            self.source,
-            chunk=self.chunk,
-            input_sizes=dict.fromkeys(self.cameras, (0, 0)),
-            cache_dir=Path(),
-            cache_limit_bytes=0,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            workers=self._threads,
-            episodes=episodes,
-            frames=self.frames,
-        )
+        other = copy.copy(self)
+        other.episodes = tuple(episodes)
+        other._orders = {}
+        other._load(self.source)
+        return other
 
     def __len__(self) -> int:
         """Ticks in an epoch."""
@@ -139,10 +131,6 @@ class Samples:
         """The permutation of all sample rows in that epoch: a pure function of (seed, epoch)."""
         rng = np.random.Generator(np.random.PCG64([self.seed, epoch]))
         return rng.permutation(len(self))
-
-    def position(self, index: int) -> tuple[int, int]:
-        """The epoch in which batch `index` begins, and how many ticks of it were drawn before."""
-        return divmod(index * self.batch_size, len(self))
 
     def rows(self, index: int) -> NDArray[np.int64]:
         """The sample rows of batch `index`, (B,)."""
@@ -158,12 +146,13 @@ class Samples:
         return np.concatenate(parts)
 
     def _cached_order(self, epoch: int) -> NDArray[np.int64]:
-        # Threads may compute the same order twice; they agree, so no lock is needed.
+        # Threads may compute the same order twice; they agree, so no lock is needed, as long as
+        # the dict that others may be reading is replaced and never changed.
         order = self._orders.get(epoch)
         if order is None:
             order = self.order(epoch)
-            self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
-            self._orders[epoch] = order
+            recent = {e: o for e, o in self._orders.items() if e >= epoch - 1}
+            self._orders = {**recent, epoch: order}
         return order
 
     def batch(self, index: int) -> Batch:

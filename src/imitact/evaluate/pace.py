@@ -51,7 +51,7 @@ class Pace:
             takes_s = self._takes_s(seed in self._filmed)
             if takes_s is None:
                 return None
-            # To the process that comes free first, as `spread` does.
+            # To the process that comes free first, as the crew gives them out.
             first = lanes.index(min(lanes))
             lanes[first] += takes_s
         return max(lanes)

@@ -12,7 +12,7 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 from imitact.contract import BadInput, Env, ImitactError, Policy
-from imitact.data.crew import Crew, Ready
+from imitact.data.crew import Crew, Ready, cores
 from imitact.evaluate.attempt import TELL_EVERY_S, Attempts, Failure
 from imitact.evaluate.film import Filming
 from imitact.evaluate.journal import Journal
@@ -39,16 +39,13 @@ one thread everywhere is what makes rows the same for any number of processes.
 class Progress:
     """Where an evaluation stands.
 
-    done, total, successes: episodes; `kept` of the done ones are from an earlier, interrupted run.
-    spent_s: wall time of this run. left_s: what is left by the pace so far, None before there is
-    one.
+    done, total, successes: episodes, those of earlier, interrupted runs included.
+    left_s:                 what is left by the pace of this run, None before there is one.
     """
 
     done: int
     total: int
     successes: int
-    kept: int
-    spent_s: float
     left_s: float | None
 
 
@@ -99,17 +96,10 @@ def evaluate(
     )
     if out is None and videos:
         raise BadInput(f"{videos} videos need a folder to go to; give out")
-    count = _cores() if workers is None else workers
+    count = cores() if workers is None else workers
     if count < 0:
         raise BadInput(f"{count} workers are not possible; 0 works in this process")
     return _Run(plan, count, out, on_progress).go(make_policy, make_env)
-
-
-def _cores() -> int:
-    """Those that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _check_picklable(make: Callable[[], Attempts]) -> None:
@@ -165,7 +155,6 @@ class _Run:
                 if self._rows.setdefault(row.seed, row) is row:
                     self._pace.finished(row)
             self._before_s = max(self._journal.entries("clock_s", float), default=0.0)
-        self._kept = len(self._rows)
 
     def go(self, make_policy: Callable[[], Policy], make_env: Callable[[], Env]) -> Evaluation:
         waiting = [seed for seed in self._plan.seeds if seed not in self._rows]
@@ -260,8 +249,6 @@ class _Run:
                 done=len(self._rows),
                 total=len(self._plan.seeds),
                 successes=sum(row.success for row in self._rows.values()),
-                kept=self._kept,
-                spent_s=time.monotonic() - self._began,
                 left_s=self._pace.left_s(),
             )
         )

@@ -166,10 +166,21 @@ def load_pretrained(backbone: Backbone, pretrained: str) -> None:
                 with weights_only), "imagenet-download" (the network is used for nothing else),
                 "none" for random weights, or "" where nobody said.
 
-    Refused: "" where the norms are frozen, because untrained statistics would stay for ever;
-    weights for `group` norms (ImageNet's were trained with batch norm); other names or shapes.
+    Refused: what `check_pretrained` refuses, and weights of other names or shapes.
     """
-    if pretrained == "" and backbone.norm == "frozen":
+    check_pretrained(backbone.norm, pretrained)
+    if pretrained in ("", RANDOM):
+        return
+    weights = _download() if pretrained == DOWNLOAD else _read(Path(pretrained))
+    _fill(backbone, weights, where=pretrained)
+
+
+def check_pretrained(norm: Norm, pretrained: str) -> None:
+    """Refuse what can be refused before a network is built: "" where the norms are frozen, because
+    untrained statistics would stay for ever; weights for `group` norms (ImageNet's were trained
+    with batch norm); a file that is not there.
+    """
+    if pretrained == "" and norm == "frozen":
         raise BadInput(
             "norm 'frozen' keeps the statistics of pretrained weights, and none were given. Set "
             "`pretrained` to the path of torchvision's ResNet18 ImageNet weights (.pth or "
@@ -178,13 +189,16 @@ def load_pretrained(backbone: Backbone, pretrained: str) -> None:
         )
     if pretrained in ("", RANDOM):
         return
-    if backbone.norm == "group":
+    if norm == "group":
         raise BadInput(
             f"pretrained is {pretrained!r}, but ResNet18's ImageNet weights were trained with "
             "batch norm; use norm 'frozen' or 'batch' with them, or no pretrained weights"
         )
-    weights = _download() if pretrained == DOWNLOAD else _read(Path(pretrained))
-    _fill(backbone, weights, where=pretrained)
+    if pretrained != DOWNLOAD and not Path(pretrained).is_file():
+        raise BadInput(
+            f"pretrained is {pretrained!r}: no such file. Give the path of torchvision's ResNet18 "
+            f"weights, {DOWNLOAD!r} or {RANDOM!r}"
+        )
 
 
 def _download() -> dict[str, Tensor]:
@@ -200,11 +214,6 @@ def _download() -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise BadInput(
-            f"pretrained is {str(path)!r}: no such file. Give the path of torchvision's ResNet18 "
-            f"weights, {DOWNLOAD!r} or {RANDOM!r}"
-        )
     try:
         if path.suffix == ".safetensors":
             import safetensors.torch

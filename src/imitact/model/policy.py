@@ -342,7 +342,7 @@ def _check_names(spec: Spec, config: ActConfig) -> None:
 
 def _check_stats(spec: Spec, stats: Mapping[str, Stats], config: ActConfig) -> None:
     sizes = {"state": spec.state_size, "action": spec.action_size}
-    if config.actions == "delta" and "delta" in stats:
+    if config.actions == "delta":
         sizes["delta"] = spec.action_size
     for name, size in sizes.items():
         if name not in stats:
@@ -356,11 +356,8 @@ def _check_stats(spec: Spec, stats: Mapping[str, Stats], config: ActConfig) -> N
 def _action_scale(
     stats: Mapping[str, Stats], config: ActConfig
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if config.actions == "absolute":
-        return stats["action"].mean, stats["action"].std
-    if "delta" in stats:
-        return stats["delta"].mean, stats["delta"].std
-    return np.zeros_like(stats["action"].mean), stats["action"].std
+    chosen = stats["action" if config.actions == "absolute" else "delta"]
+    return chosen.mean, chosen.std
 
 
 # -- files -------------------------------------------------------------------------------------
@@ -472,6 +469,12 @@ class _About:
     config: ActConfig
     fingerprint: str
     weights: dict[str, Any]
+    sha256: str
+
+
+def identity(directory: Path | str) -> str:
+    """Tells saved policies apart: a digest of everything in one, its weights included."""
+    return _read_about(_there(Path(directory).absolute()) / ABOUT).sha256
 
 
 def _read_about(path: Path) -> _About:
@@ -511,7 +514,7 @@ def _parse_about(about: Any) -> _About:
             "a value was altered since the policy was saved (the SHA-256 of its values is not the "
             "one it names); copy the directory again from where it was trained"
         )
-    return _About(spec, stats, config, about["fingerprint"], about["weights"])
+    return _About(spec, stats, config, about["fingerprint"], about["weights"], about["sha256"])
 
 
 def _parse_spec(value: Any) -> Spec:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import os
+import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,8 +80,8 @@ def _no_opengl(cause: Exception) -> BadInput:
     backend = os.environ.get("MUJOCO_GL")
     return BadInput(
         f"no OpenGL with MUJOCO_GL={backend!r} ({type(cause).__name__}: {cause}). On Debian or "
-        "Ubuntu: 'apt-get install libegl1 libgl1-mesa-dri' and MUJOCO_GL=egl (the default here), "
-        "or 'apt-get install libosmesa6' and MUJOCO_GL=osmesa"
+        "Ubuntu: 'apt-get install libegl1 libgl1-mesa-dri' and MUJOCO_GL=egl (the default on "
+        "Linux), or 'apt-get install libosmesa6' and MUJOCO_GL=osmesa"
     )
 
 
@@ -147,11 +148,13 @@ def assets() -> Path:
 
 
 def load_mujoco() -> Any:
-    """The module mujoco, imported with EGL where the caller chose no other OpenGL.
+    """The module mujoco, imported on Linux with EGL where the caller chose no other OpenGL.
 
     MuJoCo reads MUJOCO_GL once, at its first import; so it is set here, and only if unset.
+    Elsewhere MuJoCo chooses: it has no EGL for macOS and Windows.
     """
-    os.environ.setdefault("MUJOCO_GL", "egl")
+    if sys.platform == "linux":
+        os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         import mujoco
     except ModuleNotFoundError as error:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from imitact.chunking import parse
 from imitact.contract import (
     BadInput,
     Camera,
@@ -14,10 +13,8 @@ from imitact.contract import (
     ImitactError,
     Observation,
     Outcome,
-    Policy,
     Spec,
 )
-from imitact.rollout import rollout
 from imitact.sim.aloha import JOINTS, RATE_HZ, TASKS, UNITS, load_mujoco
 
 IDS = {"cube": "gym_aloha/AlohaTransferCube-v0", "insertion": "gym_aloha/AlohaInsertion-v0"}
@@ -91,13 +88,3 @@ def _observation(observed: Any) -> Observation:
 def make(task: str = "cube", step_cap: int = 400) -> RegisteredAloha:
     """RegisteredAloha as a function, for functools.partial across processes."""
     return RegisteredAloha(task, step_cap)
-
-
-def rewards(task: str, policy: Policy, seed: int, chunking: str, step_cap: int) -> list[float]:
-    """The rewards of one episode there, tick for tick, to its end at reward 4 or at the cap."""
-    env = RegisteredAloha(task, step_cap)
-    try:
-        ticks = rollout(policy, env, seed=seed, chunking=parse(chunking), stop_on_success=True)
-        return [tick.reward for tick in ticks]
-    finally:
-        env.close()

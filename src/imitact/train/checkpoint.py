@@ -1,9 +1,9 @@
 """The whole state of a training, written atomically and read back exactly.
 
 `checkpoints/step-00001200/` holds `policy/` (a policy directory, ready to be evaluated),
-`trainer.safetensors` (every tensor that training goes on from) and `trainer.json` (numbers, and
-the SHA-256 of each file). A checkpoint is written under another name, brought to the disk and
-renamed; the last two are kept.
+`trainer.safetensors` (every tensor that training goes on from) and `trainer.json` (numbers, the
+SHA-256 of each file, and its own). A checkpoint is written under another name, brought to the disk
+and renamed; the last two are kept.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def save(
     save_policy: writes the policy directory to the path that it is given.
     On a full disk nothing that was there is lost.
     """
-    final = folder / f"{_PREFIX}{state.step:08d}"
+    final = folder / _name(state.step)
     building = folder / f".building-{final.name}"
     with room_for(final, "the checkpoints before it are untouched; free some space, then resume"):
         try:
@@ -68,6 +68,7 @@ def save(
                 "numbers": dict(state.numbers),
                 "sha256": {p.relative_to(building).as_posix(): _sha256(p) for p in files},
             }
+            record["own_sha256"] = _own_sha256(record)
             (building / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False))
             for path in (*files, building / RECORD, building / "policy", building):
                 sync(path)
@@ -101,6 +102,8 @@ def load(path: Path) -> State:
             raise Damaged(
                 f"{path}: checkpoint format {record['format']}, this imitact reads {FORMAT}"
             )
+        if record["own_sha256"] != _own_sha256(record) or path.name != _name(record["step"]):
+            raise Damaged(f"{path / RECORD} is not what was written: its SHA-256 or step differs")
         for name, expected in record["sha256"].items():
             if _sha256(path / name) != expected:
                 raise Damaged(f"{path / name} is not what was written: its SHA-256 differs")
@@ -129,6 +132,16 @@ def newest(folder: Path, say: Say) -> tuple[Path, State] | None:
             "Train anew in another folder."
         )
     return None
+
+
+def _name(step: int) -> str:
+    return f"{_PREFIX}{step:08d}"
+
+
+def _own_sha256(record: Mapping[str, Any]) -> str:
+    """Of all that the record says but this: as JSON with sorted keys."""
+    rest = {name: value for name, value in record.items() if name != "own_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Where and how exactly the arithmetic runs: device, precision, threads, rank, torch's randomness.
+"""Where and how exactly the arithmetic runs: device, precision, threads, torch's randomness.
 
 Nobody else in training names a device, casts to a precision or touches torch's global random
 state (dropout and the posterior's noise draw from it).
@@ -38,15 +38,12 @@ class Precision:
 class Devices:
     """One process of training: where its tensors live and how they are multiplied.
 
-    rank, world: this process among those that train together; 0 of 1 alone.
-    threads:     of torch in this process.
+    threads: of torch in this process.
     """
 
     device: torch.device
     precision: Precision
     threads: int
-    rank: int = 0
-    world: int = 1
 
     @property
     def text(self) -> str:
@@ -117,6 +114,11 @@ def choose(precision: PrecisionName = "auto", device: str = "auto", threads: int
         raise BadInput(f"device {device!r} is not supported; try auto, cpu or cuda")
     if where.type == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"device {device!r} was asked for, but torch finds no CUDA GPU here")
+    if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
+        raise BadInput(
+            f"device {device!r} was asked for, but there are {torch.cuda.device_count()} CUDA GPUs "
+            "here, counted from 0"
+        )
     if threads < 0:
         raise BadInput(f"threads is {threads}; give 0 for torch's own choice, or a number above")
     if threads:

@@ -59,9 +59,9 @@ class Logbook:
             raise NotFinite(f"step {step}: a number for metrics.jsonl is not finite") from error
         os.write(self._file, line.encode() + b"\n")
 
-    def progress(self, text: Callable[[], str], *, now: bool = False) -> None:
-        """Say `text()`, unless a line was said a moment ago; `now` says it all the same."""
-        if now or time.monotonic() - self._said >= self._every_s:
+    def progress(self, text: Callable[[], str]) -> None:
+        """Say `text()`, unless a line was said a moment ago."""
+        if time.monotonic() - self._said >= self._every_s:
             self._said = time.monotonic()
             self._say(text())
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import platform
 import resource
 import signal
@@ -32,7 +31,8 @@ import torch
 
 import imitact
 from imitact.contract import BadInput, NotFinite, Source
-from imitact.data.durable import make_folder, write_json
+from imitact.data.crew import cores
+from imitact.data.durable import alone, make_folder, write_json
 from imitact.data.episodes import split
 from imitact.data.samples import Batch, Samples, statistics
 from imitact.model.act import ActConfig
@@ -152,6 +152,8 @@ class TrainConfig:
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 refuse(name, "at least 0 and below 1")
+        if self.seed >= 2**63:
+            refuse("seed", f"below 2^63, {2**63}")
         if not 0 <= self.final_lr_fraction <= 1:
             refuse("final_lr_fraction", "between 0 and 1")
 
@@ -205,17 +207,24 @@ def train(
              is refused.
     on_line: takes each line for the person who waits.
 
-    Raises Interrupted after SIGTERM or Ctrl-C, with a checkpoint written; NotFinite where a loss
-    or a gradient is, with the last checkpoint untouched; BadInput where something does not fit.
+    Raises Interrupted after SIGTERM or Ctrl-C, with a checkpoint written; NotFinite where a loss,
+    a gradient, a weight or a held-out error is, with the last checkpoint untouched; BadInput where
+    something does not fit, or where another process trains in `out`.
     """
-    say = on_line or (lambda line: None)
+    make_folder(out)
+    with alone(out, "training"):
+        return _train(source, out, model, config, resume, on_line or (lambda line: None))
+
+
+def _train(
+    source: Source, out: Path, model: ActConfig, config: TrainConfig, resume: bool, say: Say
+) -> Path:
     began = time.monotonic()
     here = devices.choose(config.precision, config.device, config.threads)
     say(f"training on {here.text}")
     ground = {"torch": torch.__version__, **here.ground}
 
     # What was there before.
-    make_folder(out)
     before = checkpoint.newest(out / "checkpoints", say) if resume else None
     if not resume and checkpoint.found(out / "checkpoints"):
         raise BadInput(f"{out} holds a training already; resume it, or give another folder")
@@ -232,6 +241,7 @@ def train(
     policy = TorchPolicy.create(
         source.spec, stats, model, seed=config.seed, fingerprint=source.fingerprint
     )
+    _check_batch(policy, config)
     samples = _samples(source, chosen, policy, out, config, say)
     validation = samples.of(held) if held else None
 
@@ -256,14 +266,22 @@ def train(
 
     def keep() -> Path:
         nonlocal saved_step, saved_at
-        tally.wall_s = earlier_s + time.monotonic() - began
+        tally.lasted(earlier_s + time.monotonic() - began)
         numbers = {"settings": told, "ground": ground, "tally": dataclasses.asdict(tally)}
         state = checkpoint.State(step, updater.tensors(), numbers)
         path = checkpoint.save(out / "checkpoints", state, updater.averaged.save)
         saved_step, saved_at = step, time.monotonic()
         return path
 
-    with _asked_to_stop() as asked, closing(samples.stream(step)) as batches, closing(logbook):
+    def report(error: NotFinite) -> str:
+        return _where(error, step, recent, saved_step, out)
+
+    with (
+        _asked_to_stop() as asked,
+        closing(samples.stream(step)) as batches,
+        closing(logbook),
+        _told(report),
+    ):
         pace.mark(step)
         while step < config.steps:
             mark = time.monotonic()
@@ -271,10 +289,7 @@ def train(
             waited_s = time.monotonic() - mark
             step += 1
             recent.append(f"step {step}: {_named(batch)}")
-            try:
-                numbers = updater.update(step - 1, batch)
-            except NotFinite as error:
-                raise NotFinite(_where(error, step, recent, saved_step, out)) from error
+            numbers = updater.update(step - 1, batch)
             spent_s = time.monotonic() - mark
             tally.trained(config.batch_size, spent_s, waited_s)
             means = sums.add(numbers, config.batch_size, spent_s, waited_s)
@@ -300,8 +315,13 @@ def train(
             tally.validated(_validate(updater, validation, config, logbook, step))
         if saved_step != step:
             keep()
+        if asked:
+            raise Interrupted(
+                f"stopped by {asked[0]} after the last of {config.steps} steps, with a checkpoint "
+                f"in {out / 'checkpoints'}; resume to get the policy"
+            )
 
-    tally.wall_s = earlier_s + time.monotonic() - began
+    tally.lasted(earlier_s + time.monotonic() - began)
     return _finish(out, updater, here, config, tally, say)
 
 
@@ -317,6 +337,11 @@ class _Tally:
     best_l1_rad: float | None = None
     best_step: int | None = None
     last: dict[str, Any] | None = None  # what the last validation found
+    peak_rss_bytes: int = 0  # pages of the mapped frame cache included
+
+    def lasted(self, wall_s: float) -> None:
+        self.wall_s = wall_s
+        self.peak_rss_bytes = max(self.peak_rss_bytes, peak_rss_bytes())
 
     @property
     def last_l1_rad(self) -> float | None:
@@ -411,6 +436,16 @@ def _check_chunk(chunk: int, source: Source, chosen: Sequence[int]) -> None:
         )
 
 
+def _check_batch(policy: TorchPolicy, config: TrainConfig) -> None:
+    """One sample of one feature has no variance to normalise by."""
+    grids = [policy.net.backbone.grid(*size) for size in policy.input_sizes.values()]
+    if policy.config.norm == "batch" and config.batch_size == 1 and (1, 1) in grids:
+        raise BadInput(
+            "norm 'batch' needs more than one value a channel, and a batch of 1 whose features are "
+            "1x1 has one; use a larger batch or input, or norm 'group'"
+        )
+
+
 def _samples(
     source: Source,
     chosen: Sequence[int],
@@ -428,7 +463,7 @@ def _samples(
         memory_limit_bytes=int(config.memory_limit_gb * 1e9),
         batch_size=config.batch_size,
         seed=config.seed,
-        workers=config.workers or os.cpu_count() or 1,
+        workers=config.workers or cores(),
         episodes=chosen,
         say=say,
     )
@@ -459,7 +494,7 @@ def _validate(
     seen = counts[:, 0] > 0
     mean = float(per_joint[joints].mean())
     if not np.isfinite(mean):
-        raise NotFinite(f"step {step}: the held-out L1 is {mean}; the last checkpoint is untouched")
+        raise NotFinite(f"the held-out L1 is {mean}")
     found = {
         "held_out_l1_rad": mean,
         "held_out_l1_per_joint": dict(zip(spec.action_names, per_joint.tolist(), strict=True)),
@@ -478,13 +513,22 @@ def _named(batch: Batch) -> str:
 
 
 def _where(error: NotFinite, step: int, recent: deque[str], saved: int, out: Path) -> str:
-    """The report of a loss that is not finite: the step, and the samples that led to it."""
+    """The report of what is not finite: the step, and the samples that led to it."""
     last = f"the checkpoint of step {saved} is intact" if saved else "no checkpoint was due yet"
     return (
-        f"step {step}: {error}; training stopped before it touched the weights "
+        f"step {step}: {error}; training stopped and saved nothing of it "
         f"({last}, in {out / 'checkpoints'}). Samples of the last steps as episode:tick: "
         f"{'; '.join(recent)}. Look at them, or try a lower rate, a longer warm-up or clip_norm."
     )
+
+
+@contextmanager
+def _told(report: Callable[[NotFinite], str]) -> Iterator[None]:
+    """Whatever is not finite in here is told as `report` tells it."""
+    try:
+        yield
+    except NotFinite as error:
+        raise NotFinite(report(error)) from error
 
 
 def _size_of_it(
@@ -543,7 +587,7 @@ def _finish(
         "precision": here.precision.name,
         "precision_reason": here.precision.reason,
         "threads": here.threads,
-        "peak_rss_bytes": peak_rss_bytes(),  # pages of the mapped frame cache included
+        "peak_rss_bytes": tally.peak_rss_bytes,
         "processor": devices.processor_name(),
         "versions": {
             "imitact": imitact.__version__,

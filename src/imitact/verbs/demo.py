@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 from imitact import __version__
 from imitact.contract import BadInput, ImitactError
+from imitact.data.crew import cores
 from imitact.data.durable import write_json
 from imitact.data.episodes import open_source
 from imitact.data.record import Report, read_report
@@ -24,8 +25,9 @@ from imitact.evaluate import report
 from imitact.evaluate.film import video_path
 from imitact.evaluate.tally import Evaluation, Plan, spell
 from imitact.model.act import ActConfig
+from imitact.model.backbone import check_pretrained
 from imitact.sim import registered
-from imitact.train import loop
+from imitact.train import devices, loop
 from imitact.train.logbook import duration
 from imitact.train.loop import TrainConfig
 from imitact.verbs import evaluate, record, train
@@ -65,9 +67,6 @@ class Demo:
 
     preset: str = "quick"
     """Where the settings of model and training start from: quick, released or paper."""
-
-    seed: int = 0
-    """Of the training: initial weights, order of the samples, dropout."""
 
     demonstrations: int = 50
     """Demonstrations to record, from seed 0 on."""
@@ -148,7 +147,24 @@ def run(settings: Demo) -> None:
 
 
 def _check(settings: Demo) -> None:
-    """Refuse at once what would be refused after an hour."""
+    """Refuse at once what would be refused after an hour.
+
+    Before anything is written: the folder remembers its settings, wrong ones too.
+    """
+    check_pretrained(settings.model.norm, settings.model.pretrained)
+    devices.choose(settings.train.precision, settings.train.device, settings.train.threads)
+    if settings.train.held_out >= settings.demonstrations:
+        raise BadInput(
+            f"train.held_out is {settings.train.held_out} of {settings.demonstrations} "
+            "demonstrations; at least one must be left to train on"
+        )
+    with closing(record.world(ENV, ("top",), settings.height, settings.width)()) as env:
+        cap = env.step_cap
+    if settings.model.chunk > cap:
+        raise BadInput(
+            f"model.chunk is {settings.model.chunk} ticks, a demonstration has {cap}; use a chunk "
+            f"of at most {cap}"
+        )
     if not settings.episodes >= 1:
         raise BadInput(f"episodes is {settings.episodes}; evaluate at least 1")
     for name in ("ensemble_episodes", "registered_episodes"):
@@ -203,8 +219,9 @@ def _trained(settings: Demo, data: Path, training: Path, phases: Phases) -> Path
         phases.still_running()
 
     # Beside the demonstrations: another training on them finds the frames decoded.
+    data = data.absolute()
     cache = settings.train.cache_dir or str(data.with_name(f"{data.name}-cache"))
-    config = replace(settings.train, seed=settings.seed, cache_dir=cache)
+    config = replace(settings.train, cache_dir=cache)
     say(f"2/5 train: preset {settings.preset}, {config.steps} steps of {config.batch_size} samples")
     with phases.phase("train"):
         source = open_source(data)
@@ -212,7 +229,7 @@ def _trained(settings: Demo, data: Path, training: Path, phases: Phases) -> Path
 
 
 def _evaluated(settings: Demo, policy: Path, phases: Phases) -> Evaluation:
-    plan = _plan(settings, policy, "evaluation", settings.episodes)
+    plan = _evaluation(settings, policy, "evaluation", settings.episodes)
     say(f"3/5 evaluate: {plan.episodes} fresh seeds with {plan.chunking}")
     return _counted("evaluate", replace(plan, videos=settings.videos), phases)
 
@@ -220,7 +237,7 @@ def _evaluated(settings: Demo, policy: Path, phases: Phases) -> Evaluation:
 def _ensembled(settings: Demo, policy: Path, phases: Phases) -> Evaluation | None:
     if not settings.ensemble_episodes:
         return None
-    plan = _plan(settings, policy, "ensemble", settings.ensemble_episodes)
+    plan = _evaluation(settings, policy, "ensemble", settings.ensemble_episodes)
     say(f"4/5 ensemble: {plan.episodes} of those seeds with {settings.ensemble}")
     return _counted("ensemble", replace(plan, chunking=settings.ensemble), phases)
 
@@ -228,12 +245,12 @@ def _ensembled(settings: Demo, policy: Path, phases: Phases) -> Evaluation | Non
 def _witnessed(settings: Demo, policy: Path, phases: Phases) -> Evaluation | None:
     if not settings.registered_episodes:
         return None
-    plan = _plan(settings, policy, "registered", settings.registered_episodes)
+    plan = _evaluation(settings, policy, "registered", settings.registered_episodes)
     say(f"5/5 registered: {plan.episodes} of those seeds through {registered.IDS[ENV]}")
     return _counted("registered", plan, phases, partial(registered.make, ENV))
 
 
-def _plan(settings: Demo, policy: Path, folder: str, episodes: int) -> Evaluate:
+def _evaluation(settings: Demo, policy: Path, folder: str, episodes: int) -> Evaluate:
     """The first so many of the seeds, into that folder, without videos."""
     return Evaluate(
         policy=policy,
@@ -280,7 +297,7 @@ def _cost(settings: Demo, training: Path, phases: Phases) -> dict[str, Any]:
         "wall_s": {**wall_s, "total": round(sum(wall_s.values()), 1)},
         "train_pflop": told["train_pflop"],
         "versions": _versions(),
-        "processor": f"{told['processor']}, {os.cpu_count()} cores",
+        "processor": f"{told['processor']}, {cores()} cores",
     }
 
 
@@ -296,7 +313,7 @@ def _about_training(training: Path, settings: Demo) -> dict[str, Any]:
     )  # fmt: skip
     return {
         "preset": settings.preset,
-        "seed": settings.seed,
+        "seed": settings.train.seed,
         **{name: told.get(name) for name in names},
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +12,7 @@ from imitact.evaluate import report, trials
 from imitact.evaluate.film import Filming, video_path
 from imitact.evaluate.tally import Evaluation
 from imitact.evaluate.trials import Progress
-from imitact.model.policy import ABOUT, TorchPolicy
+from imitact.model.policy import TorchPolicy, identity
 from imitact.verbs.waiting import Waiting, tell
 from imitact.verbs.worlds import world_of
 
@@ -63,11 +62,6 @@ class Evaluate:
 
     filming: Filming = field(default_factory=Filming)
     """How they are filmed."""
-
-
-def identity(policy: Path) -> str:
-    """Tells policies apart: the digest of policy.json, which holds the digest of the weights."""
-    return hashlib.sha256((policy / ABOUT).read_bytes()).hexdigest()
 
 
 def count(

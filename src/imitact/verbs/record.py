@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from imitact.data import record as recording
+from imitact.data.crew import cores
 from imitact.data.record import Progress, Report
 from imitact.data.video import VideoConfig
 from imitact.verbs.waiting import Waiting, tell
-from imitact.verbs.worlds import TASK_TEXT, expert, world
+from imitact.verbs.worlds import TASK_TEXT, demonstrator, expert, world
 
 GO_ON = "finished episodes are kept; the same command goes on"
 
@@ -81,10 +81,10 @@ def make(settings: Record, on_progress: Callable[[Progress], None] = lambda p: N
             task=TASK_TEXT[settings.env],
             first_seed=settings.first_seed,
             last_seed=settings.last_seed,
-            workers=settings.workers or os.cpu_count() or 1,
+            workers=settings.workers or cores(),
             video=settings.video,
             on_progress=show,
-            extra={"env": settings.env, "spread": settings.spread},
+            extra=demonstrator(settings.env, settings.spread),
         )
 
 
@@ -99,7 +99,10 @@ def lines(report: Report) -> list[str]:
                 f"(standard deviation {ticks.std():.1f})"
             )
     told.extend(_variation(report.deviations()))
-    seeds = ", ".join(f"{f.seed} (stage {f.stage})" for f in report.failures)
+    seeds = ", ".join(
+        f"{f.seed} (stage {f.stage}{f'; {f.trouble}' if f.trouble else ''})"
+        for f in report.failures
+    )
     told.append(f"  failed and not saved: {f'seeds {seeds}' if seeds else 'none'}")
     return told
 

@@ -35,9 +35,8 @@ class Waiting:
 
     what:  the job, as a word or two.
     total: how much there is to do, in `unit`.
-    start: how much of it was done before, in an interrupted run; it tells nothing of the pace.
 
-    The time left is that of this run's own pace, unknown until something is done.
+    The time left is that of this run's own pace, unknown until something is done in it.
     """
 
     def __init__(
@@ -46,14 +45,14 @@ class Waiting:
         total: float,
         unit: str,
         *,
-        start: float = 0.0,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._what, self._total, self._unit = what, total, unit
         self._clock = clock
         self._began = clock()
-        self._start = self._done = start
+        self._start: float | None = None
+        self._done = 0.0
         self._note = ""
         self._known_left_s: float | None = None
         self._said: float | None = None
@@ -80,22 +79,19 @@ class Waiting:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None or self._done > self._start:
+        if kind is None or self._done > (self._start or 0.0):
             self._show(last=True)
         if self._bar:
             self._bar.stop()
 
-    def begin(self, start: float) -> None:
-        """So much of it was done before this run."""
-        self._start = self._done = start
-        self._began = self._clock()
-        self._show()
-
     def to(self, done: float, note: str = "", left_s: float | None = None) -> None:
         """So much is done by now; `note` says what else there is to say.
 
+        What is done at the first call was done before this run, and tells nothing of its pace.
         left_s: the time left, where the job itself knows better than its pace tells.
         """
+        if self._start is None:
+            self._start = done
         self._done, self._note, self._known_left_s = done, note, left_s
         self._show()
 
@@ -103,7 +99,7 @@ class Waiting:
         """Seconds that the rest will take at this run's pace; None before it is known."""
         if self._known_left_s is not None:
             return self._known_left_s
-        done = self._done - self._start
+        done = self._done - (self._start or 0.0)
         if done <= 0:
             return None
         return (self._clock() - self._began) / done * (self._total - self._done)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import metadata
+from typing import Any
 
 from imitact.contract import BadInput, Camera, Env, Policy, Spec
 from imitact.sim import aloha, experts
@@ -14,13 +16,13 @@ TASK_TEXT = {
 }
 """What is to be done, in words; stored with a dataset."""
 
-ALOHA_FOUR = "aloha4"
+FOUR_VIEWS = "aloha4"
 """Names the four views of the real ALOHA together."""
 
 
 def cameras(names: Sequence[str]) -> tuple[str, ...]:
     """Names as given, with `aloha4` spelt out."""
-    return tuple(n for name in names for n in (aloha.ALOHA_FOUR if name == ALOHA_FOUR else (name,)))
+    return tuple(n for name in names for n in (aloha.ALOHA_FOUR if name == FOUR_VIEWS else (name,)))
 
 
 def world(env: str, names: Sequence[str], height: int, width: int) -> Callable[[], Env]:
@@ -30,7 +32,7 @@ def world(env: str, names: Sequence[str], height: int, width: int) -> Callable[[
     for name in (chosen := cameras(names)):
         if name not in aloha.CAMERAS:
             raise BadInput(
-                f"no camera {name!r} in the ALOHA scene; there are {[*aloha.CAMERAS, ALOHA_FOUR]}"
+                f"no camera {name!r} in the ALOHA scene; there are {[*aloha.CAMERAS, FOUR_VIEWS]}"
             )
         Camera(name, height, width)
     return partial(aloha.make, env, chosen, height, width)
@@ -53,3 +55,21 @@ def expert(env: str, spread: float) -> Callable[[], Policy]:
     make = partial(experts.make_expert, env, spread)
     make()
     return make
+
+
+def demonstrator(env: str, spread: float) -> dict[str, Any]:
+    """What fixes the demonstrations of `expert` in `world`, beside their seeds; plain JSON."""
+    return {
+        "env": env,
+        "spread": spread,
+        "expert": experts.REVISION,
+        "mujoco": _version("mujoco"),
+        "gym-aloha": _version("gym-aloha"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None  # the world itself says what to install
