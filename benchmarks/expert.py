@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import time
 from dataclasses import dataclass
 from functools import cache, partial
@@ -20,11 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from imitact.contract import Outcome
+from imitact.data.crew import cores
+from imitact.data.record import HOLD_TICKS
 from imitact.sim.aloha import JOINTS, RATE_HZ, AlohaEnv
 from imitact.sim.experts import SPEED_LIMIT, CubeExpert
-
-HELD_TICKS = 10
-"""A demonstration counts when it ends with this many ticks at the top stage."""
 
 ARM = [at for at, name in enumerate(JOINTS) if not name.endswith("gripper")]
 
@@ -58,7 +56,7 @@ def attempt(seed: int, spread: float) -> Attempt:
     moved = np.abs(np.diff(actions, axis=0)).max(axis=1) > 0
     return Attempt(
         seed=seed,
-        success=all(outcome.success for outcome in outcomes[-HELD_TICKS:]),
+        success=all(outcome.success for outcome in outcomes[-HOLD_TICKS:]),
         first_lift_tick=_first(rewards >= 2),
         first_transfer_tick=_first(rewards >= 4),
         still_from_tick=int(np.flatnonzero(moved)[-1]) + 1,
@@ -117,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, default=500, help="seeds 0 to this, exclusive")
     parser.add_argument("--spread", type=float, default=1.0, help="0 to 2; 1 is the default")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--workers", type=int, default=cores(), help="processes")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     args = parser.parse_args()
 
@@ -136,7 +134,7 @@ def main() -> None:
         **summary(attempts),
         "spread": args.spread,
         "seeds": [0, args.episodes - 1],
-        "step_cap": 400,
+        "step_cap": _world().step_cap,
         "wall_s": round(time.perf_counter() - began, 1),
         "workers": args.workers,
         "versions": {name: version(name) for name in ("mujoco", "gym-aloha", "mink", "numpy")},

@@ -2,7 +2,7 @@
 
     python scripts/make_picture.py runs/demo/evaluation/videos/FILM.mp4 docs/images/cube.gif
 
-Every second picture of the film, made smaller: a picture every 0.08 s, far below 1 MB.
+Every second picture of the film, made smaller: a picture every 0.08 s, below 1 MB.
 """
 
 from __future__ import annotations

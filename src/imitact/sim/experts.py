@@ -279,8 +279,8 @@ class CubeExpert:
     """Scripted cube transfer: grasp with the right arm, hand over to the left, let go, stand back.
 
     spread: 1 varies the duration of every phase by +-15 %, both grasps by +-8 mm and +-10
-            degrees and the points on the way by +-2 cm, uniformly and from the episode's seed
-            alone; 0 is the mean trajectory, 2 deviates twice as far.
+            degrees about the vertical and the points on the way by +-2 cm, uniformly and from the
+            episode's seed alone; 0 is the mean trajectory, 2 deviates twice as far.
 
     Needs Observation.privileged of the cube task at the first chunk() of an episode and nothing
     afterwards. K = 1: each chunk() is the next tick; reset(seed) begins an episode. `variation`
