@@ -451,6 +451,7 @@ def test_under_bfloat16_autocast_the_loss_stays_close_and_float32() -> None:
         ({"dropout": 1.0}, "dropout is 1.0; it must be at least 0 and below 1"),
         ({"dropout": float("nan")}, "dropout is nan"),
         ({"kl_weight": -1.0}, "kl_weight is -1.0"),
+        ({"shift": -1}, "shift is -1; it must be from 0 to"),
         ({"kl_weight": float("inf")}, "kl_weight is inf"),
         ({"dim": 6, "heads": 2}, "multiple of 4"),
         ({"dim": 16, "heads": 3}, "dim is 16 and heads 3"),
@@ -471,3 +472,8 @@ def test_settings_that_cannot_be_are_refused(settings_: dict[str, Any], message:
 def test_frames_of_absurd_size_are_refused_before_any_memory_is_taken() -> None:
     with pytest.raises(BadInput, match=rf"at most {MAX_IMAGE_TOKENS} are sensible"):
         network(sizes=((10**9, 10**9),))
+
+
+def test_a_shift_that_moves_frames_out_of_sight_is_refused() -> None:
+    with pytest.raises(BadInput, match="shift is 16, which moves frames of 16x24 pixels out"):
+        network(replace(TINY, shift=16))

@@ -190,6 +190,20 @@ def test_predicting_is_the_same_before_and_after_training_mode() -> None:
     assert not calm.requires_grad
 
 
+def test_frames_are_moved_for_training_only() -> None:
+    policy, still = made(replace(TINY, shift=3)), made(TINY)
+    batch = batch_of()
+    noise = torch.zeros(3, TINY.latent)
+    for each in (policy, still):
+        each.net.eval()
+    assert torch.equal(policy.predict(batch), still.predict(batch))
+    assert policy.loss(batch, noise=noise).total == still.loss(batch, noise=noise).total
+    policy.net.train()
+    torch.manual_seed(0)
+    assert policy.loss(batch, noise=noise).total != policy.loss(batch, noise=noise).total
+    assert torch.equal(policy.predict(batch), policy.predict(batch))
+
+
 def test_the_loss_takes_the_noise_it_is_given() -> None:
     policy = made()
     batch = batch_of()

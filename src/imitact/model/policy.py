@@ -33,6 +33,7 @@ from imitact import __version__
 from imitact.contract import BadInput, Camera, Damaged, Misfit, NotFinite, Observation, Spec
 from imitact.frames import resize
 from imitact.model.act import Act, ActConfig, Losses
+from imitact.model.augment import shifted
 from imitact.model.backbone import load_pretrained
 from imitact.stats import Stats
 
@@ -144,7 +145,8 @@ class TorchPolicy:
         """Loss of a batch, with z from the CVAE's posterior where there is one.
 
         noise: (B, Z) standard normal for z; drawn from torch's global random state if None.
-        The network's mode (train or eval) is left as it is.
+        The network's mode (train or eval) is left as it is; frames are moved (config.shift) in
+        train mode only.
         """
         state = self._state(batch)
         images = self._images(batch["frames"], state.shape[0])
@@ -223,6 +225,8 @@ class TorchPolicy:
                     f"batch: frames of camera {name!r} are {frame.dtype} of shape "
                     f"{tuple(frame.shape)}, expected torch.uint8 of shape {want} (input size)"
                 )
+            if self.net.training and self.config.shift:
+                frame = shifted(frame, self.config.shift)
             image = frame.permute(0, 3, 1, 2)  # strides are already those of channels_last
             image = image.to(torch.float32)
             image = image.sub_(self._constants["pixel_mean"]).div_(self._constants["pixel_std"])

@@ -18,7 +18,7 @@ PRESETS: dict[str, tuple[ActConfig, TrainConfig]] = {
     "quick": (
         act.PRESETS["quick"],
         TrainConfig(
-            steps=12_000,
+            steps=8_000,
             batch_size=16,
             lr=1e-3,
             lr_backbone=1e-3,
