@@ -65,6 +65,8 @@ def demonstrator(env: str, spread: float) -> dict[str, Any]:
         "expert": experts.REVISION,
         "mujoco": _version("mujoco"),
         "gym-aloha": _version("gym-aloha"),
+        "mink": _version("mink"),
+        "daqp": _version("daqp"),
     }
 
 
