@@ -48,6 +48,7 @@ TINY = ActConfig(
     encoder_layers=1,
     cvae_layers=1,
     latent=4,
+    shift=1,
     dropout=0.2,
 )
 

@@ -1,7 +1,7 @@
 """Where and how exactly the arithmetic runs: device, precision, threads, torch's randomness.
 
 Nobody else in training names a device, casts to a precision or touches torch's global random
-state (dropout and the posterior's noise draw from it).
+state (dropout, the posterior's noise and the moves of frames draw from it).
 """
 
 from __future__ import annotations
