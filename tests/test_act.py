@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from imitact.contract import BadInput, Camera, Spec
+from imitact.frames import View
 from imitact.model.act import MAX_IMAGE_TOKENS, PRESETS, Act, ActConfig
 from imitact.model.transformer import Attention, Encoder, initialise, sine_grid, sine_table
 
@@ -121,12 +122,35 @@ def test_sizes_come_from_the_data(
         assert answer.logvar is None
 
 
-def test_input_sizes_are_the_capture_sizes_unless_set() -> None:
-    cameras = (Camera("a", 480, 640), Camera("b", 240, 424))
-    spec = Spec(("x",), ("x",), ("rad",), ("rad",), cameras, 50)
-    assert TINY.input_sizes(spec) == {"a": (480, 640), "b": (240, 424)}
+CAMERAS = (Camera("a", 480, 640), Camera("b", 240, 424))
+SEES = Spec(("x",), ("x",), ("rad",), ("rad",), CAMERAS, 50)
+
+
+def test_cameras_are_seen_whole_and_at_capture_size_unless_set() -> None:
+    assert TINY.views(SEES) == {"a": View(480, 640), "b": View(240, 424)}
     small = replace(TINY, input_height=120, input_width=160)
-    assert small.input_sizes(spec) == {"a": (120, 160), "b": (120, 160)}
+    assert small.views(SEES) == {"a": View(120, 160), "b": View(120, 160)}
+    cropped = replace(TINY, crop="b=0:240,24:424; a=165:405,180:500")
+    window = (165, 405, 180, 500)
+    assert cropped.views(SEES) == {
+        "a": View(240, 320, window),
+        "b": View(240, 400, (0, 240, 24, 424)),
+    }
+    both = replace(small, crop="a=165:405,180:500")
+    assert both.views(SEES) == {"a": View(120, 160, window), "b": View(120, 160)}
+
+
+@pytest.mark.parametrize(
+    ("crop", "message"),
+    [
+        ("c=0:9,0:9", "names camera 'c'; the cameras are \\['a', 'b'\\]"),
+        ("b=0:241,0:9", "reaches beyond the 240x424 pixels that camera 'b' captures"),
+        ("b=0:9,0:425", "reaches beyond the 240x424"),
+    ],
+)
+def test_a_crop_that_no_camera_has_is_refused(crop: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        replace(TINY, crop=crop).views(SEES)
 
 
 # -- the loss ----------------------------------------------------------------------------------
@@ -451,6 +475,12 @@ def test_under_bfloat16_autocast_the_loss_stays_close_and_float32() -> None:
         ({"dropout": 1.0}, "dropout is 1.0; it must be at least 0 and below 1"),
         ({"dropout": float("nan")}, "dropout is nan"),
         ({"kl_weight": -1.0}, "kl_weight is -1.0"),
+        ({"crop": "top"}, "crop 'top' is not of the form CAMERA=ROW:ROW,COLUMN:COLUMN"),
+        ({"crop": "a=1:2"}, "is not of the form"),
+        ({"crop": "a=-1:2,0:1"}, "is not of the form"),
+        ({"crop": "a=5:5,0:1"}, "rows 5 to 5, columns 0 to 1.* holds no pixel"),
+        ({"crop": "a=0:5,3:2"}, "holds no pixel"),
+        ({"crop": "a=0:5,0:2;a=0:5,0:2"}, "names camera 'a' twice"),
         ({"shift": -1}, "shift is -1; it must be from 0 to"),
         ({"kl_weight": float("inf")}, "kl_weight is inf"),
         ({"dim": 6, "heads": 2}, "multiple of 4"),

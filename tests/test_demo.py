@@ -50,7 +50,7 @@ def argv(out: Path, *more: str) -> list[str | Path]:
     return [
         "demo", "--out", out, *TINY, "--demonstrations", "2", "--episodes", "3",
         "--ensemble-episodes", "2", "--registered-episodes", "2", "--videos", "1",
-        "--workers", "1", "--chunking", "replay:4", "--setup-s", "3.5", *more,
+        "--workers", "1", "--chunking", "replay:4", "--setup-s", "3.5", "--model.crop", "", *more,
     ]  # fmt: skip
 
 

@@ -179,7 +179,8 @@ def test_an_option_changes_one_setting_of_a_preset(monkeypatch: pytest.MonkeyPat
 def test_the_demo_starts_from_the_quick_preset(monkeypatch: pytest.MonkeyPatch):
     given = parsed(monkeypatch, demo, "demo", "--train.seed", "2", "--train.steps", "9")
     model, training = train.preset("quick")
-    assert given.model == model
+    assert given.model == dataclasses.replace(model, crop="top=165:405,180:500")
+    assert demo.with_preset("released").model == train.preset("released")[0]
     assert given.train == dataclasses.replace(training, seed=2, steps=9)
 
 
@@ -218,6 +219,8 @@ def test_nested_settings_and_lists_are_read(monkeypatch: pytest.MonkeyPatch):
         ("compare nowhere elsewhere", "nowhere"),
         ("demo --out x --chunking sometimes", "chunking 'sometimes' is not known"),
         ("demo --out x --height 240", "480x640"),
+        ("demo --out x --model.crop up=0:9,0:9", "names camera 'up'; the cameras are ['top']"),
+        ("demo --out x --model.crop top=0:481,0:9", "reaches beyond the 480x640 pixels"),
         ("demo --out x --preset released", "norm 'frozen' keeps the statistics"),
         ("demo --out x --train.held-out 50", "held_out is 50 of 50"),
         ("demo --out x --model.chunk 401", "chunk is 401 ticks, a demonstration has 400"),

@@ -78,3 +78,23 @@ def test_floats_and_grey_images_are_refused_with_what_came():
 def test_a_size_below_one_pixel_is_refused():
     with pytest.raises(BadInput, match="at least 1 pixel"):
         frames.resize(noise(4, 4), 0, 2)
+
+
+def test_a_view_is_its_window_resized() -> None:
+    frame = noise(12, 16)
+    view = frames.View(4, 5, (2, 10, 1, 11))
+    assert np.array_equal(view.of(frame), frames.resize(frame[2:10, 1:11].copy(), 4, 5))
+    assert np.array_equal(frames.View(8, 10, (2, 10, 1, 11)).of(frame), frame[2:10, 1:11])
+    assert np.array_equal(frames.View(4, 5).of(frame), frames.resize(frame, 4, 5))
+
+
+@pytest.mark.parametrize("window", [(0, 13, 0, 4), (0, 4, 3, 17)])
+def test_a_window_beyond_the_frame_is_refused(window: tuple[int, int, int, int]) -> None:
+    with pytest.raises(Misfit, match="a frame of 12x16 pixels does not hold"):
+        frames.View(4, 4, window).of(noise(12, 16))
+
+
+@pytest.mark.parametrize("window", [(4, 4, 0, 1), (5, 4, 0, 1), (-1, 4, 0, 1), (0, 1, 2, 2)])
+def test_a_window_without_pixels_is_refused(window: tuple[int, int, int, int]) -> None:
+    with pytest.raises(BadInput, match="holds no pixel"):
+        frames.View(4, 4, window)

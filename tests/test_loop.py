@@ -24,6 +24,7 @@ from imitact.contract import BadInput, Damaged, NotFinite
 from imitact.data.durable import alone
 from imitact.data.episodes import split
 from imitact.data.samples import Samples, statistics
+from imitact.frames import View
 from imitact.model.act import ActConfig
 from imitact.model.policy import TorchPolicy
 from imitact.train import checkpoint, devices
@@ -457,7 +458,7 @@ def draw(episodes: Any, batch_size: int = 3, seed: int = 5) -> Samples:
     return Samples(
         SOURCE,
         chunk=4,
-        input_sizes={"top": (32, 32)},
+        views={"top": View(32, 32)},
         cache_dir=Path(),
         cache_limit_bytes=0,
         batch_size=batch_size,

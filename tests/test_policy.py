@@ -96,8 +96,8 @@ def batch_of(size: int = 3, config: ActConfig = TINY) -> dict[str, Any]:
         "action": torch.from_numpy(draw.normal(size=(size, config.chunk, 3)).astype(np.float32)),
         "is_pad": is_pad,
         "frames": {
-            name: torch.from_numpy(draw.integers(0, 256, (size, *hw, 3), dtype=np.uint8))
-            for name, hw in config.input_sizes(SPEC).items()
+            name: torch.from_numpy(draw.integers(0, 256, (size, *view.size, 3), dtype=np.uint8))
+            for name, view in config.views(SPEC).items()
         },
     }
 
@@ -226,6 +226,26 @@ def test_a_chunk_is_the_prediction_for_the_resized_frames() -> None:
     assert chunk.shape == (5, 3)
     assert chunk.dtype == np.float32
     assert np.array_equal(chunk, policy.predict(batch)[0].numpy())
+
+
+def test_a_cropped_camera_is_seen_through_its_window_and_the_others_whole() -> None:
+    policy = made(replace(TINY, crop="top=4:16,8:24"))
+    observation = observed()
+    top, wrist = observation.frames["top"], observation.frames["wrist"]
+    batch = {
+        "state": torch.tensor(observation.state, dtype=torch.float32)[None],
+        "frames": {
+            "top": torch.from_numpy(top[4:16, 8:24].copy())[None],
+            "wrist": torch.from_numpy(resize(wrist, 12, 16))[None],
+        },
+    }
+    assert np.array_equal(policy.chunk(observation), policy.predict(batch)[0].numpy())
+    outside = top.copy()
+    outside[:4], outside[16:], outside[:, :8], outside[:, 24:] = 0, 0, 0, 0
+    blacked = observed()
+    frames = {"top": outside, "wrist": wrist}
+    same = policy.chunk(replace(blacked, frames=frames))
+    assert np.array_equal(same, policy.chunk(observation))
 
 
 def test_frames_at_capture_size_need_no_resize() -> None:

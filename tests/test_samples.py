@@ -27,14 +27,15 @@ from imitact.contract import BadInput, Damaged, Frame, Misfit, NotFinite
 from imitact.data import cache
 from imitact.data.durable import DiskFull
 from imitact.data.samples import Batch, Samples, statistics
+from imitact.frames import View
 
-SIZES = {"top": (16, 16)}
+VIEWS = {"top": View(16, 16)}
 
 
 def samples(source: Any, folder: Path, **changes: Any) -> Samples:
     given: dict[str, Any] = {
         "chunk": 5,
-        "input_sizes": SIZES,
+        "views": VIEWS,
         "cache_dir": folder,
         "cache_limit_bytes": 1 << 30,
         "batch_size": 3,
@@ -91,7 +92,7 @@ def test_every_epoch_holds_every_tick_once_and_no_batch_is_short(
     stream = Samples(
         FakeSource(tuple(lengths)),
         chunk=2,
-        input_sizes={},
+        views={},
         cache_dir=Path(),
         cache_limit_bytes=0,
         batch_size=batch_size,
@@ -149,9 +150,9 @@ def test_an_order_that_a_thread_may_be_reading_is_never_changed(tmp_path: Path) 
 
 def test_the_number_of_workers_changes_no_batch_and_no_byte_of_the_cache(tmp_path: Path) -> None:
     source = FakeSource((7, 4, 9, 1), cameras=("top", "wrist"))
-    sizes = {"top": (16, 16), "wrist": (20, 24)}
+    views = {"top": View(16, 16), "wrist": View(20, 24)}
     made = [
-        samples(source, tmp_path / str(n), workers=n, input_sizes=sizes, cache_limit_bytes=limit)
+        samples(source, tmp_path / str(n), workers=n, views=views, cache_limit_bytes=limit)
         for n, limit in [(1, 1 << 30), (3, 1 << 30), (3, 0)]
     ]
     streams = []
@@ -224,7 +225,7 @@ def test_what_cannot_be_sampled_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="chunk is 0"):
         samples(FakeSource(), tmp_path, chunk=0)
     with pytest.raises(Misfit, match="no camera 'left'"):
-        samples(FakeSource(), tmp_path, input_sizes={"left": (8, 8)})
+        samples(FakeSource(), tmp_path, views={"left": View(8, 8)})
 
 
 def test_a_value_that_is_not_finite_is_named_by_episode_tick_and_joint(
@@ -311,7 +312,7 @@ def test_frames_kept_in_memory_never_exceed_the_limit(tmp_path: Path) -> None:
 
 
 def test_without_cameras_nothing_is_written(tmp_path: Path) -> None:
-    assert samples(FakeSource(), tmp_path / "new", input_sizes={}).batch(0).frames == {}
+    assert samples(FakeSource(), tmp_path / "new", views={}).batch(0).frames == {}
     assert not (tmp_path / "new").exists()
 
 
@@ -415,15 +416,17 @@ def test_a_damaged_cache_is_built_anew(tmp_path: Path, harm: str) -> None:
     assert [line for line in lines if " is damaged (" in line] == []
 
 
-def test_other_data_other_sizes_and_another_resize_get_caches_of_their_own(
+def test_other_data_other_views_and_another_resize_get_caches_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples(FakeSource(), tmp_path)
     samples(FakeSource(fingerprint="other"), tmp_path)
-    samples(FakeSource(), tmp_path, input_sizes={"top": (8, 8)})
+    samples(FakeSource(), tmp_path, views={"top": View(8, 8)})
+    samples(FakeSource(), tmp_path, views={"top": View(16, 16, (0, 8, 4, 12))})
+    samples(FakeSource(), tmp_path, views={"top": View(16, 16, (0, 8, 3, 11))})
     monkeypatch.setattr(resizing, "VERSION", resizing.VERSION + 1)
     samples(FakeSource(), tmp_path)
-    assert len(list(tmp_path.glob("frames-*/cache.json"))) == 4
+    assert len(list(tmp_path.glob("frames-*/cache.json"))) == 6
 
 
 def test_what_a_killed_build_left_is_neither_used_nor_kept(tmp_path: Path) -> None:
@@ -469,7 +472,7 @@ def test_a_killed_process_leaves_no_workers_behind(tmp_path: Path) -> None:
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); import pathlib, test_samples as t\n"
         "from imitact.data.cache import open_frames\n"
-        "open_frames(t.Endless(told=sys.argv[2]), t.SIZES, cache_dir=pathlib.Path(sys.argv[3]),"
+        "open_frames(t.Endless(told=sys.argv[2]), t.VIEWS, cache_dir=pathlib.Path(sys.argv[3]),"
         " cache_limit_bytes=1 << 30, memory_limit_bytes=0, workers=2, say=print)"
     )
     child = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The one resize: from the size a camera captures to the size the network sees.
+"""The one way from what a camera captures to what the network sees: a window of it, resized.
 
 Every pixel of the result is the average of the area it covers, pixels at the border of that
 area counting by the share that lies inside, rounded half up. The arithmetic is exact (integers
@@ -8,6 +8,7 @@ equals what the policy makes of the same captured frame.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +20,49 @@ VERSION = 1
 """Changes whenever the bytes of a result would; caches of resized frames store it."""
 
 _LARGEST = 1 << 24  # pixels; above it a 32-bit sum of bytes could overflow
+
+
+@dataclass(frozen=True)
+class View:
+    """What a network sees of a camera.
+
+    height, width: of the result, pixels.
+    window:        the part of the captured frame that is seen, as its first row, the row after
+                   its last, its first column and the column after its last; None for all of it.
+    """
+
+    height: int
+    width: int
+    window: tuple[int, int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.window is not None:
+            top, bottom, left, right = self.window
+            if not (0 <= top < bottom and 0 <= left < right):
+                raise BadInput(
+                    f"window {self.window} (rows {top} to {bottom}, columns {left} to {right}) "
+                    "holds no pixel; each range must begin at 0 or above and end after that"
+                )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """height, width."""
+        return self.height, self.width
+
+    def of(self, frame: Frame) -> Frame:
+        """The window of a captured frame, uint8 (H, W, 3), resized to (height, width, 3).
+
+        Refuses a frame that does not reach as far as the window.
+        """
+        if self.window is not None:
+            top, bottom, left, right = self.window
+            if bottom > frame.shape[0] or right > frame.shape[1]:
+                raise Misfit(
+                    f"a frame of {frame.shape[0]}x{frame.shape[1]} pixels does not hold rows "
+                    f"{top} to {bottom} and columns {left} to {right}"
+                )
+            frame = frame[top:bottom, left:right]
+        return resize(frame, self.height, self.width)
 
 
 def resize(frame: Frame, height: int, width: int) -> Frame:

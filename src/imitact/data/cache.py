@@ -3,7 +3,7 @@
 Row numbers count the ticks of all episodes of the Source, one episode after the other.
 
 The cache is a folder `frames-<key>` in a folder that the caller gives, where the key is a digest
-of what fixes the bytes: the fingerprint of the Source, the sizes and the version of the resize.
+of what fixes the bytes: the fingerprint of the Source, the views and the version of the resize.
 It holds one file a camera, raw uint8 of shape (rows, height, width, 3), and `cache.json`. It is
 built under another name and renamed when it is whole, so a folder of that name was finished; its
 files are still checked (size, and a CRC-32 an episode) when it is opened, and it is built anew
@@ -35,12 +35,13 @@ from imitact import frames as resizing
 from imitact.contract import Damaged, Episode, Frame, ImitactError, Source
 from imitact.data.crew import cores
 from imitact.data.durable import make_folder, room_for, sync
+from imitact.frames import View
 
 Say = Callable[[str], None]
-Sizes = Mapping[str, tuple[int, int]]
-"""Camera name to (height, width) in pixels, at input size."""
+Views = Mapping[str, View]
+"""What to see of each camera, by its name."""
 
-FORMAT = 1
+FORMAT = 2
 _KEEP_FREE = 256 << 20  # bytes of disk that a cache leaves to everybody else
 _SAY_EVERY_S = 5.0
 
@@ -60,7 +61,7 @@ def first_rows(lengths: Sequence[int]) -> NDArray[np.int64]:
 
 def open_frames(
     source: Source,
-    sizes: Sizes,
+    views: Views,
     *,
     cache_dir: Path,
     cache_limit_bytes: int,
@@ -78,11 +79,11 @@ def open_frames(
     memory_limit_bytes: of memory that frames decoded as asked may occupy (without a cache).
     workers:            processes that decode; more than one needs a Source that can be pickled.
     """
-    for camera in sizes:
+    for camera in views:
         source.spec.camera(camera)
-    if not sizes:
-        return DecodedFrames(source, sizes, 0)
-    plan = _Plan(source, sizes)
+    if not views:
+        return DecodedFrames(source, views, 0)
+    plan = _Plan(source, views)
     folder = cache_dir / f"frames-{plan.key}"
 
     def decoded(reason: str) -> Frames:
@@ -90,7 +91,7 @@ def open_frames(
             f"no frame cache: it needs {_size(plan.size)}, {reason}. Decoding frames as they "
             f"are asked for, keeping at most {_size(memory_limit_bytes)} of them in memory."
         )
-        return DecodedFrames(source, sizes, memory_limit_bytes)
+        return DecodedFrames(source, views, memory_limit_bytes)
 
     if cache_limit_bytes < 1 or not folder.exists():
         reason = _why_not(plan, cache_dir, cache_limit_bytes)
@@ -122,7 +123,10 @@ class CachedFrames:
     def __init__(self, folder: Path, plan: _Plan) -> None:
         self._maps = {
             camera: np.memmap(
-                folder / name, dtype=np.uint8, mode="r", shape=(plan.rows, *plan.sizes[camera], 3)
+                folder / name,
+                dtype=np.uint8,
+                mode="r",
+                shape=(plan.rows, *plan.views[camera].size, 3),
             )
             for camera, name in plan.files.items()
         }
@@ -139,9 +143,9 @@ class DecodedFrames:
     other, so evicting gains nothing, and this way a share limit / total of each epoch is kept.
     """
 
-    def __init__(self, source: Source, sizes: Sizes, limit_bytes: int) -> None:
+    def __init__(self, source: Source, views: Views, limit_bytes: int) -> None:
         self._source = source
-        self._sizes = dict(sizes)
+        self._views = dict(views)
         self._firsts = first_rows(source.lengths)
         self._limit = limit_bytes
         self._episodes: dict[int, Episode] = {}  # an episode reads its numbers once
@@ -150,7 +154,7 @@ class DecodedFrames:
         self.kept_bytes = 0
 
     def gather(self, camera: str, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        height, width = self._sizes[camera]
+        height, width = self._views[camera].size
         result = np.empty((len(rows), height, width, 3), dtype=np.uint8)
         for place, row in enumerate(rows.tolist()):
             result[place] = self._frame(camera, row)
@@ -173,7 +177,7 @@ class DecodedFrames:
                 f"episode {index}, camera {camera!r}: asked for the frame of tick {tick}, "
                 f"got {len(captured)} frames; check the dataset's video"
             )
-        frame = resizing.resize(captured[0], *self._sizes[camera])
+        frame = self._views[camera].of(captured[0])
         with self._lock:
             if key not in self._kept and self.kept_bytes + frame.nbytes <= self._limit:
                 self._kept[key] = frame.copy()  # a view would keep the captured frame alive
@@ -182,31 +186,37 @@ class DecodedFrames:
 
 
 class _Plan:
-    """What a cache of this Source at these sizes holds; picklable, so that workers share it."""
+    """What a cache of this Source in these views holds; picklable, so that workers share it."""
 
-    def __init__(self, source: Source, sizes: Sizes) -> None:
-        self.sizes = {camera: (int(h), int(w)) for camera, (h, w) in sizes.items()}
+    def __init__(self, source: Source, views: Views) -> None:
+        self.views = dict(views)
         self.lengths = [int(length) for length in source.lengths]
         self.firsts = first_rows(self.lengths)
         self.rows = int(self.firsts[-1])
         # Names of cameras may hold characters that a file system refuses, so files are numbered.
-        self.files = {camera: f"camera-{n}.u8" for n, camera in enumerate(self.sizes)}
-        self.size = sum(self.rows * self.frame_bytes(camera) for camera in self.sizes)
+        self.files = {camera: f"camera-{n}.u8" for n, camera in enumerate(self.views)}
+        self.size = sum(self.rows * self.frame_bytes(camera) for camera in self.views)
         self.identity: dict[str, Any] = {
             "format": FORMAT,
             "fingerprint": source.fingerprint,
             "resize": resizing.VERSION,
             "lengths": self.lengths,
             "cameras": [
-                {"name": c, "height": h, "width": w, "file": self.files[c]}
-                for c, (h, w) in self.sizes.items()
+                {
+                    "name": c,
+                    "height": v.height,
+                    "width": v.width,
+                    "window": list(v.window) if v.window else None,
+                    "file": self.files[c],
+                }
+                for c, v in self.views.items()
             ],
         }
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode())
         self.key = digest.hexdigest()[:16]
 
     def frame_bytes(self, camera: str) -> int:
-        height, width = self.sizes[camera]
+        height, width = self.views[camera].size
         return height * width * 3
 
 
@@ -378,7 +388,7 @@ def _decode(source: Source, plan: _Plan, building: Path, index: int) -> dict[str
     """Write the frames of one episode, one at a time; a checksum for each camera."""
     sums = {}
     episode = source.episode(index)
-    for camera, (height, width) in plan.sizes.items():
+    for camera, view in plan.views.items():
         total = count = 0
         # Written, not mapped: on a full disk a write says so, a mapped page kills the process.
         with (building / plan.files[camera]).open("r+b") as file:
@@ -387,7 +397,7 @@ def _decode(source: Source, plan: _Plan, building: Path, index: int) -> dict[str
                 count += 1
                 if count > plan.lengths[index]:
                     break
-                block = np.ascontiguousarray(resizing.resize(frame, height, width)).data
+                block = np.ascontiguousarray(view.of(frame)).data
                 total = zlib.crc32(block, total)
                 file.write(block)
         if count != plan.lengths[index]:

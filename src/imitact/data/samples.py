@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from imitact.contract import BadInput, Misfit, NotFinite, Source
 from imitact.data.cache import DecodedFrames, Frames, Say, first_rows, open_frames
+from imitact.frames import View
 from imitact.stats import Accumulator, Stats
 
 _AHEAD = 3  # batches prepared before they are asked for
@@ -54,7 +55,7 @@ class Samples:
     source:      every episode must have at least one tick.
     episodes:    numbers of the episodes to draw from; None for all.
     chunk:       K, ticks; longer than an episode means padding.
-    input_sizes: camera name to (height, width), pixels.
+    views:       what to see of each camera, by its name.
     cache_dir:   where the decoded frames are kept (data/cache.py).
     """
 
@@ -63,7 +64,7 @@ class Samples:
         source: Source,
         *,
         chunk: int,
-        input_sizes: Mapping[str, tuple[int, int]],
+        views: Mapping[str, View],
         cache_dir: Path,
         cache_limit_bytes: int,
         batch_size: int,
@@ -79,12 +80,12 @@ class Samples:
         self.chunk = chunk
         self.batch_size = batch_size
         self.seed = seed
-        self.cameras = tuple(input_sizes)
+        self.cameras = tuple(views)
         self.episodes = tuple(range(len(source.lengths)) if episodes is None else episodes)
         self._load(source)
         self.frames: Frames = open_frames(
             source,
-            input_sizes,
+            views,
             cache_dir=cache_dir,
             cache_limit_bytes=cache_limit_bytes,
             memory_limit_bytes=memory_limit_bytes,

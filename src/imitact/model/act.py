@@ -7,6 +7,7 @@ Legend: B batch, K chunk, S state, A action, N cameras, D width of the transform
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, get_args, get_type_hints
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imitact.contract import BadInput, Spec
+from imitact.frames import View
 from imitact.model.backbone import GROUP_CHANNELS, Backbone, Norm
 from imitact.model.transformer import (
     Decoder,
@@ -35,9 +37,14 @@ class ActConfig:
     """Ticks of action predicted at once, K. About one to two seconds of movement: at 1 the
     paper's success falls from 44 % to 1 %."""
     input_height: int = 0
-    """Rows of pixels that the network sees, for every camera; 0 keeps the capture size."""
+    """Rows of pixels that the network sees, for every camera; 0 keeps the captured ones."""
     input_width: int = 0
-    """Columns of pixels that the network sees, for every camera; 0 keeps the capture size."""
+    """Columns of pixels that the network sees, for every camera; 0 keeps the captured ones."""
+    crop: str = ""
+    """The part of a camera's frame that the network sees, in captured pixels, as
+    CAMERA=ROW:ROW,COLUMN:COLUMN, each range first:last+1, several separated by semicolons:
+    top=165:405,180:500. Cameras not named are seen whole. Where the work happens in half of the
+    picture, everything there has twice as many pixels at the same cost."""
     width: int = 64
     """Channels of the ResNet's first stage; each later stage doubles them; at least 8. 64 is
     ResNet18, which pretrained weights need; 32 costs a quarter of it."""
@@ -109,6 +116,7 @@ class ActConfig:
             raise BadInput(f"dropout is {self.dropout}; it must be at least 0 and below 1")
         if not 0 <= self.kl_weight < float("inf"):
             raise BadInput(f"kl_weight is {self.kl_weight}; it must be at least 0 and finite")
+        _windows(self.crop)
         if (self.input_height == 0) != (self.input_width == 0):
             raise BadInput(
                 f"input_height is {self.input_height} and input_width {self.input_width} pixels; "
@@ -125,11 +133,49 @@ class ActConfig:
                 f"multiple of {GROUP_CHANNELS}; it is {self.width}"
             )
 
-    def input_sizes(self, spec: Spec) -> dict[str, tuple[int, int]]:
-        """Height and width in pixels at which the network sees each camera, by name."""
-        if self.input_height:
-            return {c.name: (self.input_height, self.input_width) for c in spec.cameras}
-        return {c.name: (c.height, c.width) for c in spec.cameras}
+    def views(self, spec: Spec) -> dict[str, View]:
+        """What the network sees of each camera, by its name.
+
+        Refuses a crop of a camera that is not there, or beyond what it captures.
+        """
+        windows = _windows(self.crop)
+        views = {}
+        for camera in spec.cameras:
+            window = windows.pop(camera.name, None)
+            top, bottom, left, right = window or (0, camera.height, 0, camera.width)
+            if bottom > camera.height or right > camera.width:
+                raise BadInput(
+                    f"crop {self.crop!r} reaches beyond the {camera.height}x{camera.width} pixels "
+                    f"that camera {camera.name!r} captures; give other ranges, or '' to see all"
+                )
+            height = self.input_height or bottom - top
+            views[camera.name] = View(height, self.input_width or right - left, window)
+        if windows:
+            raise BadInput(
+                f"crop {self.crop!r} names camera {min(windows)!r}; the cameras are {list(views)}"
+            )
+        return views
+
+
+_CROP = re.compile(r"([^=;]+)=(\d+):(\d+),(\d+):(\d+)")
+
+
+def _windows(crop: str) -> dict[str, tuple[int, int, int, int]]:
+    """Camera name to rows and columns, as `View.window` has them."""
+    windows = {}
+    for part in filter(None, (part.strip() for part in crop.split(";"))):
+        found = _CROP.fullmatch(part)
+        if not found:
+            raise BadInput(
+                f"crop {part!r} is not of the form CAMERA=ROW:ROW,COLUMN:COLUMN, as in "
+                "top=165:405,180:500"
+            )
+        name, *numbers = found.groups()
+        if name in windows:
+            raise BadInput(f"crop names camera {name!r} twice; it has one window")
+        top, bottom, left, right = map(int, numbers)
+        windows[name] = View(1, 1, (top, bottom, left, right)).window
+    return windows
 
 
 _RANGES: tuple[tuple[str, int, int], ...] = (

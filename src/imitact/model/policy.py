@@ -31,7 +31,6 @@ from torch import Tensor
 
 from imitact import __version__
 from imitact.contract import BadInput, Camera, Damaged, Misfit, NotFinite, Observation, Spec
-from imitact.frames import resize
 from imitact.model.act import Act, ActConfig, Losses
 from imitact.model.augment import shifted
 from imitact.model.backbone import load_pretrained
@@ -90,7 +89,7 @@ class TorchPolicy:
         self.stats = dict(stats)
         self.config = config
         self.fingerprint = fingerprint
-        self.input_sizes = config.input_sizes(spec)
+        self.views = config.views(spec)
         _check_stats(spec, self.stats, config)
         mean, std = _action_scale(self.stats, config)
         self._constants: dict[str, Tensor] = {
@@ -193,7 +192,7 @@ class TorchPolicy:
                 )
             frame = np.asarray(observation.frames[camera.name])
             self.spec.check_frame(camera.name, frame)
-            small = resize(frame, *self.input_sizes[camera.name])
+            small = self.views[camera.name].of(frame)
             frames[camera.name] = torch.from_numpy(np.stack([small])).to(self.device)
         batch = {"state": _float(state)[None].to(self.device), "frames": frames}
         with torch.inference_mode():
@@ -215,8 +214,8 @@ class TorchPolicy:
 
     def _images(self, frames: Mapping[str, Tensor], size: int) -> list[Tensor]:
         images: list[Tensor] = []
-        for name, (height, width) in self.input_sizes.items():
-            want = (size, height, width, 3)
+        for name, view in self.views.items():
+            want = (size, *view.size, 3)
             if name not in frames:
                 raise Misfit(f"batch: no frames of camera {name!r}; it has {list(frames)}")
             frame = frames[name]
@@ -314,7 +313,7 @@ def _network(spec: Spec, config: ActConfig, generator: torch.Generator | None) -
         config,
         state_size=spec.state_size,
         action_size=spec.action_size,
-        image_sizes=list(config.input_sizes(spec).values()),
+        image_sizes=[view.size for view in config.views(spec).values()],
         generator=generator,
     )
 
@@ -513,6 +512,7 @@ def _parse_about(about: Any) -> _About:
     stats = {n: Stats.from_dict(v, f"stats.{n}") for n, v in about["stats"].items()}
     _check_names(spec, config)
     _check_stats(spec, stats, config)
+    config.views(spec)
     if about["sha256"] != _digest(about):
         raise Damaged(
             "a value was altered since the policy was saved (the SHA-256 of its values is not the "

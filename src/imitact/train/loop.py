@@ -438,7 +438,7 @@ def _check_chunk(chunk: int, source: Source, chosen: Sequence[int]) -> None:
 
 def _check_batch(policy: TorchPolicy, config: TrainConfig) -> None:
     """One sample of one feature has no variance to normalise by."""
-    grids = [policy.net.backbone.grid(*size) for size in policy.input_sizes.values()]
+    grids = [policy.net.backbone.grid(*view.size) for view in policy.views.values()]
     if policy.config.norm == "batch" and config.batch_size == 1 and (1, 1) in grids:
         raise BadInput(
             "norm 'batch' needs more than one value a channel, and a batch of 1 whose features are "
@@ -457,7 +457,7 @@ def _samples(
     return Samples(
         source,
         chunk=policy.config.chunk,
-        input_sizes=policy.input_sizes,
+        views=policy.views,
         cache_dir=Path(config.cache_dir) if config.cache_dir else out / "cache",
         cache_limit_bytes=int(config.cache_limit_gb * 1e9),
         memory_limit_bytes=int(config.memory_limit_gb * 1e9),

@@ -35,6 +35,7 @@ from imitact.verbs.evaluate import Evaluate
 from imitact.verbs.phases import Phases
 from imitact.verbs.record import Record
 from imitact.verbs.waiting import say, tell
+from imitact.verbs.worlds import WORKSPACE
 
 GO_ON = "what is finished is kept; the same command goes on"
 
@@ -110,6 +111,8 @@ def with_preset(name: str | None) -> Demo:
     """The settings of a preset, None for the usual one."""
     name = name or Demo.preset
     model, training = train.preset(name)
+    if name == Demo.preset:  # the others are as published
+        model = replace(model, crop=WORKSPACE[ENV])
     return Demo(model=model, train=training, preset=name)
 
 
@@ -159,7 +162,7 @@ def _check(settings: Demo) -> None:
             "demonstrations; at least one must be left to train on"
         )
     with closing(record.world(ENV, ("top",), settings.height, settings.width)()) as env:
-        cap = env.step_cap
+        cap, spec = env.step_cap, env.spec
     if settings.model.chunk > cap:
         raise BadInput(
             f"model.chunk is {settings.model.chunk} ticks, a demonstration has {cap}; use a chunk "
@@ -179,6 +182,7 @@ def _check(settings: Demo) -> None:
             f"the registered environment renders 480x640 pixels, the demo captures {size[0]}x"
             f"{size[1]}; set registered_episodes to 0, or leave height and width"
         )
+    settings.model.views(spec)
     Plan(seeds=(FIRST_SEED,), chunking=settings.chunking, videos=settings.videos)
     Plan(seeds=(FIRST_SEED,), chunking=settings.ensemble)
 

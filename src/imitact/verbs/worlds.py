@@ -16,6 +16,10 @@ TASK_TEXT = {
 }
 """What is to be done, in words; stored with a dataset."""
 
+WORKSPACE = {"cube": "top=165:405,180:500"}
+"""Where the work happens in a captured frame of 480x640 pixels, as `model.crop` has it: the cube's
+starts, the hand-over and both hands on their ways, with a margin."""
+
 FOUR_VIEWS = "aloha4"
 """Names the four views of the real ALOHA together."""
 
