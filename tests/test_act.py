@@ -412,6 +412,20 @@ def test_cameras_of_one_size_are_told_apart_by_what_they_show_only() -> None:
 # -- construction ------------------------------------------------------------------------------
 
 
+def test_noise_on_the_state_is_for_training_only() -> None:
+    net = network(replace(TINY, state_noise=0.5))
+    state, images, *_ = sample(net)
+    assert torch.equal(net(state, images).action, net(state, images).action)
+    net.train()
+    net.backbone.eval()
+    torch.manual_seed(0)
+    noisy = net(state, images).action
+    assert not torch.equal(noisy, net(state, images).action)
+    torch.manual_seed(0)
+    expected = state + 0.5 * torch.randn_like(state)
+    assert torch.equal(noisy, network()(expected, images).action)
+
+
 def test_building_a_network_leaves_torchs_global_random_state_alone() -> None:
     before = torch.random.get_rng_state()
     first, same, other = (network(seed=s).state_dict() for s in (1, 1, 2))
@@ -475,6 +489,8 @@ def test_under_bfloat16_autocast_the_loss_stays_close_and_float32() -> None:
         ({"dropout": 1.0}, "dropout is 1.0; it must be at least 0 and below 1"),
         ({"dropout": float("nan")}, "dropout is nan"),
         ({"kl_weight": -1.0}, "kl_weight is -1.0"),
+        ({"state_noise": -0.1}, "state_noise is -0.1; it must be at least 0"),
+        ({"state_noise": float("nan")}, "state_noise is nan"),
         ({"crop": "top"}, "crop 'top' is not of the form CAMERA=ROW:ROW,COLUMN:COLUMN"),
         ({"crop": "a=1:2"}, "is not of the form"),
         ({"crop": "a=-1:2,0:1"}, "is not of the form"),

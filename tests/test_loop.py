@@ -50,6 +50,7 @@ TINY = ActConfig(
     cvae_layers=1,
     latent=4,
     shift=1,
+    state_noise=0.1,
     dropout=0.2,
 )
 

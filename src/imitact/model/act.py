@@ -99,7 +99,11 @@ class ActConfig:
     shift: int = 0
     """Pixels of the input by which each frame is moved at random while training, either way, with
     its border repeated; 0: not at all. From random weights and few demonstrations the trunk finds
-    things far more exactly with it; about a thirtieth of the input's height serves."""
+    things far more exactly with it; about a twentieth of the input's height serves."""
+    state_noise: float = 0.0
+    """Standard deviation of Gaussian noise on the measured state while training, as a share of the
+    state's own. Exact joints tell one demonstration from another, and the network looks up there
+    what it should see in the frames; noise leaves it the frames."""
     dropout: float = 0.1
     """Share of activations dropped in every transformer layer while training, in [0, 1). 0 saves
     a sixth of a step on CPUs."""
@@ -114,8 +118,9 @@ class ActConfig:
                 raise BadInput(f"{name} is {value}; it must be from {low} to {high}")
         if not 0 <= self.dropout < 1:
             raise BadInput(f"dropout is {self.dropout}; it must be at least 0 and below 1")
-        if not 0 <= self.kl_weight < float("inf"):
-            raise BadInput(f"kl_weight is {self.kl_weight}; it must be at least 0 and finite")
+        for name in ("kl_weight", "state_noise"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise BadInput(f"{name} is {getattr(self, name)}; it must be at least 0 and finite")
         _windows(self.crop)
         if (self.input_height == 0) != (self.input_width == 0):
             raise BadInput(
@@ -231,7 +236,8 @@ PRESETS: dict[str, ActConfig] = {
         encoder_layers=2,
         positions="tokens",
         cvae=False,
-        shift=4,
+        shift=6,
+        state_noise=0.3,
         dropout=0.0,
     ),
 }
@@ -309,8 +315,8 @@ class Act(nn.Module):
 
     One trunk sees all cameras, and cameras of one size go through it as one batch (so batch
     norm sees them together). The tokens are [latent, joints, camera after camera, each row after
-    row]; they carry no camera identity, as in the released code. Dropout draws from torch's
-    global random state.
+    row]; they carry no camera identity, as in the released code. Dropout and the noise on
+    the state draw from torch's global random state.
     """
 
     pos: Tensor
@@ -435,6 +441,8 @@ class Act(nn.Module):
         standard normal, drawn from torch's global random state where it is not given. Without
         either, z = 0. Padded ticks of `action` are not looked at.
         """
+        if self.training and self.config.state_noise:
+            state = state + self.config.state_noise * torch.randn_like(state)
         mean = logvar = None
         if self.config.cvae and action is not None:
             if is_pad is None:
