@@ -414,6 +414,8 @@ def test_recording_reports_what_was_saved_and_what_failed(
         "expert": experts.REVISION,
         "mujoco": metadata.version("mujoco"),
         "gym-aloha": metadata.version("gym-aloha"),
+        "mink": metadata.version("mink"),
+        "daqp": metadata.version("daqp"),
     }
 
 

@@ -352,7 +352,7 @@ def test_a_setting_out_of_its_range_is_refused_by_name(wrong: dict[str, Any]) ->
 
 
 def test_training_learns(tmp_path: Path) -> None:
-    model = dataclasses.replace(TINY, dropout=0.0, cvae=False)
+    model = dataclasses.replace(TINY, dropout=0.0, shift=0, state_noise=0.0, cvae=False)
     train(SOURCE, tmp_path, model, config(steps=120, batch_size=6, ema_decay=0.0, held_out=0))
     loss = [line["loss"] for line in lines(tmp_path)]
     assert np.mean(loss[-20:]) < 0.5 * np.mean(loss[:5])
@@ -500,7 +500,7 @@ def test_the_trunk_learns_at_its_own_rate() -> None:
 
 def test_an_update_is_adamw_on_the_clipped_gradient_of_the_loss() -> None:
     """Against the same update written with torch's plain parts, without fusing or averaging."""
-    model = dataclasses.replace(TINY, dropout=0.0, cvae=False)
+    model = dataclasses.replace(TINY, dropout=0.0, shift=0, state_noise=0.0, cvae=False)
     updater = an_updater(model, clip_norm=0.1, warmup_steps=0, final_lr_fraction=1.0)
     plain = TorchPolicy.create(
         SOURCE.spec, statistics(SOURCE, [0, 1]), model, seed=0, fingerprint="fake"
