@@ -412,15 +412,22 @@ def test_cameras_of_one_size_are_told_apart_by_what_they_show_only() -> None:
 # -- construction ------------------------------------------------------------------------------
 
 
-def test_noise_on_the_state_is_for_training_only() -> None:
-    net = network(replace(TINY, state_noise=0.5))
+def random_in_training_only(net: Act) -> Tensor:
+    """The answer in training after seed 0; checks that it is random there and nowhere else."""
     state, images, *_ = sample(net)
     assert torch.equal(net(state, images).action, net(state, images).action)
     net.train()
     net.backbone.eval()
     torch.manual_seed(0)
-    noisy = net(state, images).action
-    assert not torch.equal(noisy, net(state, images).action)
+    answer = net(state, images).action
+    assert not torch.equal(answer, net(state, images).action)
+    return answer
+
+
+def test_noise_on_the_state_is_for_training_only() -> None:
+    net = network(replace(TINY, state_noise=0.5))
+    noisy = random_in_training_only(net)
+    state, images, *_ = sample(net)
     torch.manual_seed(0)
     expected = state + 0.5 * torch.randn_like(state)
     assert torch.equal(noisy, network()(expected, images).action)
@@ -463,13 +470,7 @@ def test_a_network_without_weights_adopts_saved_ones() -> None:
 
 
 def test_dropout_is_for_training_only() -> None:
-    net = network(replace(TINY, dropout=0.5))
-    state, images, *_ = sample(net)
-    assert torch.equal(net(state, images).action, net(state, images).action)
-    net.train()
-    net.backbone.eval()
-    torch.manual_seed(0)
-    assert not torch.equal(net(state, images).action, net(state, images).action)
+    random_in_training_only(network(replace(TINY, dropout=0.5)))
 
 
 def test_under_bfloat16_autocast_the_loss_stays_close_and_float32() -> None:
