@@ -58,6 +58,7 @@ def write_ours(root: Path, *, codec: str, rate_hz: float = 20.0, episodes: int =
         make_expert=worlds.make_dot_expert,
         episodes=episodes,
         task=TASK,
+        seeds=range(1000),
         workers=2,
         video=VideoConfig(codec=codec),  # type: ignore[arg-type]
         hold_ticks=2,

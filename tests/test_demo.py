@@ -16,6 +16,7 @@ from imitact.contract import BadInput, Damaged, FloatArray, Observation, Outcome
 from imitact.verbs import demo, evaluate, train
 from imitact.verbs import record as record_verb
 from imitact.verbs.phases import STORE_EVERY_S, Phases
+from imitact.verbs.worlds import start_order
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,7 @@ def make_altered(task: str) -> worlds.DotEnv:
 def argv(out: Path, *more: str) -> list[str | Path]:
     return [
         "demo", "--out", out, *TINY, "--demonstrations", "2", "--episodes", "3",
-        "--ensemble-episodes", "2", "--registered-episodes", "2", "--videos", "1",
+        "--compared-episodes", "2", "--registered-episodes", "2", "--videos", "1",
         "--workers", "1", "--chunking", "replay:4", "--setup-s", "3.5", "--model.crop", "", *more,
     ]  # fmt: skip
 
@@ -93,7 +94,7 @@ def test_the_demo_goes_from_nothing_to_a_number_and_on_after_an_interruption(
     wall_s = numbers["wall_s"]
     assert wall_s["setup"] == 3.5
     assert list(wall_s) == [
-        "setup", "record", "train", "evaluate", "ensemble", "registered", "total",
+        "setup", "record", "train", "evaluate", "compare", "registered", "total",
     ]  # fmt: skip
     assert wall_s["total"] == pytest.approx(sum(wall_s.values()) - wall_s["total"], abs=0.11)
     assert wall_s["record"] == pytest.approx(before["wall_s"]["record"], abs=0.06)
@@ -102,8 +103,10 @@ def test_the_demo_goes_from_nothing_to_a_number_and_on_after_an_interruption(
     assert numbers["processor"].endswith("cores")
     assert numbers["demonstrations"]["saved"] == 2
     assert numbers["demonstrations"]["deviations"]["pace"] > 0
-    assert numbers["ensemble"]["chunking"] == "ensemble:0.01"
-    assert numbers["ensemble"]["seeds"] == [1000, 1001]
+    assert numbers["compared"]["chunking"] == "replay:50"
+    assert numbers["compared"]["seeds"] == [1000, 1001]
+    tried = [*numbers["demonstrations"]["seeds"], *numbers["demonstrations"]["failed_seeds"]]
+    assert {*tried} == {*start_order("cube", range(1000))[: len(tried)]}
     assert numbers["registered"]["same_rewards"] is True
 
     # Once more: nothing is done again, and it says the same.
@@ -122,7 +125,7 @@ def test_the_demo_goes_from_nothing_to_a_number_and_on_after_an_interruption(
     # Another training seed on the same demonstrations, which a false witness contradicts.
     monkeypatch.setattr(demo.registered, "make", make_altered)
     other = argv(tmp_path / "other", "--data", str(out / "data"), "--train.seed", "1")
-    other += ["--ensemble-episodes", "0"]
+    other += ["--compared-episodes", "0"]
     code, told, err = answer(capsys, *other)
     assert code == 2
     assert "gave other rewards (seeds 1000 to 1001)" in told

@@ -25,7 +25,7 @@ import worlds
 from imitact import cli, verbs
 from imitact.contract import BadInput, ImitactError
 from imitact.data.lerobot import LeRobotSource
-from imitact.data.record import record
+from imitact.data.record import read_report, record
 from imitact.sim import experts
 from imitact.verbs import compare, demo, evaluate, settings, train
 from imitact.verbs import record as record_verb
@@ -68,6 +68,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_expert=worlds.make_dot_expert,
         episodes=2,
         task="go to the mark",
+        seeds=range(1000),
     )
     return out
 
@@ -226,7 +227,7 @@ def test_nested_settings_and_lists_are_read(monkeypatch: pytest.MonkeyPatch):
         ("demo --out x --model.chunk 401", "chunk is 401 ticks, a demonstration has 400"),
         ("demo --out x --train.device cuda:99", "CUDA GPU"),
         ("demo --out x --train.seed 9223372036854775808", "seed is 9223372036854775808"),
-        ("demo --out x --ensemble-episodes 101", "ensemble_episodes is 101"),
+        ("demo --out x --compared-episodes 101", "compared_episodes is 101"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -325,6 +326,21 @@ def test_the_four_views_of_the_real_robot_have_one_name():
     assert scenes.cameras(["angle", "aloha4"])[:2] == ("angle", "top")
 
 
+@pytest.mark.parametrize(
+    ("seeds", "says"),
+    [(("5", "4"), "0 <= first_seed <= last_seed"), (("0", "1000000"), "at most 2000 seeds")],
+)
+def test_seeds_that_make_no_order_are_refused(
+    seeds: tuple[str, str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    first, last = seeds
+    line = is_refused(
+        capsys, "record", "--out", tmp_path / "o", "--first-seed", first, "--last-seed", last
+    )
+    assert says in line
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.mark.parametrize("verb", ["record", "train"])
 def test_a_full_disk_is_one_line(
     verb: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
@@ -402,7 +418,7 @@ def test_recording_reports_what_was_saved_and_what_failed(
     monkeypatch.setattr(record_verb, "expert", lambda *given: worlds.make_dot_expert)
     code, out, _ = answer(
         capsys, "record", "--out", tmp_path / "data", "--episodes", "3", "--first-seed", "1",
-        "--workers", "1",
+        "--workers", "1", "--starts", "random",
     )  # fmt: skip
     assert code == 0
     assert "demonstrations: 3" in out
@@ -416,7 +432,26 @@ def test_recording_reports_what_was_saved_and_what_failed(
         "gym-aloha": metadata.version("gym-aloha"),
         "mink": metadata.version("mink"),
         "daqp": metadata.version("daqp"),
+        "starts": "random",
     }
+
+
+def test_what_is_recorded_first_covers_the_starts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(record_verb, "world", lambda *given: worlds.make_dot)
+    monkeypatch.setattr(record_verb, "expert", lambda *given: worlds.make_dot_expert)
+    common = ["record", "--out", tmp_path / "data", "--workers", "1", "--first-seed", "20"]
+    assert answer(capsys, *common, "--last-seed", "60", "--episodes", "2")[0] == 0
+    tried = {d.seed for d in read_report(tmp_path / "data").demonstrations}
+    tried |= {f.seed for f in read_report(tmp_path / "data").failures}
+    assert tried == {*scenes.start_order("cube", range(20, 61))[: len(tried)]}
+    assert sorted(scenes.start_order("cube", range(20, 61))) == [*range(20, 61)]
+    # Growing it goes on in that order; other seeds to choose from are another order.
+    assert answer(capsys, *common, "--last-seed", "60", "--episodes", "4")[0] == 0
+    code, _, err = answer(capsys, *common, "--last-seed", "600", "--episodes", "5")
+    assert code == 2
+    assert "begun with other seeds or in another order" in err
 
 
 def test_evaluations_are_counted_compared_and_gone_on_with(

@@ -79,6 +79,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_expert=make_dot_expert,
         episodes=3,
         task="go to the mark",
+        seeds=range(1000),
         workers=2,
         video=LOSSLESS,
         hold_ticks=2,

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def record_dots(out: Path, episodes: int = 4, **changes: Any) -> Report:
         "make_env": make_two_camera_dot,
         "make_expert": make_dot_expert,
         "task": TASK,
+        "seeds": range(1000),
         "workers": 2,
         **changes,
     }
@@ -134,8 +136,10 @@ def test_growing_a_dataset_equals_recording_it_at_once(six: Path, tmp_path: Path
 
 def test_too_few_seeds_are_said_and_what_succeeded_stays(six: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(BadInput, match="only 3 of 6 demonstrations succeeded: seeds 0 to 3"):
-        record_dots(out, 6, last_seed=3)
+    with pytest.raises(
+        BadInput, match="only 3 of 6 demonstrations succeeded: all 4 seeds are used up"
+    ):
+        record_dots(out, 6, seeds=range(4))
     assert len(open_source(out).lengths) == 3
     assert [f.seed for f in read_report(out).failures] == [3]
     record_dots(out, 6)
@@ -146,7 +150,6 @@ def test_too_few_seeds_are_said_and_what_succeeded_stays(six: Path, tmp_path: Pa
     ("change", "name"),
     [
         ({"task": "another"}, "task"),
-        ({"first_seed": 1}, "first_seed"),
         ({"hold_ticks": 5}, "hold_ticks"),
         ({"video": VideoConfig(crf=30)}, r"video\.crf"),
         ({"extra": {"spread": 0.5}}, r"extra\.spread"),
@@ -160,6 +163,27 @@ def test_a_recording_goes_on_only_with_the_same_settings(
         with pytest.raises(BadInput, match=f"was begun with {name} = "):
             record_dots(six, episodes, **change)
     assert tree(six) == before
+
+
+@pytest.mark.parametrize("seeds", [range(1, 1000), range(6), [*range(5), 7, 6]])
+def test_a_recording_goes_on_only_with_the_seeds_that_it_was_begun_with(
+    six: Path, seeds: Sequence[int]
+) -> None:
+    before = tree(six)
+    with pytest.raises(BadInput, match="begun with other seeds or in another order: 7 have been"):
+        record_dots(six, 7, seeds=seeds)
+    assert tree(six) == before
+
+
+def test_seeds_are_tried_in_the_order_given_whoever_is_done_first(tmp_path: Path) -> None:
+    order = [9, 3, 0, 12, 5, 8]
+    report = record_dots(tmp_path / "one", 3, seeds=order, workers=3)
+    assert [d.seed for d in report.demonstrations] == [9, 0, 12]
+    assert [f.seed for f in report.failures] == [3]
+    record_dots(tmp_path / "two", 1, seeds=order, workers=1)
+    capture_seed(tmp_path / "two" / ".staging", 12)  # of an interrupted recording; 0 comes first
+    record_dots(tmp_path / "two", 3, seeds=order, workers=1)
+    assert tree(tmp_path / "two") == tree(tmp_path / "one")
 
 
 def test_a_recording_goes_on_only_in_the_same_world(six: Path) -> None:
@@ -263,7 +287,14 @@ def test_a_lost_count_of_episodes_is_no_reason_to_remove_them(six: Path, tmp_pat
 
 @pytest.mark.parametrize(
     "change",
-    [{"episodes": 0}, {"workers": 0}, {"hold_ticks": 0}, {"first_seed": 5, "last_seed": 4}],
+    [
+        {"episodes": 0},
+        {"workers": 0},
+        {"hold_ticks": 0},
+        {"seeds": []},
+        {"seeds": [-1, 0]},
+        {"seeds": [3, 3]},
+    ],
 )
 def test_a_request_that_means_nothing_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
@@ -306,7 +337,7 @@ def test_a_success_that_does_not_hold_to_the_end_is_a_failure(tmp_path: Path) ->
     assert [d.seed for d in report.demonstrations] == [1, 3]
     assert [(f.seed, f.stage) for f in report.failures] == [(0, 2), (2, 2)]
     with pytest.raises(BadInput, match="only 0 of 1"):  # it holds for 10 ticks, not for 11
-        record_dots(tmp_path / "eleven", 1, make_env=SlippingEnv, hold_ticks=11, last_seed=1)
+        record_dots(tmp_path / "eleven", 1, make_env=SlippingEnv, hold_ticks=11, seeds=[0, 1])
 
 
 # --- what goes wrong in a worker ---------------------------------------------------------------
@@ -378,7 +409,7 @@ def test_a_seed_at_which_numbers_stop_being_finite_has_failed_and_the_next_is_tr
     assert read_report(out) == report
     assert len(open_source(out).lengths) == 3
     with pytest.raises(BadInput, match=r"2 failed \(1 were cut short, the last in seed 2: .*nan"):
-        record_dots(out, 4, make_env=make_env, workers=1, last_seed=4)
+        record_dots(out, 4, make_env=make_env, workers=1, seeds=range(5))
 
 
 def test_the_cores_are_those_that_this_process_may_use() -> None:
@@ -479,14 +510,14 @@ def test_what_a_killed_recorder_had_finished_is_not_recorded_again(
     assert tree(out) == tree(six)
 
 
-@pytest.mark.parametrize("last_seed", [999, 4])
+@pytest.mark.parametrize("seeds", [range(1000), range(5)])
 def test_fewer_demonstrations_may_be_asked_for_while_a_later_seed_waits(
-    tmp_path: Path, last_seed: int
+    tmp_path: Path, seeds: Sequence[int]
 ) -> None:
     out = tmp_path / "out"
     record_dots(out, 2)
     capture_seed(out / ".staging", 4)  # begun for six; three are enough now, and seed 2 is not done
-    report = record_dots(out, 3, last_seed=last_seed, workers=1)
+    report = record_dots(out, 3, seeds=seeds, workers=1)
     assert [d.seed for d in report.demonstrations] == [0, 1, 2]
     record_dots(tmp_path / "want", 3)
     assert tree(out) == tree(tmp_path / "want")

@@ -59,6 +59,7 @@ def main() -> int:
             make_expert=DotExpert,
             episodes=args.episodes,
             task="go to the mark",
+            seeds=range(1000),
             workers=args.workers,
             on_progress=tell,
         )

@@ -1,18 +1,20 @@
 """Record demonstrations of an expert in parallel, and never keep half of one.
 
 Worker processes run whole episodes, one seed each, into `OUT/.staging` (`capture.py`); this
-process puts them into the dataset in the order of their seeds. What a seed gives depends on the
-seed alone, and the first N seeds that succeed are kept, so the dataset is the same, byte for
+process puts them into the dataset in the order of the seeds given. What a seed gives depends on
+the seed alone, and the first N seeds that succeed are kept, so the dataset is the same, byte for
 byte, for any number of workers and however often the recording was interrupted. Killed at any
 moment, it leaves a dataset whose finished episodes can be read, and goes on when it is run again.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -130,8 +132,7 @@ def record(
     make_expert: Callable[[], Policy],
     episodes: int,
     task: str,
-    first_seed: int = 0,
-    last_seed: int = 999,
+    seeds: Sequence[int],
     workers: int = 1,
     video: VideoConfig | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -144,7 +145,7 @@ def record(
                  of them. Every camera of the Env is recorded, at every tick up to its step cap.
                  An expert may have an attribute `variation`, name to number, of its last episode.
     task:        what the episodes show, in words; LeRobot's "task".
-    first_seed, last_seed: both included; tried in order.
+    seeds:       tried in this order until enough have succeeded.
     workers:     processes; each holds one Env and one encoder a camera.
     extra:       what else made the data (the environment's name, the expert's spread, ...), plain
                  JSON; stored, and compared when a recording goes on.
@@ -154,26 +155,28 @@ def record(
     world or the expert stopped giving finite numbers. Ctrl-C keeps what is finished and raises
     KeyboardInterrupt. The same call again goes on; with a larger `episodes` the dataset grows.
     Refuses to go on with other settings (unless no seed has given anything yet), or where another
-    recording is under way; where `last_seed` comes before enough successes it says so, and what
-    succeeded stays.
+    recording is under way; where the seeds are used up before enough have succeeded it says so,
+    and what succeeded stays.
     """
     for name, value in (("episodes", episodes), ("workers", workers), ("hold_ticks", hold_ticks)):
         if value < 1:
             raise BadInput(f"{name} is {value}; it must be at least 1")
-    if not 0 <= first_seed <= last_seed:
-        raise BadInput(f"seeds go from {first_seed} to {last_seed}; expected 0 <= first <= last")
+    seeds = [*seeds]
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise BadInput(
+            f"{len(seeds)} seeds, {_some(seeds)}; expected at least one, none below 0, none twice"
+        )
     out = Path(out)
     video = video or VideoConfig()
     _check_folder(out)
     settings = {
         "task": task,
-        "first_seed": first_seed,
         "hold_ticks": hold_ticks,
         "video": asdict(video),
         "extra": dict(extra or {}),
     }
     with room_for(out), alone(out, "recording"), InterruptFlag() as interrupt:
-        recording = _Recording(out, settings, episodes, last_seed, video)
+        recording = _Recording(out, settings, episodes, seeds, video)
         remove_unfinished(out)
         if recording.missing:
             staging = out / _STAGING
@@ -287,23 +290,20 @@ class _Facts:
                 for f in data["failed"]
             ]
             settings = dict(data["settings"])
-            settings["first_seed"] = int(settings["first_seed"])
             settings["stages"] = [str(words) for words in settings["stages"]]
         if saved > len(demonstrations):
             raise BadInput(
                 f"{file} tells of {len(demonstrations)} episodes, the dataset holds {saved}: "
                 "another program has added to it. It can be read, not recorded into"
             )
-        # A kill between this file and info.json leaves one episode too many here.
-        unfinished = demonstrations[saved:]
-        if len(unfinished) > 1:  # going on would remove the files of all these
+        # A kill between this file and info.json leaves one episode too many here, the last seed
+        # that was put in place.
+        if len(demonstrations) > saved + 1:  # going on would remove the files of all these
             raise Damaged(
                 f"{file} tells of {len(demonstrations)} episodes, {path / INFO} of {saved}: one of "
                 "the two was altered or lost. Copy the dataset again from where it came, or record "
                 "into another folder"
             )
-        before = unfinished[0].seed if unfinished else float("inf")
-        failures = [f for f in failures if f.seed < before]
         return cls(settings, tuple(demonstrations[:saved]), tuple(failures))
 
     def to_dict(self) -> dict[str, Any]:
@@ -338,10 +338,9 @@ class _Facts:
         return not self.demonstrations and not self.failures
 
     @property
-    def next_seed(self) -> int:
-        """The first seed whose outcome is not here."""
-        seeds = [*(d.seed for d in self.demonstrations), *(f.seed for f in self.failures)]
-        return max(seeds, default=self.settings["first_seed"] - 1) + 1
+    def tried(self) -> set[int]:
+        """The seeds whose outcome is here."""
+        return {d.seed for d in self.demonstrations} | {f.seed for f in self.failures}
 
     def report(self, path: Path) -> Report:
         return Report(path, tuple(self.settings["stages"]), self.demonstrations, self.failures)
@@ -355,14 +354,13 @@ class _Recording:
         out: Path,
         settings: dict[str, Any],
         wanted: int,
-        last_seed: int,
+        seeds: Sequence[int],
         video: VideoConfig,
     ) -> None:
         self._out = out
         self._staging = out / _STAGING
         self._settings = _plain(settings)
         self._wanted = wanted
-        self._last_seed = last_seed
         self._video = video
         self._began_s = time.monotonic()
         self._first_seed_s: float | None = None
@@ -376,11 +374,23 @@ class _Recording:
             self._check_settings(self._settings)
             if not self._resumed:
                 self._facts = _Facts(self._settings)
+        self._ahead = self._not_tried(seeds)
         if self.missing < 0:
             raise BadInput(
                 f"{out} already holds {wanted - self.missing} episodes, {wanted} were asked for; "
                 "ask for as many, or record into another folder"
             )
+
+    def _not_tried(self, seeds: Sequence[int]) -> deque[int]:
+        """The seeds ahead; refuses an order that begins otherwise than what has been tried."""
+        tried = self._facts.tried
+        if not tried <= {*seeds[: len(tried)]}:
+            raise BadInput(
+                f"{self._out} was begun with other seeds or in another order: {len(tried)} have "
+                f"been tried, {_some(sorted(tried))}, and the order now begins with "
+                f"{_some(seeds)}. Use the same seeds, or record into another folder"
+            )
+        return deque(seeds[len(tried) :])
 
     @property
     def missing(self) -> int:
@@ -403,10 +413,10 @@ class _Recording:
         self._settle(self._writer)
         if not self.missing:
             return
-        while crew.idle and self._wanted_now(crew) and self._next_seed(crew) <= self._last_seed:
-            crew.give(self._next_seed(crew))
+        while crew.idle and (seed := self._wanted_now(crew)) is not None:
+            crew.give(seed)
             self._first_seed_s = self._first_seed_s or time.monotonic()
-        if not crew.under_way and self._next_seed(crew) > self._last_seed:
+        if not self._ahead:
             self._used_up()
 
     def progress(self, crew: Crew) -> Progress:
@@ -449,7 +459,7 @@ class _Recording:
         for folder in self._staging.iterdir():
             # What is found where nothing goes on was recorded with other settings.
             outcome = read_outcome(folder, cameras) if self._resumed else None
-            if outcome and self._facts.next_seed <= outcome.seed <= self._last_seed:
+            if outcome and outcome.seed in self._ahead:
                 self._waiting[outcome.seed] = outcome
             elif folder.is_dir():
                 shutil.rmtree(folder, ignore_errors=True)
@@ -487,7 +497,8 @@ class _Recording:
 
     def _settle(self, writer: LeRobotWriter) -> None:
         """Put finished seeds in place, in order, as far as there is no gap."""
-        while self.missing and (outcome := self._waiting.pop(self._facts.next_seed, None)):
+        while self.missing and self._ahead and self._ahead[0] in self._waiting:
+            outcome = self._waiting.pop(self._ahead.popleft())
             self._facts = self._facts.plus(outcome)
             folder = folder_of(self._staging, outcome.seed)
             # Either way what is known of the seed is on the disk before its folder goes.
@@ -499,31 +510,29 @@ class _Recording:
                 self._write_facts()
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _wanted_now(self, crew: Crew) -> bool:
-        """Whether to give out the next seed: if all that are under way succeed, is it needed?
+    def _wanted_now(self, crew: Crew) -> int | None:
+        """The next seed to give out, None where it is not needed if all under way succeed.
 
         Nothing is recorded in vain, but for seeds before a success that waits for them.
         """
-        if self.missing - self._sure - len(crew.under_way) > 0:
-            return True
-        last = max((seed for seed, o in self._waiting.items() if o.success), default=-1)
-        return self._next_seed(crew) < last
-
-    def _next_seed(self, crew: Crew) -> int:
-        seed = self._facts.next_seed
-        while seed in self._waiting or seed in crew.under_way:
-            seed += 1
-        return seed
+        short = self.missing - len(crew.under_way) - self._sure
+        for place, seed in enumerate(self._ahead):
+            if seed in self._waiting or seed in crew.under_way:
+                continue
+            later = itertools.islice(self._ahead, place, None)
+            waits = any(s in self._waiting and self._waiting[s].success for s in later)
+            return seed if short > 0 or waits else None
+        return None
 
     def _used_up(self) -> None:
         saved, failed = len(self._facts.demonstrations), len(self._facts.failures)
         shutil.rmtree(self._staging, ignore_errors=True)
         troubles = [f"seed {f.seed}: {f.trouble}" for f in self._facts.failures if f.trouble]
         raise BadInput(
-            f"only {saved} of {self._wanted} demonstrations succeeded: seeds "
-            f"{self._settings['first_seed']} to {self._last_seed} are used up, {failed} failed"
+            f"only {saved} of {self._wanted} demonstrations succeeded: all {saved + failed} seeds "
+            f"are used up, {failed} failed"
             + (f" ({len(troubles)} were cut short, the last in {troubles[-1]})" if troubles else "")
-            + f". What succeeded is in {self._out}; a larger last_seed goes on from there"
+            + f". What succeeded is in {self._out}; more seeds after these go on from there"
         )
 
 
@@ -537,6 +546,11 @@ def _unlike(then: Mapping[str, Any], now: Mapping[str, Any], of: str = "") -> li
         elif before != value:
             told.append(f"{of}{name} = {_said(before)}, now it is {_said(value)}")
     return told
+
+
+def _some(seeds: Sequence[int]) -> str:
+    """The first few of many."""
+    return ", ".join(map(str, seeds[:5])) + (", ..." if len(seeds) > 5 else "")
 
 
 _ABSENT = object()  # of a setting that is not there, which is not the same as null

@@ -184,6 +184,17 @@ def _insertion_start(seed: int) -> NDArray[np.float64]:
     return np.concatenate([peg, upright, socket, upright])
 
 
+_STARTS = {"cube": _cube_start, "insertion": _insertion_start}
+
+
+def starts(task: str, seeds: Sequence[int]) -> NDArray[np.float64]:
+    """(N, D) where the task's objects begin at each of these seeds: x and y in m, object by
+    object. All else is the same at every start.
+    """
+    poses = np.array([_STARTS[task](seed) for seed in seeds])
+    return poses.reshape(len(seeds), -1, 7)[:, :, :2].reshape(len(seeds), -1)
+
+
 class _Renderer:
     """One OpenGL context and scene, kept for all frames of a model.
 
@@ -328,7 +339,7 @@ class AlohaEnv:
         if not 0 <= seed < 2**32:
             raise BadInput(f"seed {seed} is out of range; gym-aloha draws from 0 to 2**32 - 1")
         mj, model, data = self._mj, self._model, self._data
-        objects = _cube_start(seed) if self._name == "cube" else _insertion_start(seed)
+        objects = _STARTS[self._name](seed)
         mj.mj_resetData(model, data)
         data.qpos[:16] = _START
         data.qpos[16:] = objects

@@ -1,7 +1,7 @@
 """`imitact demo`: from nothing to a success rate that anyone can reproduce.
 
-Five phases, each of which goes on where it was interrupted: record, train, evaluate, the temporal
-ensemble beside it, and the registered gym environment as a witness.
+Five phases, each of which goes on where it was interrupted: record, train, evaluate with the
+temporal ensemble, with replayed chunks beside it, and through the registered gym environment.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from imitact import __version__
 from imitact.contract import BadInput, ImitactError
@@ -70,10 +70,13 @@ class Demo:
     """Where the settings of model and training start from: quick, released or paper."""
 
     demonstrations: int = 50
-    """Demonstrations to record, from seed 0 on."""
+    """Demonstrations to record, of seeds 0 to 999."""
 
     spread: float = 1.0
     """How much they vary, see `imitact record --help`."""
+
+    starts: Literal["even", "random"] = "even"
+    """Which of the seeds 0 to 999 are demonstrated, see `imitact record --help`."""
 
     height: int = 480
     """Rows of a captured frame, pixels."""
@@ -84,14 +87,15 @@ class Demo:
     episodes: int = 100
     """Episodes to evaluate, from seed 1000 on."""
 
-    chunking: str = "replay:50"
-    """How chunks become actions in that evaluation, see `imitact evaluate --help`."""
+    chunking: str = "ensemble:0.01/10"
+    """How chunks become actions in that evaluation, see `imitact evaluate --help`: the temporal
+    ensemble with the paper's weights, a query every 10 ticks."""
 
-    ensemble_episodes: int = 20
-    """How many of those seeds run with the temporal ensemble as well; 0: none."""
+    compared: str = "replay:50"
+    """How chunks become actions where that is compared with another way."""
 
-    ensemble: str = "ensemble:0.01"
-    """The temporal ensemble: the paper's weights, a query at every tick."""
+    compared_episodes: int = 20
+    """How many of those seeds run that way as well; 0: none."""
 
     registered_episodes: int = 5
     """How many of those seeds run through the registered gym environment as well; 0: none. Needs
@@ -129,7 +133,7 @@ def run(settings: Demo) -> None:
         say(line)
     policy = _trained(settings, data, training, phases)
     evaluation = _evaluated(settings, policy, phases)
-    ensemble = _ensembled(settings, policy, phases)
+    compared = _compared(settings, policy, phases)
     witness = _witnessed(settings, policy, phases)
 
     differences = _differences(evaluation, witness)
@@ -138,11 +142,11 @@ def run(settings: Demo) -> None:
         **_cost(settings, training, phases),
         "training": _about_training(training, settings),
         "demonstrations": _about_data(settings, demonstrations),
-        "ensemble": _headline(ensemble) if ensemble else None,
+        "compared": _headline(compared) if compared else None,
         "registered": _about_witness(witness, differences),
     }
     write_json(out / NUMBERS, numbers, staging=out)
-    _print(settings, numbers, evaluation, ensemble, differences, demonstrations)
+    _print(settings, numbers, evaluation, compared, differences, demonstrations)
     if differences:
         raise ImitactError(
             "the registered environment gave other rewards than ours: " + "; ".join(differences)
@@ -170,7 +174,7 @@ def _check(settings: Demo) -> None:
         )
     if not settings.episodes >= 1:
         raise BadInput(f"episodes is {settings.episodes}; evaluate at least 1")
-    for name in ("ensemble_episodes", "registered_episodes"):
+    for name in ("compared_episodes", "registered_episodes"):
         value = getattr(settings, name)
         if not 0 <= value <= settings.episodes:
             raise BadInput(
@@ -184,7 +188,7 @@ def _check(settings: Demo) -> None:
         )
     settings.model.views(spec)
     Plan(seeds=(FIRST_SEED,), chunking=settings.chunking, videos=settings.videos)
-    Plan(seeds=(FIRST_SEED,), chunking=settings.ensemble)
+    Plan(seeds=(FIRST_SEED,), chunking=settings.compared)
 
 
 def _identity(settings: Demo, data: Path) -> dict[str, Any]:
@@ -206,6 +210,7 @@ def _recorded(settings: Demo, data: Path, phases: Phases) -> Report:
                 env=ENV,
                 episodes=settings.demonstrations,
                 spread=settings.spread,
+                starts=settings.starts,
                 height=settings.height,
                 width=settings.width,
                 workers=settings.workers,
@@ -238,12 +243,12 @@ def _evaluated(settings: Demo, policy: Path, phases: Phases) -> Evaluation:
     return _counted("evaluate", replace(plan, videos=settings.videos), phases)
 
 
-def _ensembled(settings: Demo, policy: Path, phases: Phases) -> Evaluation | None:
-    if not settings.ensemble_episodes:
+def _compared(settings: Demo, policy: Path, phases: Phases) -> Evaluation | None:
+    if not settings.compared_episodes:
         return None
-    plan = _evaluation(settings, policy, "ensemble", settings.ensemble_episodes)
-    say(f"4/5 ensemble: {plan.episodes} of those seeds with {settings.ensemble}")
-    return _counted("ensemble", replace(plan, chunking=settings.ensemble), phases)
+    plan = _evaluation(settings, policy, "compared", settings.compared_episodes)
+    say(f"4/5 compare: {plan.episodes} of those seeds with {settings.compared}")
+    return _counted("compare", replace(plan, chunking=settings.compared), phases)
 
 
 def _witnessed(settings: Demo, policy: Path, phases: Phases) -> Evaluation | None:
@@ -332,6 +337,8 @@ def _about_data(settings: Demo, demonstrations: Report) -> dict[str, Any]:
         "saved": demonstrations.saved,
         "failed_seeds": [failure.seed for failure in demonstrations.failures],
         "spread": settings.spread,
+        "starts": settings.starts,
+        "seeds": [d.seed for d in demonstrations.demonstrations],
         "deviations": demonstrations.deviations(),
         "first_ticks": {
             words: {"mean": float(ticks.mean()), "deviation": float(ticks.std())}
@@ -363,7 +370,7 @@ def _print(
     settings: Demo,
     numbers: dict[str, Any],
     evaluation: Evaluation,
-    ensemble: Evaluation | None,
+    compared: Evaluation | None,
     differences: list[str],
     demonstrations: Report,
 ) -> None:
@@ -371,9 +378,9 @@ def _print(
     tell("")
     for line in record.lines(demonstrations):
         tell(line)
-    if ensemble:
+    if compared:
         tell("")
-        tell(report.table([evaluation.only(ensemble.seeds), ensemble]))
+        tell(report.table([evaluation.only(compared.seeds), compared]))
     tell("")
     tell(f"success: {report.summary_line(evaluation)}")
     if (told := numbers["registered"]) is not None:

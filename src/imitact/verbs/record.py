@@ -7,14 +7,17 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from imitact.contract import BadInput
 from imitact.data import record as recording
 from imitact.data.crew import cores
 from imitact.data.record import Progress, Report
 from imitact.data.video import VideoConfig
 from imitact.verbs.waiting import Waiting, tell
-from imitact.verbs.worlds import TASK_TEXT, demonstrator, expert, world
+from imitact.verbs.worlds import TASK_TEXT, demonstrator, expert, start_order, world
 
+MOST_EVEN = 2_000
 GO_ON = "finished episodes are kept; the same command goes on"
 
 
@@ -36,10 +39,14 @@ class Record:
     """Demonstrations to save."""
 
     first_seed: int = 0
-    """Seed of the first try; a seed fixes start and variation."""
+    """First of the seeds to choose from; a seed fixes start and variation."""
 
     last_seed: int = 999
-    """Last seed to try, included; evaluation uses those from 1000 on."""
+    """Last of them, included; evaluation uses those from 1000 on."""
+
+    starts: Literal["even", "random"] = "even"
+    """Which seeds first: `even` tries those whose starts together cover all of the starts best, as
+    a person lays the objects out; `random` takes one seed after another, and leaves gaps."""
 
     spread: float = 1.0
     """How much demonstrations vary, as people do, from 0 (not at all) to 2. At 1: durations of
@@ -66,6 +73,19 @@ def make(settings: Record, on_progress: Callable[[Progress], None] = lambda p: N
     """Record with progress."""
     make_env = world(settings.env, settings.cameras, settings.height, settings.width)
     make_expert = expert(settings.env, settings.spread)
+    if not 0 <= settings.first_seed <= settings.last_seed:
+        raise BadInput(
+            f"first_seed is {settings.first_seed} and last_seed {settings.last_seed}; expected "
+            "0 <= first_seed <= last_seed"
+        )
+    seeds = range(settings.first_seed, settings.last_seed + 1)
+    if settings.starts == "even":
+        if len(seeds) > MOST_EVEN:  # the time of putting them in order grows with their square
+            raise BadInput(
+                f"starts 'even' chooses among at most {MOST_EVEN} seeds, got {len(seeds)}; give "
+                "fewer, or use starts 'random'"
+            )
+        seeds = start_order(settings.env, seeds)
     with Waiting("recording", settings.episodes, "demonstrations") as waiting:
 
         def show(progress: Progress) -> None:
@@ -79,12 +99,11 @@ def make(settings: Record, on_progress: Callable[[Progress], None] = lambda p: N
             make_expert=make_expert,
             episodes=settings.episodes,
             task=TASK_TEXT[settings.env],
-            first_seed=settings.first_seed,
-            last_seed=settings.last_seed,
+            seeds=seeds,
             workers=settings.workers or cores(),
             video=settings.video,
             on_progress=show,
-            extra=demonstrator(settings.env, settings.spread),
+            extra={**demonstrator(settings.env, settings.spread), "starts": settings.starts},
         )
 
 

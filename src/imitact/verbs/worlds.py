@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from imitact.contract import BadInput, Camera, Env, Policy, Spec
+from imitact.data import coverage
 from imitact.sim import aloha, experts
 
 TASK_TEXT = {
@@ -52,6 +53,11 @@ def world_of(env: str, spec: Spec) -> Callable[[], Env]:
         )
     height, width = sizes.pop() if sizes else (480, 640)
     return world(env, [c.name for c in spec.cameras], height, width)
+
+
+def start_order(env: str, seeds: Sequence[int]) -> list[int]:
+    """Those seeds, in the order in which their starts cover the world's starts best."""
+    return [seeds[row] for row in coverage.evenly(aloha.starts(env, seeds))]
 
 
 def expert(env: str, spread: float) -> Callable[[], Policy]:
