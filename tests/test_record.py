@@ -294,6 +294,7 @@ def test_a_lost_count_of_episodes_is_no_reason_to_remove_them(six: Path, tmp_pat
         {"seeds": []},
         {"seeds": [-1, 0]},
         {"seeds": [3, 3]},
+        {"seeds": range(2**32)},
     ],
 )
 def test_a_request_that_means_nothing_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:

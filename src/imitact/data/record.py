@@ -34,6 +34,9 @@ from imitact.data.video import VideoConfig
 HOLD_TICKS = 10
 """A demonstration counts if success holds over its last so many ticks."""
 
+MOST_SEEDS = 1_000_000
+"""An order of more seeds is a mistake, and would fill the memory."""
+
 _FORMAT = 1
 _STAGING = ".staging"
 
@@ -161,6 +164,8 @@ def record(
     for name, value in (("episodes", episodes), ("workers", workers), ("hold_ticks", hold_ticks)):
         if value < 1:
             raise BadInput(f"{name} is {value}; it must be at least 1")
+    if len(seeds) > MOST_SEEDS:
+        raise BadInput(f"{len(seeds)} seeds to try; at most {MOST_SEEDS} are put in an order")
     seeds = [*seeds]
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise BadInput(
@@ -520,8 +525,9 @@ class _Recording:
             if seed in self._waiting or seed in crew.under_way:
                 continue
             later = itertools.islice(self._ahead, place, None)
-            waits = any(s in self._waiting and self._waiting[s].success for s in later)
-            return seed if short > 0 or waits else None
+            if short > 0 or any(s in self._waiting and self._waiting[s].success for s in later):
+                return seed
+            return None
         return None
 
     def _used_up(self) -> None:
