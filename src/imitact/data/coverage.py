@@ -18,20 +18,24 @@ def evenly(starts: NDArray[np.float64]) -> list[int]:
     is taken. Costs N^2 at first and little a row after that (lazily: a row's gain only shrinks).
     """
 
-    def squares(row: int) -> NDArray[np.float64]:
-        return ((starts - starts[row]) ** 2).sum(axis=1)
-
     # Nothing chosen yet counts as far away, the same from every row.
-    nearest = np.full(len(starts), 2.0 * float(np.ptp(starts, axis=0) @ np.ptp(starts, axis=0)))
-    gains = [(-float((nearest - squares(row)).sum()), row) for row in range(len(starts))]
-    heapq.heapify(gains)
+    extent = np.ptp(starts, axis=0)
+    nearest = np.full(len(starts), 2.0 * float(extent @ extent))
+
+    def with_row(row: int) -> tuple[NDArray[np.float64], float]:
+        """What `nearest` becomes with this row, and the loss, minus what that gains."""
+        then = np.minimum(nearest, ((starts - starts[row]) ** 2).sum(axis=1))
+        return then, -float((nearest - then).sum())
+
+    losses = [(with_row(row)[1], row) for row in range(len(starts))]
+    heapq.heapify(losses)
     order = []
-    while gains:
-        _, row = heapq.heappop(gains)
-        gain = float(np.maximum(nearest - squares(row), 0.0).sum())
-        if gains and (-gain, row) > gains[0]:
-            heapq.heappush(gains, (-gain, row))
+    while losses:
+        _, row = heapq.heappop(losses)
+        then, loss = with_row(row)
+        if losses and (loss, row) > losses[0]:
+            heapq.heappush(losses, (loss, row))
             continue
         order.append(row)
-        nearest = np.minimum(nearest, squares(row))
+        nearest = then
     return order
