@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imitact.contract import BadInput, Damaged
+from imitact.model.convolution import convolve
 
 Norm = Literal["frozen", "batch", "group"]
 
@@ -59,10 +60,24 @@ class FrozenNorm(nn.Module):
         self.running_mean.zero_()
         self.running_var.fill_(1.0)
 
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """(C,) scale and shift."""
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, 1e-5
-        )
+        scale, shift = self.affine()
+        return x * scale[:, None, None] + shift[:, None, None]
+
+
+def convolved(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
+    """norm(conv(x)); a frozen norm is folded into the convolution, which costs a pass over its
+    weights instead of two over its output, and two more backward."""
+    stride = conv.stride[0]
+    if isinstance(norm, FrozenNorm):
+        scale, shift = norm.affine()
+        return convolve(x, conv.weight * scale[:, None, None, None], shift, stride)
+    return norm(convolve(x, conv.weight, None, stride))
 
 
 def _norm(kind: Norm, channels: int) -> nn.Module:
@@ -88,9 +103,12 @@ class Block(nn.Module):
             self.downsample = nn.Sequential(shortcut, _norm(norm, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = self.bn2(self.conv2(x))
+        shortcut = x
+        if self.downsample is not None:
+            conv, norm = self.downsample
+            shortcut = convolved(x, cast(nn.Conv2d, conv), norm)
+        x = F.relu(convolved(x, self.conv1, self.bn1), inplace=True)
+        x = convolved(x, self.conv2, self.bn2)
         return F.relu(x.add_(shortcut), inplace=True)
 
 
@@ -152,8 +170,8 @@ class Backbone(nn.Module):
         return height, width
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.max_pool2d(x, 3, 2, 1)
+        # ReLU after the pooling gives what it gives before, for a quarter of the work.
+        x = F.relu(F.max_pool2d(convolved(x, self.conv1, self.bn1), 3, 2, 1), inplace=True)
         for stage in range(1, self.stages + 1):
             x = getattr(self, f"layer{stage}")(x)
         return x

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imitact.model.dropout import dropout, dropout_unscaled, relu_dropout_unscaled
+
 
 def sine_table(length: int, width: int) -> Tensor:
     """Sine and cosine, interleaved, of position / 10000^(2i/width); (length, width) float32.
@@ -49,9 +51,10 @@ def sine_grid(rows: int, columns: int, width: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention by `scaled_dot_product_attention`, batch first.
+    """Multi-head attention, batch first.
 
-    The attention matrix is never handed out, so that fused kernels can be used.
+    The attention matrix is never handed out, so that fused kernels can be used: torch's
+    `scaled_dot_product_attention`, but on a CPU with dropout, where torch has none.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -75,14 +78,31 @@ class Attention(nn.Module):
             q = F.linear(query, weight[:d], bias[:d])
             k = F.linear(key, weight[d : 2 * d], bias[d : 2 * d])
         v = F.linear(value, weight[2 * d :], bias[2 * d :])
-        mixed = F.scaled_dot_product_attention(
-            self._split(q),
-            self._split(k),
-            self._split(v),
-            attn_mask=None if keep is None else keep[:, None, None, :],
-            dropout_p=self.dropout if self.training else 0.0,
-        )
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+        q, k, v = self._split(q), self._split(k), self._split(v)
+        mask = None if keep is None else keep[:, None, None, :]
+        p = self.dropout if self.training else 0.0
+        if _fused(q, p):
+            mixed, factor = F.scaled_dot_product_attention(q, k, v, mask, p), 1.0
+        else:
+            scores = (q * (q.shape[-1] ** -0.5)) @ k.transpose(-2, -1)
+            if mask is not None:
+                scores = scores.masked_fill(~mask, -math.inf)
+            weights, factor = dropout_unscaled(scores.softmax(dim=-1), p, True)
+            mixed = weights @ v
+        weight = self.out_proj.weight if factor == 1 else self.out_proj.weight * factor
+        return F.linear(mixed.transpose(1, 2).flatten(2), weight, self.out_proj.bias)
+
+
+def _fused(query: Tensor, p: float) -> bool:
+    """Whether torch has one kernel for attention with that dropout."""
+    return p == 0 or query.device.type != "cpu"
+
+
+def perceptron(x: Tensor, inner: nn.Linear, outer: nn.Linear, p: float, training: bool) -> Tensor:
+    """Two linear layers, with ReLU and dropout between them."""
+    hidden, factor = relu_dropout_unscaled(inner(x), p, training)
+    weight = outer.weight if factor == 1 else outer.weight * factor
+    return F.linear(hidden, weight, outer.bias)
 
 
 class EncoderLayer(nn.Module):
@@ -98,7 +118,7 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(width)
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
     def forward(self, x: Tensor, pos: Tensor, keep: Tensor | None, first: int | None) -> Tensor:
         """x (B, L, D), pos (L, D) -> (B, L, D), or only the first `first` tokens of it."""
@@ -108,8 +128,8 @@ class EncoderLayer(nn.Module):
         if first is not None:
             query, x = key[:, :first], x[:, :first]
         x = self.norm1(x + self._drop(self.self_attn(query, key, value, keep)))
-        hidden = self._drop(F.relu(self.linear1(x)))
-        return self.norm2(x + self._drop(self.linear2(hidden)))
+        hidden = perceptron(x, self.linear1, self.linear2, self.dropout, self.training)
+        return self.norm2(x + self._drop(hidden))
 
 
 class Encoder(nn.Module):
@@ -148,15 +168,15 @@ class DecoderLayer(nn.Module):
         self.norm3 = nn.LayerNorm(width)
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
     def forward(self, x: Tensor, query_pos: Tensor, memory: Tensor, key: Tensor) -> Tensor:
         """x (B, Q, D), query_pos (Q, D), memory (B, M, D), key = memory + positions."""
         query = x + query_pos
         x = self.norm1(x + self._drop(self.self_attn(query, query, x, None)))
         x = self.norm2(x + self._drop(self.multihead_attn(x + query_pos, key, memory, None)))
-        hidden = self._drop(F.relu(self.linear1(x)))
-        return self.norm3(x + self._drop(self.linear2(hidden)))
+        hidden = perceptron(x, self.linear1, self.linear2, self.dropout, self.training)
+        return self.norm3(x + self._drop(hidden))
 
 
 class Decoder(nn.Module):

@@ -1,0 +1,201 @@
+"""Does the fast path learn what plain PyTorch learns? Loss curves of both, three seeds a side.
+
+    python benchmarks/learning.py --data runs/demo/data [--write benchmarks/results/learning.json]
+
+Trains `released` at 120x160 on batches of 8 for 500 steps, fp32: once as `imitact train` does, and
+once with torch's own dropout, attention, convolution gradients and unfolded frozen norms. Compares
+the losses by windows of 50 steps: the difference of the two sides' means against the spread of
+their seeds. Also takes the gradient of one batch at 480x640 from the same weights and the same z,
+without dropout, and gives its cosine to the plain one's for every group of parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imitact.data.episodes import open_source
+from imitact.model import act, backbone, convolution, dropout, transformer
+from imitact.train.loop import TrainConfig, train
+
+WINDOW = 50
+SIDES = ("fast", "plain")
+
+
+def plain() -> None:
+    """This process computes with torch's own operations from now on."""
+
+    def convolved(x: Any, conv: Any, norm: Any) -> Any:
+        y = conv(x)
+        if isinstance(norm, backbone.FrozenNorm):
+            return torch.nn.functional.batch_norm(
+                y, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, 1e-5
+            )
+        return norm(y)
+
+    backbone.convolved = convolved
+    convolution._ours = lambda *_: False  # type: ignore[attr-defined]
+    dropout._ours = lambda *_: False  # type: ignore[attr-defined]
+    transformer._fused = lambda *_: True  # type: ignore[attr-defined]
+
+
+def one(side: str, seed: int, data: Path, out: Path, steps: int, cache: Path) -> None:
+    if side == "plain":
+        plain()
+    model = dataclasses.replace(
+        act.PRESETS["released"], input_height=120, input_width=160, pretrained="none"
+    )
+    config = TrainConfig(
+        steps=steps,
+        seed=seed,
+        log_every=1,
+        precision="fp32",
+        threads=1,
+        workers=1,
+        checkpoint_every=0,
+        checkpoint_minutes=0.0,
+        cache_dir=str(cache),
+    )
+    train(open_source(data), out, model, config)
+
+
+def gradients(side: str, out: Path) -> None:
+    """Save the gradient of one batch at 480x640."""
+    import imitact_side
+    import numpy as np
+
+    if side == "plain":
+        plain()
+    work = {"cameras": 1, "height": 480, "width": 640, "model": {"dropout": 0.0}}
+    policy = imitact_side.policy(work)
+    batch = imitact_side.batch(policy, 8)
+    given = {
+        "state": torch.from_numpy(batch.state),
+        "frames": {n: torch.from_numpy(f) for n, f in batch.frames.items()},
+        "action": torch.from_numpy(batch.action),
+        "is_pad": torch.from_numpy(batch.is_pad),
+    }
+    noise = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
+    policy.net.train()
+    policy.loss(given, noise=noise).total.backward()
+    found = {n: p.grad.numpy() for n, p in policy.net.named_parameters() if p.grad is not None}
+    np.savez(out, **found)
+
+
+def cosines(folder: Path) -> dict[str, float]:
+    """Cosine between the two sides' gradients, by group: the module two levels deep."""
+    import numpy as np
+
+    sides = []
+    for side in SIDES:
+        file = folder / f"{side}.npz"
+        subprocess.run([sys.executable, __file__, "--gradient", side, "--out", file], check=True)
+        with np.load(file) as stored:
+            sides.append({n: stored[n].astype(np.float64).ravel() for n in stored.files})
+        file.unlink()
+    sums: dict[str, list[float]] = {}
+    for name in sides[0]:
+        group = ".".join(name.split(".")[:2])
+        a, b = sides[0][name], sides[1][name]
+        total = sums.setdefault(group, [0.0, 0.0, 0.0])
+        for index, value in enumerate((a @ b, a @ a, b @ b)):
+            total[index] += float(value)
+    return {g: ab / max((aa * bb) ** 0.5, 1e-300) for g, (ab, aa, bb) in sums.items()}
+
+
+def curve(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def compare(curves: dict[str, list[list[float]]]) -> list[dict[str, float]]:
+    """By windows of WINDOW steps: the means, their difference, and the spread of seeds."""
+    rows = []
+    for first in range(0, len(curves["fast"][0]), WINDOW):
+        means = {
+            side: [statistics.fmean(c[first : first + WINDOW]) for c in curves[side]]
+            for side in SIDES
+        }
+        fast, slow = (statistics.fmean(means[side]) for side in SIDES)
+        spread = max(max(m) - min(m) for m in means.values())
+        rows.append(
+            {"step": first + WINDOW, "fast": fast, "plain": slow, "apart": abs(fast - slow),
+             "spread": spread}
+        )  # fmt: skip
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="a recorded dataset, as of `make demo`")
+    parser.add_argument("--out", type=Path, default=Path("runs/learning"))
+    parser.add_argument("--write", type=Path, default=Path("benchmarks/results/learning.json"))
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--gradient", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.gradient:
+        gradients(given.gradient, given.out)
+        return 0
+    if not given.data:
+        parser.error("--data is needed")
+    cache = given.out / "cache"
+    if given.one:
+        side, seed = given.one
+        one(side, int(seed), given.data, given.out / f"{side}-{seed}", given.steps, cache)
+        return 0
+    given.out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    curves: dict[str, list[list[float]]] = {side: [] for side in SIDES}
+    # One run a core; a run that is there is kept.
+    jobs = [(side, str(seed)) for seed in range(given.seeds) for side in SIDES]
+    jobs = [j for j in jobs if not (given.out / f"{j[0]}-{j[1]}" / "training.json").exists()]
+    # The first alone: it builds the frame cache that the others share.
+    waves = [jobs[:1]] if jobs and not cache.exists() else []
+    rest = jobs[len(waves) :]
+    cores = os.cpu_count() or 1
+    waves += [rest[n : n + cores] for n in range(0, len(rest), cores)]
+    for wave in waves:
+        argv = [sys.executable, __file__, "--data", given.data, "--out", given.out]
+        running = [
+            subprocess.Popen([*map(str, argv), "--steps", str(given.steps), "--one", *job])
+            for job in wave
+        ]
+        if any(process.wait() for process in running):
+            return 1
+    for side in SIDES:
+        curves[side] = [curve(given.out / f"{side}-{seed}") for seed in range(given.seeds)]
+    rows = compare(curves)
+    result = {
+        "steps": given.steps,
+        "seeds": given.seeds,
+        "windows": rows,
+        "cosines": cosines(given.out),
+        "wall_s": round(time.monotonic() - began, 1),
+    }
+    result["same"] = bool(
+        all(r["apart"] <= r["spread"] for r in rows) and min(result["cosines"].values()) >= 0.99
+    )
+    given.write.parent.mkdir(parents=True, exist_ok=True)
+    given.write.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    for row in rows:
+        print("step {step:4d}: fast {fast:.4f}, plain {plain:.4f}, apart {apart:.4f}, "
+              "seeds spread {spread:.4f}".format(**row))  # fmt: skip
+    print("lowest cosine of a group's gradient:", round(min(result["cosines"].values()), 6))
+    print("the two learn the same" if result["same"] else "the two DIFFER")
+    return 0 if result["same"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
