@@ -33,7 +33,7 @@ OUTSIDE = {
     0: {"numpy"},
     "data": {"numpy", "pyarrow", "av", "msgspec"},
     "model": {"numpy", "torch", "safetensors", "msgspec"},
-    "sim": {"numpy", "mujoco", "dm_control", "gym_aloha", "gymnasium", "mink"},
+    "sim": {"numpy", "mujoco", "dm_control", "gym_aloha", "gymnasium", "mink", "OpenGL"},
     "train": {"numpy", "torch", "safetensors", "msgspec", "rich"},
     "evaluate": {"numpy", "torch", "msgspec", "rich"},
     "verbs": {"numpy", "msgspec", "tyro", "rich"},

@@ -33,6 +33,7 @@ from imitact.contract import (
     Outcome,
     Spec,
 )
+from imitact.sim.shadows import ShadowMap
 
 TASKS = ("cube", "insertion")
 
@@ -222,6 +223,8 @@ class _Renderer:
         self._camera.type = mj.mjtCamera.mjCAMERA_FIXED
         self._rect = mj.MjrRect(0, 0, width, height)
         self._size = (height, width, 3)
+        self._begun = False
+        self._shadows: ShadowMap | None = None
         # OpenGL's objects must go before the context does, at the latest when Python ends.
         closing = weakref.WeakMethod(self.close)
 
@@ -247,9 +250,24 @@ class _Renderer:
         )
         frame = np.empty(self._size, np.uint8)
         with self._gl.make_current() as gl:
+            if self._shadows is not None:
+                gl.call(self._shadows.draw, self._scene, data)
             gl.call(mj.mjr_render, self._rect, self._scene, self._context)
+            if not self._begun:
+                self._begun = True
+                self._shadows = gl.call(self._own_shadows, data)
             gl.call(mj.mjr_readPixels, frame, None, self._rect, self._context)
         return np.ascontiguousarray(frame[::-1])  # OpenGL's first row is the lowest
+
+    def _own_shadows(self, data: Any) -> ShadowMap | None:
+        """A shadow map of ours, if it is worth its while here and equals MuJoCo's."""
+        if not ShadowMap.fits(self._mj, self._scene, self._context):
+            return None
+        shadows = ShadowMap(self._mj, self._model, self._scene, self._context)
+        if shadows.verify(self._scene, data):
+            return shadows
+        shadows.free()
+        return None
 
     def close(self) -> None:
         if self._gl is None:
@@ -257,6 +275,8 @@ class _Renderer:
         gl, self._gl = self._gl, None
         atexit.unregister(self._close_at_exit)
         with gl.make_current() as current:
+            if self._shadows is not None:
+                current.call(self._shadows.free)
             current.call(self._context.free)
         gl.free()
 
