@@ -3,6 +3,7 @@
 #   make demo     record, train and evaluate the cube transfer; goes on where it was interrupted
 #   make test     ruff, pyright and every test
 #   make parity   compare model and dataset with LeRobot 0.6.1, live (needs Python 3.12)
+#   make bench    time imitact beside LeRobot 0.6.1 (half an hour, on a quiet machine)
 #   make clean    remove the environments and caches (runs/ stays)
 #
 # PYTHON=/path/to/python names the interpreter; ARGS="--train.seed 1" adds to the demo's command line.
@@ -21,7 +22,7 @@ LEROBOT_READY := $(LEROBOT)/.ready
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test parity clean
+.PHONY: help setup demo test parity bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -40,6 +41,10 @@ test: $(READY)
 parity: $(READY) $(LEROBOT_READY)
 	$(BIN)/python scripts/parity_model.py --lerobot-python $(LEROBOT)/bin/python
 	$(LEROBOT)/bin/python scripts/parity_dataset.py
+
+bench: $(READY) $(LEROBOT_READY)
+	rm -rf runs/bench
+	$(BIN)/python benchmarks/bench.py --lerobot-python $(LEROBOT)/bin/python $(ARGS)
 
 # Made again when the pinned set or the project's own needs change, or when PYTHON names another
 # version than .venv has. An environment of a fitting Python is kept and brought up to date, so

@@ -10,23 +10,28 @@ normalised floats, so whatever that costs counts against imitact only.
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scene
 import torch
+from imitact.deploy.export import ExportConfig, export
 
 import imitact
-from imitact.contract import Camera, Observation, Spec
-from imitact.data.samples import Batch
+from imitact.contract import Observation
+from imitact.data.episodes import open_source
+from imitact.data.samples import Batch, Samples
 from imitact.model import act
 from imitact.model.policy import TorchPolicy
 from imitact.stats import Stats
 from imitact.train import devices
+from imitact.train.flops import count_flops
 from imitact.train.update import Rates, Updater
-
-JOINTS = 14
 
 
 def policy(work: dict[str, Any]) -> TorchPolicy:
@@ -34,20 +39,8 @@ def policy(work: dict[str, Any]) -> TorchPolicy:
     config = act.PRESETS[work.get("preset", "released")]
     changes = {"pretrained": "none", **work.get("model", {})}
     config = type(config)(**{**vars(config), **changes, "chunk": work.get("chunk", 100)})
-    names = tuple(f"joint_{i}" for i in range(JOINTS))
-    units = ("rad",) * JOINTS
-    cameras = tuple(
-        Camera(f"camera_{n}", work["height"], work["width"]) for n in range(work["cameras"])
-    )
-    spec = Spec(
-        state_names=names,
-        action_names=names,
-        state_units=units,
-        action_units=units,
-        cameras=cameras,
-        rate_hz=50,
-    )
-    ones = np.ones(JOINTS)
+    spec = scene.spec(work["cameras"], work["height"], work["width"])
+    ones = np.ones(scene.JOINTS)
     stats = Stats(0 * ones, ones, -5 * ones, 5 * ones, 1000)
     given = dict.fromkeys(("state", "action", "delta"), stats)
     return TorchPolicy.create(spec, given, config, seed=0, fingerprint="bench")
@@ -57,12 +50,12 @@ def batch(policy: TorchPolicy, size: int) -> Batch:
     draw = np.random.default_rng(1)
     chunk = policy.config.chunk
     return Batch(
-        state=draw.standard_normal((size, JOINTS)).astype(np.float32),
+        state=draw.standard_normal((size, scene.JOINTS)).astype(np.float32),
         frames={
             name: draw.integers(0, 256, (size, *view.size, 3), dtype=np.uint8)
             for name, view in policy.views.items()
         },
-        action=draw.standard_normal((size, chunk, JOINTS)).astype(np.float32),
+        action=draw.standard_normal((size, chunk, scene.JOINTS)).astype(np.float32),
         is_pad=np.zeros((size, chunk), dtype=bool),
         episode=np.zeros(size, dtype=np.int64),
         tick=np.zeros(size, dtype=np.int64),
@@ -86,46 +79,120 @@ def updater(work: dict[str, Any]) -> Updater:
     return Updater(policy(work), rates, here)
 
 
-def train(work: dict[str, Any]) -> list[float]:
-    """Seconds of each step."""
+def train(work: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of each step, and its floating point operations."""
     stepper = updater(work)
     given = batch(stepper.policy, work["batch"])
+    flop = count_flops(stepper, given)
     seconds = []
     for step in range(work["repeats"] + 1):
         began = time.perf_counter()
         stepper.update(step, given)
         seconds.append(time.perf_counter() - began)
-    return seconds[1:]
+    return {"seconds": seconds[1:], "gflop": flop / 1e9}
 
 
 def infer(work: dict[str, Any]) -> list[float]:
     """Seconds of each chunk of the torch policy, from captured uint8 frames to radians."""
     chooser = policy(work)
     chooser.net.eval()
-    given = batch(chooser, 1)
-    observation = Observation(
-        state=given.state[0],
-        frames={
-            c.name: np.zeros((c.height, c.width, 3), dtype=np.uint8) for c in chooser.spec.cameras
-        },
-    )
+    frame = np.zeros((work["height"], work["width"], 3), dtype=np.uint8)
+    seen = Observation(np.zeros(scene.JOINTS), {c.name: frame for c in chooser.spec.cameras})
     seconds = []
     for _ in range(work["repeats"] + 2):
         began = time.perf_counter()
-        chooser.chunk(observation)
+        chooser.chunk(seen)
         seconds.append(time.perf_counter() - began)
     return seconds[2:]
 
 
-WORKS = {"train": train, "infer": infer}
+def export_(work: dict[str, Any]) -> dict[str, Any]:
+    """The certificate of an exported untrained policy, on the frames of a dataset. Its latencies
+    are what is wanted; deviations are claimed for trained policies only."""
+    given = policy(work)
+    given.net.eval()
+    config = ExportConfig(
+        to=work.get("to", "openvino"),
+        precision=work["precision"],
+        observations=work["observations"],
+        calibration=work["observations"],
+        limit=1e9,
+        calls=work["repeats"],
+        torch_calls=1,
+        threads=work["threads"],
+    )
+    source, out = open_source(Path(work["dataset"])), Path(work["out"])
+    found = export(given, source, out, config, policy_sha256="untrained")
+    return {"seconds": [found["latency"]["p50_ms"] / 1000], "certificate": found}
+
+
+def rate(work: dict[str, Any]) -> dict[str, Any]:
+    """The processor's own rate in GFLOP/s: the best of a matrix product and of a convolution."""
+    kind = torch.bfloat16 if work["precision"] == "bf16" else torch.float32
+    left, right = torch.randn(2, 2048, 2048).to(kind)
+    frames = torch.randn(8, 256, 30, 40).to(kind).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(256, 256, 3, 3).to(kind).contiguous(memory_format=torch.channels_last)
+    best = {}
+    for name, gflop, run in (
+        ("product", 2 * 2048**3 / 1e9, lambda: left @ right),
+        ("convolution", 2 * 8 * 30 * 40 * 256 * 256 * 9 / 1e9,
+         lambda: torch.nn.functional.conv2d(frames, weight, None, 1, 1)),
+    ):  # fmt: skip
+        seconds = []
+        for _ in range(work["repeats"]):
+            began = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - began)
+        best[name] = gflop / min(seconds)
+    return {"seconds": [0.0], "gflops": best}
+
+
+def load(work: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of each batch from the frame cache, in the order of a training, after one epoch of
+    them; and what building the cache took: seconds, bytes, and the peak memory of a process."""
+    source = open_source(Path(work["dataset"]))
+    views = policy(work).views
+    began = time.perf_counter()
+    samples = Samples(
+        source,
+        chunk=100,
+        views=views,
+        cache_dir=Path(work["cache"]),
+        cache_limit_bytes=10**11,
+        batch_size=work["batch"],
+        seed=0,
+        workers=work["workers"],
+    )
+    built_s = time.perf_counter() - began
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF,
+             resource.RUSAGE_CHILDREN)]  # fmt: skip
+    with closing(samples.stream(0)) as batches:
+        for _ in range(-(-len(samples) // work["batch"])):
+            next(batches)
+        seconds = []
+        for _ in range(work["repeats"]):
+            began = time.perf_counter()
+            next(batches)
+            seconds.append(time.perf_counter() - began)
+    return {
+        "seconds": seconds,
+        "built_s": built_s,
+        "cache_gb": sum(f.stat().st_size for f in Path(work["cache"]).rglob("*.u8")) / 1e9,
+        "build_peak_gb": max(peaks) * 1024 / 1e9,
+    }
+
+
+WORKS = {"train": train, "infer": infer, "load": load, "export": export_, "rate": rate}
 
 
 def main() -> None:
     name, work = sys.argv[1], json.loads(sys.argv[2])
     torch.set_num_threads(work["threads"])
-    seconds = WORKS[name](work)
+    found = WORKS[name](work)
+    if isinstance(found, list):
+        found = {"seconds": found}
     versions = f"imitact {imitact.__version__}, torch {torch.__version__}"
-    print(json.dumps({"seconds": seconds, "versions": versions}))
+    print(json.dumps({**found, "versions": versions}))
 
 
 if __name__ == "__main__":

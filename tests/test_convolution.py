@@ -39,8 +39,8 @@ def test_a_convolution_passes_all_its_gradients_on(stride: int):
         lambda x, w: convolve(x, w, bias, stride),
         lambda x, w: nn.functional.conv2d(x, w, bias, stride, 1),
     ):
-        x = channels_last(draw(2, 32, 10, 12, dtype=torch.float32)).requires_grad_()
-        weight = draw(48, 32, 3, 3, seed=1, dtype=torch.float32).requires_grad_()
+        x = channels_last(draw(2, 64, 10, 12, dtype=torch.float32)).requires_grad_()
+        weight = draw(48, 64, 3, 3, seed=1, dtype=torch.float32).requires_grad_()
         y = function(x, weight)
         (y.square().sum()).backward()
         answers.append((y.detach(), x.grad, weight.grad))
@@ -53,8 +53,8 @@ def test_our_gradient_is_used_where_it_is_faster_and_only_there():
         node = convolve(x, weight, None, 1).grad_fn
         return type(node).__name__ if node is not None else "none"
 
-    x = draw(1, 32, 6, 6, dtype=torch.float32)
-    weight = draw(4, 32, 3, 3, dtype=torch.float32).requires_grad_()
+    x = draw(1, 64, 6, 6, dtype=torch.float32)
+    weight = draw(4, 64, 3, 3, dtype=torch.float32).requires_grad_()
     assert kind(x, weight) == "_ConvolutionBackward"
     assert kind(x.double(), weight.detach().double().requires_grad_()) == "ConvolutionBackward0"
     assert kind(x[:, :3], weight[:, :3].detach().requires_grad_()) == "ConvolutionBackward0"
@@ -87,7 +87,7 @@ def test_a_frozen_norm_folded_into_its_convolution_gives_what_it_gives_after_it(
 
 def test_a_convolution_cannot_change_what_it_was_given():
     """In-place operations of the trunk must not reach a tensor that a backward pass still needs."""
-    trunk = Backbone(width=32, norm="frozen").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trunk = Backbone(width=64, norm="frozen").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trunk.initialise(torch.Generator().manual_seed(0))
     frames = channels_last(draw(2, 3, 64, 64, dtype=torch.float32))
     before = frames.clone()

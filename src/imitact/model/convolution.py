@@ -26,7 +26,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Ten
 def _ours(x: Tensor, weight: Tensor) -> bool:
     """Where our gradient of the weights is faster than oneDNN's: float32 with channels last.
 
-    bf16 has kernels of its own there, few input channels make our products too narrow, and of a
+    bf16 has kernels of its own there, with fewer input channels our products are too narrow, and of a
     1x1 kernel there is nothing to gain.
     """
     return (
@@ -35,7 +35,7 @@ def _ours(x: Tensor, weight: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and weight.shape[1] >= 32
+        and weight.shape[1] >= 64
         and weight.shape[-1] > 1
     )
 

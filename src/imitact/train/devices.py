@@ -7,7 +7,7 @@ state (dropout, the posterior's noise and the moves of frames draw from it).
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,26 @@ class Devices:
             "threads": self.threads,
         }
 
+    @property
+    def waits(self) -> bool:
+        """Whether a number is there as soon as it is computed, as on a CPU."""
+        return self.device.type == "cpu"
+
+    def fetched(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """Begin to bring a small tensor to the CPU; the call waits for it and gives it."""
+        if self.waits:
+            return lambda: tensor
+        copy = torch.empty_like(tensor, device="cpu", pin_memory=True)
+        copy.copy_(tensor, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+
+        def wait() -> Tensor:
+            arrived.synchronize()
+            return copy
+
+        return wait
+
     def autocast(self) -> AbstractContextManager[object]:
         """Wrap the forward pass and the loss in it."""
         if self.precision.name == "fp32":
@@ -77,7 +97,10 @@ class Devices:
 
     def _tensor(self, array: object) -> Tensor:
         tensor = torch.as_tensor(array)
-        return tensor if self.device.type == "cpu" else tensor.to(self.device)
+        if self.device.type == "cpu":
+            return tensor
+        # From pinned memory the copy runs beside the computation before it.
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def seed(self, seed: int) -> None:
         """Begin torch's global random state anew, on every device."""

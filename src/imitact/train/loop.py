@@ -266,6 +266,7 @@ def _train(
 
     def keep() -> Path:
         nonlocal saved_step, saved_at
+        updater.settle()  # refuses what is not finite, before it is written
         tally.lasted(earlier_s + time.monotonic() - began)
         numbers = {"settings": told, "ground": ground, "tally": dataclasses.asdict(tally)}
         state = checkpoint.State(step, updater.tensors(), numbers)
@@ -298,6 +299,7 @@ def _train(
                 sums = _Sums()
 
             if validation and _due(step, config.validate_every):
+                updater.settle()
                 tally.validated(_validate(updater, validation, config, logbook, step))
             late = time.monotonic() - saved_at > 60 * config.checkpoint_minutes > 0
             if step < config.steps and (late or _due(step, config.checkpoint_every)):
@@ -311,6 +313,7 @@ def _train(
                     f"checkpoint in {path}"
                 )
 
+        updater.settle()
         if validation and (tally.last is None or tally.last["step"] != step):
             tally.validated(_validate(updater, validation, config, logbook, step))
         if saved_step != step:
@@ -362,23 +365,24 @@ class _Sums:
     """Means over the steps since the last line of metrics."""
 
     def __init__(self) -> None:
-        self._steps = 0
         self._samples = 0
         self._spent_s = self._waited_s = 0.0
         self._totals: dict[str, float] = {}
+        self._counted = 0
 
     def add(
         self, numbers: Mapping[str, float], samples: int, spent_s: float, waited_s: float
     ) -> dict[str, float]:
-        """Take one step in; gives the means with it."""
-        self._steps += 1
+        """Take one step in; gives the means with it. On a GPU the numbers are those of the step
+        before, and at the first one there are none (train/update.py)."""
+        self._counted += bool(numbers)
         self._samples += samples
         self._spent_s += spent_s
         self._waited_s += waited_s
         for name, value in numbers.items():
             self._totals[name] = self._totals.get(name, 0.0) + value
         return {
-            **{name: total / self._steps for name, total in self._totals.items()},
+            **{name: total / self._counted for name, total in self._totals.items()},
             "samples_per_s": self._samples / max(self._spent_s, 1e-9),
             "data_wait": self._waited_s / max(self._spent_s, 1e-9),
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -77,11 +77,16 @@ class Updater:
             fused=True,  # one pass over memory instead of one an operation
         )
         self._pairs = self._float_pairs()
+        self._pending: tuple[Callable[[], Tensor], float] | None = None
 
     def update(self, step: int, batch: Batch) -> dict[str, float]:
         """One update from `batch`, after `step` updates; gives its numbers.
 
         Refuses (NotFinite) a loss or gradient that is not finite, and then changes no weight.
+
+        Where the device is not the CPU nothing waits for it: the numbers, and the refusal, are
+        those of the update before (none at first), and `settle` waits for the last one. From a
+        refused update on the weights stay as they are.
         """
         scale = self.rates.scale(step)
         for group in self.optimizer.param_groups:
@@ -93,26 +98,39 @@ class Updater:
         losses.total.backward()
         gradients = [p.grad for p in self._named.values() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-        # One transfer from the device a step, for the numbers and for the check below.
-        total, l1, kl, size = torch.stack(
-            [losses.total.detach(), losses.l1.detach(), losses.kl.detach(), norm]
-        ).tolist()
-        if not (math.isfinite(total) and math.isfinite(size)):
-            raise NotFinite(f"the loss is {total} (l1 {l1}, kl {kl}), its gradient norm {size}")
-        if self.rates.clip_norm and size > self.rates.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(
-                self._named.values(), self.rates.clip_norm, norm, foreach=True
-            )
+        found = torch.stack([losses.total.detach(), losses.l1.detach(), losses.kl.detach(), norm])
+        if self.devices.waits:
+            numbers = _checked(found, self.rates, scale)
+            if self.rates.clip_norm and numbers["grad_norm"] > self.rates.clip_norm:
+                self._clip(norm)
+        else:
+            numbers = self.settle()
+            self._refuse(found)
+            if self.rates.clip_norm:
+                self._clip(norm)
+            self._pending = (self.devices.fetched(found), scale)
         self.optimizer.step()
         self._average(step)
-        return {
-            "loss": total,
-            "l1": l1,
-            "kl": kl,
-            "grad_norm": size,
-            "lr": self.rates.lr * scale,
-            "lr_backbone": self.rates.lr_backbone * scale,
-        }
+        return numbers
+
+    def settle(self) -> dict[str, float]:
+        """Wait for the last update, and give its numbers if they were not given yet; else none."""
+        if self._pending is None:
+            return {}
+        (fetch, scale), self._pending = self._pending, None
+        return _checked(fetch(), self.rates, scale)
+
+    def _refuse(self, found: Tensor) -> None:
+        """Have the optimiser leave the weights alone, from now on, if these are not finite; the
+        device decides, so that nobody waits for it."""
+        bad = (~found.isfinite().all()).float()
+        before: Tensor | None = getattr(self.optimizer, "found_inf", None)
+        self.optimizer.found_inf = bad if before is None else torch.maximum(bad, before)  # type: ignore[attr-defined]
+
+    def _clip(self, norm: Tensor) -> None:
+        torch.nn.utils.clip_grads_with_norm_(
+            self._named.values(), self.rates.clip_norm, norm, foreach=True
+        )
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
@@ -136,7 +154,7 @@ class Updater:
         return [mean[n] for n in names], [now[n] for n in names]
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that the next update depends on, as copies on the CPU."""
+        """All that the next update depends on, as copies on the CPU; `settle` first."""
         found = {f"net.{n}": t for n, t in self.policy.net.state_dict().items()}
         if self.averaged is not self.policy:
             found |= {f"ema.{n}": t for n, t in self.averaged.net.state_dict().items()}
@@ -182,6 +200,21 @@ class Updater:
         self.devices.restore_random_state(
             {n[len("random.") :]: t for n, t in tensors.items() if n.startswith("random.")}
         )
+
+
+def _checked(found: Tensor, rates: Rates, scale: float) -> dict[str, float]:
+    """The numbers of an update: loss, l1, kl and gradient norm as they came, and its rates."""
+    total, l1, kl, size = found.tolist()
+    if not (math.isfinite(total) and math.isfinite(size)):
+        raise NotFinite(f"the loss is {total} (l1 {l1}, kl {kl}), its gradient norm {size}")
+    return {
+        "loss": total,
+        "l1": l1,
+        "kl": kl,
+        "grad_norm": size,
+        "lr": rates.lr * scale,
+        "lr_backbone": rates.lr_backbone * scale,
+    }
 
 
 def is_backbone(name: str) -> bool:
