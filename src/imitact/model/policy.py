@@ -132,6 +132,13 @@ class TorchPolicy:
         """Where the weights are."""
         return next(self.net.parameters()).device
 
+    @property
+    def constants(self) -> Mapping[str, Tensor]:
+        """What is standardised with, in float32: "state_mean", "state_std", "action_mean",
+        "action_std" (of what is predicted: actions, or their deltas; floors applied), and
+        "pixel_mean", "pixel_std" of pixels from 0 to 255, (3, 1, 1)."""
+        return self._constants
+
     def to(self, device: torch.device | str) -> TorchPolicy:
         """Move the weights to a device; returns self."""
         self.net.to(device)
