@@ -23,7 +23,7 @@ DOORS = ("verbs", "cli")
 FLOOR = {
     **dict.fromkeys(WORDS, 0),
     **dict.fromkeys(("data", "model", "sim"), 1),
-    **dict.fromkeys(("train", "evaluate"), 2),
+    **dict.fromkeys(("train", "evaluate", "deploy"), 2),
     "verbs": 3,
     "cli": 4,
 }
@@ -36,6 +36,7 @@ OUTSIDE = {
     "sim": {"numpy", "mujoco", "dm_control", "gym_aloha", "gymnasium", "mink"},
     "train": {"numpy", "torch", "safetensors", "msgspec", "rich"},
     "evaluate": {"numpy", "torch", "msgspec", "rich"},
+    "deploy": {"numpy", "msgspec", "torch", "onnx", "onnxruntime", "openvino", "nncf"},
     "verbs": {"numpy", "msgspec", "tyro", "rich"},
     "cli": {"tyro"},
 }
@@ -272,7 +273,7 @@ def test_a_lawful_tree_is_not_accused(tmp_path: Path):
         ("sim__aloha", "import sys\n\nx = sys.argv[1:]", "reads sys.argv"),
         ("sim____init__", "from imitact.sim import aloha", "docstring and nothing else"),
         ("helpers", "x = 1", "'helpers' has no floor"),
-        ("deploy__safety", "x = 1", "'deploy' has no floor"),
+        ("robot__safety", "x = 1", "'robot' has no floor"),
     ],
 )  # fmt: skip
 def test_a_breach_is_caught(tmp_path: Path, room: str, code: str, says: str):

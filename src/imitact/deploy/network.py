@@ -1,8 +1,8 @@
 """ACT at inference as a graph: captured frames and joints in, a chunk in physical units out.
 
-Whatever does not depend on the observation is computed here, in float64, once: normalisation goes
-into the weights beside it, norms into their convolutions, positions into tables that are added after
-a projection instead of before it, z = 0 and the first decoder layer's self-attention into
+Whatever does not depend on the observation is computed here, in float64, once: norms go into their
+convolutions, the spread of pixels into the first of these, positions into tables that are added
+after a projection instead of before it, z = 0 and the first decoder layer's self-attention into
 constants. What is left is what the observation changes.
 
 Legend: L tokens, K chunk, D width, H heads, N frames of one size, C channels, S state, A action.

@@ -187,20 +187,11 @@ class TorchPolicy:
         Takes frames at capture size. Refuses a state or frame that does not fit the Spec, and
         values that are not finite.
         """
-        state = np.asarray(observation.state)
-        self.spec.check_state(state)
-        there = tuple(observation.frames)
+        state, captured = self.spec.seen(observation)
         frames: dict[str, Tensor] = {}
-        for camera in self.spec.cameras:
-            if camera.name not in there:
-                raise Misfit(
-                    f"observation: no frame of camera {camera.name!r}; it has {list(there)}, the "
-                    f"policy needs {[c.name for c in self.spec.cameras]}"
-                )
-            frame = np.asarray(observation.frames[camera.name])
-            self.spec.check_frame(camera.name, frame)
-            small = self.views[camera.name].of(frame)
-            frames[camera.name] = torch.from_numpy(np.stack([small])).to(self.device)
+        for name, frame in captured.items():
+            small = self.views[name].of(frame)
+            frames[name] = torch.from_numpy(np.stack([small])).to(self.device)
         batch = {"state": _float(state)[None].to(self.device), "frames": frames}
         with torch.inference_mode():
             chunk = self.predict(batch)[0].cpu().numpy()

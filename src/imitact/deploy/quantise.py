@@ -1,0 +1,71 @@
+"""A graph's convolutions and products in 8-bit whole numbers, ranges taken from observations.
+
+NNCF's post-training quantisation: ranges by channel for weights and by tensor for activations,
+large activations moved into the weights beside them (SmoothQuant), and biases corrected for the
+mean error of each layer. It leaves softmax and layer norms alone; what stands next to physical
+units is left alone here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+from imitact.contract import BadInput
+from imitact.deploy.runtime import no_telemetry
+
+FLOATING = ("resize.*", "standard.*", "pixels.*", "state_proj.*", "head.*", "physical.*")
+"""Nodes that stay in float32, by their names' beginnings: their inputs or results are values in
+physical units, and together they cost less than a hundredth of an answer."""
+
+
+def quantised(
+    model: onnx.ModelProto, observations: Sequence[dict[str, NDArray[Any]]]
+) -> onnx.ModelProto:
+    """The graph with its convolutions and products in int8; the one given is left as it is.
+
+    observations: inputs by name, as the runtime gets them; some hundred are enough.
+    """
+    if not observations:
+        raise BadInput("int8 needs observations to take its ranges from; give --data")
+    nncf = import_nncf()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        small = nncf.quantize(
+            onnx.ModelProto.FromString(model.SerializeToString()),
+            nncf.Dataset(list(observations)),
+            model_type=nncf.ModelType.TRANSFORMER,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(observations),
+            ignored_scope=nncf.IgnoredScope(patterns=list(_present(model)), validate=False),
+        )
+    onnx.checker.check_model(small)
+    return small
+
+
+def _present(model: onnx.ModelProto) -> Sequence[str]:
+    heads = [pattern.removesuffix(".*") for pattern in FLOATING]
+    return [f"{head}.*" for head in heads if any(n.name.startswith(head) for n in model.graph.node)]
+
+
+def import_nncf() -> Any:
+    """The package nncf, kept from calling home and from talking.
+
+    Importing it makes openvino_telemetry write an identifier of this user, and each use sends
+    events to Google Analytics unless somebody opted out. Without that package nncf
+    uses a stub.
+    """
+    with no_telemetry():
+        try:
+            import nncf
+        except ModuleNotFoundError as error:
+            raise BadInput(
+                f"{error.name} is not installed, which int8 needs; pip install 'imitact[export]'"
+            ) from error
+    nncf.set_log_level(logging.ERROR)
+    return nncf
