@@ -339,5 +339,12 @@ def test_data_does_not_import_torch_nor_the_simulator():
     assert not loaded & {"torch", "mujoco", "dm_control", "gym_aloha"}
 
 
+def test_an_exported_policy_needs_no_torch():
+    loaded = loaded_by("import imitact.deploy.runtime")
+    light = HEAVY | {"onnx", "onnxruntime", "openvino", "nncf", "safetensors", "tyro", "rich"}
+    assert not loaded & light
+    assert "torch" in loaded_by("import imitact.deploy.export")
+
+
 def test_what_an_import_loads_is_seen_by_this_test():
     assert "mujoco" in loaded_by("import mujoco")

@@ -1,9 +1,10 @@
 """A graph's convolutions and products in 8-bit whole numbers, ranges taken from observations.
 
 NNCF's post-training quantisation: ranges by channel for weights and by tensor for activations,
-large activations moved into the weights beside them (SmoothQuant), and biases corrected for the
-mean error of each layer. It leaves softmax and layer norms alone; what stands next to physical
-units is left alone here.
+large activations moved into the weights beside them (SmoothQuant). It leaves softmax and layer
+norms alone; what stands next to physical units is left alone here. NNCF's correction of biases is
+off: with it the demo's policy answered 0.9 standard deviations from the torch policy at most and
+0.036 on average, without it 0.13 and 0.007.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 
 from imitact.contract import BadInput
-from imitact.deploy.runtime import no_telemetry
+from imitact.deploy.quiet import import_nncf
 
 FLOATING = ("resize.*", "standard.*", "pixels.*", "state_proj.*", "head.*", "physical.*")
 """Nodes that stay in float32, by their names' beginnings: their inputs or results are values in
@@ -35,6 +36,7 @@ def quantised(
     if not observations:
         raise BadInput("int8 needs observations to take its ranges from; give --data")
     nncf = import_nncf()
+    nncf.set_log_level(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         small = nncf.quantize(
             onnx.ModelProto.FromString(model.SerializeToString()),
@@ -42,6 +44,7 @@ def quantised(
             model_type=nncf.ModelType.TRANSFORMER,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(observations),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
             ignored_scope=nncf.IgnoredScope(patterns=list(_present(model)), validate=False),
         )
     onnx.checker.check_model(small)
@@ -51,21 +54,3 @@ def quantised(
 def _present(model: onnx.ModelProto) -> Sequence[str]:
     heads = [pattern.removesuffix(".*") for pattern in FLOATING]
     return [f"{head}.*" for head in heads if any(n.name.startswith(head) for n in model.graph.node)]
-
-
-def import_nncf() -> Any:
-    """The package nncf, kept from calling home and from talking.
-
-    Importing it makes openvino_telemetry write an identifier of this user, and each use sends
-    events to Google Analytics unless somebody opted out. Without that package nncf
-    uses a stub.
-    """
-    with no_telemetry():
-        try:
-            import nncf
-        except ModuleNotFoundError as error:
-            raise BadInput(
-                f"{error.name} is not installed, which int8 needs; pip install 'imitact[export]'"
-            ) from error
-    nncf.set_log_level(logging.ERROR)
-    return nncf

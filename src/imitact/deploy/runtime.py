@@ -9,9 +9,7 @@ Needs numpy, msgspec and the runtime that the file was exported for: OpenVINO or
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args
 
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 
 from imitact import __version__
 from imitact.contract import BadInput, Damaged, NotFinite, Observation, Spec
+from imitact.deploy.quiet import import_onnxruntime, import_openvino
 from imitact.deploy.sealed import Sealed, unseal
 
 FORMAT = 1
@@ -180,36 +179,6 @@ class _OpenVino:
         return action
 
 
-def import_openvino() -> Any:
-    """The package openvino, kept from calling home.
-
-    Importing it makes openvino_telemetry write an identifier of this user to ~/intel, and its
-    converter sends events to Google Analytics unless somebody opted out. Without that package
-    openvino does neither, so it is not there while openvino is imported.
-    """
-    with no_telemetry():
-        try:
-            import openvino
-        except ModuleNotFoundError as error:
-            raise BadInput(_missing("openvino", error)) from error
-    return openvino
-
-
-@contextmanager
-def no_telemetry() -> Iterator[None]:
-    """Nothing that is imported in here finds openvino_telemetry."""
-    name = "openvino_telemetry"
-    before = sys.modules.get(name)
-    sys.modules[name] = None  # type: ignore[assignment]  # Python's own way to say: not installed
-    try:
-        yield
-    finally:
-        if before is None:
-            del sys.modules[name]
-        else:
-            sys.modules[name] = before
-
-
 # -- ONNX Runtime ------------------------------------------------------------------------------
 
 
@@ -217,11 +186,7 @@ class _OnnxRuntime:
     def __init__(self, sealed: Sealed, precision: Precision, threads: int) -> None:
         if precision == "bf16":
             raise BadInput(NO_BF16)
-        try:
-            import onnxruntime
-        except ModuleNotFoundError as error:
-            raise BadInput(_missing("onnxruntime", error)) from error
-        onnxruntime.disable_telemetry_events()  # only builds for Windows have any
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -239,10 +204,3 @@ NO_BF16 = (
     "ONNX Runtime's CPU provider has no bf16 convolutions and products, so onnx in bf16 would be "
     "float32 under another name; use --to openvino, or --precision fp32"
 )
-
-
-def _missing(package: str, error: ModuleNotFoundError) -> str:
-    return (
-        f"{error.name} is not installed, and the file is for {package}; "
-        "pip install 'imitact[runtime]' has it"
-    )

@@ -2,8 +2,8 @@
 
     parts | what there is to know of them, JSON | footer
 
-The footer is 96 ASCII digits: where the JSON begins and its length in bytes (16 decimal digits
-each), and the SHA-256 of everything before the footer (64 hexadecimal digits). So one look at the
+The footer is 96 ASCII characters: where the JSON begins and its length in bytes (16 decimal digits
+each), and the SHA-256 of everything before it (64 hexadecimal digits). So one look at the
 end finds the rest, and no byte can change unseen. In an ONNX file both stand in `metadata_props`,
 whose last bytes are the file's last, so that any reader of ONNX opens it as it is.
 """
@@ -22,6 +22,7 @@ from typing import Any
 from imitact.contract import BadInput, Damaged
 
 FOOTER_BYTES = 96
+_DIGEST_BYTES = 64
 
 _FOOTER = re.compile(rb"(\d{16})(\d{16})([0-9a-f]{64})")
 
@@ -34,8 +35,8 @@ def seal(parts: bytes, about: Mapping[str, Any]) -> bytes:
 
 def vouched(data: bytes, at: int, size: int) -> bytes:
     """`data`, in which the JSON is `size` bytes from byte `at`, with its footer."""
-    digest = hashlib.sha256(data).hexdigest()
-    return data + f"{at:016d}{size:016d}{digest}".encode()
+    data += f"{at:016d}{size:016d}".encode()
+    return data + hashlib.sha256(data).hexdigest().encode()
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Sealed:
 
     data:   all of it, mapped, not copied.
     about:  the JSON object.
-    sha256: of everything but the footer; tells files apart.
+    sha256: of everything before it; tells files apart.
     """
 
     data: memoryview
@@ -67,14 +68,13 @@ def unseal(path: Path) -> Sealed:
             "or was not written by imitact export; copy it again, or give a policy's folder"
         )
     at, size, digest = int(found[1]), int(found[2]), found[3].decode()
-    body = data[:-FOOTER_BYTES]
-    if hashlib.sha256(body).hexdigest() != digest:
+    if hashlib.sha256(data[:-_DIGEST_BYTES]).hexdigest() != digest:
         raise Damaged(
             f"{path} is not the file that was exported (its SHA-256 differs from the one that it "
             "ends with); copy it again"
         )
     try:
-        about = json.loads(bytes(body[at : at + size]))
+        about = json.loads(bytes(data[at : at + size]))
     except ValueError as error:
         raise Damaged(f"{path}: what it says of itself is not JSON ({error})") from error
     if not isinstance(about, dict):
