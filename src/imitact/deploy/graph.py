@@ -1,8 +1,8 @@
 """An ONNX graph, written node by node.
 
-The exporters of torch trace the network through some 500 nodes of shapes and slices that a runtime
-must then fold away again, in ten seconds and with warnings; ACT in evaluation has static shapes and
-150 nodes, so it is written as what it is, in milliseconds, the same bytes each time.
+torch's exporters trace the network, in seconds and with warnings, and leave slices and shapes to be
+folded away; ACT at inference has static shapes and some 150 nodes, so it is written as what it is,
+the same bytes each time.
 """
 
 from __future__ import annotations
