@@ -3,8 +3,8 @@
 NNCF's post-training quantisation: ranges by channel for weights and by tensor for activations,
 large activations moved into the weights beside them (SmoothQuant). It leaves softmax and layer
 norms alone; what stands next to physical units is left alone here. NNCF's correction of biases is
-off: with it the demo's policy answered 0.9 standard deviations from the torch policy at most and
-0.036 on average, without it 0.13 and 0.007.
+off, ranges are those seen at all, and products cannot overflow: of NNCF's settings these left the
+demo's policy nearest to the torch policy, on both runtimes alike.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def quantised(
         raise BadInput("int8 needs observations to take its ranges from; give --data")
     nncf = import_nncf()
     nncf.set_log_level(logging.ERROR)
+    ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         small = nncf.quantize(
             onnx.ModelProto.FromString(model.SerializeToString()),
@@ -44,7 +45,13 @@ def quantised(
             model_type=nncf.ModelType.TRANSFORMER,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(observations),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                disable_bias_correction=True,
+                # Half the range for weights: without VNNI, processors add two products of 8 bits
+                # in 16, which overflow; both runtimes then answer otherwise than where they do not.
+                overflow_fix=nncf.OverflowFix.ENABLE,
+                activations_range_estimator_params=ranges,
+            ),
             ignored_scope=nncf.IgnoredScope(patterns=list(_present(model)), validate=False),
         )
     onnx.checker.check_model(small)
