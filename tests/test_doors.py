@@ -27,7 +27,7 @@ from imitact.contract import BadInput, ImitactError
 from imitact.data.lerobot import LeRobotSource
 from imitact.data.record import read_report, record
 from imitact.sim import experts
-from imitact.verbs import compare, demo, evaluate, settings, train
+from imitact.verbs import compare, demo, evaluate, export, settings, train
 from imitact.verbs import record as record_verb
 from imitact.verbs import worlds as scenes
 
@@ -121,7 +121,8 @@ def all_settings(kind: type) -> list[tuple[type, str]]:
 
 
 @pytest.mark.parametrize(
-    "kind", [record_verb.Record, train.Train, evaluate.Evaluate, compare.Compare, demo.Demo]
+    "kind",
+    [record_verb.Record, train.Train, evaluate.Evaluate, compare.Compare, demo.Demo, export.Export],
 )
 def test_every_setting_is_explained_in_help(kind: type):
     mute = [
@@ -201,7 +202,7 @@ def test_nested_settings_and_lists_are_read(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ("recrod", "no verb 'recrod'; there are record, train, evaluate, compare, demo"),
+        ("recrod", "no verb 'recrod'; there are record, train, evaluate, compare, export, demo"),
         ("record", "--out"),
         ("record --out x --episode 3", "--episode"),
         ("record --out x --episodes three", "three"),
@@ -485,6 +486,50 @@ def test_evaluations_are_counted_compared_and_gone_on_with(
         "--episodes", "4", "--chunking", "replay:4",
     )  # fmt: skip
     assert "another evaluation" in line
+
+
+def test_an_exported_policy_is_certified_and_evaluated_like_the_one_it_is_of(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, dataset: Path, policy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    monkeypatch.setattr(evaluate, "world_of", lambda env, spec: worlds.make_dot)
+    argv = [
+        "export", policy, "--data", dataset, "--out", tmp_path / "out", "--episodes", "3",
+        "--workers", "1", "--observations", "4", "--calls", "5", "--torch-calls", "2",
+        "--chunking", "replay:4",
+    ]  # fmt: skip
+    # Three seeds rule nothing out: the file is not kept, but the episodes are.
+    line = is_refused(capsys, *argv)
+    assert "a loss of more than 4 points is not ruled out" in line
+    kept = ["evaluation-openvino-fp32", "evaluation-torch"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == kept
+    began = [(tmp_path / "out" / name / "episodes.jsonl").read_bytes() for name in kept]
+    code, out, _ = answer(capsys, *argv, "--margin", "100")
+    assert code == 0
+    assert "openvino fp32" in out
+    assert "observations spread over all 2 episodes of its training's dataset" in out
+    assert "without torch" in out
+    assert "file minus torch on the same 3 seeds: +0.0 points" in out
+    # The second export made the same file, so nothing was run again.
+    assert began == [(tmp_path / "out" / name / "episodes.jsonl").read_bytes() for name in kept]
+    rows = [json.loads(b.splitlines()[2]) for b in began]
+    assert rows[0]["episode"]["ticks"] == rows[1]["episode"]["ticks"]
+    file = tmp_path / "out" / "policy.openvino"
+    code, out, _ = answer(
+        capsys, "evaluate", "--policy", file, "--out", tmp_path / "again", "--workers", "1",
+        "--episodes", "3", "--chunking", "replay:4",
+    )  # fmt: skip
+    assert code == 0
+    assert "of 3 (95 % interval" in out
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "copy it again" in is_refused(
+        capsys, "evaluate", "--policy", file, "--out", tmp_path / "cut"
+    )
+
+
+def test_evaluating_a_file_loads_no_torch():
+    code = "import sys, imitact.verbs.evaluate\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # --- being stopped -----------------------------------------------------------------------------

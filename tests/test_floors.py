@@ -23,7 +23,7 @@ DOORS = ("verbs", "cli")
 FLOOR = {
     **dict.fromkeys(WORDS, 0),
     **dict.fromkeys(("data", "model", "sim"), 1),
-    **dict.fromkeys(("train", "evaluate"), 2),
+    **dict.fromkeys(("train", "evaluate", "deploy"), 2),
     "verbs": 3,
     "cli": 4,
 }
@@ -36,6 +36,7 @@ OUTSIDE = {
     "sim": {"numpy", "mujoco", "dm_control", "gym_aloha", "gymnasium", "mink", "OpenGL"},
     "train": {"numpy", "torch", "safetensors", "msgspec", "rich"},
     "evaluate": {"numpy", "torch", "msgspec", "rich"},
+    "deploy": {"numpy", "msgspec", "torch", "onnx", "onnxruntime", "openvino", "nncf"},
     "verbs": {"numpy", "msgspec", "tyro", "rich"},
     "cli": {"tyro"},
 }
@@ -272,7 +273,7 @@ def test_a_lawful_tree_is_not_accused(tmp_path: Path):
         ("sim__aloha", "import sys\n\nx = sys.argv[1:]", "reads sys.argv"),
         ("sim____init__", "from imitact.sim import aloha", "docstring and nothing else"),
         ("helpers", "x = 1", "'helpers' has no floor"),
-        ("deploy__safety", "x = 1", "'deploy' has no floor"),
+        ("robot__safety", "x = 1", "'robot' has no floor"),
     ],
 )  # fmt: skip
 def test_a_breach_is_caught(tmp_path: Path, room: str, code: str, says: str):
@@ -336,6 +337,13 @@ def test_the_words_need_numpy_alone():
 def test_data_does_not_import_torch_nor_the_simulator():
     loaded = loaded_by("import imitact.data.lerobot, imitact.data.samples")
     assert not loaded & {"torch", "mujoco", "dm_control", "gym_aloha"}
+
+
+def test_an_exported_policy_needs_no_torch():
+    loaded = loaded_by("import imitact.deploy.runtime")
+    light = HEAVY | {"onnx", "onnxruntime", "openvino", "nncf", "safetensors", "tyro", "rich"}
+    assert not loaded & light
+    assert "torch" in loaded_by("import imitact.deploy.export")
 
 
 def test_what_an_import_loads_is_seen_by_this_test():

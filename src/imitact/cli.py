@@ -59,6 +59,12 @@ def _compare() -> ModuleType:
     return compare
 
 
+def _export() -> ModuleType:
+    from imitact.verbs import export
+
+    return export
+
+
 def _demo() -> ModuleType:
     from imitact.verbs import demo
 
@@ -74,6 +80,8 @@ VERBS = {
                      lambda room, preset: room.Evaluate),
     "compare": Verb("compare two evaluations on the same seeds", _compare,
                     lambda room, preset: room.Compare),
+    "export": Verb("make one file of a policy that runs without torch, with proof", _export,
+                   lambda room, preset: room.Export),
     "demo": Verb("all of it, from nothing to a success rate", _demo,
                  lambda room, preset: room.with_preset(preset)),
 }  # fmt: skip
@@ -121,7 +129,9 @@ def run(argv: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("imitact"):
             raise
-        return _refuse(prog, f"{error.name} is not installed; pip install 'imitact[sim]' has all")
+        extra = "export" if error.name in ("onnx", "onnxruntime", "openvino", "nncf") else "sim"
+        has = f"pip install 'imitact[{extra}]' has all"
+        return _refuse(prog, f"{error.name} is not installed; {has}")
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

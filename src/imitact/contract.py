@@ -144,6 +144,28 @@ class Spec:
                 f"expected uint8 of shape {want} (the capture size; imitact resizes by itself)"
             )
 
+    def seen(
+        self, observation: Observation, where: str = "observation"
+    ) -> tuple[NDArray[Any], dict[str, Frame]]:
+        """The state, and each camera's frame in the order of `cameras`.
+
+        Refuses what does not fit: a camera that is missing, another size or type, a state that is
+        not finite.
+        """
+        state = np.asarray(observation.state)
+        self.check_state(state, where)
+        there = tuple(observation.frames)
+        frames: dict[str, Frame] = {}
+        for camera in self.cameras:
+            if camera.name not in there:
+                raise Misfit(
+                    f"{where}: no frame of camera {camera.name!r}; it has {list(there)}, the "
+                    f"policy needs {[c.name for c in self.cameras]}"
+                )
+            frames[camera.name] = np.asarray(observation.frames[camera.name])
+            self.check_frame(camera.name, frames[camera.name], where)
+        return state, frames
+
 
 class LazyFrames(Mapping[str, Frame]):
     """Frames by camera name, each rendered or read when it is first asked for, then kept.

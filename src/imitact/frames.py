@@ -104,14 +104,14 @@ def _whole_factors(frame: Frame, down: int, across: int) -> Frame:
 def _any_factors(frame: Frame, height: int, width: int) -> Frame:
     have_h, have_w = frame.shape[:2]
     # float64 holds every partial sum exactly, so the order in which a BLAS adds cannot matter.
-    rows = _overlaps(have_h, height) @ frame.reshape(have_h, -1).astype(np.float64)
-    columns = np.matmul(_overlaps(have_w, width), rows.reshape(height, have_w, 3))
+    rows = overlaps(have_h, height) @ frame.reshape(have_h, -1).astype(np.float64)
+    columns = np.matmul(overlaps(have_w, width), rows.reshape(height, have_w, 3))
     area = have_h * have_w
     return ((columns.astype(np.int64) + area // 2) // area).astype(np.uint8)
 
 
 @lru_cache(maxsize=32)
-def _overlaps(have: int, want: int) -> NDArray[np.float64]:
+def overlaps(have: int, want: int) -> NDArray[np.float64]:
     """(want, have): the length that output i shares with input j, in units of 1 / want pixel."""
     starts = np.arange(want)[:, None] * have
     edges = np.arange(have)[None, :] * want

@@ -26,8 +26,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Ten
 def _ours(x: Tensor, weight: Tensor) -> bool:
     """Where our gradient of the weights is faster than oneDNN's: float32 with channels last.
 
-    bf16 has kernels of its own there, with fewer input channels our products are too narrow, and of a
-    1x1 kernel there is nothing to gain.
+    bf16 has kernels of its own there, with fewer input channels our products are too narrow, and
+    of a 1x1 kernel there is nothing to gain.
     """
     return (
         weight.requires_grad

@@ -132,6 +132,13 @@ class TorchPolicy:
         """Where the weights are."""
         return next(self.net.parameters()).device
 
+    @property
+    def constants(self) -> Mapping[str, Tensor]:
+        """What is standardised with, in float32: "state_mean", "state_std", "action_mean",
+        "action_std" (of what is predicted: actions, or their deltas; floors applied), and
+        "pixel_mean", "pixel_std" of pixels from 0 to 255, (3, 1, 1)."""
+        return self._constants
+
     def to(self, device: torch.device | str) -> TorchPolicy:
         """Move the weights to a device; returns self."""
         self.net.to(device)
@@ -180,20 +187,11 @@ class TorchPolicy:
         Takes frames at capture size. Refuses a state or frame that does not fit the Spec, and
         values that are not finite.
         """
-        state = np.asarray(observation.state)
-        self.spec.check_state(state)
-        there = tuple(observation.frames)
+        state, captured = self.spec.seen(observation)
         frames: dict[str, Tensor] = {}
-        for camera in self.spec.cameras:
-            if camera.name not in there:
-                raise Misfit(
-                    f"observation: no frame of camera {camera.name!r}; it has {list(there)}, the "
-                    f"policy needs {[c.name for c in self.spec.cameras]}"
-                )
-            frame = np.asarray(observation.frames[camera.name])
-            self.spec.check_frame(camera.name, frame)
-            small = self.views[camera.name].of(frame)
-            frames[camera.name] = torch.from_numpy(np.stack([small])).to(self.device)
+        for name, frame in captured.items():
+            small = self.views[name].of(frame)
+            frames[name] = torch.from_numpy(np.stack([small])).to(self.device)
         batch = {"state": _float(state)[None].to(self.device), "frames": frames}
         with torch.inference_mode():
             chunk = self.predict(batch)[0].cpu().numpy()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from imitact.contract import Env
@@ -12,7 +11,7 @@ from imitact.evaluate import report, trials
 from imitact.evaluate.film import Filming, video_path
 from imitact.evaluate.tally import Evaluation
 from imitact.evaluate.trials import Progress
-from imitact.model.policy import TorchPolicy, identity
+from imitact.verbs.policies import identity, loader
 from imitact.verbs.waiting import Waiting, tell
 from imitact.verbs.worlds import world_of
 
@@ -24,7 +23,8 @@ class Evaluate:
     """Run a policy on many fresh seeds of a simulated world, and count."""
 
     policy: Path
-    """Folder of the policy, as `imitact train` wrote it (OUT/policy)."""
+    """The policy: the folder that `imitact train` wrote (OUT/policy), or the file that `imitact
+    export` wrote (OUT/policy.openvino, OUT/policy.onnx), which is run without torch."""
 
     out: Path
     """Folder for the numbers (evaluation.json), the finished episodes and the videos. Interrupted,
@@ -73,8 +73,8 @@ def count(
 
     make_env: another world than the one that settings.env names, with the same Spec.
     """
-    policy = TorchPolicy.load(settings.policy)
-    make_env = make_env or world_of(settings.env, policy.spec)
+    make_policy = loader(settings.policy)
+    make_env = make_env or world_of(settings.env, make_policy().spec)
     first, many = settings.first_seed, settings.episodes
     with Waiting("evaluating", many, "episodes") as waiting:
 
@@ -84,7 +84,7 @@ def count(
             on_progress(progress)
 
         evaluation = trials.evaluate(
-            partial(TorchPolicy.load, settings.policy),
+            make_policy,
             make_env,
             seeds=range(first, first + many),
             chunking=settings.chunking,

@@ -1,0 +1,178 @@
+"""What an exported file is worth, measured: how far it deviates, how fast it answers and loads."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from imitact.contract import BadInput, Misfit, Observation, Policy, Source, Spec
+
+WARM_UP_CALLS = 20
+"""Answers before latency is counted: the first ones still place memory."""
+
+
+def observations(source: Source, spec: Spec, count: int, shift: float) -> list[Observation]:
+    """`count` observations, evenly spread over all ticks of all episodes.
+
+    shift: where each stands in its share of the ticks, from 0 to 1; other shifts give others.
+
+    Refuses a dataset whose names, cameras or capture sizes are not the policy's.
+    """
+    _check_fit(source.spec, spec)
+    total = sum(source.lengths)
+    if count < 1:
+        raise BadInput(f"{count} observations show nothing; take at least 1")
+    places = sorted({int((at + shift) * total / count) for at in range(count)})
+    ends = np.cumsum(source.lengths)
+    found = []
+    for place in places:
+        index = int(np.searchsorted(ends, place, side="right"))
+        episode = source.episode(index)
+        tick = place - int(ends[index]) + source.lengths[index]
+        frames = {
+            camera.name: next(iter(episode.frames(camera.name, tick, tick + 1)))
+            for camera in spec.cameras
+        }
+        found.append(Observation(episode.state[tick], frames))
+    return found
+
+
+def _check_fit(data: Spec, policy: Spec) -> None:
+    for what, have, want in (
+        ("states", data.state_names, policy.state_names),
+        ("actions", data.action_names, policy.action_names),
+    ):
+        if have != want:
+            raise Misfit(f"the dataset's {what} are {list(have)}, the policy's {list(want)}")
+    for camera in policy.cameras:
+        if data.camera(camera.name) != camera:
+            have = data.camera(camera.name)
+            raise Misfit(
+                f"the dataset's camera {camera.name!r} captures {have.height}x{have.width} pixels, "
+                f"the policy's {camera.height}x{camera.width}; give the dataset it was trained on"
+            )
+
+
+def answers(policy: Policy, seen: Sequence[Observation]) -> NDArray[np.float64]:
+    """(N, K, A) of N observations."""
+    return np.stack([np.asarray(policy.chunk(one), np.float64) for one in seen])
+
+
+def deviation(
+    wanted: NDArray[np.float64], got: NDArray[np.float64], std: NDArray[np.float64], spec: Spec
+) -> dict[str, Any]:
+    """How far `got` is from `wanted`, both (N, K, A), as JSON values.
+
+    std: (A,) that the policy standardises actions with; "of_std" figures are shares of it.
+    """
+    error = np.abs(got - wanted)
+    share = error / std
+    worst = np.unravel_index(int(np.argmax(share)), share.shape)
+    return {
+        "observations": len(error),
+        "max_of_std": float(share.max()),
+        "mean_of_std": float(share.mean()),
+        "worst": {
+            "observation": int(worst[0]),
+            "tick": int(worst[1]),
+            "joint": spec.action_names[int(worst[2])],
+        },
+        "per_joint": [
+            {
+                "joint": name,
+                "unit": unit,
+                "std": float(std[at]),
+                "max": float(error[:, :, at].max()),
+                "mean": float(error[:, :, at].mean()),
+                "max_of_std": float(share[:, :, at].max()),
+                "mean_of_std": float(share[:, :, at].mean()),
+            }
+            for at, (name, unit) in enumerate(
+                zip(spec.action_names, spec.action_units, strict=True)
+            )
+        ],
+        "per_tick": {
+            "max_of_std": [float(x) for x in share.max(axis=(0, 2))],
+            "mean_of_std": [float(x) for x in share.mean(axis=(0, 2))],
+        },
+    }
+
+
+def latency(policy: Policy, seen: Sequence[Observation], calls: int) -> dict[str, Any]:
+    """Times of `calls` answers in ms, one after the other, everything from captured frames to
+    physical actions included."""
+    if calls < 1:
+        raise BadInput(f"{calls} calls have no latency; make at least 1, better 2000")
+    taken = np.empty(calls)
+    for at in range(-min(WARM_UP_CALLS, calls), calls):
+        one = seen[at % len(seen)]
+        began = time.perf_counter()
+        policy.chunk(one)
+        taken[at] = time.perf_counter() - began
+    p50, p90, p99 = (float(x) for x in np.percentile(taken * 1e3, (50, 90, 99)))
+    return {
+        "calls": calls,
+        "p50_ms": p50,
+        "p90_ms": p90,
+        "p99_ms": p99,
+        "max_ms": float(taken.max() * 1e3),
+        "p99_over_p50": p99 / p50,
+    }
+
+
+_LOADING = """
+import json, sys, time
+began = time.perf_counter()
+from imitact.deploy.runtime import load
+imported = time.perf_counter()
+load(sys.argv[1], threads=int(sys.argv[2]))
+print(json.dumps({"import_s": imported - began, "load_s": time.perf_counter() - imported,
+                  "torch": "torch" in sys.modules}))
+"""
+
+
+def loading(path: Path, threads: int) -> dict[str, Any]:
+    """Seconds that a fresh process takes to import the runtime and to load a file, ready to answer;
+    and whether it has torch then."""
+    command = [sys.executable, "-c", _LOADING, str(path), str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise BadInput(f"{path} does not load in a process of its own: {done.stderr.strip()}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """torch computes in so many threads in here, so that both are timed alike."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What was measured on."""
+    return {"processor": _processor(), "system": platform.system(), "threads": threads}
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

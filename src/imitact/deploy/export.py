@@ -1,0 +1,302 @@
+"""A trained policy as one file that needs no torch, and the certificate that it answers the same.
+
+OUT/policy.onnx or OUT/policy.openvino is there only once everything that was asked of it holds;
+docs/formats.md describes it, docs/deploy.md what OUT/certificate.json tells.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from imitact import __version__
+from imitact.contract import BadInput, Observation, Source
+from imitact.data.durable import make_folder, put, sync, write_json
+from imitact.deploy import certificate
+from imitact.deploy.network import build, frame_input
+from imitact.deploy.quantise import quantised
+from imitact.deploy.quiet import import_nncf, import_openvino
+from imitact.deploy.runtime import (
+    FORMAT,
+    NO_BF16,
+    ExportedPolicy,
+    Kind,
+    Precision,
+    load,
+)
+from imitact.deploy.sealed import FOOTER_BYTES, seal, vouched
+from imitact.model.policy import TorchPolicy
+
+CERTIFICATE = "certificate.json"
+CERTIFICATE_FORMAT = 1
+WORK = ".exporting"
+"""In OUT while an export is not finished."""
+
+LIMITS: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.2, "int8": 0.5}
+"""Largest deviation of any joint at any tick that is let through, in standard deviations of that
+action. In fp32 sums round differently, which gives a millionth; a thousandth can only be a mistake.
+bf16 has 8 binary digits and int8 has 256 values: what their rounding does to a movement is for
+seeds to tell, and these limits catch a broken file, not a slightly worse one."""
+
+
+class Unfaithful(BadInput):
+    """An exported file does not do what the policy does; it was not kept."""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What is made, and what it must prove."""
+
+    to: Kind = "openvino"
+    """The runtime that the file is for: openvino (the faster on CPUs) or onnx (ONNX Runtime)."""
+
+    precision: Precision = "fp32"
+    """What it computes in: fp32; bf16 (OpenVINO on processors with bf16 arithmetic); or int8, with
+    ranges taken from frames of the dataset."""
+
+    observations: int = 64
+    """Observations of the dataset on which answers are compared, spread evenly over all ticks of
+    all episodes."""
+
+    calibration: int = 128
+    """Observations from which int8 takes its ranges, spread likewise, between those compared."""
+
+    limit: float = 0.0
+    """Largest deviation from the torch policy, of any joint at any tick of the chunk, in standard
+    deviations of that action; 0 takes the precision's own: 0.001 for fp32, 0.2 for bf16, 0.5
+    for int8. Above it nothing is written."""
+
+    calls: int = 2000
+    """Answers that are timed."""
+
+    torch_calls: int = 200
+    """Answers of the torch policy that are timed beside them."""
+
+    threads: int = 0
+    """Threads for an answer, in the certificate alone; 0 takes one a core."""
+
+    margin: float = 4.0
+    """Where success is compared: the lower end of the 95 % interval of the difference in success
+    must be above minus so many points, else nothing is written."""
+
+    def __post_init__(self) -> None:
+        if self.to == "onnx" and self.precision == "bf16":
+            raise BadInput(NO_BF16)
+        for name in ("observations", "calibration", "calls", "torch_calls"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("limit", "threads", "margin"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise BadInput(f"{name} is {getattr(self, name)}; it must be at least 0 and finite")
+
+    @property
+    def most(self) -> float:
+        """The limit that holds."""
+        return self.limit or LIMITS[self.precision]
+
+
+Success = Callable[[Path], Mapping[str, Any]]
+"""Compares an exported file with the torch policy on the same seeds; gives JSON values, among them
+"difference" (file minus torch, between -1 and 1), its "interval", and both in words, "text"."""
+
+
+def export(
+    policy: TorchPolicy,
+    source: Source,
+    out: Path,
+    config: ExportConfig,
+    *,
+    policy_sha256: str,
+    success: Success | None = None,
+    on_line: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Write OUT/policy.KIND and OUT/certificate.json; returns the certificate.
+
+    source:        whose observations answers are compared on.
+    policy_sha256: of policy.json, so that the file tells which policy it is of.
+    success:       compares on seeds; None makes no claim of success.
+
+    Raises Unfaithful where the deviation is above the limit or success is not shown to be as good,
+    and leaves no file then; an earlier export in OUT is untouched.
+    """
+    was_there = out.exists()
+    work = out / WORK
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        make_folder(work)
+        return _Export(policy, source, out, config, policy_sha256, on_line).go(success)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if not was_there and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+
+
+class _Export:
+    def __init__(
+        self,
+        policy: TorchPolicy,
+        source: Source,
+        out: Path,
+        config: ExportConfig,
+        policy_sha256: str,
+        on_line: Callable[[str], None],
+    ) -> None:
+        self.policy = policy
+        self.source = source
+        self.out = out
+        self.config = config
+        self.policy_sha256 = policy_sha256
+        self.say = on_line
+
+    def go(self, success: Success | None) -> dict[str, Any]:
+        config, spec = self.config, self.policy.spec
+        seen = certificate.observations(self.source, spec, config.observations, 0.5)
+        path = self.out / WORK / f"policy.{config.to}"
+        path.write_bytes(self._made(path.parent))
+        sync(path)
+        exported = load(path, threads=config.threads or None)
+        with certificate.torch_threads(exported.threads):
+            far = self._deviation(exported, seen)
+            self.say(f"timing {config.calls} answers")
+            latency = certificate.latency(exported, seen, config.calls)
+            torch_latency = certificate.latency(self.policy, seen, config.torch_calls)
+        found: dict[str, Any] = {
+            "format": CERTIFICATE_FORMAT,
+            "imitact": __version__,
+            "file": path.name,
+            "bytes": path.stat().st_size,
+            "sha256": exported.identity,
+            "policy": self.policy_sha256,
+            "kind": exported.kind,
+            "precision": exported.precision,
+            "dataset": {
+                "fingerprint": self.source.fingerprint,
+                "is_that_of_training": self.source.fingerprint == self.policy.fingerprint,
+                "episodes": len(self.source.lengths),
+            },
+            "limit_of_std": config.most,
+            "deviation": far,
+            "latency": latency,
+            "torch_latency": torch_latency,
+            "loading": certificate.loading(path, exported.threads),
+            "machine": certificate.machine(exported.threads),
+            "success": self._success(success, path),
+        }
+        put(path, self.out / path.name)
+        write_json(self.out / CERTIFICATE, found, self.out / WORK)
+        return found
+
+    def _deviation(self, exported: ExportedPolicy, seen: list[Observation]) -> dict[str, Any]:
+        wanted = certificate.answers(self.policy, seen)
+        got = certificate.answers(exported, seen)
+        std = self.policy.constants["action_std"].cpu().numpy().astype(np.float64)
+        far = certificate.deviation(wanted, got, std, self.policy.spec)
+        if not far["max_of_std"] <= self.config.most:
+            worst = far["worst"]
+            raise Unfaithful(
+                f"the file's answers are up to {far['max_of_std']:.3g} standard deviations from "
+                f"the policy's ({worst['joint']}, {worst['tick']} ticks ahead), at most "
+                f"{self.config.most:g} are let through; nothing was written. Use a finer "
+                "--precision, or allow more with --limit"
+            )
+        return far
+
+    def _success(self, success: Success | None, path: Path) -> dict[str, Any] | None:
+        if success is None:
+            return None
+        found = dict(success(path))
+        if not found["interval"][0] > -self.config.margin / 100:
+            raise Unfaithful(
+                f"{found['text']}: a loss of more than {self.config.margin:g} points is not ruled "
+                "out, so nothing was written. Run more seeds (--episodes), use a finer "
+                "--precision, or allow more with --margin"
+            )
+        return {**found, "margin_points": self.config.margin}
+
+    # -- the file ------------------------------------------------------------------------------
+
+    def _made(self, work: Path) -> bytes:
+        config = self.config
+        model = build(self.policy)
+        made_with = {"onnx": onnx.__version__}
+        if config.precision == "int8":
+            self.say(f"taking ranges from {config.calibration} observations")
+            seen = certificate.observations(self.source, self.policy.spec, config.calibration, 0.25)
+            model = quantised(model, [feed(one) for one in seen])
+            made_with["nncf"] = import_nncf().__version__
+        if config.to == "onnx":
+            return self._onnx(model, made_with)
+        return self._openvino(model, made_with, work)
+
+    def _about(self, made_with: Mapping[str, str], parts: Mapping[str, Any]) -> dict[str, Any]:
+        policy = self.policy
+        return {
+            "format": FORMAT,
+            "imitact": __version__,
+            "kind": self.config.to,
+            "precision": self.config.precision,
+            "made_with": dict(made_with),
+            "chunk": policy.config.chunk,
+            "spec": asdict(policy.spec),
+            "config": asdict(policy.config),
+            "fingerprint": policy.fingerprint,
+            "policy": self.policy_sha256,
+            "parts": dict(parts),
+        }
+
+    def _onnx(self, model: onnx.ModelProto, made_with: Mapping[str, str]) -> bytes:
+        # Protocol buffers may be written one after the other: the fields of the second join the
+        # first's. So what we say of the graph follows it, and the last bytes are ours.
+        graph = model.SerializeToString(deterministic=True)
+        text = json.dumps(self._about(made_with, {"graph": [0, len(graph)]}), ensure_ascii=False)
+        data = graph + _metadata("imitact", text)
+        at = data.rindex(text.encode())
+        end = _metadata("imitact.end", "-" * FOOTER_BYTES).removesuffix(b"-" * FOOTER_BYTES)
+        return vouched(data + end, at, len(text.encode()))
+
+    def _openvino(self, model: onnx.ModelProto, made_with: Mapping[str, str], work: Path) -> bytes:
+        openvino = import_openvino()
+        read = openvino.Core().read_model(model.SerializeToString())
+        with tempfile.TemporaryDirectory(dir=work) as folder:
+            graph, weights = Path(folder, "policy.xml"), Path(folder, "policy.bin")
+            _rename(read, {node.name for node in model.graph.node})
+            openvino.serialize(read, graph, weights)
+            first, second = graph.read_bytes(), weights.read_bytes()
+        # Numbers are read where they lie: at a multiple of 64 bytes, as processors like them.
+        first += b" " * (-len(first) % 64)
+        parts = {
+            "graph": [0, len(first)],
+            "weights": [len(first), len(first) + len(second)],
+        }
+        made_with = {**made_with, "openvino": openvino.__version__}
+        return seal(first + second, self._about(made_with, parts))
+
+
+def _rename(model: Any, ours: set[str]) -> None:
+    """Names for the nodes that OpenVINO added: it counts them over the whole process, so that two
+    exports of one policy would differ."""
+    for at, node in enumerate(model.get_ordered_ops()):
+        if node.get_friendly_name() not in ours and node.get_type_name() not in _KEPT:
+            node.set_friendly_name(f"{node.get_type_name()}.{at}")
+
+
+_KEPT = {"Parameter", "Result"}
+
+
+def _metadata(key: str, value: str) -> bytes:
+    entry = onnx.StringStringEntryProto(key=key, value=value)
+    return onnx.ModelProto(metadata_props=[entry]).SerializeToString(deterministic=True)
+
+
+def feed(observation: Observation) -> dict[str, Any]:
+    """An observation as the graph takes it."""
+    frames = {frame_input(name): frame[None] for name, frame in observation.frames.items()}
+    return {"state": np.asarray(observation.state, np.float32)[None], **frames}

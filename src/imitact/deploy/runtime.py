@@ -1,0 +1,206 @@
+"""An exported policy as a Policy, without torch.
+
+Needs numpy, msgspec and the runtime that the file was exported for: OpenVINO or ONNX Runtime.
+
+    policy = load("runs/exported/policy.openvino")
+    chunk = policy.chunk(observation)  # (K, A), in the units of policy.spec
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast, get_args
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from imitact import __version__
+from imitact.contract import BadInput, Damaged, NotFinite, Observation, Spec
+from imitact.deploy.quiet import import_onnxruntime, import_openvino
+from imitact.deploy.sealed import Sealed, unseal
+
+FORMAT = 1
+"""Number of the file's format; a reader refuses any other."""
+
+Kind = Literal["onnx", "openvino"]
+"""Which runtime a file is for."""
+
+Precision = Literal["fp32", "bf16", "int8"]
+"""What a file computes in: float32 throughout; bfloat16 for convolutions and products; or 8-bit
+whole numbers for these and float32 for the rest."""
+
+OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+"""By precision, what OpenVINO calls the type of everything that is not quantised. It is always
+asked for: OpenVINO's own choice would be bf16 wherever the processor has it, whatever was
+certified."""
+
+Feed = Mapping[str, NDArray[Any]]
+
+
+class _Engine(Protocol):
+    def run(self, feed: Feed) -> NDArray[np.float32]: ...
+
+
+class ExportedPolicy:
+    """A contract.Policy that answers from an exported file; `load` makes one.
+
+    spec:        what it sees and commands.
+    kind:        the runtime it runs on.
+    precision:   what it computes in, as the runtime confirmed it.
+    fingerprint: of the dataset that the policy was trained on.
+    identity:    tells exported files apart.
+    threads:     that an answer is computed in.
+    """
+
+    def __init__(self, sealed: Sealed, spec: Spec, engine: _Engine, threads: int) -> None:
+        self.spec = spec
+        self.kind: Kind = sealed.about["kind"]
+        self.precision: Precision = sealed.about["precision"]
+        self.fingerprint: str = sealed.about["fingerprint"]
+        self.identity = sealed.sha256
+        self.threads = threads
+        self._engine = engine
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode. Nothing here is random (z = 0), so the seed changes nothing."""
+
+    def chunk(self, observation: Observation) -> NDArray[np.float32]:
+        """The next K actions, shape (K, A), in the units of the Spec.
+
+        Takes frames at capture size; refuses what the policy that was exported refuses.
+        """
+        state, frames = self.spec.seen(observation)
+        feed: dict[str, NDArray[Any]] = {"state": state.astype(np.float32)[None]}
+        for name, frame in frames.items():
+            feed[f"frame.{name}"] = np.ascontiguousarray(frame)[None]
+        chunk = self._engine.run(feed)[0]
+        if not np.all(np.isfinite(chunk)):
+            raise NotFinite("the network answered with NaN or infinity; its weights are unusable")
+        return chunk
+
+
+def load(path: Path | str, *, threads: int | None = None) -> ExportedPolicy:
+    """Read a file that `imitact export` wrote, ready to answer.
+
+    threads: to compute an answer in; None takes OMP_NUM_THREADS where that is set, as torch does,
+             else one for each core that this process may use.
+
+    Refuses a file that is truncated, altered or of another format; a runtime that is not
+    installed; and a processor that would compute in another precision than was certified.
+    """
+    path = Path(path).absolute()
+    sealed = unseal(path)
+    spec = _checked(sealed.about, path)
+    count = _threads(threads)
+    kind, precision = sealed.about["kind"], sealed.about["precision"]
+    try:
+        engine = (_OpenVino if kind == "openvino" else _OnnxRuntime)(sealed, precision, count)
+    except RuntimeError as error:
+        raise BadInput(
+            f"{path}: this {kind} cannot run it ({error}); it was exported with "
+            f"{sealed.about['made_with']}, install that version or export again"
+        ) from error
+    return ExportedPolicy(sealed, spec, engine, count)
+
+
+def identity(path: Path | str) -> str:
+    """Tells exported files apart: a digest of all that is in one."""
+    return unseal(Path(path).absolute()).sha256
+
+
+def _checked(about: Mapping[str, Any], path: Path) -> Spec:
+    found = about.get("format")
+    if found != FORMAT or isinstance(found, bool):
+        raise Damaged(
+            f"{path}: format is {found!r}, this imitact ({__version__}) reads {FORMAT}; use the "
+            "version of imitact that exported it, or export again"
+        )
+    if about.get("kind") not in get_args(Kind) or about.get("precision") not in get_args(Precision):
+        raise Damaged(
+            f"{path}: is for {about.get('kind')!r} in {about.get('precision')!r}, expected one of "
+            f"{list(get_args(Kind))} in one of {list(get_args(Precision))}"
+        )
+    try:
+        return msgspec.convert(about.get("spec"), Spec)
+    except msgspec.ValidationError as error:
+        raise Damaged(f"{path}: spec: {error}") from error
+
+
+def _threads(wanted: int | None) -> int:
+    if wanted is None:
+        said = os.environ.get("OMP_NUM_THREADS", "")
+        if said.isdecimal() and int(said) > 0:
+            return int(said)
+        may = getattr(os, "sched_getaffinity", None)
+        return len(may(0)) if may else os.cpu_count() or 1
+    if wanted < 1:
+        raise BadInput(f"{wanted} threads compute nothing; give at least 1")
+    return wanted
+
+
+# -- OpenVINO ----------------------------------------------------------------------------------
+
+
+class _OpenVino:
+    def __init__(self, sealed: Sealed, precision: Precision, threads: int) -> None:
+        openvino = import_openvino()
+        core = openvino.Core()
+        self._weights = np.frombuffer(sealed.part("weights"), np.uint8)
+        model = core.read_model(
+            bytes(sealed.part("graph")), openvino.Tensor(self._weights, shared_memory=True)
+        )
+        wanted = OPENVINO_TYPES[precision]
+        compiled = core.compile_model(
+            model,
+            "CPU",
+            {
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": wanted,
+                "INFERENCE_NUM_THREADS": threads,
+                # Two processes of one thread each would be pinned to the same core.
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+        runs = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        if runs != wanted:
+            raise BadInput(
+                f"the file is {precision}, but this processor "
+                f"({core.get_property('CPU', 'FULL_DEVICE_NAME')}) would compute it in {runs}: it "
+                "has no arithmetic for that. Run it where it was certified, or export with "
+                "--precision fp32"
+            )
+        self._request = compiled.create_infer_request()
+
+    def run(self, feed: Feed) -> NDArray[np.float32]:
+        action: NDArray[np.float32] = self._request.infer(dict(feed), share_inputs=True)["action"]
+        return action
+
+
+# -- ONNX Runtime ------------------------------------------------------------------------------
+
+
+class _OnnxRuntime:
+    def __init__(self, sealed: Sealed, precision: Precision, threads: int) -> None:
+        if precision == "bf16":
+            raise BadInput(NO_BF16)
+        onnxruntime = import_onnxruntime()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors, which are raised anyway
+        self._session = onnxruntime.InferenceSession(
+            bytes(sealed.data), options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, feed: Feed) -> NDArray[np.float32]:
+        (action,) = self._session.run(["action"], dict(feed))
+        return cast(NDArray[np.float32], action)
+
+
+NO_BF16 = (
+    "ONNX Runtime's CPU provider has no bf16 convolutions and products, so onnx in bf16 would be "
+    "float32 under another name; use --to openvino, or --precision fp32"
+)

@@ -1,0 +1,34 @@
+"""A policy by its path: a folder that training wrote, or a file that was exported.
+
+Only what the path needs is imported: torch for a folder, none for a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from imitact.contract import Policy
+
+
+def loader(path: Path) -> Callable[[], Policy]:
+    """Loads it; picklable, so that each process can."""
+    if path.is_file():
+        from imitact.deploy.runtime import load
+
+        return partial(load, path)
+    from imitact.model.policy import TorchPolicy
+
+    return partial(TorchPolicy.load, path)
+
+
+def identity(path: Path) -> str:
+    """Tells policies apart: a digest of everything in it."""
+    if path.is_file():
+        from imitact.deploy import runtime
+
+        return runtime.identity(path)
+    from imitact.model import policy
+
+    return policy.identity(path)
