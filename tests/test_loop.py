@@ -306,6 +306,73 @@ def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
 # -- refusals --------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def _waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU is treated as a device whose numbers are not there at once."""
+    monkeypatch.setattr(devices.Devices, "waits", property(lambda self: False))
+
+
+def test_an_update_that_waits_for_nothing_is_the_same_and_tells_its_numbers_one_update_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    samples = draw([0, 1])
+    waiting = an_updater(clip_norm=0.5)
+    waiting.devices.seed(0)
+    told = [waiting.update(step, samples.batch(step)) for step in range(4)]
+    monkeypatch.setattr(devices.Devices, "waits", property(lambda self: False))
+    late = an_updater(clip_norm=0.5)
+    late.devices.seed(0)
+    heard = [late.update(step, samples.batch(step)) for step in range(4)]
+    assert heard == [{}, *told[:3]]
+    assert (late.settle(), late.settle()) == (told[3], {})
+    for name, tensor in waiting.tensors().items():
+        assert torch.equal(late.tensors()[name], tensor), name
+
+
+@pytest.mark.usefixtures("_waits_for_nothing")
+def test_a_gradient_that_is_not_finite_changes_no_weight_even_where_nobody_waits() -> None:
+    updater = an_updater()
+    good = draw([0, 1]).batch(0)
+    broken = dataclasses.replace(good, action=np.full_like(good.action, np.inf))
+    updater.update(0, good)
+    before = {n: t.clone() for n, t in updater.policy.net.named_parameters()}
+    updater.update(1, broken)
+    with pytest.raises(NotFinite, match="gradient norm"):
+        updater.update(2, good)
+    assert all(torch.equal(before[n], t) for n, t in updater.policy.net.named_parameters())
+    updater.optimizer.step()  # nor does anything that comes later
+    assert all(torch.equal(before[n], t) for n, t in updater.policy.net.named_parameters())
+
+
+@pytest.mark.usefixtures("_waits_for_nothing")
+def test_training_that_waits_for_nothing_ends_with_the_same_weights_and_refuses_the_same(
+    tmp_path: Path,
+) -> None:
+    train(SOURCE, tmp_path / "late", TINY, CONFIG)
+    late = weights(tmp_path / "late")
+    with pytest.raises(NotFinite):
+        train(SOURCE, tmp_path / "bad", TINY, config(lr=1e30, warmup_steps=0, clip_norm=0.0))
+    found = checkpoint.newest(tmp_path / "bad" / "checkpoints", lambda line: None)
+    assert found is None or all(bool(t.isfinite().all()) for t in found[1].tensors.values())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices.Devices, "waits", property(lambda self: True))
+        train(SOURCE, tmp_path / "waiting", TINY, CONFIG)
+    assert equal(late, weights(tmp_path / "waiting"))
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA GPU: training on one is untested"
+)
+def test_a_gpu_learns_what_the_cpu_learns(tmp_path: Path) -> None:
+    model = dataclasses.replace(TINY, dropout=0.0, shift=0, state_noise=0.0, cvae=False)
+    ends = []
+    for device in ("cpu", "cuda"):
+        train(SOURCE, tmp_path / device, model, config(device=device, lr=1e-3))
+        ends.append(weights(tmp_path / device))
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(ends[1][name].cpu(), tensor, rtol=1e-2, atol=1e-3)
+
+
 def test_a_single_value_a_channel_has_no_variance(tmp_path: Path) -> None:
     model = dataclasses.replace(TINY, input_height=4, input_width=4)
     with pytest.raises(BadInput, match="more than one value a channel"):

@@ -559,9 +559,9 @@ def _line(
     step: int, config: TrainConfig, now: Mapping[str, float], tally: _Tally, pace: Pace
 ) -> str:
     held = f"  held-out {tally.last_l1_rad:.4f} rad" if tally.last_l1_rad is not None else ""
+    losses = "loss {loss:.4f} (l1 {l1:.4f}, kl {kl:.2g})".format(**now) if "loss" in now else ""
     return (
-        f"step {step}/{config.steps}  loss {now['loss']:.4f} (l1 {now['l1']:.4f}, "
-        f"kl {now['kl']:.2g}){held}  {now['samples_per_s']:.1f} samples/s  "
+        f"step {step}/{config.steps}  {losses}{held}  {now['samples_per_s']:.1f} samples/s  "
         f"data wait {100 * now['data_wait']:.1f} %  "
         f"left {duration(pace.left_s(config.steps - step))}"
     )
