@@ -24,6 +24,7 @@ from typing import Any
 
 import cost
 import scene
+from tables import write as write_documents
 
 from imitact.train.devices import cpu_flags, processor_name
 
@@ -122,6 +123,10 @@ def inference(
         row: Row = {"work": f"{preset}, {cameras} camera{'s' * (cameras > 1)} 480x640"}
         found = sides.both("infer", works)
         row |= {f"{label.replace('imitact', 'torch')} ms": 1e3 * s for label, s in found.items()}
+        if theirs and cameras == 1:
+            each = sides.run("lerobot", "infer", **{**works["lerobot fp32"], "repeats": calls})
+            hundredths = statistics.quantiles(each["seconds"], n=100)
+            row["lerobot fp32 p99/p50"] = hundredths[98] / hundredths[49]
         for to, precision in (
             *(("openvino", p) for p in (*precisions, "int8")),
             *([("onnx", "fp32")] if cameras == 1 else []),
@@ -211,8 +216,8 @@ def show(tables: dict[str, list[Row]]) -> None:
         for row in rows:
             print(f"  {row['work']}")
             for key, value in row.items():
-                if key != "work":
-                    print(f"    {key:45} {value:10.3g}")
+                if isinstance(value, float):
+                    print(f"    {key:45} {value:10.3g}", flush=True)
 
 
 def main() -> int:
@@ -248,35 +253,37 @@ def main() -> int:
         "simulator": lambda: simulator(given.out),
         "cost": lambda: cost.measure(sides, precisions[-1]),
     }
-    tables: dict[str, list[Row]] = {}
-    for name, work in works.items():
-        if given.only is None or name in given.only:
-            tables[name] = work()
-            show({name: tables[name]})
-    machine = {
-        "processor": processor_name(),
-        "threads": given.threads,
-        "gflops": rates,
-        "versions": sides.versions,
-        "wall_s": round(time.monotonic() - began),
-    }
-    print("\n" + json.dumps(machine, indent=1))
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{machine['processor']} {given.threads}".lower()).strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{processor_name()} {given.threads}".lower()).strip("-")
     file = RESULTS / f"{slug}.json"
+    recorded = json.loads(file.read_text(encoding="utf-8"))["tables"] if file.exists() else {}
+    tables: dict[str, list[Row]] = {}
+    machine: Row = {}
+    for name, work in works.items():
+        if given.only is not None and name not in given.only:
+            continue
+        tables[name] = work()
+        show({name: tables[name]})
+        machine = {
+            "processor": processor_name(),
+            "threads": given.threads,
+            "gflops": rates,
+            "versions": sides.versions,
+        }
+        if given.record:  # at once: what took minutes is not lost if the next table fails
+            RESULTS.mkdir(parents=True, exist_ok=True)
+            whole = {"machine": machine, "tables": {**recorded, **tables}}
+            file.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    print("\n" + json.dumps({**machine, "wall_s": round(time.monotonic() - began)}, indent=1))
     if given.record:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        old = json.loads(file.read_text(encoding="utf-8"))["tables"] if file.exists() else {}
-        whole = {"machine": machine, "tables": {**old, **tables}}
-        file.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
         if "cost" in tables:
             cost.draw(tables["cost"], HERE.parent / "docs" / "images" / "cost.svg")
+        write_documents(file)
         print(f"recorded in {file}")
         return 0
     if not file.exists():
         print(f"no ratios are recorded for this processor ({file}); --record writes them")
         return 0
-    before = json.loads(file.read_text(encoding="utf-8"))["tables"]
-    worse = regressions(tables, {name: before[name] for name in tables if name in before})
+    worse = regressions(tables, {name: recorded[name] for name in tables if name in recorded})
     for line in worse:
         print(f"REGRESSION: {line}")
     print("no ratio fell by more than a tenth" if not worse else f"{len(worse)} ratios fell")

@@ -47,7 +47,7 @@ PICKLES = {"torch.save": False, "torch.load": True}
 """Calls that write or read a pickle; True where `weights_only=True` makes one harmless."""
 
 GLOBAL_RANDOM = re.compile(
-    r"(np|numpy)\.random\.(?!default_rng|Generator|SeedSequence|PCG64|RandomState)\w+"
+    r"(np|numpy)\.random\.(?!default_rng|Generator|SeedSequence|PCG64|SFC64|RandomState)\w+"
 )
 
 
