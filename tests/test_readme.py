@@ -60,7 +60,7 @@ def test_every_success_rate_that_names_its_numbers_is_that_of_the_file():
     rows = [line for line in README.splitlines() if "`benchmarks/results/" in line]
     told = []
     for row in rows:
-        (path,) = re.findall(r"`(benchmarks/results/[\w-]+\.json)`", row)
+        (path,) = re.findall(r"`(benchmarks/results/[\w/-]+\.json)`", row)
         numbers = json.loads((ROOT / path).read_text())
         if "successes" in numbers:
             assert f"{numbers['successes']} of {numbers['episodes']}" in row
