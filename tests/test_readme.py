@@ -65,4 +65,9 @@ def test_every_success_rate_that_names_its_numbers_is_that_of_the_file():
         if "successes" in numbers:
             assert f"{numbers['successes']} of {numbers['episodes']}" in row
             told.append(path)
-    assert len(told) >= 2
+        if "success" in numbers:
+            success = numbers["success"]
+            assert f"{success['exported']} to {success['torch']}" in row
+            assert f"{100 * success['difference']:.1f} points" in row
+            told.append(path)
+    assert len(told) >= 3

@@ -41,7 +41,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """As `torch.nn.functional.dropout`."""
     if not _ours(x, p, training):
         return F.dropout(x, p, training)
-    return torch.where(drawn(x.shape, p), 0.0, x) * scale(p)
+    return torch.where(drawn(x.shape, p), 0.0, x).mul_(scale(p))
 
 
 def dropout_unscaled(x: Tensor, p: float, training: bool) -> tuple[Tensor, float]:

@@ -1,0 +1,118 @@
+"""The parts of a training step that imitact computes its own way, each beside torch's.
+
+    python benchmarks/parts.py [--threads N] [--write benchmarks/results/parts.json]
+
+`released` at 480x640, batch 8, float32. CPU seconds of this process (all its threads), the best of
+five, both ways in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from imitact.model.backbone import FrozenNorm, convolved
+from imitact.model.convolution import weight_gradient
+from imitact.model.dropout import dropout, relu_dropout_unscaled
+from imitact.train.devices import processor_name
+
+SHAPES = (
+    # inputs, outputs, kernel, stride, rows and columns of the input
+    (64, 64, 3, 1, 120, 160),
+    (128, 128, 3, 1, 60, 80),
+    (256, 256, 3, 1, 30, 40),
+    (512, 512, 3, 1, 15, 20),
+    (64, 128, 3, 2, 120, 160),
+    (128, 256, 3, 2, 60, 80),
+    (256, 512, 3, 2, 30, 40),
+)
+
+
+def last(*shape: int) -> torch.Tensor:
+    return torch.randn(shape).contiguous(memory_format=torch.channels_last)
+
+
+def both(name: str, ours: Callable[[], object], theirs: Callable[[], object]) -> dict[str, object]:
+    best = [float("inf")] * 2
+    for _ in range(6):
+        for side, run in enumerate((ours, theirs)):
+            began = time.process_time()
+            run()
+            best[side] = min(best[side], 1e3 * (time.process_time() - began))
+    row = {"part": name, "imitact ms": best[0], "torch ms": best[1], "ratio": best[1] / best[0]}
+    print(f"{name:50} {best[0]:8.1f} {best[1]:8.1f} {best[1] / best[0]:6.2f}", flush=True)
+    return row
+
+
+def gradient(inputs: int, outputs: int, k: int, stride: int, height: int, width: int):
+    x, weight = last(8, inputs, height, width), last(outputs, inputs, k, k)
+    grad = torch.randn_like(F.conv2d(x, weight, None, stride, k // 2))
+
+    def theirs() -> object:
+        return torch.ops.aten.convolution_backward(
+            grad, x, weight, None, [stride] * 2, [k // 2] * 2, [1, 1], False, [0, 0], 1,
+            [False, True, False],
+        )  # fmt: skip
+
+    name = f"weights' gradient, {inputs} to {outputs}, stride {stride}, {height}x{width}"
+    return both(name, lambda: weight_gradient(x, grad, k, stride), theirs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--write", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    print(f"{'CPU ms':50} {'imitact':>8} {'torch':>8} {'ratio':>6}")
+    rows = [gradient(*shape) for shape in SHAPES]
+
+    hidden = torch.randn(8 * 302, 3200)
+    rows.append(
+        both(
+            "dropout, 7.7 million elements",
+            lambda: dropout(hidden, 0.1, True),
+            lambda: F.dropout(hidden, 0.1, True),
+        )
+    )
+
+    def perceptron(own: bool) -> None:
+        x = hidden.clone().requires_grad_()
+        y = relu_dropout_unscaled(x * 1, 0.1, True)[0] if own else F.dropout(F.relu(x * 1), 0.1)
+        y.backward(hidden)
+
+    rows.append(
+        both("ReLU and dropout, both ways", lambda: perceptron(True), lambda: perceptron(False))
+    )
+
+    norm = FrozenNorm(64)
+    conv = torch.nn.Conv2d(64, 64, 3, 1, 1, bias=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    conv.weight.requires_grad_(False)  # its gradient is above; here what the norm costs
+    x = last(8, 64, 120, 160).requires_grad_()
+    grad = last(8, 64, 120, 160)
+
+    def plain() -> None:
+        args = (norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, 1e-5)
+        F.batch_norm(conv(x), *args).backward(grad)
+
+    rows.append(
+        both(
+            "convolution and frozen norm, 64 channels, both ways",
+            lambda: convolved(x, conv, norm).backward(grad),
+            plain,
+        )
+    )
+    if given.write:
+        found = {"processor": processor_name(), "threads": given.threads, "rows": rows}
+        given.write.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
