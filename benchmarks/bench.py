@@ -93,6 +93,7 @@ def training(sides: Sides, precisions: list[str], rates: dict[str, float]) -> li
                 "work": f"{cameras} camera{'s' * (cameras > 1)} 480x640, batch {batch}",
                 **{f"{label} s/step": s for label, s in seconds.items()},
                 "gflop a sample": sides.gflop / batch,
+                "processor's best rate GFLOP/s": best,
                 "floor s/step": sides.gflop / best,
                 **{f"ratio to lerobot {p}": seconds[f"lerobot {p}"] / fastest for p in precisions},
             }
@@ -256,7 +257,9 @@ def main() -> int:
     }
     slug = re.sub(r"[^a-z0-9]+", "-", f"{processor_name()} {given.threads}".lower()).strip("-")
     file = RESULTS / f"{slug}.json"
-    recorded = json.loads(file.read_text(encoding="utf-8"))["tables"] if file.exists() else {}
+    whole = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    recorded: dict[str, list[Row]] = whole.get("tables", {})
+    versions = whole.get("machine", {}).get("versions", {}) if given.record else {}
     tables: dict[str, list[Row]] = {}
     machine: Row = {}
     for name, work in works.items():
@@ -267,8 +270,7 @@ def main() -> int:
         machine = {
             "processor": processor_name(),
             "threads": given.threads,
-            "gflops": rates,
-            "versions": sides.versions,
+            "versions": {**versions, **sides.versions},
         }
         if given.record:  # at once: what took minutes is not lost if the next table fails
             RESULTS.mkdir(parents=True, exist_ok=True)

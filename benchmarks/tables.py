@@ -28,12 +28,8 @@ def number(value: float) -> str:
 def performance(whole: Whole) -> str:
     """All tables, for docs/performance.md."""
     machine = whole["machine"]
-    rates = ", ".join(f"{p} {number(r)} GFLOP/s" for p, r in machine["gflops"].items())
     versions = "; ".join(machine["versions"].values())
-    parts = [
-        f"Measured on: {machine['processor']}, {machine['threads']} threads; {rates} at best; "
-        f"{versions}."
-    ]
+    parts = [f"Measured on: {machine['processor']}, {machine['threads']} threads; {versions}."]
     for name, title in TITLES.items():
         if name not in whole["tables"]:
             continue
