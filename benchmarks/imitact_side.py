@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import scene
 import torch
-from imitact.deploy.export import ExportConfig, export
 
 import imitact
 from imitact.contract import Observation
 from imitact.data.episodes import open_source
 from imitact.data.samples import Batch, Samples
+from imitact.deploy.export import ExportConfig, export
 from imitact.model import act
 from imitact.model.policy import TorchPolicy
 from imitact.stats import Stats
