@@ -24,9 +24,10 @@ from typing import Any
 
 import cost
 import scene
+import torch
 from tables import write as write_documents
 
-from imitact.train.devices import cpu_flags, processor_name
+from imitact.train.devices import choose_precision, processor_name
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "bench"
@@ -173,7 +174,7 @@ def loading(sides: Sides, dataset: Path, cache: Path) -> list[Row]:
 
 
 def simulator(out: Path) -> list[Row]:
-    """Recording and evaluating for real, few episodes, and what the issue's counts would take."""
+    """Recording and evaluating for real, few episodes, and what 50 and 500 would take."""
 
     def timed(*argv: str) -> float:
         began = time.monotonic()
@@ -235,7 +236,7 @@ def main() -> int:
         print(f"note: the machine is busy (load {os.getloadavg()[0]:.1f}); figures will suffer")
     given.out.mkdir(parents=True, exist_ok=True)
     sides = Sides(given.lerobot_python, given.threads)
-    has_bf16 = bool({"amx_bf16", "avx512_bf16"} & cpu_flags())
+    has_bf16 = choose_precision("auto", torch.device("cpu")).name == "bf16"
     precisions = ["fp32", "bf16"] if has_bf16 else ["fp32"]
     if not has_bf16:
         print("bf16 is left out: this processor has no arithmetic for it")

@@ -14,6 +14,7 @@ import resource
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from imitact.model.policy import TorchPolicy
 from imitact.stats import Stats
 from imitact.train import devices
 from imitact.train.flops import count_flops
-from imitact.train.update import Rates, Updater
+from imitact.train.presets import PRESETS
+from imitact.train.update import Updater
 
 
 def policy(work: dict[str, Any]) -> TorchPolicy:
@@ -63,17 +65,8 @@ def batch(policy: TorchPolicy, size: int) -> Batch:
 
 
 def updater(work: dict[str, Any]) -> Updater:
-    rates = Rates(
-        lr=1e-5,
-        lr_backbone=1e-5,
-        betas=(0.9, 0.999),
-        weight_decay=1e-4,
-        clip_norm=10.0,
-        ema_decay=0.0,
-        warmup_steps=0,
-        steps=1000,
-        final_lr_fraction=1.0,
-    )
+    # As published, and clipped as LeRobot clips.
+    rates = replace(PRESETS["released"][1], clip_norm=10.0).rates
     here = devices.choose(work["precision"], "cpu", work["threads"])
     here.seed(0)
     return Updater(policy(work), rates, here)

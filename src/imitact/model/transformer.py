@@ -89,8 +89,7 @@ class Attention(nn.Module):
                 scores = scores.masked_fill(~mask, -math.inf)
             weights, factor = dropout_unscaled(scores.softmax(dim=-1), p, True)
             mixed = weights @ v
-        weight = self.out_proj.weight if factor == 1 else self.out_proj.weight * factor
-        return F.linear(mixed.transpose(1, 2).flatten(2), weight, self.out_proj.bias)
+        return _scaled_linear(mixed.transpose(1, 2).flatten(2), self.out_proj, factor)
 
 
 def _fused(query: Tensor, p: float) -> bool:
@@ -101,8 +100,13 @@ def _fused(query: Tensor, p: float) -> bool:
 def perceptron(x: Tensor, inner: nn.Linear, outer: nn.Linear, p: float, training: bool) -> Tensor:
     """Two linear layers, with ReLU and dropout between them."""
     hidden, factor = relu_dropout_unscaled(inner(x), p, training)
-    weight = outer.weight if factor == 1 else outer.weight * factor
-    return F.linear(hidden, weight, outer.bias)
+    return _scaled_linear(hidden, outer, factor)
+
+
+def _scaled_linear(x: Tensor, linear: nn.Linear, factor: float) -> Tensor:
+    """linear(factor * x), by a pass over the weights instead of one over x."""
+    weight = linear.weight if factor == 1 else linear.weight * factor
+    return F.linear(x, weight, linear.bias)
 
 
 class EncoderLayer(nn.Module):
