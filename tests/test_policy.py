@@ -190,8 +190,9 @@ def test_predicting_is_the_same_before_and_after_training_mode() -> None:
     assert not calm.requires_grad
 
 
-def test_frames_are_moved_for_training_only() -> None:
-    policy, still = made(replace(TINY, shift=3)), made(TINY)
+@pytest.mark.parametrize("change", [{"shift": 3}, {"random_crop": 0.3}, {"color_jitter": 0.3}])
+def test_frames_are_changed_for_training_only(change: dict[str, float]) -> None:
+    policy, still = made(replace(TINY, **change)), made(TINY)
     batch = batch_of()
     noise = torch.zeros(3, TINY.latent)
     for each in (policy, still):

@@ -32,7 +32,7 @@ from torch import Tensor
 from imitact import __version__
 from imitact.contract import BadInput, Camera, Damaged, Misfit, NotFinite, Observation, Spec
 from imitact.model.act import Act, ActConfig, Losses
-from imitact.model.augment import shifted
+from imitact.model.augment import cropped, recoloured, shifted
 from imitact.model.backbone import load_pretrained
 from imitact.stats import Stats
 
@@ -151,8 +151,8 @@ class TorchPolicy:
         """Loss of a batch, with z from the CVAE's posterior where there is one.
 
         noise: (B, Z) standard normal for z; drawn from torch's global random state if None.
-        The network's mode (train or eval) is left as it is; frames are moved (config.shift) in
-        train mode only.
+        The network's mode (train or eval) is left as it is; frames are changed (config.shift,
+        random_crop, color_jitter) in train mode only.
         """
         state = self._state(batch)
         images = self._images(batch["frames"], state.shape[0])
@@ -226,6 +226,10 @@ class TorchPolicy:
                 frame = shifted(frame, self.config.shift)
             image = frame.permute(0, 3, 1, 2)  # strides are already those of channels_last
             image = image.to(torch.float32)
+            if self.net.training and self.config.random_crop:
+                image = cropped(image, self.config.random_crop)
+            if self.net.training and self.config.color_jitter:
+                image = recoloured(image, self.config.color_jitter)
             image = image.sub_(self._constants["pixel_mean"]).div_(self._constants["pixel_std"])
             images.append(image)
         return images
@@ -504,9 +508,8 @@ def _parse_about(about: Any) -> _About:
         raise Damaged(f"stats is {type(about['stats']).__name__}, expected an object")
     for name, value in about["stats"].items():
         _keys(value, {f.name for f in fields(Stats)}, f"stats.{name}")
-    _keys(about["config"], {f.name for f in fields(ActConfig)}, "config")
+    config = _parse_config(about["config"])
     spec = _parse_spec(about["spec"])
-    config = ActConfig(**about["config"])
     stats = {n: Stats.from_dict(v, f"stats.{n}") for n, v in about["stats"].items()}
     _check_names(spec, config)
     _check_stats(spec, stats, config)
@@ -517,6 +520,17 @@ def _parse_about(about: Any) -> _About:
             "one it names); copy the directory again from where it was trained"
         )
     return _About(spec, stats, config, about["fingerprint"], about["weights"], about["sha256"])
+
+
+_SINCE = ("random_crop", "color_jitter")
+"""Settings that policies of format 1 were first saved without; their defaults are what was."""
+
+
+def _parse_config(value: Any) -> ActConfig:
+    names = {f.name for f in fields(ActConfig)}
+    given = value.keys() if isinstance(value, dict) else ()
+    _keys(value, names - (set(_SINCE) - set(given)), "config")
+    return ActConfig(**value)
 
 
 def _parse_spec(value: Any) -> Spec:
