@@ -1,6 +1,6 @@
-"""How often the scripted cube expert succeeds, when, and how fast its joints move.
+"""How often a scripted expert succeeds, when, how fast its joints move, how hard it grips.
 
-    python benchmarks/expert.py --episodes 500 --out benchmarks/results/expert.json
+    python benchmarks/expert.py --task cube --episodes 500 --out benchmarks/results/expert.json
 
 Seeds run in spawned processes without rendering, and the figures do not depend on how many.
 """
@@ -11,6 +11,7 @@ import argparse
 import json
 import multiprocessing
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
@@ -18,13 +19,20 @@ from pathlib import Path
 
 import numpy as np
 
-from imitact.contract import Outcome
+from imitact.contract import Outcome, Policy
 from imitact.data.crew import cores
 from imitact.data.record import HOLD_TICKS
 from imitact.sim.aloha import JOINTS, RATE_HZ, AlohaEnv
-from imitact.sim.experts import SPEED_LIMIT, CubeExpert
+from imitact.sim.experts import EXPERTS, make_expert
+from imitact.sim.kinematics import SPEED_LIMIT
 
 ARM = [at for at, name in enumerate(JOINTS) if not name.endswith("gripper")]
+
+EVENTS = {
+    "cube": {"lift": 2, "transfer": 4},
+    "insertion": {"lift": 2, "contact": 3, "insertion": 4},
+}
+"""What is timed, as the stage that it reaches."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +41,16 @@ class Attempt:
 
     seed: int
     success: bool
-    first_lift_tick: int
-    first_transfer_tick: int
+    highest_stage: int
+    first_ticks: Mapping[str, int]
     still_from_tick: int
     commanded_rad_s: float
     measured_rad_s: float
 
 
-def attempt(seed: int, spread: float) -> Attempt:
+def attempt(seed: int, task: str, spread: float) -> Attempt:
     """Run the expert over one seed, to the step cap."""
-    env, expert = _world(), _expert(spread)
+    env, expert = _world(task), _expert(task, spread)
     observation = env.reset(seed)
     expert.reset(seed)
     outcomes: list[Outcome] = []
@@ -57,8 +65,8 @@ def attempt(seed: int, spread: float) -> Attempt:
     return Attempt(
         seed=seed,
         success=all(outcome.success for outcome in outcomes[-HOLD_TICKS:]),
-        first_lift_tick=_first(rewards >= 2),
-        first_transfer_tick=_first(rewards >= 4),
+        highest_stage=int(rewards.max()),
+        first_ticks={name: _first(rewards >= stage) for name, stage in EVENTS[task].items()},
         still_from_tick=int(np.flatnonzero(moved)[-1]) + 1,
         commanded_rad_s=_fastest(np.array(actions)),
         measured_rad_s=_fastest(np.array(states)),
@@ -66,14 +74,14 @@ def attempt(seed: int, spread: float) -> Attempt:
 
 
 @cache
-def _world() -> AlohaEnv:
+def _world(task: str) -> AlohaEnv:
     """One a process: to load the scene takes as long as an episode."""
-    return AlohaEnv("cube", cameras=())
+    return AlohaEnv(task, cameras=())
 
 
 @cache
-def _expert(spread: float) -> CubeExpert:
-    return CubeExpert(spread)
+def _expert(task: str, spread: float) -> Policy:
+    return make_expert(task, spread)
 
 
 def _first(reached: np.ndarray) -> int:
@@ -96,14 +104,19 @@ def _spread_of(ticks: list[int]) -> dict[str, float]:
     }
 
 
-def summary(attempts: list[Attempt]) -> dict[str, object]:
+def summary(task: str, attempts: list[Attempt]) -> dict[str, object]:
     """The figures of all attempts, failed ones included."""
+    failed = [a for a in attempts if not a.success]
     return {
-        "successes": sum(a.success for a in attempts),
+        "task": task,
+        "successes": len(attempts) - len(failed),
         "episodes": len(attempts),
-        "failed_seeds": [a.seed for a in attempts if not a.success],
-        "first_lift_tick": _spread_of([a.first_lift_tick for a in attempts]),
-        "first_transfer_tick": _spread_of([a.first_transfer_tick for a in attempts]),
+        "failed_seeds": [a.seed for a in failed],
+        "failed_stages": [a.highest_stage for a in failed],
+        **{
+            f"first_{name}_tick": _spread_of([a.first_ticks[name] for a in attempts])
+            for name in EVENTS[task]
+        },
         "still_from_tick": _spread_of([a.still_from_tick for a in attempts]),
         "max_commanded_rad_s": round(max(a.commanded_rad_s for a in attempts), 3),
         "max_measured_rad_s": round(max(a.measured_rad_s for a in attempts), 3),
@@ -113,6 +126,7 @@ def summary(attempts: list[Attempt]) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--task", choices=[*EXPERTS], default="cube")
     parser.add_argument("--episodes", type=int, default=500, help="seeds 0 to this, exclusive")
     parser.add_argument("--spread", type=float, default=1.0, help="0 to 2; 1 is the default")
     parser.add_argument("--workers", type=int, default=cores(), help="processes")
@@ -124,17 +138,17 @@ def main() -> None:
     began = time.perf_counter()
     attempts: list[Attempt] = []
     with multiprocessing.get_context("spawn").Pool(args.workers) as pool:
-        run = partial(attempt, spread=args.spread)
+        run = partial(attempt, task=args.task, spread=args.spread)
         for done in pool.imap(run, range(args.episodes), chunksize=5):
             attempts.append(done)
             if len(attempts) % 50 == 0:
                 good = sum(a.success for a in attempts)
                 print(f"{good} of {len(attempts)} succeeded", flush=True)
     figures = {
-        **summary(attempts),
+        **summary(args.task, attempts),
         "spread": args.spread,
         "seeds": [0, args.episodes - 1],
-        "step_cap": _world().step_cap,
+        "step_cap": _world(args.task).step_cap,
         "wall_s": round(time.perf_counter() - began, 1),
         "workers": args.workers,
         "versions": {name: version(name) for name in ("mujoco", "gym-aloha", "mink", "numpy")},

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from imitact.sim.aloha import ALOHA_FOUR, CAMERAS, AlohaEnv, load_mujoco
-from imitact.sim.experts import CubeExpert
+from imitact.sim.cube import CubeExpert
 
 RESULTS = Path(__file__).parent / "results" / "render.json"
 

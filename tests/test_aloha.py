@@ -21,7 +21,7 @@ from imitact import checks
 from imitact.contract import BadInput, ImitactError, Misfit, NotFinite
 from imitact.sim import aloha
 from imitact.sim.aloha import ALOHA_FOUR, CAMERAS, JOINTS, AlohaEnv, Truth, load_mujoco, make
-from imitact.sim.experts import CubeExpert
+from imitact.sim.cube import CubeExpert
 
 GYM_IDS = {"cube": "gym_aloha/AlohaTransferCube-v0", "insertion": "gym_aloha/AlohaInsertion-v0"}
 

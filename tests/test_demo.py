@@ -16,7 +16,7 @@ from imitact.contract import BadInput, Damaged, FloatArray, Observation, Outcome
 from imitact.verbs import demo, evaluate, train
 from imitact.verbs import record as record_verb
 from imitact.verbs.phases import STORE_EVERY_S, Phases
-from imitact.verbs.worlds import start_order
+from imitact.verbs.worlds import TASK_TEXT, WORKSPACE, start_order
 
 
 @pytest.fixture(autouse=True)
@@ -192,3 +192,45 @@ def test_a_damaged_account_is_not_believed(tmp_path: Path, text: str):
     (tmp_path / "phases.json").write_text(text)
     with pytest.raises(Damaged, match="Remove it"):
         Phases(tmp_path / "phases.json", {})
+
+
+def make_registered_insertion(task: str) -> worlds.DotEnv:
+    assert task == "insertion"
+    return worlds.DotEnv()
+
+
+def test_the_task_is_the_same_in_all_phases(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+
+    def world(env: str, *given: Any) -> Any:
+        asked.append(env)
+        return worlds.make_dot
+
+    monkeypatch.setattr(record_verb, "world", world)
+    monkeypatch.setattr(evaluate, "world_of", world)
+    monkeypatch.setattr(demo.registered, "make", make_registered_insertion)
+    code, told, _ = answer(capsys, *argv(tmp_path / "demo", "--task", "insertion"))
+    assert code == 0
+    assert set(asked) == {"insertion"}
+    assert "gym_aloha/AlohaInsertion-v0, made by gymnasium, gave the same rewards" in told
+    numbers = json.loads((tmp_path / "demo" / "demo.json").read_text())
+    assert numbers["task"] == "insertion"
+    assert numbers["registered"]["env"] == "gym_aloha/AlohaInsertion-v0"
+    recorded = json.loads((tmp_path / "demo" / "data" / "meta" / "imitact.json").read_text())
+    assert recorded["settings"]["extra"]["env"] == "insertion"
+    assert recorded["settings"]["task"] == TASK_TEXT["insertion"]
+
+    line = is_refused(capsys, *argv(tmp_path / "demo"))
+    assert "task was 'insertion', is None" in line
+
+
+def test_each_task_has_its_working_area(monkeypatch: pytest.MonkeyPatch):
+    assert demo.with_preset(None) == demo.with_preset("quick", "cube")
+    for task, window in WORKSPACE.items():
+        asked = demo.with_preset(None, task)
+        assert (asked.task, asked.model.crop) == (task, window)
+        assert demo.with_preset("released", task).model.crop == ""
+    with pytest.raises(BadInput, match=r"task 'knot'; there are \['cube', 'insertion'\]"):
+        demo.with_preset(None, "knot")

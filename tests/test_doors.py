@@ -192,6 +192,9 @@ def test_the_demo_starts_from_the_quick_preset(monkeypatch: pytest.MonkeyPatch):
     assert given.model == dataclasses.replace(model, crop="top=165:405,180:500")
     assert demo.with_preset("released").model == train.preset("released")[0]
     assert given.train == dataclasses.replace(training, seed=2, steps=9)
+    given = parsed(monkeypatch, demo, "demo", "--train.steps", "9", "--task=insertion")
+    assert given.model == dataclasses.replace(model, crop=scenes.WORKSPACE["insertion"])
+    assert given.task == "insertion"
 
 
 def test_nested_settings_and_lists_are_read(monkeypatch: pytest.MonkeyPatch):
@@ -215,7 +218,6 @@ def test_nested_settings_and_lists_are_read(monkeypatch: pytest.MonkeyPatch):
         ("record --out x --episode 3", "--episode"),
         ("record --out x --episodes three", "three"),
         ("record --out x --env lift", "no environment 'lift'; there are ['cube', 'insertion']"),
-        ("record --out x --env insertion", "no expert for task 'insertion'"),
         ("record --out x --cameras up", "no camera 'up'"),
         ("record --out x --height 0", "at least 1 pixel"),
         ("record --out x --spread 3", "spread is 3"),
@@ -234,6 +236,8 @@ def test_nested_settings_and_lists_are_read(monkeypatch: pytest.MonkeyPatch):
         ("demo --out x --preset released", "norm 'frozen' keeps the statistics"),
         ("demo --out x --train.held-out 50", "held_out is 50 of 50"),
         ("demo --out x --model.chunk 401", "chunk is 401 ticks, a demonstration has 400"),
+        ("demo --out x --task insertion --model.chunk 501", "a demonstration has 500"),
+        ("demo --out x --task=knot", "no demo of task 'knot'"),
         ("demo --out x --train.device cuda:99", "CUDA GPU"),
         ("demo --out x --train.seed 9223372036854775808", "seed is 9223372036854775808"),
         ("demo --out x --compared-episodes 101", "compared_episodes is 101"),
@@ -436,7 +440,7 @@ def test_recording_reports_what_was_saved_and_what_failed(
     assert LeRobotSource(tmp_path / "data").meta["settings"]["extra"] == {
         "env": "cube",
         "spread": 1.0,
-        "expert": experts.REVISION,
+        "expert": experts.EXPERTS["cube"].REVISION,
         "mujoco": metadata.version("mujoco"),
         "gym-aloha": metadata.version("gym-aloha"),
         "mink": metadata.version("mink"),

@@ -14,9 +14,11 @@ import pytest
 
 from imitact import checks
 from imitact.contract import BadInput, Observation, Policy
-from imitact.sim import experts
 from imitact.sim.aloha import AlohaEnv, Truth
-from imitact.sim.experts import EXPERTS, SPEED_LIMIT, CubeExpert, make_expert, minimum_jerk
+from imitact.sim.cube import CubeExpert
+from imitact.sim.experts import EXPERTS, make_expert
+from imitact.sim.kinematics import SPEED_LIMIT, Kinematics, Pose
+from imitact.sim.movements import minimum_jerk
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "expert.py"
 ARM = np.r_[0:6, 7:13]
@@ -84,13 +86,29 @@ def test_targets_start_where_the_arms_are_and_never_jump(spread: float) -> None:
 
 
 def test_a_joint_asked_for_the_impossible_is_held_to_the_limit() -> None:
-    kinematics = experts._Kinematics()
+    kinematics = Kinematics(CubeExpert._NEAR)
     path = np.zeros((40, 14))
     path[20:, ARM] = 0.5
     targets = kinematics.commands(path)
     assert np.abs(np.diff(path, axis=0)).max() * 50 > SPEED_LIMIT
     assert np.abs(np.diff(targets, axis=0)).max() * 50 <= SPEED_LIMIT
     assert np.allclose(targets[-1], kinematics.commands(path[-1:].repeat(9, axis=0))[-1])
+
+
+RECORDED = {
+    0.0: [1.3708709, 35.3931533, 29.1911221, 30.72082, 37.0725661],
+    1.0: [1.3697346, 33.8442411, 41.2087354, 29.1268945, 29.6748025],
+    2.0: [1.3688566, 32.4682534, 42.3843401, 26.9046963, 29.6511424],
+}
+"""Spread to targets at five ticks of seed 3, each as the sum of joint number times target."""
+
+
+def test_the_cube_expert_acts_as_when_its_revision_was_recorded() -> None:
+    """A change of these numbers is a new REVISION: demonstrations of two must not be mixed."""
+    assert CubeExpert.REVISION == 4
+    for spread, recorded in RECORDED.items():
+        targets = plan(CubeExpert(spread), 3)[[0, 60, 120, 180, 240]]
+        assert targets @ np.arange(1.0, 15.0) == pytest.approx(recorded, abs=1e-5)
 
 
 def test_the_seed_alone_fixes_an_episode() -> None:
@@ -158,12 +176,12 @@ def test_one_hurried_phase_hurries_the_others() -> None:
 def planned_path(expert: CubeExpert, first: Observation) -> np.ndarray:
     """Where the arms are to be in the episode that begins so, (T, 14)."""
     assert isinstance(first.privileged, Truth)
-    return expert._make_path(first.privileged, first.state)
+    return expert._path(0, first.privileged, first.state)
 
 
 def test_the_hands_go_where_they_were_planned_to() -> None:
     env, expert = scene(), CubeExpert()
-    kinematics = experts._Kinematics()
+    kinematics = Kinematics(CubeExpert._NEAR)
     worst = 0.0
     for seed in (2, 41):  # far to the side, where uncorrected servos missed the cube by 13 mm
         observation = env.reset(seed)
@@ -183,11 +201,11 @@ def test_the_hands_go_where_they_were_planned_to() -> None:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_inverse_kinematics_puts_the_fingertips_on_the_pose(side: str) -> None:
-    kinematics = experts._Kinematics()
+    kinematics = Kinematics(CubeExpert._NEAR)
     rng = np.random.default_rng(0)
     forward = 1.0 if side == "left" else -1.0
     for _ in range(10):
-        pose = experts._Pose(
+        pose = Pose(
             np.array([0.0, 0.5, 0.22]) + rng.uniform(-0.05, 0.05, 3),
             yaw=rng.uniform(-0.2, 0.2),
             pitch=rng.uniform(-0.2, 0.2) if side == "left" else rng.uniform(0.9, 1.3),
@@ -254,9 +272,9 @@ def test_an_expert_without_the_true_pose_refuses_to_guess() -> None:
 
 
 def test_what_no_expert_does_is_refused_with_what_one_does() -> None:
-    assert list(EXPERTS) == ["cube"]
-    with pytest.raises(BadInput, match=r"'insertion'; there is one for \['cube'\]"):
-        make_expert("insertion")
+    assert list(EXPERTS) == ["cube", "insertion"]
+    with pytest.raises(BadInput, match=r"'knot'; there is one for \['cube', 'insertion'\]"):
+        make_expert("knot")
     for spread in (-0.1, 2.1, float("nan")):
         with pytest.raises(BadInput, match="spread is"):
             make_expert("cube", spread)

@@ -10,7 +10,7 @@ from imitact.contract import BadInput, ImitactError, Observation
 from imitact.rollout import rollout
 from imitact.sim import registered
 from imitact.sim.aloha import AlohaEnv, load_mujoco
-from imitact.sim.experts import CubeExpert
+from imitact.sim.cube import CubeExpert
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from imitact.sim import shadows
 from imitact.sim.aloha import CAMERAS, TASKS, AlohaEnv, assets, load_mujoco
-from imitact.sim.experts import CubeExpert
+from imitact.sim.cube import CubeExpert
 from imitact.sim.shadows import ShadowMap
 
 _SCENES = {

@@ -31,8 +31,11 @@ class Verb:
 
     line: str
     room: Callable[[], ModuleType]
-    settings: Callable[[ModuleType, str | None], Any]
-    """The settings to parse: a type, or an instance (of the preset asked for) to start from."""
+    settings: Callable[..., Any]
+    """Of that room and the words given for `first`: the settings to parse, a type, or an instance
+    (of the preset asked for) to start from."""
+    first: tuple[str, ...] = ("--preset",)
+    """Options that must be known before the others can be read, since those start from them."""
 
 
 def _record() -> ModuleType:
@@ -91,7 +94,8 @@ VERBS = {
     "export": Verb("make one file of a policy that runs without torch, with proof", _export,
                    lambda room, preset: room.Export),
     "demo": Verb("all of it, from nothing to a success rate", _demo,
-                 lambda room, preset: room.with_preset(preset)),
+                 lambda room, preset, task: room.with_preset(preset, task),
+                 first=("--preset", "--task")),
 }  # fmt: skip
 
 HELP = f"""\
@@ -128,7 +132,8 @@ def run(argv: Sequence[str]) -> int:
         with _sigterm_as_interrupt():
             room = VERBS[name].room()
             go_on = room.GO_ON
-            settings = VERBS[name].settings(room, _option(rest, "--preset"))
+            first = [_option(rest, option) for option in VERBS[name].first]
+            settings = VERBS[name].settings(room, *first)
             given = _parse(prog, settings, rest)
             if given is not None:
                 room.run(given)
@@ -188,7 +193,7 @@ def _one_line(box: str) -> str:
 
 
 def _option(argv: Sequence[str], name: str) -> str | None:
-    """The value of an option that must be known before the others can be read."""
+    """The value of an option in a command line that is not parsed yet."""
     for at, word in enumerate(argv):
         if word == name and at + 1 < len(argv):
             return argv[at + 1]

@@ -137,6 +137,10 @@ _TASKS = {
 }
 
 
+STEP_CAP = {name: task.step_cap for name, task in _TASKS.items()}
+"""Ticks of an episode at most, by task."""
+
+
 def assets() -> Path:
     """The folder of gym-aloha's scene files; found without importing gym_aloha."""
     found = importlib.util.find_spec("gym_aloha")

@@ -15,7 +15,7 @@ from imitact.contract import (
     Outcome,
     Spec,
 )
-from imitact.sim.aloha import JOINTS, RATE_HZ, TASKS, UNITS, load_mujoco
+from imitact.sim.aloha import JOINTS, RATE_HZ, STEP_CAP, TASKS, UNITS, load_mujoco
 
 IDS = {"cube": "gym_aloha/AlohaTransferCube-v0", "insertion": "gym_aloha/AlohaInsertion-v0"}
 """The names under which Gymnasium knows the tasks."""
@@ -29,16 +29,18 @@ class RegisteredAloha:
     It sees its own pixels (camera `top`, 480x640) and joints, and takes the same actions as
     AlohaEnv. Slow: gym-aloha renders three cameras at every step, asked for or not. It ends by
     itself at reward 4 and at its step cap; a step after that is refused, so run it with
-    `stop_on_success`. gym-aloha keeps the start of an episode in a module's global: use one at a
-    time in a process.
+    `stop_on_success`. step_cap None takes that of AlohaEnv. gym-aloha keeps the start of an
+    episode in a module's global: use one at a time in a process.
     """
 
     stages = ()
     """gym-aloha has no words for its rewards; AlohaEnv has them."""
 
-    def __init__(self, task: str = "cube", step_cap: int = 400) -> None:
+    def __init__(self, task: str = "cube", step_cap: int | None = None) -> None:
         if task not in IDS:
             raise BadInput(f"gym-aloha registers no task {task!r}; there are {list(TASKS)}")
+        if step_cap is None:
+            step_cap = STEP_CAP[task]
         if step_cap < 1:
             raise BadInput(f"a step cap of {step_cap} ticks runs nothing; it must be at least 1")
         load_mujoco()  # chooses the OpenGL backend before dm_control would
@@ -85,6 +87,6 @@ def _observation(observed: Any) -> Observation:
     return Observation(np.array(observed["agent_pos"]), {"top": observed["pixels"]["top"]})
 
 
-def make(task: str = "cube", step_cap: int = 400) -> RegisteredAloha:
+def make(task: str = "cube", step_cap: int | None = None) -> RegisteredAloha:
     """RegisteredAloha as a function, for functools.partial across processes."""
     return RegisteredAloha(task, step_cap)

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from imitact import __version__
 from imitact.contract import BadInput, ImitactError
@@ -39,16 +39,17 @@ from imitact.verbs.worlds import WORKSPACE
 
 GO_ON = "what is finished is kept; the same command goes on"
 
+Task = Literal["cube", "insertion"]
+
 NUMBERS = "demo.json"
 PHASES = "phases.json"
-ENV = "cube"
 FIRST_SEED = 1000
 """Of the evaluation: demonstrations come from seeds 0 to 999."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Record, train and evaluate the cube transfer, and print the success rate.
+    """Record, train and evaluate a task of the ALOHA scene, and print the success rate.
 
     Interrupted, the same command goes on where it stopped.
     """
@@ -58,6 +59,9 @@ class Demo:
 
     train: TrainConfig
     """Its training."""
+
+    task: Task = "cube"
+    """What is to be learnt: cube (hand a cube over) or insertion (put a peg into a socket)."""
 
     out: Path = Path("runs/demo")
     """Folder for everything: demonstrations, training, policy, videos and numbers (demo.json)."""
@@ -111,13 +115,15 @@ class Demo:
     """Seconds that setting up took before, to be reported with the rest; `make demo` gives it."""
 
 
-def with_preset(name: str | None) -> Demo:
-    """The settings of a preset, None for the usual one."""
-    name = name or Demo.preset
+def with_preset(name: str | None, task: str | None = None) -> Demo:
+    """The settings of a preset for a task, None for the usual one."""
+    name, task = name or Demo.preset, task or Demo.task
+    if task not in WORKSPACE:
+        raise BadInput(f"no demo of task {task!r}; there are {list(WORKSPACE)}")
     model, training = train.preset(name)
     if name == Demo.preset:  # the others are as published
-        model = replace(model, crop=WORKSPACE[ENV])
-    return Demo(model=model, train=training, preset=name)
+        model = replace(model, crop=WORKSPACE[task])
+    return Demo(model=model, train=training, task=cast(Task, task), preset=name)
 
 
 def run(settings: Demo) -> None:
@@ -138,12 +144,13 @@ def run(settings: Demo) -> None:
 
     differences = _differences(evaluation, witness)
     numbers = {
+        "task": settings.task,
         **_headline(evaluation),
         **_cost(settings, training, phases),
         "training": _about_training(training, settings),
         "demonstrations": _about_data(settings, demonstrations),
         "compared": _headline(compared) if compared else None,
-        "registered": _about_witness(witness, differences),
+        "registered": _about_witness(settings, witness, differences),
     }
     write_json(out / NUMBERS, numbers, staging=out)
     _print(settings, numbers, evaluation, compared, differences, demonstrations)
@@ -165,7 +172,7 @@ def _check(settings: Demo) -> None:
             f"train.held_out is {settings.train.held_out} of {settings.demonstrations} "
             "demonstrations; at least one must be left to train on"
         )
-    with closing(record.world(ENV, ("top",), settings.height, settings.width)()) as env:
+    with closing(record.world(settings.task, ("top",), settings.height, settings.width)()) as env:
         cap, spec = env.step_cap, env.spec
     if settings.model.chunk > cap:
         raise BadInput(
@@ -196,6 +203,8 @@ def _identity(settings: Demo, data: Path) -> dict[str, Any]:
     told = {**asdict(settings), "data": str(data.absolute())}
     for free in ("out", "workers", "setup_s"):
         del told[free]
+    if settings.task == Demo.task:  # as it was told before there was another
+        del told["task"]
     return told
 
 
@@ -207,7 +216,7 @@ def _recorded(settings: Demo, data: Path, phases: Phases) -> Report:
         return record.make(
             Record(
                 out=data,
-                env=ENV,
+                env=settings.task,
                 episodes=settings.demonstrations,
                 spread=settings.spread,
                 starts=settings.starts,
@@ -255,8 +264,8 @@ def _witnessed(settings: Demo, policy: Path, phases: Phases) -> Evaluation | Non
     if not settings.registered_episodes:
         return None
     plan = _evaluation(settings, policy, "registered", settings.registered_episodes)
-    say(f"5/5 registered: {plan.episodes} of those seeds through {registered.IDS[ENV]}")
-    return _counted("registered", plan, phases, partial(registered.make, ENV))
+    say(f"5/5 registered: {plan.episodes} of those seeds through {registered.IDS[settings.task]}")
+    return _counted("registered", plan, phases, partial(registered.make, settings.task))
 
 
 def _evaluation(settings: Demo, policy: Path, folder: str, episodes: int) -> Evaluate:
@@ -264,7 +273,7 @@ def _evaluation(settings: Demo, policy: Path, folder: str, episodes: int) -> Eva
     return Evaluate(
         policy=policy,
         out=settings.out / folder,
-        env=ENV,
+        env=settings.task,
         episodes=episodes,
         first_seed=FIRST_SEED,
         chunking=settings.chunking,
@@ -348,11 +357,13 @@ def _about_data(settings: Demo, demonstrations: Report) -> dict[str, Any]:
     }
 
 
-def _about_witness(witness: Evaluation | None, differences: list[str]) -> dict[str, Any] | None:
+def _about_witness(
+    settings: Demo, witness: Evaluation | None, differences: list[str]
+) -> dict[str, Any] | None:
     if witness is None:
         return None
     return {
-        "env": registered.IDS[ENV],
+        "env": registered.IDS[settings.task],
         "seeds": list(witness.seeds),
         "same_rewards": not differences,
         "differences": differences,

@@ -17,9 +17,10 @@ TASK_TEXT = {
 }
 """What is to be done, in words; stored with a dataset."""
 
-WORKSPACE = {"cube": "top=165:405,180:500"}
-"""Where the work happens in a captured frame of 480x640 pixels, as `model.crop` has it: the cube's
-starts, the hand-over and both hands on their ways, with a margin."""
+WORKSPACE = {"cube": "top=165:405,180:500", "insertion": "top=205:355,220:420"}
+"""Where the work happens in a captured frame of 480x640 pixels, as `model.crop` has it. For the
+cube its starts, the hand-over and both hands on their ways, with a margin; for the insertion only
+peg and socket wherever they are, since there a pixel more is worth more than the hands."""
 
 FOUR_VIEWS = "aloha4"
 """Names the four views of the real ALOHA together."""
@@ -72,7 +73,7 @@ def demonstrator(env: str, spread: float) -> dict[str, Any]:
     return {
         "env": env,
         "spread": spread,
-        "expert": experts.REVISION,
+        "expert": experts.EXPERTS[env].REVISION,
         "mujoco": _version("mujoco"),
         "gym-aloha": _version("gym-aloha"),
         "mink": _version("mink"),
