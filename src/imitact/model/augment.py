@@ -14,16 +14,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from imitact.model.part import WHOLE, Part
 
-def shifted(frames: Tensor, pixels: int) -> Tensor:
+
+def shifted(frames: Tensor, pixels: int, part: Part = WHOLE) -> Tensor:
     """Each frame moved by whole pixels, -`pixels` to `pixels` down and right, each as likely.
 
     frames: (B, H, W, C), of any type; what moves in repeats the border. Draws from the global
-    random state of the frames' device.
+    random state of the frames' device, or as `part` says.
     """
     batch, height, width, channels = frames.shape
     device = frames.device
-    down, right = torch.randint(-pixels, pixels + 1, (2, batch, 1), device=device)
+    down, right = part.drawn(
+        lambda count, generator: torch.randint(
+            -pixels, pixels + 1, (2, count, 1), generator=generator, device=device
+        ),
+        batch,
+        axis=1,
+    )
     rows = (torch.arange(height, device=device) - down).clamp(0, height - 1)  # (B, H)
     columns = (torch.arange(width, device=device) - right).clamp(0, width - 1)  # (B, W)
     first = torch.arange(batch, device=device)[:, None, None] * height

@@ -34,6 +34,7 @@ from imitact.contract import BadInput, Camera, Damaged, Misfit, NotFinite, Obser
 from imitact.model.act import Act, ActConfig, Losses
 from imitact.model.augment import shifted
 from imitact.model.backbone import load_pretrained
+from imitact.model.part import WHOLE, Part
 from imitact.stats import Stats
 
 FORMAT = 1
@@ -147,15 +148,17 @@ class TorchPolicy:
 
     # -- training ------------------------------------------------------------------------------
 
-    def loss(self, batch: Batch, *, noise: Tensor | None = None) -> Losses:
+    def loss(self, batch: Batch, *, noise: Tensor | None = None, part: Part = WHOLE) -> Losses:
         """Loss of a batch, with z from the CVAE's posterior where there is one.
 
         noise: (B, Z) standard normal for z; drawn from torch's global random state if None.
+        part:  of which larger batch these samples are a part; the losses of its parts add up to
+               its loss.
         The network's mode (train or eval) is left as it is; frames are moved (config.shift) in
         train mode only.
         """
         state = self._state(batch)
-        images = self._images(batch["frames"], state.shape[0])
+        images = self._images(batch["frames"], state.shape[0], part)
         action, is_pad = batch["action"], batch["is_pad"]
         want = (state.shape[0], self.config.chunk, self.spec.action_size)
         if action.shape != want or is_pad.shape != want[:2] or is_pad.dtype != torch.bool:
@@ -164,8 +167,8 @@ class TorchPolicy:
                 f"{is_pad.dtype}; expected {want} and {want[:2]} torch.bool"
             )
         target = self._normalised(action, batch["state"])
-        prediction = self.net(state, images, target, is_pad, noise)
-        return self.net.losses(prediction, target, is_pad)
+        prediction = self.net(state, images, target, is_pad, noise, part)
+        return self.net.losses(prediction, target, is_pad, part)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Tensor:
@@ -210,7 +213,7 @@ class TorchPolicy:
         constants = self._constants
         return (state.float() - constants["state_mean"]) / constants["state_std"]
 
-    def _images(self, frames: Mapping[str, Tensor], size: int) -> list[Tensor]:
+    def _images(self, frames: Mapping[str, Tensor], size: int, part: Part = WHOLE) -> list[Tensor]:
         images: list[Tensor] = []
         for name, view in self.views.items():
             want = (size, *view.size, 3)
@@ -223,7 +226,7 @@ class TorchPolicy:
                     f"{tuple(frame.shape)}, expected torch.uint8 of shape {want} (input size)"
                 )
             if self.net.training and self.config.shift:
-                frame = shifted(frame, self.config.shift)
+                frame = shifted(frame, self.config.shift, part)
             image = frame.permute(0, 3, 1, 2)  # strides are already those of channels_last
             image = image.to(torch.float32)
             image = image.sub_(self._constants["pixel_mean"]).div_(self._constants["pixel_std"])
