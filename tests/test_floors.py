@@ -26,6 +26,7 @@ FLOOR = {
     **dict.fromkeys(("train", "evaluate", "deploy"), 2),
     "verbs": 3,
     "cli": 4,
+    "__main__": 5,
 }
 """A wing (folder) or a room of the top folder, and its floor. Rooms of floor 0 are one wing."""
 
@@ -39,6 +40,7 @@ OUTSIDE = {
     "deploy": {"numpy", "msgspec", "torch", "onnx", "onnxruntime", "openvino", "nncf"},
     "verbs": {"numpy", "msgspec", "tyro", "rich"},
     "cli": {"tyro"},
+    "__main__": set(),
 }
 """What may be imported from outside the standard library, by floor or wing."""
 

@@ -112,6 +112,10 @@ Demonstrations in, a policy that moves two arms out: ACT, Action Chunking with T
 
 def main() -> None:
     """What the command `imitact` runs."""
+    # Once the verb has ended, however, another SIGTERM would only cost its last line: torchrun
+    # sends one to all ranks when the first of them has ended.
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(run(sys.argv[1:]))
 
 

@@ -9,7 +9,7 @@ import copy
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,21 @@ _AHEAD = 3  # batches prepared before they are asked for
 
 
 @dataclass(frozen=True)
+class Whole:
+    """The batch that one rank's samples are a part of.
+
+    first:         place in it of the first of them.
+    valid:         ticks of all its chunks that are no padding.
+    episode, tick: (B,) int64, of each of its samples.
+    """
+
+    first: int
+    valid: int
+    episode: NDArray[np.int64]
+    tick: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Batch:
     """B samples, in physical units.
 
@@ -34,6 +49,7 @@ class Batch:
     is_pad:  (B, K) bool; True where action is such a repetition.
     episode: (B,) int64, number in the Source.
     tick:    (B,) int64, in that episode.
+    whole:   the batch that these are a part of; None where they are all of it.
     """
 
     state: NDArray[np.float32]
@@ -42,6 +58,7 @@ class Batch:
     is_pad: NDArray[np.bool_]
     episode: NDArray[np.int64]
     tick: NDArray[np.int64]
+    whole: Whole | None = None
 
 
 class Samples:
@@ -56,6 +73,9 @@ class Samples:
     episodes:    numbers of the episodes to draw from; None for all.
     chunk:       K, ticks; longer than an episode means padding.
     views:       what to see of each camera, by its name.
+    ranks, rank: how many processes share each batch, and which of them this one is, from 0: it
+                 gets batch_size * rank // ranks up to batch_size * (rank + 1) // ranks of it, so
+                 that shares differ by one at most.
     cache_dir:   where the decoded frames are kept (data/cache.py).
     """
 
@@ -72,14 +92,23 @@ class Samples:
         workers: int,
         episodes: Sequence[int] | None = None,
         memory_limit_bytes: int = 256 << 20,
+        ranks: int = 1,
+        rank: int = 0,
         say: Say = lambda line: None,
     ) -> None:
         if chunk < 1 or batch_size < 1:
             raise BadInput(f"chunk is {chunk}, batch_size {batch_size}; both must be at least 1")
+        if not 0 <= rank < ranks <= batch_size:
+            raise BadInput(
+                f"rank is {rank} of {ranks}, batch_size {batch_size}: batch_size counts the "
+                "samples of all ranks together, and each needs one; use a larger batch or fewer "
+                "ranks"
+            )
         self.source = source
         self.chunk = chunk
         self.batch_size = batch_size
         self.seed = seed
+        self.ranks, self.rank = ranks, rank
         self.cameras = tuple(views)
         self.episodes = tuple(range(len(source.lengths)) if episodes is None else episodes)
         self._load(source)
@@ -134,7 +163,7 @@ class Samples:
         return rng.permutation(len(self))
 
     def rows(self, index: int) -> NDArray[np.int64]:
-        """The sample rows of batch `index`, (B,)."""
+        """The sample rows of batch `index`, (B,), of all ranks."""
         first = index * self.batch_size
         parts = []
         while first < (index + 1) * self.batch_size:
@@ -157,8 +186,14 @@ class Samples:
         return order
 
     def batch(self, index: int) -> Batch:
-        """Batch `index` of the stream."""
-        return self.at(self.rows(index))
+        """Batch `index` of the stream; this rank's share of it."""
+        rows = self.rows(index)
+        if self.ranks == 1:
+            return self.at(rows)
+        first, stop = (self.batch_size * rank // self.ranks for rank in (self.rank, self.rank + 1))
+        valid = np.minimum(self._last[rows] - rows + 1, self.chunk).sum()
+        whole = Whole(first, int(valid), self._episode[rows], self._tick[rows])
+        return replace(self.at(rows[first:stop]), whole=whole)
 
     def at(self, rows: NDArray[np.int64]) -> Batch:
         """The samples of those sample rows (0 to len), in that order."""
@@ -192,10 +227,10 @@ class Samples:
 
     def evenly(self, count: int) -> Iterator[Batch]:
         """About `count` samples spread evenly over all episodes, in order; the last batch may be
-        short. All ticks where there are fewer."""
+        short. All ticks where there are fewer. Ranks take these batches in turn."""
         number = min(count, len(self))
         rows = np.unique(np.linspace(0, len(self) - 1, number).round().astype(np.int64))
-        for start in range(0, len(rows), self.batch_size):
+        for start in range(0, len(rows), self.batch_size)[self.rank :: self.ranks]:
             yield self.at(rows[start : start + self.batch_size])
 
 

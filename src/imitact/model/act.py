@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from imitact.contract import BadInput, Spec
 from imitact.frames import View
 from imitact.model.backbone import GROUP_CHANNELS, Backbone, Norm
+from imitact.model.part import WHOLE, Part
 from imitact.model.transformer import (
     Decoder,
     Encoder,
@@ -444,22 +445,23 @@ class Act(nn.Module):
         action: Tensor | None = None,
         is_pad: Tensor | None = None,
         noise: Tensor | None = None,
+        part: Part = WHOLE,
     ) -> Prediction:
         """state (B, S), images N times (B, 3, H, W), action (B, K, A), is_pad (B, K) bool.
 
         With a CVAE and with actions, z = mean + exp(logvar / 2) * noise; `noise` (B, Z) is
-        standard normal, drawn from torch's global random state where it is not given. Without
-        either, z = 0. Padded ticks of `action` are not looked at.
+        standard normal, drawn from torch's global random state (or as `part` says) where it is not
+        given. Without either, z = 0. Padded ticks of `action` are not looked at.
         """
         if self.training and self.config.state_noise:
-            state = state + self.config.state_noise * torch.randn_like(state)
+            state = state + self.config.state_noise * _normal(state, part)
         mean = logvar = None
         if self.config.cvae and action is not None:
             if is_pad is None:
                 is_pad = action.new_zeros(action.shape[:2], dtype=torch.bool)
             mean, logvar = self.cvae(state, action.masked_fill(is_pad[..., None], 0.0), is_pad)
             if noise is None:
-                noise = torch.randn_like(mean)
+                noise = _normal(mean, part)
             latent = mean + (logvar / 2).exp() * noise
         else:
             latent = state.new_zeros(state.shape[0], self.config.latent)
@@ -476,21 +478,33 @@ class Act(nn.Module):
         queries = self.queries if self.config.queries == "learned" else self.sine_queries
         return Prediction(self.head(self.decoder(queries, memory, pos)), mean, logvar)
 
-    def losses(self, prediction: Prediction, action: Tensor, is_pad: Tensor) -> Losses:
+    def losses(
+        self, prediction: Prediction, action: Tensor, is_pad: Tensor, part: Part = WHOLE
+    ) -> Losses:
         """The training loss against normalised actions (B, K, A), in float32.
 
         l1 averages |error| over valid ticks and all action dimensions (config.l1 "all": over
         padded ticks too, as zeros). kl = -1/2 sum_z(1 + logvar - mean^2 - exp(logvar)), averaged
-        over the batch.
+        over the batch. Of a `part` of a batch: its share of that batch's losses.
         """
         error = (prediction.action.float() - action).abs().masked_fill(is_pad[..., None], 0.0)
         if self.config.l1 == "all":
-            l1 = error.mean()
+            l1 = part.mean(error)
         else:
-            valid = (~is_pad).sum() * action.shape[-1]
+            valid = part.valid_ticks(is_pad) * action.shape[-1]
             l1 = error.sum() / valid.clamp_min(1)
         kl = l1.new_zeros(())
         if prediction.mean is not None and prediction.logvar is not None:
             mean, logvar = prediction.mean, prediction.logvar
-            kl = (-0.5 * (1 + logvar - mean.square() - logvar.exp())).sum(dim=-1).mean()
+            kl = part.mean((-0.5 * (1 + logvar - mean.square() - logvar.exp())).sum(dim=-1))
         return Losses(l1 + self.config.kl_weight * kl, l1, kl)
+
+
+def _normal(like: Tensor, part: Part) -> Tensor:
+    """Standard normal numbers of that shape, (B, ...), those of the samples in `part`."""
+    return part.drawn(
+        lambda count, generator: torch.randn(
+            count, *like.shape[1:], generator=generator, dtype=like.dtype, device=like.device
+        ),
+        len(like),
+    )

@@ -7,8 +7,8 @@ Diffusion Policy (Chi et al. 2023, arXiv:2303.04137), as the shift with repeated
 (Kostrikov et al. 2020, arXiv:2004.13649), which keeps the size and needs no crop at inference.
 
 Each frame of a batch is changed on its own: a sample has one tick of each camera, and two cameras
-do not move, or change their light, together. All draws are from the global random state of the
-frames' device, on which all of it is computed.
+do not move, or change their light, together. All of it is computed on the frames' device; draws are
+from its global random state, or as a `Part` says.
 
 Legend: B frames, H and W pixels, C channels.
 """
@@ -16,11 +16,14 @@ Legend: B frames, H and W pixels, C channels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from imitact.model.part import WHOLE, Part
 
 _GREY = (0.299, 0.587, 0.114)
 """What red, green and blue give to the grey of a pixel (ITU-R BT.601)."""
@@ -29,15 +32,21 @@ _COLOUR = ((0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 """The two axes of colour beside that grey (YIQ): both are 0 for a grey pixel."""
 
 
-def shifted(frames: Tensor, pixels: int) -> Tensor:
+def shifted(frames: Tensor, pixels: int, part: Part = WHOLE) -> Tensor:
     """Each frame moved by whole pixels, -`pixels` to `pixels` down and right, each as likely.
 
     frames: (B, H, W, C), of any type; what moves in repeats the border. Draws from the global
-    random state of the frames' device.
+    random state of the frames' device, or as `part` says.
     """
     batch, height, width, channels = frames.shape
     device = frames.device
-    down, right = torch.randint(-pixels, pixels + 1, (2, batch, 1), device=device)
+    down, right = part.drawn(
+        lambda count, generator: torch.randint(
+            -pixels, pixels + 1, (2, count, 1), generator=generator, device=device
+        ),
+        batch,
+        axis=1,
+    )
     rows = (torch.arange(height, device=device) - down).clamp(0, height - 1)  # (B, H)
     columns = (torch.arange(width, device=device) - right).clamp(0, width - 1)  # (B, W)
     first = torch.arange(batch, device=device)[:, None, None] * height
@@ -47,7 +56,7 @@ def shifted(frames: Tensor, pixels: int) -> Tensor:
     return frames.reshape(-1, channels).index_select(0, places.flatten()).view(frames.shape)
 
 
-def cropped(images: Tensor, share: float) -> Tensor:
+def cropped(images: Tensor, share: float, part: Part = WHOLE) -> Tensor:
     """Each image's window of a random place, enlarged to the image again, bilinearly.
 
     images: (B, C, H, W) of floating point. A window has the image's proportions and 1 - `share`
@@ -55,8 +64,9 @@ def cropped(images: Tensor, share: float) -> Tensor:
     crop of torchvision, with one proportion: a stretched picture shows no place the scene has).
     """
     batch, device = images.shape[0], images.device
-    size = 1.0 - share * torch.rand(batch, device=device)
-    place = (2.0 * torch.rand(2, batch, device=device) - 1.0) * (1.0 - size)
+    size, *place = part.drawn(_uniform(3, device), batch, axis=1)
+    size = 1.0 - share * size
+    place = (2.0 * torch.stack(place) - 1.0) * (1.0 - size)
     # grid_sample's coordinates run from -1 to 1 over the image: x = size * x' + place.
     window = torch.zeros(batch, 2, 3, device=device, dtype=images.dtype)
     window[:, 0, 0] = window[:, 1, 1] = size
@@ -66,7 +76,7 @@ def cropped(images: Tensor, share: float) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def recoloured(images: Tensor, strength: float) -> Tensor:
+def recoloured(images: Tensor, strength: float, part: Part = WHOLE) -> Tensor:
     """Each image in other light: brightness, contrast, saturation and hue changed at random.
 
     images: (B, 3, H, W) of floating point, red, green and blue from 0 to 255; what leaves that
@@ -76,7 +86,7 @@ def recoloured(images: Tensor, strength: float) -> Tensor:
     values are a strength of 0.2 with more saturation. In that order, as one matrix for each image.
     """
     batch, device, dtype = images.shape[0], images.device, images.dtype
-    draws = 2.0 * torch.rand(4, batch, device=device, dtype=dtype) - 1.0
+    draws = 2.0 * part.drawn(_uniform(4, device), batch, axis=1).to(dtype) - 1.0
     brightness, contrast, saturation = 1.0 + strength * draws[:3]
     turn = 2.0 * math.pi * strength / 4.0 * draws[3]
     grey = torch.tensor(_GREY, device=device, dtype=dtype)
@@ -97,3 +107,8 @@ def recoloured(images: Tensor, strength: float) -> Tensor:
     changed = torch.baddbmm(offset[:, None, None], pixels, matrix.transpose(1, 2))
     changed = changed.clamp_(0.0, 255.0).view(batch, *images.shape[2:], 3)
     return changed.permute(0, 3, 1, 2)
+
+
+def _uniform(numbers: int, device: torch.device) -> Callable[[int, torch.Generator | None], Tensor]:
+    """Draws (numbers, samples) from 0 to 1."""
+    return lambda count, generator: torch.rand(numbers, count, generator=generator, device=device)

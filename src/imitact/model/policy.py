@@ -35,6 +35,7 @@ from imitact.contract import BadInput, Camera, Damaged, Misfit, NotFinite, Obser
 from imitact.model.act import Act, ActConfig, Losses
 from imitact.model.augment import cropped, recoloured, shifted
 from imitact.model.backbone import load_pretrained
+from imitact.model.part import WHOLE, Part
 from imitact.stats import Stats
 
 FORMAT = 1
@@ -155,15 +156,17 @@ class TorchPolicy:
 
     # -- training ------------------------------------------------------------------------------
 
-    def loss(self, batch: Batch, *, noise: Tensor | None = None) -> Losses:
+    def loss(self, batch: Batch, *, noise: Tensor | None = None, part: Part = WHOLE) -> Losses:
         """Loss of a batch, with z from the CVAE's posterior where there is one.
 
         noise: (B, Z) standard normal for z; drawn from torch's global random state if None.
+        part:  of which larger batch these samples are a part; the losses of its parts add up to
+               its loss.
         The network's mode (train or eval) is left as it is; frames are changed (config.shift,
         random_crop, color_jitter) in train mode only.
         """
         state = self._state(batch)
-        images = self._images(batch["frames"], state.shape[0])
+        images = self._images(batch["frames"], state.shape[0], part)
         action, is_pad = batch["action"], batch["is_pad"]
         want = (state.shape[0], self.config.chunk, self.spec.action_size)
         if action.shape != want or is_pad.shape != want[:2] or is_pad.dtype != torch.bool:
@@ -172,8 +175,8 @@ class TorchPolicy:
                 f"{is_pad.dtype}; expected {want} and {want[:2]} torch.bool"
             )
         target = self._normalised(action, batch["state"])
-        prediction = self.net(state, images, target, is_pad, noise)
-        return self.net.losses(prediction, target, is_pad)
+        prediction = self.net(state, images, target, is_pad, noise, part)
+        return self.net.losses(prediction, target, is_pad, part)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Tensor:
@@ -218,7 +221,7 @@ class TorchPolicy:
         constants = self._constants
         return (state.float() - constants["state_mean"]) / constants["state_std"]
 
-    def _images(self, frames: Mapping[str, Tensor], size: int) -> list[Tensor]:
+    def _images(self, frames: Mapping[str, Tensor], size: int, part: Part = WHOLE) -> list[Tensor]:
         images: list[Tensor] = []
         for name, view in self.views.items():
             want = (size, *view.size, 3)
@@ -231,13 +234,13 @@ class TorchPolicy:
                     f"{tuple(frame.shape)}, expected torch.uint8 of shape {want} (input size)"
                 )
             if self.net.training and self.config.shift:
-                frame = shifted(frame, self.config.shift)
+                frame = shifted(frame, self.config.shift, part)
             image = frame.permute(0, 3, 1, 2)  # strides are already those of channels_last
             image = image.to(torch.float32)
             if self.net.training and self.config.random_crop:
-                image = cropped(image, self.config.random_crop)
+                image = cropped(image, self.config.random_crop, part)
             if self.net.training and self.config.color_jitter:
-                image = recoloured(image, self.config.color_jitter)
+                image = recoloured(image, self.config.color_jitter, part)
             image = image.sub_(self._constants["pixel_mean"]).div_(self._constants["pixel_std"])
             images.append(image)
         return images

@@ -2,14 +2,20 @@
 
 Nobody else in training names a device, casts to a precision or touches torch's global random
 state (dropout, the posterior's noise and the moves of frames draw from it).
+
+Of several ranks each has a device of its own. What is drawn for a sample (the posterior's noise,
+the noise on the state, the moves of frames) comes from a stream that all ranks keep in step, the
+very one that a single process draws from, so it does not depend on how the samples are split. Masks
+of dropout are a rank's own: a function of seed, step and rank.
 """
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +24,8 @@ from torch import Tensor
 
 from imitact.contract import BadInput, Damaged
 from imitact.data.samples import Batch
+from imitact.model.part import WHOLE, Part
+from imitact.train.ranks import ALONE, Ranks
 
 PrecisionName = Literal["auto", "fp32", "bf16"]
 
@@ -39,16 +47,22 @@ class Devices:
     """One process of training: where its tensors live and how they are multiplied.
 
     threads: of torch in this process.
+    ranks:   this process among those that train together.
+    common:  the stream that all ranks keep in step, by type of device; empty for one that trains
+             alone, which draws from torch's global random state.
     """
 
     device: torch.device
     precision: Precision
     threads: int
+    ranks: Ranks = ALONE
+    common: Mapping[str, torch.Generator] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
         where = processor_name() if self.device.type == "cpu" else str(self.device)
-        return f"{where}, {self.threads} threads, {self.precision.text}"
+        many = f"{self.ranks.count} ranks, each: " if self.ranks.count > 1 else ""
+        return f"{many}{where}, {self.threads} threads, {self.precision.text}"
 
     @property
     def ground(self) -> dict[str, str | int]:
@@ -58,6 +72,7 @@ class Devices:
             "processor": processor_name(),
             "precision": self.precision.name,
             "threads": self.threads,
+            "ranks": self.ranks.count,
         }
 
     @property
@@ -95,6 +110,14 @@ class Devices:
             "is_pad": self._tensor(batch.is_pad),
         }
 
+    def part(self, batch: Batch) -> Part:
+        """Of which larger batch this is a part, as the policy's loss takes it."""
+        whole = batch.whole
+        if whole is None:
+            return WHOLE
+        generator = self.common.get(self.device.type)
+        return Part(whole.first, len(whole.episode), whole.valid, generator)
+
     def _tensor(self, array: object) -> Tensor:
         tensor = torch.as_tensor(array)
         if self.device.type == "cpu":
@@ -105,9 +128,21 @@ class Devices:
     def seed(self, seed: int) -> None:
         """Begin torch's global random state anew, on every device."""
         torch.manual_seed(seed)
+        for generator in self.common.values():
+            generator.manual_seed(seed)
+
+    def begin(self, step: int) -> None:
+        """Let the update that follows `step` updates draw masks of dropout of this rank's own."""
+        if self.common:
+            words = f"{self.common['cpu'].initial_seed()} {step} {self.ranks.rank}"
+            digest = hashlib.sha256(words.encode()).digest()
+            torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
     def random_state(self) -> dict[str, Tensor]:
-        """All that torch's random numbers depend on: uint8 tensors by name."""
+        """All that torch's random numbers depend on: uint8 tensors by name. Ranks have the same,
+        and one process could go on from it."""
+        if self.common:
+            return {kind: generator.get_state() for kind, generator in self.common.items()}
         state = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             state["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -117,15 +152,26 @@ class Devices:
         """Go on where `random_state` was taken."""
         if "cpu" not in state:
             raise Damaged("the checkpoint has no random state of the CPU")
+        for kind, generator in self.common.items():
+            if kind in state:
+                generator.set_state(state[kind].cpu())
+        if self.common:
+            return
         torch.set_rng_state(state["cpu"].cpu())
         if self.device.type == "cuda" and "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"].cpu(), self.device)
 
 
-def choose(precision: PrecisionName = "auto", device: str = "auto", threads: int = 0) -> Devices:
+def choose(
+    precision: PrecisionName = "auto",
+    device: str = "auto",
+    threads: int = 0,
+    ranks: Ranks = ALONE,
+) -> Devices:
     """The devices of this process; sets torch's number of threads (0: leave it as it is).
 
-    Refuses a device that is not there: nothing falls back in silence.
+    Of several ranks on GPUs each takes the one of its number on its machine. Refuses a device that
+    is not there: nothing falls back in silence.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -137,6 +183,20 @@ def choose(precision: PrecisionName = "auto", device: str = "auto", threads: int
         raise BadInput(f"device {device!r} is not supported; try auto, cpu or cuda")
     if where.type == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"device {device!r} was asked for, but torch finds no CUDA GPU here")
+    if where.type == "cuda" and ranks.count > 1:
+        if where.index is not None:
+            raise BadInput(
+                f"device {device!r} names one GPU for {ranks.count} ranks, which need one each; "
+                "use auto or cuda"
+            )
+        where = torch.device("cuda", ranks.local)
+        if ranks.local >= torch.cuda.device_count():
+            raise BadInput(
+                f"rank {ranks.rank} is process {ranks.local + 1} of its machine, which has "
+                f"{torch.cuda.device_count()} CUDA GPUs; start one a GPU, with torchrun "
+                f"--nproc-per-node {torch.cuda.device_count()}"
+            )
+        torch.cuda.set_device(where)
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
         raise BadInput(
             f"device {device!r} was asked for, but there are {torch.cuda.device_count()} CUDA GPUs "
@@ -146,7 +206,13 @@ def choose(precision: PrecisionName = "auto", device: str = "auto", threads: int
         raise BadInput(f"threads is {threads}; give 0 for torch's own choice, or a number above")
     if threads:
         torch.set_num_threads(threads)
-    return Devices(where, choose_precision(precision, where), torch.get_num_threads())
+    common: dict[str, torch.Generator] = {}
+    if ranks.count > 1:
+        common["cpu"] = torch.Generator()
+        if where.type == "cuda":
+            common["cuda"] = torch.Generator(where)
+    chosen = choose_precision(precision, where)
+    return Devices(where, chosen, torch.get_num_threads(), ranks, common)
 
 
 def choose_precision(asked: PrecisionName, device: torch.device) -> Precision:

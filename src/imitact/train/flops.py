@@ -14,21 +14,22 @@ from imitact.train.update import Updater
 
 def count_flops(updater: Updater, batch: Batch) -> int:
     """Multiplications and additions of the matrix products and convolutions, forward and
-    backward, of one update. Leaves weights, buffers and random state as they were."""
+    backward, of one update, over all ranks. Collective. Leaves weights, buffers and random state
+    as they were."""
     net, devices = updater.policy.net, updater.devices
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
     random = devices.random_state()
     net.train()
     with FlopCounterMode(display=False, custom_mapping=_cpu_attention()) as counter:
         with devices.autocast():
-            losses = updater.policy.loss(devices.tensors(batch))
+            losses = updater.policy.loss(devices.tensors(batch), part=devices.part(batch))
         losses.total.backward()
     net.zero_grad(set_to_none=True)
     with torch.no_grad():
         for name, buffer in net.named_buffers():
             buffer.copy_(buffers[name])
     devices.restore_random_state(random)
-    return int(counter.get_total_flops())
+    return int(devices.ranks.sum(torch.tensor(counter.get_total_flops())))
 
 
 def _cpu_attention() -> dict[Any, Any]:

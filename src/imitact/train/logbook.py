@@ -24,32 +24,34 @@ Say = Callable[[str], None]
 class Logbook:
     """Writes metrics.jsonl and says progress.
 
+    path:    of the file; None to write nothing, as a rank that is not the first.
     resumed: the step that training goes on from; lines of later steps are removed, since those
              steps will come again.
     every_s: at most one progress line in that many seconds.
     """
 
-    def __init__(self, path: Path, *, resumed: int, say: Say, every_s: float = 5.0) -> None:
-        self._path = path
+    def __init__(self, path: Path | None, *, resumed: int, say: Say, every_s: float = 5.0) -> None:
         self._say = say
         self._every_s = every_s
         self._said = -math.inf
-        self._cut(resumed)
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        self._file: int | None = None
+        if path is not None:
+            self._cut(path, resumed)
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
-    def _cut(self, step: int) -> None:
-        if not self._path.exists():
+    def _cut(self, path: Path, step: int) -> None:
+        if not path.exists():
             return
         kept = []
-        for line in self._path.read_text(errors="replace").splitlines():
+        for line in path.read_text(errors="replace").splitlines():
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
             except (ValueError, KeyError, TypeError):
                 continue  # torn by a kill in the middle of a write
-        fresh = self._path.with_name(self._path.name + ".cut")
+        fresh = path.with_name(path.name + ".cut")
         fresh.write_text("".join(kept))
-        fresh.replace(self._path)
+        fresh.replace(path)
 
     def write(self, step: int, numbers: Mapping[str, Any]) -> None:
         """One line. Refuses what is not finite: it could not be read back as JSON."""
@@ -57,7 +59,8 @@ class Logbook:
             line = json.dumps({"step": step, **numbers}, allow_nan=False)
         except ValueError as error:
             raise NotFinite(f"step {step}: a number for metrics.jsonl is not finite") from error
-        os.write(self._file, line.encode() + b"\n")
+        if self._file is not None:
+            os.write(self._file, line.encode() + b"\n")
 
     def progress(self, text: Callable[[], str]) -> None:
         """Say `text()`, unless a line was said a moment ago."""
@@ -66,7 +69,8 @@ class Logbook:
             self._say(text())
 
     def close(self) -> None:
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)
 
 
 class Pace:

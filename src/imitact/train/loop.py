@@ -7,6 +7,9 @@
 - `held_out.json`   the last validation: L1 per joint and per tick of the chunk
 - `training.json`   what the training was and what it cost
 - `policy/`         the result
+
+Several ranks (train/ranks.py) run through it side by side. Rank 0 writes and talks; every decision
+that depends on more than what all of them know is taken by all (`any`) or told by rank 0.
 """
 
 from __future__ import annotations
@@ -21,10 +24,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -41,6 +44,7 @@ from imitact.train import checkpoint, devices
 from imitact.train.devices import Devices, PrecisionName
 from imitact.train.flops import count_flops
 from imitact.train.logbook import Logbook, Pace, duration
+from imitact.train.ranks import RankLost, Ranks, joined
 from imitact.train.update import Rates, Updater
 
 Say = Callable[[str], None]
@@ -61,7 +65,7 @@ class TrainConfig:
     """Updates in all. The schedule of the rate spans them."""
 
     batch_size: int = 8
-    """Samples an update. Larger is steadier and slower."""
+    """Samples an update, of all ranks together. Larger is steadier and slower."""
 
     lr: float = 1e-5
     """Peak rate of AdamW, 1/update, of everything but the image trunk."""
@@ -116,7 +120,8 @@ class TrainConfig:
     """auto, fp32 or bf16 (autocast); auto takes bf16 where the hardware gains from it."""
 
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ...; auto takes a CUDA GPU where there is one."""
+    """auto, cpu, cuda, cuda:1, ...; auto takes a CUDA GPU where there is one, and of several ranks
+    each takes its own."""
 
     threads: int = 0
     """Of torch; 0 leaves its own choice. Another number rounds differently."""
@@ -197,6 +202,7 @@ def train(
     *,
     resume: bool = False,
     on_line: Say | None = None,
+    ranks: Ranks | None = None,
 ) -> Path:
     """Train on `source`; gives the path of the policy directory, `out`/policy.
 
@@ -204,44 +210,62 @@ def train(
              without the interruption (on a CPU, at the same torch and number of threads); begins
              at the beginning where there is none. Not resuming, an `out` that holds checkpoints
              is refused.
-    on_line: takes each line for the person who waits.
+    on_line: takes each line for the person who waits; of rank 0 only.
+    ranks:   the processes that train together; None for those that torchrun started, if any. One
+             that torchrun started anew goes on from the checkpoints of that torchrun, `resume` or
+             not.
 
     Raises Interrupted after SIGTERM or Ctrl-C, with a checkpoint written; NotFinite where a loss,
     a gradient, a weight or a held-out error is, with the last checkpoint untouched; BadInput where
-    something does not fit, or where another process trains in `out`.
+    something does not fit, or where another process trains in `out`; RankLost where another rank
+    has ended or fell silent, with the last checkpoint untouched. What all ranks raise only rank 0
+    tells; the others end in silence (SystemExit) after it.
     """
-    make_folder(out)
-    with alone(out, "training"):
-        return _train(source, out, model, config, resume, on_line or (lambda line: None))
+    with ExitStack() as stack:
+        us = ranks if ranks is not None else stack.enter_context(joined())
+        with us.together():
+            if us.first:
+                make_folder(out)
+                stack.enter_context(alone(out, "training"))
+        say = on_line if on_line is not None and us.first else (lambda line: None)
+        return _train(source, out, model, config, resume, say, us)
 
 
 def _train(
-    source: Source, out: Path, model: ActConfig, config: TrainConfig, resume: bool, say: Say
+    source: Source,
+    out: Path,
+    model: ActConfig,
+    config: TrainConfig,
+    resume: bool,
+    say: Say,
+    us: Ranks,
 ) -> Path:
     began = time.monotonic()
-    here = devices.choose(config.precision, config.device, config.threads)
-    say(f"training on {here.text}")
-    ground = {"torch": torch.__version__, **here.ground}
-
-    # What was there before.
-    before = checkpoint.newest(out / "checkpoints", say) if resume else None
-    if not resume and checkpoint.found(out / "checkpoints"):
-        raise BadInput(f"{out} holds a training already; resume it, or give another folder")
-    chosen, held = _hold_out(source, config.held_out)
-    told = _settings(source, chosen, model, config)
-    if before:
-        _same_training(before[0], before[1].numbers["settings"], told)
-        say(f"resuming from {before[0]}{_elsewhere(before[1].numbers['ground'], ground)}")
+    with us.together():
+        here = devices.choose(config.precision, config.device, config.threads, us)
+        say(f"training on {here.text}")
+        ground = {"torch": torch.__version__, **here.ground}
+        chosen, held = _hold_out(source, config.held_out)
+        told = _settings(source, chosen, model, config)
+        # What was there before, and whether it is this training.
+        found = _before(out, resume, us, say) if us.first else None
+        if found:
+            _same_training(found[0], found[1].numbers["settings"], told)
+            say(f"resuming from {found[0]}{_elsewhere(found[1].numbers['ground'], ground)}")
+    _same_everywhere(us, {**told, "train": dataclasses.asdict(config), "ground": ground})
+    before = _shared(us, found[1] if found else None)
 
     # Data. Held-out episodes enter neither samples nor statistics.
-    _check_chunk(model.chunk, source, chosen)
-    stats = statistics(source, chosen, delta_chunk=model.chunk if model.actions == "delta" else 0)
-    here.seed(config.seed)
-    policy = TorchPolicy.create(
-        source.spec, stats, model, seed=config.seed, fingerprint=source.fingerprint
-    )
-    _check_batch(policy, config)
-    samples = _samples(source, chosen, policy, out, config, say)
+    with us.together():
+        _check_chunk(model.chunk, source, chosen)
+        delta_chunk = model.chunk if model.actions == "delta" else 0
+        stats = statistics(source, chosen, delta_chunk=delta_chunk)
+        here.seed(config.seed)
+        policy = TorchPolicy.create(
+            source.spec, stats, model, seed=config.seed, fingerprint=source.fingerprint
+        )
+        _check_batch(policy, config)
+    samples = us.in_turn(lambda: _samples(source, chosen, policy, out, config, us, say))
     validation = samples.of(held) if held else None
 
     # Weights, or the weights and all else of before.
@@ -250,14 +274,14 @@ def _train(
     tally = _Tally()
     step = 0
     if before:
-        step = before[1].step
-        updater.restore(before[1].tensors)
-        tally = _Tally(**before[1].numbers["tally"])
+        step = before.step
+        updater.restore(before.tensors)
+        tally = _Tally(**before.numbers["tally"])
     else:
         tally.flop_a_step = count_flops(updater, samples.batch(0))
     say(_size_of_it(samples, held, policy, config, tally))
     earlier_s = tally.wall_s
-    logbook = Logbook(out / "metrics.jsonl", resumed=step, say=say)
+    logbook = Logbook(out / "metrics.jsonl" if us.first else None, resumed=step, say=say)
     pace = Pace(window=max(200, 2 * config.validate_every))
     recent: deque[str] = deque(maxlen=3)
     sums = _Sums()
@@ -266,21 +290,27 @@ def _train(
     def keep() -> Path:
         nonlocal saved_step, saved_at
         updater.settle()  # refuses what is not finite, before it is written
+        updater.check_alike()
         tally.lasted(earlier_s + time.monotonic() - began)
-        numbers = {"settings": told, "ground": ground, "tally": dataclasses.asdict(tally)}
-        state = checkpoint.State(step, updater.tensors(), numbers)
-        path = checkpoint.save(out / "checkpoints", state, updater.averaged.save)
+        path = out / "checkpoints"
+        with us.together():
+            if us.first:
+                numbers = {"settings": told, "ground": ground, "launch": us.launch}
+                numbers |= {"tally": dataclasses.asdict(tally)}
+                state = checkpoint.State(step, updater.tensors(), numbers)
+                path = checkpoint.save(path, state, updater.averaged.save)
         saved_step, saved_at = step, time.monotonic()
         return path
 
-    def report(error: NotFinite) -> str:
-        return _where(error, step, recent, saved_step, out)
+    def stopped(text: str) -> NoReturn:
+        by = asked[0] if asked else "a signal to another rank"
+        us.leave(Interrupted(f"stopped by {by} after {text}"))
 
     with (
         _asked_to_stop() as asked,
         closing(samples.stream(step)) as batches,
         closing(logbook),
-        _told(report),
+        _told(lambda error: _where(error, step, recent, saved_step, out), us),
     ):
         pace.mark(step)
         while step < config.steps:
@@ -300,31 +330,31 @@ def _train(
             if validation and _due(step, config.validate_every):
                 updater.settle()
                 tally.validated(_validate(updater, validation, config, logbook, step))
-            late = time.monotonic() - saved_at > 60 * config.checkpoint_minutes > 0
+            late = us.any(time.monotonic() - saved_at > 60 * config.checkpoint_minutes > 0)
             if step < config.steps and (late or _due(step, config.checkpoint_every)):
                 keep()
             pace.mark(step)
             logbook.progress(lambda: _line(step, config, means, tally, pace))  # noqa: B023
-            if asked and step < config.steps:
+            if us.any(bool(asked)) and step < config.steps:
                 path = keep() if saved_step != step else out / "checkpoints"
-                raise Interrupted(
-                    f"stopped by {asked[0]} after step {step} of {config.steps}, with a "
-                    f"checkpoint in {path}"
-                )
+                stopped(f"step {step} of {config.steps}, with a checkpoint in {path}")
 
         updater.settle()
         if validation and (tally.last is None or tally.last["step"] != step):
             tally.validated(_validate(updater, validation, config, logbook, step))
         if saved_step != step:
             keep()
-        if asked:
-            raise Interrupted(
-                f"stopped by {asked[0]} after the last of {config.steps} steps, with a checkpoint "
-                f"in {out / 'checkpoints'}; resume to get the policy"
+        if us.any(bool(asked)):
+            stopped(
+                f"the last of {config.steps} steps, with a checkpoint in {out / 'checkpoints'}; "
+                "resume to get the policy"
             )
 
     tally.lasted(earlier_s + time.monotonic() - began)
-    return _finish(out, updater, here, config, tally, say)
+    with us.together():
+        if us.first:
+            _finish(out, updater, here, config, tally, say)
+    return (out / "policy").absolute()
 
 
 @dataclass
@@ -387,6 +417,50 @@ class _Sums:
         }
 
 
+def _before(out: Path, resume: bool, us: Ranks, say: Say) -> tuple[Path, checkpoint.State] | None:
+    """The checkpoint to go on from, if any. Where nobody asked to resume, only one that the same
+    torchrun wrote before it started us anew."""
+    folder = out / "checkpoints"
+    if not resume and not us.restarts and checkpoint.found(folder):
+        raise BadInput(f"{out} holds a training already; resume it, or give another folder")
+    before = checkpoint.newest(folder, say) if resume or us.restarts else None
+    if before and not resume and before[1].numbers.get("launch") != us.launch:
+        raise BadInput(
+            f"{out} holds a training already, which this torchrun did not begin; resume it, or "
+            "give another folder"
+        )
+    return before
+
+
+def _same_everywhere(us: Ranks, told: Mapping[str, Any]) -> None:
+    """Refuse ranks that were given another training, or that compute in another way."""
+    first = us.told(dict(told))
+    # What a machine may have of its own. Where it rounds differently, Updater.check_alike finds it.
+    free = ("processor", "threads", "workers", "cache_dir", "cache_limit_gb", "memory_limit_gb")
+    with us.together():
+        unlike = [
+            f"{part}.{name} is {told[part].get(name)!r} here and {first[part].get(name)!r} there"
+            for part in ("model", "train", "ground")
+            for name in sorted(told[part].keys() | first[part].keys())
+            if name not in free and told[part].get(name) != first[part].get(name)
+        ]
+        if told["fingerprint"] != first["fingerprint"]:
+            unlike.append("the dataset is another one")
+        if unlike:
+            raise BadInput(
+                f"rank {us.rank} does not train what rank 0 trains: {'; '.join(unlike)}. Give all "
+                "ranks the same command and the same data, on machines of one kind."
+            )
+
+
+def _shared(us: Ranks, before: checkpoint.State | None) -> checkpoint.State | None:
+    """The checkpoint that rank 0 read, for all: the others may see another disk."""
+    known = us.told([before.step, dict(before.numbers)] if before else None)
+    if known is None:
+        return None
+    return checkpoint.State(known[0], us.tensors(before.tensors if before else {}), known[1])
+
+
 def _settings(
     source: Source, chosen: Sequence[int], model: ActConfig, config: TrainConfig
 ) -> dict[str, Any]:
@@ -421,7 +495,8 @@ def _same_training(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) 
 
 
 def _elsewhere(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs from where the checkpoint was written, since it changes how sums round."""
+    """What differs from where the checkpoint was written, since it changes how sums round (and, of
+    ranks, which masks dropout draws)."""
     unlike = [f"{k} {then.get(k)} then, {now[k]} now" for k in now if then.get(k) != now[k]]
     return f" (the weights will differ in rounding: {'; '.join(unlike)})" if unlike else ""
 
@@ -460,6 +535,7 @@ def _samples(
     policy: TorchPolicy,
     out: Path,
     config: TrainConfig,
+    us: Ranks,
     say: Say,
 ) -> Samples:
     return Samples(
@@ -473,6 +549,8 @@ def _samples(
         seed=config.seed,
         workers=config.workers or cores(),
         episodes=chosen,
+        ranks=us.count,
+        rank=us.rank,
         say=say,
     )
 
@@ -483,7 +561,8 @@ def _validate(
     """L1 between prediction at z = 0 and demonstration, on held-out episodes, over valid ticks.
 
     Written to metrics.jsonl: the mean over the joints in rad (over all dimensions where none is),
-    per action dimension in its own unit, per tick of the chunk over the joints in rad.
+    per action dimension in its own unit, per tick of the chunk over the joints in rad. Each rank
+    looks at a share of the samples.
     """
     spec = updater.policy.spec
     predictor = updater.averaged
@@ -496,6 +575,8 @@ def _validate(
         valid = ~batch.is_pad[:, :, None]
         totals += (np.abs(predicted - batch.action) * valid).sum(axis=0)
         counts += valid.sum(axis=0)
+    for mine in (totals, counts):
+        updater.devices.ranks.sum(torch.from_numpy(mine))
     joints = [i for i, unit in enumerate(spec.action_units) if unit == "rad"]
     joints = joints or list(range(spec.action_size))
     per_joint = totals.sum(axis=0) / counts.sum()
@@ -515,14 +596,21 @@ def _validate(
 
 
 def _named(batch: Batch) -> str:
-    """Which samples a batch holds, as episode:tick."""
-    pairs = zip(batch.episode.tolist(), batch.tick.tolist(), strict=True)
+    """Which samples a batch holds, of all ranks, as episode:tick."""
+    named = batch.whole or batch
+    pairs = zip(named.episode.tolist(), named.tick.tolist(), strict=True)
     return ", ".join(f"{episode}:{tick}" for episode, tick in pairs)
 
 
-def _where(error: NotFinite, step: int, recent: deque[str], saved: int, out: Path) -> str:
-    """The report of what is not finite: the step, and the samples that led to it."""
+def _where(error: Exception, step: int, recent: deque[str], saved: int, out: Path) -> str:
+    """The report of a rank that is gone, or of what is not finite: the step, and the samples that
+    led to it."""
     last = f"the checkpoint of step {saved} is intact" if saved else "no checkpoint was due yet"
+    if isinstance(error, RankLost):
+        return (
+            f"step {step}: {error}; {last}, in {out / 'checkpoints'}. torchrun tells which one "
+            "ended, and how. To go on, give the same command with --resume."
+        )
     return (
         f"step {step}: {error}; training stopped and saved nothing of it "
         f"({last}, in {out / 'checkpoints'}). Samples of the last steps as episode:tick: "
@@ -531,12 +619,17 @@ def _where(error: NotFinite, step: int, recent: deque[str], saved: int, out: Pat
 
 
 @contextmanager
-def _told(report: Callable[[NotFinite], str]) -> Iterator[None]:
-    """Whatever is not finite in here is told as `report` tells it."""
+def _told(report: Callable[[Exception], str], us: Ranks) -> Iterator[None]:
+    """Whatever is not finite in here is told as `report` tells it, by rank 0: what is looked at is
+    the same on all ranks. So is a rank that is gone, by each of the others."""
     try:
         yield
     except NotFinite as error:
-        raise NotFinite(report(error)) from error
+        told = NotFinite(report(error))
+        told.__cause__ = error
+        us.leave(told)
+    except RankLost as error:
+        raise RankLost(report(error)) from error
 
 
 def _size_of_it(
@@ -578,7 +671,7 @@ def _finish(
     config: TrainConfig,
     tally: _Tally,
     say: Say,
-) -> Path:
+) -> None:
     """The policy directory, then the summary."""
     final = updater.averaged.save(out / "policy")
     summary = {
@@ -595,6 +688,7 @@ def _finish(
         "precision": here.precision.name,
         "precision_reason": here.precision.reason,
         "threads": here.threads,
+        "ranks": here.ranks.count,
         "peak_rss_bytes": tally.peak_rss_bytes,
         "processor": devices.processor_name(),
         "versions": {
@@ -608,7 +702,6 @@ def _finish(
     if tally.last:
         write_json(out / "held_out.json", tally.last, out)
     say(f"policy in {final}")
-    return final
 
 
 def peak_rss_bytes() -> int:

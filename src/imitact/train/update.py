@@ -11,13 +11,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from imitact.contract import Damaged, NotFinite
+from imitact.contract import Damaged, ImitactError, NotFinite
 from imitact.data.samples import Batch
+from imitact.model import policy as policies
+from imitact.model.act import Losses
+from imitact.model.part import Part
 from imitact.model.policy import TorchPolicy
 from imitact.train.devices import Devices
+from imitact.train.norms import spread_norms
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -54,6 +60,10 @@ class Updater:
               or the very same policy where ema_decay is 0. BatchNorm's running statistics (and
               every other buffer of floating point) are averaged like the weights, because they
               describe the activations that those weights give; whole numbers are copied.
+
+    Of several ranks each has it all, and after each update the same: they add up what their shares
+    of the batch give to the loss and its gradient, then do what one process does. The constructor
+    and `update` are collective.
     """
 
     def __init__(self, policy: TorchPolicy, rates: Rates, devices: Devices) -> None:
@@ -62,6 +72,7 @@ class Updater:
         self.devices = devices
         policy.to(devices.device)
         self.averaged = copy.deepcopy(policy) if rates.ema_decay else policy
+        self._loss: Callable[..., Losses] = _loss_of(policy, devices)
         trained = [(n, p) for n, p in policy.net.named_parameters() if p.requires_grad]
         self._named = dict(trained)
         trunk = [p for n, p in trained if is_backbone(n)]
@@ -93,12 +104,16 @@ class Updater:
             group["lr"] = group["full_lr"] * scale
         self.policy.net.train()
         self.optimizer.zero_grad(set_to_none=True)
-        with self.devices.autocast():
-            losses = self.policy.loss(self.devices.tensors(batch))
-        losses.total.backward()
+        self.devices.begin(step)
+        ranks = self.devices.ranks
+        with ranks.heard():
+            with self.devices.autocast():
+                losses = self._loss(self.devices.tensors(batch), part=self.devices.part(batch))
+            losses.total.backward()
+        lost = ranks.sum(torch.stack([losses.total, losses.l1, losses.kl]).detach())
         gradients = [p.grad for p in self._named.values() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-        found = torch.stack([losses.total.detach(), losses.l1.detach(), losses.kl.detach(), norm])
+        found = torch.cat([lost, norm[None]])
         if self.devices.waits:
             numbers = _checked(found, self.rates, scale)
             if self.rates.clip_norm and numbers["grad_norm"] > self.rates.clip_norm:
@@ -119,6 +134,24 @@ class Updater:
             return {}
         (fetch, scale), self._pending = self._pending, None
         return _checked(fetch(), self.rates, scale)
+
+    def check_alike(self) -> None:
+        """Refuse to go on where the ranks' weights or statistics are not the same, bit for bit.
+        Collective."""
+        ranks = self.devices.ranks
+        if ranks.count == 1:
+            return
+        held = self.policy.net.state_dict()
+        bits = {n: t.view(torch.int32) for n, t in held.items() if t.dtype == torch.float32}
+        sums = ranks.gathered(torch.stack([b.sum(dtype=torch.int64) for b in bits.values()]))
+        same = (sums == sums[0]).all(dim=0).tolist()
+        unlike = [name for name, alike in zip(bits, same, strict=True) if not alike]
+        if unlike:
+            raise ImitactError(
+                f"the weights of the {ranks.count} ranks are no longer the same ({unlike[0]!r} and "
+                f"{len(unlike) - 1} more): do they run on processors of different kinds, which "
+                "round differently? Use machines of one kind."
+            )
 
     def _refuse(self, found: Tensor) -> None:
         """Have the optimiser leave the weights alone, from now on, if these are not finite; the
@@ -200,6 +233,38 @@ class Updater:
         self.devices.restore_random_state(
             {n[len("random.") :]: t for n, t in tensors.items() if n.startswith("random.")}
         )
+
+
+class _Loss(nn.Module):
+    """A policy's loss as a module, which is what torch can spread over ranks. It has no buffers:
+    torch would send them again before each loss, and they are the same anyway."""
+
+    def __init__(self, policy: TorchPolicy) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(p for p in policy.net.parameters() if p.requires_grad)
+        self._loss = policy.loss
+
+    def forward(self, batch: policies.Batch, part: Part) -> Losses:
+        return self._loss(batch, part=part)
+
+
+def _loss_of(policy: TorchPolicy, devices: Devices) -> Callable[..., Losses]:
+    """The policy's loss of a batch; of several ranks one whose gradients are added up over all of
+    them, bucket by bucket while the backward pass still goes on."""
+    if devices.ranks.count == 1:
+        return policy.loss
+    spread_norms(policy.net, devices.ranks)
+    spread = DistributedDataParallel(_Loss(policy), gradient_as_bucket_view=True)
+    spread.register_comm_hook(None, _added_up)
+    return spread
+
+
+def _added_up(state: object, bucket):  # torch refuses annotations that are text
+    """The sum, where torch would take the mean: the losses of all ranks add up to that of the
+    batch."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda done: done.value()[0])
 
 
 def _checked(found: Tensor, rates: Rates, scale: float) -> dict[str, float]:

@@ -30,6 +30,7 @@ from imitact.sim import registered
 from imitact.train import devices, loop
 from imitact.train.logbook import duration
 from imitact.train.loop import TrainConfig
+from imitact.train.ranks import ALONE
 from imitact.verbs import evaluate, record, train
 from imitact.verbs.evaluate import Evaluate
 from imitact.verbs.phases import Phases
@@ -243,7 +244,9 @@ def _trained(settings: Demo, data: Path, training: Path, phases: Phases) -> Path
     say(f"2/5 train: preset {settings.preset}, {config.steps} steps of {config.batch_size} samples")
     with phases.phase("train"):
         source = open_source(data)
-        return loop.train(source, training, settings.model, config, resume=True, on_line=line)
+        return loop.train(
+            source, training, settings.model, config, resume=True, on_line=line, ranks=ALONE
+        )
 
 
 def _evaluated(settings: Demo, policy: Path, phases: Phases) -> Evaluation:

@@ -13,6 +13,7 @@ from imitact.model.act import ActConfig
 from imitact.train import loop
 from imitact.train.loop import TrainConfig
 from imitact.train.presets import PRESETS
+from imitact.train.ranks import joined
 from imitact.verbs.waiting import say, tell
 
 GO_ON = "to go on, give the same command with --resume"
@@ -23,6 +24,8 @@ class Train:
     """Train ACT on recorded demonstrations.
 
     A preset names all settings of model and training; each can be changed by its own option.
+
+    torchrun --nproc-per-node N -m imitact train ... trains with N processes.
     """
 
     data: Path
@@ -63,14 +66,18 @@ def preset(name: str) -> tuple[ActConfig, TrainConfig]:
 
 def run(settings: Train) -> None:
     """Train, and print where the policy is."""
-    source = open_source(settings.data)
-    policy = loop.train(
-        source,
-        settings.out,
-        settings.model,
-        settings.train,
-        resume=settings.resume,
-        on_line=say,
-    )
-    tell(f"policy:  {policy}")
-    tell(f"numbers: {settings.out / 'training.json'}")
+    with joined() as ranks:
+        with ranks.together():
+            source = open_source(settings.data)
+        policy = loop.train(
+            source,
+            settings.out,
+            settings.model,
+            settings.train,
+            resume=settings.resume,
+            on_line=say,
+            ranks=ranks,
+        )
+        if ranks.first:
+            tell(f"policy:  {policy}")
+            tell(f"numbers: {settings.out / 'training.json'}")
