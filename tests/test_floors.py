@@ -23,7 +23,7 @@ DOORS = ("verbs", "cli")
 FLOOR = {
     **dict.fromkeys(WORDS, 0),
     **dict.fromkeys(("data", "model", "sim"), 1),
-    **dict.fromkeys(("train", "evaluate", "deploy"), 2),
+    **dict.fromkeys(("train", "evaluate", "deploy", "look"), 2),
     "verbs": 3,
     "cli": 4,
 }
@@ -34,9 +34,10 @@ OUTSIDE = {
     "data": {"numpy", "pyarrow", "av", "msgspec"},
     "model": {"numpy", "torch", "safetensors", "msgspec"},
     "sim": {"numpy", "mujoco", "dm_control", "gym_aloha", "gymnasium", "mink", "OpenGL"},
-    "train": {"numpy", "torch", "safetensors", "msgspec", "rich"},
+    "train": {"numpy", "torch", "safetensors", "msgspec", "rich", "trackio", "wandb"},
     "evaluate": {"numpy", "torch", "msgspec", "rich"},
     "deploy": {"numpy", "msgspec", "torch", "onnx", "onnxruntime", "openvino", "nncf"},
+    "look": {"numpy", "av", "rerun"},
     "verbs": {"numpy", "msgspec", "tyro", "rich"},
     "cli": {"tyro"},
 }

@@ -65,6 +65,12 @@ def _export() -> ModuleType:
     return export
 
 
+def _view() -> ModuleType:
+    from imitact.verbs import view
+
+    return view
+
+
 def _demo() -> ModuleType:
     from imitact.verbs import demo
 
@@ -82,6 +88,8 @@ VERBS = {
                     lambda room, preset: room.Compare),
     "export": Verb("make one file of a policy that runs without torch, with proof", _export,
                    lambda room, preset: room.Export),
+    "view": Verb("look at demonstrations, a training or an evaluation, as one page", _view,
+                 lambda room, preset: room.View),
     "demo": Verb("all of it, from nothing to a success rate", _demo,
                  lambda room, preset: room.with_preset(preset)),
 }  # fmt: skip

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from imitact.contract import NotFinite
+from imitact.train.trackers import Trackers
 
 Clock = Callable[[], float]
 Say = Callable[[str], None]
@@ -27,12 +28,22 @@ class Logbook:
     resumed: the step that training goes on from; lines of later steps are removed, since those
              steps will come again.
     every_s: at most one progress line in that many seconds.
+    trackers: get every number too, after the file has it; closed with the logbook.
     """
 
-    def __init__(self, path: Path, *, resumed: int, say: Say, every_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        resumed: int,
+        say: Say,
+        every_s: float = 5.0,
+        trackers: Trackers | None = None,
+    ) -> None:
         self._path = path
         self._say = say
         self._every_s = every_s
+        self._trackers = trackers
         self._said = -math.inf
         self._cut(resumed)
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -58,6 +69,8 @@ class Logbook:
         except ValueError as error:
             raise NotFinite(f"step {step}: a number for metrics.jsonl is not finite") from error
         os.write(self._file, line.encode() + b"\n")
+        if self._trackers:
+            self._trackers.log(step, numbers)
 
     def progress(self, text: Callable[[], str]) -> None:
         """Say `text()`, unless a line was said a moment ago."""
@@ -67,6 +80,8 @@ class Logbook:
 
     def close(self) -> None:
         os.close(self._file)
+        if self._trackers:
+            self._trackers.close()
 
 
 class Pace:

@@ -37,10 +37,11 @@ from imitact.data.episodes import split
 from imitact.data.samples import Batch, Samples, statistics
 from imitact.model.act import ActConfig
 from imitact.model.policy import TorchPolicy
-from imitact.train import checkpoint, devices
+from imitact.train import checkpoint, devices, trackers
 from imitact.train.devices import Devices, PrecisionName
 from imitact.train.flops import count_flops
 from imitact.train.logbook import Logbook, Pace, duration
+from imitact.train.trackers import TrackerName
 from imitact.train.update import Rates, Updater
 
 Say = Callable[[str], None]
@@ -135,6 +136,14 @@ class TrainConfig:
     memory_limit_gb: float = 1.0
     """Memory for decoded frames where there is no cache, 10^9 bytes."""
 
+    trackers: tuple[TrackerName, ...] = ()
+    """Where the numbers of metrics.jsonl go as well: tensorboard, trackio, wandb, one or several.
+    All write below OUT/trackers and none needs a network; wandb is offline unless WANDB_MODE says
+    otherwise."""
+
+    project: str = "imitact"
+    """What trackio and wandb call the project that the run belongs to."""
+
     def __post_init__(self) -> None:
         def refuse(name: str, wanted: str) -> None:
             raise BadInput(f"{name} is {getattr(self, name)}; it must be {wanted}")
@@ -187,6 +196,8 @@ _FREE = (
     "precision",
     "device",
     "threads",
+    "trackers",
+    "project",
 )
 
 
@@ -220,6 +231,7 @@ def _train(
     source: Source, out: Path, model: ActConfig, config: TrainConfig, resume: bool, say: Say
 ) -> Path:
     began = time.monotonic()
+    trackers.check(config.trackers, config.project)
     here = devices.choose(config.precision, config.device, config.threads)
     say(f"training on {here.text}")
     ground = {"torch": torch.__version__, **here.ground}
@@ -258,7 +270,8 @@ def _train(
         tally.flop_a_step = count_flops(updater, samples.batch(0))
     say(_size_of_it(samples, held, policy, config, tally))
     earlier_s = tally.wall_s
-    logbook = Logbook(out / "metrics.jsonl", resumed=step, say=say)
+    watched = trackers.start(config.trackers, config.project, out, step, told, say)
+    logbook = Logbook(out / "metrics.jsonl", resumed=step, say=say, trackers=watched)
     pace = Pace(window=max(200, 2 * config.validate_every))
     recent: deque[str] = deque(maxlen=3)
     sums = _Sums()
@@ -507,7 +520,9 @@ def _validate(
         ).tolist(),
     }
     logbook.write(step, found)
-    return {"step": step, **found}
+    matrix = (totals[seen] / counts[seen]).T  # a row each dimension, in its own unit
+    per_tick = dict(zip(spec.action_names, matrix.tolist(), strict=True))
+    return {"step": step, **found, "held_out_l1_per_joint_per_tick": per_tick}
 
 
 def _named(batch: Batch) -> str:
