@@ -74,6 +74,12 @@ def _tune() -> ModuleType:
     return tune
 
 
+def _view() -> ModuleType:
+    from imitact.verbs import view
+
+    return view
+
+
 def _demo() -> ModuleType:
     from imitact.verbs import demo
 
@@ -93,6 +99,8 @@ VERBS = {
                  lambda room, preset: room.Tune),
     "export": Verb("make one file of a policy that runs without torch, with proof", _export,
                    lambda room, preset: room.Export),
+    "view": Verb("look at demonstrations, a training or an evaluation, as one page", _view,
+                 lambda room, preset: room.View),
     "demo": Verb("all of it, from nothing to a success rate", _demo,
                  lambda room, preset, task: room.with_preset(preset, task),
                  first=("--preset", "--task")),

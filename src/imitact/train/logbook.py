@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from imitact.contract import NotFinite
+from imitact.train.trackers import Trackers
 
 Clock = Callable[[], float]
 Say = Callable[[str], None]
@@ -28,11 +29,21 @@ class Logbook:
     resumed: the step that training goes on from; lines of later steps are removed, since those
              steps will come again.
     every_s: at most one progress line in that many seconds.
+    trackers: get every number too, after the file has it; closed with the logbook.
     """
 
-    def __init__(self, path: Path | None, *, resumed: int, say: Say, every_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        resumed: int,
+        say: Say,
+        every_s: float = 5.0,
+        trackers: Trackers | None = None,
+    ) -> None:
         self._say = say
         self._every_s = every_s
+        self._trackers = trackers
         self._said = -math.inf
         self._file: int | None = None
         if path is not None:
@@ -61,6 +72,8 @@ class Logbook:
             raise NotFinite(f"step {step}: a number for metrics.jsonl is not finite") from error
         if self._file is not None:
             os.write(self._file, line.encode() + b"\n")
+        if self._trackers:
+            self._trackers.log(step, numbers)
 
     def progress(self, text: Callable[[], str]) -> None:
         """Say `text()`, unless a line was said a moment ago."""
@@ -71,6 +84,8 @@ class Logbook:
     def close(self) -> None:
         if self._file is not None:
             os.close(self._file)
+        if self._trackers:
+            self._trackers.close()
 
 
 class Pace:

@@ -40,11 +40,12 @@ from imitact.data.episodes import Subset, split
 from imitact.data.samples import Batch, Samples, statistics
 from imitact.model.act import ActConfig
 from imitact.model.policy import TorchPolicy
-from imitact.train import checkpoint, devices
+from imitact.train import checkpoint, devices, trackers
 from imitact.train.devices import Devices, PrecisionName
 from imitact.train.flops import count_flops
 from imitact.train.logbook import Logbook, Pace, duration
 from imitact.train.ranks import RankLost, Ranks, joined
+from imitact.train.trackers import TrackerName
 from imitact.train.update import Rates, Updater
 
 Say = Callable[[str], None]
@@ -139,6 +140,14 @@ class TrainConfig:
     memory_limit_gb: float = 1.0
     """Memory for decoded frames where there is no cache, 10^9 bytes."""
 
+    trackers: tuple[TrackerName, ...] = ()
+    """Where the numbers of metrics.jsonl go as well: tensorboard, trackio, wandb, one or several.
+    All write below OUT/trackers and none needs a network; wandb is offline unless WANDB_MODE says
+    otherwise."""
+
+    project: str = "imitact"
+    """What trackio and wandb call the project that the run belongs to."""
+
     def __post_init__(self) -> None:
         def refuse(name: str, wanted: str) -> None:
             raise BadInput(f"{name} is {getattr(self, name)}; it must be {wanted}")
@@ -191,6 +200,8 @@ _FREE = (
     "precision",
     "device",
     "threads",
+    "trackers",
+    "project",
 )
 
 
@@ -242,6 +253,7 @@ def _train(
 ) -> Path:
     began = time.monotonic()
     with us.together():
+        trackers.check(config.trackers, config.project)
         here = devices.choose(config.precision, config.device, config.threads, us)
         say(f"training on {here.text}")
         ground = {"torch": torch.__version__, **here.ground}
@@ -281,7 +293,12 @@ def _train(
         tally.flop_a_step = count_flops(updater, samples.batch(0))
     say(_size_of_it(samples, held, policy, config, tally))
     earlier_s = tally.wall_s
-    logbook = Logbook(out / "metrics.jsonl" if us.first else None, resumed=step, say=say)
+    watched = None
+    with us.together():
+        if us.first:
+            watched = trackers.start(config.trackers, config.project, out, step, told, say)
+    metrics = out / "metrics.jsonl" if us.first else None
+    logbook = Logbook(metrics, resumed=step, say=say, trackers=watched)
     pace = Pace(window=max(200, 2 * config.validate_every))
     recent: deque[str] = deque(maxlen=3)
     sums = _Sums()
@@ -592,7 +609,9 @@ def _validate(
         ).tolist(),
     }
     logbook.write(step, found)
-    return {"step": step, **found}
+    matrix = (totals[seen] / counts[seen]).T  # a row each dimension, in its own unit
+    per_tick = dict(zip(spec.action_names, matrix.tolist(), strict=True))
+    return {"step": step, **found, "held_out_l1_per_joint_per_tick": per_tick}
 
 
 def _named(batch: Batch) -> str:

@@ -1,0 +1,1 @@
+"""To look before one trusts: demonstrations, trainings and evaluations as one page."""

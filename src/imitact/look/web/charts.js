@@ -1,0 +1,206 @@
+// A chart of lines, and the parts that every tab has.
+
+// lines: [{x, y, colour, width, dash, alpha, label}], x and y arrays of equal length, x increasing.
+// Two layers: all of it, and what is in focus above it; the cursor is an element of its own, so that
+// moving it draws nothing.
+class Chart {
+  constructor({ title, note = "", low, high, from = 0, to = 1, log = false, height = 96, label }) {
+    Object.assign(this, { low, high, from, to, log, lines: [], above: [], marks: [] });
+    this.left = 46;
+    this.bottom = 18;
+    this.canvas = el("canvas", { role: "img", "aria-label": label || title });
+    this.top = el("canvas", { "aria-hidden": "true" });
+    this.cursor = el("div", { class: "cursor", hidden: true });
+    this.box = el("div", { class: "plot" }, this.canvas, this.top, this.cursor);
+    this.box.style.height = `${height}px`;
+    this.value = el("output", { class: "value" });
+    this.element = el("figure", { class: "chart" },
+      el("figcaption", {}, el("span", { class: "name" }, title), el("span", { class: "unit" }, note),
+        this.value), this.box);
+    this.box.chart = this;
+    drawn.add(this);
+    sizes.observe(this.box);
+  }
+
+  // Call take(x) while a pointer moves over the chart (or only while it is pressed), null as it leaves.
+  follow(take, pressed = false) {
+    const at = (event) => {
+      const box = this.canvas.getBoundingClientRect();
+      const share = (event.clientX - box.left - this.left) / Math.max(box.width - this.left - 6, 1);
+      return this.from + clamp(share, 0, 1) * (this.to - this.from);
+    };
+    this.box.classList.add("live");
+    this.box.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      this.box.setPointerCapture(event.pointerId);
+      take(at(event), event);
+    });
+    this.box.addEventListener("pointermove", (event) => {
+      if (!pressed || event.buttons & 1) take(at(event), event);
+    });
+    if (!pressed) this.box.addEventListener("pointerleave", () => take(null));
+  }
+
+  across(x, width) {
+    return this.left + ((x - this.from) / (this.to - this.from || 1)) * (width - this.left - 6);
+  }
+
+  down(y, height) {
+    const scale = this.log ? (v) => Math.log10(Math.max(v, 1e-12)) : (v) => v;
+    const [low, high] = [scale(this.low), scale(this.high)];
+    return 5 + (1 - (scale(y) - low) / (high - low || 1)) * (height - 5 - this.bottom);
+  }
+
+  draw() {
+    if (!this.box.clientWidth) return;
+    const [context, width, height] = fit(this.canvas);
+    this.size = width;
+    context.font = `10px ${style("--font")}`;
+    context.textBaseline = "middle";
+    context.lineWidth = 1;
+    const grid = style("--grid");
+    const faint = style("--faint");
+    const edge = this.log
+      ? decades(this.low, this.high)
+      : rounds(this.low, this.high, Math.max(2, Math.floor(height / 34)));
+    context.textAlign = "right";
+    for (const y of edge) {
+      const row = Math.round(this.down(y, height)) + 0.5;
+      if (row < 2 || row > height - this.bottom + 2) continue;
+      context.strokeStyle = grid;
+      context.beginPath();
+      context.moveTo(this.left, row);
+      context.lineTo(width - 6, row);
+      context.stroke();
+      context.fillStyle = faint;
+      context.fillText(short(Number(y.toPrecision(6))), this.left - 6, row);
+    }
+    context.textAlign = "center";
+    for (const x of rounds(this.from, this.to, Math.max(2, Math.floor(width / 90)))) {
+      const column = this.across(x, width);
+      const text = count(Number(x.toPrecision(6)));
+      const half = context.measureText(text).width / 2;
+      context.fillText(text, clamp(column, this.left + half - 4, width - half - 1), height - 7);
+    }
+    this.trace(context, width, height, this.lines);
+    this.focus();
+    this.place();
+  }
+
+  focus() {
+    if (!this.box.clientWidth) return;
+    const [context, width, height] = fit(this.top);
+    context.font = `10px ${style("--font")}`;
+    context.textAlign = "center";
+    for (const { x, text } of this.marks) {
+      const column = Math.round(this.across(x, width)) + 0.5;
+      context.strokeStyle = style("--mark");
+      context.setLineDash([2, 3]);
+      context.beginPath();
+      context.moveTo(column, 12);
+      context.lineTo(column, height - this.bottom);
+      context.stroke();
+      context.setLineDash([]);
+      context.fillStyle = style("--faint");
+      context.fillText(text, column, 9);
+    }
+    this.trace(context, width, height, this.above);
+  }
+
+  trace(context, width, height, lines) {
+    context.save();
+    context.beginPath();
+    context.rect(this.left, 0, width - this.left, height - this.bottom + 2);
+    context.clip();
+    context.lineJoin = "round";
+    for (const line of lines) {
+      context.strokeStyle = line.colour;
+      context.globalAlpha = line.alpha ?? 1;
+      context.lineWidth = line.width ?? 1.25;
+      context.setLineDash(line.dash ?? []);
+      context.beginPath();
+      const { x, y } = line;
+      // Where many points fall on one pixel, its lowest and highest are what can be seen.
+      const crowd = x.length / Math.max(width - this.left, 1);
+      const stride = crowd > 3 ? Math.floor(crowd) : 1;
+      for (let i = 0; i < x.length; i += stride) {
+        if (stride === 1) {
+          context.lineTo(this.across(x[i], width), this.down(y[i], height));
+          continue;
+        }
+        let [low, high] = [Infinity, -Infinity];
+        for (let j = i; j < Math.min(i + stride, x.length); j++) {
+          low = Math.min(low, y[j]);
+          high = Math.max(high, y[j]);
+        }
+        const column = this.across(x[i], width);
+        context.lineTo(column, this.down(low, height));
+        context.lineTo(column, this.down(high, height));
+      }
+      context.stroke();
+      if (line.dots || x.length === 1) {
+        context.fillStyle = line.colour;
+        for (let i = 0; i < x.length; i++) {
+          context.beginPath();
+          context.arc(this.across(x[i], width), this.down(y[i], height), 2.5, 0, 7);
+          context.fill();
+        }
+      }
+    }
+    context.restore();
+  }
+
+  // The cursor to x, or away.
+  point(x) {
+    this.at = x;
+    this.place();
+  }
+
+  place() {
+    const shown = this.at !== null && this.at !== undefined && this.size;
+    this.cursor.hidden = !shown;
+    if (!shown) return;
+    this.cursor.dataset.at = this.at;
+    this.cursor.style.transform = `translateX(${this.across(this.at, this.size)}px)`;
+  }
+}
+
+// The range of numbers, with a little room; [0, 1] where there are none.
+function range(arrays, room = 0.06) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const array of arrays) {
+    for (let i = 0; i < array.length; i++) {
+      if (array[i] < low) low = array[i];
+      if (array[i] > high) high = array[i];
+    }
+  }
+  if (!(high >= low)) return [0, 1];
+  const pad = (high - low) * room || Math.abs(high) * 0.1 || 0.1;
+  return [low - pad, high + pad];
+}
+
+
+const facts = (pairs) => el("dl", { class: "facts" },
+  pairs.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+
+const heading = (text, note = "") => el("h2", {}, text, note ? el("small", {}, note) : null);
+
+// A table of numbers for who cannot see, or will not trust, a picture.
+function table(summary, head, rows) {
+  const whole = el("details", {}, el("summary", {}, summary));
+  whole.addEventListener("toggle", () => {
+    if (whole.open && whole.children.length === 1) {
+      whole.append(el("div", { class: "scroll" }, el("table", {},
+        el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name)))),
+        el("tbody", {}, rows().map((row) => el("tr", {}, row.map((cell, at) =>
+          el(at ? "td" : "th", at ? {} : { scope: "row" }, String(cell)))))))));
+    }
+  });
+  return whole;
+}
+
+function choice(label, options, chosen, take) {
+  const select = el("select", { onchange: () => take(select.value) },
+    options.map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
+  return el("label", { class: "choice" }, label, select);
+}
