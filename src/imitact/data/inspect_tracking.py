@@ -7,7 +7,7 @@ a network learns a wrong action as readily as a right one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -210,7 +210,7 @@ class Followers:
                 found.append(self._of_gain(a, gain))
             else:
                 found += self._of_offsets(a, np.array([row[joint] for row in self._offsets]))
-        return found
+        return _gathered(found)
 
     def _of_gain(self, a: int, gain: float) -> Finding:
         return Finding(
@@ -343,7 +343,8 @@ class Followers:
             )
         drift = self._drift(a, offsets, numbers)
         if drift:
-            return [*found, drift]
+            explained = drift.value is not None and abs(usual * self._scale[a]) <= abs(drift.value)
+            return [drift] if explained else [*found, drift]
         sigma = _SIGMA * float(np.median(np.abs(offsets - usual)))
         for index, offset in zip(numbers, offsets, strict=True):
             apart = float(offset) - usual
@@ -412,6 +413,28 @@ class Followers:
         unit = self._spec.action_units[a]
         value = amount * float(self._scale[a])
         return f"{value:.3g}" if unit in ("1", "unknown") else f"{value:.3g} {unit}"
+
+
+def _gathered(findings: Sequence[Finding]) -> list[Finding]:
+    """What concerns the delays of several joints of one episode, or of all, is one finding: that
+    of the joint that is farthest off, with the number of the others."""
+    groups: dict[tuple[str, int | None], list[Finding]] = {}
+    rest = []
+    for finding in findings:
+        if finding.kind in _DELAYS:
+            groups.setdefault((finding.kind, finding.episode), []).append(finding)
+        else:
+            rest.append(finding)
+    told = []
+    for group in groups.values():
+        worst = max(group, key=lambda f: abs(f.value or 0.0))
+        others = [f.part for f in group if f is not worst]
+        words = f"; the same of {', '.join(others)}" if others else ""
+        told.append(replace(worst, what=worst.what + words))
+    return [*told, *rest]
+
+
+_DELAYS = {"action-late", "action-is-state", "tracking-lag", "lag-differs"}
 
 
 def theil_sen(x: Floats, y: Floats) -> float:
