@@ -34,7 +34,7 @@ def look_over(root: Path, frames: bool = False) -> list[Finding]:
     assert source is not None
     found += inspect_numbers(source, damaged=unusable(found))
     if frames:
-        found += inspect_frames(source, damaged=unusable(found), workers=2)
+        found += inspect_frames(source, damaged=unusable(found), workers=1)
     return in_order(found)
 
 
@@ -626,7 +626,7 @@ def test_a_camera_that_never_sees_anything_move_is_told(tmp_path: Path):
 
 def test_threads_change_nothing(tmp_path: Path):
     root = write(
-        tmp_path / "data", [demonstrate(seed) for seed in range(4)], cameras=["top", "side"],
+        tmp_path / "data", [demonstrate(seed) for seed in range(2)], cameras=["top", "side"],
         film=lambda index, frames: late(6)(frames) if index == 1 else frames,
     )  # fmt: skip
     source = open_source(root)

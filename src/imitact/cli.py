@@ -72,6 +72,12 @@ def _export() -> ModuleType:
     return export
 
 
+def _tune() -> ModuleType:
+    from imitact.verbs import tune
+
+    return tune
+
+
 def _demo() -> ModuleType:
     from imitact.verbs import demo
 
@@ -87,6 +93,8 @@ VERBS = {
                      lambda room, preset: room.Evaluate),
     "compare": Verb("compare two evaluations on the same seeds", _compare,
                     lambda room, preset: room.Compare),
+    "tune": Verb("find how a policy's chunks are best executed, and write it into it", _tune,
+                 lambda room, preset: room.Tune),
     "export": Verb("make one file of a policy that runs without torch, with proof", _export,
                    lambda room, preset: room.Export),
     "check": Verb("tell what is wrong with a dataset, a policy or an environment", _check,
@@ -139,6 +147,7 @@ def run(argv: Sequence[str]) -> int:
         if (error.name or "").startswith("imitact"):
             raise
         extra = "export" if error.name in ("onnx", "onnxruntime", "openvino", "nncf") else "sim"
+        extra = "view" if error.name == "matplotlib" else extra
         has = f"pip install 'imitact[{extra}]' has all"
         return _refuse(prog, f"{error.name} is not installed; {has}")
     except BrokenPipeError:  # whoever read our output has gone, as `head` does

@@ -173,6 +173,9 @@ def _in_turn(
     look: Callable[[tuple[int, str]], Seen], jobs: Sequence[tuple[int, str]], workers: int
 ) -> Iterator[tuple[int, tuple[int, str], Seen]]:
     """Do the jobs side by side; give them back in their order. Whoever stops taking stops them."""
+    if workers == 1:
+        yield from ((at, job, look(job)) for at, job in enumerate(jobs))
+        return
     pool = ThreadPoolExecutor(workers)
     try:
         for at, (job, seen) in enumerate(zip(jobs, pool.map(look, jobs), strict=True)):

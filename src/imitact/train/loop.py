@@ -33,7 +33,7 @@ import imitact
 from imitact.contract import BadInput, NotFinite, Source
 from imitact.data.crew import cores
 from imitact.data.durable import alone, make_folder, write_json
-from imitact.data.episodes import split
+from imitact.data.episodes import Subset, split
 from imitact.data.samples import Batch, Samples, statistics
 from imitact.model.act import ActConfig
 from imitact.model.policy import TorchPolicy
@@ -95,8 +95,7 @@ class TrainConfig:
     """Of the initial weights, the order of the samples, dropout and the posterior's noise."""
 
     held_out: int = 0
-    """Episodes kept out of training and of the statistics, for validation. The same ones for
-    every seed."""
+    """Episodes kept out of training and of the statistics, for validation: the last ones."""
 
     validate_every: int = 0
     """Updates between validations; 0 validates only at the end. Needs held_out above 0."""
@@ -228,13 +227,13 @@ def _train(
     before = checkpoint.newest(out / "checkpoints", say) if resume else None
     if not resume and checkpoint.found(out / "checkpoints"):
         raise BadInput(f"{out} holds a training already; resume it, or give another folder")
-    told = _settings(source, model, config)
+    chosen, held = _hold_out(source, config.held_out)
+    told = _settings(source, chosen, model, config)
     if before:
         _same_training(before[0], before[1].numbers["settings"], told)
         say(f"resuming from {before[0]}{_elsewhere(before[1].numbers['ground'], ground)}")
 
     # Data. Held-out episodes enter neither samples nor statistics.
-    chosen, held = _hold_out(source, config.held_out)
     _check_chunk(model.chunk, source, chosen)
     stats = statistics(source, chosen, delta_chunk=model.chunk if model.actions == "delta" else 0)
     here.seed(config.seed)
@@ -388,18 +387,24 @@ class _Sums:
         }
 
 
-def _settings(source: Source, model: ActConfig, config: TrainConfig) -> dict[str, Any]:
+def _settings(
+    source: Source, chosen: Sequence[int], model: ActConfig, config: TrainConfig
+) -> dict[str, Any]:
     """What a training is: the same settings give the same weights."""
     told = {
         "model": dataclasses.asdict(model),
         "train": {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE},
-        "fingerprint": source.fingerprint,
+        "fingerprint": Subset(source, chosen).fingerprint,
     }
     return json.loads(json.dumps(told, default=str))
 
 
 def _same_training(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to resume with other settings or other data, naming them."""
+    """Refuse to resume with other settings or other data, naming them. A setting that a
+    checkpoint does not know yet was at its default."""
+    usual = {"model": dataclasses.asdict(ActConfig()), "train": dataclasses.asdict(TrainConfig())}
+    then = {**then, **{part: usual[part] | then[part] for part in usual}}
+    now = {**now, **{part: usual[part] | now[part] for part in usual}}
     unlike = [
         f"{part}.{name} was {then[part].get(name)!r}, is {now[part].get(name)!r}"
         for part in ("model", "train")
@@ -422,11 +427,10 @@ def _elsewhere(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _hold_out(source: Source, held_out: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Numbers of the episodes to train on and of those held out. The choice does not depend on
-    the training's seed, so that validations of several seeds compare."""
+    """Numbers of the episodes to train on and of those held out."""
     if not source.lengths:
         raise BadInput("the dataset has no episodes; record some first")
-    chosen, held = split(source, held_out, seed=0)
+    chosen, held = split(source, held_out)
     return chosen.indices, held.indices
 
 
