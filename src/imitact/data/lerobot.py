@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -211,12 +212,13 @@ class LeRobotSource:
     def own_videos(self, index: int) -> dict[str, Path]:
         """Camera name to the video that holds this episode's frames from time 0 and no other's;
         cameras are left out whose video holds other episodes too."""
-        alone = {}
-        for camera, (video, from_s) in self._places[index].videos.items():
-            sharing = sum(v == video for p in self._places for v, _ in p.videos.values())
-            if sharing == 1 and from_s == 0.0:
-                alone[camera] = video
-        return alone
+        videos = self._places[index].videos.items()
+        return {c: v for c, (v, from_s) in videos if self._sharing[v] == 1 and from_s == 0.0}
+
+    @cached_property
+    def _sharing(self) -> Counter[Path]:
+        """How many episodes lie in each video."""
+        return Counter(v for p in self._places for v, _ in p.videos.values())
 
 
 @dataclass(frozen=True)
