@@ -27,7 +27,7 @@ from imitact.contract import BadInput, ImitactError
 from imitact.data.lerobot import LeRobotSource
 from imitact.data.record import read_report, record
 from imitact.sim import experts
-from imitact.verbs import compare, demo, evaluate, export, settings, train, tune
+from imitact.verbs import check, compare, demo, evaluate, export, settings, train, tune
 from imitact.verbs import record as record_verb
 from imitact.verbs import worlds as scenes
 
@@ -130,6 +130,7 @@ def all_settings(kind: type) -> list[tuple[type, str]]:
         tune.Tune,
         demo.Demo,
         export.Export,
+        check.Check,
     ],
 )
 def test_every_setting_is_explained_in_help(kind: type):
@@ -213,7 +214,7 @@ def test_nested_settings_and_lists_are_read(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ("recrod", "no verb 'recrod'; there are record, train, evaluate, compare, tune, export,"),
+        ("recrod", f"no verb 'recrod'; there are {', '.join(cli.VERBS)}"),
         ("record", "--out"),
         ("record --out x --episode 3", "--episode"),
         ("record --out x --episodes three", "three"),

@@ -3,8 +3,9 @@
 Only this file reads argv. Each verb is a room of imitact.verbs, imported when it is asked for, so
 that `imitact --help` loads neither torch nor the simulator.
 
-Exit codes: 0 done, 2 bad input or a full disk (one line says what and what to do), 130 stopped by
-Ctrl-C or SIGTERM (one line says how to go on), 1 a defect of imitact (a traceback).
+Exit codes: 0 done, 2 bad input or a full disk (one line says what and what to do), 3 `check` found
+errors, 130 stopped by Ctrl-C or SIGTERM (one line says how to go on), 1 a defect of imitact (a
+traceback).
 """
 
 from __future__ import annotations
@@ -62,6 +63,12 @@ def _compare() -> ModuleType:
     return compare
 
 
+def _check() -> ModuleType:
+    from imitact.verbs import check
+
+    return check
+
+
 def _export() -> ModuleType:
     from imitact.verbs import export
 
@@ -101,6 +108,8 @@ VERBS = {
                    lambda room, preset: room.Export),
     "view": Verb("look at demonstrations, a training or an evaluation, as one page", _view,
                  lambda room, preset: room.View),
+    "check": Verb("tell what is wrong with a dataset, a policy or an environment", _check,
+                  lambda room, preset: room.Check),
     "demo": Verb("all of it, from nothing to a success rate", _demo,
                  lambda room, preset, task: room.with_preset(preset, task),
                  first=("--preset", "--task")),
@@ -148,7 +157,7 @@ def run(argv: Sequence[str]) -> int:
             settings = VERBS[name].settings(room, *first)
             given = _parse(prog, settings, rest)
             if given is not None:
-                room.run(given)
+                return room.run(given) or 0
     except (_MisspeltError, ImitactError) as error:
         return _refuse(prog, str(error))
     except ModuleNotFoundError as error:

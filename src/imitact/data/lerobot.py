@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,11 +41,18 @@ UNKNOWN_UNIT = "unknown"
 
 _RESTORE = "Copy the dataset again from where it came, or record it anew."
 
+Complain = Callable[[Damaged, Sequence[int]], None]
+"""Takes a damage, and the numbers of the episodes it concerns; none where it is the dataset's."""
+
 
 class LeRobotSource:
     """A dataset in the LeRobotDataset v3.0 layout, whoever wrote it.
 
-    path: the folder that holds `meta/info.json`.
+    path:     the folder that holds `meta/info.json`.
+    complain: takes each damage that opening finds in an episode or its files, where the first is
+              raised otherwise. For who looks a dataset over: an episode that it was called with
+              may be there in part, or with no ticks at all. What concerns every episode
+              (`meta/info.json`) is raised either way.
 
     Opening checks that every file an episode needs is there and whole, without decoding a frame;
     state, action and frames are read when asked for. Nothing is ever written. Files of an episode
@@ -55,9 +63,15 @@ class LeRobotSource:
     Datasets that store frames as images, and layouts older than 3.0, are refused.
     """
 
-    def __init__(self, path: Path | str, tolerance_s: float = TOLERANCE_S) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        tolerance_s: float = TOLERANCE_S,
+        complain: Complain | None = None,
+    ) -> None:
         self.path = Path(path)
         self._tolerance_s = tolerance_s
+        self._complain = complain or _raise
         self._info = read_info(self.path)
         features: dict[str, dict[str, Any]] = self._info["features"]
         with as_promised(self.path / INFO):
@@ -83,6 +97,11 @@ class LeRobotSource:
     def fingerprint(self) -> str:
         """SHA-256 over names, rate, states, actions and video files: equal for any copy."""
         return self._fingerprint
+
+    @property
+    def feature_names(self) -> frozenset[str]:
+        """Keys of all features of `meta/info.json`, those too that imitact does not read."""
+        return frozenset(self._info["features"])
 
     @cached_property
     def _lengths(self) -> tuple[int, ...]:
@@ -121,24 +140,27 @@ class LeRobotSource:
             names += [f"videos/{key}/{n}" for n in ("chunk_index", "file_index", "from_timestamp")]
         places: dict[int, _Place] = {}
         for file in sorted((self.path / "meta/episodes").glob("*/*.parquet")):
-            for row in _read_table(file, names, optional=["tasks"]).to_pylist():
-                with as_promised(file):
-                    index = int(row["episode_index"])
-                    if index < total:  # beyond: an episode that was not finished
-                        places[index] = self._place(row)
+            with self._told(()):
+                for row in _read_table(file, names, optional=["tasks"]).to_pylist():
+                    with as_promised(file):
+                        index = int(row["episode_index"])
+                        if index < total:  # beyond: an episode that was not finished
+                            places[index] = self._place(row)
         missing = [i for i in range(total) if i not in places]
         if missing:
-            raise Damaged(
-                f"{self.path / 'meta/episodes'} describes {len(places)} of {total} episodes; "
-                f"the first that is missing is {missing[0]}. {_RESTORE}"
-            )
-        ordered = [places[i] for i in range(total)]
+            with self._told(missing):
+                raise Damaged(
+                    f"{self.path / 'meta/episodes'} describes {len(places)} of {total} episodes; "
+                    f"the first that is missing is {missing[0]}. {_RESTORE}"
+                )
+        ordered = [places.get(i, _NOWHERE) for i in range(total)]
         frames = sum(place.length for place in ordered)
-        if frames != self._info["total_frames"]:
-            raise Damaged(
-                f"{self.path / INFO} counts {self._info['total_frames']} ticks, its episodes "
-                f"{frames}. {_RESTORE}"
-            )
+        if frames != self._info["total_frames"] and not missing:
+            with self._told(()):
+                raise Damaged(
+                    f"{self.path / INFO} counts {self._info['total_frames']} ticks, its episodes "
+                    f"{frames}. {_RESTORE}"
+                )
         return ordered
 
     def _place(self, row: Mapping[str, Any]) -> _Place:
@@ -158,15 +180,45 @@ class LeRobotSource:
             return self.path / pattern.format(chunk_index=chunk, file_index=file, video_key=key)
 
     def _check_files(self) -> None:
-        rows: dict[Path, int] = {}
-        for place in self._places:
-            rows[place.data] = rows.get(place.data, 0) + place.length
-        for data, needed in rows.items():
-            held = _open_parquet(data).metadata.num_rows
-            if held < needed:
-                raise Damaged(f"{data} holds {held} ticks, its episodes {needed}. {_RESTORE}")
-        for video in dict.fromkeys(v for p in self._places for v, _ in p.videos.values()):
-            check_whole(video)
+        datas: dict[Path, list[int]] = {}
+        videos: dict[Path, list[int]] = {}
+        for index, place in enumerate(self._places):
+            if place is not _NOWHERE:
+                datas.setdefault(place.data, []).append(index)
+            for video, _ in place.videos.values():
+                videos.setdefault(video, []).append(index)
+        for data, episodes in datas.items():
+            needed = sum(self._places[i].length for i in episodes)
+            with self._told(episodes):
+                held = _open_parquet(data).metadata.num_rows
+                if held < needed:
+                    # Which of its episodes lack ticks, reading each will tell.
+                    with self._told(episodes if len(episodes) == 1 else ()):
+                        raise Damaged(
+                            f"{data} holds {held} ticks, its episodes {needed}. {_RESTORE}"
+                        )
+        for video, episodes in videos.items():
+            with self._told(episodes):
+                check_whole(video)
+
+    @contextmanager
+    def _told(self, episodes: Sequence[int]) -> Iterator[None]:
+        """Give damage of these episodes to whoever takes complaints."""
+        try:
+            yield
+        except Damaged as error:
+            self._complain(error, episodes)
+
+    def own_videos(self, index: int) -> dict[str, Path]:
+        """Camera name to the video that holds this episode's frames from time 0 and no other's;
+        cameras are left out whose video holds other episodes too."""
+        videos = self._places[index].videos.items()
+        return {c: v for c, (v, from_s) in videos if self._sharing[v] == 1 and from_s == 0.0}
+
+    @cached_property
+    def _sharing(self) -> Counter[Path]:
+        """How many episodes lie in each video."""
+        return Counter(v for p in self._places for v, _ in p.videos.values())
 
 
 @dataclass(frozen=True)
@@ -177,6 +229,13 @@ class _Place:
     videos: Mapping[str, tuple[Path, float]]
     length: int
     task: str
+
+
+_NOWHERE = _Place(Path(), {}, 0, "")  # of an episode that the metadata do not describe
+
+
+def _raise(error: Damaged, episodes: Sequence[int]) -> None:
+    raise error
 
 
 class LeRobotEpisode:
@@ -204,6 +263,11 @@ class LeRobotEpisode:
     @property
     def action(self) -> NDArray[np.float32]:
         return self._rows[1]
+
+    @property
+    def times_s(self) -> NDArray[np.float64]:
+        """(T,) the time of each tick since the first, in s, as the dataset tells it."""
+        return self._rows[2]
 
     def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """The frames of ticks start to stop, decoded from the key frame before `start`."""

@@ -244,6 +244,7 @@ def _trained(settings: Demo, data: Path, training: Path, phases: Phases) -> Path
     say(f"2/5 train: preset {settings.preset}, {config.steps} steps of {config.batch_size} samples")
     with phases.phase("train"):
         source = open_source(data)
+        train.refuse_faulty(source, data)
         return loop.train(
             source, training, settings.model, config, resume=True, on_line=line, ranks=ALONE
         )

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import tyro
 
-from imitact.contract import BadInput
+from imitact.contract import BadInput, Source
 from imitact.data.episodes import open_source
+from imitact.data.findings import refuse_errors, tally
+from imitact.data.inspection import inspect_numbers
 from imitact.model.act import ActConfig
 from imitact.train import loop
 from imitact.train.loop import TrainConfig
@@ -49,6 +51,9 @@ class Train:
     """Go on from the newest whole checkpoint in OUT, to the same weights as without the
     interruption."""
 
+    anyway: bool = False
+    """Train on a dataset in which `imitact check` finds errors, too."""
+
 
 def with_preset(name: str | None) -> Train:
     """The settings of a preset, None for the usual one; data and out have yet to be given."""
@@ -64,11 +69,21 @@ def preset(name: str) -> tuple[ActConfig, TrainConfig]:
     return PRESETS[name]
 
 
+def refuse_faulty(source: Source, path: Path) -> None:
+    """Raise BadInput where the numbers of the dataset have errors; no video is decoded."""
+    found = inspect_numbers(source)
+    refuse_errors(found, path, "`imitact train --anyway` trains regardless")
+    if found:
+        say(f"dataset: {tally(found)}; `imitact check {path}` tells of them")
+
+
 def run(settings: Train) -> None:
     """Train, and print where the policy is."""
     with joined() as ranks:
         with ranks.together():
             source = open_source(settings.data)
+            if ranks.first and not settings.anyway:
+                refuse_faulty(source, settings.data)
         policy = loop.train(
             source,
             settings.out,

@@ -1,0 +1,221 @@
+"""A copy of a dataset with the safe remedies applied: episodes left out, idle ticks cut off.
+
+The source is only read. The copy appears when all of it is on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imitact.contract import BadInput, Camera
+from imitact.data.durable import alone, make_folder, room_for, sync
+from imitact.data.findings import Finding
+from imitact.data.lerobot import CAMERA_PREFIX, LeRobotEpisode, LeRobotSource
+from imitact.data.lerobot_stats import PixelCounts, sampled_ticks
+from imitact.data.lerobot_writer import LeRobotWriter
+from imitact.data.video import VideoConfig, VideoWriter
+
+_OWN = {"observation.state", "action", "timestamp", "frame_index", "episode_index", "index",
+        "task_index"}  # fmt: skip
+_STAGING = ".staging"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Ticks start to stop of an episode of the source, which are kept."""
+
+    index: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a copy is to hold.
+
+    kept:  in the order of the source.
+    left:  episode to the kinds of finding for which it is left out.
+    """
+
+    kept: tuple[Part, ...]
+    left: Mapping[int, tuple[str, ...]]
+    lengths: tuple[int, ...]
+
+    @property
+    def cut(self) -> tuple[Part, ...]:
+        """Those of which ticks are cut off."""
+        return tuple(p for p in self.kept if (p.start, p.stop) != (0, self.lengths[p.index]))
+
+    @property
+    def changes(self) -> bool:
+        """Whether the copy differs from the source."""
+        return bool(self.left or self.cut)
+
+    def lines(self) -> list[str]:
+        """What is done, for a reader."""
+        told = [
+            f"left out: episode {index} ({', '.join(kinds)})"
+            for index, kinds in sorted(self.left.items())
+        ]
+        for part in self.cut:
+            length = self.lengths[part.index]
+            ends = [
+                f"{count} ticks at its {end}"
+                for count, end in ((part.start, "start"), (length - part.stop, "end"))
+                if count
+            ]
+            told.append(f"cut: episode {part.index}, {' and '.join(ends)}; {length} ticks before")
+        return told
+
+
+def plan(lengths: Sequence[int], findings: Sequence[Finding]) -> Plan:
+    """What the safe remedies of these findings come to."""
+    left: dict[int, tuple[str, ...]] = {}
+    bounds = {index: [0, length] for index, length in enumerate(lengths)}
+    for finding in findings:
+        if finding.episode is None:
+            continue
+        if finding.fix == "drop":
+            kinds = left.get(finding.episode, ())
+            left[finding.episode] = (*kinds, *({finding.kind} - {*kinds}))
+        elif finding.fix == "trim" and finding.ticks is not None:
+            bound = bounds[finding.episode]
+            first, stop = finding.ticks
+            if first == 0:
+                bound[0] = max(bound[0], stop)
+            else:
+                bound[1] = min(bound[1], first)
+    kept = tuple(Part(i, *bound) for i, bound in bounds.items() if i not in left)
+    return Plan(kept, left, tuple(lengths))
+
+
+def mend(
+    source: LeRobotSource,
+    todo: Plan,
+    out: Path,
+    on_progress: Callable[[int], object] = lambda done: None,
+) -> list[str]:
+    """Write the copy to `out`; gives what it does not hold of the source beside what was planned.
+
+    States, actions and cameras are kept, under new numbers without gaps, all on time stamps of
+    1/rate. The videos of imitact's own recordings are copied where no tick was cut off, all others
+    are encoded again, with the settings of the recording or the usual ones.
+
+    Refuses an `out` that holds something, a plan that keeps nothing, several tasks in one dataset.
+    """
+    if not todo.kept:
+        raise BadInput(
+            f"nothing of {source.path} would be left: each of its {len(todo.lengths)} episodes has "
+            "a finding for which it is left out; the cause is not one episode's"
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"{out} is there and not empty; give a new folder for the copy")
+    if out.resolve().is_relative_to(source.path.resolve()):
+        raise BadInput(f"{out} lies in {source.path}, which is never altered; give another folder")
+    tasks = {source.episode(part.index).task for part in todo.kept}
+    if len(tasks) > 1:
+        raise BadInput(
+            f"{source.path} holds {len(tasks)} tasks, a dataset of imitact's has one; remove the "
+            f"episodes with LeRobot's own tools: {sorted(todo.left)}"
+        )
+    building = out.with_name(f".{out.name}.building")
+    make_folder(building.parent)
+    with room_for(building), alone(building, "copy"):
+        for leftover in building.iterdir():  # of a copy that was killed
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        make_folder(building / _STAGING)
+        _write(source, todo, building, tasks.pop() or "unknown", on_progress)
+        shutil.rmtree(building / _STAGING)
+        if out.is_dir():
+            out.rmdir()
+        os.replace(building, out)
+        sync(out.parent)
+    extra = sorted(source.feature_names - _OWN - {_key(c) for c in source.spec.cameras})
+    return [f"not copied: {name}; only states, actions and cameras are" for name in extra]
+
+
+def _write(
+    source: LeRobotSource,
+    todo: Plan,
+    building: Path,
+    task: str,
+    on_progress: Callable[[int], object],
+) -> None:
+    settings = source.meta.get("settings", {})
+    recorded = "video" in settings and len(source.meta["episodes"]) == len(todo.lengths)
+    video = VideoConfig(**settings["video"]) if recorded else _usual(source.spec.cameras)
+    staging = building / _STAGING
+    writer = LeRobotWriter(building, source.spec, task=task, video=video, staging=staging)
+    told: list[Any] = []
+    for done, part in enumerate(todo.kept):
+        episode = source.episode(part.index)
+        whole = (part.start, part.stop) == (0, todo.lengths[part.index])
+        own = source.own_videos(part.index) if recorded and whole else {}
+        videos, pixels = {}, {}
+        for number, camera in enumerate(source.spec.cameras):
+            videos[camera.name] = staging / f"{number}.mp4"
+            counts = PixelCounts()
+            if camera.name in own:
+                shutil.copyfile(own[camera.name], videos[camera.name])
+                sync(videos[camera.name])
+                sampled = sampled_ticks(part.stop)
+                for tick, frame in enumerate(episode.frames(camera.name)):
+                    if tick in sampled:
+                        counts.add(frame)
+            else:
+                _encode(
+                    episode, camera, part, source.spec.rate_hz, video, videos[camera.name], counts
+                )
+            pixels[camera.name] = counts.result()
+        if recorded:
+            told.append(_moved(source.meta["episodes"][part.index], part.start))
+        facts = _facts(source, told, recorded, todo)
+        ticks = slice(part.start, part.stop)
+        writer.append(episode.state[ticks], episode.action[ticks], videos, pixels, facts)
+        on_progress(done + 1)
+
+
+def _encode(
+    episode: LeRobotEpisode,
+    camera: Camera,
+    part: Part,
+    rate_hz: float,
+    video: VideoConfig,
+    path: Path,
+    counts: PixelCounts,
+) -> None:
+    sampled = sampled_ticks(part.stop - part.start)
+    with VideoWriter(path, camera.height, camera.width, rate_hz, video) as writer:
+        for tick, frame in enumerate(episode.frames(camera.name, part.start, part.stop)):
+            writer.add(frame)
+            if tick in sampled:
+                counts.add(frame)
+
+
+def _usual(cameras: Sequence[Camera]) -> VideoConfig:
+    odd = any(c.height % 2 or c.width % 2 for c in cameras)
+    return VideoConfig(chroma="444" if odd else "420")
+
+
+def _moved(episode: Mapping[str, Any], start: int) -> dict[str, Any]:
+    """What imitact.json tells of an episode, with its first `start` ticks cut off."""
+    ticks = episode.get("first_ticks", {})
+    return {**episode, "first_ticks": {s: max(0, t - start) for s, t in ticks.items()}}
+
+
+def _facts(source: LeRobotSource, told: list[Any], recorded: bool, todo: Plan) -> dict[str, Any]:
+    """What meta/imitact.json of the copy holds: units above all, which LeRobot has no place for."""
+    spec = source.spec
+    units = {"units": {"state": list(spec.state_units), "action": list(spec.action_units)}}
+    before = source.meta if recorded else {"format": 1, "settings": {**units, "stages": []}}
+    return {**before, "episodes": list(told), "failed": before.get("failed", []),
+            "mended": todo.lines()}  # fmt: skip
+
+
+def _key(camera: Camera) -> str:
+    return CAMERA_PREFIX + camera.name

@@ -1,0 +1,206 @@
+"""`imitact check`: what is wrong with a dataset, a policy or an environment, before it costs a day.
+
+Ends with exit code 3 where errors are found, so that a script can tell them from a path that
+cannot be checked at all (2).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tyro.conf import Positional
+
+from imitact import checks
+from imitact.contract import BadInput, Damaged, Misfit, NotFinite, Observation, Policy
+from imitact.data import inspection, mend
+from imitact.data.durable import make_folder, write_json
+from imitact.data.findings import CONTRACT, SEVERITIES, Finding, errors, in_order, tally
+from imitact.data.inspection import Limits
+from imitact.data.lerobot import INFO
+from imitact.train.logbook import duration
+from imitact.verbs.policies import loader
+from imitact.verbs.waiting import Waiting, say, tell
+
+GO_ON = "nothing was changed"
+FOUND = 3
+"""Exit code where there are errors."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Look over a dataset, a policy or an environment, and say what to do about what is wrong.
+
+    Exit code 0: nothing worse than warnings; 3: errors; 2: it cannot be checked.
+    """
+
+    path: Positional[Path]
+    """Folder of a dataset (LeRobotDataset v3.0), folder of a policy (OUT/policy), an exported file,
+    or the name of an environment: cube, insertion."""
+
+    fix: Path | None = None
+    """New folder for a copy of the dataset without what can be left out safely: damaged, duplicate
+    and out-of-step episodes, idle ticks at either end. The dataset itself is never altered."""
+
+    json: Path | None = None
+    """File for all findings, as JSON."""
+
+    frames: bool = True
+    """Decode every video too; without, numbers alone are looked at, as `imitact train` does."""
+
+    workers: int = 0
+    """Threads that decode; 0 takes one a core."""
+
+    lines: int = 5
+    """Findings of one kind that are shown; the JSON has all."""
+
+    limits: Limits = field(default_factory=Limits)
+    """What counts as wrong."""
+
+
+def run(settings: Check) -> int:
+    """Check, print what was found; gives the exit code."""
+    if settings.workers < 0 or settings.lines < 1:
+        raise BadInput(
+            f"workers is {settings.workers} and lines {settings.lines}; expected workers of at "
+            "least 0 and lines of at least 1"
+        )
+    path = settings.path
+    of_dataset = path.is_dir() and not (path / "policy.json").is_file()
+    if settings.fix and not of_dataset:
+        raise BadInput(f"{path} is no dataset; --fix copies datasets only")
+    if path.is_file() or (path.is_dir() and not of_dataset):
+        return _contract(settings, lambda: _check_policy(path))
+    if not path.exists() and path.name == str(path):
+        return _contract(settings, lambda: _check_env(str(path)))
+    if of_dataset and not (path / INFO).is_file() and (path / "policy" / "policy.json").is_file():
+        raise BadInput(f"{path} is a training; its policy is {path / 'policy'}, check that")
+
+    began = time.monotonic()
+    found = look_over(path, settings)
+    _show(found, settings.lines)
+    say(f"looked over in {duration(time.monotonic() - began)}")
+    if settings.fix is None:
+        return _end(settings, found)
+    return _fix(settings, found)
+
+
+def look_over(path: Path, settings: Check) -> list[Finding]:
+    """Every finding of a dataset, the worst first."""
+    source, found = inspection.open_damaged(path)
+    if source is None:
+        return found
+    count = len(source.lengths)
+    damaged = inspection.unusable(found)
+    with Waiting("numbers", count, "episodes") as waiting:
+        found += inspection.inspect_numbers(
+            source, settings.limits, damaged=damaged, on_progress=waiting.to
+        )
+    if settings.frames and source.spec.cameras:
+        damaged = inspection.unusable(found)
+        with Waiting("frames", count - len(damaged), "episodes") as waiting:
+            found += inspection.inspect_frames(
+                source,
+                settings.limits,
+                damaged=damaged,
+                workers=settings.workers,
+                on_progress=waiting.to,
+            )
+    return in_order(found)
+
+
+def _show(found: Sequence[Finding], lines: int) -> None:
+    """A line a finding; of many of one kind the first few."""
+    for severity in SEVERITIES:
+        kinds = dict.fromkeys(f.kind for f in found if f.severity == severity)
+        for kind in kinds:
+            some = [f for f in found if (f.severity, f.kind) == (severity, kind)]
+            for finding in some[:lines]:
+                tell(finding.line)
+            if len(some) > lines:
+                rest = len(some) - lines
+                tell(f"{severity}: and {rest} more of these; --json tells all. [{kind}]")
+
+
+def _end(settings: Check, found: Sequence[Finding], about: str = "") -> int:
+    """The last line, the file, the exit code."""
+    if settings.json:
+        told = {
+            "path": str(settings.path),
+            "summary": tally(found),
+            "findings": [f.to_dict() for f in found],
+        }
+        make_folder(settings.json.absolute().parent)
+        write_json(settings.json, told, staging=settings.json.absolute().parent)
+    tell(f"{about or settings.path}: {tally(found)}")
+    return FOUND if errors(found) else 0
+
+
+def _fix(settings: Check, found: Sequence[Finding]) -> int:
+    """Write the copy, look it over too, and end with what is left there."""
+    assert settings.fix
+    source, _ = inspection.open_damaged(settings.path)
+    if source is None:
+        say("no copy: what is damaged concerns every episode")
+        return _end(settings, found)
+    todo = mend.plan(source.lengths, found)
+    lost = any(f.kind == "damaged-file" and f.episode is None for f in found)
+    if not todo.changes and not lost:
+        say("no copy: there is nothing that can be left out safely")
+        return _end(settings, found)
+    with Waiting("copying", len(todo.kept), "episodes") as waiting:
+        missing = mend.mend(source, todo, settings.fix, waiting.to)
+    tell("")
+    for line in [*todo.lines(), *missing]:
+        tell(line)
+    again = look_over(settings.fix, settings)
+    _show(again, settings.lines)
+    if settings.json:
+        tell(f"{settings.path}: {tally(found)}")
+    return _end(settings, again, f"copy of {len(todo.kept)} episodes in {settings.fix}")
+
+
+def _contract(settings: Check, check: Callable[[], None]) -> int:
+    """Run a check of the contract and tell its first breach; gives the exit code."""
+    found: list[Finding] = []
+    try:
+        check()
+    except (Damaged, Misfit, NotFinite) as error:
+        remedy = "docs/checking.md has the contract"
+        name = str(settings.path)
+        found = [Finding(CONTRACT, "error", str(error).rstrip("."), remedy, part=name)]
+    _show(found, settings.lines)
+    return _end(settings, found)
+
+
+def _check_policy(path: Path) -> None:
+    policy = loader(path)()
+    checks.check_policy(policy, _plain(policy))
+    spec = policy.spec
+    say(
+        f"{path}: answers (K, {spec.action_size}) to {spec.state_size} states and the cameras "
+        f"{[c.name for c in spec.cameras]} at {spec.rate_hz:g} Hz"
+    )
+
+
+def _plain(policy: Policy) -> Observation:
+    """An observation that fits: all joints at 0, every frame grey."""
+    spec = policy.spec
+    frames = {c.name: np.full((c.height, c.width, 3), 128, np.uint8) for c in spec.cameras}
+    return Observation(np.zeros(spec.state_size), frames)
+
+
+def _check_env(name: str) -> None:
+    from imitact.verbs.worlds import world  # needs the simulator, which datasets do not
+
+    try:
+        make = world(name, ("top",), 480, 640)
+    except BadInput as error:
+        raise BadInput(f"{name} is neither a folder nor a file, and there is {error}") from error
+    with closing(make()) as env:
+        checks.check_env(env)
+        say(f"{name}: {len(env.stages)} stages, step cap {env.step_cap}")
