@@ -577,7 +577,10 @@ def tensors(directory: Path, change: Callable[[dict[str, Tensor]], Any]) -> None
         (lambda d: (d / "policy.json").write_text("[]"), "format is None, this imitact"),
         (lambda d: (d / "policy.json").write_bytes(b"\xff\xfe"), r"policy\.json is not JSON"),
         (lambda d: (d / "policy.json").write_bytes(b" " * (2**24 + 1)), "at most 16777216"),
-        (lambda d: edit(d, lambda a: a.update(format=2)), "format is 2, this imitact .* reads 1"),
+        (
+            lambda d: edit(d, lambda a: a.update(format=2, imitact="9.1")),
+            r"format is 2, written by imitact 9\.1, this imitact \(.*\) reads 1; use the version",
+        ),
         (lambda d: edit(d, lambda a: a.update(format=True)), "format is True"),
         (lambda d: edit(d, lambda a: a.update(extra=1)), r"unknown keys \['extra'\]"),
         (disown, r"missing keys \['sha256'\]"),

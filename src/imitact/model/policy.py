@@ -42,6 +42,9 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 ABOUT = "policy.json"
 
+OPTIONAL: frozenset[str] = frozenset()
+"""Keys that policy.json may have beside those that it must have."""
+
 STD_FLOOR = 1e-2
 """Least standard deviation that is divided by, in the unit of the dimension (tonyzhaozh/act,
 utils.py): a joint that never moved in the demonstrations must not blow up when it trembles."""
@@ -263,15 +266,13 @@ class TorchPolicy:
             _remove(fresh)
             fresh.mkdir(parents=True)
             safetensors.torch.save_file(tensors, fresh / WEIGHTS)
-            about = self._about(fresh / WEIGHTS)
-            (fresh / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=2))
-            for path in (fresh / WEIGHTS, fresh / ABOUT, fresh):
+            write_policy_json(fresh / ABOUT, self._about(fresh / WEIGHTS))
+            for path in (fresh / WEIGHTS, fresh):
                 _sync(path)
             _swap(fresh, directory)
         except (OSError, safetensors.SafetensorError) as error:
             shutil.rmtree(fresh, ignore_errors=True)
-            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-            todo = "free some space" if full else "check the path and its rights"
+            todo = "free some space" if _is_full(error) else "check the path and its rights"
             raise BadInput(
                 f"could not save the policy to {directory}: {error}; {todo} and save again "
                 "(an earlier policy there is untouched)"
@@ -279,7 +280,7 @@ class TorchPolicy:
         return directory
 
     def _about(self, weights: Path) -> dict[str, Any]:
-        about = {
+        return {
             "format": FORMAT,
             "imitact": __version__,
             "fingerprint": self.fingerprint,
@@ -288,7 +289,6 @@ class TorchPolicy:
             "config": asdict(self.config),
             "weights": {"bytes": weights.stat().st_size, "sha256": _sha256(weights)},
         }
-        return {**about, "sha256": _digest(about)}
 
     @classmethod
     def load(cls, directory: Path | str, device: torch.device | str = "cpu") -> TorchPolicy:
@@ -373,6 +373,38 @@ def _remove(directory: Path) -> None:
         shutil.rmtree(directory)
 
 
+def write_policy_json(path: Path, about: Mapping[str, Any]) -> None:
+    """Write policy.json, whole or not at all, with the SHA-256 of its values: the one place.
+
+    about: its keys. To alter a saved policy, give what `read_policy_json` gave, changed.
+    """
+    about = {name: value for name, value in about.items() if name != "sha256"}
+    about["sha256"] = _digest(about)
+    fresh = _beside(path.parent, "rewriting")  # not within: nothing but a policy may lie there
+    try:
+        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=2))
+        _sync(fresh)
+        os.replace(fresh, path)
+        _sync(path.parent)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def read_policy_json(directory: Path | str) -> dict[str, Any]:
+    """The values of a saved policy's policy.json, all of them checked."""
+    path = _there(Path(directory).absolute()) / ABOUT
+    _read_about(path)
+    return msgspec.json.decode(_read_file(path, _MAX_ABOUT_BYTES))
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether the disk had no room; safetensors tells the system's error in words only."""
+    known = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, OSError):
+        return error.errno in known
+    return any(f"(os error {number})" in str(error) for number in known)
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -450,10 +482,13 @@ def _read_file(path: Path, limit: int | None = None) -> bytes:
         raise BadInput(f"{path} cannot be read: {error}") from error
 
 
-def _keys(value: Any, expected: set[str], where: str) -> None:
+def _keys(
+    value: Any, expected: set[str], where: str, optional: frozenset[str] = frozenset()
+) -> None:
     if not isinstance(value, dict):
         raise Damaged(f"{where} is {type(value).__name__}, expected an object")
-    unknown, missing = sorted(value.keys() - expected), sorted(expected - value.keys())
+    unknown = sorted(value.keys() - expected - optional)
+    missing = sorted(expected - value.keys())
     if unknown or missing:
         raise Damaged(
             f"{where}: unknown keys {unknown}, missing keys {missing}; it was altered, or written "
@@ -486,17 +521,21 @@ def _read_about(path: Path) -> _About:
         raise Damaged(f"{path} is not JSON ({error}); copy the directory again") from error
     except (BadInput, NotFinite) as error:
         raise Damaged(f"{path}: {error}") from error
+    except (OverflowError, ValueError) as error:  # a number that no float and no digest can hold
+        raise Damaged(f"{path}: a value is out of range ({error})") from error
 
 
 def _parse_about(about: Any) -> _About:
     found = about.get("format") if isinstance(about, dict) else None
     if found != FORMAT or isinstance(found, bool):
+        version = about.get("imitact") if isinstance(about, dict) else None
+        by = f", written by imitact {version}" if isinstance(version, str) else ""
         raise Damaged(
-            f"format is {found!r}, this imitact ({__version__}) reads {FORMAT}; use the version "
-            "of imitact that wrote it"
+            f"format is {found!r}{by}, this imitact ({__version__}) reads {FORMAT}; use the "
+            "version of imitact that wrote it"
         )
     parts = {"format", "imitact", "fingerprint", "spec", "stats", "config", "weights"}
-    _keys(about, {*parts, "sha256"}, "policy")
+    _keys(about, {*parts, "sha256"}, "policy", OPTIONAL)
     _keys(about["weights"], {"bytes", "sha256"}, "weights")
     if not isinstance(about["fingerprint"], str):
         raise Damaged(f"fingerprint is {about['fingerprint']!r}, expected a string")
@@ -532,12 +571,13 @@ def _parse_spec(value: Any) -> Spec:
 
 def _read_weights(path: Path, expected: Mapping[str, Any], net: Act) -> dict[str, Tensor]:
     """The tensors of `path`, read once: what was checked is what is used."""
-    data = _read_file(path)
-    if len(data) != expected["bytes"]:
+    size = path.stat().st_size if path.is_file() else expected["bytes"]
+    if size != expected["bytes"]:  # before so many bytes are read
         raise Damaged(
-            f"{path} has {len(data)} bytes, {ABOUT} says {expected['bytes']}: it is truncated or "
+            f"{path} has {size} bytes, {ABOUT} says {expected['bytes']}: it is truncated or "
             "of another policy; copy the directory again"
         )
+    data = _read_file(path)
     if hashlib.sha256(data).hexdigest() != expected["sha256"]:
         raise Damaged(
             f"{path} is not the file that was saved (its SHA-256 differs from that in {ABOUT}); "
