@@ -4,6 +4,7 @@
 #   make test     ruff, pyright and every test
 #   make parity   compare model and dataset with LeRobot 0.6.1, live (needs Python 3.12)
 #   make bench    time imitact beside LeRobot 0.6.1 (half an hour, on a quiet machine)
+#   make faults   100 kills, a disk full at every write, altered bytes, 100,000 fuzzed files
 #   make clean    remove the environments and caches (runs/ stays)
 #
 # PYTHON=/path/to/python names the interpreter; ARGS="--train.seed 1" adds to the demo's command line.
@@ -22,7 +23,7 @@ LEROBOT_READY := $(LEROBOT)/.ready
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test parity bench clean
+.PHONY: help setup demo test parity bench faults clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -45,6 +46,13 @@ parity: $(READY) $(LEROBOT_READY)
 bench: $(READY) $(LEROBOT_READY)
 	rm -rf runs/bench
 	$(BIN)/python benchmarks/bench.py --lerobot-python $(LEROBOT)/bin/python $(ARGS)
+
+faults: $(READY)
+	mkdir -p runs/faults
+	$(BIN)/python tests/faults/kill_anywhere.py --kills 50 --out runs/faults/kills.json
+	$(BIN)/python tests/faults/full_disk.py --out runs/faults/full_disk.json
+	$(BIN)/python tests/faults/flip_bytes.py --out runs/faults/flips.json
+	$(BIN)/python tests/faults/fuzz_readers.py --cases 100000 --out runs/faults/fuzz.json
 
 # Made again when the pinned set or the project's own needs change, or when PYTHON names another
 # version than .venv has. An environment of a fitting Python is kept and brought up to date, so

@@ -29,6 +29,7 @@ from imitact.data.lerobot_stats import PixelCounts, merged, of_rows, sampled_tic
 from imitact.data.lerobot_writer import LeRobotWriter
 from imitact.data.record import record
 from imitact.data.video import VideoConfig, VideoWriter
+from imitact.data.vouched import vouched
 
 FIXTURES = Path(__file__).parent / "fixtures" / "lerobot"
 BLOCK = 8
@@ -319,7 +320,7 @@ def test_facts_of_another_shape_are_damage_and_named(
 ) -> None:
     copy = Path(shutil.copytree(ours, tmp_path / "copy"))
     file = copy / "meta/imitact.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    file.write_text(json.dumps(vouched({**json.loads(file.read_text()), **change})))
     with pytest.raises(Damaged, match=r"imitact\.json does not hold what its layout promises"):
         open_source(copy)
 
@@ -375,6 +376,8 @@ def test_a_copy_has_the_same_fingerprint_and_another_dataset_another(
 ) -> None:
     print_ = open_source(ours).fingerprint
     copy = Path(shutil.copytree(ours, tmp_path / "copy"))
+    assert open_source(copy).fingerprint == print_
+    shutil.rmtree(copy / "meta/imitact")  # which would refuse another dataset
     assert open_source(copy).fingerprint == print_
     video = copy / "videos/observation.images.top/chunk-000/file-001.mp4"
     kept = video.read_bytes()
@@ -477,7 +480,8 @@ def test_a_power_cut_before_any_rename_loses_only_the_unfinished_episode(
     first = renames["count"]
     put_episode(writer, 1, staging)
     per_episode = renames["count"] - first
-    assert per_episode == 7  # two videos, data, statistics, imitact.json, metadata, info.json
+    # Two videos, data, checksums, statistics, imitact.json, metadata, info.json.
+    assert per_episode == 8
     put_episode(writer, 2, staging)
     assert renames["count"] == first + 2 * per_episode  # as dear as the one before
     for step in range(per_episode):
@@ -509,6 +513,7 @@ def fingerprint_of_first(root: Path, episodes: int) -> str:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(root, copy)
     frames = 4 * episodes
+    shutil.rmtree(copy / "meta/imitact")  # which would refuse another count
     edit_info(copy, lambda i: i.update(total_episodes=episodes, total_frames=frames))
     return open_source(copy).fingerprint
 
@@ -517,7 +522,7 @@ def test_an_append_changes_no_finished_episode(tmp_path: Path) -> None:
     writer = open_writer(tmp_path / "out")
     put_episode(writer, 0, tmp_path / "staging")
     before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in tmp_path.rglob("file-000.*")}
-    assert len(before) == 4
+    assert len(before) == 5
     put_episode(writer, 1, tmp_path / "staging")
     assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in before} == before
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from imitact.contract import NotFinite
+from imitact.data.durable import DiskFull
 from imitact.train.logbook import Logbook, Pace, duration
 
 
@@ -27,7 +30,9 @@ def test_numbers_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     log, _ = book(path)
     with closing(log):
         log.write(3, numbers)
-    assert json.loads(path.read_text()) == {"step": 3, **numbers}
+    told = json.loads(path.read_text())
+    assert told.pop("crc32") > 0
+    assert told == {"step": 3, **numbers}
 
 
 def test_resuming_removes_the_steps_that_will_come_again(tmp_path: Path) -> None:
@@ -46,10 +51,51 @@ def test_resuming_removes_the_steps_that_will_come_again(tmp_path: Path) -> None
 def test_a_line_torn_by_a_kill_is_dropped_on_resume(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-    log, _ = book(path, resumed=5)
+    log, said = book(path, resumed=5)
     with closing(log):
         log.write(6, {"loss": 1.0})
     assert steps(path) == [1, 6]
+    assert "line 2 is damaged" in said[0]
+
+
+@pytest.mark.parametrize("harm", [(b"0.5", b"0.6"), (b"crc32", b"crc33"), (b"}", b")")])
+def test_a_line_that_was_altered_is_left_out_aloud(
+    tmp_path: Path, harm: tuple[bytes, bytes]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log, _ = book(path)
+    with closing(log):
+        for step in (1, 2, 3):
+            log.write(step, {"loss": 1 / step})
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[1].replace(*harm) + lines[2])
+    log, said = book(path, resumed=3)
+    log.close()
+    assert steps(path) == [1, 3]
+    assert [text for text in said if "metrics.jsonl, line 2 is damaged" in text] == said
+    assert len(said) == 1
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log, _ = book(path)
+    with closing(log):
+        log.write(1, {"loss": 1.0})
+        write = os.write
+        calls = []
+
+        def half(handle: int, data: bytes) -> int:
+            calls.append(len(data))
+            if len(calls) > 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(handle, data[:7])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", half)
+            with pytest.raises(DiskFull, match=r"metrics\.jsonl.*then resume"):
+                log.write(2, {"loss": 0.5})
+        log.write(2, {"loss": 0.5})
+    assert steps(path) == [1, 2]
 
 
 def test_a_training_from_the_start_does_not_go_on_an_old_file(tmp_path: Path) -> None:

@@ -631,7 +631,10 @@ def tensors(directory: Path, change: Callable[[dict[str, Tensor]], Any]) -> None
         (lambda d: (d / "policy.json").write_text("[]"), "format is None, this imitact"),
         (lambda d: (d / "policy.json").write_bytes(b"\xff\xfe"), r"policy\.json is not JSON"),
         (lambda d: (d / "policy.json").write_bytes(b" " * (2**24 + 1)), "at most 16777216"),
-        (lambda d: edit(d, lambda a: a.update(format=3)), "format is 3, .* reads 1 and 2"),
+        (
+            lambda d: edit(d, lambda a: a.update(format=3, imitact="9.1")),
+            r"format is 3, written by imitact 9\.1, this imitact \(.*\) reads 1 and 2; use the ver",
+        ),
         (lambda d: edit(d, lambda a: a.update(format=2)), r"missing keys \['execution'\]"),
         (lambda d: edit(d, lambda a: a.update(execution=LATE)), r"unknown keys \['execution'\]"),
         (

@@ -36,6 +36,7 @@ from imitact.data.crew import Crew
 from imitact.data.episodes import open_source
 from imitact.data.record import Progress, Report, read_report, record
 from imitact.data.video import VideoConfig
+from imitact.data.vouched import vouched
 from imitact.rollout import rollout
 
 PROGRAM = Path(__file__).parent / "faults" / "record_dot.py"
@@ -254,7 +255,8 @@ def test_facts_of_another_shape_are_damage_and_named(
     six: Path, tmp_path: Path, file: str, change: dict[str, Any]
 ) -> None:
     out = Path(shutil.copytree(six, tmp_path / "out"))
-    (out / file).write_text(json.dumps({**json.loads((out / file).read_text()), **change}))
+    altered = {**json.loads((out / file).read_text()), **change}
+    (out / file).write_text(json.dumps(vouched(altered) if "sha256" in altered else altered))
     with pytest.raises(Damaged, match=f"{Path(file).name} does not hold what its layout promises"):
         record_dots(out, 7)
     with pytest.raises(Damaged, match=Path(file).name):
@@ -454,7 +456,7 @@ def finished(out: Path) -> int:
     info = json.loads((out / "meta/info.json").read_text())
     assert info["total_episodes"] == len(source.lengths)
     for index in range(len(source.lengths)):
-        assert len(list(out.rglob(f"file-{index:03d}.*"))) == 4
+        assert len(list(out.rglob(f"file-{index:03d}.*"))) == 5
     return len(source.lengths)
 
 
@@ -546,7 +548,7 @@ def test_an_unfinished_episode_goes_though_nothing_is_missing(six: Path, tmp_pat
     out = tmp_path / "out"
     record_dots(out, 3)
     tail = sorted(p.relative_to(six) for p in six.rglob("file-003.*"))
-    assert len(tail) == 4
+    assert len(tail) == 5
     for file in tail:  # as a kill before the rename of info.json leaves it
         shutil.copy(six / file, out / file)
     record_dots(out, 3)
@@ -569,7 +571,8 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(six: Path, tmp_p
 def test_only_one_recording_at_a_time(tmp_path: Path) -> None:
     program = start(tmp_path / "out", "6", "1", "0.01")
     wait_for(program, 0)
-    with pytest.raises(BadInput, match="another recording is writing to"):
+    told = rf"another recording is writing to .* \(process {program.pid}\); wait for it"
+    with pytest.raises(BadInput, match=told):
         record_dots(tmp_path / "out", 6)
     program.kill()
     program.communicate()

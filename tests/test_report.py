@@ -12,6 +12,7 @@ import pytest
 from tiny_arm import Reacher, TinyArm
 
 from imitact.contract import BadInput, Damaged
+from imitact.data.vouched import vouched
 from imitact.evaluate import report
 from imitact.evaluate.tally import Evaluation, Plan, Row, World, compare
 from imitact.evaluate.trials import evaluate
@@ -142,9 +143,20 @@ def test_figures_that_do_not_follow_from_the_rows_are_refused(
     data = json.loads(path.read_text())
     alter(data)
     path.write_text(json.dumps(data))
+    with pytest.raises(Damaged, match=r"evaluation\.json is not what was written"):
+        report.read(tmp_path)
+    path.write_text(json.dumps(vouched(data)))
     with pytest.raises(Damaged, match=says) as caught:
         report.read(tmp_path)
     assert str(path) in str(caught.value)
+
+
+def test_a_file_of_before_there_were_checksums_is_read(tmp_path: Path) -> None:
+    path = report.write(made(94), tmp_path)
+    data = json.loads(path.read_text())
+    del data["sha256"]
+    path.write_text(json.dumps(data))
+    assert report.read(path) == made(94)
 
 
 def test_a_file_that_is_missing_or_cut_short_is_refused(tmp_path: Path) -> None:
@@ -152,7 +164,7 @@ def test_a_file_that_is_missing_or_cut_short_is_refused(tmp_path: Path) -> None:
         report.read(tmp_path)
     path = report.write(made(94), tmp_path)
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(Damaged, match="not a JSON object"):
+    with pytest.raises(Damaged, match=r"evaluation\.json is no JSON"):
         report.read(tmp_path)
 
 

@@ -21,6 +21,7 @@ from tiny_arm import Reacher, TinyArm
 
 from imitact.chunking import Execution
 from imitact.contract import BadInput, Damaged, ImitactError, Misfit, NotFinite
+from imitact.data.vouched import line
 from imitact.evaluate import attempt
 from imitact.evaluate.film import Filming
 from imitact.evaluate.pace import Pace
@@ -297,14 +298,35 @@ def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
     journal = tmp_path / JOURNAL
     good = journal.read_bytes()
     journal.write_bytes(good.replace(b'"success":true', b'"success":tru3', 1))
-    with pytest.raises(Damaged, match="line 3 is not a JSON object"):
+    with pytest.raises(Damaged, match="line 3: its CRC-32 is not the one that it names"):
         run(out=tmp_path)
-    journal.write_bytes(good.replace(b'"success":true', b'"success":"yes"', 1))
+    lines = good.splitlines(keepends=True)
+    row = json.loads(lines[2])["episode"]
+    lines[2] = line({"episode": {**row, "success": "yes"}})
+    journal.write_bytes(b"".join(lines))
     with pytest.raises(Damaged, match="does not fit: Expected `bool`"):
         run(out=tmp_path)
-    journal.write_bytes(b'{"hello":1}\n')
-    with pytest.raises(Damaged, match="does not begin as a journal"):
+    lines[2] = json.dumps({"episode": row}).encode() + b"\n"
+    journal.write_bytes(b"".join(lines))
+    with pytest.raises(Damaged, match="line 3: its CRC-32 is missing"):
         run(out=tmp_path)
+    for head in (b'{"hello":1}\n', b'{"format":3}\n'):
+        journal.write_bytes(head)
+        with pytest.raises(Damaged, match=r"has format (None|3), this imitact .* goes on with"):
+            run(out=tmp_path)
+
+
+def test_a_journal_of_before_there_were_checksums_is_gone_on_with(tmp_path: Path) -> None:
+    whole = run(out=tmp_path)
+    journal = tmp_path / JOURNAL
+    old = []
+    for text in journal.read_bytes().splitlines()[:5]:
+        entry = json.loads(text)
+        del entry["crc32"]
+        old.append({**entry, "format": 1} if "format" in entry else entry)
+    journal.write_text("".join(json.dumps(entry) + "\n" for entry in old))
+    assert run(out=tmp_path) == whole
+    assert run(out=tmp_path) == whole
 
 
 SCRIPT = """
@@ -382,8 +404,8 @@ def test_an_episode_that_raises_is_noted_and_ends_with_its_seed(
     assert "ValueError: the reacher has a cramp" in str(caught.value)
     assert "goes on from there" in str(caught.value)
     assert "tiny_arm.py" in "".join(caught.value.__notes__)
-    lines = [json.loads(line) for line in (tmp_path / JOURNAL).read_text().splitlines()]
-    noted = [line["error"] for line in lines if "error" in line]
+    lines = [json.loads(text) for text in (tmp_path / JOURNAL).read_text().splitlines()]
+    noted = [entry["error"] for entry in lines if "error" in entry]
     assert [error["seed"] for error in noted] == [3]
     assert "has a cramp" in noted[0]["message"]
     # Mended, it goes on: the failed seed is run again, and counts once.

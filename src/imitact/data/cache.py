@@ -32,9 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact import frames as resizing
-from imitact.contract import Damaged, Episode, Frame, ImitactError, Source
+from imitact.contract import BadInput, Damaged, Episode, Frame, ImitactError, Source
 from imitact.data.crew import cores
 from imitact.data.durable import make_folder, room_for, sync
+from imitact.data.vouched import read_object
 from imitact.frames import View
 
 Say = Callable[[str], None]
@@ -242,7 +243,7 @@ def _left_over(plan: _Plan, cache_dir: Path) -> int:
 def _damage(folder: Path, plan: _Plan) -> str:
     """What is wrong with a cache; empty where all is well."""
     try:
-        stored = json.loads((folder / "cache.json").read_text())
+        stored = read_object(folder / "cache.json")
         sums = stored.pop("crc32")
         if stored != plan.identity:
             return "cache.json is of other data"
@@ -271,6 +272,8 @@ def _damage(folder: Path, plan: _Plan) -> str:
                 if job.result():
                     pool.shutdown(cancel_futures=True)
                     return job.result()
+    except BadInput as error:  # cache.json is missing or no JSON
+        return str(error)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return ""

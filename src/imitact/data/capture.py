@@ -20,10 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.chunking import Replay
-from imitact.contract import Env, NotFinite, Policy
+from imitact.contract import BadInput, Env, NotFinite, Policy
+from imitact.data.digests import sha256_of
 from imitact.data.durable import room_for, sync
 from imitact.data.lerobot_stats import FeatureStats, PixelCounts, sampled_ticks
 from imitact.data.video import VideoConfig, VideoWriter
+from imitact.data.vouched import checked, read_object, vouched
 from imitact.rollout import rollout
 
 _OUTCOME = "outcome.json"
@@ -68,18 +70,26 @@ def video_of(folder: Path, camera_index: int) -> Path:
     return folder / f"{camera_index}.mp4"
 
 
-def read_outcome(folder: Path, cameras: int) -> Outcome | None:
-    """What `capture` left there; None if the folder is not one of its, or no longer whole."""
+def read_outcome(folder: Path, cameras: int, *, whole: bool = False) -> Outcome | None:
+    """What `capture` left there; None if the folder is not one of its, or not what it wrote.
+
+    whole: compare every file with its SHA-256; one that was just written needs no look.
+    """
     try:
-        data = json.loads((folder / _OUTCOME).read_text(encoding="utf-8"))
+        file = folder / _OUTCOME
+        data = checked(read_object(file), file, required=True)
+        sums = data.pop("files")
         data["first_ticks"] = {int(s): t for s, t in data["first_ticks"].items()}
         outcome = Outcome(**data)
-    except (OSError, ValueError, TypeError, KeyError):
+        if folder.name != folder_of(folder.parent, outcome.seed).name:
+            return None  # not yet renamed: its worker was killed
+        if outcome.success:
+            files = [folder / _ROWS, *(video_of(folder, i) for i in range(cameras))]
+            if not all(f.is_file() and (not whole or sums[f.name] == sha256_of(f)) for f in files):
+                return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, BadInput):
         return None
-    if folder.name != folder_of(folder.parent, outcome.seed).name:
-        return None  # not yet renamed: its worker was killed
-    files = [folder / _ROWS, *(video_of(folder, i) for i in range(cameras))]
-    return outcome if not outcome.success or all(f.is_file() for f in files) else None
+    return outcome
 
 
 def read_rows(folder: Path) -> Rows:
@@ -123,7 +133,8 @@ def capture(
             else:
                 for index in range(len(env.spec.cameras)):
                     video_of(folder, index).unlink(missing_ok=True)
-            text = json.dumps(asdict(outcome), allow_nan=False)
+            sums = {f.name: sha256_of(f) for f in sorted(folder.iterdir())}
+            text = json.dumps(vouched({**asdict(outcome), "files": sums}), allow_nan=False)
             (folder / _OUTCOME).write_text(text, encoding="utf-8")
             sync(folder / _OUTCOME)
             sync(folder)

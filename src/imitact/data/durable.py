@@ -7,16 +7,21 @@ cut could undo the rename after its success was reported.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from imitact.contract import BadInput
+
+WRITER = ".writer"
+"""In a folder that a process writes to: its id, and what it does."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -82,6 +87,9 @@ def alone(folder: Path, what: str) -> Iterator[None]:
     """Let one process write to `folder`, which is created; a second one is refused at once.
 
     what: who writes, in words: "recording". The lock ends with the process, however it ends.
+
+    While it is held, `folder/.writer` tells others who it is. One that a killed process left means
+    nothing, and goes with the next.
     """
     make_folder(folder)
     if os.name == "nt":
@@ -94,12 +102,51 @@ def alone(folder: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            other, process = _writer_of(folder, what)
             raise BadInput(
-                f"another {what} is writing to {folder}; wait for it, or stop it"
+                f"another {other} is writing to {folder}{process}; wait for it, or stop it"
             ) from error
-        yield
+        with _signed(folder / WRITER, what):
+            yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _signed(path: Path, what: str) -> Iterator[None]:
+    """Say who writes; on a full disk nobody is told, and nothing else is lost by it."""
+    with contextlib.suppress(OSError):
+        path.write_text(f"{os.getpid()} {what}\n", encoding="utf-8")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _writer_of(folder: Path, what: str) -> tuple[str, str]:
+    """What the process that holds a folder does, and its id in words; `what` and "" if unknown."""
+    for wait_s in (0.0, 0.05, 0.1, 0.2, 0.4):  # it may have the lock and be about to sign
+        time.sleep(wait_s)
+        with contextlib.suppress(OSError, ValueError, OverflowError):
+            number, _, other = (folder / WRITER).read_text(encoding="utf-8").partition(" ")
+            with contextlib.suppress(PermissionError):  # it is there, and somebody else's
+                os.kill(int(number), 0)  # one that is no more signed before the one that holds it
+            return other.strip() or what, f" (process {int(number)})"
+    return what, ""
+
+
+def append(handle: int, data: bytes) -> None:
+    """Write all of `data` at the end of an open file, or nothing of it."""
+    size = os.fstat(handle).st_size
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(handle, left) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, size)
+        raise
 
 
 def put(staged: Path, path: Path) -> None:
@@ -121,7 +168,16 @@ def write_whole(path: Path, write: Callable[[Path], object], staging: Path) -> N
             temporary.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, data: bytes, staging: Path) -> None:
+    """Write bytes whole."""
+    write_whole(path, lambda p: p.write_bytes(data), staging)
+
+
+def json_bytes(value: Any) -> bytes:
+    """As `write_json` writes it; equal values give equal bytes."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Any, staging: Path) -> None:
     """Write JSON whole; equal values give equal bytes."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(path, lambda p: p.write_text(text, encoding="utf-8"), staging)
+    write_bytes(path, json_bytes(value), staging)

@@ -6,7 +6,8 @@ docs/formats.md describes the layout. Writing is `lerobot_writer.py`.
 from __future__ import annotations
 
 import hashlib
-import json
+import math
+import string
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from imitact.contract import BadInput, Camera, Damaged, Frame, Misfit, Spec
+from imitact.data.digests import Digests, missing
 from imitact.data.video import TOLERANCE_S, check_whole, read_frames
+from imitact.data.vouched import KEY, checked, parsed, read_bytes, read_object
 
 INFO = "meta/info.json"
 STATS = "meta/stats.json"
@@ -35,6 +38,9 @@ FILES_PER_CHUNK = 1000
 STATE = "observation.state"
 ACTION = "action"
 CAMERA_PREFIX = "observation.images."
+
+MOST_VALUES = 10_000
+"""A state or action of more is a mistake; it would have to be named in memory."""
 
 UNKNOWN_UNIT = "unknown"
 """The unit of a value whose dataset does not say; LeRobot's layout has no place for units."""
@@ -57,6 +63,9 @@ class LeRobotSource:
     Opening checks that every file an episode needs is there and whole, without decoding a frame;
     state, action and frames are read when asked for. Nothing is ever written. Files of an episode
     that was not finished (a recording that was killed) are ignored.
+
+    What imitact recorded is compared with its SHA-256 (digests.py): all but the videos when it is
+    opened and read again, a video before its first frame is given.
 
     Cameras are the video features, in the order of `meta/info.json`. An `observation.images.top`
     is the camera "top". Units are known if imitact recorded the dataset, else "unknown".
@@ -82,6 +91,7 @@ class LeRobotSource:
             units = {what: tuple(map(str, names)) for what, names in units.items()}
         with as_promised(self.path / INFO):
             self._spec = _spec(features, self._video_keys, float(self._info["fps"]), units)
+        self._digests = Digests(self.path)
         self._places = self._read_places()
         self._check_files()
 
@@ -125,13 +135,16 @@ class LeRobotSource:
                 if video not in videos:
                     with video.open("rb") as file:
                         videos[video] = hashlib.file_digest(file, "sha256").digest()
+                    self._digests.compare(video, videos[video].hex())
                 hash_.update(repr(from_s).encode() + videos[video])
         return hash_.hexdigest()
 
     def episode(self, index: int) -> LeRobotEpisode:
         if not 0 <= index < len(self._places):
             raise BadInput(f"no episode {index} in {self.path}; it has {len(self._places)}")
-        return LeRobotEpisode(index, self._places[index], self._spec, self._tolerance_s)
+        return LeRobotEpisode(
+            index, self._places[index], self._spec, self._tolerance_s, self._digests
+        )
 
     def _read_places(self) -> list[_Place]:
         total = self._info["total_episodes"]
@@ -141,21 +154,22 @@ class LeRobotSource:
         places: dict[int, _Place] = {}
         for file in sorted((self.path / "meta/episodes").glob("*/*.parquet")):
             with self._told(()):
-                for row in _read_table(file, names, optional=["tasks"]).to_pylist():
-                    with as_promised(file):
+                table = _read_table(file, names, self._digests, optional=["tasks"])
+                with as_promised(file):
+                    for row in table.to_pylist():
                         index = int(row["episode_index"])
-                        if index < total:  # beyond: an episode that was not finished
+                        if 0 <= index < total:  # beyond: an episode that was not finished
                             places[index] = self._place(row)
-        missing = [i for i in range(total) if i not in places]
-        if missing:
-            with self._told(missing):
+        lacking = [i for i in range(total) if i not in places]
+        if lacking:
+            with self._told(lacking):
                 raise Damaged(
                     f"{self.path / 'meta/episodes'} describes {len(places)} of {total} episodes; "
-                    f"the first that is missing is {missing[0]}. {_RESTORE}"
+                    f"the first that is lacking is {lacking[0]}. {_RESTORE}"
                 )
         ordered = [places.get(i, _NOWHERE) for i in range(total)]
         frames = sum(place.length for place in ordered)
-        if frames != self._info["total_frames"] and not missing:
+        if frames != self._info["total_frames"] and not lacking:
             with self._told(()):
                 raise Damaged(
                     f"{self.path / INFO} counts {self._info['total_frames']} ticks, its episodes "
@@ -168,18 +182,28 @@ class LeRobotSource:
         for camera, key in self._video_keys.items():
             chunk, file = row[f"videos/{key}/chunk_index"], row[f"videos/{key}/file_index"]
             video = self._file("video_path", VIDEOS, int(chunk), int(file), key)
-            videos[camera] = (video, float(row[f"videos/{key}/from_timestamp"]))
+            from_s = float(row[f"videos/{key}/from_timestamp"])
+            if not math.isfinite(from_s):
+                raise ValueError(f"the video of camera {camera!r} begins at {from_s} s")
+            videos[camera] = (video, from_s)
         chunk, file = row["data/chunk_index"], row["data/file_index"]
         data = self._file("data_path", DATA, int(chunk), int(file))
         tasks = row.get("tasks") or [""]
-        return _Place(data, videos, int(row["length"]), str(tasks[0]))
+        length = int(row["length"])
+        if length < 1:
+            raise ValueError(f"an episode of {length} ticks")
+        return _Place(data, videos, length, str(tasks[0]))
 
     def _file(self, setting: str, usual: str, chunk: int, file: int, key: str = "") -> Path:
         with as_promised(self.path / INFO):
             pattern = self._info.get(setting) or usual
+            for _, name, form, _ in string.Formatter().parse(pattern):
+                if name and len(form or "") > 4:  # a width of a billion would be one of bytes
+                    raise ValueError(f"{setting} {pattern!r}")
             return self.path / pattern.format(chunk_index=chunk, file_index=file, video_key=key)
 
     def _check_files(self) -> None:
+        self._check_digests()
         datas: dict[Path, list[int]] = {}
         videos: dict[Path, list[int]] = {}
         for index, place in enumerate(self._places):
@@ -190,7 +214,7 @@ class LeRobotSource:
         for data, episodes in datas.items():
             needed = sum(self._places[i].length for i in episodes)
             with self._told(episodes):
-                held = _open_parquet(data).metadata.num_rows
+                held = _open_parquet(_contents(data, self._digests), data).metadata.num_rows
                 if held < needed:
                     # Which of its episodes lack ticks, reading each will tell.
                     with self._told(episodes if len(episodes) == 1 else ()):
@@ -200,6 +224,20 @@ class LeRobotSource:
         for video, episodes in videos.items():
             with self._told(episodes):
                 check_whole(video)
+
+    def _check_digests(self) -> None:
+        """That what vouches for the files is there and vouches for those of the whole dataset."""
+        known = [(index, p) for index, p in enumerate(self._places) if p is not _NOWHERE]
+        with self._told(()):
+            self._digests.check_dataset(known[-1][1].data, (STATS, TASKS))
+        kept = False  # older episodes may have none; going on gives them to every later one
+        for index, place in known:
+            if index < len(self.meta.get("episodes", ())):
+                with self._told([index]):
+                    named = self._digests.named(place.data) is not None
+                    if kept and not named:
+                        raise missing(place.data)
+                    kept = named
 
     @contextmanager
     def _told(self, episodes: Sequence[int]) -> Iterator[None]:
@@ -241,11 +279,14 @@ def _raise(error: Damaged, episodes: Sequence[int]) -> None:
 class LeRobotEpisode:
     """One episode of a LeRobotSource; its numbers are read at first use, its frames each time."""
 
-    def __init__(self, index: int, place: _Place, spec: Spec, tolerance_s: float) -> None:
+    def __init__(
+        self, index: int, place: _Place, spec: Spec, tolerance_s: float, digests: Digests
+    ) -> None:
         self._index = index
         self._place = place
         self._spec = spec
         self._tolerance_s = tolerance_s
+        self._digests = digests
 
     @property
     def index(self) -> int:
@@ -279,6 +320,7 @@ class LeRobotEpisode:
                 f"it has {self._place.length}"
             )
         video, from_s = self._place.videos[camera]
+        self._digests.check(video)
         times_s = (from_s + self._rows[2][start:stop]).tolist()
         return read_frames(video, times_s, (at.height, at.width, 3), self._tolerance_s)
 
@@ -289,18 +331,26 @@ class LeRobotEpisode:
         table = _read_table(
             place.data,
             [STATE, ACTION, "timestamp", "frame_index", "episode_index"],
+            self._digests,
             episode=self._index,
         )
-        order = table["frame_index"].to_numpy()
-        if not np.array_equal(np.sort(order), np.arange(place.length)):
-            raise Damaged(
-                f"{place.data} holds {len(order)} ticks of episode {self._index}, "
-                f"meta/episodes promises {place.length}, numbered from 0. {_RESTORE}"
+        with as_promised(place.data):
+            order = table["frame_index"].to_numpy()
+            numbered = len(order) == place.length and np.array_equal(
+                np.sort(order), np.arange(place.length)
             )
-        table = table.take(np.argsort(order, kind="stable"))
-        state = _matrix(table[STATE], self._spec.state_size, STATE, place.data)
-        action = _matrix(table[ACTION], self._spec.action_size, ACTION, place.data)
-        return state, action, table["timestamp"].to_numpy().astype(np.float64)
+            if not numbered:
+                raise Damaged(
+                    f"{place.data} holds {len(order)} ticks of episode {self._index}, "
+                    f"meta/episodes promises {place.length}, numbered from 0. {_RESTORE}"
+                )
+            table = table.take(np.argsort(order, kind="stable"))
+            state = _matrix(table[STATE], self._spec.state_size, STATE, place.data)
+            action = _matrix(table[ACTION], self._spec.action_size, ACTION, place.data)
+            times_s = table["timestamp"].to_numpy().astype(np.float64)
+            if not np.all(np.isfinite(times_s)):
+                raise ValueError("a timestamp is not finite")
+        return state, action, times_s
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -314,7 +364,7 @@ def read_info(path: Path) -> dict[str, Any]:
             f"{path} holds no finished dataset: there is no {INFO}."
             + (begun if (path / IMITACT).is_file() else "")
         )
-    info = read_json(file)
+    info = _read_info(path)
     version = str(info.get("codebase_version"))
     if not version.startswith("v3."):
         raise BadInput(
@@ -347,9 +397,22 @@ def finished(path: Path) -> tuple[int, int]:
     file = path / INFO
     if not file.is_file():
         return 0, 0
-    info = read_json(file)
+    info = _read_info(path)
     with as_promised(file):
         return int(info["total_episodes"]), int(info["total_frames"])
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    """`meta/info.json`; refused where imitact wrote another after the last of its episodes."""
+    file = path / INFO
+    data = read_bytes(file, advice=_RESTORE)
+    info = parsed(data, file, advice=_RESTORE)
+    total = info.get("total_episodes")
+    if type(total) is int and total > 0:
+        place = {"chunk_index": (total - 1) // FILES_PER_CHUNK}
+        last = DATA.format(**place, file_index=(total - 1) % FILES_PER_CHUNK)
+        Digests(path).check_dataset(path / last, [INFO])
+    return info
 
 
 @contextmanager
@@ -358,7 +421,10 @@ def as_promised(file: Path) -> Iterator[None]:
     error of Python's, raise Damaged, naming the file."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (
+        *(KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError),
+        *(RecursionError, pa.ArrowException),
+    ) as error:
         told = f"{type(error).__name__}: {error}"
         raise Damaged(
             f"{file} does not hold what its layout promises ({told}). {_RESTORE}"
@@ -366,15 +432,10 @@ def as_promised(file: Path) -> Iterator[None]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object, or Damaged."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise Damaged(f"{file} is missing. {_RESTORE}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise Damaged(f"{file} is no JSON: {error}. {_RESTORE}") from error
-    if not isinstance(value, dict):
-        raise Damaged(f"{file} holds {type(value).__name__}, expected an object. {_RESTORE}")
+    """A JSON object, or Damaged; `imitact.json` vouches for itself from format 2 on."""
+    value = read_object(file, advice=_RESTORE)
+    if file.name == Path(IMITACT).name and (value.get("format", 1) != 1 or KEY in value):
+        return checked(value, file, required=True, advice=_RESTORE)
     return value
 
 
@@ -436,6 +497,8 @@ def _names(features: Mapping[str, dict[str, Any]], key: str, stem: str) -> tuple
     shape = features[key].get("shape") or []
     if len(shape) != 1:
         raise BadInput(f"{key!r} has shape {list(shape)}; imitact reads vectors")
+    if not 1 <= shape[0] <= MOST_VALUES:
+        raise BadInput(f"{key!r} has {shape[0]} values; imitact reads 1 to {MOST_VALUES}")
     names = tuple(_leaves(features[key].get("names")))
     if len(names) == shape[0] and len(set(names)) == len(names):
         return names
@@ -462,28 +525,54 @@ def _camera(name: str, key: str, feature: Mapping[str, Any]) -> Camera:
     return Camera(name, *(shape[1:] if channels_first else shape[:2]))
 
 
-def _open_parquet(file: Path) -> pq.ParquetFile:
+def _contents(file: Path, digests: Digests) -> bytes | Path:
+    """The bytes that were written, where that can be told: what is compared is what is read."""
+    if digests.knows(file):
+        return digests.read(file)
+    if not file.is_file():
+        raise Damaged(f"{file} is missing. {_RESTORE}")
+    return file
+
+
+def _open_parquet(contents: bytes | Path, file: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file)
-    except FileNotFoundError as error:
-        raise Damaged(f"{file} is missing. {_RESTORE}") from error
-    except (pa.ArrowInvalid, OSError) as error:
+        return pq.ParquetFile(_source(contents))
+    except _UNREADABLE as error:
         raise Damaged(f"{file} is cut short or no Parquet file: {error}. {_RESTORE}") from error
 
 
+def _source(contents: bytes | Path) -> pa.BufferReader | Path:
+    return pa.BufferReader(contents) if isinstance(contents, bytes) else contents
+
+
+_UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError)
+"""What pyarrow raises on bytes that are no table: Invalid, NotImplemented, OutOfMemory, ..."""
+
+
 def _read_table(
-    file: Path, names: list[str], optional: tuple[str, ...] | list[str] = (), episode: int = -1
+    file: Path,
+    names: list[str],
+    digests: Digests,
+    optional: tuple[str, ...] | list[str] = (),
+    episode: int = -1,
 ) -> pa.Table:
     """The named columns; with `episode`, of that episode only."""
-    there = _open_parquet(file).schema_arrow.names
+    contents = _contents(file, digests)
+    there = _open_parquet(contents, file).schema_arrow.names
     lacking = [name for name in names if name not in there]
     if lacking:
         raise Damaged(f"{file} lacks the columns {lacking}; it has {there}. {_RESTORE}")
     columns = [*names, *(name for name in optional if name in there)]
     filters = None if episode < 0 else [("episode_index", "==", episode)]
     try:
-        return pq.read_table(file, columns=columns, filters=filters)
-    except (pa.ArrowInvalid, OSError) as error:
+        return pq.read_table(
+            _source(contents),
+            columns=columns,
+            filters=filters,
+            page_checksum_verification=True,
+            use_threads=not isinstance(contents, bytes),  # of our own, which are small
+        )
+    except _UNREADABLE as error:
         raise Damaged(f"{file} cannot be read: {error}. {_RESTORE}") from error
 
 

@@ -3,13 +3,15 @@
 An episode is one Parquet file, one MP4 file a camera and one Parquet file of metadata: legal in
 v3.0, where metadata say which file holds which episode, and what makes an append a handful of
 renames, as dear for the thousandth episode as for the first. They are put in place in this order:
-videos, data, statistics, imitact.json, metadata, info.json. A reader counts episodes in info.json,
-so until that last rename the new episode does not exist for it; metadata come just before, since
-parts of LeRobot count episodes there.
+videos, data, checksums, statistics, imitact.json, metadata, info.json. A reader counts episodes in
+info.json, so until that last rename the new episode does not exist for it; metadata come just
+before, since parts of LeRobot count episodes there. The checksums (digests.py) are those of all the
+other files, so what is written is made in memory first, videos excepted.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -23,7 +25,8 @@ from numpy.typing import NDArray
 
 from imitact import __version__
 from imitact.contract import BadInput, Damaged, Misfit, Spec
-from imitact.data.durable import put, room_for, write_json, write_whole
+from imitact.data.digests import DIGESTS, FOLDER, Digests, Named, sha256_of
+from imitact.data.durable import json_bytes, make_folder, put, room_for, write_bytes, write_json
 from imitact.data.lerobot import (
     ACTION,
     CAMERA_PREFIX,
@@ -72,9 +75,12 @@ class LeRobotWriter:
         self._staging = staging
         self._episodes, self._frames = finished(out)
         self._stats: dict[str, FeatureStats] = {}
-        remove_unfinished(out)
+        remove_unfinished(out, staging)
+        digests = Digests(out)
         for index in range(self._episodes):
-            self._fold(self._read_stats(index))
+            self._fold(_read_stats(out, index, digests))
+        if self._episodes:
+            digests.check_dataset(out / DATA.format(**_where(self._episodes - 1)), [TASKS])
 
     @property
     def episodes(self) -> int:
@@ -103,30 +109,37 @@ class LeRobotWriter:
         if (state.shape, action.shape) != want or length < 1:
             raise Misfit(f"state {state.shape}, action {action.shape}; expected {want}, T >= 1")
         index = self._episodes
-        where = {"chunk_index": index // FILES_PER_CHUNK, "file_index": index % FILES_PER_CHUNK}
+        where = _where(index)
+        sums: dict[str, str] = {}
         with room_for(self.out):
             for camera in spec.cameras:
-                key = CAMERA_PREFIX + camera.name
-                put(videos[camera.name], self.out / VIDEOS.format(video_key=key, **where))
+                name = VIDEOS.format(video_key=CAMERA_PREFIX + camera.name, **where)
+                sums[name] = sha256_of(videos[camera.name])
+                put(videos[camera.name], self.out / name)
 
         columns = self._columns(state, action)
-        table = pa.table(columns)
-        self._write_table(DATA.format(**where), table)
+        data = _table_bytes(pa.table(columns))
+        sums[DATA.format(**where)] = _sha256(data)
+        self._write(DATA.format(**where), data)
 
         stats = {name: of_rows(_to_numpy(column)) for name, column in columns.items()}
         stats |= {CAMERA_PREFIX + c.name: pixels[c.name] for c in spec.cameras}
-        metadata = self._metadata(length, stats, where)
+        metadata = _table_bytes(self._metadata(length, stats, where))
+        sums[EPISODES.format(**where)] = _sha256(metadata)
 
         if index == 0:
-            self._write_table(TASKS, self._tasks())
+            self._write(TASKS, _table_bytes(self._tasks()))
         self._fold(stats)
         self._episodes += 1
         self._frames += length
-        plain = {n: {k: v.tolist() for k, v in s.items()} for n, s in self._stats.items()}
-        write_json(self.out / STATS, plain, self._staging)
+        whole = {STATS: json_bytes(_plain(self._stats)), INFO: json_bytes(self._info())}
+        after = {name: _sha256(value) for name, value in whole.items()}
+        after[TASKS] = sha256_of(self.out / TASKS)
+        self._write(DIGESTS.format(**where), json_bytes(Named(sums, after).to_dict()))
+        self._write(STATS, whole[STATS])
         write_json(self.out / IMITACT, facts, self._staging)
-        self._write_table(EPISODES.format(**where), metadata)
-        write_json(self.out / INFO, self._info(), self._staging)
+        self._write(EPISODES.format(**where), metadata)
+        self._write(INFO, whole[INFO])
 
     def _columns(
         self, state: NDArray[np.floating[Any]], action: NDArray[np.floating[Any]]
@@ -237,47 +250,90 @@ class LeRobotWriter:
             "splits": {"train": f"0:{self._episodes}"},
         }
 
-    def _write_table(self, name: str, table: pa.Table) -> None:
-        many = table.num_rows > 1
-        write_whole(
-            self.out / name,
-            # Metadata are a hundred columns of one row: indexing each would double the file.
-            lambda path: pq.write_table(table, path, use_dictionary=many, write_statistics=many),
-            self._staging,
-        )
+    def _write(self, name: str, data: bytes) -> None:
+        write_bytes(self.out / name, data, self._staging)
 
     def _fold(self, stats: Mapping[str, FeatureStats]) -> None:
         # In the order of the episodes, so that going on later gives the same bits.
         self._stats = merged_all(self._stats, stats) if self._stats else dict(stats)
 
-    def _read_stats(self, index: int) -> dict[str, FeatureStats]:
-        where = {"chunk_index": index // FILES_PER_CHUNK, "file_index": index % FILES_PER_CHUNK}
-        file = self.out / EPISODES.format(**where)
-        try:
-            row = pq.read_table(file).to_pylist()[0]
-        except (OSError, pa.ArrowInvalid, IndexError) as error:
-            raise Damaged(
-                f"{file} cannot be read ({error}), so recording cannot go on in {self.out}; "
-                "copy the dataset again from where it came, or record into another folder"
-            ) from error
-        stats: dict[str, FeatureStats] = {}
-        with as_promised(file):
-            for name, value in row.items():
-                if name.startswith("stats/"):
-                    feature, _, statistic = name.removeprefix("stats/").rpartition("/")
-                    stats.setdefault(feature, {})[statistic] = np.array(value)
-        return stats
+
+def _where(index: int) -> dict[str, int]:
+    return {"chunk_index": index // FILES_PER_CHUNK, "file_index": index % FILES_PER_CHUNK}
 
 
-def remove_unfinished(out: Path) -> None:
-    """Remove the files of an episode that imitact did not finish writing to its dataset `out`."""
+def _table_bytes(table: pa.Table) -> bytes:
+    many = table.num_rows > 1
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        # Metadata are a hundred columns of one row: indexing each would double the file.
+        use_dictionary=many,
+        write_statistics=many,
+        write_page_checksum=True,  # for whoever reads the file without our checksums
+    )
+    return sink.getvalue().to_pybytes()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _plain(stats: Mapping[str, FeatureStats]) -> dict[str, Any]:
+    """As stats.json has them."""
+    return {name: {k: v.tolist() for k, v in feature.items()} for name, feature in stats.items()}
+
+
+def _read_stats(out: Path, index: int, digests: Digests) -> dict[str, FeatureStats]:
+    """The statistics of one finished episode, from its metadata."""
+    file = out / EPISODES.format(**_where(index))
+    try:
+        held = pa.BufferReader(digests.read(file)) if digests.knows(file) else file
+        row = pq.read_table(held, page_checksum_verification=True).to_pylist()[0]
+    except (OSError, pa.ArrowException, ValueError, IndexError) as error:
+        raise Damaged(
+            f"{file} cannot be read ({error}), so recording cannot go on in {out}; "
+            "copy the dataset again from where it came, or record into another folder"
+        ) from error
+    stats: dict[str, FeatureStats] = {}
+    with as_promised(file):
+        for name, value in row.items():
+            if name.startswith("stats/"):
+                feature, _, statistic = name.removeprefix("stats/").rpartition("/")
+                stats.setdefault(feature, {})[statistic] = np.array(value)
+    return stats
+
+
+def remove_unfinished(out: Path, staging: Path) -> None:
+    """Remove the files of an episode that imitact did not finish writing to its dataset `out`.
+
+    Its statistics go too: those of the finished episodes are put back (by way of `staging`).
+    """
     episodes, _ = finished(out)
-    for folder in ("data", "meta/episodes", "videos/*"):
+    if episodes:
+        _restore_stats(out, episodes, staging)
+    for folder in ("data", "meta/episodes", "videos/*", FOLDER):
         for file in sorted(out.glob(f"{folder}/chunk-*/file-*.*")):
             place = f"{file.parent.name}/{file.name}"
-            found = re.fullmatch(r"chunk-(\d+)/file-(\d+)\.(parquet|mp4)", place)
+            found = re.fullmatch(r"chunk-(\d+)/file-(\d+)\.(parquet|mp4|json)", place)
             if found and int(found[1]) * FILES_PER_CHUNK + int(found[2]) >= episodes:
                 file.unlink()
+
+
+def _restore_stats(out: Path, episodes: int, staging: Path) -> None:
+    """Write stats.json of the finished episodes where another is there, and that can be told."""
+    digests = Digests(out)
+    last = digests.named(out / DATA.format(**_where(episodes - 1)))
+    there = out / STATS
+    if last is None or (there.is_file() and sha256_of(there) == last.dataset.get(STATS)):
+        return
+    stats: dict[str, FeatureStats] = {}
+    for index in range(episodes):
+        more = _read_stats(out, index, digests)
+        stats = merged_all(stats, more) if stats else more
+    make_folder(staging)
+    write_json(there, _plain(stats), staging)
 
 
 def _vectors(rows: NDArray[np.floating[Any]]) -> pa.Array:

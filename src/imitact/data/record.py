@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from imitact.contract import BadInput, Damaged, Env, Policy, Spec
 from imitact.data.capture import Outcome, capture, folder_of, read_outcome, read_rows, video_of
 from imitact.data.crew import Crew, Done, InterruptFlag, Ready
-from imitact.data.durable import alone, make_folder, room_for, write_json
+from imitact.data.durable import WRITER, alone, make_folder, room_for, write_json
 from imitact.data.lerobot import IMITACT, INFO, as_promised, finished, read_json
 from imitact.data.lerobot_writer import LeRobotWriter, remove_unfinished
 from imitact.data.video import VideoConfig
+from imitact.data.vouched import vouched
 
 HOLD_TICKS = 10
 """A demonstration counts if success holds over its last so many ticks."""
@@ -37,7 +38,11 @@ HOLD_TICKS = 10
 MOST_SEEDS = 1_000_000
 """An order of more seeds is a mistake, and would fill the memory."""
 
-_FORMAT = 1
+_FORMAT = 2
+"""Of meta/imitact.json. 1 did not vouch for itself, and its dataset has no checksums; an imitact
+that knows only 1 would go on without any, and must not."""
+
+_FORMATS = (1, _FORMAT)
 _STAGING = ".staging"
 
 
@@ -182,7 +187,7 @@ def record(
     }
     with room_for(out), alone(out, "recording"), InterruptFlag() as interrupt:
         recording = _Recording(out, settings, episodes, seeds, video)
-        remove_unfinished(out)
+        remove_unfinished(out, out / _STAGING)
         if recording.missing:
             staging = out / _STAGING
             make_folder(staging)
@@ -203,7 +208,9 @@ def _check_folder(out: Path) -> None:
         raise BadInput(f"{out} is a file; give a folder")
     if out.is_dir() and not (out / IMITACT).is_file():
         # A kill in the first write leaves folders without a file: those are nobody's work.
-        others = sorted(p.name for p in out.iterdir() if p.name != _STAGING and _holds_files(p))
+        others = sorted(
+            p.name for p in out.iterdir() if p.name not in (_STAGING, WRITER) and _holds_files(p)
+        )
         if others:
             raise BadInput(
                 f"{out} is not empty and no recording of imitact (it holds {others[:3]}); "
@@ -276,9 +283,9 @@ class _Facts:
         saved, _ = finished(path)
         file = path / IMITACT
         data = read_json(file)
-        if data.get("format") != _FORMAT:
+        if data.get("format") not in _FORMATS:
             raise BadInput(
-                f"{file} has format {data.get('format')}, this imitact knows {_FORMAT}; "
+                f"{file} has format {data.get('format')}, this imitact knows {_FORMATS}; "
                 "use the version that recorded it, or record into another folder"
             )
         with as_promised(file):
@@ -312,6 +319,9 @@ class _Facts:
         return cls(settings, tuple(demonstrations[:saved]), tuple(failures))
 
     def to_dict(self) -> dict[str, Any]:
+        return vouched(self._told())
+
+    def _told(self) -> dict[str, Any]:
         return {
             "format": _FORMAT,
             "settings": self.settings,
@@ -463,7 +473,7 @@ class _Recording:
         cameras = len(world.spec.cameras)
         for folder in self._staging.iterdir():
             # What is found where nothing goes on was recorded with other settings.
-            outcome = read_outcome(folder, cameras) if self._resumed else None
+            outcome = read_outcome(folder, cameras, whole=True) if self._resumed else None
             if outcome and outcome.seed in self._ahead:
                 self._waiting[outcome.seed] = outcome
             elif folder.is_dir():

@@ -240,6 +240,10 @@ def _decoded(
     base = stream.time_base
     if base is None:
         raise Damaged(f"{path} does not say how long its frames last. {_RESTORE}")
+    context = stream.codec_context
+    told = (context.height, context.width)  # 0 where only the stream itself tells
+    if all(told) and told != shape[:2]:  # before memory is taken for a frame
+        raise _other_size(path, context.height, context.width, shape)
     first = max(0.0, times_s[0] - tolerance_s)
     if first > 0:
         container.seek(int(first / base), stream=stream, backward=True, any_frame=False)
@@ -254,10 +258,7 @@ def _decoded(
         while abs(seen_s - time_s) <= tolerance_s:
             frame: Frame = picture.to_ndarray(format="rgb24")  # pyright: ignore[reportAssignmentType]
             if frame.shape != shape:
-                raise Damaged(
-                    f"{path} has frames of {frame.shape[0]}x{frame.shape[1]} pixels, its dataset "
-                    f"promises {shape[0]}x{shape[1]} (meta/info.json). {_RESTORE}"
-                )
+                raise _other_size(path, frame.shape[0], frame.shape[1], shape)
             yield frame
             following = next(wanted, None)
             if following is None:
@@ -271,7 +272,17 @@ def _decoded(
     )
 
 
+def _other_size(path: Path, height: int, width: int, shape: tuple[int, int, int]) -> Damaged:
+    return Damaged(
+        f"{path} has frames of {height}x{width} pixels, its dataset promises "
+        f"{shape[0]}x{shape[1]} (meta/info.json). {_RESTORE}"
+    )
+
+
 _RESTORE = "Copy the file again from where it came, or record the dataset anew."
+
+_MOST_BOXES = 10_000
+"""A file of more is no MP4 of anybody's; fragments of a second make a day of video."""
 
 
 def _opened(path: Path) -> InputContainer:
@@ -298,7 +309,7 @@ def check_whole(path: Path) -> None:
     kinds: list[bytes] = []
     at = 0
     with path.open("rb") as file:
-        while at < size:
+        while at < size and len(kinds) < _MOST_BOXES:
             file.seek(at)
             head = file.read(16)
             if len(head) < 8:

@@ -19,7 +19,8 @@ import onnx
 
 from imitact import __version__
 from imitact.contract import BadInput, Observation, Source
-from imitact.data.durable import make_folder, put, sync, write_json
+from imitact.data.durable import alone, make_folder, put, room_for, sync, write_json
+from imitact.data.vouched import vouched as vouched_json
 from imitact.deploy import certificate
 from imitact.deploy.network import build, frame_input
 from imitact.deploy.quantise import quantised
@@ -130,12 +131,15 @@ def export(
     """
     was_there = out.exists()
     work = out / WORK
-    shutil.rmtree(work, ignore_errors=True)
     try:
-        make_folder(work)
-        return _Export(policy, source, out, config, policy_sha256, on_line).go(success)
+        with alone(out, "export"), room_for(out):
+            shutil.rmtree(work, ignore_errors=True)
+            try:
+                make_folder(work)
+                return _Export(policy, source, out, config, policy_sha256, on_line).go(success)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
         if not was_there and out.is_dir() and not any(out.iterdir()):
             out.rmdir()
 
@@ -192,7 +196,7 @@ class _Export:
             "success": self._success(success, path),
         }
         put(path, self.out / path.name)
-        write_json(self.out / CERTIFICATE, found, self.out / WORK)
+        write_json(self.out / CERTIFICATE, vouched_json(found), self.out / WORK)
         return found
 
     def _deviation(self, exported: ExportedPolicy, seen: list[Observation]) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def load(path: Path | str, *, threads: int | None = None) -> ExportedPolicy:
     """
     path = Path(path).absolute()
     sealed = unseal(path)
-    spec, execution = _checked(sealed.about, path)
+    spec, execution = _checked(sealed.about, path, len(sealed.data))
     count = _threads(threads)
     kind, precision = sealed.about["kind"], sealed.about["precision"]
     try:
@@ -114,7 +114,7 @@ def load(path: Path | str, *, threads: int | None = None) -> ExportedPolicy:
     except RuntimeError as error:
         raise BadInput(
             f"{path}: this {kind} cannot run it ({error}); it was exported with "
-            f"{sealed.about['made_with']}, install that version or export again"
+            f"{sealed.about.get('made_with')}, install that version or export again"
         ) from error
     return ExportedPolicy(sealed, spec, execution, engine, count)
 
@@ -124,18 +124,27 @@ def identity(path: Path | str) -> str:
     return unseal(Path(path).absolute()).sha256
 
 
-def _checked(about: Mapping[str, Any], path: Path) -> tuple[Spec, Execution | None]:
+def _checked(about: Mapping[str, Any], path: Path, size: int) -> tuple[Spec, Execution | None]:
     found = about.get("format")
     if found not in (FORMAT, TUNED_FORMAT) or isinstance(found, bool):
         raise Damaged(
-            f"{path}: format is {found!r}, this imitact ({__version__}) reads {FORMAT} and "
-            f"{TUNED_FORMAT}; use the version of imitact that exported it, or export again"
+            f"{path}: format is {found!r}{_by(about)}, this imitact ({__version__}) reads "
+            f"{FORMAT} and {TUNED_FORMAT}; use the version of imitact that exported it, or export "
+            "again"
         )
     if about.get("kind") not in get_args(Kind) or about.get("precision") not in get_args(Precision):
         raise Damaged(
             f"{path}: is for {about.get('kind')!r} in {about.get('precision')!r}, expected one of "
             f"{list(get_args(Kind))} in one of {list(get_args(Precision))}"
         )
+    parts = about.get("parts")
+    for name in ("graph",) if about["kind"] == "onnx" else ("graph", "weights"):
+        part = parts.get(name) if isinstance(parts, dict) else None
+        inside = isinstance(part, list) and [type(edge) for edge in part] == [int, int]
+        if not inside or not 0 <= part[0] <= part[1] <= size:  # type: ignore[index]
+            raise Damaged(f"{path}: its {name} lies at {part!r}, which is not in the file")
+    if not isinstance(about.get("fingerprint"), str):
+        raise Damaged(f"{path}: fingerprint is {about.get('fingerprint')!r}, expected a string")
     part = "spec"
     try:
         spec = msgspec.convert(about.get("spec"), Spec)
@@ -145,6 +154,12 @@ def _checked(about: Mapping[str, Any], path: Path) -> tuple[Spec, Execution | No
         return spec, msgspec.convert(about.get("execution"), Execution)
     except (msgspec.ValidationError, BadInput) as error:
         raise Damaged(f"{path}: {part}: {error}") from error
+
+
+def _by(about: Mapping[str, Any]) -> str:
+    """Which version wrote it, if it says so."""
+    version = about.get("imitact")
+    return f", written by imitact {version}" if isinstance(version, str) else ""
 
 
 def _threads(wanted: int | None) -> int:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from imitact.contract import BadInput, Damaged
 
 FOOTER_BYTES = 96
@@ -74,8 +76,8 @@ def unseal(path: Path) -> Sealed:
             "ends with); copy it again"
         )
     try:
-        about = json.loads(bytes(data[at : at + size]))
-    except ValueError as error:
+        about = msgspec.json.decode(data[at : at + size])
+    except (msgspec.DecodeError, ValueError, RecursionError, OverflowError) as error:
         raise Damaged(f"{path}: what it says of itself is not JSON ({error})") from error
     if not isinstance(about, dict):
         raise Damaged(f"{path}: what it says of itself is {type(about).__name__}, not an object")

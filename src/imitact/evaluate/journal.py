@@ -8,11 +8,16 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from imitact import __version__
 from imitact.contract import BadInput, Damaged
-from imitact.data.durable import make_folder, room_for
+from imitact.data.durable import append, make_folder, room_for
+from imitact.data.vouched import line, parse_line
 
-FORMAT = 1
-"""Changes whenever an older file could be misread."""
+FORMAT = 2
+"""Changes whenever an older file could be misread. Lines of format 1 have no CRC-32; such a file
+is gone on with."""
+
+_FORMATS = (1, FORMAT)
 
 T = TypeVar("T")
 
@@ -21,7 +26,8 @@ class Journal:
     """A file of JSON lines: what is evaluated, then one entry as each episode ends.
 
     A line counts once its line feed is written: the unfinished last line of a killed process is
-    cut off. Each line is flushed to the disk before `add` returns.
+    cut off. Each line is flushed to the disk before `add` returns, and ends with a CRC-32, so that
+    one that was altered is refused by its number.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,6 +46,7 @@ class Journal:
             self._write(given)
             return
         kept = self._lines[0]
+        given["format"] = kept["format"]
         differ = [key for key in (*given, *kept) if given.get(key) != kept.get(key)]
         if differ:
             told = "; ".join(
@@ -55,9 +62,9 @@ class Journal:
         """All entries of that kind, in the order in which they were added, as `what`."""
         try:
             return [
-                msgspec.convert(line[kind], what, strict=False)
-                for line in self._lines[1:]
-                if kind in line
+                msgspec.convert(entry[kind], what, strict=False)
+                for entry in self._lines[1:]
+                if kind in entry
             ]
         except msgspec.ValidationError as error:
             raise Damaged(
@@ -68,14 +75,13 @@ class Journal:
         """Append one entry (anything that msgspec turns into JSON)."""
         self._write({kind: entry})
 
-    def _write(self, line: dict[str, Any]) -> None:
-        data = msgspec.json.encode(line) + b"\n"
+    def _write(self, values: dict[str, Any]) -> None:
+        data = line(values)
         make_folder(self._path.parent)
-        with room_for(self._path), self._path.open("ab") as file:
-            file.write(data)
-            file.flush()
+        with room_for(self._path), self._path.open("ab", buffering=0) as file:
+            append(file.fileno(), data)
             os.fsync(file.fileno())
-        self._lines.append(msgspec.json.decode(data))
+        self._lines.append(parse_line(data.rstrip(), required=True))
 
     def _read(self) -> list[dict[str, Any]]:
         data = self._path.read_bytes()
@@ -83,18 +89,19 @@ class Journal:
         if whole < len(data):
             with self._path.open("r+b") as file:
                 file.truncate(whole)
-        lines = []
-        for number, line in enumerate(data[:whole].splitlines(), 1):
+        lines: list[dict[str, Any]] = []
+        for number, text in enumerate(data[:whole].split(b"\n")[:-1], 1):
             try:
-                lines.append(msgspec.json.decode(line, type=dict[str, Any]))
-            except msgspec.DecodeError as error:
+                # What the first line says of itself holds for all of them.
+                required = bool(lines) and lines[0]["format"] != 1
+                lines.append(parse_line(text, required=required))
+            except ValueError as error:
+                raise Damaged(f"{self._path}, line {number}: {error}. {_AFRESH}") from error
+            if number == 1 and (lines[0].get("format") not in _FORMATS):
                 raise Damaged(
-                    f"{self._path}, line {number} is not a JSON object: {error}. {_AFRESH}"
-                ) from error
-        if lines and lines[0].get("format") != FORMAT:
-            raise Damaged(
-                f"{self._path} does not begin as a journal of format {FORMAT} does. {_AFRESH}"
-            )
+                    f"{self._path} has format {lines[0].get('format')!r}, this imitact "
+                    f"({__version__}) goes on with {_FORMATS}. {_AFRESH}"
+                )
         return lines
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 
+from imitact import __version__
 from imitact.contract import BadInput, Damaged
 from imitact.data.durable import make_folder, write_json
+from imitact.data.vouched import checked, read_object, vouched
 from imitact.evaluate.interval import Paired
 from imitact.evaluate.tally import Evaluation, Plan, Row, World, compare, spell
 
@@ -124,7 +126,10 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
 def from_dict(data: dict[str, Any], where: str = "evaluation") -> Evaluation:
     """What `to_dict` wrote. Refuses other formats, and figures that do not follow from the rows."""
     if data.get("format") != FORMAT:
-        raise Damaged(f"{where}: format is {data.get('format')!r}, expected {FORMAT}")
+        raise Damaged(
+            f"{where}: format is {data.get('format')!r}, expected {FORMAT}; use the version of "
+            f"imitact that wrote it (this is {__version__})"
+        )
     try:
         evaluation = Evaluation(
             plan=msgspec.convert(data["plan"], Plan),
@@ -148,7 +153,7 @@ def write(evaluation: Evaluation, out: Path) -> Path:
     """Write out/evaluation.json, whole or not at all; returns its path."""
     make_folder(out)
     path = out / NAME
-    write_json(path, to_dict(evaluation), staging=out)
+    write_json(path, vouched(to_dict(evaluation)), staging=out)
     return path
 
 
@@ -158,10 +163,7 @@ def read(path: Path) -> Evaluation:
         path = path / NAME
     if not path.is_file():
         raise BadInput(f"{path} is missing; give the output folder of an evaluation")
-    try:
-        data = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise Damaged(f"{path} is not a JSON object: {error}") from error
+    data = checked(read_object(path), path, required=False)  # older files have no checksum
     return from_dict(data, str(path))
 
 

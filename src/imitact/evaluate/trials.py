@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from imitact.contract import BadInput, Env, ImitactError, Policy
 from imitact.data.crew import Crew, Ready, cores
+from imitact.data.durable import alone
 from imitact.evaluate.attempt import TELL_EVERY_S, Attempts, Failure
 from imitact.evaluate.film import Filming
 from imitact.evaluate.journal import Journal
@@ -85,7 +86,8 @@ def evaluate(
 
     An episode that raises is noted in the journal and ends the evaluation with an error of the
     same kind (Misfit stays Misfit) that names the seed; finished episodes are kept, and the
-    failed one is run again next time. Refuses a policy that does not fit the environment.
+    failed one is run again next time. Refuses a policy that does not fit the environment, and a
+    folder that another process writes to.
     """
     plan = Plan(
         seeds=tuple(int(seed) for seed in seeds),
@@ -102,7 +104,8 @@ def evaluate(
     count = cores() if workers is None else workers
     if count < 0:
         raise BadInput(f"{count} workers are not possible; 0 works in this process")
-    return _Run(plan, count, out, on_progress).go(make_policy, make_env)
+    with alone(out, "evaluation") if out else nullcontext():
+        return _Run(plan, count, out, on_progress).go(make_policy, make_env)
 
 
 def check_picklable(make: Callable[[], object]) -> None:

@@ -524,10 +524,13 @@ def _read_file(path: Path, limit: int | None = None) -> bytes:
         raise BadInput(f"{path} cannot be read: {error}") from error
 
 
-def _keys(value: Any, expected: set[str], where: str) -> None:
+def _keys(
+    value: Any, expected: set[str], where: str, optional: frozenset[str] = frozenset()
+) -> None:
     if not isinstance(value, dict):
         raise Damaged(f"{where} is {type(value).__name__}, expected an object")
-    unknown, missing = sorted(value.keys() - expected), sorted(expected - value.keys())
+    unknown = sorted(value.keys() - expected - optional)
+    missing = sorted(expected - value.keys())
     if unknown or missing:
         raise Damaged(
             f"{where}: unknown keys {unknown}, missing keys {missing}; it was altered, or written "
@@ -564,13 +567,17 @@ def _read_about(path: Path) -> _About:
         raise Damaged(f"{path} is not JSON ({error}); copy the directory again") from error
     except (BadInput, NotFinite) as error:
         raise Damaged(f"{path}: {error}") from error
+    except (OverflowError, ValueError) as error:  # a number that no float and no digest can hold
+        raise Damaged(f"{path}: a value is out of range ({error})") from error
 
 
 def _parse_about(about: Any) -> _About:
     found = about.get("format") if isinstance(about, dict) else None
     if found not in (FORMAT, TUNED_FORMAT) or isinstance(found, bool):
+        version = about.get("imitact") if isinstance(about, dict) else None
+        by = f", written by imitact {version}" if isinstance(version, str) else ""
         raise Damaged(
-            f"format is {found!r}, this imitact ({__version__}) reads {FORMAT} and "
+            f"format is {found!r}{by}, this imitact ({__version__}) reads {FORMAT} and "
             f"{TUNED_FORMAT}; use the version of imitact that wrote it"
         )
     parts = {"format", "imitact", "fingerprint", "spec", "stats", "config", "weights"}
@@ -615,14 +622,13 @@ def _parse_execution(value: Any) -> Execution:
         raise Damaged(f"execution: {error}") from error
 
 
-_SINCE = ("random_crop", "color_jitter")
+_SINCE = frozenset({"random_crop", "color_jitter"})
 """Settings that policies of format 1 were first saved without; their defaults are what was."""
 
 
 def _parse_config(value: Any) -> ActConfig:
     names = {f.name for f in fields(ActConfig)}
-    given = value.keys() if isinstance(value, dict) else ()
-    _keys(value, names - (set(_SINCE) - set(given)), "config")
+    _keys(value, names - _SINCE, "config", _SINCE)
     return ActConfig(**value)
 
 
@@ -639,12 +645,13 @@ def _parse_spec(value: Any) -> Spec:
 
 def _read_weights(path: Path, expected: Mapping[str, Any], net: Act) -> dict[str, Tensor]:
     """The tensors of `path`, read once: what was checked is what is used."""
-    data = _read_file(path)
-    if len(data) != expected["bytes"]:
+    size = path.stat().st_size if path.is_file() else expected["bytes"]
+    if size != expected["bytes"]:  # before so many bytes are read
         raise Damaged(
-            f"{path} has {len(data)} bytes, {ABOUT} says {expected['bytes']}: it is truncated or "
+            f"{path} has {size} bytes, {ABOUT} says {expected['bytes']}: it is truncated or "
             "of another policy; copy the directory again"
         )
+    data = _read_file(path)
     if hashlib.sha256(data).hexdigest() != expected["sha256"]:
         raise Damaged(
             f"{path} is not the file that was saved (its SHA-256 differs from that in {ABOUT}); "

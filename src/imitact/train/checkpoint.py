@@ -20,8 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from imitact import __version__
 from imitact.contract import BadInput, Damaged
 from imitact.data.durable import make_folder, room_for, sync
+from imitact.data.vouched import read_object
 
 Say = Callable[[str], None]
 FORMAT = 1
@@ -97,19 +99,25 @@ def found(folder: Path) -> list[Path]:
 def load(path: Path) -> State:
     """One checkpoint, every file checked against its SHA-256. Damage is named."""
     try:
-        record = json.loads((path / RECORD).read_text())
+        record = read_object(path / RECORD)
         if record["format"] != FORMAT:
             raise Damaged(
-                f"{path}: checkpoint format {record['format']}, this imitact reads {FORMAT}"
+                f"{path}: checkpoint format {record['format']}, this imitact ({__version__}) reads "
+                f"{FORMAT}; resume with the version of imitact that wrote it"
             )
         if record["own_sha256"] != _own_sha256(record) or path.name != _name(record["step"]):
             raise Damaged(f"{path / RECORD} is not what was written: its SHA-256 or step differs")
         for name, expected in record["sha256"].items():
+            if not (path / name).resolve().is_relative_to(path.resolve()):
+                raise Damaged(f"{path / RECORD} names {name!r}, which is no file of a checkpoint")
             if _sha256(path / name) != expected:
                 raise Damaged(f"{path / name} is not what was written: its SHA-256 differs")
         tensors = load_file(path / TENSORS)
         return State(int(record["step"]), tensors, record["numbers"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (
+        *(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError),
+        *(RecursionError, SafetensorError),
+    ) as error:
         raise Damaged(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
 
 

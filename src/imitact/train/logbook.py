@@ -1,7 +1,8 @@
 """The numbers of a training: every one to a file, a few now and then to a person.
 
-`metrics.jsonl` holds one JSON object a line, each with a "step". A line is written with one
-system call, so a killed process leaves whole lines (and at most one torn one, dropped on resume).
+`metrics.jsonl` holds one JSON object a line, each with a "step" and, last, a CRC-32. A line is
+written whole or not at all by this process; a killed one leaves at most one torn line, dropped on
+resume, as is any line that is not what was written.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from imitact.contract import NotFinite
+from imitact.data.durable import append, room_for
+from imitact.data.vouched import line, parse_line
 from imitact.train.trackers import Trackers
 
 Clock = Callable[[], float]
@@ -41,6 +44,7 @@ class Logbook:
         every_s: float = 5.0,
         trackers: Trackers | None = None,
     ) -> None:
+        self._path = path
         self._say = say
         self._every_s = every_s
         self._trackers = trackers
@@ -54,24 +58,29 @@ class Logbook:
         if not path.exists():
             return
         kept = []
-        for line in path.read_text(errors="replace").splitlines():
+        data = path.read_bytes()
+        required = b',"crc32":' in data
+        for number, text in enumerate(data.splitlines(keepends=True), 1):
             try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError):
-                continue  # torn by a kill in the middle of a write
-        fresh = path.with_name(path.name + ".cut")
-        fresh.write_text("".join(kept))
-        fresh.replace(path)
+                if parse_line(text.rstrip(), required=required)["step"] <= step:
+                    kept.append(text.rstrip() + b"\n")
+            except (ValueError, KeyError, TypeError) as error:
+                # The last one may have been torn by a kill in the middle of a write.
+                self._say(f"{path}, line {number} is damaged ({error}): left out")
+        with room_for(path):
+            fresh = path.with_name(path.name + ".cut")
+            fresh.write_bytes(b"".join(kept))
+            fresh.replace(path)
 
     def write(self, step: int, numbers: Mapping[str, Any]) -> None:
         """One line. Refuses what is not finite: it could not be read back as JSON."""
         try:
-            line = json.dumps({"step": step, **numbers}, allow_nan=False)
+            told = json.loads(json.dumps({"step": step, **numbers}, allow_nan=False))
         except ValueError as error:
             raise NotFinite(f"step {step}: a number for metrics.jsonl is not finite") from error
-        if self._file is not None:
-            os.write(self._file, line.encode() + b"\n")
+        if self._file is not None and self._path is not None:
+            with room_for(self._path, "free some space, then resume"):
+                append(self._file, line(told))
         if self._trackers:
             self._trackers.log(step, numbers)
 

@@ -38,6 +38,7 @@ from imitact.data.crew import cores
 from imitact.data.durable import alone, make_folder, write_json
 from imitact.data.episodes import Subset, split
 from imitact.data.samples import Batch, Samples, statistics
+from imitact.data.vouched import vouched
 from imitact.model.act import ActConfig
 from imitact.model.policy import TorchPolicy
 from imitact.train import checkpoint, devices, trackers
@@ -717,9 +718,9 @@ def _finish(
             "python": platform.python_version(),
         },
     }
-    write_json(out / "training.json", summary, out)
+    write_json(out / "training.json", vouched(summary), out)
     if tally.last:
-        write_json(out / "held_out.json", tally.last, out)
+        write_json(out / "held_out.json", vouched(tally.last), out)
     say(f"policy in {final}")
 
 

@@ -7,7 +7,6 @@ temporal ensemble, with replayed chunks beside it, and through the registered gy
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +17,10 @@ from typing import Any, Literal, cast
 from imitact import __version__
 from imitact.contract import BadInput, ImitactError
 from imitact.data.crew import cores
-from imitact.data.durable import write_json
+from imitact.data.durable import alone, write_json
 from imitact.data.episodes import open_source
 from imitact.data.record import Report, read_report
+from imitact.data.vouched import checked, read_object
 from imitact.evaluate import report
 from imitact.evaluate.film import video_path
 from imitact.evaluate.tally import Evaluation, Plan, spell
@@ -130,6 +130,11 @@ def with_preset(name: str | None, task: str | None = None) -> Demo:
 def run(settings: Demo) -> None:
     """Do what is not done yet, then print the result."""
     _check(settings)
+    with alone(settings.out, "demo"):
+        _run(settings)
+
+
+def _run(settings: Demo) -> None:
     out = settings.out
     data = settings.data or out / "data"
     training = out / "training"
@@ -324,7 +329,8 @@ def _cost(settings: Demo, training: Path, phases: Phases) -> dict[str, Any]:
 
 
 def _summary(training: Path) -> dict[str, Any]:
-    return json.loads((training / "training.json").read_text(encoding="utf-8"))
+    path = training / "training.json"
+    return checked(read_object(path), path, required=False)
 
 
 def _about_training(training: Path, settings: Demo) -> dict[str, Any]:

@@ -11,9 +11,13 @@ from typing import Any
 
 from imitact.contract import BadInput, Damaged
 from imitact.data.durable import make_folder, write_json
+from imitact.data.vouched import checked, read_object, vouched
 
 STORE_EVERY_S = 5.0
 """A killed process forgets at most so many seconds of the time that a phase has taken."""
+
+
+_ANEW = "Remove it to go on; finished work is kept, the times begin anew"
 
 
 class Phases:
@@ -40,12 +44,13 @@ class Phases:
 
     def _read(self) -> None:
         try:
-            kept = json.loads(self._path.read_text(encoding="utf-8"))
+            kept = checked(read_object(self._path), self._path, required=False, advice=_ANEW)
             then, wall_s, done = kept["settings"], kept["wall_s"], kept["done"]
-        except (ValueError, KeyError, TypeError) as error:
+            wall_s = {str(name): float(seconds) for name, seconds in wall_s.items()}
+            done = [str(name) for name in done]
+        except (ValueError, KeyError, TypeError, AttributeError, Damaged) as error:
             raise Damaged(
-                f"{self._path} does not tell the phases of a job: {error!r}. Remove it to go on; "
-                "finished work is kept, the times begin anew"
+                f"{self._path} does not tell the phases of a job: {error!r}. {_ANEW}"
             ) from error
         if then != self._settings:
             was, now = _flat(then), _flat(self._settings)
@@ -58,7 +63,7 @@ class Phases:
                 f"{self._path.parent} holds a run with other settings: {'; '.join(unlike)}. "
                 "Give those to go on with it, or another folder"
             )
-        self._wall_s, self._done = dict(wall_s), list(done)
+        self._wall_s, self._done = wall_s, done
 
     @property
     def wall_s(self) -> dict[str, float]:
@@ -97,7 +102,7 @@ class Phases:
     def _store(self) -> None:
         make_folder(self._path.parent)
         kept = {"settings": self._settings, "wall_s": self._wall_s, "done": self._done}
-        write_json(self._path, kept, staging=self._path.parent)
+        write_json(self._path, vouched(kept), staging=self._path.parent)
 
 
 def _flat(settings: Mapping[str, Any], under: str = "") -> dict[str, Any]:

@@ -1,0 +1,685 @@
+"""Hypothesis against the readers of policy, dataset and config: files that nobody would write.
+
+    fuzz_readers.py [--cases 100000] [--workers 2] [--seed 0] [--out FILE.json]
+
+A case takes one file (or the settings of a network, or a command line) and does to it one to three
+things: cuts, flips, inserts, repeats, exchanges bytes; replaces, retypes, renames, repeats,
+reorders JSON values; puts in what parsers fear (NaN, numbers of 5000 digits, 2^60 as a size, a
+hundred thousand brackets, broken UTF-8). In half of the cases the checksums are made to fit again,
+so that what lies behind them is reached. Then the reader must read, or refuse with one of imitact's
+errors for bad input; anything else is a defect, as is more than 5 s of the processor's time, more
+memory than 1 GiB above that of the idle process, or the death of the process.
+
+Cases run in worker processes, which their parent watches and replaces. Exit code 0 if there is no
+defect; else each is told with the smallest case that Hypothesis finds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import hashlib
+import io
+import json
+import mmap
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis import strategies as st
+
+CASE_S = 5.0
+"""Of the processor's time, so that a busy machine is no defect."""
+MEMORY_BYTES = 1 << 30
+SILENT_S = 600.0
+"""A worker that has begun no case for so long hangs where Python cannot interrupt it."""
+BATCH = 500
+"""Cases of one Hypothesis run; its seed is their number, so that any run can be repeated."""
+
+# -- what is done to bytes -------------------------------------------------------------------------
+
+PLACE = st.integers(0, 2**20)
+"""Where; taken modulo the size, so that Hypothesis can shrink it whatever the file."""
+
+HOSTILE_NUMBERS = [
+    value.to_bytes(8, order) for value in (2**60, 2**63 - 1, 2**64 - 1, 2**31) for order in
+    ("little", "big")
+]  # fmt: skip
+
+BYTE_CHANGE = st.one_of(
+    st.tuples(st.just("cut"), PLACE),
+    st.tuples(st.just("flip"), PLACE, st.integers(0, 7)),
+    st.tuples(st.just("byte"), PLACE, st.integers(0, 255)),
+    st.tuples(st.just("insert"), PLACE, st.binary(min_size=1, max_size=12)),
+    st.tuples(st.just("delete"), PLACE, st.integers(1, 64)),
+    st.tuples(st.just("repeat"), PLACE, st.integers(1, 64), st.integers(1, 8)),
+    st.tuples(st.just("exchange"), PLACE, PLACE, st.integers(1, 64)),
+    st.tuples(st.just("number"), PLACE, st.sampled_from(HOSTILE_NUMBERS)),
+)
+
+
+def change_bytes(data: bytes, change: tuple[Any, ...]) -> bytes:
+    kind, place, *more = change
+    at = place % (len(data) + 1)
+    match kind:
+        case "cut":
+            return data[:at]
+        case "flip":
+            altered = bytearray(data or b"\0")
+            altered[at % len(altered)] ^= 1 << more[0]
+            return bytes(altered)
+        case "byte":
+            altered = bytearray(data or b"\0")
+            altered[at % len(altered)] = more[0]
+            return bytes(altered)
+        case "insert":
+            return data[:at] + more[0] + data[at:]
+        case "delete":
+            return data[:at] + data[at + more[0] :]
+        case "repeat":
+            return data[:at] + data[at : at + more[0]] * more[1] + data[at:]
+        case "number":
+            return data[:at] + more[0] + data[at + 8 :]
+        case _:
+            other, size = more[0] % (len(data) + 1), more[1]
+            first, second = sorted((at, other))
+            first_end = min(first + size, second)
+            return (
+                data[:first] + data[second : second + size] + data[first_end:second]
+                + data[first:first_end] + data[second + size :]
+            )  # fmt: skip
+
+
+# -- what is done to JSON --------------------------------------------------------------------------
+
+VALUE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.sampled_from([0, -1, 1, 2**31, 2**60, 2**64, 10**30, 1e308, -1e-308, 0.5]),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=10),
+    st.sampled_from(["", "..", "/dev/zero", "{chunk_index:2000000000d}", "\0", "top=0:9,0:9"]),
+    st.lists(st.integers(-5, 5), max_size=3),
+    st.sampled_from([[], {}, [[]], {"": {}}]),
+)
+
+RAW = [
+    b"NaN", b"-Infinity", b"1e999", b"9" * 5000, b"-0", b"1" + b"0" * 400, b"[" * 100_000,
+    b'{"a":' * 20_000, b"[" * 500 + b"]" * 500, b'"\xff\xfe"', b'"\\ud800"', b'"' + b"x" * 10**6 +
+    b'"', b"[" + b"0," * 200_000 + b"0]", b"", b"nul", b"\xef\xbb\xbf1", b"[[[],[]],[[],[]]]",
+]  # fmt: skip
+
+JSON_CHANGE = st.one_of(
+    st.tuples(st.just("set"), PLACE, VALUE),
+    st.tuples(st.just("set"), PLACE, VALUE),
+    st.tuples(st.just("raw"), PLACE, st.sampled_from(RAW)),
+    st.tuples(st.just("drop"), PLACE),
+    st.tuples(st.just("rename"), PLACE, st.text(max_size=8)),
+    st.tuples(st.just("add"), PLACE, st.text(max_size=8), VALUE),
+    st.tuples(st.just("reorder"), PLACE),
+    st.tuples(st.just("twice"), PLACE, VALUE),
+    st.tuples(st.just("nudge"), PLACE, st.sampled_from([-1, 1, 1e-9, 1000, -(2**40)])),
+)
+
+_HERE = "@raw@"
+
+
+def change_json(value: Any, changes: list[tuple[Any, ...]], seal: Callable[[Any], Any]) -> bytes:
+    """The text of an altered value. seal: makes its checksum fit, or does nothing."""
+    value = copy.deepcopy(value)
+    raw: list[bytes] = []
+    twice: list[tuple[str, Any]] = []
+    for kind, place, *more in changes:
+        places = _places(value)
+        if not places:
+            break
+        holder, key = places[place % len(places)]
+        match kind:
+            case "set":
+                holder[key] = more[0]
+            case "raw":
+                holder[key] = _HERE
+                raw.append(more[0])
+            case "drop":
+                del holder[key]
+            case "rename" if isinstance(holder, dict):
+                holder[more[0]] = holder.pop(key)
+            case "add" if isinstance(holder, dict):
+                holder[more[0]] = more[1]
+            case "add":
+                holder.insert(key, more[1])
+            case "reorder" if isinstance(holder, dict):
+                kept = list(holder.items())
+                holder.clear()
+                holder.update(kept[key_index(kept, key) :] + kept[: key_index(kept, key)])
+            case "reorder":
+                holder.reverse()
+            case "twice":
+                twice.append((str(key), more[0]))
+            case "nudge" if isinstance(holder[key], int | float):
+                with contextlib.suppress(OverflowError):
+                    holder[key] = holder[key] + more[0]
+    if isinstance(value, dict):
+        with contextlib.suppress(Exception):  # what cannot be sealed stays unsealed
+            value = seal(value)
+    text = json.dumps(value).encode()
+    for key, other in twice:  # a name that comes twice: parsers take one of the two
+        text = b"{" + json.dumps({key: other}).encode()[1:-1] + b", " + text[1:]
+    for part in raw:
+        text = text.replace(json.dumps(_HERE).encode(), part, 1)
+    return text
+
+
+def key_index(items: list[tuple[str, Any]], key: str) -> int:
+    return next(i for i, (name, _) in enumerate(items) if name == key)
+
+
+def _places(value: Any) -> list[tuple[Any, Any]]:
+    """Every value within, as what holds it and its key there."""
+    found: list[tuple[Any, Any]] = []
+    waiting = [value]
+    while waiting:
+        holder = waiting.pop()
+        if isinstance(holder, dict):
+            keys: Any = list(holder)
+        elif isinstance(holder, list):
+            keys = range(min(len(holder), 8))  # the others are alike
+        else:
+            continue
+        for key in keys:
+            found.append((holder, key))
+            waiting.append(holder[key])
+    return found
+
+
+# -- cases -----------------------------------------------------------------------------------------
+
+POLICY = ["policy/policy.json", "policy/policy.json", "policy/model.safetensors"]
+DATASET = [
+    "meta/info.json", "meta/info.json", "meta/imitact.json", "meta/stats.json",
+    "meta/imitact/chunk-000/file-001.json", "meta/episodes/chunk-000/file-001.parquet",
+    "data/chunk-000/file-001.parquet", "videos/observation.images.top/chunk-000/file-000.mp4",
+]  # fmt: skip
+OTHERS = [
+    "checkpoints/step-00000001/trainer.json", "checkpoints/step-00000001/trainer.safetensors",
+    "evaluation/evaluation.json", "evaluation/episodes.jsonl",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One file and what is done to it.
+
+    fits: whether the checksums are made to fit what it holds then.
+    """
+
+    file: str
+    fits: bool
+    as_json: bool
+    changes: tuple[tuple[Any, ...], ...]
+
+
+def _of(files: list[str]) -> st.SearchStrategy[Case]:
+    byte_changes = st.lists(BYTE_CHANGE, min_size=1, max_size=3).map(tuple)
+    json_changes = st.lists(JSON_CHANGE, min_size=1, max_size=3).map(tuple)
+    name, fits = st.sampled_from(files), st.booleans()
+    plain = st.builds(Case, name, fits, st.just(False), byte_changes)
+    told = st.builds(Case, name, fits, st.just(True), json_changes)
+    return st.one_of(told, plain)
+
+
+CASES = st.one_of(
+    _of(POLICY),
+    _of([f"data/{name}" for name in DATASET]),
+    _of([f"data/{name}" for name in DATASET]),
+    _of(["config"]),
+    _of(OTHERS),
+)
+
+OPTIONS = (
+    "--model.chunk", "--model.crop", "--model.dim", "--model.norm", "--model.shift",
+    "--model.dropout", "--train.steps", "--train.lr", "--train.seed", "--train.batch-size",
+    "--train.precision", "--train.cache-limit-gb", "--preset", "--resume", "--data", "--out",
+)  # fmt: skip
+WORDS = st.one_of(
+    st.sampled_from(OPTIONS),
+    st.text(max_size=8).filter(lambda text: "\0" not in text),
+    st.integers(-(2**70), 2**70).map(str),
+    st.sampled_from(["nan", "inf", "1e999", "9" * 5000, "None", "true", "-", "--", "--help"]),
+)
+LINES = st.lists(WORDS, max_size=6)
+LINE_EVERY = 250
+"""One case of so many is a command line: parsing one takes many times the time of a file."""
+
+
+# -- readers ---------------------------------------------------------------------------------------
+
+
+class Material:
+    """Small files of every kind in a folder, read after each alteration, then put back.
+
+    A reader takes the file that was altered and its contents; `_fit` makes checksums fit.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+        self.bytes = {name: path.read_bytes() for name, path in self.files.items()}
+
+    def altered(self, case: Case) -> bytes:
+        """The contents that the case makes."""
+        data = config() if case.file == "config" else self.bytes[case.file]
+        if not case.as_json:
+            for change in case.changes:
+                data = change_bytes(data, change)
+            return data
+        if case.file.endswith(".safetensors"):
+            size = int.from_bytes(data[:8], "little")
+            header = change_json(json.loads(data[8 : 8 + size]), list(case.changes), lambda v: v)
+            return len(header).to_bytes(8, "little") + header + data[8 + size :]
+        if not case.file.endswith((".json", "config")):
+            for _, place, *_ in case.changes:
+                data = change_bytes(data, ("flip", place, place % 8))
+            return data
+        return change_json(
+            json.loads(data), list(case.changes), self._seal(case.file) if case.fits else _as_it_is
+        )
+
+    def read(self, case: Case) -> None:
+        """Write what the case makes, read it, put back what was there."""
+        data = self.altered(case)
+        if case.file == "config":
+            read_config(data)
+            return
+        changed = [case.file, *self._fit(case, data)]
+        self.files[case.file].write_bytes(data)
+        try:
+            self._reader(case)()
+        finally:
+            for name in changed:
+                self.files[name].parent.mkdir(parents=True, exist_ok=True)
+                self.files[name].write_bytes(self.bytes[name])
+
+    def _seal(self, name: str) -> Callable[[Any], Any]:
+        from imitact.data.vouched import vouched
+
+        if name.endswith("trainer.json"):
+            from imitact.train.checkpoint import _own_sha256
+
+            return lambda value: {**value, "own_sha256": _own_sha256(value)}
+        return _as_it_is if name.endswith(("info.json", "stats.json")) else vouched
+
+    def _fit(self, case: Case, data: bytes) -> list[str]:
+        """Other files altered so that their checksums are those of `data`; their names."""
+        if not case.fits:
+            return []
+        if case.file == "policy/model.safetensors":
+            about = json.loads(self.bytes["policy/policy.json"])
+            about["weights"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            from imitact.data.vouched import vouched
+
+            self.files["policy/policy.json"].write_text(json.dumps(vouched(about)))
+            return ["policy/policy.json"]
+        if case.file.startswith("data/") and "meta/imitact/" not in case.file:
+            gone = [name for name in self.files if name.startswith("data/meta/imitact/")]
+            for name in gone:  # then nothing is compared
+                self.files[name].unlink(missing_ok=True)
+            return gone
+        if case.file.startswith("checkpoints/") and case.file.endswith(".safetensors"):
+            name = "checkpoints/step-00000001/trainer.json"
+            record = json.loads(self.bytes[name])
+            record["sha256"]["trainer.safetensors"] = hashlib.sha256(data).hexdigest()
+            self.files[name].write_text(json.dumps(self._seal(name)(record)))
+            return [name]
+        return []
+
+    def _reader(self, case: Case) -> Callable[[], Any]:
+        kind = case.file.split("/")[0]
+        return {
+            "policy": self._policy,
+            "data": self._data,
+            "checkpoints": self._checkpoint,
+            "evaluation": self._evaluation,
+        }[kind]
+
+    def _policy(self) -> None:
+        from imitact.model.policy import TorchPolicy
+
+        TorchPolicy.load(self.folder / "policy")
+
+    def _data(self) -> None:
+        from imitact.data.episodes import open_source
+        from imitact.data.record import read_report
+
+        source = open_source(self.folder / "data")
+        for index in range(len(source.lengths)):
+            episode = source.episode(index)
+            _ = episode.state
+            for camera in source.spec.cameras:
+                for _ in episode.frames(camera.name):
+                    pass
+        _ = source.fingerprint
+        read_report(self.folder / "data")
+
+    def _checkpoint(self) -> None:
+        from imitact.train.checkpoint import load
+
+        load(self.folder / "checkpoints" / "step-00000001")
+
+    def _evaluation(self) -> None:
+        from imitact.evaluate import report
+        from imitact.evaluate.journal import Journal
+        from imitact.evaluate.tally import Row, World
+
+        report.read(self.folder / "evaluation")
+        journal = Journal(self.folder / "evaluation" / "episodes.jsonl")
+        journal.entries("world", World)
+        journal.entries("episode", Row)
+        journal.entries("clock_s", float)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+@cache
+def config() -> bytes:
+    """Settings of a network, as policy.json has them."""
+    from imitact.model.act import PRESETS
+
+    return json.dumps(asdict(PRESETS["quick"])).encode()
+
+
+def read_config(data: bytes) -> None:
+    """The settings of a network as policy.json has them, and what follows from them."""
+    from worlds import TWO_CAMERAS, dot_spec
+
+    from imitact.data.vouched import parsed
+    from imitact.model.act import ActConfig
+
+    values = parsed(data, Path("config.json"))
+    known = {name: value for name, value in values.items() if name in ActConfig.__annotations__}
+    ActConfig(**known).views(dot_spec(TWO_CAMERAS))
+
+
+def read_line(words: list[str]) -> None:
+    """A command line of `imitact train`, as far as its settings."""
+    from imitact.verbs import train
+    from imitact.verbs.settings import parse
+
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            parse("imitact train", train.with_preset(None), words)
+        except SystemExit as done:
+            if done.code not in (0, 2, None):
+                raise AssertionError(f"exit code {done.code}") from done
+
+
+# -- a worker --------------------------------------------------------------------------------------
+
+
+class TooSlowError(Exception):
+    """A case took longer than it may."""
+
+
+@dataclass
+class Tally:
+    """What came of the cases."""
+
+    read: int = 0
+    refused: int = 0
+    of: Counter[str] = field(default_factory=Counter)
+    slowest_s: float = 0.0
+
+    @property
+    def cases(self) -> int:
+        return self.read + self.refused
+
+
+def judged(read: Callable[[], None], tally: Tally, name: str) -> None:
+    """Run a reader; anything but reading and refusing is raised."""
+    from imitact.contract import BadInput, NotFinite
+
+    began = time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, CASE_S)
+    try:
+        read()
+        tally.read += 1
+    except (BadInput, NotFinite):
+        tally.refused += 1
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        tally.slowest_s = max(tally.slowest_s, time.process_time() - began)
+    tally.of[name] += 1
+
+
+def limit_memory() -> int:
+    """No more than MEMORY_BYTES above what is taken now; gives the limit."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return limit
+
+
+def work(folder: Path, first: int, cases: int, number: int, many: int) -> None:
+    """So many cases; a line of JSON to stdout for each batch, and for each defect."""
+    import torch
+
+    torch.set_num_threads(1)
+    material = Material(folder)
+    tally = Tally()
+
+    def alarm(number: int, frame: object) -> None:
+        raise TooSlowError(f"not done after {CASE_S} s")
+
+    signal.signal(signal.SIGPROF, alarm)
+    for name in ("policy/policy.json", "data/meta/info.json", *OTHERS, "config"):  # load all code
+        material.read(Case(name, False, False, ()))
+    read_line(["--data", "a", "--out", "b"])
+    limit_memory()
+    beat = (folder / "beat").open("r+b")
+    note = mmap.mmap(beat.fileno(), 4096)
+
+    def about(case: object) -> None:
+        text = repr(case).encode()[:4000]
+        note[: len(text) + 1] = text + b"\0"
+        os.utime(beat.fileno())
+
+    def tell(**told: Any) -> None:
+        print(json.dumps(told), flush=True)
+
+    batch = number
+    while tally.cases < cases:
+        left = min(BATCH, cases - tally.cases)
+
+        @seed(first + batch)
+        @settings(
+            max_examples=left, database=None, deadline=None, verbosity=Verbosity.quiet,
+            phases=(Phase.generate, Phase.shrink), suppress_health_check=list(HealthCheck),
+            print_blob=False,
+        )  # fmt: skip
+        @given(CASES)
+        def files(case: Case) -> None:
+            about(case)
+            kind = case.file.split("/")[0]
+            judged(lambda: material.read(case), tally, kind)
+
+        @seed(first + batch)
+        @settings(
+            max_examples=max(1, left // LINE_EVERY), database=None, deadline=None,
+            verbosity=Verbosity.quiet, phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck), print_blob=False,
+        )  # fmt: skip
+        @given(LINES)
+        def lines(words: list[str]) -> None:
+            about(words)
+            judged(lambda: read_line(words), tally, "command line")
+
+        for check in (lines, files):
+            seen: list[Any] = []
+            try:
+                check()
+            except Exception as error:
+                seen = traceback.format_exception(error)[-12:]
+                text = bytes(note[:]).split(b"\0")[0].decode(errors="replace")
+                tell(defect=f"{type(error).__name__}: {error}"[:2000], case=text, trace=seen)
+        batch += many
+        tell(read=tally.read, refused=tally.refused, of=tally.of, slowest_s=tally.slowest_s)
+
+
+# -- the parent ------------------------------------------------------------------------------------
+
+
+def make(folder: Path) -> None:
+    import material
+
+    material.policy(folder / "policy")
+    material.dataset(folder / "data")
+    material.checkpoint(folder / "checkpoints", 1)
+    material.evaluation(folder / "evaluation")
+    (folder / "beat").write_bytes(bytes(4096))
+
+
+@dataclass
+class Worker:
+    """A process, its folder, and what it has told so far."""
+
+    folder: Path
+    process: subprocess.Popen[str]
+    log: Path
+    told: dict[str, Any] = field(default_factory=dict)
+
+
+def begin(folder: Path, first: int, cases: int, number: int, many: int) -> Worker:
+    log = folder / "log"
+    command = [sys.executable, __file__, "--work", str(folder), "--seed", str(first)]
+    command += ["--cases", str(cases), "--number", str(number), "--workers", str(many)]
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    return Worker(folder, process, log)
+
+
+def watch(worker: Worker) -> str:
+    """Wait for a worker; what killed it, in words, "" if it ended by itself."""
+    while worker.process.poll() is None:
+        time.sleep(0.2)
+        if time.time() - (worker.folder / "beat").stat().st_mtime > SILENT_S + CASE_S:
+            worker.process.kill()
+            worker.process.wait()
+            return f"no answer for {SILENT_S:.0f} s"
+    code = worker.process.returncode
+    return "" if code == 0 else f"the process died with exit code {code}"
+
+
+def summed(parts: list[Mapping[str, Any]]) -> dict[str, Any]:
+    of: Counter[str] = Counter()
+    for part in parts:
+        of.update(part["of"])
+    return {
+        "cases": sum(part["read"] + part["refused"] for part in parts),
+        "read": sum(part["read"] for part in parts),
+        "refused": sum(part["refused"] for part in parts),
+        "of": dict(sorted(of.items())),
+        "slowest_cpu_ms": round(1000 * max((part["slowest_s"] for part in parts), default=0.0), 1),
+    }
+
+
+def lead(args: argparse.Namespace) -> dict[str, Any]:
+    shared = Path("/dev/shm")
+    where = str(shared) if os.access(shared, os.W_OK) else None
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="imitact-fuzz-", dir=where) as place:
+        first = Path(place) / "0"
+        first.mkdir()
+        make(first)
+        folders = [first, *(Path(place) / str(n) for n in range(1, args.workers))]
+        for folder in folders[1:]:
+            shutil.copytree(first, folder)
+        share = -(-args.cases // args.workers)
+        workers = [
+            begin(folder, args.seed, share, number, args.workers)
+            for number, folder in enumerate(folders)
+        ]
+        parts, defects = [], []
+        try:
+            for worker in workers:
+                end = watch(worker)
+                last: dict[str, Any] = {"read": 0, "refused": 0, "of": {}, "slowest_s": 0.0}
+                text = worker.log.read_text(errors="replace")
+                for line in text.splitlines():
+                    try:
+                        told = json.loads(line)
+                    except ValueError:
+                        continue
+                    if "defect" in told:
+                        defects.append(told)
+                    else:
+                        last = told
+                if end:
+                    case = (worker.folder / "beat").read_bytes().split(b"\0")[0]
+                    tail = text[-1500:]
+                    defects.append({"defect": end, "case": case.decode(errors="replace"),
+                                    "trace": [tail]})  # fmt: skip
+                parts.append(last)
+        finally:
+            for worker in workers:
+                if worker.process.poll() is None:
+                    worker.process.kill()
+                    worker.process.wait()
+    wall_s = time.monotonic() - began
+    found = summed(parts)
+    return {
+        "command": f"python tests/faults/fuzz_readers.py --cases {args.cases} --workers "
+        f"{args.workers} --seed {args.seed}",
+        **found,
+        "defects": defects,
+        "case_limit_s": CASE_S,
+        "memory_limit_bytes": MEMORY_BYTES,
+        "wall_s": round(wall_s, 1),
+        "cases_per_s": round(found["cases"] / wall_s, 1),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cases", type=int, default=100_000)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--number", type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.work:
+        work(args.work, args.seed, args.cases, args.number, args.workers)
+        return 0
+    found = lead(args)
+    text = json.dumps(found, indent=1)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n")
+    return 1 if found["defects"] or found["cases"] < args.cases else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

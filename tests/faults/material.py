@@ -1,0 +1,105 @@
+"""One small file of every kind that imitact writes, for the scripts that damage them.
+
+from material import dataset, policy, checkpoint, evaluation, metrics, sealed
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tiny_arm import Reacher, TinyArm
+from worlds import TWO_CAMERAS, DotEnv, DotExpert, dot_spec
+
+from imitact.data.record import record
+from imitact.evaluate import report, trials
+from imitact.model.act import ActConfig
+from imitact.model.policy import TorchPolicy
+from imitact.stats import Stats
+from imitact.train import checkpoint as checkpoints
+from imitact.train.checkpoint import State
+from imitact.train.logbook import Logbook
+
+TINY = ActConfig(
+    chunk=3, input_height=24, input_width=32, width=8, stages=1, norm="batch", dim=8, heads=2,
+    ffn=8, encoder_layers=1, cvae=False, latent=2, dropout=0.0,
+)  # fmt: skip
+TICKS = 8
+
+
+def dataset(out: Path, episodes: int = 2) -> Path:
+    """Demonstrations of 8 ticks of a dot, seen by two cameras."""
+    record(
+        out,
+        make_env=partial(DotEnv, TWO_CAMERAS, TICKS),
+        make_expert=DotExpert,
+        episodes=episodes,
+        task="go to the mark",
+        seeds=range(1000),
+        hold_ticks=2,
+    )
+    return out
+
+
+def a_policy(seed: int = 0) -> TorchPolicy:
+    """Untrained, on the dot."""
+    rows = np.random.default_rng(seed).normal(size=(2, 2))
+    stats = Stats(rows[0], np.abs(rows[1]) + 0.1, rows[0] - 1, rows[0] + 1, 60)
+    return TorchPolicy.create(
+        dot_spec(TWO_CAMERAS), {"state": stats, "action": stats}, TINY, seed=seed, fingerprint="ab"
+    )
+
+
+def policy(out: Path, seed: int = 0) -> Path:
+    """A policy directory."""
+    return a_policy(seed).save(out)
+
+
+def checkpoint(folder: Path, step: int) -> Path:
+    """A checkpoint of that step."""
+    made = a_policy(step)
+    tensors = {f"net.{n}": value.contiguous() for n, value in made.net.state_dict().items()}
+    state = State(step, {**tensors, "random.cpu": torch.get_rng_state()}, {"rate": 0.1 * step})
+    return checkpoints.save(folder, state, made.save)
+
+
+def evaluation(out: Path) -> Path:
+    """episodes.jsonl and evaluation.json of four episodes."""
+    counted = trials.evaluate(
+        Reacher, TinyArm, seeds=range(4), chunking="replay:3", workers=0, out=out
+    )
+    report.write(counted, out)
+    return out
+
+
+def metrics(path: Path) -> Path:
+    """metrics.jsonl of five steps."""
+    with closing(Logbook(path, resumed=0, say=lambda line: None)) as book:
+        for step in range(1, 6):
+            book.write(step, {"loss": 1 / step, "per_joint": {"x": 0.1 * step}})
+    return path
+
+
+def sealed(out: Path) -> Path:
+    """An exported file; needs onnx."""
+    from fake_source import FakeSource
+
+    from imitact.contract import Camera, Spec
+    from imitact.deploy import export
+
+    names, units = ("joint_0", "joint_1"), ("rad", "1")
+    spec = Spec(names, names, units, units, (Camera("top", 24, 32),), 50.0)
+    stats = {name: Stats(*np.ones((4, 2)), 60) for name in ("state", "action")}
+    made = TorchPolicy.create(spec, stats, TINY, seed=0, fingerprint="fake")
+    made.net.eval()
+    source = FakeSource(cameras=("top",), height=24, width=32, size=2)
+    config = export.ExportConfig(to="onnx", observations=1, calls=1, torch_calls=1, threads=1)
+    export.export(made, source, out, config, policy_sha256="ab")
+    return out / "policy.onnx"
