@@ -492,6 +492,8 @@ def test_under_bfloat16_autocast_the_loss_stays_close_and_float32() -> None:
         ({"kl_weight": -1.0}, "kl_weight is -1.0"),
         ({"state_noise": -0.1}, "state_noise is -0.1; it must be at least 0"),
         ({"state_noise": float("nan")}, "state_noise is nan"),
+        ({"random_crop": 1.0}, "random_crop is 1.0; it must be at least 0, below 1"),
+        ({"color_jitter": -0.1}, "color_jitter is -0.1; it must be at least 0, below 1"),
         ({"crop": "top"}, "crop 'top' is not of the form CAMERA=ROW:ROW,COLUMN:COLUMN"),
         ({"crop": "a=1:2"}, "is not of the form"),
         ({"crop": "a=-1:2,0:1"}, "is not of the form"),

@@ -1,11 +1,13 @@
 """Laws of executing chunks."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imitact.chunking import Ensemble, Replay, parse
+from imitact.chunking import Ensemble, Execution, Replay, parse
 from imitact.contract import BadInput, ImitactError, NotFinite
 
 
@@ -181,3 +183,141 @@ def test_a_chunk_of_another_width_is_refused():
         ensemble.feed(np.zeros((3, 3)))
     with pytest.raises(BadInput, match="shape"):
         Replay(3).feed(np.zeros(3))
+
+
+# Answers that are late
+
+
+def numbered(ticks, k):
+    """Chunks that say where they are from: 1000 times the tick they were asked at, plus the row."""
+    return [1000.0 * t + np.arange(k, dtype=float)[:, None] for t in range(ticks)]
+
+
+def run_late(chunking, chunks, ticks):
+    """Like `run`; a tick in which the robot waits has the action None."""
+    chunking.reset()
+    actions, asked = [], []
+    for tick in range(ticks):
+        if chunking.wants_chunk:
+            chunking.feed(chunks[tick])
+            asked.append(tick)
+        action = chunking.next()
+        actions.append(None if action is None else float(action[0]))
+    return actions, asked
+
+
+def votes_by_hand(asked, actions, delay, tick, k):
+    """The chunks live at a tick, oldest first, as (asked at, row), counted from what happened."""
+    moved = [0]
+    for action in actions:
+        moved.append(moved[-1] + (action is not None))
+    there = [t for t in asked if t + delay <= tick]
+    rows = [(t, moved[tick] - moved[t]) for t in there]
+    return [(t, row) for t, row in rows if row < k]
+
+
+late_settings = st.one_of(
+    st.builds(lambda n, d: (Replay(n, d), None, d), st.integers(1, 15), st.integers(0, 12)),
+    st.builds(
+        lambda m, e, d: (Ensemble(m, e, d), m, d),
+        st.floats(-0.5, 0.5), st.integers(1, 15), st.integers(0, 12),
+    ),
+)  # fmt: skip
+
+
+@given(late_settings, st.integers(1, 20))
+@settings(max_examples=300, deadline=None)
+def test_an_action_is_made_of_the_answers_that_are_there_each_at_its_own_row(setting, k):
+    chunking, m, delay = setting
+    actions, asked = run_late(chunking, numbered(60, k), 60)
+    for tick, action in enumerate(actions):
+        live = votes_by_hand(asked, actions, delay, tick, k)
+        if action is None:
+            assert live == []
+            continue
+        votes = np.array([1000 * t + row for t, row in live], dtype=float)
+        if m is None:
+            assert action == votes[-1]
+        else:
+            weights = np.exp(-m * np.arange(len(votes)))
+            assert action == pytest.approx(weights @ votes / weights.sum(), rel=1e-9)
+
+
+@given(late_settings, st.integers(1, 20))
+@settings(max_examples=300, deadline=None)
+def test_one_question_at_a_time(setting, k):
+    chunking, _, delay = setting
+    _, asked = run_late(chunking, numbered(60, k), 60)
+    assert asked[0] == 0
+    assert all(later - earlier >= max(delay, 1) for earlier, later in pairwise(asked))
+
+
+@given(late_settings, st.integers(1, 30))
+@settings(max_examples=300, deadline=None)
+def test_a_robot_waits_at_the_start_alone_where_chunks_are_long_enough(setting, k):
+    chunking, _, delay = setting
+    actions, _ = run_late(chunking, numbered(90, k), 90)
+    assert actions[:delay] == [None] * delay
+    if k >= 2 * delay:
+        assert None not in actions[delay:]
+    else:  # yet it never stands still for longer than an answer takes
+        gaps = "".join("." if a is None else "x" for a in actions).split("x")
+        assert max(map(len, gaps)) <= delay
+
+
+def test_the_first_chunk_begins_at_row_0_after_the_wait_and_the_next_at_row_d():
+    actions, asked = run_late(Replay(10, delay_ticks=3), numbered(30, 20), 30)
+    assert asked == [0, 13, 23]
+    assert actions[:3] == [None] * 3
+    assert actions[3:13] == [float(row) for row in range(10)]
+    assert actions[13:16] == [10.0, 11.0, 12.0]  # the earlier chunk goes on meanwhile
+    assert actions[16:19] == [13003.0, 13004.0, 13005.0]
+
+
+def test_an_answer_is_asked_for_before_the_chunk_runs_out():
+    for chunking in (Replay(20, 3), Ensemble(0.0, 20, 3)):
+        actions, asked = run_late(chunking, numbered(40, 10), 40)
+        assert asked[:2] == [0, 10]  # 7 rows executed, 3 left for the time of the answer
+        assert actions[12:14] == [9.0, 10003.0]
+
+
+def test_a_late_prediction_votes_by_the_age_of_its_observation():
+    m = 0.5
+    actions, asked = run_late(Ensemble(m, every=4, delay_ticks=2), numbered(20, 12), 20)
+    assert asked[:3] == [0, 6, 10]  # 4 and 8 ticks after the first action
+    assert actions[7] == 5.0  # asked, not there yet
+    old, new = 6.0, 6002.0
+    assert actions[8] == pytest.approx((old + np.exp(-m) * new) / (1 + np.exp(-m)))
+
+
+def test_a_chunk_as_short_as_its_delay_is_executed_whole_between_waits():
+    actions, asked = run_late(Replay(9, delay_ticks=4), numbered(20, 3), 20)
+    assert asked == [0, 7, 14]
+    assert actions[4:7] == [0.0, 1.0, 2.0]
+    assert actions[7:11] == [None] * 4
+    assert actions[11:14] == [7000.0, 7001.0, 7002.0]
+
+
+def test_a_delay_below_zero_is_refused():
+    for make in (
+        lambda: Replay(3, -1),
+        lambda: Ensemble(0.0, 1, -1),
+        lambda: parse("replay:3", -1),
+    ):
+        with pytest.raises(BadInput, match="-1 ticks late"):
+            make()
+
+
+def test_an_execution_has_one_spelling_and_says_its_delay():
+    assert Execution("ensemble:.010/1", 3) == Execution("ensemble:0.01", 3)
+    assert str(Execution("ensemble:0.01/5")) == "ensemble:0.01/5"
+    assert str(Execution("replay:50", 1)) == "replay:50 with a delay of 1 tick"
+    assert str(Execution("replay:50", 3)) == "replay:50 with a delay of 3 ticks"
+    with pytest.raises(BadInput, match="not known"):
+        Execution("replay")
+
+
+def test_a_number_of_any_length_is_refused_not_computed():
+    for text in ("replay:" + "9" * 10_000, "ensemble:1/" + "9" * 10_000, "ensemble:1e999"):
+        with pytest.raises(BadInput):
+            parse(text)

@@ -27,7 +27,7 @@ from imitact.contract import BadInput, ImitactError
 from imitact.data.lerobot import LeRobotSource
 from imitact.data.record import read_report, record
 from imitact.sim import experts
-from imitact.verbs import compare, demo, evaluate, export, settings, train
+from imitact.verbs import compare, demo, evaluate, export, settings, train, tune
 from imitact.verbs import record as record_verb
 from imitact.verbs import worlds as scenes
 
@@ -122,7 +122,15 @@ def all_settings(kind: type) -> list[tuple[type, str]]:
 
 @pytest.mark.parametrize(
     "kind",
-    [record_verb.Record, train.Train, evaluate.Evaluate, compare.Compare, demo.Demo, export.Export],
+    [
+        record_verb.Record,
+        train.Train,
+        evaluate.Evaluate,
+        compare.Compare,
+        tune.Tune,
+        demo.Demo,
+        export.Export,
+    ],
 )
 def test_every_setting_is_explained_in_help(kind: type):
     mute = [
@@ -202,7 +210,7 @@ def test_nested_settings_and_lists_are_read(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ("recrod", "no verb 'recrod'; there are record, train, evaluate, compare, export, demo"),
+        ("recrod", "no verb 'recrod'; there are record, train, evaluate, compare, tune, export,"),
         ("record", "--out"),
         ("record --out x --episode 3", "--episode"),
         ("record --out x --episodes three", "three"),
@@ -535,7 +543,7 @@ def test_evaluating_a_file_loads_no_torch():
 # --- being stopped -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["record", "train", "evaluate", "demo"])
+@pytest.mark.parametrize("verb", ["record", "train", "evaluate", "tune", "demo"])
 def test_ctrl_c_says_how_to_go_on_and_exits_with_130(
     verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -544,7 +552,8 @@ def test_ctrl_c_says_how_to_go_on_and_exits_with_130(
 
     monkeypatch.setattr(getattr(verbs, verb), "run", stop)
     needed = {"record": ["--out", "o"], "train": ["--data", "d", "--out", "o"],
-              "evaluate": ["--policy", "p", "--out", "o"], "demo": []}  # fmt: skip
+              "evaluate": ["--policy", "p", "--out", "o"], "tune": ["--policy", "p"],
+              "demo": []}  # fmt: skip
     code, _, err = answer(capsys, verb, *needed[verb])
     assert code == 130
     assert err.startswith(f"imitact {verb}: interrupted; ")

@@ -18,6 +18,7 @@ import torch
 from fake_source import FakeSource
 
 from imitact import cli
+from imitact.chunking import Execution
 from imitact.contract import (
     BadInput,
     Camera,
@@ -271,7 +272,9 @@ def test_a_file_of_another_format_says_which_imitact_reads_it(tmp_path: Path):
     sealed = unseal(path)
     end = sealed.about["parts"]["weights"][1]
     for about, says in (
-        ({**sealed.about, "format": 2}, "format is 2, this imitact"),
+        ({**sealed.about, "format": 3}, "format is 3, this imitact"),
+        ({**sealed.about, "format": 2}, "execution: "),
+        ({**sealed.about, "format": 2, "execution": {"chunking": "all"}}, "execution: .*not known"),
         ({**sealed.about, "format": True}, "format is True, this imitact"),
         ({**sealed.about, "kind": "tensorrt"}, "is for 'tensorrt'"),
         ({**sealed.about, "spec": {}}, "spec: "),
@@ -280,6 +283,16 @@ def test_a_file_of_another_format_says_which_imitact_reads_it(tmp_path: Path):
         path.write_bytes(seal(bytes(sealed.data[:end]), about))
         with pytest.raises(Damaged, match=says):
             load(path)
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_how_a_policy_is_executed_is_exported_with_it(tmp_path: Path, to: str):
+    policy = made()
+    assert load(exported(policy, tmp_path / "untuned", to=to)).execution is None
+    policy.execution = Execution("ensemble:0.01/5", 2)
+    path = exported(policy, tmp_path / "tuned", to=to)
+    assert load(path).execution == policy.execution
+    assert unseal(path).about["format"] == 2
 
 
 def test_a_runtime_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -36,7 +36,7 @@ OUTSIDE = {
     "model": {"numpy", "torch", "safetensors", "msgspec"},
     "sim": {"numpy", "mujoco", "dm_control", "gym_aloha", "gymnasium", "mink", "OpenGL"},
     "train": {"numpy", "torch", "safetensors", "msgspec", "rich"},
-    "evaluate": {"numpy", "torch", "msgspec", "rich"},
+    "evaluate": {"numpy", "torch", "msgspec", "rich", "matplotlib"},
     "deploy": {"numpy", "msgspec", "torch", "onnx", "onnxruntime", "openvino", "nncf"},
     "verbs": {"numpy", "msgspec", "tyro", "rich"},
     "cli": {"tyro"},

@@ -270,7 +270,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_and_the_last_good_chec
     step = int(text.removeprefix("step ").split(":")[0])
     assert step > 1
     assert f"the checkpoint of step {step - 1} is intact" in text
-    chosen, _ = split(SOURCE, 1, seed=0)
+    chosen, _ = split(SOURCE, 1)
     samples = draw(chosen.indices)
     for earlier in range(max(1, step - 2), step + 1):
         batch = samples.batch(earlier - 1)
@@ -427,7 +427,7 @@ def test_training_learns(tmp_path: Path) -> None:
 
 def test_held_out_episodes_enter_neither_the_statistics_nor_the_batches(tmp_path: Path) -> None:
     train(SOURCE, tmp_path, TINY, CONFIG)
-    chosen, held = split(SOURCE, 1, seed=0)
+    chosen, held = split(SOURCE, 1)
     policy = TorchPolicy.load(tmp_path / "policy")
     want = statistics(SOURCE, chosen.indices)
     assert np.array_equal(policy.stats["action"].mean, want["action"].mean)
@@ -454,7 +454,7 @@ def test_validation_is_the_mean_error_of_the_saved_policy_at_z_0(tmp_path: Path)
     train(SOURCE, tmp_path, TINY, CONFIG)
     told = json.loads((tmp_path / "held_out.json").read_text())
     policy = TorchPolicy.load(tmp_path / "policy")
-    _, held = split(SOURCE, 1, seed=0)
+    _, held = split(SOURCE, 1)
     (index,) = held.indices
     batch = draw([index], batch_size=SOURCE.lengths[index]).batch(0)
     here = devices.choose("fp32", "cpu")

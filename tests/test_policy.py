@@ -21,6 +21,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from imitact.chunking import Execution
 from imitact.contract import (
     BadInput,
     Camera,
@@ -190,8 +191,9 @@ def test_predicting_is_the_same_before_and_after_training_mode() -> None:
     assert not calm.requires_grad
 
 
-def test_frames_are_moved_for_training_only() -> None:
-    policy, still = made(replace(TINY, shift=3)), made(TINY)
+@pytest.mark.parametrize("change", [{"shift": 3}, {"random_crop": 0.3}, {"color_jitter": 0.3}])
+def test_frames_are_changed_for_training_only(change: dict[str, float]) -> None:
+    policy, still = made(replace(TINY, **change)), made(TINY)
     batch = batch_of()
     noise = torch.zeros(3, TINY.latent)
     for each in (policy, still):
@@ -502,6 +504,55 @@ def test_a_save_killed_at_any_moment_leaves_the_old_policy_or_the_new_one(tmp_pa
         assert np.array_equal(chunk, answers[expected])
 
 
+def test_an_execution_is_kept_and_changes_no_answer_and_no_identity(tmp_path: Path) -> None:
+    made(spec=replace(SPEC, rate_hz=50.0)).save(tmp_path / "p")
+    untuned = {p.name: p.read_bytes() for p in (tmp_path / "p").iterdir()}
+    was = policy_module.identity(tmp_path / "p")
+    assert TorchPolicy.load(tmp_path / "p").execution is None
+    late = Execution("ensemble:0.01/5", 2)
+    policy_module.set_execution(tmp_path / "p", late)
+    loaded = TorchPolicy.load(tmp_path / "p")
+    assert loaded.execution == late
+    assert np.array_equal(loaded.chunk(observed()), made().chunk(observed()))
+    assert policy_module.identity(tmp_path / "p") == was
+    assert json.loads((tmp_path / "p" / "policy.json").read_text())["format"] == 2
+    # Loaded and saved it is the same; chosen anew it is another; taken out, nothing is left of it.
+    loaded.save(tmp_path / "q")
+    for name in untuned:
+        assert (tmp_path / "q" / name).read_bytes() == (tmp_path / "p" / name).read_bytes()
+    policy_module.set_execution(tmp_path / "p", Execution("replay:3"))
+    assert TorchPolicy.load(tmp_path / "p").execution == Execution("replay:3")
+    policy_module.set_execution(tmp_path / "p", None)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "p").iterdir()} == untuned
+    assert sorted(os.listdir(tmp_path)) == ["p", "q"]
+
+
+def test_one_altered_digit_of_an_execution_is_refused(tmp_path: Path) -> None:
+    path = made().save(tmp_path / "p") / "policy.json"
+    policy_module.set_execution(tmp_path / "p", Execution("replay:30"))
+    path.write_text(path.read_text().replace("replay:30", "replay:31"))
+    with pytest.raises(Damaged, match="a value was altered"):
+        TorchPolicy.load(tmp_path / "p")
+
+
+def test_an_execution_that_cannot_be_written_leaves_the_policy_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made().save(tmp_path / "p")
+    before = (tmp_path / "p" / "policy.json").read_bytes()
+
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for broken in ("replace", "fsync"):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, broken, full)
+            with pytest.raises(BadInput, match=r"free some space.*the policy is as it was"):
+                policy_module.set_execution(tmp_path / "p", Execution("replay:3"))
+        assert (tmp_path / "p" / "policy.json").read_bytes() == before
+        assert os.listdir(tmp_path) == ["p"]
+
+
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     policy = made()
     with torch.no_grad():
@@ -550,6 +601,9 @@ def flip(directory: Path) -> None:
     path.write_bytes(data)
 
 
+LATE = {"chunking": "replay:3", "delay_ticks": 2}
+
+
 def disown(directory: Path) -> None:
     path = directory / "policy.json"
     about = json.loads(path.read_text())
@@ -577,7 +631,25 @@ def tensors(directory: Path, change: Callable[[dict[str, Tensor]], Any]) -> None
         (lambda d: (d / "policy.json").write_text("[]"), "format is None, this imitact"),
         (lambda d: (d / "policy.json").write_bytes(b"\xff\xfe"), r"policy\.json is not JSON"),
         (lambda d: (d / "policy.json").write_bytes(b" " * (2**24 + 1)), "at most 16777216"),
-        (lambda d: edit(d, lambda a: a.update(format=2)), "format is 2, this imitact .* reads 1"),
+        (lambda d: edit(d, lambda a: a.update(format=3)), "format is 3, .* reads 1 and 2"),
+        (lambda d: edit(d, lambda a: a.update(format=2)), r"missing keys \['execution'\]"),
+        (lambda d: edit(d, lambda a: a.update(execution=LATE)), r"unknown keys \['execution'\]"),
+        (
+            lambda d: edit(d, lambda a: a.update(format=2, execution=LATE | {"more": 1})),
+            r"execution: unknown keys \['more'\]",
+        ),
+        (
+            lambda d: edit(d, lambda a: a.update(format=2, execution=LATE | {"delay_ticks": -1})),
+            "-1 ticks late",
+        ),
+        (
+            lambda d: edit(d, lambda a: a.update(format=2, execution=LATE | {"delay_ticks": "1"})),
+            "execution: .*Expected `int`",
+        ),
+        (
+            lambda d: edit(d, lambda a: a.update(format=2, execution=LATE | {"chunking": "all"})),
+            "chunking 'all' is not known",
+        ),
         (lambda d: edit(d, lambda a: a.update(format=True)), "format is True"),
         (lambda d: edit(d, lambda a: a.update(extra=1)), r"unknown keys \['extra'\]"),
         (disown, r"missing keys \['sha256'\]"),

@@ -47,12 +47,13 @@ def test_the_line_says_rate_interval_cap_seeds_and_chunking() -> None:
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    for stop in (True, False):
+    for stop, delay in ((True, 0), (False, 0), (True, 2)):
         counted = evaluate(
             Reacher,
             TinyArm,
             seeds=range(5),
             chunking="ensemble:0.01",
+            delay_ticks=delay,
             stop_on_success=stop,
             names={"policy": "ab12"},
             workers=0,
@@ -61,6 +62,18 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         assert report.read(path) == report.read(path.parent) == counted
         assert report.read(path).wall_s == counted.wall_s
         assert [p.name for p in path.parent.iterdir()] == ["evaluation.json"]
+
+
+def test_a_delay_is_told_where_there_is_one_and_nothing_changes_where_there_is_none() -> None:
+    late = replace(made(94), plan=replace(made(94).plan, delay_ticks=3))
+    assert report.summary_line(late).endswith("replay:50 with a delay of 3 ticks")
+    assert "delay, ticks" in report.table([made(94), late])
+    assert "delay" not in report.table([made(94)])
+    assert report.to_dict(late)["delay_ticks"] == 3
+    told = report.to_dict(made(94))
+    assert "delay_ticks" not in told
+    assert "delay_ticks" not in told["plan"]
+    assert report.from_dict(told) == made(94)  # as a file from before there were delays
 
 
 def test_the_file_holds_the_figures_under_the_agreed_keys(tmp_path: Path) -> None:

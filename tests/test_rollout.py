@@ -146,6 +146,53 @@ def test_the_policy_is_asked_as_the_chunking_says():
     assert all(t.chunk is not None for t in run(chunking=Ensemble(0.01)))
 
 
+class Tortoise(Line):
+    """Frames and observations as Line; remembers what it was told."""
+
+    def reset(self, seed):
+        self.told = []
+        return super().reset(seed)
+
+    def step(self, action):
+        self.told.append(float(action[0]))
+        return super().step(action)
+
+
+def test_a_robot_that_waits_for_its_first_answer_stays_where_it_is():
+    env = Tortoise()
+    start = float(env.reset(3).state[0])
+    ticks = run(env=env, chunking=Replay(4, delay_ticks=2))
+    assert env.told[:2] == [start, start]
+    assert env.told[2] == pytest.approx(start + 0.1)  # row 0 of the answer to tick 0
+    assert [t.index for t in ticks if t.chunk is not None][:2] == [0, 5]
+
+
+def test_a_robot_with_nothing_left_to_execute_stays_where_it_was_sent():
+    env = Tortoise()
+    run(Climber(k=3), env, chunking=Replay(3, delay_ticks=3))
+    assert env.told[5:9] == [env.told[5]] * 4
+    assert env.told[9] == pytest.approx(env.told[5] + 0.1)
+
+
+def test_a_late_answer_costs_one_frame_of_the_tick_that_asked():
+    env = Line()
+    ticks = run(Climber(looks=True, k=12), env, chunking=Ensemble(0.0, 5, delay_ticks=2))
+    assert env.rendered == sum(t.chunk is not None for t in ticks) == 4
+
+
+def test_a_robot_that_cannot_hold_its_joints_may_not_wait():
+    class Blind(Line):
+        spec = Spec(("y",), ("x",), ("rad",), ("rad",), (), 50.0)
+
+    class Degrees(Line):
+        spec = Spec(("x",), ("x",), ("deg",), ("rad",), (), 50.0)
+
+    for world, says in ((Blind, "is not measured"), (Degrees, "is measured in .deg.")):
+        with pytest.raises(Misfit, match=says):
+            run(env=world(), chunking=Replay(4, delay_ticks=1))
+        assert len(run(env=world(), chunking=Replay(4))) == 20
+
+
 def test_a_policy_for_other_joints_is_refused_before_the_first_step():
     class Stranger(Climber):
         spec = Spec(("x",), ("y",), ("rad",), ("rad",), (), 50.0)

@@ -19,6 +19,7 @@ import pytest
 import tiny_arm
 from tiny_arm import Reacher, TinyArm
 
+from imitact.chunking import Execution
 from imitact.contract import BadInput, Damaged, ImitactError, Misfit, NotFinite
 from imitact.evaluate import attempt
 from imitact.evaluate.film import Filming
@@ -170,6 +171,24 @@ def test_a_chunk_is_asked_for_as_the_chunking_says() -> None:
     assert run(seeds=[1], chunking="ensemble:0.01/5").rows[0].queries == 8
     with pytest.raises(BadInput, match="chunking 'all' is not known"):
         run(chunking="all")
+
+
+def test_an_answer_that_is_late_is_part_of_what_was_evaluated(tmp_path: Path) -> None:
+    late = run(seeds=[0, 1], chunking="replay:3", delay_ticks=2, out=tmp_path)
+    assert late.execution == Execution("replay:3", 2)
+    in_time = run(seeds=[0, 1], chunking="replay:3")
+    assert late.rows[0].ticks > in_time.rows[0].ticks  # it waits for its first answer
+    assert run(seeds=[0, 1], chunking="replay:3", delay_ticks=0) == in_time
+    with pytest.raises(BadInput, match="delay_ticks was 2, is now null"):
+        run(seeds=[0, 1], chunking="replay:3", out=tmp_path)
+    with pytest.raises(BadInput, match="-1 ticks late"):
+        run(delay_ticks=-1)
+
+
+def test_a_journal_from_before_there_were_delays_is_gone_on_with(tmp_path: Path) -> None:
+    first = run(out=tmp_path)
+    assert b"delay" not in (tmp_path / JOURNAL).read_bytes()
+    assert run(out=tmp_path) == first
 
 
 def test_rewards_that_are_no_stages_are_only_summed() -> None:

@@ -65,6 +65,12 @@ def _export() -> ModuleType:
     return export
 
 
+def _tune() -> ModuleType:
+    from imitact.verbs import tune
+
+    return tune
+
+
 def _demo() -> ModuleType:
     from imitact.verbs import demo
 
@@ -80,6 +86,8 @@ VERBS = {
                      lambda room, preset: room.Evaluate),
     "compare": Verb("compare two evaluations on the same seeds", _compare,
                     lambda room, preset: room.Compare),
+    "tune": Verb("find how a policy's chunks are best executed, and write it into it", _tune,
+                 lambda room, preset: room.Tune),
     "export": Verb("make one file of a policy that runs without torch, with proof", _export,
                    lambda room, preset: room.Export),
     "demo": Verb("all of it, from nothing to a success rate", _demo,
@@ -134,6 +142,7 @@ def run(argv: Sequence[str]) -> int:
         if (error.name or "").startswith("imitact"):
             raise
         extra = "export" if error.name in ("onnx", "onnxruntime", "openvino", "nncf") else "sim"
+        extra = "view" if error.name == "matplotlib" else extra
         has = f"pip install 'imitact[{extra}]' has all"
         return _refuse(prog, f"{error.name} is not installed; {has}")
     except BrokenPipeError:  # whoever read our output has gone, as `head` does

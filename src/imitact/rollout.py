@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.chunking import Chunking
-from imitact.contract import BadInput, Env, FloatArray, Misfit, Observation, Policy
+from imitact.contract import BadInput, Env, FloatArray, Misfit, Observation, Policy, Spec
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,11 @@ def rollout(
                      others are rendered only if the policy asks.
     keep_every:      keep them at every n-th tick only (tick 0 included).
 
-    Refuses a policy whose actions do not fit the Env.
+    Where an answer is late and nothing is left to execute, the robot waits: it is commanded what it
+    was commanded before, at the start of an episode the joints that it measures.
+
+    Refuses a policy whose actions do not fit the Env, and a wait at the start for a robot that does
+    not measure what it is commanded.
     """
     cap = env.step_cap if step_cap is None else step_cap
     if cap < 1:
@@ -68,6 +72,7 @@ def rollout(
     observation = env.reset(seed)
     policy.reset(seed)
     chunking.reset()
+    held: NDArray[np.float64] | None = None
     for index in range(cap):
         if index % keep_every == 0:
             for camera in keep:
@@ -77,8 +82,25 @@ def rollout(
             chunk = policy.chunk(observation)
             chunking.feed(chunk)
         action = chunking.next()
+        if action is None:
+            action = _measured(observation, env.spec) if held is None else held
+        held = action
         outcome = env.step(action)
         yield Tick(index, observation, action, outcome.reward, outcome.success, chunk)
         if stop_on_success and outcome.success:
             return
         observation = outcome.observation
+
+
+def _measured(observation: Observation, spec: Spec) -> NDArray[np.float64]:
+    """The action that holds what is measured now, (A,)."""
+    units = dict(zip(spec.state_names, spec.state_units, strict=True))
+    for name, unit in zip(spec.action_names, spec.action_units, strict=True):
+        if units.get(name) != unit:
+            there = f"measured in {units[name]!r}" if name in units else "not measured"
+            raise Misfit(
+                f"until the first answer is there the robot holds its joints, but {name!r}, "
+                f"commanded in {unit!r}, is {there}; run it without a delay"
+            )
+    state = np.asarray(observation.state, dtype=np.float64)
+    return state[[spec.state_names.index(name) for name in spec.action_names]]

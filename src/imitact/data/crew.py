@@ -1,5 +1,8 @@
 """Worker processes that each take a seed, work on it, and take the next.
 
+What stands here as a seed may be anything that can be hashed and sent, such as a seed with what
+to do at it.
+
 They are started together and stopped together, whatever happens here; if this process is killed,
 they see it at their next tick and end.
 """
@@ -44,7 +47,7 @@ class Worker(Protocol):
     @property
     def facts(self) -> Any: ...
 
-    def work(self, seed: int, go_on: Callable[[], object], tell: Callable[[int], object]) -> Any:
+    def work(self, seed: Any, go_on: Callable[[], object], tell: Callable[[int], object]) -> Any:
         """One seed. `go_on` raises when it is time to stop; `tell` reports ticks done.
 
         What it returns goes to the crew with Done; files are better for what is large.
@@ -65,7 +68,7 @@ class Ready:
 class Done:
     """A worker has finished a seed; what its work returned."""
 
-    seed: int
+    seed: Any
     result: Any = None
 
 
@@ -99,7 +102,7 @@ class _Member:
         self.process = process
         self.pipe = pipe
         self.ready = False
-        self.seed: int | None = None
+        self.seed: Any = None
         self.ticks = 0
 
 
@@ -142,7 +145,7 @@ class Crew:
         return any(m.ready and m.seed is None for m in self._members)
 
     @property
-    def under_way(self) -> dict[int, int]:
+    def under_way(self) -> dict[Any, int]:
         """The seeds that are worked on, and the ticks done of each."""
         return {m.seed: m.ticks for m in self._members if m.seed is not None}
 
@@ -151,7 +154,7 @@ class Crew:
         """Done so far by all of them; of a finished seed, those it told."""
         return self._done_ticks + sum(self.under_way.values())
 
-    def give(self, seed: int) -> None:
+    def give(self, seed: Any) -> None:
         """A seed for a worker that is idle."""
         member = next(m for m in self._members if m.ready and m.seed is None)
         member.seed, member.ticks = seed, 0

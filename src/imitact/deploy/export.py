@@ -27,6 +27,7 @@ from imitact.deploy.quiet import import_nncf, import_openvino
 from imitact.deploy.runtime import (
     FORMAT,
     NO_BF16,
+    TUNED_FORMAT,
     ExportedPolicy,
     Kind,
     Precision,
@@ -121,7 +122,7 @@ def export(
     """Write OUT/policy.KIND and OUT/certificate.json; returns the certificate.
 
     source:        whose observations answers are compared on.
-    policy_sha256: of policy.json, so that the file tells which policy it is of.
+    policy_sha256: the policy's identity, so that the file tells which policy it is of.
     success:       compares on seeds; None makes no claim of success.
 
     Raises Unfaithful where the deviation is above the limit or success is not shown to be as good,
@@ -238,8 +239,9 @@ class _Export:
 
     def _about(self, made_with: Mapping[str, str], parts: Mapping[str, Any]) -> dict[str, Any]:
         policy = self.policy
+        tuned = {"execution": asdict(policy.execution)} if policy.execution else {}
         return {
-            "format": FORMAT,
+            "format": TUNED_FORMAT if tuned else FORMAT,
             "imitact": __version__,
             "kind": self.config.to,
             "precision": self.config.precision,
@@ -249,6 +251,7 @@ class _Export:
             "config": asdict(policy.config),
             "fingerprint": policy.fingerprint,
             "policy": self.policy_sha256,
+            **tuned,
             "parts": dict(parts),
         }
 

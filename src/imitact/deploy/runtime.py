@@ -18,12 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact import __version__
+from imitact.chunking import Execution
 from imitact.contract import BadInput, Damaged, NotFinite, Observation, Spec
 from imitact.deploy.quiet import import_onnxruntime, import_openvino
 from imitact.deploy.sealed import Sealed, unseal
 
 FORMAT = 1
-"""Number of the file's format; a reader refuses any other."""
+"""Number of the file's format."""
+
+TUNED_FORMAT = 2
+"""The same with an "execution"; a reader refuses any other number."""
 
 Kind = Literal["onnx", "openvino"]
 """Which runtime a file is for."""
@@ -51,12 +55,21 @@ class ExportedPolicy:
     kind:        the runtime it runs on.
     precision:   what it computes in, as the runtime confirmed it.
     fingerprint: of the dataset that the policy was trained on.
+    execution:   how its chunks are best executed, where that was found out (`imitact tune`).
     identity:    tells exported files apart.
     threads:     that an answer is computed in.
     """
 
-    def __init__(self, sealed: Sealed, spec: Spec, engine: _Engine, threads: int) -> None:
+    def __init__(
+        self,
+        sealed: Sealed,
+        spec: Spec,
+        execution: Execution | None,
+        engine: _Engine,
+        threads: int,
+    ) -> None:
         self.spec = spec
+        self.execution = execution
         self.kind: Kind = sealed.about["kind"]
         self.precision: Precision = sealed.about["precision"]
         self.fingerprint: str = sealed.about["fingerprint"]
@@ -93,7 +106,7 @@ def load(path: Path | str, *, threads: int | None = None) -> ExportedPolicy:
     """
     path = Path(path).absolute()
     sealed = unseal(path)
-    spec = _checked(sealed.about, path)
+    spec, execution = _checked(sealed.about, path)
     count = _threads(threads)
     kind, precision = sealed.about["kind"], sealed.about["precision"]
     try:
@@ -103,7 +116,7 @@ def load(path: Path | str, *, threads: int | None = None) -> ExportedPolicy:
             f"{path}: this {kind} cannot run it ({error}); it was exported with "
             f"{sealed.about['made_with']}, install that version or export again"
         ) from error
-    return ExportedPolicy(sealed, spec, engine, count)
+    return ExportedPolicy(sealed, spec, execution, engine, count)
 
 
 def identity(path: Path | str) -> str:
@@ -111,22 +124,27 @@ def identity(path: Path | str) -> str:
     return unseal(Path(path).absolute()).sha256
 
 
-def _checked(about: Mapping[str, Any], path: Path) -> Spec:
+def _checked(about: Mapping[str, Any], path: Path) -> tuple[Spec, Execution | None]:
     found = about.get("format")
-    if found != FORMAT or isinstance(found, bool):
+    if found not in (FORMAT, TUNED_FORMAT) or isinstance(found, bool):
         raise Damaged(
-            f"{path}: format is {found!r}, this imitact ({__version__}) reads {FORMAT}; use the "
-            "version of imitact that exported it, or export again"
+            f"{path}: format is {found!r}, this imitact ({__version__}) reads {FORMAT} and "
+            f"{TUNED_FORMAT}; use the version of imitact that exported it, or export again"
         )
     if about.get("kind") not in get_args(Kind) or about.get("precision") not in get_args(Precision):
         raise Damaged(
             f"{path}: is for {about.get('kind')!r} in {about.get('precision')!r}, expected one of "
             f"{list(get_args(Kind))} in one of {list(get_args(Precision))}"
         )
+    part = "spec"
     try:
-        return msgspec.convert(about.get("spec"), Spec)
-    except msgspec.ValidationError as error:
-        raise Damaged(f"{path}: spec: {error}") from error
+        spec = msgspec.convert(about.get("spec"), Spec)
+        if found == FORMAT:
+            return spec, None
+        part = "execution"
+        return spec, msgspec.convert(about.get("execution"), Execution)
+    except (msgspec.ValidationError, BadInput) as error:
+        raise Damaged(f"{path}: {part}: {error}") from error
 
 
 def _threads(wanted: int | None) -> int:

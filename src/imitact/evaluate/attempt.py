@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -84,6 +85,13 @@ class Attempts:
             float(spec.rate_hz),
         )
 
+    def under(self, plan: Plan) -> Attempts:
+        """The same policy in the same world, neither made again, and nothing filmed."""
+        other = copy(self)
+        other._plan = plan
+        other._filmed, other._cameras = frozenset[int](), ()
+        return other
+
     def close(self) -> None:
         """Free the world."""
         self._env.close()
@@ -112,7 +120,7 @@ class Attempts:
                 self._policy,
                 env,
                 seed=seed,
-                chunking=chunkings.parse(plan.chunking),
+                chunking=chunkings.parse(plan.chunking, plan.delay_ticks),
                 step_cap=plan.step_cap,
                 stop_on_success=plan.stop_on_success,
                 keep=self._cameras if film else (),
@@ -148,7 +156,7 @@ class Attempts:
     def _film(self, seed: int) -> Film:
         assert self._out is not None
         path = video_path(self._out, seed)
-        title = f"seed {seed}  {self._plan.chunking}"
+        title = f"seed {seed}  {self._plan.execution}"
         return Film(path, self._env.spec, tuple(self._env.stages), self._plan.filming, title)
 
 

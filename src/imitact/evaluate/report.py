@@ -26,7 +26,7 @@ def summary_line(evaluation: Evaluation) -> str:
     return (
         f"{evaluation.successes} of {evaluation.episodes} "
         f"(95 % interval {100 * low:.1f} to {100 * high:.1f}), "
-        f"cap {evaluation.step_cap} ticks, {spell(evaluation.seeds)}, {evaluation.chunking}"
+        f"cap {evaluation.step_cap} ticks, {spell(evaluation.seeds)}, {evaluation.execution}"
     )
 
 
@@ -58,6 +58,7 @@ def table(evaluations: Sequence[Evaluation]) -> str:
             )
     rows: list[tuple[str, list[str]]] = [
         ("chunking", [e.chunking for e in evaluations]),
+        *_delays(evaluations),
         ("success", [f"{e.successes} of {e.episodes}" for e in evaluations]),
         ("95 % interval", [_percent(e.interval) for e in evaluations]),
         ("seeds", [spell(e.seeds).removeprefix("seeds ") for e in evaluations]),
@@ -90,7 +91,8 @@ def table(evaluations: Sequence[Evaluation]) -> str:
 
 def to_dict(evaluation: Evaluation) -> dict[str, Any]:
     """Everything, as plain JSON values; rates are between 0 and 1, units are in the names."""
-    plan = asdict(evaluation.plan)
+    plan = evaluation.plan.told()
+    delay = evaluation.plan.delay_ticks
     return _plain(
         {
             "format": FORMAT,
@@ -101,6 +103,7 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
             "step_cap": evaluation.step_cap,
             "seeds": evaluation.seeds,
             "chunking": evaluation.chunking,
+            **({"delay_ticks": delay} if delay else {}),
             "stop_on_success": evaluation.plan.stop_on_success,
             "held": evaluation.held,
             "stages": evaluation.world.stages,
@@ -179,6 +182,12 @@ def same_rewards(a: Evaluation, b: Evaluation) -> list[str]:
         shown = [f"{r[at]:g}" if at < len(r) else "none (it had ended)" for r in (ours, theirs)]
         lines.append(f"seed {row.seed}, tick {at}: {shown[0]} against {shown[1]}")
     return lines
+
+
+def _delays(evaluations: Sequence[Evaluation]) -> list[tuple[str, list[str]]]:
+    """The row of simulated delays, where there is one."""
+    delays = [e.plan.delay_ticks for e in evaluations]
+    return [("delay, ticks", [str(delay) for delay in delays])] if any(delays) else []
 
 
 def _plain(value: Any) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact import chunking as chunkings
+from imitact.chunking import Execution
 from imitact.contract import BadInput, Spec
 from imitact.evaluate.film import Filming
 from imitact.evaluate.interval import Paired, paired, wilson
@@ -61,6 +61,7 @@ class Plan:
     step_cap: ticks at most; None takes the environment's own.
     names:    what policy, environment or dataset this is, in words or fingerprints.
     videos:   how many of the first seeds are filmed.
+    delay_ticks: simulated: from a question to its answer (see chunking.py).
     """
 
     seeds: tuple[int, ...]
@@ -70,6 +71,7 @@ class Plan:
     names: Mapping[str, str] = field(default_factory=dict)
     videos: int = 0
     filming: Filming = field(default_factory=Filming)
+    delay_ticks: int = 0
 
     def __post_init__(self) -> None:
         if not self.seeds:
@@ -84,7 +86,22 @@ class Plan:
         if self.videos < 0:
             raise BadInput(f"{self.videos} videos are not possible; 0 films nothing")
         # One spelling a setting, so that "ensemble:.010" goes on where "ensemble:0.01" stopped.
-        object.__setattr__(self, "chunking", chunkings.parse(self.chunking).text)
+        object.__setattr__(self, "chunking", self.execution.chunking)
+
+    @property
+    def execution(self) -> Execution:
+        """How chunks become actions."""
+        return Execution(self.chunking, self.delay_ticks)
+
+    def told(self) -> dict[str, Any]:
+        """All of it as plain values.
+
+        A delay of 0 is not told, so that what was written before there were delays reads the same.
+        """
+        told = asdict(self)
+        if not self.delay_ticks:
+            del told["delay_ticks"]
+        return told
 
 
 @dataclass(frozen=True)
@@ -119,6 +136,10 @@ class Evaluation:
     @property
     def chunking(self) -> str:
         return self.plan.chunking
+
+    @property
+    def execution(self) -> Execution:
+        return self.plan.execution
 
     @property
     def step_cap(self) -> int:
@@ -162,6 +183,12 @@ class Evaluation:
         """Mean of the episodes' own means; None where no episode has one."""
         known = [row.jerk_rad_s3 for row in self.rows if row.jerk_rad_s3 is not None]
         return float(np.mean(known)) if known else None
+
+    @property
+    def queries_per_s(self) -> float:
+        """How often the policy was asked, in a second of the world's time."""
+        ticks = sum(row.ticks for row in self.rows)
+        return sum(row.queries for row in self.rows) * self.world.rate_hz / ticks
 
     @property
     def mean_success_tick(self) -> float | None:

@@ -55,6 +55,7 @@ def evaluate(
     *,
     seeds: Sequence[int],
     chunking: str,
+    delay_ticks: int = 0,
     step_cap: int | None = None,
     stop_on_success: bool = True,
     workers: int | None = None,
@@ -69,6 +70,7 @@ def evaluate(
     make_policy, make_env: called once in each process; must be picklable (functions of a module,
                      or functools.partial of one) unless workers is 0.
     chunking:        "replay:N", "ensemble:M" or "ensemble:M/E" (see chunking.py).
+    delay_ticks:     simulated, from a question to its answer (see chunking.py).
     step_cap:        ticks at most; None takes the environment's own.
     stop_on_success: end an episode at its first success, as gym-aloha does; else run to the cap,
                      and report too whether success held.
@@ -93,6 +95,7 @@ def evaluate(
         names=dict(names or {}),
         videos=videos,
         filming=filming or Filming(),
+        delay_ticks=delay_ticks,
     )
     if out is None and videos:
         raise BadInput(f"{videos} videos need a folder to go to; give out")
@@ -102,7 +105,8 @@ def evaluate(
     return _Run(plan, count, out, on_progress).go(make_policy, make_env)
 
 
-def _check_picklable(make: Callable[[], Attempts]) -> None:
+def check_picklable(make: Callable[[], object]) -> None:
+    """Refuse what cannot be sent to a worker process."""
     try:
         ForkingPickler.dumps(make)
     except Exception as error:  # pickle raises whatever the object's own code raises
@@ -113,7 +117,7 @@ def _check_picklable(make: Callable[[], Attempts]) -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Processes started here inherit ONE_THREAD; this one's own environment stays as it was."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
@@ -148,7 +152,7 @@ class _Run:
         self._began = time.monotonic()
         self._pace = Pace(plan, max(1, min(workers, len(plan.seeds))))
         if self._journal:
-            self._journal.head(asdict(plan))
+            self._journal.head(plan.told())
             for world in self._journal.entries("world", World):
                 self._world = world
             for row in self._journal.entries("episode", Row):
@@ -187,10 +191,10 @@ class _Run:
                 self._finished(seed, attempts.work(seed, lambda: None, tell))
 
     def _apart(self, make: Callable[[], Attempts], seeds: Sequence[int]) -> None:
-        _check_picklable(make)
+        check_picklable(make)
         waiting = list(reversed(seeds))
         given: dict[int, float] = {}
-        with _one_thread():
+        with one_thread():
             crew = Crew(min(self._workers, len(seeds)), make)
         with crew:
             while waiting or crew.under_way:

@@ -101,6 +101,13 @@ class ActConfig:
     """Pixels of the input by which each frame is moved at random while training, either way, with
     its border repeated; 0: not at all. From random weights and few demonstrations the trunk finds
     things far more exactly with it; about a twentieth of the input's height serves."""
+    random_crop: float = 0.0
+    """Largest share of the input's height and width that is cut away at random while training, the
+    rest enlarged to the input again; 0: nothing. For cameras that are not always mounted alike."""
+    color_jitter: float = 0.0
+    """How much the light of each frame changes at random while training: brightness, contrast and
+    saturation by up to this share either way, hue by up to a quarter of it of a full turn; 0: not
+    at all, 0.2 is usual. For a robot that is to work at another time of day than it learnt."""
     state_noise: float = 0.0
     """Standard deviation of Gaussian noise on the measured state while training, as a share of the
     state's own. Exact joints tell one demonstration from another, and the network looks up there
@@ -119,6 +126,9 @@ class ActConfig:
                 raise BadInput(f"{name} is {value}; it must be from {low} to {high}")
         if not 0 <= self.dropout < 1:
             raise BadInput(f"dropout is {self.dropout}; it must be at least 0 and below 1")
+        for name in ("random_crop", "color_jitter"):
+            if not 0 <= getattr(self, name) < 1:
+                raise BadInput(f"{name} is {getattr(self, name)}; it must be at least 0, below 1")
         for name in ("kl_weight", "state_noise"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise BadInput(f"{name} is {getattr(self, name)}; it must be at least 0 and finite")

@@ -30,15 +30,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imitact import __version__
+from imitact.chunking import Execution
 from imitact.contract import BadInput, Camera, Damaged, Misfit, NotFinite, Observation, Spec
 from imitact.model.act import Act, ActConfig, Losses
-from imitact.model.augment import shifted
+from imitact.model.augment import cropped, recoloured, shifted
 from imitact.model.backbone import load_pretrained
 from imitact.model.part import WHOLE, Part
 from imitact.stats import Stats
 
 FORMAT = 1
-"""Number of the directory's format; a reader refuses any other."""
+"""Number of the directory's format."""
+
+TUNED_FORMAT = 2
+"""The same with an "execution". A reader refuses any other number; one from before there were
+executions refuses this one too, instead of executing another way than was chosen."""
 
 WEIGHTS = "model.safetensors"
 ABOUT = "policy.json"
@@ -70,6 +75,7 @@ class TorchPolicy:
                  the chunk).
     config:      the network's settings.
     fingerprint: of the dataset it was trained on.
+    execution:   how its chunks are best executed, where that was found out (`imitact tune`).
 
     State and action are standardised as (x - mean) / max(std, STD_FLOOR).
     """
@@ -81,6 +87,7 @@ class TorchPolicy:
         stats: Mapping[str, Stats],
         config: ActConfig,
         fingerprint: str,
+        execution: Execution | None = None,
     ) -> None:
         """Use `create` or `load`."""
         # Frames come with their channels last, and convolutions are faster so: by a tenth for
@@ -90,6 +97,7 @@ class TorchPolicy:
         self.stats = dict(stats)
         self.config = config
         self.fingerprint = fingerprint
+        self.execution = execution
         self.views = config.views(spec)
         _check_stats(spec, self.stats, config)
         mean, std = _action_scale(self.stats, config)
@@ -154,8 +162,8 @@ class TorchPolicy:
         noise: (B, Z) standard normal for z; drawn from torch's global random state if None.
         part:  of which larger batch these samples are a part; the losses of its parts add up to
                its loss.
-        The network's mode (train or eval) is left as it is; frames are moved (config.shift) in
-        train mode only.
+        The network's mode (train or eval) is left as it is; frames are changed (config.shift,
+        random_crop, color_jitter) in train mode only.
         """
         state = self._state(batch)
         images = self._images(batch["frames"], state.shape[0], part)
@@ -229,6 +237,10 @@ class TorchPolicy:
                 frame = shifted(frame, self.config.shift, part)
             image = frame.permute(0, 3, 1, 2)  # strides are already those of channels_last
             image = image.to(torch.float32)
+            if self.net.training and self.config.random_crop:
+                image = cropped(image, self.config.random_crop, part)
+            if self.net.training and self.config.color_jitter:
+                image = recoloured(image, self.config.color_jitter, part)
             image = image.sub_(self._constants["pixel_mean"]).div_(self._constants["pixel_std"])
             images.append(image)
         return images
@@ -266,15 +278,13 @@ class TorchPolicy:
             _remove(fresh)
             fresh.mkdir(parents=True)
             safetensors.torch.save_file(tensors, fresh / WEIGHTS)
-            about = self._about(fresh / WEIGHTS)
-            (fresh / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=2))
-            for path in (fresh / WEIGHTS, fresh / ABOUT, fresh):
+            write_policy_json(fresh / ABOUT, self._about(fresh / WEIGHTS))
+            for path in (fresh / WEIGHTS, fresh):
                 _sync(path)
             _swap(fresh, directory)
         except (OSError, safetensors.SafetensorError) as error:
             shutil.rmtree(fresh, ignore_errors=True)
-            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-            todo = "free some space" if full else "check the path and its rights"
+            todo = "free some space" if _is_full(error) else "check the path and its rights"
             raise BadInput(
                 f"could not save the policy to {directory}: {error}; {todo} and save again "
                 "(an earlier policy there is untouched)"
@@ -282,7 +292,7 @@ class TorchPolicy:
         return directory
 
     def _about(self, weights: Path) -> dict[str, Any]:
-        about = {
+        return {
             "format": FORMAT,
             "imitact": __version__,
             "fingerprint": self.fingerprint,
@@ -290,8 +300,7 @@ class TorchPolicy:
             "stats": {name: s.to_dict() for name, s in self.stats.items()},
             "config": asdict(self.config),
             "weights": {"bytes": weights.stat().st_size, "sha256": _sha256(weights)},
-        }
-        return {**about, "sha256": _digest(about)}
+        } | _execution(self.execution)
 
     @classmethod
     def load(cls, directory: Path | str, device: torch.device | str = "cpu") -> TorchPolicy:
@@ -305,7 +314,7 @@ class TorchPolicy:
         net = _network(about.spec, about.config, None)
         net.adopt(_read_weights(directory / WEIGHTS, about.weights, net))
         net.eval()
-        policy = cls(net, about.spec, about.stats, about.config, about.fingerprint)
+        policy = cls(net, about.spec, about.stats, about.config, about.fingerprint, about.execution)
         return policy.to(device)
 
 
@@ -374,6 +383,68 @@ def _beside(directory: Path, word: str) -> Path:
 def _remove(directory: Path) -> None:
     if directory.exists():
         shutil.rmtree(directory)
+
+
+def write_policy_json(path: Path, about: Mapping[str, Any]) -> None:
+    """Write policy.json, whole or not at all, with the SHA-256 of its values: the one place.
+
+    about: its keys. To alter a saved policy, give what `read_policy_json` gave, changed.
+    """
+    about = {name: value for name, value in about.items() if name != "sha256"}
+    about["sha256"] = _digest(about)
+    fresh = _beside(path.parent, "rewriting")  # not within: nothing but a policy may lie there
+    try:
+        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=2))
+        _sync(fresh)
+        os.replace(fresh, path)
+        _sync(path.parent)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def read_policy_json(directory: Path | str) -> dict[str, Any]:
+    """The values of a saved policy's policy.json, all of them checked."""
+    path = _there(Path(directory).absolute()) / ABOUT
+    _read_about(path)
+    return msgspec.json.decode(_read_file(path, _MAX_ABOUT_BYTES))
+
+
+def set_execution(directory: Path | str, execution: Execution | None) -> None:
+    """Write into a saved policy how its chunks are executed; None takes that out of it.
+
+    Only policy.json is replaced, whole or not at all; weights and `identity` stay.
+    """
+    about = _untuned(read_policy_json(directory)) | _execution(execution)
+    path = _there(Path(directory).absolute()) / ABOUT
+    try:
+        write_policy_json(path, about)
+    except OSError as error:
+        todo = "free some space" if _is_full(error) else "check the path and its rights"
+        raise BadInput(
+            f"could not write to {path}: {error}; {todo} and run the same again (the policy is as "
+            "it was)"
+        ) from error
+
+
+def _execution(execution: Execution | None) -> dict[str, Any]:
+    """What policy.json says of it, the number of the format among that."""
+    if execution is None:
+        return {"format": FORMAT}
+    return {"format": TUNED_FORMAT, "execution": asdict(execution)}
+
+
+def _untuned(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The same policy as if nobody had chosen an execution for it."""
+    rest = {name: value for name, value in about.items() if name != "execution"}
+    return {**rest, "format": FORMAT}
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether the disk had no room; safetensors tells the system's error in words only."""
+    known = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, OSError):
+        return error.errno in known
+    return any(f"(os error {number})" in str(error) for number in known)
 
 
 def _sync(path: Path) -> None:
@@ -473,12 +544,16 @@ class _About:
     config: ActConfig
     fingerprint: str
     weights: dict[str, Any]
-    sha256: str
+    execution: Execution | None
+    identity: str
 
 
 def identity(directory: Path | str) -> str:
-    """Tells saved policies apart: a digest of everything in one, its weights included."""
-    return _read_about(_there(Path(directory).absolute()) / ABOUT).sha256
+    """Tells saved policies apart: a digest of everything that decides their answers.
+
+    Weights are among it; how the answers are executed is not, an evaluation names that beside it.
+    """
+    return _read_about(_there(Path(directory).absolute()) / ABOUT).identity
 
 
 def _read_about(path: Path) -> _About:
@@ -493,12 +568,14 @@ def _read_about(path: Path) -> _About:
 
 def _parse_about(about: Any) -> _About:
     found = about.get("format") if isinstance(about, dict) else None
-    if found != FORMAT or isinstance(found, bool):
+    if found not in (FORMAT, TUNED_FORMAT) or isinstance(found, bool):
         raise Damaged(
-            f"format is {found!r}, this imitact ({__version__}) reads {FORMAT}; use the version "
-            "of imitact that wrote it"
+            f"format is {found!r}, this imitact ({__version__}) reads {FORMAT} and "
+            f"{TUNED_FORMAT}; use the version of imitact that wrote it"
         )
     parts = {"format", "imitact", "fingerprint", "spec", "stats", "config", "weights"}
+    if found == TUNED_FORMAT:
+        parts.add("execution")
     _keys(about, {*parts, "sha256"}, "policy")
     _keys(about["weights"], {"bytes", "sha256"}, "weights")
     if not isinstance(about["fingerprint"], str):
@@ -507,9 +584,8 @@ def _parse_about(about: Any) -> _About:
         raise Damaged(f"stats is {type(about['stats']).__name__}, expected an object")
     for name, value in about["stats"].items():
         _keys(value, {f.name for f in fields(Stats)}, f"stats.{name}")
-    _keys(about["config"], {f.name for f in fields(ActConfig)}, "config")
+    config = _parse_config(about["config"])
     spec = _parse_spec(about["spec"])
-    config = ActConfig(**about["config"])
     stats = {n: Stats.from_dict(v, f"stats.{n}") for n, v in about["stats"].items()}
     _check_names(spec, config)
     _check_stats(spec, stats, config)
@@ -519,7 +595,35 @@ def _parse_about(about: Any) -> _About:
             "a value was altered since the policy was saved (the SHA-256 of its values is not the "
             "one it names); copy the directory again from where it was trained"
         )
-    return _About(spec, stats, config, about["fingerprint"], about["weights"], about["sha256"])
+    execution = _parse_execution(about["execution"]) if found == TUNED_FORMAT else None
+    return _About(
+        spec=spec,
+        stats=stats,
+        config=config,
+        fingerprint=about["fingerprint"],
+        weights=about["weights"],
+        execution=execution,
+        identity=_digest(_untuned(about)),
+    )
+
+
+def _parse_execution(value: Any) -> Execution:
+    _keys(value, {f.name for f in fields(Execution)}, "execution")
+    try:
+        return msgspec.convert(value, Execution)
+    except msgspec.ValidationError as error:
+        raise Damaged(f"execution: {error}") from error
+
+
+_SINCE = ("random_crop", "color_jitter")
+"""Settings that policies of format 1 were first saved without; their defaults are what was."""
+
+
+def _parse_config(value: Any) -> ActConfig:
+    names = {f.name for f in fields(ActConfig)}
+    given = value.keys() if isinstance(value, dict) else ()
+    _keys(value, names - (set(_SINCE) - set(given)), "config")
+    return ActConfig(**value)
 
 
 def _parse_spec(value: Any) -> Spec:

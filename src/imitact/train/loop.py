@@ -36,7 +36,7 @@ import imitact
 from imitact.contract import BadInput, NotFinite, Source
 from imitact.data.crew import cores
 from imitact.data.durable import alone, make_folder, write_json
-from imitact.data.episodes import split
+from imitact.data.episodes import Subset, split
 from imitact.data.samples import Batch, Samples, statistics
 from imitact.model.act import ActConfig
 from imitact.model.policy import TorchPolicy
@@ -99,8 +99,7 @@ class TrainConfig:
     """Of the initial weights, the order of the samples, dropout and the posterior's noise."""
 
     held_out: int = 0
-    """Episodes kept out of training and of the statistics, for validation. The same ones for
-    every seed."""
+    """Episodes kept out of training and of the statistics, for validation: the last ones."""
 
     validate_every: int = 0
     """Updates between validations; 0 validates only at the end. Needs held_out above 0."""
@@ -246,7 +245,8 @@ def _train(
         here = devices.choose(config.precision, config.device, config.threads, us)
         say(f"training on {here.text}")
         ground = {"torch": torch.__version__, **here.ground}
-        told = _settings(source, model, config)
+        chosen, held = _hold_out(source, config.held_out)
+        told = _settings(source, chosen, model, config)
         # What was there before, and whether it is this training.
         found = _before(out, resume, us, say) if us.first else None
         if found:
@@ -257,7 +257,6 @@ def _train(
 
     # Data. Held-out episodes enter neither samples nor statistics.
     with us.together():
-        chosen, held = _hold_out(source, config.held_out)
         _check_chunk(model.chunk, source, chosen)
         delta_chunk = model.chunk if model.actions == "delta" else 0
         stats = statistics(source, chosen, delta_chunk=delta_chunk)
@@ -462,18 +461,24 @@ def _shared(us: Ranks, before: checkpoint.State | None) -> checkpoint.State | No
     return checkpoint.State(known[0], us.tensors(before.tensors if before else {}), known[1])
 
 
-def _settings(source: Source, model: ActConfig, config: TrainConfig) -> dict[str, Any]:
+def _settings(
+    source: Source, chosen: Sequence[int], model: ActConfig, config: TrainConfig
+) -> dict[str, Any]:
     """What a training is: the same settings give the same weights."""
     told = {
         "model": dataclasses.asdict(model),
         "train": {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE},
-        "fingerprint": source.fingerprint,
+        "fingerprint": Subset(source, chosen).fingerprint,
     }
     return json.loads(json.dumps(told, default=str))
 
 
 def _same_training(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to resume with other settings or other data, naming them."""
+    """Refuse to resume with other settings or other data, naming them. A setting that a
+    checkpoint does not know yet was at its default."""
+    usual = {"model": dataclasses.asdict(ActConfig()), "train": dataclasses.asdict(TrainConfig())}
+    then = {**then, **{part: usual[part] | then[part] for part in usual}}
+    now = {**now, **{part: usual[part] | now[part] for part in usual}}
     unlike = [
         f"{part}.{name} was {then[part].get(name)!r}, is {now[part].get(name)!r}"
         for part in ("model", "train")
@@ -497,11 +502,10 @@ def _elsewhere(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _hold_out(source: Source, held_out: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Numbers of the episodes to train on and of those held out. The choice does not depend on
-    the training's seed, so that validations of several seeds compare."""
+    """Numbers of the episodes to train on and of those held out."""
     if not source.lengths:
         raise BadInput("the dataset has no episodes; record some first")
-    chosen, held = split(source, held_out, seed=0)
+    chosen, held = split(source, held_out)
     return chosen.indices, held.indices
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from imitact.chunking import Execution
 from imitact.contract import Env
 from imitact.evaluate import report, trials
 from imitact.evaluate.film import Filming, video_path
 from imitact.evaluate.tally import Evaluation
 from imitact.evaluate.trials import Progress
-from imitact.verbs.policies import identity, loader
+from imitact.verbs.policies import executed, identity, loader
 from imitact.verbs.waiting import Waiting, tell
 from imitact.verbs.worlds import world_of
 
@@ -40,10 +41,16 @@ class Evaluate:
     """Seed of the first episode; the others follow. Demonstrations use 0 to 999, so from 1000 on
     no start was seen in training."""
 
-    chunking: str = "replay:50"
-    """How chunks become actions: replay:N executes N ticks of a chunk, then asks again;
+    chunking: str | None = None
+    """How chunks become actions; none: as the policy itself says, where `imitact tune` wrote it
+    there, else replay:50. replay:N executes N ticks of a chunk, then asks again;
     ensemble:M averages all predictions of a tick with weights exp(-M*i), asking at every tick;
     ensemble:M/E asks every E ticks. A query renders and infers, so ensemble:M takes far longer."""
+
+    delay: int | None = None
+    """Ticks from a query to its answer, simulated: meanwhile the earlier chunk goes on, and before
+    the first answer the robot holds its joints. None: that which the policy was tuned for, where
+    its own chunking is taken, else 0."""
 
     step_cap: int = 0
     """Ticks (20 ms each) after which an episode counts as failed; 0 takes the world's own, 400
@@ -74,7 +81,9 @@ def count(
     make_env: another world than the one that settings.env names, with the same Spec.
     """
     make_policy = loader(settings.policy)
-    make_env = make_env or world_of(settings.env, make_policy().spec)
+    policy = make_policy()
+    make_env = make_env or world_of(settings.env, policy.spec)
+    execution = wanted(settings.chunking, settings.delay, executed(policy))
     first, many = settings.first_seed, settings.episodes
     with Waiting("evaluating", many, "episodes") as waiting:
 
@@ -87,7 +96,8 @@ def count(
             make_policy,
             make_env,
             seeds=range(first, first + many),
-            chunking=settings.chunking,
+            chunking=execution.chunking,
+            delay_ticks=execution.delay_ticks,
             step_cap=settings.step_cap or None,
             stop_on_success=settings.stop_on_success,
             workers=settings.workers or None,
@@ -99,6 +109,15 @@ def count(
         )
     report.write(evaluation, settings.out)
     return evaluation
+
+
+def wanted(chunking: str | None, delay_ticks: int | None, own: Execution | None) -> Execution:
+    """What is given, and for what is not, what the policy says of itself.
+
+    A delay belongs to the chunking that was chosen for it: another chunking has none of its own.
+    """
+    usual = Execution(chunking) if chunking is not None else own or Execution()
+    return usual if delay_ticks is None else replace(usual, delay_ticks=delay_ticks)
 
 
 def run(settings: Evaluate) -> None:

@@ -50,7 +50,7 @@ class Export:
     first_seed: int = 1000
     """Seed of the first episode; the others follow."""
 
-    chunking: str = "replay:50"
+    chunking: str | None = None
     """How chunks become actions, as for `imitact evaluate`."""
 
     workers: int = 0
@@ -100,6 +100,7 @@ def _success(settings: Export, path: Path) -> Mapping[str, Any]:
     return {
         "env": settings.env,
         "chunking": a.chunking,
+        **({"delay_ticks": a.plan.delay_ticks} if a.plan.delay_ticks else {}),
         "first_seed": settings.first_seed,
         "episodes": paired.episodes,
         "exported": a.successes,

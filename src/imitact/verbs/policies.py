@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from imitact.chunking import Execution
 from imitact.contract import Policy
 
 
@@ -32,3 +33,8 @@ def identity(path: Path) -> str:
     from imitact.model import policy
 
     return policy.identity(path)
+
+
+def executed(policy: Policy) -> Execution | None:
+    """How it says its chunks are best executed; None where it says nothing of that."""
+    return getattr(policy, "execution", None)
