@@ -60,6 +60,8 @@ MODEL = ActConfig(
     cvae_layers=1,
     latent=4,
     shift=2,
+    random_crop=0.2,
+    color_jitter=0.2,
     state_noise=0.1,
     dropout=0.0,
 )
@@ -102,6 +104,14 @@ DROPOUT = (
     dataclasses.replace(MODEL, norm="batch", dropout=0.2),
     dataclasses.replace(CONFIG, steps=13),
 )
+
+
+@pytest.fixture(autouse=True)
+def _leave_torch_as_it_was() -> Iterator[None]:
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_rng_state(state)
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -350,14 +360,12 @@ def test_two_ranks_stopped_and_resumed_learn_the_same_bit_for_bit(pair: Path) ->
 
 def test_ranks_drop_out_with_masks_of_their_own() -> None:
     masks = []
-    state = torch.get_rng_state()
     for rank in (0, 1):
         here = devices.choose("fp32", "cpu", 0, Ranks(rank=rank, count=2, local=rank))
         here.seed(4)
         for step in (0, 1):
             here.begin(step)
             masks.append(torch.rand(8))
-    torch.set_rng_state(state)
     assert len({tuple(mask.tolist()) for mask in masks}) == 4
 
 

@@ -16,7 +16,6 @@ Legend: B frames, H and W pixels, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -64,9 +63,8 @@ def cropped(images: Tensor, share: float, part: Part = WHOLE) -> Tensor:
     crop of torchvision, with one proportion: a stretched picture shows no place the scene has).
     """
     batch, device = images.shape[0], images.device
-    size, *place = part.drawn(_uniform(3, device), batch, axis=1)
-    size = 1.0 - share * size
-    place = (2.0 * torch.stack(place) - 1.0) * (1.0 - size)
+    size = 1.0 - share * _uniform(1, images, part)[0]
+    place = (2.0 * _uniform(2, images, part) - 1.0) * (1.0 - size)
     # grid_sample's coordinates run from -1 to 1 over the image: x = size * x' + place.
     window = torch.zeros(batch, 2, 3, device=device, dtype=images.dtype)
     window[:, 0, 0] = window[:, 1, 1] = size
@@ -86,7 +84,7 @@ def recoloured(images: Tensor, strength: float, part: Part = WHOLE) -> Tensor:
     values are a strength of 0.2 with more saturation. In that order, as one matrix for each image.
     """
     batch, device, dtype = images.shape[0], images.device, images.dtype
-    draws = 2.0 * part.drawn(_uniform(4, device), batch, axis=1).to(dtype) - 1.0
+    draws = 2.0 * _uniform(4, images, part).to(dtype) - 1.0
     brightness, contrast, saturation = 1.0 + strength * draws[:3]
     turn = 2.0 * math.pi * strength / 4.0 * draws[3]
     grey = torch.tensor(_GREY, device=device, dtype=dtype)
@@ -109,6 +107,10 @@ def recoloured(images: Tensor, strength: float, part: Part = WHOLE) -> Tensor:
     return changed.permute(0, 3, 1, 2)
 
 
-def _uniform(numbers: int, device: torch.device) -> Callable[[int, torch.Generator | None], Tensor]:
-    """Draws (numbers, samples) from 0 to 1."""
-    return lambda count, generator: torch.rand(numbers, count, generator=generator, device=device)
+def _uniform(rows: int, images: Tensor, part: Part) -> Tensor:
+    """Numbers from 0 to 1, (rows, B), those of the samples in `part`."""
+    return part.drawn(
+        lambda count, generator: torch.rand(rows, count, generator=generator, device=images.device),
+        len(images),
+        axis=1,
+    )
