@@ -83,6 +83,16 @@ def test_the_ensemble_holds_no_more_chunks_than_can_be_live(every):
         ensemble.next()
 
 
+@pytest.mark.parametrize("delay", [0, 3])
+def test_replay_holds_one_chunk(delay):
+    replay = Replay(4, delay)
+    for tick in range(100):
+        if replay.wants_chunk:
+            replay.feed(np.full((20, 2), float(tick)))
+        assert len(replay._live) <= 1
+        replay.next()
+
+
 def test_a_query_every_n_ticks_averages_the_predictions_of_those_ticks_alone():
     chunks = random_chunks(8, 6, 2)
     actions, asked = run(Ensemble(0.1, every=3), chunks, 8)
@@ -162,6 +172,7 @@ def test_a_setting_is_read_back_as_it_was_written(text):
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
+@settings(deadline=None)  # a busy machine may pause anything
 def test_every_m_is_read_back_to_its_last_bit(m):
     assert parse(Ensemble(m).text)._m == m
 
@@ -279,6 +290,13 @@ def test_an_answer_is_asked_for_before_the_chunk_runs_out():
         actions, asked = run_late(chunking, numbered(40, 10), 40)
         assert asked[:2] == [0, 10]  # 7 rows executed, 3 left for the time of the answer
         assert actions[12:14] == [9.0, 10003.0]
+
+
+def test_a_query_more_often_than_answers_come_is_one_as_often_as_they_come():
+    for chunking in (Replay(4, 6), Ensemble(0.0, 4, 6)):
+        _, asked = run_late(chunking, numbered(60, 30), 60)
+        assert asked[:2] == [0, 10]  # 4 ticks after the first action, which waited 6
+        assert set(np.diff(asked[1:])) == {6}
 
 
 def test_a_late_prediction_votes_by_the_age_of_its_observation():
