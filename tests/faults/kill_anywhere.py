@@ -154,7 +154,7 @@ def run(job: Job, kills: int, seed: int, folder: Path) -> dict[str, Any]:
     began = time.monotonic()
     while done < kills:
         out = folder / f"kill-{done}"
-        working = done % 10 != 0
+        working = done % 10 != 9
         after_s = draw.uniform(0.0, work_s if working else start_s)
         hit = killed(job, out, after_s, working=working, everything=done % 2 == 1)
         if not hit:  # it was faster this time

@@ -93,15 +93,15 @@ class Journal:
         for number, text in enumerate(data[:whole].split(b"\n")[:-1], 1):
             try:
                 # What the first line says of itself holds for all of them.
-                required = bool(lines) and lines[0]["format"] != 1
-                lines.append(parse_line(text, required=required))
+                head = lines[0] if lines else parse_line(text, required=False)
+                if head.get("format") not in _FORMATS:
+                    raise Damaged(
+                        f"{self._path} has format {head.get('format')!r}, this imitact "
+                        f"({__version__}) goes on with {_FORMATS}. {_AFRESH}"
+                    )
+                lines.append(parse_line(text, required=head["format"] != 1))
             except ValueError as error:
                 raise Damaged(f"{self._path}, line {number}: {error}. {_AFRESH}") from error
-            if number == 1 and (lines[0].get("format") not in _FORMATS):
-                raise Damaged(
-                    f"{self._path} has format {lines[0].get('format')!r}, this imitact "
-                    f"({__version__}) goes on with {_FORMATS}. {_AFRESH}"
-                )
         return lines
 
 
