@@ -27,6 +27,7 @@ from imitact.sim.experts import EXPERTS, make_expert
 from imitact.sim.kinematics import SPEED_LIMIT
 
 ARM = [at for at, name in enumerate(JOINTS) if not name.endswith("gripper")]
+GRIPPERS = {"left": 6, "right": 13}
 
 EVENTS = {
     "cube": {"lift": 2, "transfer": 4},
@@ -37,7 +38,12 @@ EVENTS = {
 
 @dataclass(frozen=True)
 class Attempt:
-    """One episode. Ticks count from 0, -1 is never; speeds are the largest of any arm joint."""
+    """One episode. Ticks count from 0, -1 is never; speeds are the largest of any arm joint.
+
+    tightest_opening: the smallest of each gripper from the first lift on, 0 closed to 1 open, where
+                      0.025 is a millimetre between the fingers: what is held stops them unless
+                      they sink into it.
+    """
 
     seed: int
     success: bool
@@ -46,6 +52,7 @@ class Attempt:
     still_from_tick: int
     commanded_rad_s: float
     measured_rad_s: float
+    tightest_opening: Mapping[str, float]
 
 
 def attempt(seed: int, task: str, spread: float) -> Attempt:
@@ -62,6 +69,7 @@ def attempt(seed: int, task: str, spread: float) -> Attempt:
         states.append(observation.state)
     rewards = np.array([outcome.reward for outcome in outcomes])
     moved = np.abs(np.diff(actions, axis=0)).max(axis=1) > 0
+    held = np.array(states[_first(rewards >= EVENTS[task]["lift"]) :])
     return Attempt(
         seed=seed,
         success=all(outcome.success for outcome in outcomes[-HOLD_TICKS:]),
@@ -70,6 +78,7 @@ def attempt(seed: int, task: str, spread: float) -> Attempt:
         still_from_tick=int(np.flatnonzero(moved)[-1]) + 1,
         commanded_rad_s=_fastest(np.array(actions)),
         measured_rad_s=_fastest(np.array(states)),
+        tightest_opening={side: float(held[:, at].min()) for side, at in GRIPPERS.items()},
     )
 
 
@@ -121,6 +130,9 @@ def summary(task: str, attempts: list[Attempt]) -> dict[str, object]:
         "max_commanded_rad_s": round(max(a.commanded_rad_s for a in attempts), 3),
         "max_measured_rad_s": round(max(a.measured_rad_s for a in attempts), 3),
         "limit_rad_s": round(SPEED_LIMIT, 3),
+        "tightest_opening": {
+            side: round(min(a.tightest_opening[side] for a in attempts), 3) for side in GRIPPERS
+        },
     }
 
 

@@ -58,6 +58,12 @@ def test_no_joint_is_ever_faster_than_the_robot_allows(figures: dict[str, Any]) 
     assert 0 < figures["max_measured_rad_s"] <= SPEED_LIMIT
 
 
+def test_what_is_held_is_not_crushed(figures: dict[str, Any]) -> None:
+    """The fingers stop a millimetre at most below where they touch 44 mm and 20 mm."""
+    assert 0.655 - 0.025 < figures["tightest_opening"]["left"] < 0.70
+    assert 0.348 - 0.025 < figures["tightest_opening"]["right"] < 0.40
+
+
 @cache
 def scene() -> AlohaEnv:
     return AlohaEnv("insertion", ())
