@@ -30,7 +30,7 @@ class MotionLimits:
 
     idle_tail_s: float = 5.0
     """Seconds without movement at the end; holding what was reached is worth learning (scripted
-    demonstrations of one fixed length do so for up to 3.5 s), the rest is the same sample again."""
+    demonstrations of one fixed length do so for 2 to 5 s), the rest is the same sample again."""
 
     keep_head_s: float = 0.2
     """Seconds that trimming leaves before the first movement."""

@@ -44,7 +44,7 @@ class VideoLimits:
 
     frozen_part: float = 0.03
     """And this part of the episode's motion must be expected in that time; a camera that sees an
-    arm rest is not frozen. In the cube's demonstrations no still stretch has 0.0001."""
+    arm rest is not frozen. In 20 of the cube's demonstrations no still stretch has 0.0001."""
 
     blank_levels: int = 16
     """A frame whose pixels all lie below this, of 255, is black."""
