@@ -35,9 +35,9 @@ Every setting of every verb, as `imitact VERB --help` explains it. This page is 
 scripts/settings_page.py` from the code, and a test compares the two.
 
 A setting is an option: `--model.chunk 50`. One that is true or false is `--resume` or
-`--no-resume`, `--model.cvae` or `--model.no-cvae`. In
-Python the same names are fields of the dataclass named below the heading. Where presets differ, the table shows each one's
-value; `--preset` chooses.
+`--no-resume`, `--model.cvae` or `--model.no-cvae`. In Python the same names are fields of the
+dataclass named below the heading. Where presets differ, the table shows the value of each;
+`--preset` chooses.
 """
 
 
