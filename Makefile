@@ -3,6 +3,7 @@
 #   make demo     record, train and evaluate the cube transfer; goes on where it was interrupted
 #   make test     ruff, pyright and every test
 #   make parity   compare model and dataset with LeRobot 0.6.1, live (needs Python 3.12)
+#   make docs     the documentation as a site, in build/docs
 #   make bench    time imitact beside LeRobot 0.6.1 (half an hour, on a quiet machine)
 #   make faults   100 kills, a disk full at every write, altered bytes, 100,000 fuzzed files
 #   make clean    remove the environments and caches (runs/ stays)
@@ -23,7 +24,7 @@ LEROBOT_READY := $(LEROBOT)/.ready
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test parity bench faults clean
+.PHONY: help setup demo test parity docs bench faults clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -42,6 +43,12 @@ test: $(READY)
 parity: $(READY) $(LEROBOT_READY)
 	$(BIN)/python scripts/parity_model.py --lerobot-python $(LEROBOT)/bin/python
 	$(LEROBOT)/bin/python scripts/parity_dataset.py
+
+# The page of settings is written from the code first.
+docs: $(READY)
+	$(BIN)/python scripts/settings_page.py
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -d build/docs-trees docs build/docs
+	@echo "site: build/docs/index.html"
 
 bench: $(READY) $(LEROBOT_READY)
 	rm -rf runs/bench
@@ -77,7 +84,7 @@ $(READY): constraints.txt pyproject.toml
 	    "$$python" -m venv --clear $(VENV) || exit 2; \
 	fi; \
 	echo "setup: installing the versions of constraints.txt (torch is by far the largest)"; \
-	$(BIN)/python -m pip install -c constraints.txt -e '.[sim,gym,export,view,trackers,dev]' || exit 2; \
+	$(BIN)/python -m pip install -c constraints.txt -e '.[sim,gym,export,view,trackers,docs,dev]' || exit 2; \
 	seconds=$$(($$(date +%s) - start)); \
 	echo "$$seconds" > $(READY); \
 	echo "setup: done in $$seconds s"

@@ -1,0 +1,1 @@
+"""The figures of docs/concepts, a room each; `scripts/figures.py` draws them."""

@@ -1,0 +1,75 @@
+"""One look for every figure: small, no background, colours that hold on white and on black."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+INK = "#7d8793"
+"""Text and axes. As FAINT and the colours below, at least 3:1 against white and against black."""
+
+FAINT = "#8a939d"
+BLUE = "#3b87cc"
+ORANGE = "#dd6b35"
+GREEN = "#2f9a74"
+
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "imitact",  # the same ids every time
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "figure.facecolor": "none",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "path.simplify": False,
+}
+
+
+@contextmanager
+def panels(count: int, widths: Sequence[float] = ()) -> Iterator[tuple[Sequence[Axes], list[str]]]:
+    """Axes side by side, and a list that holds the figure as SVG once the block is left."""
+    svg: list[str] = []
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 2.7))
+        FigureCanvasSVG(figure)
+        left, right, bottom, top, gap = 0.075, 0.985, 0.175, 0.89, 0.085
+        shares = list(widths) or [1.0] * count
+        free = right - left - gap * (count - 1)
+        axes, at = [], left
+        for share in shares:
+            width = free * share / sum(shares)
+            axes.append(figure.add_axes((at, bottom, width, top - bottom)))
+            at += width + gap
+        yield axes, svg
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    text = file.getvalue()
+    # Fonts of whoever reads, not of whoever drew.
+    text = re.sub(r"'DejaVu Sans'", "system-ui, sans-serif", text)
+    svg.append("\n".join(line.rstrip() for line in text.splitlines()) + "\n")
+
+
+def say(axes: Axes, x: float, y: float, text: str, colour: str = INK, **more: object) -> None:
+    """Words in the figure, in data coordinates, in the colour of what they speak of."""
+    axes.text(x, y, text, color=colour, **more)  # type: ignore[arg-type]
