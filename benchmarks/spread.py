@@ -1,0 +1,154 @@
+"""What it costs that demonstrations differ: success of expert and policy at several spreads.
+
+    python benchmarks/spread.py [--tasks cube insertion] [--spreads 0 1 2] [--seeds 0 1 2]
+        [--episodes 100] [--expert-episodes 200] [--out runs/spread]
+        [--write benchmarks/results/spread.json] [--figure docs/images/spread.svg]
+
+At each spread the scripted expert runs on seeds 0 to 199, then 50 demonstrations are recorded, and
+`quick` is trained on them once a seed and evaluated on seeds from 1000 on, all as `imitact demo`
+does. A row is written when it is known: interrupted, the same command goes on. All of it takes
+about ten hours on 2 cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import expert
+import studies
+
+from imitact.data.crew import cores
+from imitact.evaluate.interval import wilson
+
+SIDES = {"expert": "#2a6f97", "policy": "#e07a5f"}
+
+
+def experts(task: str, spread: float, episodes: int) -> dict[str, Any]:
+    """How often the demonstrator itself succeeds."""
+    with multiprocessing.get_context("spawn").Pool(cores()) as pool:
+        run = partial(expert.attempt, task=task, spread=spread)
+        good = sum(attempt.success for attempt in pool.imap(run, range(episodes), chunksize=5))
+    return {"successes": good, "episodes": episodes, "interval": list(wilson(good, episodes))}
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """A panel a task: success over spread, expert and policy, 95 % intervals, each seed a dot."""
+    width, height, left, top, base = 330, 240, 44, 30, 190
+    tasks = [task for task in studies.TASKS if any(row["task"] == task for row in rows)]
+    parts = []
+    for panel, task in enumerate(tasks):
+        x0 = panel * width + left
+        chosen = [row for row in rows if row["task"] == task]
+        step = (width - left - 16) / max(1, len(chosen))
+        parts.append(f'<text x="{x0}" y="16" font-weight="bold">{task}</text>')
+        for percent in (0, 25, 50, 75, 100):
+            y = base - (base - top) * percent / 100
+            parts.append(
+                f'<line x1="{x0}" x2="{x0 + width - left - 16}" y1="{y}" y2="{y}" '
+                f'stroke="#8886"/><text x="{x0 - 6}" y="{y + 4}" text-anchor="end">{percent}</text>'
+            )
+        for n, row in enumerate(chosen):
+            middle = x0 + (n + 0.5) * step
+            parts.append(
+                f'<text x="{middle:.1f}" y="{base + 16}" text-anchor="middle">'
+                f"spread {row['spread']:g}</text>"
+            )
+            for k, (side, colour) in enumerate(SIDES.items()):
+                if not (told := row.get(side)):
+                    continue
+                x = middle + (k - 0.5) * step * 0.35
+                low, high = (base - (base - top) * v for v in told["interval"])
+                y = base - (base - top) * told["successes"] / told["episodes"]
+                parts.append(
+                    f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" '
+                    f'stroke="{colour}" stroke-width="2"/>'
+                    f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>'
+                )
+                for rate in told.get("seeds", {}).values():
+                    y = base - (base - top) * rate
+                    parts.append(f'<circle cx="{x + 9:.1f}" cy="{y:.1f}" r="2.2" fill="{colour}"/>')
+    for k, (side, colour) in enumerate(SIDES.items()):
+        x = left + 120 * k
+        parts.append(
+            f'<circle cx="{x + 5}" cy="{height - 12}" r="4.5" fill="{colour}"/>'
+            f'<text x="{x + 16}" y="{height - 8}">{side}</text>'
+        )
+    parts.append(
+        f'<text x="{left + 240}" y="{height - 8}">% success, 95 % interval; '
+        "small dots: single trainings</text>"
+    )
+    size = f'width="{len(tasks) * width}" height="{height}"'
+    box = f'viewBox="0 0 {len(tasks) * width} {height}"'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} {box} font-family="sans-serif" '
+        f'font-size="11"><rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n',
+        encoding="utf-8",
+    )
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| task | spread | expert | policy | single trainings |", "|---|---|---|---|---|"]
+    for row in rows:
+        cells = []
+        for side in SIDES:
+            told = row.get(side)
+            low, high = told["interval"] if told else (0, 0)
+            cells.append(
+                f"{told['successes']} of {told['episodes']} ({low:.1%} to {high:.1%})"
+                if told
+                else "not run"
+            )
+        seeds = row.get("policy", {}).get("seeds", {})
+        each = ", ".join(f"{rate:.0%}" for rate in seeds.values())
+        lines.append(f"| {row['task']} | {row['spread']:g} | {' | '.join(cells)} | {each} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", choices=studies.TASKS, default=studies.TASKS)
+    parser.add_argument("--spreads", type=float, nargs="+", default=[0.0, 1.0, 2.0])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--expert-episodes", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=Path("runs/spread"))
+    parser.add_argument("--write", type=Path, default=Path("benchmarks/results/spread.json"))
+    parser.add_argument("--figure", type=Path, default=Path("docs/images/spread.svg"))
+    given = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    if given.write.exists():
+        rows = json.loads(given.write.read_text(encoding="utf-8"))["rows"]
+    for task in given.tasks:
+        for spread in given.spreads:
+            name = {"task": task, "spread": spread}
+            row = next((r for r in rows if {k: r[k] for k in name} == name), None)
+            if row is None:
+                rows.append(row := dict(name))
+            if row.get("expert", {}).get("episodes") != given.expert_episodes:
+                row["expert"] = experts(task, spread, given.expert_episodes)
+                studies.write(given.write, {"rows": rows})
+            data = given.out / f"{task}-{spread:g}-data"
+            found = []
+            for seed in given.seeds:
+                out = given.out / f"{task}-{spread:g}-seed{seed}"
+                found.append(
+                    studies.trained(
+                        out, data, seed, task=task, spread=spread, episodes=given.episodes
+                    )
+                )
+                row["policy"] = studies.together(found)
+                studies.write(given.write, {"rows": rows})
+    rows.sort(key=lambda r: (studies.TASKS.index(r["task"]), r["spread"]))
+    studies.write(given.write, {"rows": rows})
+    draw(rows, given.figure)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
