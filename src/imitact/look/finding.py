@@ -48,7 +48,9 @@ def find(paths: list[Path]) -> list[Found]:
         folder = path if path.is_dir() else path.parent
         own = kind_of(folder)
         inner = sorted(p for p in folder.iterdir() if p.is_dir()) if own is None else [folder]
-        here = [(kind, p) for p in inner if (kind := kind_of(p)) is not None]
+        here: list[tuple[Kind, Path]] = [
+            (kind, p) for p in inner if (kind := kind_of(p)) is not None
+        ]
         if not here:
             signs = "; ".join(f"{k}: {' or '.join(files)}" for k, files in _SIGNS.items())
             raise BadInput(

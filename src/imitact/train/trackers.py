@@ -173,7 +173,7 @@ class _Trackio:
         make_folder(folder)
         os.environ.setdefault("TRACKIO_DIR", str(folder))  # read as it is imported
         with _silent():
-            import trackio
+            import trackio  # pyright: ignore[reportMissingImports]  # outside the tested set
 
             self._run = trackio.init(
                 project=project,
