@@ -83,11 +83,12 @@ def verb_settings(name: str) -> VerbSettings:
     """Of the verb of that name, read from imitact.cli."""
     verb = cli.VERBS[name]
     room = verb.room()
-    first = verb.settings(room, None)
+    others = [None] * (len(verb.first) - 1)  # options beside --preset that are read first
+    first = verb.settings(room, None, *others)
     starts = (
         {"": first}
         if isinstance(first, type)
-        else {preset: verb.settings(room, preset) for preset in PRESETS}
+        else {preset: verb.settings(room, preset, *others) for preset in PRESETS}
     )
     kind = first if isinstance(first, type) else type(first)
     own: list[Setting] = []

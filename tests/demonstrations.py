@@ -5,6 +5,7 @@ gripper that goes from point to point, filmed as a bright square that moves with
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,8 @@ def write(
 
 def rewrite(root: Path, index: int, change: Callable[[dict[str, np.ndarray]], object]) -> None:
     """Alter the stored columns of an episode in place, as no writer would: `change` gets them by
-    name, and may set or shorten each."""
+    name, and may set or shorten each. What vouches for the files goes, as by a person's hand."""
+    shutil.rmtree(root / "meta/imitact", ignore_errors=True)
     file = root / f"data/chunk-000/file-{index:03d}.parquet"
     table = pq.read_table(file)
     columns = {name: np.array(table[name].to_pylist()) for name in table.column_names}
@@ -137,5 +139,6 @@ def rewrite(root: Path, index: int, change: Callable[[dict[str, np.ndarray]], ob
 
 
 def edit_info(root: Path, **changes: Any) -> None:
+    shutil.rmtree(root / "meta/imitact", ignore_errors=True)
     file = root / "meta/info.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))

@@ -272,10 +272,10 @@ def test_a_file_of_another_format_says_which_imitact_reads_it(tmp_path: Path):
     sealed = unseal(path)
     end = sealed.about["parts"]["weights"][1]
     for about, says in (
-        ({**sealed.about, "format": 3}, "format is 3, this imitact"),
+        ({**sealed.about, "format": 3}, "format is 3, written by imitact .*, this imitact"),
         ({**sealed.about, "format": 2}, "execution: "),
         ({**sealed.about, "format": 2, "execution": {"chunking": "all"}}, "execution: .*not known"),
-        ({**sealed.about, "format": True}, "format is True, this imitact"),
+        ({**sealed.about, "format": True}, "format is True, written by imitact .*, this imitact"),
         ({**sealed.about, "kind": "tensorrt"}, "is for 'tensorrt'"),
         ({**sealed.about, "spec": {}}, "spec: "),
     ):

@@ -90,9 +90,8 @@ def read_trackio(out: Path) -> dict[str, dict[int, float]]:
 
 
 def records(log: bytes) -> Iterator[bytes]:
-    """Of a .wandb file: seven bytes that tell what it is, then LevelDB's log format, blocks of
-    32 KiB with records of CRC (4 bytes), length (2) and kind (1: whole, 2 to 4: first, middle,
-    last)."""
+    """Of a .wandb file: seven bytes that tell what it is, then LevelDB's log format: blocks of
+    32 KiB, records of CRC (4 bytes), length (2), kind (1; 1 whole, 2 first, 3 middle, 4 last)."""
     assert log[:4] == b":W&B"
     at, held = 7, b""
     while at < len(log):

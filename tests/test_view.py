@@ -204,8 +204,8 @@ def test_a_demo_shows_all_that_is_in_it(dataset: Path, evaluation: Path, tmp_pat
     assert [(each.kind, each.name) for each in found] == [
         ("dataset", "data"),
         ("training", "training"),
-        ("evaluation", "compared"),
         ("evaluation", "evaluation"),
+        ("evaluation", "compared"),
     ]
     out = tmp_path / "demo.html"
     assert cli.run(["view", str(demo)]) == 0

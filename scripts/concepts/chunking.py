@@ -15,7 +15,7 @@ from concepts.look import BLUE, FAINT, ORANGE, panels, say
 from imitact.chunking import Replay
 from imitact.contract import FloatArray, Observation, Outcome, Spec
 from imitact.rollout import rollout
-from imitact.sim.experts import minimum_jerk
+from imitact.sim.movements import minimum_jerk
 
 RATE_HZ = 50.0
 SPEC = Spec(("x",), ("x",), ("m",), ("m",), (), RATE_HZ)

@@ -130,6 +130,8 @@ def _writer_of(folder: Path, what: str) -> tuple[str, str]:
         time.sleep(wait_s)
         with contextlib.suppress(OSError, ValueError, OverflowError):
             number, _, other = (folder / WRITER).read_text(encoding="utf-8").partition(" ")
+            if int(number) < 1:
+                continue  # no process, but to `kill` many
             with contextlib.suppress(PermissionError):  # it is there, and somebody else's
                 os.kill(int(number), 0)  # one that is no more signed before the one that holds it
             return other.strip() or what, f" (process {int(number)})"

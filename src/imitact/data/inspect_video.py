@@ -42,7 +42,7 @@ class VideoLimits:
     frozen_s: float = 0.4
     """Seconds without any motion that a video may have while joints that it sees move."""
 
-    frozen_part: float = 0.03
+    frozen_part: float = 0.05
     """And this part of the episode's motion must be expected in that time; a camera that sees an
     arm rest is not frozen. In 20 of the cube's demonstrations no still stretch has 0.0001."""
 

@@ -42,6 +42,9 @@ CAMERA_PREFIX = "observation.images."
 MOST_VALUES = 10_000
 """A state or action of more is a mistake; it would have to be named in memory."""
 
+_MOST_LACKING = 1_000_000
+"""Of so many episodes those that are missing are told one by one."""
+
 UNKNOWN_UNIT = "unknown"
 """The unit of a value whose dataset does not say; LeRobot's layout has no place for units."""
 
@@ -160,13 +163,17 @@ class LeRobotSource:
                         index = int(row["episode_index"])
                         if 0 <= index < total:  # beyond: an episode that was not finished
                             places[index] = self._place(row)
-        lacking = [i for i in range(total) if i not in places]
-        if lacking:
-            with self._told(lacking):
-                raise Damaged(
-                    f"{self.path / 'meta/episodes'} describes {len(places)} of {total} episodes; "
-                    f"the first that is lacking is {lacking[0]}. {_RESTORE}"
-                )
+        lacking: list[int] = []
+        if len(places) < total:
+            first = next(i for i in range(total) if i not in places)
+            damage = Damaged(
+                f"{self.path / 'meta/episodes'} describes {len(places)} of {total} episodes; "
+                f"the first that is missing is {first}. {_RESTORE}"
+            )
+            if total > _MOST_LACKING:  # a number that nobody recorded: nothing of it is believed
+                raise damage
+            lacking = [i for i in range(total) if i not in places]
+            self._complain(damage, lacking)
         ordered = [places.get(i, _NOWHERE) for i in range(total)]
         frames = sum(place.length for place in ordered)
         if frames != self._info["total_frames"] and not lacking:

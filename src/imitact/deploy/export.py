@@ -178,7 +178,7 @@ class _Export:
             "imitact": __version__,
             "file": path.name,
             "bytes": path.stat().st_size,
-            "sha256": exported.identity,
+            "file_sha256": exported.identity,
             "policy": self.policy_sha256,
             "kind": exported.kind,
             "precision": exported.precision,
@@ -196,7 +196,8 @@ class _Export:
             "success": self._success(success, path),
         }
         put(path, self.out / path.name)
-        write_json(self.out / CERTIFICATE, vouched_json(found), self.out / WORK)
+        found = vouched_json(found)
+        write_json(self.out / CERTIFICATE, found, self.out / WORK)
         return found
 
     def _deviation(self, exported: ExportedPolicy, seen: list[Observation]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def find(paths: list[Path]) -> list[Found]:
             raise BadInput(f"no such folder: {path}")
         folder = path if path.is_dir() else path.parent
         own = kind_of(folder)
-        inner = sorted(p for p in folder.iterdir() if p.is_dir()) if own is None else [folder]
+        inner = _folders(folder) if own is None else [folder]
         here: list[tuple[Kind, Path]] = [
             (kind, p) for p in inner if (kind := kind_of(p)) is not None
         ]
@@ -61,6 +61,13 @@ def find(paths: list[Path]) -> list[Found]:
     kinds.sort(key=lambda pair: order.index(pair[0]))  # stable: else as they were given
     names = _names([path for _, path in kinds])
     return [Found(kind, path, name) for (kind, path), name in zip(kinds, names, strict=True)]
+
+
+def _folders(path: Path) -> list[Path]:
+    """The folders in a folder by name, those that are named after a kind first: a demo's main
+    evaluation before the ones that it is compared with."""
+    inner = (p for p in path.iterdir() if p.is_dir())
+    return sorted(inner, key=lambda p: (p.name not in _SIGNS, p.name))
 
 
 def _names(paths: list[Path]) -> list[str]:

@@ -110,9 +110,7 @@ def _dataset(recording: Any, section: Mapping[str, Any], blobs: Blobs) -> None:
             recording.send_columns(
                 path,
                 indexes=indexes,
-                columns=rr.VideoFrameReference.columns(
-                    timestamp=[rr.components.VideoTimestamp(seconds=t / rate_hz) for t in ticks]
-                ),
+                columns=rr.VideoFrameReference.columns_secs(ticks / rate_hz),
             )
 
 

@@ -265,7 +265,8 @@ def _train(
         if found:
             _same_training(found[0], found[1].numbers["settings"], told)
             say(f"resuming from {found[0]}{_elsewhere(found[1].numbers['ground'], ground)}")
-    _same_everywhere(us, {**told, "train": dataclasses.asdict(config), "ground": ground})
+    alike = {**told, "train": dataclasses.asdict(config), "ground": ground}
+    _same_everywhere(us, json.loads(json.dumps(alike, default=str)))
     before = _shared(us, found[1] if found else None)
 
     # Data. Held-out episodes enter neither samples nor statistics.
