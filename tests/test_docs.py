@@ -290,8 +290,11 @@ def spans(page: Path) -> list[str]:
 def known_options() -> set[str]:
     """Of all verbs, of the scripts and benchmarks, and of make, pip and torchrun."""
     found = {option for verb in settings_page.options().values() for option in verb}
-    for file in [*(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
-        found |= set(re.findall(r'"(--[\w-]+)"', file.read_text()))
+    for folder in ("scripts", "benchmarks", "tests/faults"):
+        for file in (ROOT / folder).glob("*.py"):
+            found |= set(re.findall(r'"(--[\w-]+)"', file.read_text()))
+    found |= {"--max-restarts", "--nnodes", "--node-rank", "--shutdown-timeout"}  # torchrun's
+    found |= {"--logdir"}  # tensorboard's
     return found | {"--help", "--version", "--no-deps", "--nproc-per-node", "--record"}
 
 

@@ -406,7 +406,9 @@ def test_a_calibration_that_drifts_is_told_from_its_first_to_its_last_episode(
 def test_a_calibration_that_was_lost_at_once_is_told_with_the_episode(
     tmp_path: Path, sound: Sequence[Rows]
 ):
-    drift = only(numbers(tmp_path, moved(sound, 2, lambda index: 0.3 if index >= 8 else 0.0)))
+    found = numbers(tmp_path, moved(sound, 2, lambda index: 0.3 if index >= 8 else 0.0))
+    # That later starts lie elsewhere too is a note of its own.
+    drift = only([each for each in found if each.kind != "outlier-start"])
     assert drift.kind == "tracking-drift"
     assert (drift.episode, drift.part, drift.severity) == (8, "wrist", "error")
     assert drift.value == pytest.approx(0.3, abs=0.02)

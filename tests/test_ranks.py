@@ -119,7 +119,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 
 def untimed(out: Path) -> list[dict[str, Any]]:
-    timed = ("samples_per_s", "data_wait")
+    timed = ("samples_per_s", "data_wait", "crc32")
     return [{k: v for k, v in line.items() if k not in timed} for line in lines(out)]
 
 

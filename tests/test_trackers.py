@@ -163,7 +163,7 @@ def test_a_training_shows_what_its_metrics_hold(tmp_path: Path):
     told = read_tensorboard(tmp_path)
     for line in lines:
         for name, value in flattened(line):
-            if name != "step":
+            if name not in ("step", "crc32"):
                 assert told[name][line["step"]] == pytest.approx(value, rel=1e-6)
     assert sum(map(len, told.values())) == sum(len(dict(flattened(line))) - 1 for line in lines)
 
