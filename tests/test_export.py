@@ -430,7 +430,7 @@ def test_the_certificate_tells_what_a_direct_computation_gives(tmp_path: Path):
     assert far["mean_of_std"] == pytest.approx((error / std).mean(), rel=1e-12)
     assert [j["max"] for j in far["per_joint"]] == error.max(axis=(0, 1)).tolist()
     assert far["per_tick"]["max_of_std"] == (error / std).max(axis=(0, 2)).tolist()
-    assert found["sha256"] == file.identity
+    assert found["file_sha256"] == file.identity
     assert found["dataset"] == {"fingerprint": "fake", "is_that_of_training": True, "episodes": 3}
     assert found["latency"]["calls"] == 4
     assert found["loading"]["torch"] is False

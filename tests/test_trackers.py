@@ -165,7 +165,7 @@ def test_a_training_shows_what_its_metrics_hold(tmp_path: Path):
         for name, value in flattened(line):
             if name not in ("step", "crc32"):
                 assert told[name][line["step"]] == pytest.approx(value, rel=1e-6)
-    assert sum(map(len, told.values())) == sum(len(dict(flattened(line))) - 1 for line in lines)
+    assert sum(map(len, told.values())) == sum(len(dict(flattened(line))) - 2 for line in lines)
 
 
 def test_trackers_change_no_weight_and_may_change_on_resuming(tmp_path: Path):
