@@ -596,7 +596,6 @@ def wait_for(process: subprocess.Popen[str], out: Path, steps: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.skip(reason="ends in no time here: the restart after a kill -9 is NOT shown to work")
 @needs_proc
 def test_torchrun_begins_again_where_a_killed_rank_left_off(tmp_path: Path) -> None:
     out = tmp_path / "out"

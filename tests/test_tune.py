@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -70,7 +71,7 @@ def wins(count: int, of: int = 100) -> list[bool]:
 def test_what_is_left_out_asks_as_often_as_something_that_is_tried(
     replay: list[int], every: list[int], chunk: int, delay: int
 ) -> None:
-    if delay >= min(chunk, *replay, *every):  # of longer delays the law is not shown
+    if delay >= chunk:
         return
     grid = Grid(tuple(replay), (0.1,), tuple(every))
     tried = grid.at(delay, chunk)
@@ -86,16 +87,21 @@ def test_what_is_left_out_asks_as_often_as_something_that_is_tried(
             chunking.next()
         return np.diff(asked[2:]).tolist()
 
+    def alike(a: list[int], b: list[int]) -> bool:
+        """They may begin at another tick, so that one has room for one question more."""
+        shorter = min(len(a), len(b))
+        return a[:shorter] == b[:shorter] and abs(len(a) - len(b)) <= 1
+
     replays = [intervals(e.chunking) for e in tried if e.chunking.startswith("replay")]
     for n in replay:
-        assert intervals(f"replay:{n}") in replays
+        assert any(alike(intervals(f"replay:{n}"), r) for r in replays)
     # No two replays that are tried ask equally often.
-    assert len({tuple(r) for r in replays}) == len(replays)
+    assert not any(alike(a, b) for a, b in itertools.combinations(replays, 2))
     for e in set(every):
         tried_so = [t for t in tried if t.chunking.startswith("ensemble:0.1")]
         if max(e, delay) < chunk - delay:
             ours = intervals(f"ensemble:0.1/{e}")
-            assert any(intervals(t.chunking) == ours for t in tried_so)
+            assert any(alike(intervals(t.chunking), ours) for t in tried_so)
 
 
 def test_at_a_delay_of_ten_a_query_every_five_is_one_every_ten() -> None:

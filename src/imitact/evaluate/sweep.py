@@ -15,7 +15,7 @@ from imitact.data.crew import Crew, Ready, cores
 from imitact.evaluate.attempt import Attempts, Failure
 from imitact.evaluate.journal import Journal
 from imitact.evaluate.tally import Evaluation, Plan, Row, World
-from imitact.evaluate.trials import check_picklable, one_thread
+from imitact.evaluate.trials import check_picklable, one_thread, settled
 
 JOURNAL = "tune.jsonl"
 """Finished episodes, in the output folder."""
@@ -195,15 +195,7 @@ class Sweep:
             self._tell()
 
     def _ready(self, world: World) -> None:
-        if self._world is None:
-            self._world = world
-            if self._journal:
-                self._journal.add("world", world)
-        elif self._world != world:
-            raise BadInput(
-                f"the environment is not the one that the kept episodes of {self._out} ran in: "
-                f"it was {self._world}, is now {world}; give another output folder"
-            )
+        self._world = settled(self._world, world, self._journal, self._out)
 
     def _finished(self, job: Job, row: Row | Failure) -> None:
         if isinstance(row, Failure):

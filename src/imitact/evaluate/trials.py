@@ -134,6 +134,22 @@ def one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def settled(kept: World | None, world: World, journal: Journal | None, out: Path | None) -> World:
+    """The world that episodes run in, noted in the journal when it is first known.
+
+    Refuses another one than the kept episodes of `out` ran in.
+    """
+    if kept is None:
+        if journal:
+            journal.add("world", world)
+    elif kept != world:
+        raise BadInput(
+            f"the environment is not the one that the kept episodes of {out} ran in: it was {kept}, "
+            f"is now {world}; give another output folder"
+        )
+    return world
+
+
 class _Run:
     """One call of `evaluate`: what is kept, what is still to do, and how fast it goes."""
 
@@ -216,15 +232,7 @@ class _Run:
 
     def _ready(self, world: World) -> None:
         self._pace.cap = world.step_cap if self._plan.step_cap is None else self._plan.step_cap
-        if self._world is None:
-            self._world = world
-            if self._journal:
-                self._journal.add("world", world)
-        elif self._world != world:
-            raise BadInput(
-                f"the environment is not the one that the kept episodes of {self._out} ran in: "
-                f"it was {self._world}, is now {world}; give another output folder"
-            )
+        self._world = settled(self._world, world, self._journal, self._out)
 
     def _finished(self, seed: int, row: Row | Failure) -> None:
         if isinstance(row, Failure):

@@ -23,6 +23,8 @@ from typing import Any, NoReturn, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from imitact.contract import BadInput, ImitactError
 
@@ -206,7 +208,13 @@ def joined(silence: timedelta = SILENCE) -> Iterator[Ranks]:
         if ours:
             nccl = torch.cuda.is_available() and dist.is_nccl_available()
             backend = "cpu:gloo,cuda:nccl" if nccl else "gloo"
-            dist.init_process_group(backend, timeout=silence)
+            # torchrun keeps its store over restarts, with the addresses of processes that are gone:
+            # each start looks below a prefix of its own.
+            store, _, _ = next(rendezvous("env://", rank, count, timeout=silence))
+            store = PrefixStore(f"start {restarts}", store)
+            dist.init_process_group(
+                backend, store=store, rank=rank, world_size=count, timeout=silence
+            )
         patient = dist.new_group(backend="gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
