@@ -144,8 +144,8 @@ def settled(kept: World | None, world: World, journal: Journal | None, out: Path
             journal.add("world", world)
     elif kept != world:
         raise BadInput(
-            f"the environment is not the one that the kept episodes of {out} ran in: it was {kept}, "
-            f"is now {world}; give another output folder"
+            f"the environment is not the one that the kept episodes of {out} ran in: "
+            f"it was {kept}, is now {world}; give another output folder"
         )
     return world
 
