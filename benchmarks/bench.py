@@ -27,7 +27,8 @@ import scene
 import torch
 from tables import write as write_documents
 
-from imitact.train.devices import choose_precision, processor_name
+from imitact.processor import processor_name
+from imitact.train.devices import choose_precision
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "bench"

@@ -22,6 +22,7 @@ import numpy as np
 from imitact.contract import Outcome, Policy
 from imitact.data.crew import cores
 from imitact.data.record import HOLD_TICKS
+from imitact.processor import processor_name
 from imitact.sim.aloha import JOINTS, RATE_HZ, AlohaEnv
 from imitact.sim.experts import EXPERTS, make_expert
 from imitact.sim.kinematics import SPEED_LIMIT
@@ -144,8 +145,6 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=cores(), help="processes")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     args = parser.parse_args()
-
-    from imitact.train.devices import processor_name  # torch, which the workers do without
 
     began = time.perf_counter()
     attempts: list[Attempt] = []

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from imitact.model.backbone import FrozenNorm, convolved
 from imitact.model.convolution import weight_gradient
 from imitact.model.dropout import dropout, relu_dropout_unscaled
-from imitact.train.devices import processor_name
+from imitact.processor import processor_name
 
 SHAPES = (
     # inputs, outputs, kernel, stride, rows and columns of the input

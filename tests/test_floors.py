@@ -18,7 +18,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "imitact"
 
-WORDS = ("contract", "stats", "frames", "chunking", "rollout", "checks")
+WORDS = ("contract", "stats", "frames", "chunking", "rollout", "checks", "processor")
 DOORS = ("verbs", "cli")
 FLOOR = {
     **dict.fromkeys(WORDS, 0),

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from imitact.contract import BadInput, Misfit, Observation, Policy, Source, Spec
+from imitact.processor import processor_name
 
 WARM_UP_CALLS = 20
 """Answers before latency is counted: the first ones still place memory."""
@@ -165,14 +166,4 @@ def torch_threads(count: int) -> Iterator[None]:
 
 def machine(threads: int) -> dict[str, Any]:
     """What was measured on."""
-    return {"processor": _processor(), "system": platform.system(), "threads": threads}
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return {"processor": processor_name(), "system": platform.system(), "threads": threads}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from imitact.contract import Damaged
+from imitact.data.vouched import read_object
 
 METRICS = "metrics.jsonl"
 POINTS = 4000
@@ -84,15 +85,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _object(path: Path) -> dict[str, Any]:
     """A JSON object; {} where there is none yet."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise Damaged(f"{path} is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise Damaged(f"{path} holds {type(value).__name__}, expected an object")
-    return value
+    return read_object(path) if path.is_file() else {}
 
 
 def _spec(folder: Path) -> dict[str, Any]:

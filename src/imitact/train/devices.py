@@ -12,11 +12,9 @@ of dropout are a rank's own: a function of seed, step and rank.
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -25,6 +23,7 @@ from torch import Tensor
 from imitact.contract import BadInput, Damaged
 from imitact.data.samples import Batch
 from imitact.model.part import WHOLE, Part
+from imitact.processor import cpu_flags, processor_name
 from imitact.train.ranks import ALONE, Ranks
 
 PrecisionName = Literal["auto", "fp32", "bf16"]
@@ -229,29 +228,3 @@ def choose_precision(asked: PrecisionName, device: torch.device) -> Precision:
     if found:
         return Precision("bf16", f"the processor has {', '.join(found)}")
     return Precision("fp32", "the processor has neither amx_bf16 nor avx512_bf16")
-
-
-def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """The processor's feature flags as Linux names them; empty where it does not tell."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return frozenset()
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == "flags":
-            return frozenset(value.split())
-    return frozenset()
-
-
-def processor_name(path: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name, as it says itself."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return platform.processor() or platform.machine()
