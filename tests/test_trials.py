@@ -330,6 +330,7 @@ def test_a_journal_of_before_there_were_checksums_is_gone_on_with(tmp_path: Path
 
 
 SCRIPT = """
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -337,7 +338,9 @@ from imitact.evaluate.trials import evaluate
 from tiny_arm import Reacher, TinyArm
 
 if __name__ == "__main__":
-    slow = partial(TinyArm, slow_s=0.04)  # time to be killed in, however slow the test is
+    # What is started in the background ignores Ctrl-C, and hands that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    slow = partial(TinyArm, slow_s=0.01)
     evaluate(Reacher, slow, seeds=range(6), chunking="replay:3", workers=2, out=Path(sys.argv[1]))
 """
 
