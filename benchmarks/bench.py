@@ -27,7 +27,7 @@ import scene
 import torch
 from tables import write as write_documents
 
-from imitact.processor import processor_name
+from imitact.processor import arithmetic, processor_name
 from imitact.train.devices import choose_precision
 
 HERE = Path(__file__).resolve().parent
@@ -257,8 +257,8 @@ def main() -> int:
         "simulator": lambda: simulator(given.out),
         "cost": lambda: cost.measure(sides, precisions[-1]),
     }
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{processor_name()} {given.threads}".lower()).strip("-")
-    file = RESULTS / f"{slug}.json"
+    slug = f"{processor_name()} {arithmetic()} {given.threads}".lower()
+    file = RESULTS / f"{re.sub(r'[^a-z0-9]+', '-', slug).strip('-')}.json"
     whole = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     recorded: dict[str, list[Row]] = whole.get("tables", {})
     versions = whole.get("machine", {}).get("versions", {}) if given.record else {}
@@ -271,6 +271,7 @@ def main() -> int:
         show({name: tables[name]})
         machine = {
             "processor": processor_name(),
+            "arithmetic": arithmetic(),
             "threads": given.threads,
             "versions": {**versions, **sides.versions},
         }

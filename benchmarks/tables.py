@@ -25,11 +25,16 @@ def number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def named(machine: Whole) -> str:
+    """The processor and what it multiplies with: one name sells both."""
+    return f"{machine['processor']} ({machine['arithmetic']})"
+
+
 def performance(whole: Whole) -> str:
     """All tables, for docs/performance.md."""
     machine = whole["machine"]
     versions = "; ".join(machine["versions"].values())
-    parts = [f"Measured on: {machine['processor']}, {machine['threads']} threads; {versions}."]
+    parts = [f"Measured on: {named(machine)}, {machine['threads']} threads; {versions}."]
     for name, title in TITLES.items():
         if name not in whole["tables"]:
             continue
@@ -80,7 +85,7 @@ def readme(whole: Whole, file: str) -> str:
          f"{sim['500 evaluations, replay:50, min (from 40)']:.1f} min"),
     ]  # fmt: skip
     head = (
-        f"On {machine['processor']}, {machine['threads']} threads, by `make bench` (`{file}`; all "
+        f"On {named(machine)}, {machine['threads']} threads, by `make bench` (`{file}`; all "
         "of it in `docs/performance.md`):\n\n| what | result |\n|---|---|\n"
     )
     return head + "\n".join(f"| {what} | {result} |" for what, result in rows)

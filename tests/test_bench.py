@@ -14,7 +14,10 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import bench  # noqa: E402
 import tables  # noqa: E402
 
-(RECORDED,) = (ROOT / "benchmarks" / "results" / "bench").glob("*.json")
+RESULTS = ROOT / "benchmarks" / "results" / "bench"
+README = (ROOT / "README.md").read_text()
+# Each kind of processor has a file of its own; the documents quote the one that the README names.
+(RECORDED,) = (file for file in RESULTS.glob("*.json") if f"results/bench/{file.name}`" in README)
 
 
 def test_the_documents_quote_the_recorded_figures_and_nothing_else():

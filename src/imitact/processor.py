@@ -30,3 +30,15 @@ def processor_name(path: Path = Path("/proc/cpuinfo")) -> str:
         if name.strip() == "model name":
             return value.strip()
     return platform.processor() or platform.machine()
+
+
+def arithmetic() -> str:
+    """The widest unit that the processor multiplies matrices with, as Linux names its flag.
+
+    Two processors of one name can differ by a factor of five here.
+    """
+    found = cpu_flags()
+    for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "asimd"):
+        if flag in found:
+            return flag
+    return platform.machine()
