@@ -35,7 +35,6 @@ from test_loop import CONFIG, SOURCE, TINY
 from test_loop import config as settings
 
 from imitact.contract import BadInput, Damaged
-from imitact.data.digests import altered
 from imitact.data.durable import WRITER, alone
 from imitact.data.episodes import open_source
 from imitact.data.record import read_report
@@ -332,12 +331,12 @@ def test_a_byte_altered_in_a_video_is_found_before_a_frame_is_given(copy: Path) 
         source.episode(1).frames("wrist")
     with pytest.raises(Damaged, match=r"wrist/chunk-000/file-001\.mp4 is not the file that was"):
         _ = open_source(copy).fingerprint
-    (told,) = altered(copy)
+    (told,) = material.altered(copy)
     assert str(file) in told
 
 
 def test_all_altered_files_of_a_dataset_are_told_at_once(copy: Path) -> None:
-    assert altered(copy) == []
+    assert material.altered(copy) == []
     files = [
         copy / "data/chunk-000/file-000.parquet",
         copy / "meta/episodes/chunk-000/file-001.parquet",
@@ -346,7 +345,7 @@ def test_all_altered_files_of_a_dataset_are_told_at_once(copy: Path) -> None:
     for file in files:
         file.write_bytes(file.read_bytes()[:-1])
     files[0].unlink()
-    told = altered(copy)
+    told = material.altered(copy)
     assert len(told) == 3
     assert all(any(str(file) in line for line in told) for file in files)
 
@@ -358,7 +357,7 @@ def test_a_dataset_without_checksums_is_read_and_recorded_into(copy: Path, dots:
     (copy / "meta/imitact.json").write_text(json.dumps({**facts, "format": 1}))
     shutil.rmtree(copy / "meta/imitact")
     assert open_source(copy).fingerprint == open_source(dots).fingerprint
-    assert altered(copy) == []
+    assert material.altered(copy) == []
     material.dataset(copy, episodes=3)
     assert json.loads((copy / "meta/imitact.json").read_text())["format"] == 2
     assert [p.name for p in (copy / "meta/imitact/chunk-000").iterdir()] == ["file-002.json"]

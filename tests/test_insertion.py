@@ -48,8 +48,8 @@ def test_at_least_19_of_20_demonstrations_succeed_and_hold(figures: dict[str, An
     assert figures["successes"] >= 19, figures["failed_seeds"]
 
 
-def test_the_slowest_is_done_by_tick_350_of_500(figures: dict[str, Any]) -> None:
-    assert figures["still_from_tick"]["max"] <= 350
+def test_the_slowest_is_done_by_tick_370_of_500(figures: dict[str, Any]) -> None:
+    assert figures["still_from_tick"]["max"] <= 370
     assert figures["first_insertion_tick"]["std"] >= 8.0
 
 
@@ -139,7 +139,7 @@ def test_twice_the_spread_deviates_twice_as_far() -> None:
 def test_deviations_are_uniform_within_their_limits() -> None:
     limits = {
         "ratio": 0.15, "via": 0.02, "meet": 0.002, "yaw": np.deg2rad(5.0),
-        "dx": 0.008, "dy": 0.004, "dz": 0.001,
+        "dx": 0.012, "dy": 0.004, "dz": 0.001,
     }  # fmt: skip
     expert = InsertionExpert()
     drawn: dict[str, list[float]] = {}

@@ -18,6 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tiny_arm import Reacher, TinyArm
 from worlds import TWO_CAMERAS, DotEnv, DotExpert, dot_spec
 
+from imitact.contract import Damaged
+from imitact.data.digests import FOLDER, Digests
 from imitact.data.record import record
 from imitact.evaluate import report, trials
 from imitact.model.act import ActConfig
@@ -103,3 +105,17 @@ def sealed(out: Path) -> Path:
     config = export.ExportConfig(to="onnx", observations=1, calls=1, torch_calls=1, threads=1)
     export.export(made, source, out, config, policy_sha256="ab")
     return out / "policy.onnx"
+
+
+def altered(root: Path) -> list[str]:
+    """Every file of a dataset that is not what was written, in words."""
+    told = []
+    digests = Digests(root)
+    for place in sorted((root / FOLDER).glob("chunk-*/file-*.json")):
+        named = digests.named(place)
+        for name in named.files if named else ():
+            try:
+                digests.check(root / name)
+            except Damaged as error:
+                told.append(str(error))
+    return told

@@ -111,27 +111,6 @@ class Digests:
         return named.files.get(file.relative_to(self._root).as_posix())
 
 
-def altered(root: Path) -> list[str]:
-    """All of a dataset's files that are not what was written, each with what to do, in words.
-
-    Hashes every file whose checksum is there, videos included: 1 GB takes about a second.
-    """
-    told = []
-    digests = Digests(root)
-    places = sorted((root / FOLDER).glob("chunk-*/file-*.json"))
-    for place in places:
-        try:
-            named = digests.named(place)
-            for name in named.files if named else ():
-                try:
-                    digests.check(root / name)
-                except Damaged as error:
-                    told.append(str(error))
-        except Damaged as error:
-            told.append(str(error))
-    return told
-
-
 def sha256_of(file: Path) -> str:
     """Of a file's bytes, block by block."""
     try:

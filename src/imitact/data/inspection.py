@@ -1,6 +1,6 @@
 """A whole dataset looked over, episode by episode: first its numbers, then its videos.
 
-Memory holds one episode at a time, and of each a few hundred bytes for what only all of them
+Memory holds one episode at a time, and of each about a kilobyte for what only all of them
 together tell.
 """
 

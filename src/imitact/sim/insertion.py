@@ -25,6 +25,9 @@ _OPEN, _CLOSED = 1.0, 0.0
 
 # Heights of the centres of peg and socket on the table; gym-aloha drops them from 5 cm.
 _HEIGHT_M = {"right": 0.010, "left": 0.022}
+# Both hands grasp at this height above the table, where neither the peg nor the socket is turned by
+# its weight: nothing seen from above could tell an imitator of two.
+_GRASP_HEIGHT_M = 0.016
 
 # From the socket's centre to the peg's where the peg's end touches the pin: both are 12 cm long,
 # and the pin ends 4 cm from the centre. The socket's mouth is 36 mm wide, so that the peg may be
@@ -36,9 +39,6 @@ _DEPTH_M = 0.06 - 0.04  # from the mouth to the pin
 _MEET = np.array([0.0, 0.5, 0.15])
 # Steep, so that the wrist never lines up with the forearm; the hands lean away from each other.
 _PITCH_RAD = math.radians(85.0)
-# The middle of each grasp from the object's centre, where its weight turns nothing. Up, so that the
-# fingertips clear the table; down, where they lie flat on the socket's sides and turn it with them.
-_GRASP = {"right": np.array([0.0, 0.0, 0.004]), "left": np.array([0.0, 0.0, -0.004])}
 # How far before the object each hand stands, fingers open and in line, before it goes straight in.
 _STANDOFF_M = 0.08
 # Between the tip of the peg and the mouth of the socket: where both are lined up, and where the
@@ -48,16 +48,17 @@ _NEAR_M = 0.008
 # The peg is asked to go this much deeper than where it touches the pin, so that an imitator who is
 # a few millimetres short still touches it; then it rests against the pin with less force, so that
 # nothing slips.
-_PRESS_M = 0.005
-_REST_M = 0.002
+_PRESS_M = 0.008
+_REST_M = 0.003
 
 _REACH_BOW = np.array([0.0, 0.0, 0.02])
 _CARRY_BOW = np.array([0.0, 0.0, 0.02])
 
 # Deviations at spread 1, either way; of durations see Script. Along the object, across it, and of
-# height: across only as far as the open fingers clear the socket at spread 2, and hardly in height,
-# which no picture from above shows afterwards.
-_GRASP_M = {"x": 0.008, "y": 0.004, "z": 0.001}
+# height: along it as far as an imitator misses, so that it has seen how such a grasp goes on;
+# across only as far as the open fingers clear the socket at spread 2, and hardly in height, which
+# no picture from above shows afterwards.
+_GRASP_M = {"x": 0.012, "y": 0.004, "z": 0.001}
 _GRASP_RAD = math.radians(5.0)
 _VIA_M = 0.02
 # Where the two meet would be as much a person's own. But each hand of an imitator must know it to
@@ -67,12 +68,12 @@ _MEET_M = 0.002
 _PHASES = {
     "reach": Phase(80.0),
     "descend": Phase(42.0, overlap=10.0),
-    "grasp": Phase(20.0, overlap=6.0),
+    "grasp": Phase(20.0, overlap=1.0),  # fingers that close on the way down drag the object along
     "carry": Phase(66.0, overlap=5.0),
     "settle": Phase(3.0),
-    "align": Phase(20.0),
-    "approach": Phase(36.0, overlap=16.0),
-    "insert": Phase(44.0, overlap=8.0),
+    "align": Phase(24.0),
+    "approach": Phase(40.0, overlap=16.0),
+    "insert": Phase(50.0, overlap=8.0),
     "ease": Phase(20.0, overlap=2.0),
 }
 
@@ -86,7 +87,7 @@ _HOLDS = {"right": 0, "left": 1}
 class InsertionExpert(Script):
     """Scripted insertion: the right arm grasps the peg, the left one the socket, and they meet.
 
-    spread: 1 varies the duration of every phase by +-15 %, both grasps by +-8 mm along the
+    spread: 1 varies the duration of every phase by +-15 %, both grasps by +-12 mm along the
             object, +-4 mm across and +-5 degrees about the vertical, and the points on the way by
             +-2 cm, uniformly and from the episode's seed alone; 0 is the mean trajectory, 2
             deviates twice as far.
@@ -95,7 +96,7 @@ class InsertionExpert(Script):
     """
 
     TASK = "insertion"
-    REVISION = 1
+    REVISION = 2
     _PHASES = _PHASES
     _NEAR = _NEAR
     _TRUTH = "the true poses of peg and socket"
@@ -144,7 +145,8 @@ class InsertionExpert(Script):
             # turned and centred it: only the offsets along the fingers and upwards stay.
             place = truth.pose(_HOLDS[side])[:3].copy()
             place[2] = _HEIGHT_M[side]
-            aside = _GRASP[side] + self._offset(name)
+            up = np.array([0.0, 0.0, _GRASP_HEIGHT_M - _HEIGHT_M[side]])
+            aside = up + self._offset(name)
             yaw = self.variation[f"{name}_yaw_rad"]
             along = aside[0] * math.cos(yaw) + aside[1] * math.sin(yaw)
             held = np.array([along, 0.0, aside[2]])
