@@ -56,6 +56,10 @@ def readme(whole: Whole, file: str) -> str:
         made = {k: v for k, v in row.items() if k.endswith(" ms") and k.startswith("open")}
         return min(made.items(), key=lambda item: item[1])
 
+    def beside_bf16(row: Whole) -> str:
+        ratio = row.get("ratio to lerobot bf16")
+        return f", {ratio:.2f} times its bf16 rate" if ratio else ""
+
     def exported(row: Whole) -> str:
         key, ms = best(row)
         theirs = row.get("lerobot fp32 ms")
@@ -65,7 +69,7 @@ def readme(whole: Whole, file: str) -> str:
     rows = [
         (
             f"training, {row['work']}",
-            f"{row['ratio to lerobot fp32']:.2f} times LeRobot's fp32 rate",
+            f"{row['ratio to lerobot fp32']:.2f} times LeRobot's fp32 rate" + beside_bf16(row),
         )
         for row in train
         if "ratio to lerobot fp32" in row
