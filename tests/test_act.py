@@ -483,6 +483,15 @@ def test_under_bfloat16_autocast_the_loss_stays_close_and_float32() -> None:
     assert rough.item() == pytest.approx(plain.item(), rel=0.1)
 
 
+def test_under_bfloat16_autocast_actions_keep_more_than_8_binary_digits() -> None:
+    net = network()
+    state, images, *_ = sample(net)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        action = net.eval()(state, images).action
+    assert action.dtype == torch.float32
+    assert not torch.equal(action, action.bfloat16().float())
+
+
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
