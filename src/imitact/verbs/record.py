@@ -50,8 +50,8 @@ class Record:
 
     spread: float = 1.0
     """How much demonstrations vary, as people do, from 0 (not at all) to 2. At 1: durations of
-    phases by 15 %, points on the way by 2 cm, grasps by 8 mm and 10 degrees (insertion: 8 mm along
-    the object, 4 across, 5 degrees)."""
+    phases by 15 %, points on the way by 2 cm, grasps by 8 mm and 10 degrees (insertion: 12 mm
+    along the object, 4 across, 5 degrees)."""
 
     cameras: tuple[str, ...] = ("top",)
     """Cameras to record, in the order in which a policy is to see them: left_pillar, right_pillar,
