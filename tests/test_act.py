@@ -510,6 +510,7 @@ def test_under_bfloat16_autocast_actions_keep_more_than_8_binary_digits() -> Non
         ({"crop": "a=0:5,3:2"}, "holds no pixel"),
         ({"crop": "a=0:5,0:2;a=0:5,0:2"}, "names camera 'a' twice"),
         ({"shift": -1}, "shift is -1; it must be from 0 to"),
+        ({"shift_told": True}, "shift_told is set and shift is 0"),
         ({"kl_weight": float("inf")}, "kl_weight is inf"),
         ({"dim": 6, "heads": 2}, "multiple of 4"),
         ({"dim": 16, "heads": 3}, "dim is 16 and heads 3"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from imitact.model.augment import cropped, recoloured, shifted
+from imitact.model.augment import cropped, recoloured, shifted, shifts
 
 
 def frames(batch: int, height: int = 6, width: int = 8) -> torch.Tensor:
@@ -25,9 +25,13 @@ def moved(frame: torch.Tensor, down: int, right: int) -> torch.Tensor:
     return result
 
 
+def drawn(frames: torch.Tensor, pixels: int) -> torch.Tensor:
+    return shifted(frames, shifts(frames, pixels))
+
+
 def test_every_frame_is_moved_on_its_own_and_every_move_occurs_equally_often() -> None:
     torch.manual_seed(0)
-    many = shifted(frames(1800), 1)
+    many = drawn(frames(1800), 1)
     assert many.shape == (1800, 6, 8, 3)
     assert many.dtype == torch.uint8
     counts = [
@@ -41,15 +45,15 @@ def test_every_frame_is_moved_on_its_own_and_every_move_occurs_equally_often() -
 
 
 def test_no_pixels_is_no_move() -> None:
-    assert torch.equal(shifted(frames(3), 0), frames(3))
+    assert torch.equal(drawn(frames(3), 0), frames(3))
 
 
 def test_the_moves_are_those_of_torchs_random_state() -> None:
     torch.manual_seed(5)
-    first = shifted(frames(9), 2)
+    first = drawn(frames(9), 2)
     torch.manual_seed(5)
-    assert torch.equal(shifted(frames(9), 2), first)
-    assert not torch.equal(shifted(frames(9), 2), first)
+    assert torch.equal(drawn(frames(9), 2), first)
+    assert not torch.equal(drawn(frames(9), 2), first)
 
 
 def ramp(batch: int, height: int = 12, width: int = 16) -> torch.Tensor:

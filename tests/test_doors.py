@@ -194,7 +194,7 @@ def test_the_demo_starts_from_the_quick_preset(monkeypatch: pytest.MonkeyPatch):
     assert demo.with_preset("released").model == train.preset("released")[0]
     assert given.train == dataclasses.replace(training, seed=2, steps=9)
     given = parsed(monkeypatch, demo, "demo", "--train.steps", "9", "--task=insertion")
-    assert given.model == dataclasses.replace(model, crop=scenes.WORKSPACE["insertion"])
+    assert given.model == dataclasses.replace(model, **scenes.SIGHT["insertion"])
     assert given.task == "insertion"
 
 

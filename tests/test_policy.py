@@ -175,7 +175,8 @@ def test_a_joint_that_never_moved_is_divided_by_the_floor() -> None:
 def test_pixels_are_normalised_as_imagenet_weights_expect() -> None:
     policy = made()
     batch = batch_of()
-    images = policy._images(batch["frames"], 3)
+    images, moved = policy._images(batch["frames"], 3)
+    assert moved is None
     frame = batch["frames"]["top"].numpy()
     expected = (frame / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     assert np.allclose(images[0].numpy(), expected.transpose(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
@@ -204,6 +205,29 @@ def test_frames_are_changed_for_training_only(change: dict[str, float]) -> None:
     torch.manual_seed(0)
     assert policy.loss(batch, noise=noise).total != policy.loss(batch, noise=noise).total
     assert torch.equal(policy.predict(batch), policy.predict(batch))
+
+
+def test_a_network_is_told_by_how_much_each_frame_was_moved_and_else_that_none_was() -> None:
+    told, untold = (made(replace(TINY, shift=3, shift_told=yes)) for yes in (True, False))
+    weight = told.net.shift_proj.weight
+    batch = batch_of()
+    with torch.no_grad():
+        weight.zero_()  # whatever it is told, it hears nothing
+    noise = torch.zeros(3, TINY.latent)
+    losses = []
+    for policy in (told, untold):
+        policy.net.load_state_dict(untold.net.state_dict(), strict=False)
+        policy.net.train()
+        torch.manual_seed(0)
+        losses.append(policy.loss(batch, noise=noise).total)
+    assert losses[0] == losses[1]
+    losses[0].backward()
+    assert weight.grad is not None
+    assert weight.grad.abs().min() > 0
+    still = told.predict(batch)
+    with torch.no_grad():
+        weight.fill_(1.0)
+    assert torch.equal(told.predict(batch), still)
 
 
 def test_the_loss_takes_the_noise_it_is_given() -> None:

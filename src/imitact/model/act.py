@@ -101,6 +101,10 @@ class ActConfig:
     """Pixels of the input by which each frame is moved at random while training, either way, with
     its border repeated; 0: not at all. From random weights and few demonstrations the trunk finds
     things far more exactly with it; about a twentieth of the input's height serves."""
+    shift_told: bool = False
+    """Whether the network is told by how much each frame was moved (0 when it acts). Told, it must
+    measure all the same, and loses nothing of where things are; not told, it answers for the middle
+    of all places that a frame may have come from, unless the frame shows the hands or a border."""
     random_crop: float = 0.0
     """Largest share of the input's height and width that is cut away at random while training, the
     rest enlarged to the input again; 0: nothing. For cameras that are not always mounted alike."""
@@ -133,6 +137,10 @@ class ActConfig:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise BadInput(f"{name} is {getattr(self, name)}; it must be at least 0 and finite")
         _windows(self.crop)
+        if self.shift_told and not self.shift:
+            raise BadInput(
+                "shift_told is set and shift is 0: there is nothing to tell; set a shift"
+            )
         if (self.input_height == 0) != (self.input_width == 0):
             raise BadInput(
                 f"input_height is {self.input_height} and input_width {self.input_width} pixels; "
@@ -350,6 +358,8 @@ class Act(nn.Module):
             if image_sizes:
                 self.backbone = Backbone(width=config.width, stages=config.stages, norm=config.norm)
                 self.image_proj = nn.Linear(self.backbone.channels, dim)
+                if config.shift_told:
+                    self.shift_proj = nn.Linear(2, dim, bias=False)  # of 0 it makes 0
             self.state_proj = nn.Linear(state_size, dim)
             self.latent_proj = nn.Linear(config.latent, dim)
             self.token_pos = nn.Parameter(torch.empty(2, dim))
@@ -420,6 +430,8 @@ class Act(nn.Module):
         for part in self.head.modules():
             if isinstance(part, nn.Linear):
                 initialise_linear(part, generator)
+        if hasattr(self, "shift_proj"):
+            initialise_linear(self.shift_proj, generator)
         if self.config.cvae:  # last, so that the rest starts the same with and without it
             self.cvae.initialise(generator)
 
@@ -427,7 +439,7 @@ class Act(nn.Module):
     def _sees(self) -> bool:
         return hasattr(self, "backbone")
 
-    def _image_tokens(self, images: Sequence[Tensor]) -> list[Tensor]:
+    def _image_tokens(self, images: Sequence[Tensor], shifts: Tensor | None = None) -> list[Tensor]:
         tokens: dict[int, Tensor] = {}
         for cameras in self._same_size:
             batch = (
@@ -436,7 +448,11 @@ class Act(nn.Module):
             features = self.backbone(batch).permute(0, 2, 3, 1).flatten(1, 2)
             for i, t in zip(cameras, self.image_proj(features).chunk(len(cameras)), strict=True):
                 tokens[i] = t
-        return [tokens[i] for i in sorted(tokens)]
+        found = [tokens[i] for i in sorted(tokens)]
+        if not self.config.shift_told or shifts is None:
+            return found
+        told = self.shift_proj(shifts)[:, :, None]  # (N, B, 1, D)
+        return [own + its for own, its in zip(found, told, strict=True)]
 
     def forward(
         self,
@@ -446,8 +462,12 @@ class Act(nn.Module):
         is_pad: Tensor | None = None,
         noise: Tensor | None = None,
         part: Part = WHOLE,
+        shifts: Tensor | None = None,
     ) -> Prediction:
         """state (B, S), images N times (B, 3, H, W), action (B, K, A), is_pad (B, K) bool.
+
+        shifts (N, B, 2) is by how much each image was moved down and right, as a share of
+        config.shift; None: not at all. It is looked at with config.shift_told only.
 
         With a CVAE and with actions, z = mean + exp(logvar / 2) * noise; `noise` (B, Z) is
         standard normal, drawn from torch's global random state (or as `part` says) where it is not
@@ -468,7 +488,7 @@ class Act(nn.Module):
         tokens = [
             self.latent_proj(latent)[:, None],
             _in_float32(self.state_proj, state)[:, None],
-            *self._image_tokens(images),
+            *self._image_tokens(images, shifts),
         ]
         pos = torch.cat([self.token_pos, self.pos])
         x = torch.cat(tokens, dim=1)

@@ -31,21 +31,27 @@ _COLOUR = ((0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 """The two axes of colour beside that grey (YIQ): both are 0 for a grey pixel."""
 
 
-def shifted(frames: Tensor, pixels: int, part: Part = WHOLE) -> Tensor:
-    """Each frame moved by whole pixels, -`pixels` to `pixels` down and right, each as likely.
+def shifts(frames: Tensor, pixels: int, part: Part = WHOLE) -> Tensor:
+    """(2, B, 1) by how many pixels each frame is to move down and right, -`pixels` to `pixels`,
+    each as likely. Draws from the global random state of the frames' device, or as `part` says.
+    """
+    return part.drawn(
+        lambda count, generator: torch.randint(
+            -pixels, pixels + 1, (2, count, 1), generator=generator, device=frames.device
+        ),
+        len(frames),
+        axis=1,
+    )
 
-    frames: (B, H, W, C), of any type; what moves in repeats the border. Draws from the global
-    random state of the frames' device, or as `part` says.
+
+def shifted(frames: Tensor, by: Tensor) -> Tensor:
+    """Each frame moved by whole pixels, `by` (2, B, 1) as of `shifts`.
+
+    frames: (B, H, W, C), of any type; what moves in repeats the border.
     """
     batch, height, width, channels = frames.shape
     device = frames.device
-    down, right = part.drawn(
-        lambda count, generator: torch.randint(
-            -pixels, pixels + 1, (2, count, 1), generator=generator, device=device
-        ),
-        batch,
-        axis=1,
-    )
+    down, right = by
     rows = (torch.arange(height, device=device) - down).clamp(0, height - 1)  # (B, H)
     columns = (torch.arange(width, device=device) - right).clamp(0, width - 1)  # (B, W)
     first = torch.arange(batch, device=device)[:, None, None] * height

@@ -33,7 +33,7 @@ from imitact import __version__
 from imitact.chunking import Execution
 from imitact.contract import BadInput, Camera, Damaged, Misfit, NotFinite, Observation, Spec
 from imitact.model.act import Act, ActConfig, Losses
-from imitact.model.augment import cropped, recoloured, shifted
+from imitact.model.augment import cropped, recoloured, shifted, shifts
 from imitact.model.backbone import load_pretrained
 from imitact.model.part import WHOLE, Part
 from imitact.stats import Stats
@@ -166,7 +166,7 @@ class TorchPolicy:
         random_crop, color_jitter) in train mode only.
         """
         state = self._state(batch)
-        images = self._images(batch["frames"], state.shape[0], part)
+        images, moved = self._images(batch["frames"], state.shape[0], part)
         action, is_pad = batch["action"], batch["is_pad"]
         want = (state.shape[0], self.config.chunk, self.spec.action_size)
         if action.shape != want or is_pad.shape != want[:2] or is_pad.dtype != torch.bool:
@@ -175,7 +175,7 @@ class TorchPolicy:
                 f"{is_pad.dtype}; expected {want} and {want[:2]} torch.bool"
             )
         target = self._normalised(action, batch["state"])
-        prediction = self.net(state, images, target, is_pad, noise, part)
+        prediction = self.net(state, images, target, is_pad, noise, part, moved)
         return self.net.losses(prediction, target, is_pad, part)
 
     @torch.no_grad()
@@ -183,7 +183,7 @@ class TorchPolicy:
         """The chunk (B, K, A) at z = 0, in physical units, float32; nothing is dropped out."""
         with _evaluating(self.net):
             state = self._state(batch)
-            images = self._images(batch["frames"], state.shape[0])
+            images, _ = self._images(batch["frames"], state.shape[0])
             target = self.net(state, images).action.float()
         return self._physical(target, batch["state"])
 
@@ -221,8 +221,13 @@ class TorchPolicy:
         constants = self._constants
         return (state.float() - constants["state_mean"]) / constants["state_std"]
 
-    def _images(self, frames: Mapping[str, Tensor], size: int, part: Part = WHOLE) -> list[Tensor]:
+    def _images(
+        self, frames: Mapping[str, Tensor], size: int, part: Part = WHOLE
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Normalised (B, 3, H, W), camera by camera; by how much each was moved, as `Act` has it,
+        None where none was."""
         images: list[Tensor] = []
+        moved: list[Tensor] = []
         for name, view in self.views.items():
             want = (size, *view.size, 3)
             if name not in frames:
@@ -234,7 +239,9 @@ class TorchPolicy:
                     f"{tuple(frame.shape)}, expected torch.uint8 of shape {want} (input size)"
                 )
             if self.net.training and self.config.shift:
-                frame = shifted(frame, self.config.shift, part)
+                by = shifts(frame, self.config.shift, part)
+                frame = shifted(frame, by)
+                moved.append(by[:, :, 0].T / self.config.shift)
             image = frame.permute(0, 3, 1, 2)  # strides are already those of channels_last
             image = image.to(torch.float32)
             if self.net.training and self.config.random_crop:
@@ -243,7 +250,7 @@ class TorchPolicy:
                 image = recoloured(image, self.config.color_jitter, part)
             image = image.sub_(self._constants["pixel_mean"]).div_(self._constants["pixel_std"])
             images.append(image)
-        return images
+        return images, torch.stack(moved) if moved else None
 
     def _normalised(self, action: Tensor, state: Tensor) -> Tensor:
         action = action.float()

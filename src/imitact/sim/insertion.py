@@ -45,11 +45,10 @@ _STANDOFF_M = 0.08
 # last measurement is made.
 _APART_M = 0.03
 _NEAR_M = 0.008
-# The peg is asked to go this much deeper than where it touches the pin, so that an imitator who is
-# a few millimetres short still touches it; then it rests against the pin with less force, so that
-# nothing slips.
-_PRESS_M = 0.008
-_REST_M = 0.003
+# The peg is asked to go this much deeper than where it touches the pin, and pressed there to the
+# end: an imitator tells how deep it has to go from where it sees the tip, to a centimetre, and a
+# peg that ends a few millimetres before the pin has failed.
+_PRESS_M = 0.016
 
 _REACH_BOW = np.array([0.0, 0.0, 0.02])
 _CARRY_BOW = np.array([0.0, 0.0, 0.02])
@@ -74,7 +73,6 @@ _PHASES = {
     "align": Phase(24.0),
     "approach": Phase(40.0, overlap=16.0),
     "insert": Phase(50.0, overlap=8.0),
-    "ease": Phase(20.0, overlap=2.0),
 }
 
 # A bent elbow, and a wrist that is bent downwards.
@@ -184,10 +182,8 @@ class InsertionExpert(Script):
         axis = socket[:3, 0]
         wanted = _turned(peg, axis, socket[:3, 3] + (_INSERTED_M - _PRESS_M) * axis)
         hand = self._brought("right", tick, peg, wanted)
-        arm, kinematics = self._arm["right"], self._arms()
-        arm.move_straight(begin["insert"], ticks["insert"], kinematics.placed("right", hand))
-        hand[:3, 3] += (_PRESS_M - _REST_M) * axis
-        arm.move_straight(begin["ease"], ticks["ease"], kinematics.placed("right", hand))
+        to = self._arms().placed("right", hand)
+        self._arm["right"].move_straight(begin["insert"], ticks["insert"], to)
 
     def _ready(self, side: str) -> Vector:
         """(3,) centre of the object where it is lined up, m."""

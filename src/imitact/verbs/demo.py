@@ -36,7 +36,7 @@ from imitact.verbs.evaluate import Evaluate
 from imitact.verbs.phases import Phases
 from imitact.verbs.record import Record
 from imitact.verbs.waiting import say, tell
-from imitact.verbs.worlds import WORKSPACE
+from imitact.verbs.worlds import SIGHT
 
 GO_ON = "what is finished is kept; the same command goes on"
 
@@ -119,11 +119,11 @@ class Demo:
 def with_preset(name: str | None, task: str | None = None) -> Demo:
     """The settings of a preset for a task, None for the usual one."""
     name, task = name or Demo.preset, task or Demo.task
-    if task not in WORKSPACE:
-        raise BadInput(f"no demo of task {task!r}; there are {list(WORKSPACE)}")
+    if task not in SIGHT:
+        raise BadInput(f"no demo of task {task!r}; there are {list(SIGHT)}")
     model, training = train.preset(name)
     if name == Demo.preset:  # the others are as published
-        model = replace(model, crop=WORKSPACE[task])
+        model = replace(model, **SIGHT[task])
     return Demo(model=model, train=training, task=cast(Task, task), preset=name)
 
 

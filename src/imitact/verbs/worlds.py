@@ -22,6 +22,21 @@ WORKSPACE = {"cube": "top=165:405,180:500", "insertion": "top=205:355,220:420"}
 cube its starts, the hand-over and both hands on their ways, with a margin; for the insertion only
 peg and socket wherever they are, since there a pixel more is worth more than the hands."""
 
+SIGHT: dict[str, dict[str, Any]] = {
+    "cube": {"crop": WORKSPACE["cube"]},
+    "insertion": {
+        "crop": WORKSPACE["insertion"],
+        "input_height": 150,
+        "input_width": 200,
+        "shift": 8,
+        "shift_told": True,
+        "state_noise": 0.05,
+    },
+}
+"""How the demo's network sees a task, beside what its preset says. Peg and socket must be found to
+millimetres: every pixel of their window is kept, the network is told how far a frame was moved
+(nothing in that window tells it), and joints are known as well as they are."""
+
 FOUR_VIEWS = "aloha4"
 """Names the four views of the real ALOHA together."""
 
