@@ -5,14 +5,14 @@ It ends when the dot is at the mark. What it observes has the form that `obs_typ
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 
 
 class Dot(gymnasium.Env):
-    metadata = {"render_fps": 20}
+    metadata: ClassVar = {"render_modes": [], "render_fps": 20}
 
     def __init__(self, obs_type: str = "pixels_agent_pos", tells: bool = True) -> None:
         self.obs_type, self.tells = obs_type, tells

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import gym_dot  # noqa: F401  # registers itself
+import gym_dot  # registers itself
 import numpy as np
 import pytest
 
@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_refused_with_what_there_is(why: str) -> None:
 def test_a_name_that_nobody_registers_is_refused() -> None:
     with pytest.raises(BadInput, match="gymnasium has no environment 'gym_dot/Other-v0'"):
         GymEnv("gym_dot/Other-v0")
-    with pytest.raises(BadInput, match="no max_episode_steps.*gym.step_cap"):
+    with pytest.raises(BadInput, match=r"no max_episode_steps.*gym\.step_cap"):
         GymEnv("gym_dot/Endless-v0")
     assert GymEnv("gym_dot/Endless-v0", GymConfig(step_cap=7)).step_cap == 7
     with pytest.raises(ImitactError, match="reset"):

@@ -38,7 +38,8 @@ class GymConfig:
     """
 
     make: str = "{}"
-    """What `gymnasium.make` is given besides the name, as JSON: {"obs_type": "pixels_agent_pos"}."""
+    """What `gymnasium.make` is given besides the name, as JSON, as
+    {"obs_type": "pixels_agent_pos"}."""
 
     module: str = ""
     """Python module whose import registers the environment; none: what stands before the slash in
@@ -298,7 +299,8 @@ def _made(name: str, config: GymConfig) -> Any:
                 "gym.module"
             ) from error
     try:
-        return gymnasium.make(name, **given)
+        # Gymnasium's own checker would warn of every tick; what matters here is refused below.
+        return gymnasium.make(name, **{"disable_env_checker": True, **given})
     except gymnasium.error.Error as error:
         raise BadInput(f"gymnasium has no environment {name!r}: {error}") from error
     except TypeError as error:

@@ -121,8 +121,8 @@ def expert(
     if not given:
         if env.startswith(GYM):
             raise BadInput(
-                f"{env} has no scripted expert; give one with --expert FILE.py:NAME: what is called "
-                "with the Env's Spec and gives a Policy (docs/own_environment.md)"
+                f"{env} has no scripted expert; give one with --expert FILE.py:NAME: what is "
+                "called with the Env's Spec and gives a Policy (docs/own_environment.md)"
             )
         scripted = partial(experts.make_expert, env, spread)
         scripted()
@@ -176,7 +176,8 @@ def _other_expert(given: str, spec: Spec) -> Policy:
             if not Path(where).is_file():
                 raise BadInput(f"expert {given}: there is no file {where}")
             plan = importlib.util.spec_from_file_location(Path(where).stem, where)
-            assert plan is not None and plan.loader is not None
+            assert plan is not None
+            assert plan.loader is not None
             module = importlib.util.module_from_spec(plan)
             plan.loader.exec_module(module)
         else:
