@@ -1,12 +1,9 @@
-"""Pushes the T of gym-pusht towards its goal: gets behind it, then straight on.
-
-imitact record --env gym:gym_pusht/PushT-v0 --gym.make '{"obs_type": "pixels_agent_pos"}' \
-    --gym.success-reward 0.6 --expert examples/pusht.py:Push --episodes 5 --out runs/pusht
-"""
+"""Pushes the T of gym-pusht to its goal: gets behind it, then on, off its middle to turn it."""
 
 import numpy as np
 
-REACH, BESIDE = 95.0, 25.0  # px: how far behind the block to stand, how exactly in line
+REACH, BESIDE, NEAR = 95.0, 25.0, 6.0  # px: how far behind to stand, how exactly in line, done
+MIDDLE = np.array([0.0, 45.0])  # px, of the T, from where its pose is measured
 
 
 class Push:
@@ -18,14 +15,25 @@ class Push:
 
     def chunk(self, observation):
         info, agent = observation.privileged.info, observation.state
-        block, goal = np.array(info["block_pose"])[:2], np.array(info["goal_pose"])[:2]
-        ahead = (goal - block) / max(np.linalg.norm(goal - block), 1e-6)
+        (block, angle), (goal, wanted) = (middle(info[n]) for n in ("block_pose", "goal_pose"))
+        far = np.linalg.norm(goal - block)
+        ahead = (goal - block) / max(far, 1e-6)
         aside = np.array([-ahead[1], ahead[0]])
-        along, beside = (agent - block) @ ahead, (agent - block) @ aside
-        if along < 0 and abs(beside) < BESIDE:  # behind the block: push
-            target = agent + 20 * ahead - 0.5 * beside * aside
-        elif along < -REACH / 2:  # in line
-            target = block - REACH * ahead
+        turn = (wanted - angle + np.pi) % (2 * np.pi) - np.pi
+        off = np.clip(-40 * turn, -40, 40) * aside  # px beside the middle
+        along, beside = (agent - block) @ ahead, (agent - block - off) @ aside
+        if far < NEAR:
+            target = agent
+        elif along < 0 and abs(beside) < BESIDE:  # behind the block: push
+            target = agent + min(20.0, far) * ahead - 0.5 * beside * aside
+        elif along < -REACH / 2:  # get in line
+            target = block - REACH * ahead + off
         else:  # around it
             target = block - REACH * ahead + 1.5 * REACH * np.copysign(1.0, beside) * aside
         return np.clip(target, 10, 502)[None]
+
+
+def middle(pose):
+    x, y, angle = pose
+    turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return np.array([x, y]) + turned @ MIDDLE, angle
