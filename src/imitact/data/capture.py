@@ -113,12 +113,14 @@ def capture(
     hold_ticks: int,
     go_on: Callable[[], object],
     tell: Callable[[int], object],
+    end_when_held: bool = False,
 ) -> None:
     """Run the expert for the Env's step cap, and leave `folder_of(staging, seed)`.
 
-    hold_ticks: the episode succeeds if the Env's criterion holds over its last so many ticks.
-    go_on:      called each tick; what it raises ends the episode, and leaves nothing.
-    tell:       called about once a second, and at the end, with the number of ticks done.
+    hold_ticks:    the episode succeeds if the Env's criterion holds over its last so many ticks.
+    end_when_held: end it once that is so.
+    go_on:         called each tick; what it raises ends the episode, and leaves nothing.
+    tell:          called about once a second, and at the end, with the number of ticks done.
 
     Frames go straight to the encoders: memory does not grow with the episode but for its states
     and actions. A failed seed leaves its outcome, no data. A world or an expert that gives numbers
@@ -127,7 +129,9 @@ def capture(
     with room_for(staging):
         folder = Path(tempfile.mkdtemp(prefix="work-", dir=staging))
         try:
-            outcome, rows = _run(env, expert, seed, folder, video, hold_ticks, go_on, tell)
+            outcome, rows = _run(
+                env, expert, seed, folder, video, hold_ticks, go_on, tell, end_when_held
+            )
             if rows is not None:
                 _write_rows(folder / _ROWS, rows)
             else:
@@ -157,6 +161,7 @@ def _run(
     hold_ticks: int,
     go_on: Callable[[], object],
     tell: Callable[[int], object],
+    end_when_held: bool,
 ) -> tuple[Outcome, Rows | None]:
     """What the seed gave, and its numbers if it succeeded."""
     spec, cap = env.spec, env.step_cap
@@ -192,6 +197,8 @@ def _run(
                 states.append(state.astype(np.float32))
                 actions.append(tick.action.astype(np.float32))
                 held = held + 1 if tick.success else 0
+                if end_when_held and held >= hold_ticks:
+                    break
                 if env.stages:
                     for stage in range(1, int(tick.reward) + 1):
                         first_ticks.setdefault(stage, tick.index)

@@ -146,6 +146,7 @@ def record(
     on_progress: Callable[[Progress], None] | None = None,
     extra: Mapping[str, Any] | None = None,
     hold_ticks: int = HOLD_TICKS,
+    end_when_held: bool = False,
 ) -> Report:
     """Record until `out` holds `episodes` successful demonstrations; go on where it was left.
 
@@ -158,6 +159,7 @@ def record(
     extra:       what else made the data (the environment's name, the expert's spread, ...), plain
                  JSON; stored, and compared when a recording goes on.
     hold_ticks:  success must hold over the last so many ticks.
+    end_when_held: end an episode once it does, not at the Env's step cap.
 
     Only successes are saved; failures are counted and reported, among them a seed at which the
     world or the expert stopped giving finite numbers. Ctrl-C keeps what is finished and raises
@@ -184,6 +186,7 @@ def record(
         "hold_ticks": hold_ticks,
         "video": asdict(video),
         "extra": dict(extra or {}),
+        **({"end_when_held": True} if end_when_held else {}),
     }
     with room_for(out), alone(out, "recording"), InterruptFlag() as interrupt:
         recording = _Recording(out, settings, episodes, seeds, video)
@@ -191,7 +194,9 @@ def record(
         if recording.missing:
             staging = out / _STAGING
             make_folder(staging)
-            make_worker = partial(_Recorder, make_env, make_expert, staging, video, hold_ticks)
+            make_worker = partial(
+                _Recorder, make_env, make_expert, staging, video, hold_ticks, end_when_held
+            )
             with Crew(min(workers, recording.missing), make_worker) as crew:
                 while recording.missing:
                     interrupt.check()
@@ -252,10 +257,17 @@ class _Recorder:
         staging: Path,
         video: VideoConfig,
         hold_ticks: int,
+        end_when_held: bool,
     ) -> None:
         self._env = make_env()
         self._expert = make_expert()
-        self._capture = partial(capture, staging=staging, video=video, hold_ticks=hold_ticks)
+        self._capture = partial(
+            capture,
+            staging=staging,
+            video=video,
+            hold_ticks=hold_ticks,
+            end_when_held=end_when_held,
+        )
 
     @property
     def facts(self) -> _World:

@@ -22,6 +22,7 @@ from imitact.data.durable import make_folder, write_json
 from imitact.data.findings import CONTRACT, SEVERITIES, Finding, errors, in_order, tally
 from imitact.data.inspection import Limits
 from imitact.data.lerobot import INFO
+from imitact.sim.gym import GymConfig
 from imitact.train.logbook import duration
 from imitact.verbs.policies import loader
 from imitact.verbs.waiting import Waiting, say, tell
@@ -40,7 +41,7 @@ class Check:
 
     path: Positional[Path]
     """Folder of a dataset (LeRobotDataset v3.0), folder of a policy (OUT/policy), an exported file,
-    or the name of an environment: cube, insertion."""
+    or the name of an environment: cube, insertion, gym:NAME."""
 
     fix: Path | None = None
     """New folder for a copy of the dataset without what can be left out safely: damaged, duplicate
@@ -61,6 +62,9 @@ class Check:
     limits: Limits = field(default_factory=Limits)
     """What counts as wrong."""
 
+    gym: GymConfig = field(default_factory=GymConfig)
+    """What a gym:NAME shows where."""
+
 
 def run(settings: Check) -> int:
     """Check, print what was found; gives the exit code."""
@@ -75,8 +79,9 @@ def run(settings: Check) -> int:
         raise BadInput(f"{path} is no dataset; --fix copies datasets only")
     if path.is_file() or (path.is_dir() and not of_dataset):
         return _contract(settings, lambda: _check_policy(path))
-    if not path.exists() and path.name == str(path):
-        return _contract(settings, lambda: _check_env(str(path)))
+    name = str(path)
+    if name.startswith("gym:") or (not path.exists() and path.name == name):
+        return _contract(settings, lambda: _check_env(name, settings.gym))
     if of_dataset and not (path / INFO).is_file() and (path / "policy" / "policy.json").is_file():
         raise BadInput(f"{path} is a training; its policy is {path / 'policy'}, check that")
 
@@ -194,11 +199,11 @@ def _plain(policy: Policy) -> Observation:
     return Observation(np.zeros(spec.state_size), frames)
 
 
-def _check_env(name: str) -> None:
+def _check_env(name: str, gym: GymConfig) -> None:
     from imitact.verbs.worlds import world  # needs the simulator, which datasets do not
 
     try:
-        make = world(name, ("top",), 480, 640)
+        make = world(name, ("top",), 480, 640, gym)
     except BadInput as error:
         raise BadInput(f"{name} is neither a folder nor a file, and there is {error}") from error
     with closing(make()) as env:

@@ -12,6 +12,7 @@ from imitact.evaluate import report, trials
 from imitact.evaluate.film import Filming, video_path
 from imitact.evaluate.tally import Evaluation
 from imitact.evaluate.trials import Progress
+from imitact.sim.gym import GymConfig
 from imitact.verbs.policies import executed, identity, loader
 from imitact.verbs.waiting import Waiting, tell
 from imitact.verbs.worlds import world_of
@@ -32,7 +33,11 @@ class Evaluate:
     the same command goes on there."""
 
     env: str = "cube"
-    """World: cube (hand a cube over) or insertion (put a peg into a socket)."""
+    """World: cube (hand a cube over), insertion (put a peg into a socket), or gym:NAME, any
+    environment that Gymnasium knows by that name (docs/own_environment.md)."""
+
+    gym: GymConfig = field(default_factory=GymConfig)
+    """What a gym:NAME shows where; as when the demonstrations were recorded."""
 
     episodes: int = 100
     """Episodes, one a seed."""
@@ -82,7 +87,7 @@ def count(
     """
     make_policy = loader(settings.policy)
     policy = make_policy()
-    make_env = make_env or world_of(settings.env, policy.spec)
+    make_env = make_env or world_of(settings.env, policy.spec, settings.gym)
     execution = wanted(settings.chunking, settings.delay, executed(policy))
     first, many = settings.first_seed, settings.episodes
     with Waiting("evaluating", many, "episodes") as waiting:

@@ -14,8 +14,9 @@ from imitact.data import record as recording
 from imitact.data.crew import cores
 from imitact.data.record import Progress, Report
 from imitact.data.video import VideoConfig
+from imitact.sim.gym import GymConfig
 from imitact.verbs.waiting import Waiting, tell
-from imitact.verbs.worlds import TASK_TEXT, demonstrator, expert, start_order, world
+from imitact.verbs.worlds import GYM, demonstrator, expert, start_order, task_text, world
 
 MOST_EVEN = 2_000
 GO_ON = "finished episodes are kept; the same command goes on"
@@ -33,7 +34,22 @@ class Record:
     dataset grows."""
 
     env: str = "cube"
-    """World: cube (hand a cube over) or insertion (put a peg into a socket)."""
+    """World: cube (hand a cube over), insertion (put a peg into a socket), or gym:NAME, any
+    environment that Gymnasium knows by that name (docs/own_environment.md)."""
+
+    gym: GymConfig = field(default_factory=GymConfig)
+    """What a gym:NAME shows where."""
+
+    expert: str = ""
+    """Who demonstrates: FILE.py:NAME or MODULE:NAME, called with the world's Spec, gives a Policy;
+    none: the scripted expert of cube or insertion."""
+
+    task: str = ""
+    """What the episodes show, in words; none: the world's own."""
+
+    hold: int = recording.HOLD_TICKS
+    """Ticks over which success must hold. A demonstration in the ALOHA scene goes on to the step
+    cap and must hold it at its end; one in gym:NAME ends when it has held so long."""
 
     episodes: int = 50
     """Demonstrations to save."""
@@ -46,7 +62,8 @@ class Record:
 
     starts: Literal["even", "random"] = "even"
     """Which seeds first: `even` tries those whose starts together cover all of the starts best, as
-    a person lays the objects out; `random` takes one seed after another, and leaves gaps."""
+    a person lays the objects out; `random` takes one seed after another, and leaves gaps. Of a
+    gym:NAME nobody knows the starts: one seed after another."""
 
     spread: float = 1.0
     """How much demonstrations vary, as people do, from 0 (not at all) to 2. At 1: durations of
@@ -72,8 +89,9 @@ class Record:
 
 def make(settings: Record, on_progress: Callable[[Progress], None] = lambda p: None) -> Report:
     """Record with progress."""
-    make_env = world(settings.env, settings.cameras, settings.height, settings.width)
-    make_expert = expert(settings.env, settings.spread)
+    env, other, gym = settings.env, settings.expert, settings.gym
+    make_env = world(env, settings.cameras, settings.height, settings.width, gym)
+    make_expert = expert(env, settings.spread, other, gym)
     if not 0 <= settings.first_seed <= settings.last_seed:
         raise BadInput(
             f"first_seed is {settings.first_seed} and last_seed {settings.last_seed}; expected "
@@ -86,7 +104,7 @@ def make(settings: Record, on_progress: Callable[[Progress], None] = lambda p: N
                 f"starts 'even' chooses among at most {MOST_EVEN} seeds, got {len(seeds)}; give "
                 "fewer, or use starts 'random'"
             )
-        seeds = start_order(settings.env, seeds)
+        seeds = start_order(env, seeds)
     with Waiting("recording", settings.episodes, "demonstrations") as waiting:
 
         def show(progress: Progress) -> None:
@@ -99,12 +117,14 @@ def make(settings: Record, on_progress: Callable[[Progress], None] = lambda p: N
             make_env=make_env,
             make_expert=make_expert,
             episodes=settings.episodes,
-            task=TASK_TEXT[settings.env],
+            task=task_text(env, settings.task),
             seeds=seeds,
             workers=settings.workers or cores(),
             video=settings.video,
             on_progress=show,
-            extra={**demonstrator(settings.env, settings.spread), "starts": settings.starts},
+            extra={**demonstrator(env, settings.spread, other, gym), "starts": settings.starts},
+            hold_ticks=settings.hold,
+            end_when_held=env.startswith(GYM),
         )
 
 

@@ -14,6 +14,7 @@ from imitact.evaluate.grid import Grid
 from imitact.evaluate.sweep import Sweep
 from imitact.evaluate.tuning import Race
 from imitact.model.policy import TorchPolicy, identity, set_execution
+from imitact.sim.gym import GymConfig
 from imitact.verbs.policies import loader
 from imitact.verbs.waiting import Waiting, say, tell
 from imitact.verbs.worlds import world_of
@@ -36,7 +37,11 @@ class Tune:
     whoever loads it use what is written there; its weights stay as they are."""
 
     env: str = "cube"
-    """World: cube (hand a cube over) or insertion (put a peg into a socket)."""
+    """World: cube (hand a cube over), insertion (put a peg into a socket), or gym:NAME, any
+    environment that Gymnasium knows by that name (docs/own_environment.md)."""
+
+    gym: GymConfig = field(default_factory=GymConfig)
+    """What a gym:NAME shows where; as when the demonstrations were recorded."""
 
     out: Path | None = None
     """Folder for the numbers (tune.json), the figure (tune.svg) and the finished episodes; none:
@@ -68,7 +73,7 @@ def run(settings: Tune) -> None:
     out = settings.out or real.with_name(f"{real.name}-tune")
     total = tuning.episodes(settings.grid, settings.race, policy.config.chunk)
     names = {"env": settings.env, "policy": identity(settings.policy)}
-    make_env = world_of(settings.env, policy.spec)
+    make_env = world_of(settings.env, policy.spec, settings.gym)
     with alone(out, "tuning"), Waiting("tuning", total, "episodes") as waiting:
         stage = ""
 

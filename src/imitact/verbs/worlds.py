@@ -1,15 +1,25 @@
-"""The simulated worlds by the name that a command line gives them: scene, expert, cameras, task."""
+"""The simulated worlds by the name that a command line gives them: scene, expert, cameras, task.
+
+`cube` and `insertion` are the ALOHA scene's; `gym:NAME` is any environment that Gymnasium knows by
+that name.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-from imitact.contract import BadInput, Camera, Env, Policy, Spec
+from imitact.contract import BadInput, Camera, Env, Misfit, Policy, Spec
 from imitact.data import coverage
-from imitact.sim import aloha, experts
+from imitact.sim import aloha, experts, gym
+from imitact.sim.gym import GymConfig
 
 TASK_TEXT = {
     "cube": "Pick up the cube with the right arm and hand it over to the left arm.",
@@ -40,16 +50,29 @@ millimetres: every pixel of their window is kept, the network is told how far a 
 FOUR_VIEWS = "aloha4"
 """Names the four views of the real ALOHA together."""
 
+GYM = "gym:"
+"""Before the name of an environment that Gymnasium knows."""
+
 
 def cameras(names: Sequence[str]) -> tuple[str, ...]:
     """Names as given, with `aloha4` spelt out."""
     return tuple(n for name in names for n in (aloha.ALOHA_FOUR if name == FOUR_VIEWS else (name,)))
 
 
-def world(env: str, names: Sequence[str], height: int, width: int) -> Callable[[], Env]:
-    """Makes the world of that name; picklable, and refused here if it cannot be made anywhere."""
+def world(
+    env: str, names: Sequence[str], height: int, width: int, gymnasium: GymConfig | None = None
+) -> Callable[[], Env]:
+    """Makes the world of that name; picklable, and refused here if it cannot be made anywhere.
+
+    names, height, width: of the ALOHA scene's cameras; another world has its own.
+    """
+    if env.startswith(GYM):
+        return partial(gym.make, env.removeprefix(GYM), gymnasium or GymConfig())
     if env not in aloha.TASKS:
-        raise BadInput(f"no environment {env!r}; there are {list(aloha.TASKS)}")
+        raise BadInput(
+            f"no environment {env!r}; there are {list(aloha.TASKS)}, and {GYM}NAME for any that "
+            "Gymnasium knows"
+        )
     for name in (chosen := cameras(names)):
         if name not in aloha.CAMERAS:
             raise BadInput(
@@ -59,8 +82,14 @@ def world(env: str, names: Sequence[str], height: int, width: int) -> Callable[[
     return partial(aloha.make, env, chosen, height, width)
 
 
-def world_of(env: str, spec: Spec) -> Callable[[], Env]:
+def world_of(env: str, spec: Spec, gymnasium: GymConfig | None = None) -> Callable[[], Env]:
     """The world of that name as a policy with this Spec sees it: its cameras, at its sizes."""
+    if env.startswith(GYM):
+        make = world(env, (), 0, 0, gymnasium)
+        own = make()
+        own.close()
+        _same(env, own.spec, spec)
+        return make
     sizes = {(c.height, c.width) for c in spec.cameras}
     if len(sizes) > 1:
         raise BadInput(
@@ -71,20 +100,76 @@ def world_of(env: str, spec: Spec) -> Callable[[], Env]:
     return world(env, [c.name for c in spec.cameras], height, width)
 
 
+def _same(env: str, own: Spec, spec: Spec) -> None:
+    """Refuse a policy for another world, saying what each has."""
+    shown = {c.name: c for c in own.cameras}
+    for what, here, there in (
+        ("measures", own.state_names, spec.state_names),
+        ("takes", own.action_names, spec.action_names),
+    ):
+        if here != there:
+            raise Misfit(f"{env} {what} {list(here)}, the policy was trained on {list(there)}")
+    for camera in spec.cameras:
+        if shown.get(camera.name) != camera:
+            raise Misfit(
+                f"{env} shows {list(shown.values())}, the policy needs {camera}: the same settings "
+                "(gym.cameras, gym.make) as when it was recorded"
+            )
+
+
 def start_order(env: str, seeds: Sequence[int]) -> list[int]:
-    """Those seeds, in the order in which their starts cover the world's starts best."""
+    """Those seeds, in the order in which their starts cover the world's starts best; where nobody
+    can tell the starts, as given."""
+    if env.startswith(GYM):
+        return [*seeds]
     return [seeds[row] for row in coverage.evenly(aloha.starts(env, seeds))]
 
 
-def expert(env: str, spread: float) -> Callable[[], Policy]:
-    """Makes the scripted demonstrator of that world; picklable, refused here like `world`."""
-    make = partial(experts.make_expert, env, spread)
-    make()
+def expert(
+    env: str, spread: float, given: str = "", gymnasium: GymConfig | None = None
+) -> Callable[[], Policy]:
+    """Makes the demonstrator of that world; picklable, refused here like `world`.
+
+    given: FILE.py:NAME or MODULE:NAME of another one than the scripted one of the ALOHA scene: what
+           is called with the Env's Spec and gives a Policy.
+    """
+    if not given:
+        if env.startswith(GYM):
+            raise BadInput(
+                f"{env} has no scripted expert; give one with --expert FILE.py:NAME: what is "
+                "called with the Env's Spec and gives a Policy (docs/own_environment.md)"
+            )
+        scripted = partial(experts.make_expert, env, spread)
+        scripted()
+        return scripted
+    with_spec = world(env, ("top",), 480, 640, gymnasium)()
+    with_spec.close()
+    make = partial(_other_expert, given, with_spec.spec)
+    if not isinstance(make(), Policy):
+        raise BadInput(
+            f"expert {given}: what it gives is no Policy: it needs spec, reset(seed) and "
+            "chunk(observation) (docs/own_environment.md)"
+        )
     return make
 
 
-def demonstrator(env: str, spread: float) -> dict[str, Any]:
+def task_text(env: str, given: str = "") -> str:
+    """What is to be done, in words; where nobody says it, the world's name."""
+    return given or TASK_TEXT.get(env, env)
+
+
+def demonstrator(
+    env: str, spread: float, given: str = "", gymnasium: GymConfig | None = None
+) -> dict[str, Any]:
     """What fixes the demonstrations of `expert` in `world`, beside their seeds; plain JSON."""
+    if given:
+        told: dict[str, Any] = {"env": env, "expert": given}
+        path = Path(given.rpartition(":")[0])
+        if path.suffix == ".py":
+            told["expert_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        if env.startswith(GYM):
+            told |= {"gym": asdict(gymnasium or GymConfig()), "gymnasium": _version("gymnasium")}
+        return told
     return {
         "env": env,
         "spread": spread,
@@ -94,6 +179,31 @@ def demonstrator(env: str, spread: float) -> dict[str, Any]:
         "mink": _version("mink"),
         "daqp": _version("daqp"),
     }
+
+
+def _other_expert(given: str, spec: Spec) -> Policy:
+    """The Policy that FILE.py:NAME or MODULE:NAME gives for this Spec."""
+    where, colon, name = given.rpartition(":")
+    if not colon or not where or not name:
+        raise BadInput(f"expert {given!r}; expected FILE.py:NAME or MODULE:NAME")
+    try:
+        if where.endswith(".py"):
+            if not Path(where).is_file():
+                raise BadInput(f"expert {given}: there is no file {where}")
+            plan = importlib.util.spec_from_file_location(Path(where).stem, where)
+            assert plan is not None
+            assert plan.loader is not None
+            module = importlib.util.module_from_spec(plan)
+            plan.loader.exec_module(module)
+        else:
+            module = importlib.import_module(where)
+    except (ImportError, SyntaxError) as error:
+        raise BadInput(f"expert {given} cannot be imported: {error}") from error
+    make = getattr(module, name, None)
+    if not callable(make):
+        there = [n for n, v in vars(module).items() if inspect.isclass(v) or inspect.isfunction(v)]
+        raise BadInput(f"expert {given}: {where} has no {name!r} to call; it has {there}")
+    return make(spec)
 
 
 def _version(package: str) -> str | None:

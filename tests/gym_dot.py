@@ -1,0 +1,67 @@
+"""A Gymnasium environment of its own making: a dot that goes half of the way to where it is told.
+
+It ends when the dot is at the mark. What it observes has the form that `obs_type` names.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+
+
+class Dot(gymnasium.Env):
+    metadata: ClassVar = {"render_modes": [], "render_fps": 20}
+
+    def __init__(self, obs_type: str = "pixels_agent_pos", tells: bool = True) -> None:
+        self.obs_type, self.tells = obs_type, tells
+        self.action_space = gymnasium.spaces.Box(0.0, 1.0, (2,), np.float32)
+        self.observation_space = gymnasium.spaces.Space()
+        self.steps = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.dot = self.np_random.uniform(0.1, 0.3, 2)
+        self.mark = self.np_random.uniform(0.5, 0.9, 2)
+        self.steps = 0
+        return self.observed(), {"mark": self.mark}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        self.dot = self.dot + 0.5 * (np.asarray(action, np.float64) - self.dot)
+        near = float(np.linalg.norm(self.dot - self.mark))
+        info = {"mark": self.mark, **({"is_success": near < 0.08} if self.tells else {})}
+        return self.observed(), -near, near < 0.08, False, info
+
+    def observed(self) -> Any:
+        frame = np.full((48, 64, 3), 60, np.uint8)
+        for (x, y), colour in ((self.mark, (220, 60, 60)), (self.dot, (240, 240, 240))):
+            row, column = int(y * 44), int(x * 60)
+            frame[row : row + 5, column : column + 5] = colour
+        if self.obs_type == "pixels_agent_pos":
+            return {"pixels": frame, "agent_pos": self.dot.astype(np.float32)}
+        if self.obs_type == "cameras":
+            return {"pixels": {"top": frame, "side": frame[:, ::2]}, "agent_pos": self.dot}
+        if self.obs_type == "nested":
+            joints = {"x": self.dot[0], "y": self.dot[1]}
+            return {"images": {"front": frame}, "robot": joints, "vector": self.dot}
+        return self.dot
+
+
+class Expert:
+    """Goes to the mark."""
+
+    def __init__(self, spec: Any) -> None:
+        self.spec = spec
+
+    def reset(self, seed: int) -> None:
+        self.pace = np.random.default_rng([seed, 1]).uniform(0.2, 0.4)
+
+    def chunk(self, observation: Any) -> Any:
+        mark = observation.privileged.info["mark"]
+        return (observation.state + self.pace * (mark - observation.state))[None]
+
+
+gymnasium.register("gym_dot/Dot-v0", entry_point=Dot, max_episode_steps=60)
+gymnasium.register("gym_dot/Endless-v0", entry_point=Dot)
