@@ -84,7 +84,7 @@ $(READY): constraints.txt pyproject.toml
 	    "$$python" -m venv --clear $(VENV) || exit 2; \
 	fi; \
 	echo "setup: installing the versions of constraints.txt (torch is by far the largest)"; \
-	$(BIN)/python -m pip install -c constraints.txt -e '.[sim,gym,export,view,trackers,docs,dev]' || exit 2; \
+	$(BIN)/python -m pip install -c constraints.txt -e '.[sim,gym,formats,export,view,trackers,docs,dev]' || exit 2; \
 	seconds=$$(($$(date +%s) - start)); \
 	echo "$$seconds" > $(READY); \
 	echo "setup: done in $$seconds s"
