@@ -60,6 +60,10 @@ faults: $(READY)
 	$(BIN)/python tests/faults/full_disk.py --out runs/faults/full_disk.json
 	$(BIN)/python tests/faults/flip_bytes.py --out runs/faults/flips.json
 	$(BIN)/python tests/faults/fuzz_readers.py --cases 100000 --out runs/faults/fuzz.json
+	for kind in aloha robomimic replay; do \
+	    $(BIN)/python tests/faults/fuzz_readers.py --only $$kind --cases 20000 \
+	        --out runs/faults/fuzz-$$kind.json || exit 1; \
+	done
 
 # Made again when the pinned set or the project's own needs change, or when PYTHON names another
 # version than .venv has. An environment of a fitting Python is kept and brought up to date, so

@@ -98,6 +98,7 @@ class AlohaSource:
               episode_10.
     read:     what the files do not say.
     complain: takes each damage that opening finds in a file, where the first is raised otherwise.
+    hdf5:     what reads files; one that is at work already saves starting another.
 
     State is /observations/qpos, action is /action, with /base_action after it where there is one.
     Cameras come in the order of their names, or as imitact wrote it; images may be stored as they
@@ -112,11 +113,12 @@ class AlohaSource:
         path: Path | str,
         read: ReadConfig | None = None,
         complain: Complain | None = None,
+        hdf5: Hdf5 | None = None,
     ) -> None:
         self.path = Path(path)
         self.read = read or ReadConfig()
         self.read.refuse_others(LAYOUT, _TAKES)
-        self._hdf5 = Hdf5()
+        self._hdf5 = hdf5 or Hdf5()
         self.files: list[AlohaFile | None] = []
         for index, file in enumerate(files_of(self.path, self.read.files)):
             try:

@@ -125,10 +125,25 @@ def decode(told: dict[str, Any], data: bytes) -> Answer:
     codec = dict(told["codec"])
     if codec.get("id") not in CODECS:
         raise ValueError(f"no compressor {codec.get('id')!r}; there are {CODECS}")
+    if codec["id"] == "blosc":
+        _check_blosc(data, int(told["most_bytes"]))
     found = bytes(memoryview(numcodecs.get_codec(codec).decode(data)))  # pyright: ignore
     if len(found) > told["most_bytes"]:
         raise ValueError(f"{len(found)} bytes, expected {told['most_bytes']}")
     return {}, found
+
+
+def _check_blosc(data: bytes, size: int) -> None:
+    """numcodecs does not tell Blosc how long its data are: a chunk that is cut short would be read
+    beyond its end. Its header does (c-blosc README_CHUNK_FORMAT.rst)."""
+    if len(data) < 16:
+        raise ValueError(f"{len(data)} bytes are no chunk of Blosc's")
+    inside, _, packed = struct.unpack("<III", data[4:16])
+    if (inside, packed) != (size, len(data)):
+        raise ValueError(
+            f"its header promises {packed} bytes that hold {inside}; it has {len(data)}, which "
+            f"should hold {size}"
+        )
 
 
 DO: dict[str, Callable[[dict[str, Any], bytes], Answer]] = {

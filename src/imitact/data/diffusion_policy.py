@@ -46,11 +46,12 @@ class DiffusionPolicySource:
         path: Path | str,
         read: ReadConfig | None = None,
         complain: Complain | None = None,
+        apart: Apart | None = None,
     ) -> None:
         self.path = Path(path)
         self.read = read or ReadConfig()
         self.read.refuse_others(LAYOUT, _TAKES)
-        self._apart = Apart()
+        self._apart = apart or Apart()
         store = Store(self.path)
         self._ends = self._read_ends(open_array(store, ENDS))
         total = self._ends[-1]

@@ -33,11 +33,12 @@ def open_source(
               otherwise; such an episode may be there in part, or with no ticks.
     """
     path, read = Path(path), read or ReadConfig()
-    layout = read.layout if read.layout != "auto" else layout_of(path)
+    hdf5 = Hdf5()
+    layout = read.layout if read.layout != "auto" else layout_of(path, hdf5)
     if layout == "aloha-hdf5":
-        return AlohaSource(path, read, complain)
+        return AlohaSource(path, read, complain, hdf5)
     if layout == "robomimic":
-        return RobomimicSource(_the_file(path), read, complain)
+        return RobomimicSource(_the_file(path), read, complain, hdf5)
     if layout == "diffusion-policy":
         return DiffusionPolicySource(path, read, complain)
     read.refuse_others("lerobot", ())
@@ -49,7 +50,7 @@ def _open_lerobot(path: Path, complain: Complain | None) -> Source:
     return LeRobotSource(path, complain=complain)
 
 
-def layout_of(path: Path) -> Layout:
+def layout_of(path: Path, hdf5: Hdf5 | None = None) -> Layout:
     """The layout of the dataset at a path, by what is on disk; where nothing tells, LeRobot's."""
     if path.is_dir() and any((path / name).is_file() for name in (INFO, IMITACT)):
         return "lerobot"
@@ -57,7 +58,7 @@ def layout_of(path: Path) -> Layout:
         return "diffusion-policy"
     files = _hdf5_files(path)
     if files:
-        return "robomimic" if is_robomimic(Hdf5().arrays(files[0])) else "aloha-hdf5"
+        return "robomimic" if is_robomimic((hdf5 or Hdf5()).arrays(files[0])) else "aloha-hdf5"
     if path.is_file():
         raise BadInput(
             f"{path} is no dataset that can be read: a file is one episode of ALOHA (.hdf5), a "

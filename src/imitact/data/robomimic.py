@@ -59,11 +59,12 @@ class RobomimicSource:
         path: Path | str,
         read: ReadConfig | None = None,
         complain: Complain | None = None,
+        hdf5: Hdf5 | None = None,
     ) -> None:
         self.path = Path(path)
         self.read = read or ReadConfig()
         self.read.refuse_others(LAYOUT, _TAKES)
-        self._hdf5 = Hdf5()
+        self._hdf5 = hdf5 or Hdf5()
         arrays = self._hdf5.arrays(self.path)
         found: dict[str, dict[str, Array]] = {}
         for place, array in arrays.items():

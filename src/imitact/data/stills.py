@@ -1,4 +1,4 @@
-"""One compressed image to a frame, and a frame to one: JPEG and PNG, as datasets store them."""
+"""One compressed image to a frame, and a frame to one: as datasets store them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ MOST_PIXELS = 64_000_000
 
 JPEG_QUANTISER = 2
 """Of the JPEG that is written: the finest of FFmpeg's scale, 2 to 31."""
+
+CODECS = {"imagecodecs_jpeg2k": "jpeg2000"}
+"""Codecs of zarr whose chunks are images, by their id, and FFmpeg's decoder (diffusion-policy
+diffusion_policy/codecs/imagecodecs_numcodecs.py)."""
+
+_MARGIN = 256
+"""Pixels that a decoder may add to either side for its own blocks."""
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
@@ -55,11 +62,22 @@ def decode(data: bytes, size: tuple[int, int]) -> Frame:
     # Decoders fill what is missing with grey, so the end is looked for.
     if not whole.endswith(_PNG_END if png else b"\xff\xd9"):
         raise NoImageError("cut short")
+    return _decoded("png" if png else "mjpeg", whole, size)
+
+
+def decode_as(codec: str, data: bytes, size: tuple[int, int]) -> Frame:
+    """The frame of (height, width) in an image of one of `CODECS`."""
+    return _decoded(CODECS[codec], data, size)
+
+
+def _decoded(name: str, data: bytes, size: tuple[int, int]) -> Frame:
     try:
-        decoder = av.VideoCodecContext.create("png" if png else "mjpeg", "r")
-        decoder.options = {"err_detect": "explode"}
+        decoder = av.VideoCodecContext.create(name, "r")
+        # Larger ones are refused before memory is taken for them.
+        most = (size[0] + _MARGIN) * (size[1] + _MARGIN)
+        decoder.options = {"err_detect": "explode", "max_pixels": str(most)}
         decoder.thread_count = 1
-        pictures = [*decoder.decode(av.Packet(whole)), *decoder.decode(None)]
+        pictures = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
         if len(pictures) != 1:
             raise NoImageError("an image that cannot be decoded")
         frame: Frame = pictures[0].to_ndarray(format="rgb24")  # pyright: ignore

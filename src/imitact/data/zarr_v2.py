@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.contract import BadInput, Damaged
+from imitact.data import stills
 from imitact.data.apart import MOST_BYTES, Apart
+from imitact.data.apart_worker import CODECS
 from imitact.data.vouched import parsed, read_bytes
 
 _COPY = "Copy the dataset again from where it came."
@@ -132,12 +134,29 @@ class ZarrArray:
             )
         size = math.prod(self.chunks) * self.dtype.itemsize
         data: Any = self.store.read(name, limit=size + (size >> 3) + 4096)
+        if self.codec is not None and self.codec.get("id") in stills.CODECS:
+            return self._image(file, data)
         if self.codec is not None:
             _, data = apart.ask(file, "decode", data, codec=self.codec, most_bytes=size)
         if len(data) != size:
             raise Damaged(f"{file} holds {len(data)} bytes, {self.name} needs {size}. {_COPY}")
         order: Any = self.order
         return np.frombuffer(data, self.dtype).reshape(self.chunks, order=order)
+
+    def _image(self, file: Path, data: bytes) -> NDArray[Any]:
+        """A chunk that is one compressed frame."""
+        sizes = [n for n in self.chunks if n > 1]
+        if len(sizes) != 3 or sizes[2] != 3 or self.dtype != np.uint8:
+            raise BadInput(
+                f"{file}: {self.told} in chunks {list(self.chunks)}; imitact reads compressed "
+                "frames of (H, W, 3) and type uint8, one a chunk"
+            )
+        try:
+            assert self.codec is not None
+            frame = stills.decode_as(self.codec["id"], data, (sizes[0], sizes[1]))
+        except stills.NoImageError as error:
+            raise Damaged(f"{file} is {error}. {_COPY}") from error
+        return frame.reshape(self.chunks)
 
 
 def open_array(store: Store, name: str) -> ZarrArray:
@@ -167,6 +186,12 @@ def open_array(store: Store, name: str) -> ZarrArray:
             raise ValueError(f"order {about['order']!r}, separator {separator!r}")
         if codec is not None and not isinstance(codec, dict):
             raise ValueError(f"compressor {codec!r}")
+        known = (None, *CODECS, *stills.CODECS)
+        if codec is not None and codec.get("id") not in known:
+            raise BadInput(
+                f"{file}: compressor {codec.get('id')!r}; imitact reads {', '.join(known[1:])}. "
+                "Write the array again with one of these"
+            )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise Damaged(
             f"{file} is not what zarr writes ({type(error).__name__}: {error}). {_COPY}"
