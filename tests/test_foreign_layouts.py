@@ -265,8 +265,10 @@ def test_jpeg_xl_is_refused_by_name():
 
 
 def test_what_opencv_compressed_has_the_colours_that_act_plus_plus_sees():
+    """libjpeg and FFmpeg place halved colours half a pixel apart: 8 levels where they change most
+    in a frame as small as this."""
     source = open_source(THEIRS / "aloha", ReadConfig(colour="bgr"))
     with np.load(THEIRS / "read.npz") as read:
-        frames = frames_of(source, 0, "cam_high").astype(int)
-        assert np.abs(frames - read["aloha"].astype(int)).max() <= 6
-        assert np.abs(frames - read["film"]).mean() < 4
+        difference = np.abs(frames_of(source, 0, "cam_high").astype(int) - read["aloha"])
+    assert difference.max() <= 10
+    assert difference.mean() < 2.5

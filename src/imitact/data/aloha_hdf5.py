@@ -23,6 +23,7 @@ from imitact.contract import BadInput, Camera, Damaged, Frame, Misfit, Spec
 from imitact.data import stills
 from imitact.data.digests import sha256_of
 from imitact.data.hdf5 import Array, Hdf5, in_blocks
+from imitact.data.lerobot import MOST_VALUES, Complain
 from imitact.data.read_config import ReadConfig
 
 LAYOUT = "aloha-hdf5"
@@ -37,7 +38,6 @@ TOLD = "imitact"
 """The attribute of a file in which imitact says what the layout has no place for."""
 
 TOLD_FORMAT = 1
-MOST_VALUES = 10_000
 
 _ARM = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper")
 JOINTS: dict[int, tuple[str, ...]] = {
@@ -54,9 +54,6 @@ _TAKES = ("rate_hz", "cameras", "colour", "action_offset", "files")
 _COPY = "Copy the file again from where it came, or record it anew."
 _RESERVED = {"timestamp", "frame_index", "episode_index", "index", "task_index", "task", "action",
              "base_action"}  # fmt: skip
-
-Complain = Callable[[Damaged, Sequence[int]], None]
-"""Takes a damage, and the numbers of the episodes it concerns."""
 
 
 @dataclass(frozen=True)
@@ -318,16 +315,21 @@ class AlohaEpisode:
     @cached_property
     def _action(self) -> NDArray[np.float32]:
         parts = [_rows(self._hdf5.numbers(self.file.path, a)) for a in self.file.actions]
-        action = _as_float32(np.concatenate(parts, axis=1))
-        if self.read.action_offset:
-            action = np.concatenate([action[:1], action[:-1]])
-        return action
+        return self._moved(_as_float32(np.concatenate(parts, axis=1)))
 
     @property
     def extras(self) -> dict[str, NDArray[Any]]:
         """What else has a row for each tick, by feature name, in the type of the file."""
-        arrays = self.file.extras
-        return {name: self._hdf5.numbers(self.file.path, arrays[name]) for name in self._extras}
+        found = {}
+        for name in self._extras:
+            array = self.file.extras[name]
+            values = self._hdf5.numbers(self.file.path, array)
+            found[name] = self._moved(values) if array in self.file.actions else values
+        return found
+
+    def _moved(self, action: NDArray[Any]) -> NDArray[Any]:
+        """With each tick's action one tick later, where that is asked for."""
+        return np.concatenate([action[:1], action[:-1]]) if self.read.action_offset else action
 
     def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """The frames of ticks start to stop; a few megabytes of them are in memory at a time."""

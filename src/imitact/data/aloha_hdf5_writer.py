@@ -132,7 +132,8 @@ class AlohaWriter:
         for name, values in extras.items():
             path = path_of(name)
             if path in arrays:  # the same numbers with more digits, or other numbers
-                rounded = values.reshape(arrays[path].shape).astype(np.float32)
+                with np.errstate(over="ignore"):
+                    rounded = values.astype(np.float32)
                 if rounded.tobytes() != arrays[path].tobytes():
                     homeless.append(name)
                     continue

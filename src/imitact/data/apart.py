@@ -50,7 +50,8 @@ class Apart:
     def __del__(self) -> None:
         process = self.__dict__.get("_process")
         if process is not None and self._owner == os.getpid():
-            _end(process)
+            with contextlib.suppress(Exception):  # at the end of the interpreter
+                _end(process)
 
     def ask(
         self, about: Path, do: str, data: bytes = b"", **told: Any
@@ -88,11 +89,9 @@ class Apart:
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             pipesize=1 << 20,  # frames go through it; systems that cannot ignore it
         )
-        head, _ = self._answer(
+        self._answer(
             self._process, "the library", {"do": "begin", "memory_bytes": MEMORY_BYTES}, b""
         )
-        if "missing" in head:
-            raise ModuleNotFoundError(f"No module named {head['missing']!r}", name=head["missing"])
         return self._process
 
     def _answer(

@@ -7,7 +7,6 @@ as "size". It imports nothing of imitact, so that it starts within a moment.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -36,10 +35,7 @@ _files: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
 
 
 def begin(told: dict[str, Any], data: bytes) -> Answer:
-    """Bound this process's memory, once its libraries are loaded."""
-    with contextlib.suppress(ModuleNotFoundError):  # who needs the one that is missing will hear
-        import h5py  # noqa: F401
-        import numcodecs  # noqa: F401
+    """Bound what this process may take beyond what it has now."""
     try:
         import resource
 

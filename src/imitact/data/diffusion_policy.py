@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.contract import BadInput, Damaged, Frame, Spec
-from imitact.data.aloha_hdf5 import MOST_VALUES, Complain
 from imitact.data.apart import Apart
 from imitact.data.hdf5 import MOST_TICKS, in_blocks
 from imitact.data.keyed import choose, spec_of
+from imitact.data.lerobot import MOST_VALUES, Complain
 from imitact.data.read_config import ReadConfig
 from imitact.data.zarr_v2 import Store, ZarrArray, open_array
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.contract import BadInput, Damaged, Episode, Frame, Source, Spec
+from imitact.contract import BadInput, Episode, Frame, Source, Spec
 from imitact.data.aloha_hdf5 import AlohaSource, natural
 from imitact.data.diffusion_policy import DiffusionPolicySource, is_diffusion_policy
 from imitact.data.hdf5 import Hdf5
-from imitact.data.lerobot import IMITACT, INFO, LeRobotSource
+from imitact.data.lerobot import IMITACT, INFO, Complain, LeRobotSource
 from imitact.data.read_config import Layout, ReadConfig
 from imitact.data.robomimic import RobomimicSource, is_robomimic
-
-Complain = Callable[[Damaged, Sequence[int]], None]
-"""Takes a damage, and the numbers of the episodes it concerns; none where it is the dataset's."""
 
 _HDF5 = (".hdf5", ".h5", ".hdf")
 

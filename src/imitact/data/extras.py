@@ -14,9 +14,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from imitact.contract import Damaged, Episode, Misfit, Source, Spec
-from imitact.data.aloha_hdf5 import MOST_VALUES, Extra
+from imitact.data.aloha_hdf5 import Extra
 from imitact.data.lerobot import (
     ACTION,
+    MOST_VALUES,
     STATE,
     LeRobotSource,
     _read_table,

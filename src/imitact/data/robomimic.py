@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.contract import BadInput, Damaged, Frame, Misfit, Spec
-from imitact.data.aloha_hdf5 import MOST_VALUES, Complain, natural
+from imitact.data.aloha_hdf5 import natural
 from imitact.data.digests import sha256_of
 from imitact.data.hdf5 import Array, Hdf5, in_blocks
 from imitact.data.keyed import choose, spec_of
+from imitact.data.lerobot import MOST_VALUES, Complain
 from imitact.data.read_config import ReadConfig
 
 LAYOUT = "robomimic"
