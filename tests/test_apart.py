@@ -25,6 +25,7 @@ class Group: pass
 class Dataset: pass
 class HardLink: pass
 def File(path, *given, **named):
+    path = os.path.basename(path)
     if "crash" in path:
         os.kill(os.getpid(), signal.SIGSEGV)
     if "hang" in path:

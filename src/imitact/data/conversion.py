@@ -123,7 +123,7 @@ def convert(
             "ticks": int(sum(source.lengths)),
             "states_and_actions": "equal",
             "extras": sorted(settings["extras"]),
-            "frames": _frames_told(rows, source.spec, exact=_is_exact(config, to)),
+            "frames": _frames_told(rows, source.spec),
             "left_out": settings["left_out"],
             "rows": rows,
         }
@@ -226,9 +226,10 @@ def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     told = read_conversion(out)
     before = told.get("settings")
-    if before != vouched(settings) and before != dict(vouched({"s": settings}))["s"]:
+    now = vouched({"settings": settings})["settings"]  # as they come back from JSON
+    if before != now:
         there = before if isinstance(before, dict) else {}
-        unlike = [n for n in {**settings, **there} if there.get(n) != settings.get(n)]
+        unlike = [n for n in {**now, **there} if there.get(n) != now.get(n)]
         raise BadInput(
             f"{out} holds a conversion that was begun with other settings "
             f"({', '.join(unlike)}); give a new folder, or remove this one"
@@ -488,7 +489,7 @@ def _decibel(mean_square: float) -> float:
     return 100.0 if not mean_square else round(10 * math.log10(255**2 / mean_square), 2)
 
 
-def _frames_told(rows: list[dict[str, Any]], spec: Spec, *, exact: bool) -> dict[str, Any]:
+def _frames_told(rows: list[dict[str, Any]], spec: Spec) -> dict[str, Any]:
     """Of each camera the episode that is farthest from what was read."""
     return {
         camera.name: {
