@@ -7,6 +7,7 @@ as "size". It imports nothing of imitact, so that it starts within a moment.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -31,7 +32,7 @@ CODECS = ("blosc", "zlib", "gzip", "bz2", "lzma", "lz4", "zstd")
 
 Answer = tuple[dict[str, Any], bytes]
 
-_files: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
+_files: OrderedDict[str, Any] = OrderedDict()
 
 
 def begin(told: dict[str, Any], data: bytes) -> Answer:
@@ -52,6 +53,7 @@ def tree(told: dict[str, Any], data: bytes) -> Answer:
     """Every array of a file, groups gone through by hard links alone: others lead elsewhere."""
     import h5py
 
+    _close(told["file"])  # who looks through a file begins anew
     arrays: list[dict[str, Any]] = []
     others: list[str] = []
     waiting = [("", _opened(told["file"]), 0)]
@@ -183,17 +185,22 @@ def _cell(value: Any) -> bytes:
 
 
 def _opened(path: str) -> Any:
-    """A file, kept open as long as it is the same file."""
+    """A file, kept open."""
     import h5py
 
-    about = os.stat(path)
-    key = (path, about.st_size, about.st_mtime_ns)
-    if key not in _files:
-        _files[key] = h5py.File(path, "r", locking=False)
+    if path not in _files:
+        _files[path] = h5py.File(path, "r", locking=False)
         if len(_files) > _OPEN:
-            _files.popitem(last=False)[1].close()
-    _files.move_to_end(key)
-    return _files[key]
+            _close(next(iter(_files)))
+    _files.move_to_end(path)
+    return _files[path]
+
+
+def _close(path: str) -> None:
+    """Let a file go; what a damaged one says to that is of no account."""
+    if (file := _files.pop(path, None)) is not None:
+        with contextlib.suppress(Exception):
+            file.close()
 
 
 def _exactly(stream: BinaryIO, count: int) -> bytes:
