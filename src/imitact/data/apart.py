@@ -69,6 +69,11 @@ class Apart:
             head, body = self._answer(process, where, {"do": do, **told}, data)
         if "missing" in head:
             raise ModuleNotFoundError(f"No module named {head['missing']!r}", name=head["missing"])
+        if "filter" in head.get("error", ""):
+            raise BadInput(
+                f"{where} is packed in a way that the installed HDF5 has no filter for "
+                f"({head['error']}); unpack it with h5repack -f NONE"
+            )
         if "error" in head:
             raise Damaged(f"{where} cannot be read ({head['error']}). {_COPY}")
         return head, body
