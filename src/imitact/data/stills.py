@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from fractions import Fraction
+from typing import Any
 
 import av
 import av.error
@@ -72,7 +73,7 @@ def decode_as(codec: str, data: bytes, size: tuple[int, int]) -> Frame:
 
 def _decoded(name: str, data: bytes, size: tuple[int, int]) -> Frame:
     try:
-        decoder = av.VideoCodecContext.create(name, "r")
+        decoder: Any = av.VideoCodecContext.create(name, "r")
         # Larger ones are refused before memory is taken for them.
         most = (size[0] + _MARGIN) * (size[1] + _MARGIN)
         decoder.options = {"err_detect": "explode", "max_pixels": str(most)}
@@ -80,7 +81,7 @@ def _decoded(name: str, data: bytes, size: tuple[int, int]) -> Frame:
         pictures = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
         if len(pictures) != 1:
             raise NoImageError("an image that cannot be decoded")
-        frame: Frame = pictures[0].to_ndarray(format="rgb24")  # pyright: ignore
+        frame: Frame = pictures[0].to_ndarray(format="rgb24")
     except (av.error.FFmpegError, ValueError, MemoryError) as error:
         if isinstance(error, NoImageError):
             raise
