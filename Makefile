@@ -57,6 +57,7 @@ bench: $(READY) $(LEROBOT_READY)
 faults: $(READY)
 	mkdir -p runs/faults
 	$(BIN)/python tests/faults/kill_anywhere.py --kills 50 --out runs/faults/kills.json
+	$(BIN)/python tests/faults/kill_conversion.py --out runs/faults/kill_conversion.json
 	$(BIN)/python tests/faults/full_disk.py --out runs/faults/full_disk.json
 	$(BIN)/python tests/faults/flip_bytes.py --out runs/faults/flips.json
 	$(BIN)/python tests/faults/fuzz_readers.py --cases 100000 --out runs/faults/fuzz.json

@@ -12,7 +12,7 @@ import foreign
 import numpy as np
 import pytest
 
-from imitact.contract import Damaged
+from imitact.contract import BadInput, Damaged
 from imitact.data import apart
 from imitact.data.episodes import open_source
 from imitact.data.hdf5 import Hdf5, in_blocks
@@ -32,6 +32,8 @@ def File(path, *given, **named):
         time.sleep(60)
     if "memory" in path:
         np.ones(1 << 40)
+    if "filter" in path:
+        raise OSError("Can't open (required filter 'x' is not registered)")
     print("what a library prints is no answer")
     return {}
 """
@@ -43,7 +45,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hdf5:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "h5py.py").write_text(FAKE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
-    for name in ("crash", "hang", "memory", "fine"):
+    for name in ("crash", "hang", "memory", "filter", "fine"):
         (tmp_path / name).write_text("")
     return Hdf5()
 
@@ -70,6 +72,12 @@ def test_what_takes_too_long_is_stopped(
 def test_more_memory_than_is_allowed_is_refused(fake: Hdf5, tmp_path: Path):
     with pytest.raises(Damaged, match=r"memory cannot be read .*MemoryError"):
         fake.arrays(tmp_path / "memory")
+
+
+def test_a_filter_that_is_missing_is_no_damage(fake: Hdf5, tmp_path: Path):
+    with pytest.raises(BadInput, match=r"no filter for .*h5repack") as caught:
+        fake.arrays(tmp_path / "filter")
+    assert not isinstance(caught.value, Damaged)
 
 
 def test_a_library_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -105,6 +105,7 @@ def convert(
     with alone(out, "conversion"), room_for(out):
         begun = _begun(out, settings)
         if begun and begun["done"]:
+            shutil.rmtree(staging, ignore_errors=True)  # of one that was killed at its very end
             return begun
         make_folder(staging)
         if not begun:
