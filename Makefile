@@ -57,9 +57,14 @@ bench: $(READY) $(LEROBOT_READY)
 faults: $(READY)
 	mkdir -p runs/faults
 	$(BIN)/python tests/faults/kill_anywhere.py --kills 50 --out runs/faults/kills.json
+	$(BIN)/python tests/faults/kill_conversion.py --out runs/faults/kill_conversion.json
 	$(BIN)/python tests/faults/full_disk.py --out runs/faults/full_disk.json
 	$(BIN)/python tests/faults/flip_bytes.py --out runs/faults/flips.json
 	$(BIN)/python tests/faults/fuzz_readers.py --cases 100000 --out runs/faults/fuzz.json
+	for kind in aloha robomimic replay; do \
+	    $(BIN)/python tests/faults/fuzz_readers.py --only $$kind --cases 20000 \
+	        --out runs/faults/fuzz-$$kind.json || exit 1; \
+	done
 
 # Made again when the pinned set or the project's own needs change, or when PYTHON names another
 # version than .venv has. An environment of a fitting Python is kept and brought up to date, so
@@ -84,7 +89,7 @@ $(READY): constraints.txt pyproject.toml
 	    "$$python" -m venv --clear $(VENV) || exit 2; \
 	fi; \
 	echo "setup: installing the versions of constraints.txt (torch is by far the largest)"; \
-	$(BIN)/python -m pip install -c constraints.txt -e '.[sim,gym,export,view,trackers,docs,dev]' || exit 2; \
+	$(BIN)/python -m pip install -c constraints.txt -e '.[sim,gym,formats,export,view,trackers,docs,dev]' || exit 2; \
 	seconds=$$(($$(date +%s) - start)); \
 	echo "$$seconds" > $(READY); \
 	echo "setup: done in $$seconds s"

@@ -226,6 +226,28 @@ def test_the_task_is_the_same_in_all_phases(
     assert "task was 'insertion', is None" in line
 
 
+def test_demonstrations_of_another_layout_are_trained_on_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    from imitact.data.conversion import convert
+    from imitact.data.episodes import open_source
+    from imitact.data.record import record
+
+    record(
+        tmp_path / "a", make_env=worlds.make_dot, make_expert=worlds.make_dot_expert, episodes=2,
+        task="go to the mark", seeds=range(1000),
+    )  # fmt: skip
+    convert(open_source(tmp_path / "a"), tmp_path / "b", "aloha-hdf5")
+    code, out, err = answer(capsys, *argv(tmp_path / "demo", "--data", str(tmp_path / "b")))
+    assert code == 0, err
+    assert f"demonstrations: 2 in {tmp_path / 'b'}" in out
+    told = json.loads((tmp_path / "demo/demo.json").read_text())["demonstrations"]
+    assert told["fingerprint"] == open_source(tmp_path / "b").fingerprint
+    assert "other rate than the cube" in is_refused(
+        capsys, *argv(tmp_path / "c", "--data", str(tmp_path / "b"), "--read.rate-hz", "7")
+    )
+
+
 def test_each_task_has_its_working_area(monkeypatch: pytest.MonkeyPatch):
     assert demo.with_preset(None) == demo.with_preset("quick", "cube")
     for task, window in WORKSPACE.items():

@@ -27,7 +27,18 @@ from imitact.contract import BadInput, ImitactError
 from imitact.data.lerobot import LeRobotSource
 from imitact.data.record import read_report, record
 from imitact.sim import experts
-from imitact.verbs import check, compare, demo, evaluate, export, settings, train, tune
+from imitact.verbs import (
+    check,
+    compare,
+    convert,
+    demo,
+    evaluate,
+    export,
+    settings,
+    train,
+    tune,
+    view,
+)
 from imitact.verbs import record as record_verb
 from imitact.verbs import worlds as scenes
 
@@ -131,6 +142,8 @@ def all_settings(kind: type) -> list[tuple[type, str]]:
         demo.Demo,
         export.Export,
         check.Check,
+        convert.Convert,
+        view.View,
     ],
 )
 def test_every_setting_is_explained_in_help(kind: type):

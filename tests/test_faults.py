@@ -651,7 +651,8 @@ def test_readers_read_or_refuse_whatever_they_are_given() -> None:
     assert found["refused"] > found["read"] > 0
     assert min(found["of"].values()) >= 1
     assert found["of"].keys() == {
-        *("policy", "data", "config", "checkpoints", "evaluation", "command line")
+        *("policy", "data", "config", "checkpoints", "evaluation", "command line"),
+        *fuzz_readers.FOREIGN,
     }
 
 

@@ -32,7 +32,7 @@ FLOOR = {
 
 OUTSIDE = {
     0: {"numpy"},
-    "data": {"numpy", "pyarrow", "av", "msgspec"},
+    "data": {"numpy", "pyarrow", "av", "msgspec", "h5py", "numcodecs"},
     "model": {"numpy", "torch", "safetensors", "msgspec"},
     "sim": {"numpy", "mujoco", "dm_control", "gym_aloha", "gymnasium", "mink", "OpenGL"},
     "train": {"numpy", "torch", "safetensors", "msgspec", "rich", "trackio", "wandb"},

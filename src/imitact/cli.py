@@ -63,6 +63,12 @@ def _compare() -> ModuleType:
     return compare
 
 
+def _convert() -> ModuleType:
+    from imitact.verbs import convert
+
+    return convert
+
+
 def _check() -> ModuleType:
     from imitact.verbs import check
 
@@ -110,6 +116,8 @@ VERBS = {
                  lambda room, preset: room.View),
     "check": Verb("tell what is wrong with a dataset, a policy or an environment", _check,
                   lambda room, preset: room.Check),
+    "convert": Verb("copy a dataset into LeRobot's or ALOHA's layout, and compare", _convert,
+                    lambda room, preset: room.Convert),
     "demo": Verb("all of it, from nothing to a success rate", _demo,
                  lambda room, preset, task: room.with_preset(preset, task),
                  first=("--preset", "--task")),
@@ -165,6 +173,7 @@ def run(argv: Sequence[str]) -> int:
             raise
         extra = "export" if error.name in ("onnx", "onnxruntime", "openvino", "nncf") else "sim"
         extra = "view" if error.name == "matplotlib" else extra
+        extra = "formats" if error.name in ("h5py", "numcodecs") else extra
         has = f"pip install 'imitact[{extra}]' has all"
         return _refuse(prog, f"{error.name} is not installed; {has}")
     except BrokenPipeError:  # whoever read our output has gone, as `head` does

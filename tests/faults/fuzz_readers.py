@@ -1,6 +1,6 @@
 """Hypothesis against the readers of policy, dataset and config: files that nobody would write.
 
-    fuzz_readers.py [--cases 100000] [--workers 2] [--seed 0] [--out FILE.json]
+    fuzz_readers.py [--cases 100000] [--only KIND] [--workers 2] [--seed 0] [--out FILE.json]
 
 A case takes one file (or the settings of a network, or a command line) and does to it one to three
 things: cuts, flips, inserts, repeats, exchanges bytes; replaces, retypes, renames, repeats,
@@ -9,6 +9,11 @@ hundred thousand brackets, broken UTF-8). In half of the cases the checksums are
 so that what lies behind them is reached. Then the reader must read, or refuse with one of imitact's
 errors for bad input; anything else is a defect, as is more than 5 s of the processor's time, more
 memory than 1 GiB above that of the idle process, or the death of the process.
+
+Datasets in other programs' layouts (aloha, robomimic, replay: a diffusion-policy zarr) are altered
+in their bytes, and by h5py in their structure: arrays dropped, renamed, retyped, reordered, linked
+elsewhere. HDF5's library may crash on what comes of it, in a process of its own; how often it did
+is counted (`crashes_apart`), and is no defect as long as the reader refuses the file.
 
 Cases run in worker processes, which their parent watches and replaces. Exit code 0 if there is no
 defect; else each is told with the smallest case that Hypothesis finds.
@@ -210,6 +215,77 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
     return found
 
 
+# -- what is done to the structure of an HDF5 file -------------------------------------------------
+
+ODD_VALUES = [
+    [], [1.5], [[1, 2], [3, 4]], [float("nan")] * 3, [2**62] * 2, [b"abc", b"d"], [True, False],
+    [[[[255, 0, 1]]]], "text",
+]  # fmt: skip
+ODD_SHAPES = [(), (0,), (2**40,), (2**31, 2**31), (3,), (3, 14), (2, 14, 1), (1, 2**20), (3, 0)]
+ODD_ATTRIBUTES = [True, -1, 2**63, float("nan"), "", "{}", "[" * 500, '{"format": 1}',
+                  '{"format": 1, "cameras": 3}', [1, 2], b"\xff"]  # fmt: skip
+HDF5_CHANGE = st.one_of(
+    st.tuples(st.just("drop"), PLACE),
+    st.tuples(st.just("values"), PLACE, st.integers(0, len(ODD_VALUES) - 1)),
+    st.tuples(st.just("type"), PLACE, st.sampled_from(["f2", "f8", ">i4", "u1", "S4", "?", "c16"])),
+    st.tuples(st.just("shape"), PLACE, st.sampled_from(ODD_SHAPES)),
+    st.tuples(st.just("exchange"), PLACE, PLACE),
+    st.tuples(st.just("rename"), PLACE, st.sampled_from(["x", "data", "action", "obs", "\u2028"])),
+    st.tuples(st.just("link"), PLACE, st.sampled_from(["/", "/nowhere", "self", "out"])),
+    st.tuples(st.just("attribute"), st.sampled_from(["sim", "compress", "imitact", "env_args"]),
+              st.integers(0, len(ODD_ATTRIBUTES) - 1)),
+)  # fmt: skip
+
+
+def change_hdf5(data: bytes, changes: list[tuple[Any, ...]], scratch: Path) -> bytes:
+    """An HDF5 file with its structure altered; what h5py refuses to do is not done."""
+    import h5py
+
+    scratch.write_bytes(data)
+    with h5py.File(scratch, "a") as file:
+        for kind, place, *more in changes:
+            names: list[str] = []
+            file.visit(names.append)
+            if not names:
+                break
+            name = names[place % len(names)] if isinstance(place, int) else ""
+            with contextlib.suppress(Exception):
+                match kind:
+                    case "drop":
+                        del file[name]
+                    case "values":
+                        del file[name]
+                        file[name] = ODD_VALUES[more[0]]
+                    case "type":
+                        values = file[name][()].astype(more[0])
+                        del file[name]
+                        file[name] = values
+                    case "shape":
+                        chunks = tuple(max(1, min(n, 4)) for n in more[0]) or None
+                        del file[name]
+                        file.create_dataset(name, more[0], "f4", chunks=chunks)
+                    case "exchange":
+                        other = names[more[0] % len(names)]
+                        file.move(name, "aside")
+                        file.move(other, name)
+                        file.move("aside", other)
+                    case "rename":
+                        file.move(name, f"{name.rpartition('/')[0]}/{more[0]}")
+                    case "link":
+                        del file[name]
+                        if more[0] == "self":
+                            file[name] = file[name.rpartition("/")[0] or "/"]
+                        elif more[0] == "out":
+                            file[name] = h5py.ExternalLink("/dev/zero", "/action")
+                        else:
+                            file[name] = h5py.SoftLink(more[0])
+                    case "attribute":
+                        (file if place != "env_args" else file["data"]).attrs[place] = (
+                            ODD_ATTRIBUTES[more[0]]
+                        )
+    return scratch.read_bytes()
+
+
 # -- cases -----------------------------------------------------------------------------------------
 
 POLICY = ["policy/policy.json", "policy/policy.json", "policy/model.safetensors"]
@@ -222,6 +298,14 @@ OTHERS = [
     "checkpoints/step-00000001/trainer.json", "checkpoints/step-00000001/trainer.safetensors",
     "evaluation/evaluation.json", "evaluation/episodes.jsonl",
 ]  # fmt: skip
+
+
+ALOHA = [f"aloha/{name}/episode_{i}.hdf5" for name in ("plain", "jpeg") for i in (0, 1)]
+ROBOMIMIC = ["robomimic/demo.hdf5"]
+REPLAY = [f"replay/{name}" for name in (
+    "data/img/.zarray", "data/state/.zarray", "meta/episode_ends/.zarray", "meta/episode_ends/0",
+    "data/img/0.0.0.0", "data/img/1.0.0.0", "data/state/0.0", "data/action/0.0",
+)]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -246,13 +330,31 @@ def _of(files: list[str]) -> st.SearchStrategy[Case]:
     return st.one_of(told, plain)
 
 
-CASES = st.one_of(
-    _of(POLICY),
-    _of([f"data/{name}" for name in DATASET]),
-    _of([f"data/{name}" for name in DATASET]),
-    _of(["config"]),
-    _of(OTHERS),
-)
+def _of_hdf5(files: list[str]) -> st.SearchStrategy[Case]:
+    plain = st.lists(BYTE_CHANGE, min_size=1, max_size=3).map(tuple)
+    structure = st.lists(HDF5_CHANGE, min_size=1, max_size=3).map(tuple)
+    name, no = st.sampled_from(files), st.just(False)
+    return st.one_of(
+        st.builds(Case, name, no, no, plain), st.builds(Case, name, no, st.just(True), structure)
+    )
+
+
+KINDS = {
+    "policy": _of(POLICY),
+    "data": _of([f"data/{name}" for name in DATASET]),
+    "config": _of(["config"]),
+    "others": _of(OTHERS),
+    "aloha": _of_hdf5(ALOHA),
+    "robomimic": _of_hdf5(ROBOMIMIC),
+    "replay": _of(REPLAY),
+}
+FOREIGN = ("aloha", "robomimic", "replay")
+
+
+def cases_of(kind: str) -> st.SearchStrategy[Case]:
+    """Of one kind, or "all" of them, with twice as many of datasets."""
+    return KINDS[kind] if kind != "all" else st.one_of(*KINDS.values(), KINDS["data"])
+
 
 OPTIONS = (
     "--model.chunk", "--model.crop", "--model.dim", "--model.norm", "--model.shift",
@@ -283,6 +385,10 @@ class Material:
         self.folder = folder
         self.files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
         self.bytes = {name: path.read_bytes() for name, path in self.files.items()}
+        from imitact.data.apart import Apart
+        from imitact.data.hdf5 import Hdf5
+
+        self._hdf5, self._apart = Hdf5(), Apart()
 
     def altered(self, case: Case) -> bytes:
         """The contents that the case makes."""
@@ -291,11 +397,13 @@ class Material:
             for change in case.changes:
                 data = change_bytes(data, change)
             return data
+        if case.file.endswith(".hdf5"):
+            return change_hdf5(data, list(case.changes), self.folder / "scratch")
         if case.file.endswith(".safetensors"):
             size = int.from_bytes(data[:8], "little")
             header = change_json(json.loads(data[8 : 8 + size]), list(case.changes), lambda v: v)
             return len(header).to_bytes(8, "little") + header + data[8 + size :]
-        if not case.file.endswith((".json", "config")):
+        if not case.file.endswith((".json", "config", ".zarray")):
             for _, place, *_ in case.changes:
                 data = change_bytes(data, ("flip", place, place % 8))
             return data
@@ -338,6 +446,8 @@ class Material:
 
             self.files["policy/policy.json"].write_text(json.dumps(vouched(about)))
             return ["policy/policy.json"]
+        if case.file.split("/")[0] in FOREIGN:
+            return []
         if case.file.startswith("data/") and "meta/imitact/" not in case.file:
             gone = [name for name in self.files if name.startswith("data/meta/imitact/")]
             for name in gone:  # then nothing is compared
@@ -358,6 +468,9 @@ class Material:
             "data": self._data,
             "checkpoints": self._checkpoint,
             "evaluation": self._evaluation,
+            "aloha": lambda: self._aloha(self.folder / Path(*Path(case.file).parts[:2])),
+            "robomimic": self._robomimic,
+            "replay": self._replay,
         }[kind]
 
     def _policy(self) -> None:
@@ -379,6 +492,27 @@ class Material:
         _ = source.fingerprint
         read_report(self.folder / "data")
 
+    def _aloha(self, folder: Path) -> None:
+        from imitact.data.aloha_hdf5 import AlohaSource
+        from imitact.data.read_config import ReadConfig
+
+        read_whole(AlohaSource(folder, ReadConfig(colour="bgr"), hdf5=self._hdf5))
+
+    def _robomimic(self) -> None:
+        from imitact.data.read_config import ReadConfig
+        from imitact.data.robomimic import RobomimicSource
+
+        read = ReadConfig(state=("robot0_eef_pos", "robot0_gripper_qpos"), subset="train")
+        file = self.folder / "robomimic/demo.hdf5"
+        read_whole(RobomimicSource(file, read, hdf5=self._hdf5))
+
+    def _replay(self) -> None:
+        from imitact.data.diffusion_policy import DiffusionPolicySource
+        from imitact.data.read_config import ReadConfig
+
+        read = ReadConfig(state=("state",), rate_hz=10)
+        read_whole(DiffusionPolicySource(self.folder / "replay", read, apart=self._apart))
+
     def _checkpoint(self) -> None:
         from imitact.train.checkpoint import load
 
@@ -394,6 +528,17 @@ class Material:
         journal.entries("world", World)
         journal.entries("episode", Row)
         journal.entries("clock_s", float)
+
+
+def read_whole(source: Any) -> None:
+    """Every number and frame of a Source."""
+    for index in range(len(source.lengths)):
+        episode = source.episode(index)
+        _ = episode.state, episode.action, getattr(episode, "extras", None)
+        for camera in source.spec.cameras:
+            for _ in episode.frames(camera.name):
+                pass
+    _ = source.fingerprint
 
 
 def _as_it_is(value: Any) -> Any:
@@ -448,6 +593,7 @@ class Tally:
     refused: int = 0
     of: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
+    crashes_apart: int = 0
 
     @property
     def cases(self) -> int:
@@ -463,8 +609,9 @@ def judged(read: Callable[[], None], tally: Tally, name: str) -> None:
     try:
         read()
         tally.read += 1
-    except (BadInput, NotFinite):
+    except (BadInput, NotFinite) as error:
         tally.refused += 1
+        tally.crashes_apart += "the library that reads it" in str(error)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         tally.slowest_s = max(tally.slowest_s, time.process_time() - began)
@@ -479,7 +626,7 @@ def limit_memory() -> int:
     return limit
 
 
-def work(folder: Path, first: int, cases: int, number: int, many: int) -> None:
+def work(folder: Path, first: int, cases: int, number: int, many: int, only: str) -> None:
     """So many cases; a line of JSON to stdout for each batch, and for each defect."""
     import torch
 
@@ -491,8 +638,10 @@ def work(folder: Path, first: int, cases: int, number: int, many: int) -> None:
         raise TooSlowError(f"not done after {CASE_S} s")
 
     signal.signal(signal.SIGPROF, alarm)
-    for name in ("policy/policy.json", "data/meta/info.json", *OTHERS, "config"):  # load all code
+    for name in ("policy/policy.json", "data/meta/info.json", *OTHERS, "config", ALOHA[0],
+                 ALOHA[2], *ROBOMIMIC, REPLAY[0]):  # load all code  # fmt: skip
         material.read(Case(name, False, False, ()))
+    strategy = cases_of(only)
     read_line(["--data", "a", "--out", "b"])
     limit_memory()
     beat = (folder / "beat").open("r+b")
@@ -516,7 +665,7 @@ def work(folder: Path, first: int, cases: int, number: int, many: int) -> None:
             phases=(Phase.generate, Phase.shrink), suppress_health_check=list(HealthCheck),
             print_blob=False,
         )  # fmt: skip
-        @given(CASES)
+        @given(strategy)
         def files(case: Case) -> None:
             about(case)
             kind = case.file.split("/")[0]
@@ -533,7 +682,7 @@ def work(folder: Path, first: int, cases: int, number: int, many: int) -> None:
             about(words)
             judged(lambda: read_line(words), tally, "command line")
 
-        for check in (lines, files):
+        for check in (lines, files) if only == "all" else (files,):
             seen: list[Any] = []
             try:
                 check()
@@ -542,7 +691,8 @@ def work(folder: Path, first: int, cases: int, number: int, many: int) -> None:
                 text = bytes(note[:]).split(b"\0")[0].decode(errors="replace")
                 tell(defect=f"{type(error).__name__}: {error}"[:2000], case=text, trace=seen)
         batch += many
-        tell(read=tally.read, refused=tally.refused, of=tally.of, slowest_s=tally.slowest_s)
+        tell(read=tally.read, refused=tally.refused, of=tally.of, slowest_s=tally.slowest_s,
+             crashes_apart=tally.crashes_apart)  # fmt: skip
 
 
 # -- the parent ------------------------------------------------------------------------------------
@@ -555,6 +705,7 @@ def make(folder: Path) -> None:
     material.dataset(folder / "data")
     material.checkpoint(folder / "checkpoints", 1)
     material.evaluation(folder / "evaluation")
+    material.foreign_datasets(folder)
     (folder / "beat").write_bytes(bytes(4096))
 
 
@@ -568,10 +719,11 @@ class Worker:
     told: dict[str, Any] = field(default_factory=dict)
 
 
-def begin(folder: Path, first: int, cases: int, number: int, many: int) -> Worker:
+def begin(folder: Path, first: int, cases: int, number: int, many: int, only: str) -> Worker:
     log = folder / "log"
     command = [sys.executable, __file__, "--work", str(folder), "--seed", str(first)]
     command += ["--cases", str(cases), "--number", str(number), "--workers", str(many)]
+    command += ["--only", only]
     with log.open("w") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=subprocess.STDOUT, text=True,
@@ -601,6 +753,7 @@ def summed(parts: list[Mapping[str, Any]]) -> dict[str, Any]:
         "read": sum(part["read"] for part in parts),
         "refused": sum(part["refused"] for part in parts),
         "of": dict(sorted(of.items())),
+        "crashes_apart": sum(part.get("crashes_apart", 0) for part in parts),
         "slowest_cpu_ms": round(1000 * max((part["slowest_s"] for part in parts), default=0.0), 1),
     }
 
@@ -618,7 +771,7 @@ def lead(args: argparse.Namespace) -> dict[str, Any]:
             shutil.copytree(first, folder)
         share = -(-args.cases // args.workers)
         workers = [
-            begin(folder, args.seed, share, number, args.workers)
+            begin(folder, args.seed, share, number, args.workers, args.only)
             for number, folder in enumerate(folders)
         ]
         parts, defects = [], []
@@ -651,7 +804,7 @@ def lead(args: argparse.Namespace) -> dict[str, Any]:
     found = summed(parts)
     return {
         "command": f"python tests/faults/fuzz_readers.py --cases {args.cases} --workers "
-        f"{args.workers} --seed {args.seed}",
+        f"{args.workers} --seed {args.seed} --only {args.only}",
         **found,
         "defects": defects,
         "case_limit_s": CASE_S,
@@ -666,12 +819,13 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=["all", *KINDS], default="all")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--number", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
-        work(args.work, args.seed, args.cases, args.number, args.workers)
+        work(args.work, args.seed, args.cases, args.number, args.workers, args.only)
         return 0
     found = lead(args)
     text = json.dumps(found, indent=1)

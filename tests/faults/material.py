@@ -81,6 +81,16 @@ def evaluation(out: Path) -> Path:
     return out
 
 
+def foreign_datasets(folder: Path) -> None:
+    """Small datasets in other programs' layouts."""
+    import foreign
+
+    foreign.aloha(folder / "aloha/plain", (3, 2), size=(6, 8))
+    foreign.aloha(folder / "aloha/jpeg", (3, 2), size=(16, 16), jpeg=True, base=True, effort=True)
+    foreign.robomimic(folder / "robomimic/demo.hdf5", (2, 3, 2))
+    foreign.replay_buffer(folder / "replay", (3, 2))
+
+
 def metrics(path: Path) -> Path:
     """metrics.jsonl of five steps."""
     with closing(Logbook(path, resumed=0, say=lambda line: None)) as book:

@@ -10,12 +10,87 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.contract import BadInput, Episode, Frame, Source, Spec
-from imitact.data.lerobot import LeRobotSource
+from imitact.data.aloha_hdf5 import AlohaSource, natural
+from imitact.data.diffusion_policy import DiffusionPolicySource, is_diffusion_policy
+from imitact.data.hdf5 import Hdf5
+from imitact.data.lerobot import IMITACT, INFO, Complain, LeRobotSource
+from imitact.data.read_config import Layout, ReadConfig
+from imitact.data.robomimic import RobomimicSource, is_robomimic
+
+_HDF5 = (".hdf5", ".h5", ".hdf")
 
 
-def open_source(path: Path | str) -> LeRobotSource:
-    """The dataset in a folder. One format so far: the LeRobotDataset v3.0 layout."""
-    return LeRobotSource(path)
+def open_source(
+    path: Path | str, read: ReadConfig | None = None, complain: Complain | None = None
+) -> Source:
+    """The dataset at a path, whatever its layout; docs/formats.md tells which there are.
+
+    read:     what the dataset does not say of itself.
+    complain: takes each damage of an episode that opening finds, where the first is raised
+              otherwise; such an episode may be there in part, or with no ticks.
+    """
+    path, read = Path(path), read or ReadConfig()
+    hdf5 = Hdf5()
+    layout = read.layout if read.layout != "auto" else layout_of(path, hdf5)
+    if layout == "aloha-hdf5":
+        return AlohaSource(path, read, complain, hdf5)
+    if layout == "robomimic":
+        return RobomimicSource(_the_file(path), read, complain, hdf5)
+    if layout == "diffusion-policy":
+        return DiffusionPolicySource(path, read, complain)
+    read.refuse_others("lerobot", ())
+    return _open_lerobot(path, complain)
+
+
+def _open_lerobot(path: Path, complain: Complain | None) -> Source:
+    """A folder in LeRobot's layout, of any version that is read."""
+    return LeRobotSource(path, complain=complain)
+
+
+def layout_of(path: Path, hdf5: Hdf5 | None = None) -> Layout:
+    """The layout of the dataset at a path, by what is on disk; where nothing tells, LeRobot's."""
+    if path.is_dir() and any((path / name).is_file() for name in (INFO, IMITACT)):
+        return "lerobot"
+    if is_diffusion_policy(path):
+        return "diffusion-policy"
+    files = _hdf5_files(path)
+    if files:
+        return "robomimic" if is_robomimic((hdf5 or Hdf5()).arrays(files[0])) else "aloha-hdf5"
+    if path.is_file():
+        raise BadInput(
+            f"{path} is no dataset that can be read: a file is one episode of ALOHA (.hdf5), a "
+            "robomimic dataset (.hdf5), or a diffusion-policy dataset (.zarr.zip)"
+        )
+    return "lerobot"
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a dataset of any layout seems to be at a path; nothing is opened."""
+    return (path / INFO).is_file() or is_diffusion_policy(path) or bool(_hdf5_files(path))
+
+
+def _hdf5_files(path: Path) -> list[Path]:
+    """HDF5 files at a path, in natural order: those of a folder, or the file that it is."""
+    if path.is_file():
+        return [path] if path.suffix.lower() in _HDF5 else []
+    if not path.is_dir():
+        return []
+    found = [
+        p
+        for p in path.iterdir()
+        if p.suffix.lower() in _HDF5 and not p.name.startswith(".") and p.is_file()
+    ]
+    return sorted(found, key=lambda p: natural(p.name))
+
+
+def _the_file(path: Path) -> Path:
+    """The one robomimic file of a folder, or the file that a path is."""
+    files = _hdf5_files(path)
+    if len(files) != 1:
+        raise BadInput(
+            f"{path} holds {len(files)} HDF5 files, and a robomimic dataset is one; give that file"
+        )
+    return files[0]
 
 
 class Subset:

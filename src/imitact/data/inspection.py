@@ -15,6 +15,7 @@ import numpy as np
 
 from imitact.contract import BadInput, Damaged, FloatArray, Source
 from imitact.data.crew import cores
+from imitact.data.episodes import open_source
 from imitact.data.findings import Finding, errors, in_order
 from imitact.data.inspect_crowd import Crowd, CrowdLimits
 from imitact.data.inspect_motion import (
@@ -27,7 +28,7 @@ from imitact.data.inspect_motion import (
 from imitact.data.inspect_ticks import TickLimits, inspect_ticks
 from imitact.data.inspect_tracking import Followers, TrackingLimits, track
 from imitact.data.inspect_video import Camera, Seen, VideoLimits, watch
-from imitact.data.lerobot import LeRobotSource
+from imitact.data.read_config import ReadConfig
 
 Progress = Callable[[int], object]
 """Takes the number of episodes that are done."""
@@ -53,7 +54,7 @@ class Limits:
     """Of frames against joints."""
 
 
-def open_damaged(path: Path) -> tuple[LeRobotSource | None, list[Finding]]:
+def open_damaged(path: Path, read: ReadConfig | None = None) -> tuple[Source | None, list[Finding]]:
     """The dataset in a folder with what its files lack, each episode's own.
 
     None where what concerns all episodes is damaged. What is no dataset at all is refused, as
@@ -65,7 +66,7 @@ def open_damaged(path: Path) -> tuple[LeRobotSource | None, list[Finding]]:
         found.extend(_damage(error, index) for index in episodes or (None,))
 
     try:
-        return LeRobotSource(path, complain=complain), found
+        return open_source(path, read, complain), found
     except Damaged as error:
         return None, [*found, _damage(error, None)]
 

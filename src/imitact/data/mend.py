@@ -19,6 +19,7 @@ from imitact.data.lerobot import CAMERA_PREFIX, LeRobotEpisode, LeRobotSource
 from imitact.data.lerobot_stats import PixelCounts, sampled_ticks
 from imitact.data.lerobot_writer import LeRobotWriter
 from imitact.data.video import VideoConfig, VideoWriter
+from imitact.data.vouched import vouched
 
 _OWN = {"observation.state", "action", "timestamp", "frame_index", "episode_index", "index",
         "task_index"}  # fmt: skip
@@ -213,8 +214,9 @@ def _facts(source: LeRobotSource, told: list[Any], recorded: bool, todo: Plan) -
     spec = source.spec
     units = {"units": {"state": list(spec.state_units), "action": list(spec.action_units)}}
     before = source.meta if recorded else {"format": 1, "settings": {**units, "stages": []}}
-    return {**before, "episodes": list(told), "failed": before.get("failed", []),
-            "mended": todo.lines()}  # fmt: skip
+    facts = {**before, "episodes": list(told), "failed": before.get("failed", []),
+             "mended": todo.lines()}  # fmt: skip
+    return facts if facts["format"] == 1 else vouched(facts)
 
 
 def _key(camera: Camera) -> str:

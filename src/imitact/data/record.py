@@ -133,6 +133,14 @@ def read_report(path: Path | str) -> Report:
     return _Facts.read(path).report(path)
 
 
+def is_recording(path: Path) -> bool:
+    """Whether imitact recorded what is there, so that it may go on recording into it."""
+    if not (path / IMITACT).is_file():
+        return False
+    settings = read_json(path / IMITACT).get("settings")
+    return isinstance(settings, dict) and "conversion" not in settings
+
+
 def record(
     out: Path | str,
     *,
@@ -301,6 +309,11 @@ class _Facts:
                 "use the version that recorded it, or record into another folder"
             )
         with as_promised(file):
+            if origin := data["settings"].get("conversion"):
+                raise BadInput(
+                    f"{path} was converted from {origin.get('from')}, not recorded by imitact; "
+                    "record into another folder"
+                )
             demonstrations = [
                 Demonstration(
                     int(e["seed"]),

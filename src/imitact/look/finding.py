@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from imitact.contract import BadInput
-from imitact.data.lerobot import INFO
+from imitact.data.episodes import is_dataset
 
 Kind = Literal["dataset", "training", "evaluation"]
 
 _SIGNS: dict[Kind, tuple[str, ...]] = {
-    "dataset": (INFO,),
+    "dataset": ("meta/info.json", "*.hdf5", "meta/episode_ends"),
     "training": ("metrics.jsonl",),
     "evaluation": ("evaluation.json", "episodes.jsonl"),
 }
@@ -29,6 +29,8 @@ class Found:
 
 def kind_of(folder: Path) -> Kind | None:
     """What a folder is, by the files in it."""
+    if is_dataset(folder):
+        return "dataset"
     for kind, signs in _SIGNS.items():
         if any((folder / sign).is_file() for sign in signs):
             return kind
@@ -45,7 +47,7 @@ def find(paths: list[Path]) -> list[Found]:
     for path in paths:
         if not path.exists():
             raise BadInput(f"no such folder: {path}")
-        folder = path if path.is_dir() else path.parent
+        folder = path if path.is_dir() or is_dataset(path) else path.parent
         own = kind_of(folder)
         inner = _folders(folder) if own is None else [folder]
         here: list[tuple[Kind, Path]] = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,11 @@ from imitact import checks
 from imitact.contract import BadInput, Damaged, Misfit, NotFinite, Observation, Policy
 from imitact.data import inspection, mend
 from imitact.data.durable import make_folder, write_json
+from imitact.data.episodes import is_dataset
 from imitact.data.findings import CONTRACT, SEVERITIES, Finding, errors, in_order, tally
 from imitact.data.inspection import Limits
-from imitact.data.lerobot import INFO
+from imitact.data.lerobot import LeRobotSource
+from imitact.data.read_config import ReadConfig
 from imitact.sim.gym import GymConfig
 from imitact.train.logbook import duration
 from imitact.verbs.policies import loader
@@ -40,8 +42,8 @@ class Check:
     """
 
     path: Positional[Path]
-    """Folder of a dataset (LeRobotDataset v3.0), folder of a policy (OUT/policy), an exported file,
-    or the name of an environment: cube, insertion, gym:NAME."""
+    """A dataset of any layout that is read (docs/formats.md), folder of a policy (OUT/policy), an
+    exported file, or the name of an environment: cube, insertion, gym:NAME."""
 
     fix: Path | None = None
     """New folder for a copy of the dataset without what can be left out safely: damaged, duplicate
@@ -59,6 +61,9 @@ class Check:
     lines: int = 5
     """Findings of one kind that are shown; the JSON has all."""
 
+    read: ReadConfig = field(default_factory=ReadConfig)
+    """What the dataset does not say of itself."""
+
     limits: Limits = field(default_factory=Limits)
     """What counts as wrong."""
 
@@ -74,7 +79,7 @@ def run(settings: Check) -> int:
             "least 0 and lines of at least 1"
         )
     path = settings.path
-    of_dataset = path.is_dir() and not (path / "policy.json").is_file()
+    of_dataset = is_dataset(path) or (path.is_dir() and not (path / "policy.json").is_file())
     if settings.fix and not of_dataset:
         raise BadInput(f"{path} is no dataset; --fix copies datasets only")
     if path.is_file() or (path.is_dir() and not of_dataset):
@@ -82,7 +87,7 @@ def run(settings: Check) -> int:
     name = str(path)
     if name.startswith("gym:") or (not path.exists() and path.name == name):
         return _contract(settings, lambda: _check_env(name, settings.gym))
-    if of_dataset and not (path / INFO).is_file() and (path / "policy" / "policy.json").is_file():
+    if of_dataset and not is_dataset(path) and (path / "policy" / "policy.json").is_file():
         raise BadInput(f"{path} is a training; its policy is {path / 'policy'}, check that")
 
     began = time.monotonic()
@@ -96,7 +101,7 @@ def run(settings: Check) -> int:
 
 def look_over(path: Path, settings: Check) -> list[Finding]:
     """Every finding of a dataset, the worst first."""
-    source, found = inspection.open_damaged(path)
+    source, found = inspection.open_damaged(path, settings.read)
     if source is None:
         return found
     count = len(source.lengths)
@@ -148,10 +153,15 @@ def _end(settings: Check, found: Sequence[Finding], about: str = "") -> int:
 def _fix(settings: Check, found: Sequence[Finding]) -> int:
     """Write the copy, look it over too, and end with what is left there."""
     assert settings.fix
-    source, _ = inspection.open_damaged(settings.path)
+    source, _ = inspection.open_damaged(settings.path, settings.read)
     if source is None:
         say("no copy: what is damaged concerns every episode")
         return _end(settings, found)
+    if not isinstance(source, LeRobotSource):
+        raise BadInput(
+            f"--fix copies datasets of LeRobot's layout; make one of it first: imitact convert "
+            f"{settings.path} DST"
+        )
     todo = mend.plan(source.lengths, found)
     lost = any(f.kind == "damaged-file" and f.episode is None for f in found)
     if not todo.changes and not lost:
@@ -162,7 +172,7 @@ def _fix(settings: Check, found: Sequence[Finding]) -> int:
     tell("")
     for line in [*todo.lines(), *missing]:
         tell(line)
-    again = look_over(settings.fix, settings)
+    again = look_over(settings.fix, replace(settings, read=ReadConfig()))
     _show(again, settings.lines)
     if settings.json:
         tell(f"{settings.path}: {tally(found)}")

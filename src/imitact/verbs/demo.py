@@ -9,17 +9,18 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from imitact import __version__
-from imitact.contract import BadInput, ImitactError
+from imitact.contract import BadInput, ImitactError, Misfit, Source, Spec
 from imitact.data.crew import cores
 from imitact.data.durable import alone, write_json
-from imitact.data.episodes import open_source
-from imitact.data.record import Report, read_report
+from imitact.data.episodes import is_dataset, open_source
+from imitact.data.read_config import ReadConfig
+from imitact.data.record import Report, is_recording, read_report
 from imitact.data.vouched import checked, read_object
 from imitact.evaluate import report
 from imitact.evaluate.film import video_path
@@ -68,8 +69,11 @@ class Demo:
     """Folder for everything: demonstrations, training, policy, videos and numbers (demo.json)."""
 
     data: Path | None = None
-    """Folder of the demonstrations, recorded there unless they are there; none: OUT/data. Give
+    """The demonstrations, recorded there unless they are there; none: OUT/data. Give
     that of another demo to train once more on the same ones."""
+
+    read: ReadConfig = field(default_factory=ReadConfig)
+    """What a dataset that imitact did not record does not say of itself."""
 
     preset: str = "quick"
     """Where the settings of model and training start from: quick, released or paper."""
@@ -141,7 +145,7 @@ def _run(settings: Demo) -> None:
     phases = Phases(out / PHASES, _identity(settings, data))
 
     demonstrations = _recorded(settings, data, phases)
-    for line in record.lines(demonstrations):
+    for line in _lines(settings, data, demonstrations):
         say(line)
     policy = _trained(settings, data, training, phases)
     evaluation = _evaluated(settings, policy, phases)
@@ -154,12 +158,13 @@ def _run(settings: Demo) -> None:
         **_headline(evaluation),
         **_cost(settings, training, phases),
         "training": _about_training(training, settings),
-        "demonstrations": _about_data(settings, demonstrations),
+        "demonstrations": _about_data(settings, data, demonstrations),
         "compared": _headline(compared) if compared else None,
         "registered": _about_witness(settings, witness, differences),
     }
     write_json(out / NUMBERS, numbers, staging=out)
-    _print(settings, numbers, evaluation, compared, differences, demonstrations)
+    told = _lines(settings, data, demonstrations)
+    _print(settings, numbers, evaluation, compared, differences, told)
     if differences:
         raise ImitactError(
             "the registered environment gave other rewards than ours: " + "; ".join(differences)
@@ -173,10 +178,12 @@ def _check(settings: Demo) -> None:
     """
     check_pretrained(settings.model.norm, settings.model.pretrained)
     devices.choose(settings.train.precision, settings.train.device, settings.train.threads)
-    if settings.train.held_out >= settings.demonstrations:
+    theirs = _theirs(settings)
+    count = settings.demonstrations if theirs is None else len(theirs.lengths)
+    if settings.train.held_out >= count:
         raise BadInput(
-            f"train.held_out is {settings.train.held_out} of {settings.demonstrations} "
-            "demonstrations; at least one must be left to train on"
+            f"train.held_out is {settings.train.held_out} of {count} demonstrations; at least one "
+            "must be left to train on"
         )
     with closing(record.world(settings.task, ("top",), settings.height, settings.width)()) as env:
         cap, spec = env.step_cap, env.spec
@@ -185,6 +192,8 @@ def _check(settings: Demo) -> None:
             f"model.chunk is {settings.model.chunk} ticks, a demonstration has {cap}; use a chunk "
             f"of at most {cap}"
         )
+    if theirs is not None:
+        _check_fits(theirs.spec, spec, settings.task)
     if not settings.episodes >= 1:
         raise BadInput(f"episodes is {settings.episodes}; evaluate at least 1")
     for name in ("compared_episodes", "registered_episodes"):
@@ -209,12 +218,41 @@ def _identity(settings: Demo, data: Path) -> dict[str, Any]:
     told = {**asdict(settings), "data": str(data.absolute())}
     for free in ("out", "workers", "setup_s"):
         del told[free]
+    if settings.read == ReadConfig():  # as it was told before it could be said
+        del told["read"]
     if settings.task == Demo.task:  # as it was told before there was another
         del told["task"]
     return told
 
 
-def _recorded(settings: Demo, data: Path, phases: Phases) -> Report:
+def _theirs(settings: Demo) -> Source | None:
+    """The demonstrations that are there and that imitact did not record; None where it records."""
+    data = settings.data
+    if data is None or not is_dataset(data) or is_recording(data):
+        return None
+    return open_source(data, settings.read)
+
+
+def _check_fits(theirs: Spec, spec: Spec, task: str) -> None:
+    """Refuse demonstrations of another robot or other cameras than those of the scene."""
+    for what, there, here in (
+        ("states", theirs.state_names, spec.state_names),
+        ("actions", theirs.action_names, spec.action_names),
+        ("cameras", theirs.cameras, spec.cameras),
+        ("rate", theirs.rate_hz, spec.rate_hz),
+    ):
+        if there != here:
+            raise Misfit(
+                f"the demonstrations have other {what} than the {task} of the demo: {there}, "
+                f"expected {here}; `imitact train` trains on them"
+            )
+
+
+def _recorded(settings: Demo, data: Path, phases: Phases) -> Report | None:
+    """What was recorded; None of demonstrations that imitact did not record."""
+    if _theirs(settings) is not None:
+        say(f"1/5 record: nothing, the demonstrations are those in {data}")
+        return None
     if phases.done("record"):
         return read_report(data)
     say(f"1/5 record: {settings.demonstrations} demonstrations into {data}")
@@ -248,7 +286,7 @@ def _trained(settings: Demo, data: Path, training: Path, phases: Phases) -> Path
     config = replace(settings.train, cache_dir=cache)
     say(f"2/5 train: preset {settings.preset}, {config.steps} steps of {config.batch_size} samples")
     with phases.phase("train"):
-        source = open_source(data)
+        source = open_source(data, settings.read)
         train.refuse_faulty(source, data)
         return loop.train(
             source, training, settings.model, config, resume=True, on_line=line, ranks=ALONE
@@ -346,7 +384,16 @@ def _about_training(training: Path, settings: Demo) -> dict[str, Any]:
     }
 
 
-def _about_data(settings: Demo, demonstrations: Report) -> dict[str, Any]:
+def _lines(settings: Demo, data: Path, demonstrations: Report | None) -> list[str]:
+    if demonstrations is not None:
+        return record.lines(demonstrations)
+    return [f"demonstrations: {len(open_source(data, settings.read).lengths)} in {data}"]
+
+
+def _about_data(settings: Demo, data: Path, demonstrations: Report | None) -> dict[str, Any]:
+    if demonstrations is None:
+        source = open_source(data, settings.read)
+        return {"saved": len(source.lengths), "fingerprint": source.fingerprint}
     stages = {
         words: demonstrations.first_ticks(stage)
         for stage, words in enumerate(demonstrations.stages)
@@ -393,11 +440,11 @@ def _print(
     evaluation: Evaluation,
     compared: Evaluation | None,
     differences: list[str],
-    demonstrations: Report,
+    demonstrations: list[str],
 ) -> None:
     out = settings.out
     tell("")
-    for line in record.lines(demonstrations):
+    for line in demonstrations:
         tell(line)
     if compared:
         tell("")

@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from imitact.contract import BadInput
 from imitact.data.episodes import open_source
+from imitact.data.read_config import ReadConfig
 from imitact.deploy import export as exporting
 from imitact.deploy.export import CERTIFICATE, ExportConfig
 from imitact.evaluate import report
@@ -31,7 +32,7 @@ class Export:
     """Folder of the policy, as `imitact train` wrote it (OUT/policy)."""
 
     data: Path
-    """Folder of a dataset with the policy's joints and cameras, best the one it was trained on:
+    """A dataset with the policy's joints and cameras, best the one it was trained on:
     answers are compared on its observations, and int8 takes its ranges from others of them."""
 
     out: Path
@@ -39,6 +40,9 @@ class Export:
 
     export: OmitArgPrefixes[ExportConfig] = field(default_factory=ExportConfig)
     """What is made, and what it must prove."""
+
+    read: ReadConfig = field(default_factory=ReadConfig)
+    """What the dataset does not say of itself."""
 
     env: str = "cube"
     """World in which success is compared: cube or insertion."""
@@ -64,7 +68,7 @@ def run(settings: Export) -> None:
         raise BadInput(f"episodes is {settings.episodes}; it must be at least 0")
     found = exporting.export(
         TorchPolicy.load(settings.policy),
-        open_source(settings.data),
+        open_source(settings.data, settings.read),
         settings.out,
         config,
         policy_sha256=identity(settings.policy),

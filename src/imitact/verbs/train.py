@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
@@ -11,6 +11,7 @@ from imitact.contract import BadInput, Source
 from imitact.data.episodes import open_source
 from imitact.data.findings import refuse_errors, tally
 from imitact.data.inspection import inspect_numbers
+from imitact.data.read_config import ReadConfig
 from imitact.model.act import ActConfig
 from imitact.train import loop
 from imitact.train.loop import TrainConfig
@@ -31,7 +32,8 @@ class Train:
     """
 
     data: Path
-    """Folder of the dataset (LeRobotDataset v3.0), as `imitact record` wrote it."""
+    """The dataset: a folder as `imitact record` or LeRobot wrote it, or any other layout that is
+    read (docs/formats.md)."""
 
     out: Path
     """Folder for the checkpoints, the numbers (metrics.jsonl, training.json), the cache of decoded
@@ -46,6 +48,9 @@ class Train:
     preset: str = "quick"
     """Where settings start from: quick (for CPUs, from scratch), released (what the released code
     computes) or paper (the paper's text). Options below show the values of the one given."""
+
+    read: ReadConfig = field(default_factory=ReadConfig)
+    """What the dataset does not say of itself."""
 
     resume: bool = False
     """Go on from the newest whole checkpoint in OUT, to the same weights as without the
@@ -81,7 +86,7 @@ def run(settings: Train) -> None:
     """Train, and print where the policy is."""
     with joined() as ranks:
         with ranks.together():
-            source = open_source(settings.data)
+            source = open_source(settings.data, settings.read)
             if ranks.first and not settings.anyway:
                 refuse_faulty(source, settings.data)
         policy = loop.train(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from imitact.contract import BadInput, Damaged
 from imitact.data.episodes import open_source
+from imitact.data.read_config import ReadConfig
 from imitact.evaluate import report
 from imitact.evaluate.tally import Evaluation, Plan, Row, World
 from imitact.look import demonstrations, evaluations, page, trainings
@@ -41,6 +42,9 @@ class View:
 
     width: int = 320
     """Of a video of the page, pixels; larger shows more and takes more room."""
+
+    read: ReadConfig = field(default_factory=ReadConfig)
+    """What a dataset does not say of itself."""
 
     rerun: str = ""
     """Send the same to Rerun instead: a file FILE.rrd, or spawn to open its viewer. Needs
@@ -88,7 +92,7 @@ def gather(settings: View, found: list[Found]) -> tuple[list[dict[str, Any]], Bl
 
 
 def _dataset(settings: View, path: Path, chosen: list[int] | None, blobs: Blobs) -> dict[str, Any]:
-    source = open_source(path)
+    source = open_source(path, settings.read)
     asked = demonstrations.choose(source.lengths, chosen, settings.most)
     with Waiting("videos", len(asked) * len(source.spec.cameras), "clips") as waiting:
         return demonstrations.section(

@@ -1,0 +1,79 @@
+"""Peak memory of `imitact convert` over the number of episodes.
+
+    python benchmarks/conversion_memory.py [--episodes 10 200] [--ticks 20] [--out FILE.json]
+
+Makes ALOHA HDF5 episodes with one camera of 240x320 (a few files, linked as often as needed),
+converts them to LeRobot's layout and back, and tells the largest resident set of the converting
+process and of the process apart that reads HDF5, in MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import foreign
+
+_MEASURED = """
+import resource, sys
+from imitact.cli import run
+code = run(sys.argv[1:])
+own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+import gc; gc.collect()  # ends the process apart, so that it is counted
+apart = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(own, apart, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def converted(arguments: list[str]) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, "convert", *arguments], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    own, apart = done.stderr.splitlines()[-1].split()
+    return {"convert_mb": round(int(own) / 1024, 1), "apart_mb": round(int(apart) / 1024, 1)}
+
+
+def measure(episodes: int, ticks: int, folder: Path) -> dict[str, Any]:
+    source = folder / f"aloha-{episodes}"
+    originals = [
+        foreign.aloha_file(folder / f"original-{i}.hdf5", index=i, ticks=ticks, size=(240, 320))
+        for i in range(4)
+    ]
+    source.mkdir()
+    for index in range(episodes):
+        os.link(originals[index % 4], source / f"episode_{index}.hdf5")
+    copy, back = folder / f"lerobot-{episodes}", folder / f"back-{episodes}"
+    return {
+        "episodes": episodes,
+        "to_lerobot": converted([str(source), str(copy)]),
+        "to_aloha": converted([str(copy), str(back), "--to", "aloha-hdf5", "--images", "jpeg"]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--episodes", type=int, nargs="+", default=[10, 200])
+    parser.add_argument("--ticks", type=int, default=20)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = [measure(count, args.ticks, Path(folder)) for count in args.episodes]
+    text = json.dumps(found, indent=1)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
