@@ -61,7 +61,8 @@ def assert_reads_as_recorded(source: LeRobotSource, reading: dict[str, Any], lev
             assert episode.action[tick].tolist() == row["action"]
             for name in cameras:
                 seen = thumbnail(next(frames[name]))
-                want = np.array(row["frames"][f"observation.images.{name}"])
+                tenths = bytes.fromhex(row["frames"][f"observation.images.{name}"])
+                want = np.frombuffer(tenths, "<u2").reshape(seen.shape) / 10
                 assert np.abs(seen - want).max() < levels + 0.06, (index, tick, name)
     assert next(rows, None) is None
 
@@ -284,8 +285,15 @@ def test_what_cannot_be_read_says_so(theirs: Path, tmp_path: Path) -> None:
         open_source(tmp_path / "empty")
     for change, message in (
         (lambda i: i.update(total_episodes=0), "holds no episode"),
-        (lambda i: i.update(codebase_version="v2.1"), "layout v2.1, imitact reads v3.0"),
-        (lambda i: i["features"]["observation.images.top"].update(dtype="image"), "as images"),
+        (lambda i: i.update(codebase_version="v1.6"), "layout v1.6, imitact reads v2.0, v2.1 and"),
+        (
+            lambda i: i["features"]["observation.images.top"].update(dtype="image"),
+            r"file-000\.parquet lacks the columns \['observation\.images\.top'\]",
+        ),
+        (
+            lambda i: i["features"]["observation.images.top"].update(shape=[48, 64, 4]),
+            r"'observation\.images\.top' has shape \[48, 64, 4\]; imitact reads colour frames",
+        ),
         (lambda i: i["features"].pop("observation.state"), r"no 'observation\.state'"),
         (lambda i: i.update(total_frames=20), "counts 20 ticks, its episodes 19"),
         (lambda i: i.update(total_episodes=4), "the first that is missing is 3"),

@@ -28,6 +28,7 @@ from imitact.data.inspect_ticks import TickLimits, inspect_ticks
 from imitact.data.inspect_tracking import Followers, TrackingLimits, track
 from imitact.data.inspect_video import Camera, Seen, VideoLimits, watch
 from imitact.data.lerobot import LeRobotSource
+from imitact.data.lerobot_v21 import open_lerobot
 
 Progress = Callable[[int], object]
 """Takes the number of episodes that are done."""
@@ -65,9 +66,11 @@ def open_damaged(path: Path) -> tuple[LeRobotSource | None, list[Finding]]:
         found.extend(_damage(error, index) for index in episodes or (None,))
 
     try:
-        return LeRobotSource(path, complain=complain), found
+        source = open_lerobot(path, complain=complain)
     except Damaged as error:
         return None, [*found, _damage(error, None)]
+    left_out = "Nothing, if colour frames are what the policy is to see"
+    return source, found + [Finding("left-out", "note", n, left_out) for n in source.notices]
 
 
 def _damage(error: BadInput, index: int | None) -> Finding:
