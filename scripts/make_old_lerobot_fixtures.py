@@ -182,7 +182,7 @@ def by_044() -> None:
         vcodec="h264",
     )
     # A data file an episode; of the videos the first holds two episodes.
-    dataset.meta.update_chunk_settings(data_files_size_in_mb=0.001, video_files_size_in_mb=0.008)
+    dataset.meta.update_chunk_settings(data_files_size_in_mb=0.001, video_files_size_in_mb=0.004)
     for episode in range(len(LENGTHS)):
         for frame, task in ticks(episode):
             dataset.add_frame({**frame, "task": task})
