@@ -25,8 +25,10 @@ from typing import Any
 import numpy as np
 
 from imitact.checks import check_source
+from imitact.contract import BadInput
 from imitact.data.lerobot import CAMERA_PREFIX, LeRobotSource
 from imitact.data.record import record
+from imitact.data.salvage import save, survey
 from imitact.data.video import VideoConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -47,6 +49,7 @@ if __name__ != "__mp_main__":  # the workers of a recording need no LeRobot
 
     disable_progress_bar()
 
+FIXTURES = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "lerobot"
 BACKENDS = os.environ.get("VIDEO_BACKENDS", "pyav").split()
 TASK = "go to the mark"
 
@@ -122,7 +125,7 @@ def append_lerobots(
         dataset.finalize()
 
 
-def same_reading(root: Path, episodes: int) -> None:
+def same_reading(root: Path, episodes: int, one_task: bool = True) -> None:
     """Every tick of every episode, read by both, is the same to the bit."""
     ours = LeRobotSource(root)
     check_source(ours)
@@ -144,11 +147,17 @@ def same_reading(root: Path, episodes: int) -> None:
                 assert item["episode_index"].item() == index, where
                 assert item["frame_index"].item() == tick, where
                 assert item["index"].item() == row, where
-                assert item["task"] == episode.task, where
-                equal(item["observation.state"].numpy(), episode.state[tick], where)
-                equal(item["action"].numpy(), episode.action[tick], where)
+                if one_task or tick == 0:  # of one that changes we tell the first
+                    assert item["task"] == episode.task, where
+                for key, values in (
+                    ("observation.state", episode.state),
+                    ("action", episode.action),
+                ):
+                    equal(np.atleast_1d(np.float32(item[key].numpy())), values[tick], where)
                 for camera in ours.spec.cameras:
                     theirs_rgb = item[CAMERA_PREFIX + camera.name].numpy().transpose(1, 2, 0)
+                    if ours.stored[camera.name].as_pictures:  # as floats from 0 to 1, always
+                        theirs_rgb = np.round(255 * theirs_rgb).astype(np.uint8)
                     equal(theirs_rgb, frames[camera.name][tick], f"{where} {camera.name} {backend}")
                 row += 1
 
@@ -169,7 +178,8 @@ def check_unfinished(root: Path) -> None:
     write_ours(root / "two", codec="h264", episodes=2)
     write_ours(root / "three", codec="h264", episodes=3)
     tail = [p.relative_to(root / "three") for p in (root / "three").rglob("file-002.*")]
-    order = ("videos", "data", "meta/stats.json", "meta/imitact.json", "meta/episodes")
+    order = ("videos", "data", "meta/imitact/", "meta/stats.json", "meta/imitact.json")
+    order += ("meta/episodes",)
     for step in range(1, len(order) + 1):
         killed = root / f"killed-{step}"
         shutil.copytree(root / "two", killed)
@@ -225,7 +235,7 @@ def check_stats(root: Path) -> None:
             mine, theirs = np.array(ours[feature][name]), np.array(value)
             assert mine.shape == theirs.shape, (feature, name, mine.shape, theirs.shape)
             if not name.startswith("q"):
-                limit = 1e-5 if is_camera else 1e-6
+                limit = 1e-4 if is_camera else 1e-6
             elif is_camera:
                 limit = BIN
             else:
@@ -238,6 +248,20 @@ def check_stats(root: Path) -> None:
 def check_theirs(root: Path, encoder: Any, cameras: dict[str, tuple[int, int]]) -> None:
     write_lerobots(root, encoder=encoder, cameras=cameras, names=["a", "b", "c"], lengths=(5, 8, 6))
     same_reading(root, 3)
+
+
+def check_older(root: Path, name: str) -> None:
+    """What LeRobot 0.4.4 wrote or converted: pictures, doubles, several files."""
+    shutil.copytree(FIXTURES / name, root)
+    same_reading(root, 3, one_task=False)
+
+
+def check_saved(root: Path) -> None:
+    """What `imitact check --repair` saves of a recording that LeRobot never finished."""
+    found = survey(FIXTURES / "unfinished")
+    save(found, root)
+    same_reading(root, len(found.saved))
+    assert LeRobotDataset("imitact/parity", root=root, video_backend="pyav").meta.stats is not None
 
 
 def check_append(root: Path) -> None:
@@ -269,6 +293,9 @@ def checks() -> dict[str, Callable[[Path], None]]:
         "we read LeRobot's AV1": partial(
             check_theirs, encoder=RGBEncoderConfig(), cameras={"top": (64, 64)}
         ),
+        "we read LeRobot 0.4.4's pictures and video": partial(check_older, name="v30"),
+        "we read what LeRobot 0.4.4 converted": partial(check_older, name="converted"),
+        "LeRobot reads what --repair saves": check_saved,
         "LeRobot appends to ours, and we read it": check_append,
     }
 
@@ -279,7 +306,7 @@ def main() -> int:
         for name, check in checks().items():
             try:
                 check(Path(tempfile.mkdtemp(dir=_HOME)) / "dataset")
-            except AssertionError as error:
+            except (AssertionError, BadInput) as error:
                 failed += 1
                 print(f"FAILED  {name}: {error}")
             else:
