@@ -22,12 +22,14 @@ import pytest
 
 from imitact.checks import check_source
 from imitact.contract import BadInput, Damaged
+from imitact.data.digests import Digests
 from imitact.data.inspection import open_damaged
 from imitact.data.lerobot import INFO, TASKS, LeRobotSource
 from imitact.data.lerobot_stats import merged_all, of_rows
 from imitact.data.lerobot_v21 import LeRobotV21Source, open_lerobot, version_of
 from imitact.data.mend import mend, plan
 from imitact.data.pictures import decode_picture
+from imitact.data.tables import read_cells
 
 FIXTURES = Path(__file__).parent / "fixtures" / "lerobot"
 BLOCK = 8
@@ -246,6 +248,25 @@ def test_pictures_are_the_recorded_ones_to_the_bit() -> None:
         want = (rows + columns + 15.0 * np.arange(3)).astype(np.uint8)
         want[4:16, 4 * tick : 4 * tick + 12] = (230, 60, 30)
         assert np.array_equal(frame, want)
+
+
+def test_of_pictures_those_of_a_page_are_in_memory_at_a_time(tmp_path: Path) -> None:
+    """Whatever the size of the file: 48 MB here, in pages of 2.4 MB (an episode's, in LeRobot's)."""
+    count, size = 400, 120_000
+    rng = np.random.default_rng(0)
+    cells = [{"bytes": rng.bytes(size), "path": None} for _ in range(count)]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    file = tmp_path / "data.parquet"
+    pq.write_table(pa.table({"a.b": pa.array(cells, kind)}), file, row_group_size=20)
+    want = [cell["bytes"][:9] for cell in cells]
+    del cells
+    pool = pa.default_memory_pool()
+    before, most, seen = pool.bytes_allocated(), 0, []
+    for cell in read_cells(file, "a.b", range(count), Digests(tmp_path)):
+        seen.append(cell["bytes"][:9])
+        most = max(most, pool.bytes_allocated() - before)
+    assert seen == want
+    assert most < 12_000_000
 
 
 def test_the_fingerprint_covers_pictures(new: Path) -> None:
