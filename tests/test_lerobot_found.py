@@ -251,7 +251,7 @@ def test_pictures_are_the_recorded_ones_to_the_bit() -> None:
 
 
 def test_of_pictures_those_of_a_page_are_in_memory_at_a_time(tmp_path: Path) -> None:
-    """Whatever the size of the file: 48 MB here, in pages of 2.4 MB (an episode's, in LeRobot's)."""
+    """Whatever the size of the file: 48 MB here, in pages of 2.4 MB (LeRobot's hold an episode)."""
     count, size = 400, 120_000
     rng = np.random.default_rng(0)
     cells = [{"bytes": rng.bytes(size), "path": None} for _ in range(count)]

@@ -23,7 +23,7 @@ from imitact.contract import BadInput, Damaged
 from imitact.data.inspection import open_damaged
 from imitact.data.lerobot import LeRobotSource
 from imitact.data.salvage import Survey, save, survey
-from imitact.data.video import frame_times
+from imitact.data.video import VideoConfig, VideoWriter, frame_times
 
 FIXTURES = Path(__file__).parent / "fixtures" / "lerobot"
 LENGTHS = (5, 8, 6, 4, 7)
@@ -214,15 +214,36 @@ def test_an_episode_lost_in_between_leaves_the_others_numbered_without_a_gap(
     )
 
 
-def test_frames_that_the_count_puts_at_a_wrong_place_are_not_given_out(left: Path) -> None:
-    """A video with fewer frames than were recorded: what follows it cannot be told."""
-    _, begins = frame_times(left / f"{TOP}/file-001.mp4")
-    assert begins[0]
-    shutil.copy(left / f"{TOP}/file-002.mp4", left / f"{TOP}/file-000.mp4")  # another length
+def test_from_a_video_on_that_ends_within_an_episode_nothing_is_counted(
+    left: Path, many: Path
+) -> None:
+    """Other frames than were recorded: whose they are, a count cannot tell."""
+    first = len(frame_times(left / f"{TOP}/file-000.mp4")[0])
+    assert first in np.cumsum(LENGTHS)
+    shutil.copy(left / f"{TOP}/file-002.mp4", left / f"{TOP}/file-000.mp4")  # of 7 frames
     found = survey(left)
-    assert len(found.saved) < 4
-    assert any("should be its first, by the count" in line or "frames too early" in line
-               or "no video of" in line for line in found.lost)  # fmt: skip
+    assert found.saved == ()
+    assert "episode 0: no video of 'observation.images.top' can be told to hold" in found.lost[1]
+    # What metadata tell needs no count.
+    shutil.copy(many / f"{TOP}/file-001.mp4", tmp := many / "longer.mp4")
+    assert len(frame_times(tmp)[0]) == 6
+    shutil.copy(tmp, many / f"{TOP}/file-000.mp4")
+    tmp.unlink()
+    assert [one.index for one in survey(many).saved] == [0, 2]
+
+
+def test_an_episode_that_would_not_begin_with_a_key_frame_is_not_saved(left: Path) -> None:
+    file = left / f"{TOP}/file-000.mp4"
+    count = len(frame_times(file)[0])
+    assert count > LENGTHS[0] + 1
+    with VideoWriter(file, 48, 64, 20.0, VideoConfig(gop=100)) as video:
+        for _ in range(count):
+            video.add(np.zeros((48, 64, 3), np.uint8))
+    found = survey(left)
+    assert 1 not in [one.index for one in found.saved]
+    line = next(line for line in found.lost if line.startswith("episode 1: "))
+    assert "frame 5 of" in line
+    assert "is none that an episode can begin with" in line
 
 
 def test_a_video_that_is_gone_or_cut_costs_its_episodes_and_no_others(

@@ -6,8 +6,9 @@ without: nobody can read those (lerobot#2495, lerobot#3522). The videos are whol
 
 So an episode is saved whose data file has its footer. Where its frames lie, its metadata tell where
 they can be read; else it is counted: the videos of a camera, one after the other, hold a frame for
-every tick of the dataset, in the order of the column `index`. An episode whose first frame counted
-so is no key frame, or whose frames are not at their times, is lost, and its number told.
+every tick of the dataset, in the order of the column `index`. From a video on that would then end
+within an episode nothing is counted; and an episode whose first frame would be no key frame, or
+whose frames are not at their times, is lost, and its number told.
 
 The dataset is only read.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ from imitact.data.lerobot_v21 import LeRobotV21Source, version_of
 from imitact.data.lerobot_writer import table_bytes, tasks_table
 from imitact.data.pictures import decode_picture
 from imitact.data.tables import as_promised, has_no_footer, open_parquet, read_table
-from imitact.data.video import TOLERANCE_S, frame_times, read_frames
+from imitact.data.video import TOLERANCE_S, check_whole, frame_times, read_frames
 from imitact.data.vouched import read_object
 
 Progress = Callable[[int], object]
@@ -152,7 +153,7 @@ def survey(root: Path, on_progress: Progress = lambda done: None) -> Survey:
             raise ValueError(f"it counts {info['total_episodes']} episodes")
     rows, unread = _described(root, keys)
     held, broken, wrong = _held(root)
-    films = {key: _films(root, key, per_chunk) for key in keys}
+    films = {key: _believed(_films(root, key, per_chunk), held) for key in keys}
     try:
         words = read_task_words(root / TASKS, Digests(root))
     except Damaged:
@@ -287,6 +288,7 @@ def _films(root: Path, key: str, chunk: int) -> list[_Film]:
         ):
             first = -1  # one before it is missing
         try:
+            check_whole(file)
             times_s, begins = frame_times(file)
         except Damaged as error:
             films.append(_Film(file, np.zeros(0), np.zeros(0, np.bool_), -1, str(error)))
@@ -295,6 +297,20 @@ def _films(root: Path, key: str, chunk: int) -> list[_Film]:
             films.append(_Film(file, times_s, begins, first))
             first = first + len(times_s) if first >= 0 else -1
     return films
+
+
+def _believed(films: Sequence[_Film], held: Mapping[int, _Held]) -> list[_Film]:
+    """The films, of which none is counted on from where the count is wrong: where a video would
+    end in the middle of an episode, since LeRobot ends none there."""
+    believed: list[_Film] = []
+    is_wrong = False
+    for film in films:
+        if film.first >= 0:
+            end = film.first + len(film.times_s)
+            spans = ((one.first, one.first + one.length) for one in held.values())
+            is_wrong |= any(0 <= start < end < stop for start, stop in spans)
+        believed.append(replace(film, first=-1) if is_wrong else film)
+    return believed
 
 
 def _stretch(

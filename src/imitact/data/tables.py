@@ -108,8 +108,8 @@ def read_cells(file: Path, column: str, rows: Sequence[int], digests: Digests) -
     """The values of a column at these rows of the file, in this order.
 
     For cells as large as pictures: only those of one page are in memory, packed and unpacked (in
-    files of pyarrow's up to 1024 rows of a group of rows, in LeRobot's an episode). Rows that ascend
-    are read in one sweep; each that does not begins another.
+    files of pyarrow's up to 1024 rows of a group of rows, in LeRobot's an episode). Rows that
+    ascend are read in one sweep; each that does not begins another.
     """
     held = contents(file, digests)
     opened = open_parquet(
