@@ -152,6 +152,19 @@ def test_of_an_episode_whose_task_changes_the_first_is_told(old: Path, new: Path
     assert open_lerobot(old).episode(2).task == "task 0"  # whatever the order of the list
 
 
+def test_other_columns_are_given_in_the_order_of_the_ticks(new: Path, old: Path) -> None:
+    edit_table(new / "data/chunk-000/file-001.parquet", lambda table: table.take([3, 0, 2, 1]))
+    for root in (new, old):
+        episode = open_lerobot(root).episode(1)
+        table = episode.columns(["next.reward", "next.done"])
+        assert table.to_pydict() == {
+            "next.reward": [0.0, 1.0, 2.0, 3.0],
+            "next.done": [False, False, False, True],
+        }
+        with pytest.raises(Damaged, match=r"lacks the columns \['nothing'\]"):
+            episode.columns(["nothing"])
+
+
 def test_depth_is_left_out_with_a_notice_and_the_rest_is_read(tmp_path: Path) -> None:
     source = open_lerobot(FIXTURES / "depth")
     check_source(source)

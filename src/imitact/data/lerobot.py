@@ -134,6 +134,11 @@ class LeRobotSource:
         return self._fingerprint
 
     @property
+    def features(self) -> Mapping[str, Mapping[str, Any]]:
+        """What `meta/info.json` says of each feature, those too that imitact does not read."""
+        return self._info["features"]
+
+    @property
     def feature_names(self) -> frozenset[str]:
         """Keys of all features of `meta/info.json`, those too that imitact does not read."""
         return frozenset(self._info["features"])
@@ -470,13 +475,19 @@ class LeRobotEpisode:
             )
         return stop
 
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """These columns of the data, a row for each tick in order: for what is neither state nor
+        action nor frame."""
+        table = self._table(names)
+        with as_promised(self._place.data):
+            return table.take(self._order(table["frame_index"].to_numpy())).select(list(names))
+
     @cached_property
     def _rows(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
         """State (T, S), action (T, A) and the time of each tick since the first, s, (T,)."""
         file, spec = self._place.data, self._source.spec
-        table = self._table([STATE, ACTION, "timestamp"])
+        table = self.columns([STATE, ACTION, "timestamp"])
         with as_promised(file):
-            table = table.take(self._order(table["frame_index"].to_numpy()))
             state = matrix(table[STATE], spec.state_size, STATE, file)
             action = matrix(table[ACTION], spec.action_size, ACTION, file)
             times_s = table["timestamp"].to_numpy().astype(np.float64)
