@@ -1,23 +1,29 @@
 """Write what the tests compare with: small datasets by LeRobot 0.6.1, and its reading of ours.
 
-Run it with a Python that has LeRobot 0.6.1 and can import imitact; it fills
-tests/fixtures/lerobot, under 500 kB in all:
+Run it with a Python that has LeRobot 0.6.1 and can import imitact; it fills its part of
+tests/fixtures/lerobot, under 600 kB in all with that of `make_old_lerobot_fixtures.py`:
 
-    python scripts/make_lerobot_fixtures.py
+    python scripts/make_lerobot_fixtures.py [NAME ...]
 
     h264/, av1/   datasets that LeRobot wrote (several episodes a file)
     h264.json, av1.json
                   what LeRobot reads from them
     ours.json     what LeRobot reads from the dataset that tests/test_lerobot_layout.py writes,
-                  and how its tables are laid out
+                  how its tables are laid out, and the statistics that LeRobot computes of it
+    depth/        a dataset with a depth camera beside a colour camera
+    unfinished/   what a process leaves that records five episodes, begins a sixth, and is killed
+                  before LeRobot's finalize: two whole data files, no metadata of episodes
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +35,12 @@ FIXTURES = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "lero
 BLOCK = 8  # pixels: frames are kept as the means of such squares, enough to tell every frame
 
 
-def thumbnail(frame: np.ndarray) -> list[Any]:
-    """(H / 8, W / 8, 3) means, to a tenth of a level."""
+def thumbnail(frame: np.ndarray) -> str:
+    """(H / 8, W / 8, 3) means in tenths of a level, as hexadecimal of little-endian uint16."""
     height, width, _ = frame.shape
     blocks = frame.reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK, 3)
-    return np.round(blocks.mean(axis=(1, 3), dtype=np.float64), 1).tolist()
+    tenths = np.round(10 * blocks.mean(axis=(1, 3), dtype=np.float64))
+    return tenths.astype("<u2").tobytes().hex()
 
 
 def reading(root: Path) -> dict[str, Any]:
@@ -77,9 +84,7 @@ def save(name: str, value: dict[str, Any]) -> None:
     (FIXTURES / name).write_text(json.dumps(value, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
-def main() -> int:
-    shutil.rmtree(FIXTURES, ignore_errors=True)
-    FIXTURES.mkdir(parents=True)
+def make_h264() -> None:
     parity.write_lerobots(
         FIXTURES / "h264",
         encoder=parity.RGBEncoderConfig(vcodec="h264", g=4),
@@ -87,6 +92,10 @@ def main() -> int:
         names=["a", "b", "c"],
         lengths=(5, 8, 6),
     )
+    save("h264.json", reading(FIXTURES / "h264"))
+
+
+def make_av1() -> None:
     parity.write_lerobots(
         FIXTURES / "av1",
         encoder=parity.RGBEncoderConfig(),
@@ -94,20 +103,101 @@ def main() -> int:
         names=None,
         lengths=(6, 4),
     )
-    for name in ("h264", "av1"):
-        # LeRobot's temporary files are for their owner only.
-        for video in (FIXTURES / name).rglob("*.mp4"):
-            video.chmod(0o644)
-        save(f"{name}.json", reading(FIXTURES / name))
+    save("av1.json", reading(FIXTURES / "av1"))
+
+
+def make_ours() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ours = Path(folder) / "ours"
         parity.write_ours(ours, codec="lossless")
-        save("ours.json", {**reading(ours), **layout(ours)})
+        stats = parity.lerobots_stats(ours)
+        save("ours.json", {**reading(ours), **layout(ours), "stats": stats})
+
+
+def make_depth() -> None:
+    dataset = parity.LeRobotDataset.create(
+        "imitact/fixture",
+        fps=20,
+        features={
+            "observation.state": {"dtype": "float32", "shape": (1,), "names": ["x"]},
+            "action": {"dtype": "float32", "shape": (1,), "names": ["x"]},
+            "observation.images.top": {
+                "dtype": "video", "shape": (48, 64, 3), "names": ["height", "width", "channels"],
+            },
+            "observation.images.depth": {
+                "dtype": "video", "shape": (48, 64, 1), "names": ["height", "width", "channels"],
+                "info": {"is_depth_map": True},
+            },
+        },
+        root=FIXTURES / "depth",
+        rgb_encoder=parity.RGBEncoderConfig(vcodec="h264"),
+    )  # fmt: skip
+    for tick in range(4):
+        frame = {
+            "observation.state": np.array([tick], np.float32),
+            "action": np.array([tick + 1], np.float32),
+            "observation.images.top": parity.picture(0, tick, 48, 64, 0),
+            "observation.images.depth": np.full((48, 64, 1), 500 + 10 * tick, np.uint16),
+            "task": "look",
+        }
+        dataset.add_frame(frame)
+    dataset.save_episode(parallel_encoding=False)
+    dataset.finalize()
+
+
+LEFT = "unfinished"
+
+
+def make_unfinished() -> None:
+    """By a process of its own, which ends without a word to LeRobot."""
+    subprocess.run([sys.executable, __file__, "--leave"], check=False)
+    assert (FIXTURES / LEFT / "meta/info.json").is_file()
+
+
+def leave() -> None:
+    cameras = {"top": (48, 64)}
+    dataset = parity.create_lerobots(
+        FIXTURES / LEFT,
+        encoder=parity.RGBEncoderConfig(vcodec="h264", g=4),
+        cameras=cameras,
+        names=["a", "b", "c"],
+        data_files_size_in_mb=0.002,
+        video_files_size_in_mb=0.004,
+    )
+    parity.append_lerobots(dataset, cameras, (5, 8, 6, 4, 7), finalize=False)
+    rng = np.random.default_rng(6)
+    for tick in range(3):
+        frame = {"observation.images.top": parity.picture(5, tick, 48, 64, 0), "task": "task 1"}
+        for name, size in (("observation.state", 3), ("action", 2)):
+            frame[name] = rng.normal(size=size).astype(np.float32)
+        dataset.add_frame(frame)
+    os._exit(0)  # as a kill ends it: nothing of Python's is run any more
+
+
+MAKERS = {
+    "h264": make_h264,
+    "av1": make_av1,
+    "ours": make_ours,
+    "depth": make_depth,
+    LEFT: make_unfinished,
+}
+
+
+def main(names: Iterable[str]) -> int:
+    FIXTURES.mkdir(parents=True, exist_ok=True)
+    for name in names or MAKERS:
+        shutil.rmtree(FIXTURES / name, ignore_errors=True)
+        MAKERS[name]()
+        # LeRobot's temporary files are for their owner only.
+        for video in (FIXTURES / name).rglob("*.mp4"):
+            video.chmod(0o644)
     shutil.rmtree(parity._HOME, ignore_errors=True)
     size = sum(p.stat().st_size for p in FIXTURES.rglob("*") if p.is_file())
     print(f"{size:,} bytes in {FIXTURES}")
-    return 0 if size < 500_000 else 1
+    return 0 if size < 600_000 else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if sys.argv[1:] == ["--leave"]:
+        leave()
+    sys.exit(main(sys.argv[1:]))

@@ -656,6 +656,13 @@ def test_readers_read_or_refuse_whatever_they_are_given() -> None:
     }
 
 
+def test_lerobot_datasets_are_read_or_refused_whatever_was_done_to_them() -> None:
+    found = script("fuzz_lerobot.py", "--cases", 100, "--workers", 1)
+    assert found["cases"] >= 100
+    assert found["defects"] == []
+    assert min(found["refused"], found["read"]) > 20
+
+
 def test_that_a_reader_that_breaks_or_takes_too_long_would_be_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -61,7 +61,8 @@ def assert_reads_as_recorded(source: LeRobotSource, reading: dict[str, Any], lev
             assert episode.action[tick].tolist() == row["action"]
             for name in cameras:
                 seen = thumbnail(next(frames[name]))
-                want = np.array(row["frames"][f"observation.images.{name}"])
+                tenths = bytes.fromhex(row["frames"][f"observation.images.{name}"])
+                want = np.frombuffer(tenths, "<u2").reshape(seen.shape) / 10
                 assert np.abs(seen - want).max() < levels + 0.06, (index, tick, name)
     assert next(rows, None) is None
 
@@ -157,6 +158,38 @@ def test_statistics_are_those_of_all_ticks(ours: Path) -> None:
     wrist = stats["observation.images.wrist"]
     np.testing.assert_allclose(np.ravel(wrist["mean"]), frames.mean((0, 1, 2)) / 255, rtol=1e-12)
     np.testing.assert_allclose(np.ravel(wrist["std"]), frames.std((0, 1, 2)) / 255, rtol=1e-9)
+
+
+BIN = 1 / 5000
+"""Of its range: LeRobot reads quantiles from a histogram of so many bins (RunningQuantileStats)."""
+
+
+def test_statistics_are_those_that_lerobot_computes_of_our_data(ours: Path) -> None:
+    """Recorded from LeRobot's own functions (scripts/parity_dataset.py: lerobots_stats). Of pixels
+    it sums levels and their squares in single precision, which leaves it four digits."""
+    theirs, mine = load("ours.json")["stats"], json.loads((ours / "meta/stats.json").read_text())
+    source = open_source(ours)
+    assert len(theirs) == 4
+    for feature, statistics in theirs.items():
+        is_camera = "images" in feature
+        for name, value in statistics.items():
+            apart = np.abs(np.array(mine[feature][name]) - np.array(value))
+            if not name.startswith("q"):
+                assert np.all(apart <= (1e-4 if is_camera else 1e-6)), (feature, name)
+            elif is_camera:
+                assert np.all(apart <= BIN + 1e-9), (feature, name)
+            else:  # where two ticks are neighbours, it may take the one or the other
+                rows = [getattr(source.episode(i), feature.rpartition(".")[2]) for i in range(3)]
+                gaps = np.mean([widest_gap(r, int(name[1:]) / 100) for r in rows], axis=0)
+                assert np.all(apart <= gaps + 1e-9), (feature, name)
+
+
+def widest_gap(rows: np.ndarray, q: float) -> np.ndarray:
+    """How far apart the ticks are among which a quantile lies, and a bin more."""
+    ordered = np.sort(rows.astype(np.float64), axis=0)
+    at = q * (len(rows) - 1)
+    low, high = max(int(at) - 1, 0), min(int(at) + 2, len(rows) - 1)
+    return ordered[high] - ordered[low] + BIN * (ordered[-1] - ordered[0])
 
 
 def test_statistics_of_two_parts_are_those_of_the_whole() -> None:
@@ -284,8 +317,15 @@ def test_what_cannot_be_read_says_so(theirs: Path, tmp_path: Path) -> None:
         open_source(tmp_path / "empty")
     for change, message in (
         (lambda i: i.update(total_episodes=0), "holds no episode"),
-        (lambda i: i.update(codebase_version="v2.1"), "layout v2.1, imitact reads v3.0"),
-        (lambda i: i["features"]["observation.images.top"].update(dtype="image"), "as images"),
+        (lambda i: i.update(codebase_version="v1.6"), "layout v1.6, imitact reads v2.0, v2.1 and"),
+        (
+            lambda i: i["features"]["observation.images.top"].update(dtype="image"),
+            r"file-000\.parquet lacks the columns \['observation\.images\.top'\]",
+        ),
+        (
+            lambda i: i["features"]["observation.images.top"].update(shape=[48, 64, 4]),
+            r"'observation\.images\.top' has shape \[48, 64, 4\]; imitact reads colour frames",
+        ),
         (lambda i: i["features"].pop("observation.state"), r"no 'observation\.state'"),
         (lambda i: i.update(total_frames=20), "counts 20 ticks, its episodes 19"),
         (lambda i: i.update(total_episodes=4), "the first that is missing is 3"),

@@ -183,3 +183,33 @@ def json_bytes(value: Any) -> bytes:
 def write_json(path: Path, value: Any, staging: Path) -> None:
     """Write JSON whole; equal values give equal bytes."""
     write_bytes(path, json_bytes(value), staging)
+
+
+def refuse_out(out: Path, source: Path) -> None:
+    """Raise BadInput where a copy of `source` cannot be made in `out`: it is there and not empty,
+    or lies in what is copied."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"{out} is there and not empty; give a new folder for the copy")
+    if out.resolve().is_relative_to(source.resolve()):
+        raise BadInput(f"{out} lies in {source}, which is never altered; give another folder")
+
+
+@contextmanager
+def new_folder(out: Path, what: str) -> Iterator[Path]:
+    """A folder to fill; it appears as `out`, which is empty or not there, when all of it is done.
+
+    what: who fills it, in words: "copy". Killed or failed, it leaves no `out`; what was begun is
+    thrown away by the next.
+    """
+    building = out.with_name(f".{out.name}.building")
+    make_folder(building.parent)
+    with room_for(building), alone(building, what):
+        for leftover in building.iterdir():
+            if leftover.name != WRITER:  # ours
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        yield building
+        (building / WRITER).unlink(missing_ok=True)
+        if out.is_dir():
+            out.rmdir()
+        os.replace(building, out)
+        sync(out.parent)

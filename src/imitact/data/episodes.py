@@ -13,7 +13,8 @@ from imitact.contract import BadInput, Episode, Frame, Source, Spec
 from imitact.data.aloha_hdf5 import AlohaSource, natural
 from imitact.data.diffusion_policy import DiffusionPolicySource, is_diffusion_policy
 from imitact.data.hdf5 import Hdf5
-from imitact.data.lerobot import IMITACT, INFO, Complain, LeRobotSource
+from imitact.data.lerobot import IMITACT, INFO, Complain
+from imitact.data.lerobot_v21 import open_lerobot
 from imitact.data.read_config import Layout, ReadConfig
 from imitact.data.robomimic import RobomimicSource, is_robomimic
 
@@ -44,7 +45,7 @@ def open_source(
 
 def _open_lerobot(path: Path, complain: Complain | None) -> Source:
     """A folder in LeRobot's layout, of any version that is read."""
-    return LeRobotSource(path, complain=complain)
+    return open_lerobot(path, complain=complain)
 
 
 def layout_of(path: Path, hdf5: Hdf5 | None = None) -> Layout:

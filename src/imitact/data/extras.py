@@ -20,9 +20,7 @@ from imitact.data.lerobot import (
     MOST_VALUES,
     STATE,
     LeRobotSource,
-    _read_table,
     as_promised,
-    read_info,
 )
 from imitact.data.lerobot_stats import FeatureStats
 from imitact.data.lerobot_writer import LeRobotWriter
@@ -39,9 +37,8 @@ def columns_of(source: Source) -> dict[str, Extra]:
     if not isinstance(source, LeRobotSource):
         return dict(getattr(source, "extras", {}))
     found: dict[str, Extra] = {}
-    features: dict[str, dict[str, Any]] = read_info(source.path)["features"]
     told = source.meta.get("settings", {}).get("extras", {})
-    for name, feature in features.items():
+    for name, feature in source.features.items():
         shape, dtype = list(feature.get("shape") or []), feature.get("dtype")
         if name in _NO_EXTRA or dtype not in (*_STORED, "bool", "int32", "float16"):
             continue
@@ -59,14 +56,10 @@ def values_of(source: Source, index: int, columns: Mapping[str, Extra]) -> dict[
     if not isinstance(source, LeRobotSource):
         given: Values = getattr(source.episode(index), "extras", {})
         return {name: np.asarray(given[name]) for name in columns}
-    # Where the rows of an episode lie is LeRobotSource's own business; it gives no other columns.
-    place = source._places[index]
-    names = ["frame_index", "episode_index", *columns]
-    table = _read_table(place.data, names, source._digests, episode=index)
-    with as_promised(place.data):
-        order = np.argsort(table["frame_index"].to_numpy(), kind="stable")
+    table, length = source.episode(index).columns([*columns]), source.lengths[index]
+    with as_promised(source.path):
         return {
-            name: _column(table[name], extra, place.length, f"{place.data}: {name}")[order]
+            name: _column(table[name], extra, length, f"{source.path}, episode {index}: {name}")
             for name, extra in columns.items()
         }
 

@@ -66,9 +66,12 @@ def open_damaged(path: Path, read: ReadConfig | None = None) -> tuple[Source | N
         found.extend(_damage(error, index) for index in episodes or (None,))
 
     try:
-        return open_source(path, read, complain), found
+        source = open_source(path, read, complain)
     except Damaged as error:
         return None, [*found, _damage(error, None)]
+    left_out = "Nothing, if colour frames are what the policy is to see"
+    notices: Sequence[str] = getattr(source, "notices", ())
+    return source, [*found, *(Finding("left-out", "note", n, left_out) for n in notices)]
 
 
 def _damage(error: BadInput, index: int | None) -> Finding:

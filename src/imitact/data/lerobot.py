@@ -1,6 +1,6 @@
 """The LeRobotDataset v3.0 layout, read: where things lie, and a Source of what lies there.
 
-docs/formats.md describes the layout. Writing is `lerobot_writer.py`.
+docs/formats.md describes the layout. Writing is `lerobot_writer.py`, version 2.1 `lerobot_v21.py`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,44 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from imitact.contract import BadInput, Camera, Damaged, Frame, Misfit, Spec
+from imitact.contract import BadInput, Damaged, Frame, Spec
 from imitact.data.digests import Digests, missing
+from imitact.data.lerobot_features import (
+    ACTION,
+    CAMERA_PREFIX,
+    MOST_VALUES,
+    STATE,
+    UNKNOWN_UNIT,
+    Stored,
+    read_features,
+)
+from imitact.data.pictures import decode_picture
+from imitact.data.tables import (
+    RESTORE,
+    as_promised,
+    contents,
+    matrix,
+    open_parquet,
+    read_cells,
+    read_table,
+)
 from imitact.data.video import TOLERANCE_S, check_whole, read_frames
 from imitact.data.vouched import KEY, checked, parsed, read_bytes, read_object
+
+__all__ = [  # of the rooms that this one stands on, what its readers need too
+    "ACTION",
+    "CAMERA_PREFIX",
+    "MOST_VALUES",
+    "STATE",
+    "UNKNOWN_UNIT",
+    "as_promised",
+]
 
 INFO = "meta/info.json"
 STATS = "meta/stats.json"
@@ -35,20 +62,8 @@ DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEOS = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 FILES_PER_CHUNK = 1000
 
-STATE = "observation.state"
-ACTION = "action"
-CAMERA_PREFIX = "observation.images."
-
-MOST_VALUES = 10_000
-"""A state or action of more is a mistake; it would have to be named in memory."""
-
 _MOST_LACKING = 1_000_000
 """Of so many episodes those that are missing are told one by one."""
-
-UNKNOWN_UNIT = "unknown"
-"""The unit of a value whose dataset does not say; LeRobot's layout has no place for units."""
-
-_RESTORE = "Copy the dataset again from where it came, or record it anew."
 
 Complain = Callable[[Damaged, Sequence[int]], None]
 """Takes a damage, and the numbers of the episodes it concerns; none where it is the dataset's."""
@@ -70,10 +85,13 @@ class LeRobotSource:
     What imitact recorded is compared with its SHA-256 (digests.py): all but the videos when it is
     opened and read again, a video before its first frame is given.
 
-    Cameras are the video features, in the order of `meta/info.json`. An `observation.images.top`
-    is the camera "top". Units are known if imitact recorded the dataset, else "unknown".
-    Datasets that store frames as images, and layouts older than 3.0, are refused.
+    Cameras are the video and image features, in the order of `meta/info.json`. An
+    `observation.images.top` is the camera "top". Units are known if imitact recorded the dataset,
+    else "unknown". Other layouts are refused.
     """
+
+    LAYOUTS: ClassVar[tuple[str, ...]] = ("v3.",)
+    """What the layout's version begins with."""
 
     def __init__(
         self,
@@ -84,23 +102,26 @@ class LeRobotSource:
         self.path = Path(path)
         self._tolerance_s = tolerance_s
         self._complain = complain or _raise
-        self._info = read_info(self.path)
-        features: dict[str, dict[str, Any]] = self._info["features"]
-        with as_promised(self.path / INFO):
-            self._video_keys = _camera_keys(features, self.path)
+        self._info = read_info(self.path, self.LAYOUTS)
         self.meta = _read_meta(self.path, self._info["total_episodes"])
         with as_promised(self.path / IMITACT):
             units = self.meta.get("settings", {}).get("units", {})
             units = {what: tuple(map(str, names)) for what, names in units.items()}
         with as_promised(self.path / INFO):
-            self._spec = _spec(features, self._video_keys, float(self._info["fps"]), units)
+            rate_hz = float(self._info["fps"])
+            self._features = read_features(self._info["features"], rate_hz, units, self.path)
+        self._video_keys = {
+            name: stored.key
+            for name, stored in self._features.stored.items()
+            if not stored.as_pictures
+        }
         self._digests = Digests(self.path)
         self._places = self._read_places()
         self._check_files()
 
     @property
     def spec(self) -> Spec:
-        return self._spec
+        return self._features.spec
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -108,13 +129,29 @@ class LeRobotSource:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over names, rate, states, actions and video files: equal for any copy."""
+        """SHA-256 over names, rate, states, actions and video files (or the pictures as they are
+        stored): equal for any copy."""
         return self._fingerprint
+
+    @property
+    def features(self) -> Mapping[str, Mapping[str, Any]]:
+        """What `meta/info.json` says of each feature, those too that imitact does not read."""
+        return self._info["features"]
 
     @property
     def feature_names(self) -> frozenset[str]:
         """Keys of all features of `meta/info.json`, those too that imitact does not read."""
         return frozenset(self._info["features"])
+
+    @property
+    def stored(self) -> Mapping[str, Stored]:
+        """How each camera is stored, by its name."""
+        return self._features.stored
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What of the dataset is left out, and why, in words."""
+        return self._features.notices
 
     @cached_property
     def _lengths(self) -> tuple[int, ...]:
@@ -123,7 +160,7 @@ class LeRobotSource:
     @cached_property
     def _fingerprint(self) -> str:
         hash_ = hashlib.sha256()
-        spec = self._spec
+        spec = self.spec
         hash_.update(
             repr((spec.state_names, spec.action_names, spec.cameras, spec.rate_hz)).encode()
         )
@@ -134,6 +171,10 @@ class LeRobotSource:
                 hash_.update(repr(rows.shape).encode())
                 hash_.update(np.ascontiguousarray(rows, dtype="<f4").tobytes())
             for camera in spec.cameras:
+                if camera.name not in place.videos:
+                    for picture in episode.pictures(camera.name):
+                        hash_.update(hashlib.sha256(picture).digest())
+                    continue
                 video, from_s = place.videos[camera.name]
                 if video not in videos:
                     with video.open("rb") as file:
@@ -145,96 +186,134 @@ class LeRobotSource:
     def episode(self, index: int) -> LeRobotEpisode:
         if not 0 <= index < len(self._places):
             raise BadInput(f"no episode {index} in {self.path}; it has {len(self._places)}")
-        return LeRobotEpisode(
-            index, self._places[index], self._spec, self._tolerance_s, self._digests
-        )
+        return LeRobotEpisode(self, index)
 
-    def _read_places(self) -> list[_Place]:
+    def _read_places(self) -> list[Place]:
         total = self._info["total_episodes"]
-        names = ["episode_index", "length", "data/chunk_index", "data/file_index"]
-        for key in self._video_keys.values():
-            names += [f"videos/{key}/{n}" for n in ("chunk_index", "file_index", "from_timestamp")]
-        places: dict[int, _Place] = {}
-        for file in sorted((self.path / "meta/episodes").glob("*/*.parquet")):
-            with self._told(()):
-                table = _read_table(file, names, self._digests, optional=["tasks"])
-                with as_promised(file):
-                    for row in table.to_pylist():
-                        index = int(row["episode_index"])
-                        if 0 <= index < total:  # beyond: an episode that was not finished
-                            places[index] = self._place(row)
+        told: set[int] = set()
+        places = dict(self._described(told))
         lacking: list[int] = []
         if len(places) < total:
             first = next(i for i in range(total) if i not in places)
             damage = Damaged(
-                f"{self.path / 'meta/episodes'} describes {len(places)} of {total} episodes; "
-                f"the first that is missing is {first}. {_RESTORE}"
+                f"{self.path / self._described_in} describes {len(places)} of {total} episodes; "
+                f"the first that is missing is {first}. {self._advice}"
             )
             if total > _MOST_LACKING:  # a number that nobody recorded: nothing of it is believed
                 raise damage
             lacking = [i for i in range(total) if i not in places]
-            self._complain(damage, lacking)
-        ordered = [places.get(i, _NOWHERE) for i in range(total)]
+            if untold := [i for i in lacking if i not in told]:
+                self._complain(damage, untold)
+        ordered = [places.get(i, NOWHERE) for i in range(total)]
         frames = sum(place.length for place in ordered)
         if frames != self._info["total_frames"] and not lacking:
             with self._told(()):
                 raise Damaged(
                     f"{self.path / INFO} counts {self._info['total_frames']} ticks, its episodes "
-                    f"{frames}. {_RESTORE}"
+                    f"{frames}. {RESTORE}"
                 )
         return ordered
 
-    def _place(self, row: Mapping[str, Any]) -> _Place:
+    _described_in: ClassVar[str] = "meta/episodes"
+    """Where episodes are described."""
+
+    _advice: ClassVar[str] = (
+        "If its recording was never finished, `imitact check DATASET --repair OUT` saves what can "
+        "be; else copy the dataset again from where it came"
+    )
+
+    def _described(self, told: set[int]) -> Iterator[tuple[int, Place]]:
+        """Number and place of each episode that is described; what is wrong with the description
+        of one is complained of, and its number added to `told`."""
+        names = ["episode_index", "length", "data/chunk_index", "data/file_index"]
+        for key in self._video_keys.values():
+            names += [f"videos/{key}/{n}" for n in ("chunk_index", "file_index", "from_timestamp")]
+        for file in sorted((self.path / self._described_in).glob("*/*.parquet")):
+            with self._told(()):
+                table = read_table(file, names, self._digests, optional=["tasks"])
+                with as_promised(file):
+                    rows = table.to_pylist()
+                for row in rows:
+                    yield from self._place_of(row, file, told)
+
+    def _place_of(
+        self, row: Mapping[str, Any], where: Path, told: set[int]
+    ) -> Iterator[tuple[int, Place]]:
+        with as_promised(where):
+            index = int(row["episode_index"])
+        if not 0 <= index < self._info["total_episodes"]:
+            return  # of an episode that was not finished
+        try:
+            with as_promised(where):
+                place = self._place(index, row)
+        except Damaged as error:
+            told.add(index)
+            self._complain(error, [index])
+        else:
+            yield index, place
+
+    def _place(self, index: int, row: Mapping[str, Any]) -> Place:
+        """Where an episode lies, by its row of metadata."""
         videos = {}
         for camera, key in self._video_keys.items():
             chunk, file = row[f"videos/{key}/chunk_index"], row[f"videos/{key}/file_index"]
-            video = self._file("video_path", VIDEOS, int(chunk), int(file), key)
+            where = {"chunk_index": int(chunk), "file_index": int(file)}
+            video = self._file("video_path", VIDEOS, video_key=key, **where)
             from_s = float(row[f"videos/{key}/from_timestamp"])
             if not math.isfinite(from_s):
                 raise ValueError(f"the video of camera {camera!r} begins at {from_s} s")
             videos[camera] = (video, from_s)
-        chunk, file = row["data/chunk_index"], row["data/file_index"]
-        data = self._file("data_path", DATA, int(chunk), int(file))
-        tasks = row.get("tasks") or [""]
-        length = int(row["length"])
-        if length < 1:
-            raise ValueError(f"an episode of {length} ticks")
-        return _Place(data, videos, length, str(tasks[0]))
+        where = {
+            "chunk_index": int(row["data/chunk_index"]),
+            "file_index": int(row["data/file_index"]),
+        }
+        return Place(self._file("data_path", DATA, **where), videos, *length_and_tasks(row))
 
-    def _file(self, setting: str, usual: str, chunk: int, file: int, key: str = "") -> Path:
+    def _file(self, setting: str, usual: str, **numbers: int | str) -> Path:
+        """The path that the pattern of this setting makes of these numbers."""
         with as_promised(self.path / INFO):
             pattern = self._info.get(setting) or usual
             for _, name, form, _ in string.Formatter().parse(pattern):
                 if name and len(form or "") > 4:  # a width of a billion would be one of bytes
                     raise ValueError(f"{setting} {pattern!r}")
-            return self.path / pattern.format(chunk_index=chunk, file_index=file, video_key=key)
+            return self.path / pattern.format(**numbers)
 
     def _check_files(self) -> None:
         self._check_digests()
         datas: dict[Path, list[int]] = {}
         videos: dict[Path, list[int]] = {}
         for index, place in enumerate(self._places):
-            if place is not _NOWHERE:
+            if place is not NOWHERE:
                 datas.setdefault(place.data, []).append(index)
             for video, _ in place.videos.values():
                 videos.setdefault(video, []).append(index)
         for data, episodes in datas.items():
             needed = sum(self._places[i].length for i in episodes)
             with self._told(episodes):
-                held = _open_parquet(_contents(data, self._digests), data).metadata.num_rows
+                opened = open_parquet(contents(data, self._digests), data)
+                held = opened.metadata.num_rows
+                lacking = self._picture_keys - set(opened.schema_arrow.names)
+                if lacking:
+                    raise Damaged(f"{data} lacks the columns {sorted(lacking)}. {RESTORE}")
                 if held < needed:
                     # Which of its episodes lack ticks, reading each will tell.
                     with self._told(episodes if len(episodes) == 1 else ()):
                         raise Damaged(
-                            f"{data} holds {held} ticks, its episodes {needed}. {_RESTORE}"
+                            f"{data} holds {held} ticks, its episodes {needed}. {RESTORE}"
                         )
         for video, episodes in videos.items():
             with self._told(episodes):
                 check_whole(video)
 
+    @cached_property
+    def _picture_keys(self) -> frozenset[str]:
+        return frozenset(stored.key for stored in self.stored.values() if stored.as_pictures)
+
     def _check_digests(self) -> None:
         """That what vouches for the files is there and vouches for those of the whole dataset."""
-        known = [(index, p) for index, p in enumerate(self._places) if p is not _NOWHERE]
+        known = [(index, p) for index, p in enumerate(self._places) if p is not NOWHERE]
+        if not known:
+            return
         with self._told(()):
             self._digests.check_dataset(known[-1][1].data, (STATS, TASKS))
         kept = False  # older episodes may have none; going on gives them to every later one
@@ -265,18 +344,49 @@ class LeRobotSource:
         """How many episodes lie in each video."""
         return Counter(v for p in self._places for v, _ in p.videos.values())
 
+    @cached_property
+    def task_words(self) -> Mapping[int, str]:
+        """The words of each task by its number, as far as the dataset tells them."""
+        return read_task_words(self.path / TASKS, self._digests)
+
+
+_TASK_COLUMNS = ("task", "__index_level_0__")
+"""Where tasks.parquet has the words: as the index of a table of pandas, which may have no name."""
+
+
+def read_task_words(file: Path, digests: Digests) -> dict[int, str]:
+    """The words of each task by its number; none where there is no such file."""
+    if not file.is_file():
+        return {}
+    table = read_table(file, ["task_index"], digests, optional=_TASK_COLUMNS)
+    with as_promised(file):
+        columns = table.to_pydict()
+        words = next((columns[name] for name in _TASK_COLUMNS if name in columns), [])
+        return {int(n): str(word) for n, word in zip(columns["task_index"], words, strict=False)}
+
 
 @dataclass(frozen=True)
-class _Place:
-    """Where one episode lies: its data file, and for each camera a video and its start in it."""
+class Place:
+    """Where one episode lies: its data file, and for each camera with videos one of them and its
+    start in it, s."""
 
     data: Path
     videos: Mapping[str, tuple[Path, float]]
     length: int
-    task: str
+    tasks: tuple[str, ...]
 
 
-_NOWHERE = _Place(Path(), {}, 0, "")  # of an episode that the metadata do not describe
+NOWHERE = Place(Path(), {}, 0, ())
+"""The place of an episode that the metadata do not describe."""
+
+
+def length_and_tasks(row: Mapping[str, Any]) -> tuple[int, tuple[str, ...]]:
+    """Length and tasks of an episode, by its row of metadata."""
+    length = int(row["length"])
+    if length < 1:
+        raise ValueError(f"an episode of {length} ticks")
+    tasks = row.get("tasks") or ()
+    return length, (tasks,) if isinstance(tasks, str) else tuple(map(str, tasks))
 
 
 def _raise(error: Damaged, episodes: Sequence[int]) -> None:
@@ -286,23 +396,30 @@ def _raise(error: Damaged, episodes: Sequence[int]) -> None:
 class LeRobotEpisode:
     """One episode of a LeRobotSource; its numbers are read at first use, its frames each time."""
 
-    def __init__(
-        self, index: int, place: _Place, spec: Spec, tolerance_s: float, digests: Digests
-    ) -> None:
+    def __init__(self, source: LeRobotSource, index: int) -> None:
+        self._source = source
         self._index = index
-        self._place = place
-        self._spec = spec
-        self._tolerance_s = tolerance_s
-        self._digests = digests
+        self._place: Place = source._places[index]
+        self._digests: Digests = source._digests
 
     @property
     def index(self) -> int:
         return self._index
 
-    @property
+    @cached_property
     def task(self) -> str:
-        """What was asked, in words; "" where the dataset does not say."""
-        return self._place.task
+        """What was asked, in words; "" where the dataset does not say. Where it changes within the
+        episode, what was asked at its first tick."""
+        told = self._place.tasks
+        if len(told) == 1:
+            return told[0]
+        words = self._source.task_words
+        table = self._table([], ["task_index"])
+        if words and "task_index" in table.column_names and table.num_rows:
+            with as_promised(self._place.data):
+                first = np.argmin(table["frame_index"].to_numpy())
+                return words.get(int(table["task_index"][int(first)].as_py()), "")
+        return told[0] if told else ""
 
     @property
     def state(self) -> NDArray[np.float32]:
@@ -319,49 +436,93 @@ class LeRobotEpisode:
 
     def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """The frames of ticks start to stop, decoded from the key frame before `start`."""
-        at = self._spec.camera(camera)
+        at = self._source.spec.camera(camera)
+        stop = self._checked(start, stop)
+        if camera in self._place.videos:
+            video, from_s = self._place.videos[camera]
+            self._digests.check(video)
+            times_s = (from_s + self._rows[2][start:stop]).tolist()
+            shape = (at.height, at.width, 3)
+            return read_frames(video, times_s, shape, self._source._tolerance_s)
+        return (
+            decode_picture(data, at.height, at.width, self._where(camera, tick))
+            for tick, data in enumerate(self.pictures(camera, start, stop), start)
+        )
+
+    def pictures(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """The frames of ticks start to stop of a camera without videos, as they are stored."""
+        key = self._source.stored[camera].key
+        rows = self._picture_rows[start : self._checked(start, stop)].tolist()
+        for tick, cell in enumerate(read_cells(self._place.data, key, rows, self._digests), start):
+            data = cell.get("bytes") if isinstance(cell, dict) else cell
+            if not isinstance(data, bytes):
+                held = f"a path ({cell.get('path')!r})" if isinstance(cell, dict) else repr(cell)
+                raise Damaged(
+                    f"{self._where(camera, tick)} holds {held[:80]} and no picture. {RESTORE}"
+                )
+            yield data
+
+    def _where(self, camera: str, tick: int) -> str:
+        key = self._source.stored[camera].key
+        return f"{self._place.data}: {key} of episode {self._index} at tick {tick}"
+
+    def _checked(self, start: int, stop: int | None) -> int:
         stop = self._place.length if stop is None else stop
         if not 0 <= start <= stop <= self._place.length:
             raise BadInput(
                 f"ticks {start} to {stop} of episode {self._index} do not exist; "
                 f"it has {self._place.length}"
             )
-        video, from_s = self._place.videos[camera]
-        self._digests.check(video)
-        times_s = (from_s + self._rows[2][start:stop]).tolist()
-        return read_frames(video, times_s, (at.height, at.width, 3), self._tolerance_s)
+        return stop
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """These columns of the data, a row for each tick in order: for what is neither state nor
+        action nor frame."""
+        table = self._table(names)
+        with as_promised(self._place.data):
+            return table.take(self._order(table["frame_index"].to_numpy())).select(list(names))
 
     @cached_property
     def _rows(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
         """State (T, S), action (T, A) and the time of each tick since the first, s, (T,)."""
-        place = self._place
-        table = _read_table(
-            place.data,
-            [STATE, ACTION, "timestamp", "frame_index", "episode_index"],
-            self._digests,
-            episode=self._index,
-        )
-        with as_promised(place.data):
-            order = table["frame_index"].to_numpy()
-            numbered = len(order) == place.length and np.array_equal(
-                np.sort(order), np.arange(place.length)
-            )
-            if not numbered:
-                raise Damaged(
-                    f"{place.data} holds {len(order)} ticks of episode {self._index}, "
-                    f"meta/episodes promises {place.length}, numbered from 0. {_RESTORE}"
-                )
-            table = table.take(np.argsort(order, kind="stable"))
-            state = _matrix(table[STATE], self._spec.state_size, STATE, place.data)
-            action = _matrix(table[ACTION], self._spec.action_size, ACTION, place.data)
+        file, spec = self._place.data, self._source.spec
+        table = self.columns([STATE, ACTION, "timestamp"])
+        with as_promised(file):
+            state = matrix(table[STATE], spec.state_size, STATE, file)
+            action = matrix(table[ACTION], spec.action_size, ACTION, file)
             times_s = table["timestamp"].to_numpy().astype(np.float64)
             if not np.all(np.isfinite(times_s)):
                 raise ValueError("a timestamp is not finite")
         return state, action, times_s
 
+    @cached_property
+    def _picture_rows(self) -> NDArray[np.int64]:
+        """Which row of the data file holds each tick, (T,)."""
+        file = self._place.data
+        table = read_table(file, ["episode_index", "frame_index"], self._digests)
+        with as_promised(file):
+            own = np.flatnonzero(table["episode_index"].to_numpy() == self._index)
+            return own[self._order(table["frame_index"].to_numpy()[own])]
 
-def read_info(path: Path) -> dict[str, Any]:
-    """`meta/info.json` of a dataset with at least one episode in a layout that can be read."""
+    def _table(self, names: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
+        """These columns of this episode, and the number of each tick."""
+        columns = [*names, "frame_index", "episode_index"]
+        return read_table(self._place.data, columns, self._digests, optional, self._index)
+
+    def _order(self, ticks: NDArray[Any]) -> NDArray[np.int64]:
+        """What puts these ticks in order; refuses others than 0, 1, 2, ... of the whole episode."""
+        length = self._place.length
+        order = np.argsort(ticks, kind="stable")
+        if len(ticks) != length or not np.array_equal(ticks[order], np.arange(length)):
+            raise Damaged(
+                f"{self._place.data} holds {len(ticks)} ticks of episode {self._index}, "
+                f"its metadata promise {length}, numbered from 0. {RESTORE}"
+            )
+        return order
+
+
+def read_info(path: Path, layouts: Sequence[str] = LeRobotSource.LAYOUTS) -> dict[str, Any]:
+    """`meta/info.json` of a dataset with at least one episode, in one of these layouts."""
     if not path.is_dir():
         raise BadInput(f"no such folder: {path}")
     file = path / INFO
@@ -373,17 +534,17 @@ def read_info(path: Path) -> dict[str, Any]:
         )
     info = _read_info(path)
     version = str(info.get("codebase_version"))
-    if not version.startswith("v3."):
+    if not version.startswith(tuple(layouts)):
         raise BadInput(
-            f"{file} has layout {version}, imitact reads v3.0; convert it with LeRobot's "
-            "own converter from v2.1 to v3.0"
+            f"{file} has layout {version}, imitact reads v2.0, v2.1 and v3.0; convert it with "
+            "LeRobot's own converters"
         )
     for key, kinds in _KINDS.items():
         if key not in info:
-            raise Damaged(f"{file} lacks {key!r}. {_RESTORE}")
+            raise Damaged(f"{file} lacks {key!r}. {RESTORE}")
         if type(info[key]) not in kinds:
             raise Damaged(
-                f"{file}: {key!r} is {info[key]!r}, expected {kinds[-1].__name__}. {_RESTORE}"
+                f"{file}: {key!r} is {info[key]!r}, expected {kinds[-1].__name__}. {RESTORE}"
             )
     if info["total_episodes"] < 1:
         raise BadInput(f"{path} holds no episode; record some first")
@@ -412,8 +573,8 @@ def finished(path: Path) -> tuple[int, int]:
 def _read_info(path: Path) -> dict[str, Any]:
     """`meta/info.json`; refused where imitact wrote another after the last of its episodes."""
     file = path / INFO
-    data = read_bytes(file, advice=_RESTORE)
-    info = parsed(data, file, advice=_RESTORE)
+    data = read_bytes(file, advice=RESTORE)
+    info = parsed(data, file, advice=RESTORE)
     total = info.get("total_episodes")
     if type(total) is int and total > 0:
         place = {"chunk_index": (total - 1) // FILES_PER_CHUNK}
@@ -422,27 +583,11 @@ def _read_info(path: Path) -> dict[str, Any]:
     return info
 
 
-@contextmanager
-def as_promised(file: Path) -> Iterator[None]:
-    """Where contents that JSON allows and the layout does not (a null, a key too few) would be an
-    error of Python's, raise Damaged, naming the file."""
-    try:
-        yield
-    except (
-        *(KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError),
-        *(RecursionError, pa.ArrowException),
-    ) as error:
-        told = f"{type(error).__name__}: {error}"
-        raise Damaged(
-            f"{file} does not hold what its layout promises ({told}). {_RESTORE}"
-        ) from error
-
-
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object, or Damaged; `imitact.json` vouches for itself from format 2 on."""
-    value = read_object(file, advice=_RESTORE)
+    value = read_object(file, advice=RESTORE)
     if file.name == Path(IMITACT).name and (value.get("format", 1) != 1 or KEY in value):
-        return checked(value, file, required=True, advice=_RESTORE)
+        return checked(value, file, required=True, advice=RESTORE)
     return value
 
 
@@ -454,147 +599,3 @@ def _read_meta(path: Path, total: int) -> dict[str, Any]:
     meta = read_json(file)
     with as_promised(file):
         return {**meta, "episodes": list(meta.get("episodes", []))[:total]}
-
-
-def _camera_keys(features: Mapping[str, dict[str, Any]], path: Path) -> dict[str, str]:
-    """Camera name to feature key, in the order of info.json."""
-    keys = {}
-    for key, feature in features.items():
-        info = feature.get("info") or feature.get("video_info") or {}
-        if info.get("is_depth_map") or info.get("video.is_depth_map"):
-            continue  # no colours, so no camera of a Spec
-        if feature.get("dtype") == "image":
-            raise BadInput(
-                f"{path}: {key!r} stores its frames as images, imitact reads videos only; "
-                "convert it with LeRobot's own tools"
-            )
-        if feature.get("dtype") == "video":
-            name = key.removeprefix(CAMERA_PREFIX).removeprefix("observation.")
-            if name in keys:
-                raise BadInput(
-                    f"{path}: the videos {keys[name]!r} and {key!r} would both be the camera "
-                    f"{name!r}; rename one of them with LeRobot's own tools"
-                )
-            keys[name] = key
-    return keys
-
-
-def _spec(
-    features: Mapping[str, dict[str, Any]],
-    video_keys: Mapping[str, str],
-    rate_hz: float,
-    units: Mapping[str, tuple[str, ...]],
-) -> Spec:
-    state_names = _names(features, STATE, "state")
-    action_names = _names(features, ACTION, "action")
-    return Spec(
-        state_names=state_names,
-        action_names=action_names,
-        state_units=units.get("state", (UNKNOWN_UNIT,) * len(state_names)),
-        action_units=units.get("action", (UNKNOWN_UNIT,) * len(action_names)),
-        cameras=tuple(_camera(name, key, features[key]) for name, key in video_keys.items()),
-        rate_hz=rate_hz,
-    )
-
-
-def _names(features: Mapping[str, dict[str, Any]], key: str, stem: str) -> tuple[str, ...]:
-    """Names of the values: those given as a list or dict, however nested, else stem_0, stem_1."""
-    if key not in features:
-        raise BadInput(f"the dataset has no {key!r}; it has {sorted(features)}")
-    shape = features[key].get("shape") or []
-    if len(shape) != 1:
-        raise BadInput(f"{key!r} has shape {list(shape)}; imitact reads vectors")
-    if not 1 <= shape[0] <= MOST_VALUES:
-        raise BadInput(f"{key!r} has {shape[0]} values; imitact reads 1 to {MOST_VALUES}")
-    names = tuple(_leaves(features[key].get("names")))
-    if len(names) == shape[0] and len(set(names)) == len(names):
-        return names
-    return tuple(f"{stem}_{i}" for i in range(shape[0]))
-
-
-def _leaves(names: Any) -> Iterator[str]:
-    if isinstance(names, str):
-        yield names
-    elif isinstance(names, dict):
-        # {"motors": ["a", "b"]} names by its values, {"a": 0, "b": 1} by its keys.
-        for key, value in names.items():
-            yield from _leaves(str(key) if isinstance(value, int) else value)
-    elif isinstance(names, list):
-        for value in names:
-            yield from _leaves(value)
-
-
-def _camera(name: str, key: str, feature: Mapping[str, Any]) -> Camera:
-    shape = list(feature.get("shape") or [])
-    if len(shape) != 3 or 3 not in (shape[0], shape[2]):
-        raise BadInput(f"{key!r} has shape {shape}; imitact reads colour frames, (H, W, 3)")
-    channels_first = shape[2] != 3
-    return Camera(name, *(shape[1:] if channels_first else shape[:2]))
-
-
-def _contents(file: Path, digests: Digests) -> bytes | Path:
-    """The bytes that were written, where that can be told: what is compared is what is read."""
-    if digests.knows(file):
-        return digests.read(file)
-    if not file.is_file():
-        raise Damaged(f"{file} is missing. {_RESTORE}")
-    return file
-
-
-def _open_parquet(contents: bytes | Path, file: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(_source(contents))
-    except _UNREADABLE as error:
-        raise Damaged(f"{file} is cut short or no Parquet file: {error}. {_RESTORE}") from error
-
-
-def _source(contents: bytes | Path) -> pa.BufferReader | Path:
-    return pa.BufferReader(contents) if isinstance(contents, bytes) else contents
-
-
-_UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError)
-"""What pyarrow raises on bytes that are no table: Invalid, NotImplemented, OutOfMemory, ..."""
-
-
-def _read_table(
-    file: Path,
-    names: list[str],
-    digests: Digests,
-    optional: tuple[str, ...] | list[str] = (),
-    episode: int = -1,
-) -> pa.Table:
-    """The named columns; with `episode`, of that episode only."""
-    contents = _contents(file, digests)
-    there = _open_parquet(contents, file).schema_arrow.names
-    lacking = [name for name in names if name not in there]
-    if lacking:
-        raise Damaged(f"{file} lacks the columns {lacking}; it has {there}. {_RESTORE}")
-    columns = [*names, *(name for name in optional if name in there)]
-    filters = None if episode < 0 else [("episode_index", "==", episode)]
-    try:
-        return pq.read_table(
-            _source(contents),
-            columns=columns,
-            filters=filters,
-            page_checksum_verification=True,
-            use_threads=not isinstance(contents, bytes),  # of our own, which are small
-        )
-    except _UNREADABLE as error:
-        raise Damaged(f"{file} cannot be read: {error}. {_RESTORE}") from error
-
-
-def _matrix(column: pa.ChunkedArray, size: int, what: str, file: Path) -> NDArray[np.float32]:
-    """A column of vectors (or of numbers, for size 1) as float32 (T, size)."""
-    count = len(column)
-    if column.null_count:
-        raise Damaged(f"{file}: {what} is empty at some ticks. {_RESTORE}")
-    flat = column.combine_chunks()
-    while isinstance(flat, pa.FixedSizeListArray | pa.ListArray | pa.LargeListArray):
-        flat = flat.flatten()
-    values = flat.to_numpy(zero_copy_only=False)
-    if values.size != count * size:
-        raise Misfit(
-            f"{file}: {what} has {values.size} values over {count} ticks, "
-            f"info.json promises {size} each"
-        )
-    return values.reshape(count, size).astype(np.float32)

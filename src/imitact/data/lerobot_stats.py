@@ -111,3 +111,8 @@ def merged_all(
 ) -> dict[str, FeatureStats]:
     """`merged` for each feature."""
     return {name: merged(one[name], other[name]) for name in one}
+
+
+def plain(stats: Mapping[str, FeatureStats]) -> dict[str, Any]:
+    """As stats.json has them."""
+    return {name: {k: v.tolist() for k, v in feature.items()} for name, feature in stats.items()}

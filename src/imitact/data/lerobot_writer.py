@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from imitact.data.lerobot import (
     as_promised,
     finished,
 )
-from imitact.data.lerobot_stats import FeatureStats, merged_all, of_rows
+from imitact.data.lerobot_stats import FeatureStats, merged_all, of_rows, plain
 from imitact.data.video import VideoConfig, exact_rate
 
 _INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
@@ -118,21 +118,21 @@ class LeRobotWriter:
                 put(videos[camera.name], self.out / name)
 
         columns = self._columns(state, action)
-        data = _table_bytes(pa.table(columns))
+        data = table_bytes(pa.table(columns))
         sums[DATA.format(**where)] = _sha256(data)
         self._write(DATA.format(**where), data)
 
         stats = {name: of_rows(_to_numpy(column)) for name, column in columns.items()}
         stats |= {CAMERA_PREFIX + c.name: pixels[c.name] for c in spec.cameras}
-        metadata = _table_bytes(self._metadata(length, stats, where))
+        metadata = table_bytes(self._metadata(length, stats, where))
         sums[EPISODES.format(**where)] = _sha256(metadata)
 
         if index == 0:
-            self._write(TASKS, _table_bytes(self._tasks()))
+            self._write(TASKS, table_bytes(tasks_table([self._task])))
         self._fold(stats)
         self._episodes += 1
         self._frames += length
-        whole = {STATS: json_bytes(_plain(self._stats)), INFO: json_bytes(self._info())}
+        whole = {STATS: json_bytes(plain(self._stats)), INFO: json_bytes(self._info())}
         after = {name: _sha256(value) for name, value in whole.items()}
         after[TASKS] = sha256_of(self.out / TASKS)
         self._write(DIGESTS.format(**where), json_bytes(Named(sums, after).to_dict()))
@@ -177,33 +177,6 @@ class LeRobotWriter:
             row |= {f"stats/{name}/{n}": v.tolist() for n, v in feature.items()}
         row |= {f"meta/episodes/{n}": v for n, v in where.items()}
         return pa.table({name: [value] for name, value in row.items()})
-
-    def _tasks(self) -> pa.Table:
-        # LeRobot reads this file with pandas and takes the task's words for the index, which
-        # pandas finds only by this note in the schema.
-        index = {
-            "name": "task",
-            "field_name": "task",
-            "pandas_type": "unicode",
-            "numpy_type": "object",
-            "metadata": None,
-        }
-        column = {
-            "name": "task_index",
-            "field_name": "task_index",
-            "pandas_type": "int64",
-            "numpy_type": "int64",
-            "metadata": None,
-        }
-        note = {
-            "index_columns": ["task"],
-            "column_indexes": [],
-            "columns": [column, index],
-            "creator": {"library": "imitact", "version": __version__},
-            "pandas_version": "2.0.0",
-        }
-        table = pa.table({"task_index": pa.array([0], pa.int64()), "task": [self._task]})
-        return table.replace_schema_metadata({"pandas": json.dumps(note)})
 
     def _info(self) -> dict[str, Any]:
         spec, video = self._spec, self._video
@@ -262,7 +235,37 @@ def _where(index: int) -> dict[str, int]:
     return {"chunk_index": index // FILES_PER_CHUNK, "file_index": index % FILES_PER_CHUNK}
 
 
-def _table_bytes(table: pa.Table) -> bytes:
+def tasks_table(words: Sequence[str]) -> pa.Table:
+    """meta/tasks.parquet: the words of the tasks, whose numbers are their places."""
+    # LeRobot reads this file with pandas and takes the task's words for the index, which
+    # pandas finds only by this note in the schema.
+    index = {
+        "name": "task",
+        "field_name": "task",
+        "pandas_type": "unicode",
+        "numpy_type": "object",
+        "metadata": None,
+    }
+    column = {
+        "name": "task_index",
+        "field_name": "task_index",
+        "pandas_type": "int64",
+        "numpy_type": "int64",
+        "metadata": None,
+    }
+    note = {
+        "index_columns": ["task"],
+        "column_indexes": [],
+        "columns": [column, index],
+        "creator": {"library": "imitact", "version": __version__},
+        "pandas_version": "2.0.0",
+    }
+    numbers = pa.array(range(len(words)), pa.int64())
+    table = pa.table({"task_index": numbers, "task": list(words)})
+    return table.replace_schema_metadata({"pandas": json.dumps(note)})
+
+
+def table_bytes(table: pa.Table) -> bytes:
     many = table.num_rows > 1
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -278,11 +281,6 @@ def _table_bytes(table: pa.Table) -> bytes:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _plain(stats: Mapping[str, FeatureStats]) -> dict[str, Any]:
-    """As stats.json has them."""
-    return {name: {k: v.tolist() for k, v in feature.items()} for name, feature in stats.items()}
 
 
 def _read_stats(out: Path, index: int, digests: Digests) -> dict[str, FeatureStats]:
@@ -333,7 +331,7 @@ def _restore_stats(out: Path, episodes: int, staging: Path) -> None:
         more = _read_stats(out, index, digests)
         stats = merged_all(stats, more) if stats else more
     make_folder(staging)
-    write_json(there, _plain(stats), staging)
+    write_json(there, plain(stats), staging)
 
 
 def _vectors(rows: NDArray[np.floating[Any]]) -> pa.Array:

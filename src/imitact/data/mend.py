@@ -5,7 +5,6 @@ The source is only read. The copy appears when all of it is on the disk.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from imitact.contract import BadInput, Camera
-from imitact.data.durable import alone, make_folder, room_for, sync
+from imitact.data.durable import make_folder, new_folder, refuse_out, sync
 from imitact.data.findings import Finding
-from imitact.data.lerobot import CAMERA_PREFIX, LeRobotEpisode, LeRobotSource
+from imitact.data.lerobot import LeRobotEpisode, LeRobotSource
 from imitact.data.lerobot_stats import PixelCounts, sampled_ticks
 from imitact.data.lerobot_writer import LeRobotWriter
 from imitact.data.video import VideoConfig, VideoWriter
@@ -114,29 +113,18 @@ def mend(
             f"nothing of {source.path} would be left: each of its {len(todo.lengths)} episodes has "
             "a finding for which it is left out; the cause is not one episode's"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"{out} is there and not empty; give a new folder for the copy")
-    if out.resolve().is_relative_to(source.path.resolve()):
-        raise BadInput(f"{out} lies in {source.path}, which is never altered; give another folder")
+    refuse_out(out, source.path)
     tasks = {source.episode(part.index).task for part in todo.kept}
     if len(tasks) > 1:
         raise BadInput(
             f"{source.path} holds {len(tasks)} tasks, a dataset of imitact's has one; remove the "
             f"episodes with LeRobot's own tools: {sorted(todo.left)}"
         )
-    building = out.with_name(f".{out.name}.building")
-    make_folder(building.parent)
-    with room_for(building), alone(building, "copy"):
-        for leftover in building.iterdir():  # of a copy that was killed
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    with new_folder(out, "copy") as building:
         make_folder(building / _STAGING)
         _write(source, todo, building, tasks.pop() or "unknown", on_progress)
         shutil.rmtree(building / _STAGING)
-        if out.is_dir():
-            out.rmdir()
-        os.replace(building, out)
-        sync(out.parent)
-    extra = sorted(source.feature_names - _OWN - {_key(c) for c in source.spec.cameras})
+    extra = sorted(source.feature_names - _OWN - {s.key for s in source.stored.values()})
     return [f"not copied: {name}; only states, actions and cameras are" for name in extra]
 
 
@@ -149,7 +137,7 @@ def _write(
 ) -> None:
     settings = source.meta.get("settings", {})
     recorded = "video" in settings and len(source.meta["episodes"]) == len(todo.lengths)
-    video = VideoConfig(**settings["video"]) if recorded else _usual(source.spec.cameras)
+    video = VideoConfig(**settings["video"]) if recorded else _usual(source)
     staging = building / _STAGING
     writer = LeRobotWriter(building, source.spec, task=task, video=video, staging=staging)
     told: list[Any] = []
@@ -198,8 +186,10 @@ def _encode(
                 counts.add(frame)
 
 
-def _usual(cameras: Sequence[Camera]) -> VideoConfig:
-    odd = any(c.height % 2 or c.width % 2 for c in cameras)
+def _usual(source: LeRobotSource) -> VideoConfig:
+    if any(stored.as_pictures for stored in source.stored.values()):
+        return VideoConfig(codec="lossless")  # as those are: nothing is lost by copying
+    odd = any(c.height % 2 or c.width % 2 for c in source.spec.cameras)
     return VideoConfig(chroma="444" if odd else "420")
 
 
@@ -217,7 +207,3 @@ def _facts(source: LeRobotSource, told: list[Any], recorded: bool, todo: Plan) -
     facts = {**before, "episodes": list(told), "failed": before.get("failed", []),
              "mended": todo.lines()}  # fmt: skip
     return facts if facts["format"] == 1 else vouched(facts)
-
-
-def _key(camera: Camera) -> str:
-    return CAMERA_PREFIX + camera.name

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import av
 import av.error
 import numpy as np
+from numpy.typing import NDArray
 
 from imitact.contract import BadInput, Damaged, Frame
 from imitact.data.durable import room_for, sync
@@ -296,6 +297,27 @@ def _opened(path: Path) -> InputContainer:
         container.close()
         raise Damaged(f"{path} holds no video. {_RESTORE}")
     return container
+
+
+def frame_times(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The time of every frame of a video, s, in order, and whether decoding can begin at it.
+
+    Decodes nothing.
+    """
+    found: list[tuple[float, bool]] = []
+    with _opened(path) as container:
+        try:
+            stream = container.streams.video[0]
+            for packet in container.demux(stream):
+                if packet.pts is not None and not packet.is_discard:
+                    found.append((float(packet.pts * packet.time_base), packet.is_keyframe))
+        except (av.error.FFmpegError, TypeError) as error:
+            raise Damaged(f"{path} cannot be read: {error}. {_RESTORE}") from error
+    found.sort()
+    return (
+        np.array([time_s for time_s, _ in found], dtype=np.float64),
+        np.array([begins for _, begins in found], dtype=np.bool_),
+    )
 
 
 def check_whole(path: Path) -> None:

@@ -17,12 +17,12 @@ from tyro.conf import Positional
 
 from imitact import checks
 from imitact.contract import BadInput, Damaged, Misfit, NotFinite, Observation, Policy
-from imitact.data import inspection, mend
-from imitact.data.durable import make_folder, write_json
+from imitact.data import inspection, mend, salvage
+from imitact.data.durable import make_folder, refuse_out, write_json
 from imitact.data.episodes import is_dataset
 from imitact.data.findings import CONTRACT, SEVERITIES, Finding, errors, in_order, tally
 from imitact.data.inspection import Limits
-from imitact.data.lerobot import LeRobotSource
+from imitact.data.lerobot import LeRobotSource, finished
 from imitact.data.read_config import ReadConfig
 from imitact.sim.gym import GymConfig
 from imitact.train.logbook import duration
@@ -48,6 +48,10 @@ class Check:
     fix: Path | None = None
     """New folder for a copy of the dataset without what can be left out safely: damaged, duplicate
     and out-of-step episodes, idle ticks at either end. The dataset itself is never altered."""
+
+    repair: Path | None = None
+    """New folder for what can be saved of a recording that LeRobot never finished (v3.0): every
+    episode whose data file has its footer. The dataset itself is never altered."""
 
     json: Path | None = None
     """File for all findings, as JSON."""
@@ -80,8 +84,11 @@ def run(settings: Check) -> int:
         )
     path = settings.path
     of_dataset = is_dataset(path) or (path.is_dir() and not (path / "policy.json").is_file())
-    if settings.fix and not of_dataset:
-        raise BadInput(f"{path} is no dataset; --fix copies datasets only")
+    if settings.fix and settings.repair:
+        raise BadInput("both --fix and --repair are given; repair first, then fix what came of it")
+    if (settings.fix or settings.repair) and not of_dataset:
+        name = "--fix" if settings.fix else "--repair"
+        raise BadInput(f"{path} is no dataset; {name} copies datasets only")
     if path.is_file() or (path.is_dir() and not of_dataset):
         return _contract(settings, lambda: _check_policy(path))
     name = str(path)
@@ -90,6 +97,8 @@ def run(settings: Check) -> int:
     if of_dataset and not is_dataset(path) and (path / "policy" / "policy.json").is_file():
         raise BadInput(f"{path} is a training; its policy is {path / 'policy'}, check that")
 
+    if settings.repair:
+        return _repair(settings, settings.repair)
     began = time.monotonic()
     found = look_over(path, settings)
     _show(found, settings.lines)
@@ -177,6 +186,28 @@ def _fix(settings: Check, found: Sequence[Finding]) -> int:
     if settings.json:
         tell(f"{settings.path}: {tally(found)}")
     return _end(settings, again, f"copy of {len(todo.kept)} episodes in {settings.fix}")
+
+
+def _repair(settings: Check, out: Path) -> int:
+    """Write what can be saved, look it over, and end with what is left there."""
+    refuse_out(out, settings.path)
+    total, _ = finished(settings.path)
+    with Waiting("looking for whole episodes", total, "episodes") as waiting:
+        found = salvage.survey(settings.path, waiting.to)
+    for line in found.lines():
+        tell(line)
+    if found.is_whole:
+        say("no copy: there is nothing to repair")
+        return _end(settings, look_over(settings.path, settings))
+    if not found.saved:
+        tell(f"{settings.path}: nothing can be saved")
+        return FOUND
+    with Waiting("comparing", len(found.saved), "episodes") as waiting:
+        salvage.save(found, out, waiting.to)
+    tell("")
+    again = look_over(out, replace(settings, read=ReadConfig()))
+    _show(again, settings.lines)
+    return _end(settings, again, f"copy of {len(found.saved)} episodes in {out}")
 
 
 def _contract(settings: Check, check: Callable[[], None]) -> int:

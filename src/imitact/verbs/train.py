@@ -87,6 +87,9 @@ def run(settings: Train) -> None:
     with joined() as ranks:
         with ranks.together():
             source = open_source(settings.data, settings.read)
+            if ranks.first:
+                for notice in getattr(source, "notices", ()):
+                    say(f"dataset: {notice}")
             if ranks.first and not settings.anyway:
                 refuse_faulty(source, settings.data)
         policy = loop.train(

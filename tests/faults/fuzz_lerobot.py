@@ -1,0 +1,422 @@
+"""Hypothesis against the readers of LeRobot datasets that others wrote, v3.0 and v2.1.
+
+    fuzz_lerobot.py [--cases 20000] [--workers 2] [--seed 0] [--out FILE.json]
+
+The material is what LeRobot 0.3.3, 0.4.4 and 0.6.1 wrote (tests/fixtures/lerobot). A case takes one
+file of one dataset and does to it one to three things: to its bytes and to its JSON what
+fuzz_readers.py does; to the lines of JSON of v2.1 also: dropped, repeated, in another order; to a
+table: columns dropped, renamed, exchanged, of another type, rows missing, repeated, turned, values
+that nobody records, pictures whose bytes were altered. No checksums vouch for such datasets, so
+every change reaches the reader.
+
+Then the dataset is read, all of it; of one case in eight what can be saved of it is looked for
+(`imitact check --repair`). It must be read or refused with one of imitact's errors, within the
+time and memory of fuzz_readers.py; anything else is a defect, told with the smallest case that
+Hypothesis finds. Exit code 0 if there is none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import mmap
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fuzz_readers import (
+    BATCH,
+    BYTE_CHANGE,
+    CASE_S,
+    JSON_CHANGE,
+    MEMORY_BYTES,
+    PLACE,
+    VALUE,
+    Tally,
+    TooSlowError,
+    Worker,
+    change_bytes,
+    change_json,
+    judged,
+    limit_memory,
+    summed,
+    watch,
+)
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis import strategies as st
+
+FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "lerobot"
+DATASETS = ("v21", "v30", "converted", "depth", "h264")
+SURVEY_EVERY = 8
+
+KINDS = (
+    pa.string(), pa.binary(), pa.int8(), pa.uint64(), pa.float16(), pa.float64(), pa.bool_(),
+    pa.timestamp("ns"), pa.decimal128(38, 2), pa.list_(pa.float32()), pa.list_(pa.string()),
+    pa.large_list(pa.float64()), pa.list_(pa.list_(pa.int64())), pa.null(),
+    pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+)  # fmt: skip
+
+TABLE_CHANGE = st.one_of(
+    st.tuples(st.just("drop"), PLACE),
+    st.tuples(st.just("rename"), PLACE, st.text(max_size=8)),
+    st.tuples(st.just("exchange"), PLACE, PLACE),
+    st.tuples(st.just("twice"), PLACE),
+    st.tuples(st.just("cast"), PLACE, st.integers(0, len(KINDS) - 1)),
+    st.tuples(st.just("rows"), PLACE, st.integers(0, 4)),
+    st.tuples(st.just("repeat"), PLACE),
+    st.tuples(st.just("turn"), PLACE),
+    st.tuples(st.just("value"), PLACE, PLACE, VALUE),
+    st.tuples(st.just("value"), PLACE, PLACE, VALUE),
+    st.tuples(st.just("inner"), PLACE, PLACE, VALUE),
+    st.tuples(st.just("picture"), PLACE, BYTE_CHANGE),
+    st.tuples(st.just("picture"), PLACE, BYTE_CHANGE),
+    st.tuples(st.just("groups"), PLACE),
+)
+
+LINE_CHANGE = st.one_of(
+    st.tuples(st.just("drop"), PLACE),
+    st.tuples(st.just("repeat"), PLACE),
+    st.tuples(st.just("turn"), PLACE),
+    st.tuples(st.just("join"), PLACE),
+    st.tuples(st.just("json"), PLACE, st.lists(JSON_CHANGE, min_size=1, max_size=2)),
+    st.tuples(st.just("json"), PLACE, st.lists(JSON_CHANGE, min_size=1, max_size=2)),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One file and what is done to it.
+
+    how: "bytes", "json", "lines" or "table".
+    """
+
+    file: str
+    how: str
+    changes: tuple[tuple[Any, ...], ...]
+
+
+def cases(files: list[str]) -> st.SearchStrategy[Case]:
+    """Any change of any file that can be changed so."""
+
+    def of(how: str, change: Any, suffix: str = "") -> st.SearchStrategy[Case]:
+        fit = [name for name in files if name.endswith(suffix)]
+        some = st.lists(change, min_size=1, max_size=3).map(tuple)
+        return st.builds(Case, st.sampled_from(fit), st.just(how), some)
+
+    return st.one_of(
+        of("table", TABLE_CHANGE, ".parquet"),
+        of("table", TABLE_CHANGE, ".parquet"),
+        of("json", JSON_CHANGE, "info.json"),
+        of("lines", LINE_CHANGE, "s.jsonl"),
+        of("bytes", BYTE_CHANGE),
+    )
+
+
+def change_lines(data: bytes, changes: tuple[tuple[Any, ...], ...]) -> bytes:
+    lines = data.splitlines()
+    for kind, place, *more in changes:
+        if not lines:
+            break
+        at = place % len(lines)
+        match kind:
+            case "drop":
+                del lines[at]
+            case "repeat":
+                lines.insert(at, lines[at])
+            case "turn":
+                lines = lines[at:] + lines[:at]
+            case "join":
+                lines[at : at + 2] = [b"".join(lines[at : at + 2])]
+            case _:
+                with contextlib.suppress(ValueError):
+                    lines[at] = change_json(json.loads(lines[at]), more[0], lambda value: value)
+    return b"\n".join(lines) + b"\n"
+
+
+def change_table(data: bytes, changes: tuple[tuple[Any, ...], ...]) -> bytes:
+    """A table altered; what a table cannot hold is left as it was."""
+    table = pq.read_table(pa.BufferReader(data))
+    groups = None
+    for change in changes:
+        with contextlib.suppress(
+            pa.ArrowException, LookupError, ValueError, TypeError, ArithmeticError
+        ):
+            if change[0] == "groups":
+                groups = 1 + change[1] % 3
+            else:
+                table = changed(table, change)
+    sink = pa.BufferOutputStream()
+    try:
+        pq.write_table(table, sink, row_group_size=groups)
+    except pa.ArrowException:  # no Parquet file can be so
+        return data
+    return sink.getvalue().to_pybytes()
+
+
+def changed(table: pa.Table, change: tuple[Any, ...]) -> pa.Table:
+    kind, place, *more = change
+    if not table.num_columns:
+        return table
+    at = place % table.num_columns
+    name, count = table.column_names[at], table.num_rows
+    match kind:
+        case "drop":
+            return table.remove_column(at)
+        case "rename":
+            names = [more[0] if i == at else n for i, n in enumerate(table.column_names)]
+            return table.rename_columns(names)
+        case "exchange":
+            other = more[0] % table.num_columns
+            columns = list(table.columns)
+            columns[at], columns[other] = columns[other], columns[at]
+            return pa.table(columns, names=table.column_names)
+        case "twice":
+            return table.append_column(name, table.column(at))
+        case "cast":
+            wanted = KINDS[more[0]]
+            try:
+                column = table.column(at).cast(wanted)
+            except pa.ArrowException:
+                column = pa.nulls(count, wanted)
+            return table.set_column(at, name, column)
+        case "rows":
+            return table.slice(place % (count + 1), more[0])
+        case "repeat":
+            return pa.concat_tables([table, table.slice(place % (count + 1), 1)])
+        case "turn":
+            first = place % (count + 1)
+            return pa.concat_tables([table.slice(first), table.slice(0, first)])
+    row = more[0] % count if count and kind != "picture" else 0
+    cells = table.column(at).to_pylist()
+    held = table.schema.field(at).type
+    match kind:
+        case "value":
+            cells[row] = more[1]
+            try:
+                column = pa.array(cells, held)
+            except pa.ArrowException:
+                column = pa.array(cells)
+            return table.set_column(at, name, column)
+        case "inner" if isinstance(cells[row], list) and cells[row]:
+            cells[row] = [*cells[row][:-1], more[1]]
+            return table.set_column(at, name, pa.array(cells, held))
+        case "picture":
+            pictured = [
+                n for n in table.column_names if pa.types.is_struct(table.schema.field(n).type)
+            ]
+            if not pictured or not count:
+                return table
+            name = pictured[0]
+            at, row = table.column_names.index(name), place % count
+            cells = table[name].to_pylist()
+            bytes_ = change_bytes(cells[row]["bytes"] or b"", more[0])
+            cells[row] = {**cells[row], "bytes": bytes_}
+            return table.set_column(at, name, pa.array(cells, table.schema.field(name).type))
+    return table
+
+
+class Material:
+    """Datasets in a folder, one file of them altered, read, and put back."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = {
+            path.relative_to(folder).as_posix(): path
+            for name in DATASETS
+            for path in sorted((folder / name).rglob("*"))
+            if path.is_file()
+        }
+        self.bytes = {name: path.read_bytes() for name, path in self.files.items()}
+
+    def altered(self, case: Case) -> bytes:
+        """The contents that the case makes."""
+        data = self.bytes[case.file]
+        match case.how:
+            case "table":
+                return change_table(data, case.changes)
+            case "lines":
+                return change_lines(data, case.changes)
+            case "json":
+                return change_json(json.loads(data), list(case.changes), lambda value: value)
+        for change in case.changes:
+            data = change_bytes(data, change)
+        return data
+
+    def reader(self, case: Case, survey: bool) -> Callable[[], None]:
+        """Writes what the case makes; gives what reads it and puts back what was there."""
+        self.files[case.file].write_bytes(self.altered(case))
+        root = self.folder / case.file.split("/")[0]
+
+        def read() -> None:
+            try:
+                (look_for if survey else read_all)(root)
+            finally:
+                self.files[case.file].write_bytes(self.bytes[case.file])
+
+        return read
+
+
+def read_all(root: Path) -> None:
+    """Every number and every frame, and what training asks for beside them."""
+    from imitact.data.lerobot_v21 import open_lerobot
+
+    source = open_lerobot(root)
+    for index in range(len(source.lengths)):
+        episode = source.episode(index)
+        _ = episode.state, episode.task
+        for camera in source.spec.cameras:
+            for _ in episode.frames(camera.name):
+                pass
+    _ = source.fingerprint
+
+
+def look_for(root: Path) -> None:
+    """What opens a dataset with all that is wrong in it, and what can be saved of it."""
+    from imitact.data.inspection import open_damaged
+    from imitact.data.salvage import survey
+
+    open_damaged(root)
+    survey(root).lines()
+
+
+def work(folder: Path, first: int, count: int, number: int, many: int) -> None:
+    """So many cases; a line of JSON to stdout for each batch, and for each defect."""
+    material = Material(folder)
+    tally = Tally()
+
+    def alarm(number: int, frame: object) -> None:
+        raise TooSlowError(f"not done after {CASE_S} s")
+
+    signal.signal(signal.SIGPROF, alarm)
+    for name in DATASETS:  # load all code
+        read_all(folder / name)
+    look_for(folder / "v30")
+    limit_memory()
+    beat = (folder / "beat").open("r+b")
+    note = mmap.mmap(beat.fileno(), 4096)
+    any_case = cases(sorted(material.files))
+    batch = number
+    while tally.cases < count:
+
+        @seed(first + batch)
+        @settings(
+            max_examples=min(BATCH, count - tally.cases), database=None, deadline=None,
+            verbosity=Verbosity.quiet, phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck), print_blob=False, report_multiple_bugs=False,
+        )  # fmt: skip
+        @given(any_case, st.integers(0, SURVEY_EVERY - 1))
+        def files(case: Case, turn: int) -> None:
+            text = repr((case, turn)).encode()[:4000]
+            note[: len(text) + 1] = text + b"\0"
+            os.utime(beat.fileno())
+            name = f"{case.file.split('/')[0]} {case.how}"
+            judged(material.reader(case, turn == 0), tally, name)
+
+        try:
+            files()
+        except Exception as error:
+            told = {
+                "defect": f"{type(error).__name__}: {error}"[:2000],
+                "case": bytes(note[:]).split(b"\0")[0].decode(errors="replace"),
+                "trace": traceback.format_exception(error)[-12:],
+            }
+            print(json.dumps(told), flush=True)
+        batch += many
+        told = {"read": tally.read, "refused": tally.refused, "of": tally.of}
+        print(json.dumps({**told, "slowest_s": tally.slowest_s}), flush=True)
+
+
+def begin(folder: Path, args: argparse.Namespace, number: int) -> Worker:
+    command = [sys.executable, __file__, "--work", str(folder), "--seed", str(args.seed)]
+    command += ["--cases", str(-(-args.cases // args.workers)), "--number", str(number)]
+    log = folder / "log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [*command, "--workers", str(args.workers)], stdout=out, stderr=subprocess.STDOUT,
+            text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    return Worker(folder, process, log)
+
+
+def lead(args: argparse.Namespace) -> dict[str, Any]:
+    where = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    began = time.monotonic()
+    parts, defects = [], []
+    with tempfile.TemporaryDirectory(prefix="imitact-fuzz-", dir=where) as place:
+        workers = []
+        try:
+            for number in range(args.workers):
+                folder = Path(place) / str(number)
+                for name in DATASETS:
+                    shutil.copytree(FIXTURES / name, folder / name)
+                (folder / "beat").write_bytes(bytes(4096))
+                workers.append(begin(folder, args, number))
+            for worker in workers:
+                end = watch(worker)
+                last: dict[str, Any] = {"read": 0, "refused": 0, "of": {}, "slowest_s": 0.0}
+                text = worker.log.read_text(errors="replace")
+                for line in text.splitlines():
+                    with contextlib.suppress(ValueError):
+                        told = json.loads(line)
+                        if "defect" in told:
+                            defects.append(told)
+                        else:
+                            last = told
+                if end:
+                    case = (worker.folder / "beat").read_bytes().split(b"\0")[0]
+                    told = {"defect": end, "case": case.decode(errors="replace")}
+                    defects.append({**told, "trace": [text[-1500:]]})
+                parts.append(last)
+        finally:
+            for worker in workers:
+                if worker.process.poll() is None:
+                    worker.process.kill()
+                    worker.process.wait()
+    wall_s = time.monotonic() - began
+    return {
+        "command": f"python tests/faults/fuzz_lerobot.py --cases {args.cases} --workers "
+        f"{args.workers} --seed {args.seed}",
+        **summed(parts),
+        "defects": defects,
+        "case_limit_s": CASE_S,
+        "memory_limit_bytes": MEMORY_BYTES,
+        "wall_s": round(wall_s, 1),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cases", type=int, default=20_000)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--number", type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.work:
+        work(args.work, args.seed, args.cases, args.number, args.workers)
+        return 0
+    found = lead(args)
+    text = json.dumps(found, indent=1)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n")
+    return 1 if found["defects"] or found["cases"] < args.cases else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
