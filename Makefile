@@ -2,7 +2,7 @@
 #
 #   make demo     record, train and evaluate the cube transfer; goes on where it was interrupted
 #   make test     ruff, pyright and every test
-#   make parity   compare model and dataset with LeRobot 0.6.1, live (needs Python 3.12)
+#   make parity   compare model, dataset and policies with LeRobot 0.6.1, live (needs Python 3.12)
 #   make docs     the documentation as a site, in build/docs
 #   make bench    time imitact beside LeRobot 0.6.1 (half an hour, on a quiet machine)
 #   make faults   100 kills, a disk full at every write, altered bytes, 100,000 fuzzed files
@@ -43,6 +43,7 @@ test: $(READY)
 parity: $(READY) $(LEROBOT_READY)
 	$(BIN)/python scripts/parity_model.py --lerobot-python $(LEROBOT)/bin/python
 	$(LEROBOT)/bin/python scripts/parity_dataset.py
+	$(BIN)/python scripts/parity_policies.py --lerobot-python $(LEROBOT)/bin/python $(ARGS)
 
 # The page of settings is written from the code first.
 docs: $(READY)
@@ -60,6 +61,7 @@ faults: $(READY)
 	$(BIN)/python tests/faults/full_disk.py --out runs/faults/full_disk.json
 	$(BIN)/python tests/faults/flip_bytes.py --out runs/faults/flips.json
 	$(BIN)/python tests/faults/fuzz_readers.py --cases 100000 --out runs/faults/fuzz.json
+	$(BIN)/python tests/faults/fuzz_policies.py --cases 20000 --out runs/faults/fuzz_policies.json
 
 # Made again when the pinned set or the project's own needs change, or when PYTHON names another
 # version than .venv has. An environment of a fitting Python is kept and brought up to date, so

@@ -268,6 +268,9 @@ WORDS = st.one_of(
 LINES = st.lists(WORDS, max_size=6)
 LINE_EVERY = 250
 """One case of so many is a command line: parsing one takes many times the time of a file."""
+FIRST = ["policy/policy.json", "data/meta/info.json", *OTHERS, "config"]
+"""What is read unaltered before anything is counted."""
+SCRIPT = Path(__file__)
 
 
 # -- readers ---------------------------------------------------------------------------------------
@@ -491,9 +494,10 @@ def work(folder: Path, first: int, cases: int, number: int, many: int) -> None:
         raise TooSlowError(f"not done after {CASE_S} s")
 
     signal.signal(signal.SIGPROF, alarm)
-    for name in ("policy/policy.json", "data/meta/info.json", *OTHERS, "config"):  # load all code
+    for name in FIRST:  # load all code
         material.read(Case(name, False, False, ()))
-    read_line(["--data", "a", "--out", "b"])
+    if LINE_EVERY:
+        read_line(["--data", "a", "--out", "b"])
     limit_memory()
     beat = (folder / "beat").open("r+b")
     note = mmap.mmap(beat.fileno(), 4096)
@@ -524,7 +528,7 @@ def work(folder: Path, first: int, cases: int, number: int, many: int) -> None:
 
         @seed(first + batch)
         @settings(
-            max_examples=max(1, left // LINE_EVERY), database=None, deadline=None,
+            max_examples=max(1, left // (LINE_EVERY or left)), database=None, deadline=None,
             verbosity=Verbosity.quiet, phases=(Phase.generate, Phase.shrink),
             suppress_health_check=list(HealthCheck), print_blob=False,
         )  # fmt: skip
@@ -533,7 +537,7 @@ def work(folder: Path, first: int, cases: int, number: int, many: int) -> None:
             about(words)
             judged(lambda: read_line(words), tally, "command line")
 
-        for check in (lines, files):
+        for check in (lines, files) if LINE_EVERY else (files,):
             seen: list[Any] = []
             try:
                 check()
@@ -570,7 +574,7 @@ class Worker:
 
 def begin(folder: Path, first: int, cases: int, number: int, many: int) -> Worker:
     log = folder / "log"
-    command = [sys.executable, __file__, "--work", str(folder), "--seed", str(first)]
+    command = [sys.executable, str(SCRIPT), "--work", str(folder), "--seed", str(first)]
     command += ["--cases", str(cases), "--number", str(number), "--workers", str(many)]
     with log.open("w") as out:
         process = subprocess.Popen(
@@ -650,7 +654,7 @@ def lead(args: argparse.Namespace) -> dict[str, Any]:
     wall_s = time.monotonic() - began
     found = summed(parts)
     return {
-        "command": f"python tests/faults/fuzz_readers.py --cases {args.cases} --workers "
+        "command": f"python tests/faults/{SCRIPT.name} --cases {args.cases} --workers "
         f"{args.workers} --seed {args.seed}",
         **found,
         "defects": defects,

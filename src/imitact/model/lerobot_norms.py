@@ -222,18 +222,20 @@ def _of_buffers(
     config: Fields, features: Features, tensors: Mapping[str, Tensor], path: Path
 ) -> Normalising:
     """As LeRobot before 0.4 kept it (lerobot/policies/normalize.py): one name a feature."""
-    known: dict[str, Numbers] = {}
-    for key, group in (
-        (STATE, "normalize_inputs"),
-        *((key, "normalize_inputs") for key in features.cameras),
-        (ACTION, "unnormalize_outputs"),
-    ):
+
+    def kept(key: str, group: str) -> dict[str, Row]:
         start = f"{group}.buffer_{key.replace('.', '_')}."
-        known[key] = {
+        return {
             name[len(start) :]: flat(value, name, path)
             for name, value in tensors.items()
             if name.startswith(start)
         }
+
+    known: dict[str, Numbers] = {
+        key: kept(key, "normalize_inputs") for key in (STATE, *features.cameras)
+    }
+    # Statistics given in float32 were shared by two parts of the policy, and saved once.
+    known[ACTION] = kept(ACTION, "unnormalize_outputs") or kept(ACTION, "normalize_targets")
     return Normalising(
         _modes(config, "normalization_mapping"), known, frozenset(), EPS, True, str(path)
     )
