@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -394,7 +395,8 @@ def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(protocol: int, tmp_p
         (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f", "cannot be read"),
         (b"I" + b"9" * 5000 + b"\n.", "cannot be read"),
         (b"(" * 200_000, "more than 100000 instructions"),
-        (pickle.dumps({"a": np.array([object()])}), "an array is of 'O8'"),
+        (pickle.dumps({"a": np.array([None])}), "an array is of 'O8'"),
+        (pickle.dumps({"a": np.array([object()])}), "it names 'builtins.object'"),
         (pickle.dumps({"a": np.zeros(2)}).replace(b"\x02\x85", b"\x03\x85"), "has 2 values"),
         (pickle.dumps({"a": {1, 2}}), "instruction EMPTY_SET"),
         (pickle.dumps({1: 2.0}), "a name is int, expected text"),
@@ -723,7 +725,7 @@ def test_both_verbs_do_it_from_a_command_line(
     assert "cameras:   cam_high 64x96, cam_low 64x96" in said.out
     policy = TorchPolicy.load(out)
     assert policy.spec.rate_hz == 25
-    assert set(policy.spec.state_units) == {"rad", "1"}
+    assert (set(policy.spec.state_units), policy.spec.action_units) == ({"rad"}, UNITS)
     wanted = recorded("act", "four_cameras")
     assert np.max(np.abs(parity.answers(policy, "four_cameras") - wanted)) < parity.ATOL
     for program in ("lerobot", "act"):
@@ -764,6 +766,20 @@ def test_what_cannot_be_imported_is_one_line_and_exit_code_2(
     assert says in said
     assert said.count("\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["empty"]
+
+
+def test_readers_read_or_refuse_whatever_they_are_given() -> None:
+    """More of it: python tests/faults/fuzz_policies.py --cases 20000."""
+    script = SCRIPT.parents[1] / "tests" / "faults" / "fuzz_policies.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--cases", "150", "--workers", "1"],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert (found["cases"], found["defects"]) == (150, [])
+    assert found["refused"] > found["read"] > 0
+    assert set(found["of"]) == {"new", "old", "plugin", "act"}
 
 
 def test_the_recorded_files_are_small_and_say_where_they_come_from() -> None:

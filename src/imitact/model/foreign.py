@@ -56,7 +56,8 @@ UNKNOWN_UNIT = "unknown"
 class Told:
     """What whoever imports tells of the Spec; None where nothing was told.
 
-    cameras:  in the order in which the network sees them.
+    state_units, action_units: one a name, or one for all.
+    cameras: in the order in which the network sees them.
     """
 
     state_names: tuple[str, ...] | None = None
@@ -112,6 +113,8 @@ def spec_of(
             as_usual = names == usual_names
             units = usual_units if as_usual else (UNKNOWN_UNIT,) * len(names)
             notes.append(f"{what} units are not in the checkpoint; taken: {_short(units)}")
+        elif len(units) == 1:
+            units *= size
         for word, values in (("names", names), ("units", units)):
             if len(values) != size:
                 raise Misfit(
@@ -192,7 +195,7 @@ def assembled(
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(name.encode())
-        digest.update(weights[name].contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(weights[name].contiguous().numpy().tobytes())
     return TorchPolicy.of_weights(
         spec,
         stats,

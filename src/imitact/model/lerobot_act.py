@@ -51,7 +51,7 @@ def read(folder: Path, told: Told) -> Imported:
     if kind != "act":
         raise BadInput(f"{folder / CONFIG}: type is {kind!r}; imitact reads 'act' and 'imitact'")
     features = features_of(config)
-    net = _network(config, features)
+    net = _network(config)
     tensors = foreign.read_safetensors(folder / WEIGHTS)
     normalising, notes = normalising_of(folder, config, features, tensors)
     weights = _weights(tensors, net, folder / WEIGHTS)
@@ -60,7 +60,7 @@ def read(folder: Path, told: Told) -> Imported:
     )
 
 
-def _network(config: Fields, features: Features) -> ActConfig:
+def _network(config: Fields) -> ActConfig:
     """The settings of imitact's network; refuses those of another one."""
     for name, value, why in (
         ("n_obs_steps", 1, "one observation is seen at a time"),

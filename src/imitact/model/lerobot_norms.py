@@ -93,6 +93,7 @@ class Normalising:
 def normalising_of(
     folder: Path, config: Fields, features: Features, tensors: Mapping[str, Tensor]
 ) -> tuple[Normalising, list[str]]:
+    """What a checkpoint normalises with, and what a person must know of it."""
     if (folder / PREPROCESSOR).is_file():
         return _of_processors(folder, features)
     if any(name.startswith(BUFFERS) for name in tensors):
@@ -113,14 +114,12 @@ def _of_processors(folder: Path, features: Features) -> tuple[Normalising, list[
         notes,
     )
     post = _step(folder / POSTPROCESSOR, "unnormalizer_processor", {"device_processor"}, notes)
-    modes = {
-        **_modes(pre, "norm_map"),
-        "ACTION": _modes(post, "norm_map").get("ACTION", "IDENTITY"),
-    }
-    known = _resolved(_state(pre, folder), [STATE, *features.cameras], notes, pre)
-    known |= _resolved(_state(post, folder), [ACTION], notes, post)
+    about, after = pre.within("config"), post.within("config")
+    action = _modes(after.within("norm_map")).get("ACTION", "IDENTITY")
+    modes = {**_modes(about.within("norm_map")), "ACTION": action}
+    known = _resolved(_state(pre, folder), [STATE, *features.cameras], notes)
+    known |= _resolved(_state(post, folder), [ACTION], notes)
     skips: frozenset[str] = frozenset()
-    about = pre.within("config")
     if about.has("normalize_observation_keys"):
         keys = about.raw("normalize_observation_keys")
         if not isinstance(keys, list) or not all(isinstance(k, str) for k in keys):
@@ -158,8 +157,8 @@ def _step(path: Path, wanted: str, others: set[str], notes: list[str]) -> Fields
     return found[0]
 
 
-def _modes(step: Fields, name: str) -> dict[str, str]:
-    modes = step.within("config").within(name) if name == "norm_map" else step.within(name)
+def _modes(modes: Fields) -> dict[str, str]:
+    """Kind of feature to mode."""
     found = {}
     for kind in modes.names():
         found[kind] = modes.text(kind)
@@ -187,13 +186,14 @@ def _state(step: Fields, folder: Path) -> tuple[dict[str, dict[str, Row]], Path]
 
 
 def flat(value: Tensor, name: str, path: Path) -> Row:
+    """The numbers of a tensor."""
     if value.is_complex() or value.dtype == torch.bool:
         raise Damaged(f"{path}: {name!r} is {value.dtype}, numbers are expected")
     return value.to(torch.float32).flatten().numpy()
 
 
 def _resolved(
-    found: tuple[Mapping[str, Numbers], Path], keys: Sequence[str], notes: list[str], step: Fields
+    found: tuple[Mapping[str, Numbers], Path], keys: Sequence[str], notes: list[str]
 ) -> dict[str, Numbers]:
     """The statistics of these features, by their names.
 
@@ -237,7 +237,7 @@ def _of_buffers(
     # Statistics given in float32 were shared by two parts of the policy, and saved once.
     known[ACTION] = kept(ACTION, "unnormalize_outputs") or kept(ACTION, "normalize_targets")
     return Normalising(
-        _modes(config, "normalization_mapping"), known, frozenset(), EPS, True, str(path)
+        _modes(config.within("normalization_mapping")), known, frozenset(), EPS, True, str(path)
     )
 
 
@@ -277,6 +277,12 @@ def _span(normalising: Normalising, mode: str, known: Numbers) -> tuple[Row, Row
 
 
 def scaling_of(normalising: Normalising, features: Features) -> Scaling:
+    """What imitact standardises with, to see and say the same."""
+    with np.errstate(all="ignore"):  # what is not finite then is refused by name
+        return _scaling(normalising, features)
+
+
+def _scaling(normalising: Normalising, features: Features) -> Scaling:
     state = _seen(normalising, STATE, "STATE", features.state)
     action = _meant(normalising, features.action)
     pixel_mean, pixel_std = {}, {}
@@ -301,6 +307,7 @@ def _tuple(values: NDArray[np.floating[Any]]) -> Any:
 
 
 def values_of(known: Numbers) -> Values:
+    """What is told of the values themselves."""
     parts = {
         name: known[name].astype(np.float64)
         for name in ("mean", "std", "min", "max")

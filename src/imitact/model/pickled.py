@@ -42,6 +42,7 @@ _NUMPY = {
     "numpy.core.numeric._frombuffer": "buffer",
     "numpy._core.numeric._frombuffer": "buffer",
     "_codecs.encode": "encode",
+    "__builtin__.bytes": "bytes",
 }
 """The names that pickles of arrays contain, and what they stand for here."""
 
@@ -260,7 +261,7 @@ class _Machine:
         target.extend(parts)
 
     def reduce(self) -> None:
-        """A call in the file: of one of five names, and done here, not called."""
+        """A call in the file: of one of the names above, and done here, not called."""
         given, name = self._pop(), self._pop()
         if not isinstance(name, _Name) or not isinstance(given, tuple):
             raise _Refused("it calls what is no name")
@@ -277,6 +278,8 @@ class _Machine:
             if given[1] not in ("latin1", "latin-1"):
                 raise _Refused(f"bytes are written as {given[1]!r}")
             self._stack.append(given[0].encode("latin-1"))
+        elif name.meaning == "bytes" and not given:  # how protocols below 3 write no bytes at all
+            self._stack.append(b"")
         else:
             raise _Refused(f"it makes a {name.meaning} of {len(given)} unknown parts")
 

@@ -114,25 +114,15 @@ def _told(settings: ImportPolicy) -> Told:
     cameras = None
     if settings.cameras:
         cameras = foreign.parse_cameras(settings.cameras, (ALOHA_CAMERA.height, ALOHA_CAMERA.width))
-    told = Told(
+    return Told(
         state_names=_words(settings.state_names),
         action_names=_words(settings.action_names),
+        state_units=_words(settings.state_units),
+        action_units=_words(settings.action_units),
         cameras=cameras,
         rate_hz=settings.rate_hz or None,
     ).or_else(data)
-    return Told(
-        state_units=_units(settings.state_units, told.state_names),
-        action_units=_units(settings.action_units, told.action_names),
-    ).or_else(told)
 
 
 def _words(text: str) -> tuple[str, ...] | None:
     return tuple(word.strip() for word in text.split(",")) if text else None
-
-
-def _units(text: str, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """One unit a name; one for all is repeated."""
-    units = _words(text)
-    if units is not None and len(units) == 1 and names is not None:
-        return units * len(names)
-    return units

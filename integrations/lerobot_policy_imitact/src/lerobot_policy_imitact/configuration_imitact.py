@@ -27,8 +27,8 @@ class ImitactConfig(PreTrainedConfig):
     """The network, as `--model.…` of `imitact train`."""
 
     preset: str = ""
-    """Where the network's settings start from: released, paper or quick. Those of `net` that are not
-    its defaults override the preset's."""
+    """Where the network's settings start from: released, paper or quick. Those of `net` that are
+    not its defaults override the preset's."""
 
     chunking: str = "replay:50"
     """How chunks become actions: replay:N executes N ticks of each, ensemble:M averages them with
@@ -70,7 +70,7 @@ class ImitactConfig(PreTrainedConfig):
         self.chunking = Execution(self.chunking).chunking
         if set(self.normalization_mapping.values()) != {NormalizationMode.IDENTITY}:
             raise BadInput(
-                "normalization_mapping must be IDENTITY for every kind: imitact normalises by itself"
+                "normalization_mapping must be IDENTITY for every kind; imitact normalises itself"
             )
 
     def get_optimizer_preset(self) -> AdamWConfig:
@@ -90,8 +90,8 @@ class ImitactConfig(PreTrainedConfig):
             raise BadInput("imitact's network has no place for an environment state")
         if self.net.actions == "delta":
             raise BadInput(
-                "net.actions 'delta' needs statistics that LeRobot does not keep; use 'absolute', or "
-                "train with `imitact train`, which reads the same dataset"
+                "net.actions 'delta' needs statistics that LeRobot does not keep; use 'absolute', "
+                "or train with `imitact train`, which reads the same dataset"
             )
 
     def set_dataset_feature_metadata(self, features: Mapping[str, Any]) -> None:

@@ -43,6 +43,11 @@ class Statistics(nn.Module):
         """From LeRobot's statistics of a dataset."""
         for what, key in (("state", STATE), ("action", ACTION)):
             for part in (*_PARTS, "count"):
+                if part not in known.get(key, {}):
+                    raise BadInput(
+                        f"the dataset's meta/stats.json has no {part!r} of {key!r}; write it again "
+                        "with LeRobot 0.4 or later"
+                    )
                 values = torch.as_tensor(np.asarray(known[key][part], np.float32)).reshape(-1)
                 getattr(self, f"{what}_{part}").copy_(values)
 
@@ -134,7 +139,9 @@ class ImitactPolicy(PreTrainedPolicy):
     ) -> tuple[Tensor, dict[str, float]]:
         """The loss of a batch in physical units, frames from 0 to 1."""
         if reduction != "mean":
-            raise BadInput(f"reduction {reduction!r} is not there: imitact weighs all samples alike")
+            raise BadInput(
+                f"reduction {reduction!r} is not there: imitact weighs all samples alike"
+            )
         given = self._given(batch)
         given |= {"action": batch[ACTION], "is_pad": batch["action_is_pad"]}
         losses = self.policy.loss(given)
@@ -168,8 +175,8 @@ class ImitactPolicy(PreTrainedPolicy):
             camera = self._spec.camera(name)
             if pixels.shape[1:3] != (camera.height, camera.width):
                 raise BadInput(
-                    f"camera {name!r} gave frames of {pixels.shape[1]}x{pixels.shape[2]}, the policy "
-                    f"was made for {camera.height}x{camera.width}"
+                    f"camera {name!r} gave frames of {pixels.shape[1]}x{pixels.shape[2]}, the "
+                    f"policy was made for {camera.height}x{camera.width}"
                 )
             if view.window is None and view.size == (camera.height, camera.width):
                 frames[name] = pixels

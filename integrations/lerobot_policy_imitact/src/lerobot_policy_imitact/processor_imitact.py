@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from lerobot.processor import PolicyAction, PolicyProcessorPipeline, make_default_pre_post_processors
+from lerobot.processor import (
+    PolicyAction,
+    PolicyProcessorPipeline,
+    make_default_pre_post_processors,
+)
 
 from lerobot_policy_imitact.configuration_imitact import ImitactConfig
 
