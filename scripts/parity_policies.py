@@ -530,7 +530,7 @@ def compared(pythons: dict[str, str], repo: Path | None, work: Path, record: boo
             with np.load(work / f"{program}-{case}.npz", allow_pickle=False) as file:
                 theirs, versions = file["action"], str(file["versions"])
             policy = imported(program, case, work / program / case).policy
-            tell(f"from {versions}", case, answers(policy, case), theirs)
+            tell(f"from {program} ({versions})", case, answers(policy, case), theirs)
             for target, folder in outward.items():
                 # A policy goes out as the program has a case of that name, whoever it came from.
                 if target not in pythons or case not in PROGRAMS[target]:

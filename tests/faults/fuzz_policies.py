@@ -81,7 +81,7 @@ class Material:
 
     def _ckpt(self, data: bytes, case: Case) -> bytes:
         """Half of the cases alter the archive, half the pickle in an archive that is whole."""
-        if case.changes[0][1] % 2:
+        if not case.changes or case.changes[0][1] % 2:
             for change in case.changes:
                 data = change_bytes(data, change)
             return data
@@ -145,10 +145,14 @@ def _without_trunk(file: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    of_trunk = ("backbone", "img_feat", "image_proj", "input_proj.")
+    of_trunk = ("backbone", "encoder_img_feat", "image_proj", "input_proj.")
     archive = file.suffix == ".ckpt"
     tensors = torch.load(file, weights_only=True) if archive else load_file(file)
-    kept = {n: t.clone() for n, t in tensors.items() if not any(w in n for w in of_trunk)}
+    kept = {
+        name: value.clone()
+        for name, value in tensors.items()
+        if not name.removeprefix("model.").removeprefix("net.").startswith(of_trunk)
+    }
     (torch.save if archive else save_file)(kept, file)
 
 
@@ -179,7 +183,7 @@ def main() -> int:
     fuzz_readers.CASES = cases()
     fuzz_readers.Material = Material  # type: ignore[misc, assignment]
     fuzz_readers.make = make
-    fuzz_readers.FIRST = FILES
+    fuzz_readers.FIRST = [f for f in FILES if not f.startswith(f"{NEW}/")]
     fuzz_readers.LINE_EVERY = 0
     fuzz_readers.SCRIPT = Path(__file__)
     return fuzz_readers.main()

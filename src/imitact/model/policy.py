@@ -581,9 +581,15 @@ def _keys(
     missing = sorted(expected - value.keys())
     if unknown or missing:
         raise Damaged(
-            f"{where}: unknown keys {unknown}, missing keys {missing}; it was altered, or written "
-            "by another version of imitact"
+            f"{where}: unknown keys {_few(unknown)}, missing keys {_few(missing)}; it was altered, "
+            "or written by another version of imitact"
         )
+
+
+def _few(names: list[str]) -> str:
+    """The names, of many the first."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{names[:5]}{more}"
 
 
 @dataclass(frozen=True)
