@@ -2,10 +2,10 @@
 #
 #   make demo     record, train and evaluate the cube transfer; goes on where it was interrupted
 #   make test     ruff, pyright and every test
-#   make parity   compare model and dataset with LeRobot 0.6.1, live (needs Python 3.12)
+#   make parity   compare model, dataset and policies with LeRobot 0.6.1, live (needs Python 3.12)
 #   make docs     the documentation as a site, in build/docs
 #   make bench    time imitact beside LeRobot 0.6.1 (half an hour, on a quiet machine)
-#   make faults   100 kills, a disk full at every write, altered bytes, 120,000 fuzzed files
+#   make faults   100 kills, a disk full at every write, altered bytes, 200,000 fuzzed files
 #   make clean    remove the environments and caches (runs/ stays)
 #
 # PYTHON=/path/to/python names the interpreter; ARGS="--train.seed 1" adds to the demo's command line.
@@ -43,6 +43,7 @@ test: $(READY)
 parity: $(READY) $(LEROBOT_READY)
 	$(BIN)/python scripts/parity_model.py --lerobot-python $(LEROBOT)/bin/python
 	$(LEROBOT)/bin/python scripts/parity_dataset.py
+	$(BIN)/python scripts/parity_policies.py --lerobot-python $(LEROBOT)/bin/python $(ARGS)
 
 # The page of settings is written from the code first.
 docs: $(READY)
@@ -66,6 +67,7 @@ faults: $(READY)
 	        --out runs/faults/fuzz-$$kind.json || exit 1; \
 	done
 	$(BIN)/python tests/faults/fuzz_lerobot.py --cases 20000 --out runs/faults/fuzz_lerobot.json
+	$(BIN)/python tests/faults/fuzz_policies.py --cases 20000 --out runs/faults/fuzz_policies.json
 
 # Made again when the pinned set or the project's own needs change, or when PYTHON names another
 # version than .venv has. An environment of a fitting Python is kept and brought up to date, so

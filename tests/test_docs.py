@@ -295,6 +295,7 @@ def known_options() -> set[str]:
             found |= set(re.findall(r'"(--[\w-]+)"', file.read_text()))
     found |= {"--max-restarts", "--nnodes", "--node-rank", "--shutdown-timeout"}  # torchrun's
     found |= {"--logdir"}  # tensorboard's
+    found |= {"--policy.type", "--policy.preset", "--policy.chunking"}  # LeRobot's
     return found | {"--help", "--version", "--no-deps", "--nproc-per-node", "--record"}
 
 

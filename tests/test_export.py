@@ -39,6 +39,7 @@ from imitact.deploy.sealed import FOOTER_BYTES, seal, unseal
 from imitact.frames import View
 from imitact.model.act import ActConfig
 from imitact.model.policy import TorchPolicy
+from imitact.model.scaling import Scaling
 from imitact.stats import Stats
 
 TINY = ActConfig(
@@ -186,6 +187,25 @@ def test_a_resized_frame_is_that_of_frames_py_to_the_byte(
         (got,) = session.run(None, {"frame": captured[None]})
         mean = policy.constants["pixel_mean"].numpy()
         assert np.array_equal(np.rint(got[0] + mean).transpose(1, 2, 0), View(*want).of(captured))
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_a_policy_that_standardises_in_its_own_way_answers_as_in_torch(to: Any, tmp_path: Path):
+    spec = replace(SPEC, cameras=CAMERAS)
+    policy = made(spec=spec)
+    plain = Scaling.plain(spec, policy.stats, TINY)
+    policy = TorchPolicy.of_weights(
+        spec, policy.stats, TINY, policy.net.state_dict(), fingerprint="fake",
+        scaling=replace(
+            plain,
+            state_std=(0.5, 2.0, 1.0, 0.003), state_shift=(-1.0,) * 4, action_std=(0.4, 0.002, 3.0),
+            pixel_mean={"top": (0.1, 0.2, 0.3), "left wrist": (0.0, 0.0, 0.0)},
+            pixel_std={"top": (0.3, 0.2, 0.1), "left wrist": (1.0, 0.5, 0.9)},
+        ),
+    )  # fmt: skip
+    assert far(policy, load(exported(policy, tmp_path, to=to)), spec) < 1e-4
+    usual = TorchPolicy(policy.net, spec, policy.stats, TINY, "fake")
+    assert far(policy, usual, spec) > 0.1
 
 
 def test_the_graph_holds_nothing_that_only_training_needs():

@@ -37,7 +37,8 @@ from imitact.contract import (
 from imitact.frames import resize
 from imitact.model import policy as policy_module
 from imitact.model.act import Act, ActConfig, Losses, Prediction
-from imitact.model.policy import STD_FLOOR, TorchPolicy
+from imitact.model.policy import TorchPolicy
+from imitact.model.scaling import STD_FLOOR
 from imitact.stats import Stats
 
 TINY = ActConfig(
@@ -656,8 +657,8 @@ def tensors(directory: Path, change: Callable[[dict[str, Tensor]], Any]) -> None
         (lambda d: (d / "policy.json").write_bytes(b"\xff\xfe"), r"policy\.json is not JSON"),
         (lambda d: (d / "policy.json").write_bytes(b" " * (2**24 + 1)), "at most 16777216"),
         (
-            lambda d: edit(d, lambda a: a.update(format=3, imitact="9.1")),
-            r"format is 3, written by imitact 9\.1, this imitact \(.*\) reads 1 and 2; use the ver",
+            lambda d: edit(d, lambda a: a.update(format=4, imitact="9.1")),
+            r"format is 4, written by imitact 9\.1, this imitact \(.*\) reads 1, 2 and 3; use the",
         ),
         (lambda d: edit(d, lambda a: a.update(format=2)), r"missing keys \['execution'\]"),
         (lambda d: edit(d, lambda a: a.update(execution=LATE)), r"unknown keys \['execution'\]"),

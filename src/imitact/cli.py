@@ -81,6 +81,18 @@ def _export() -> ModuleType:
     return export
 
 
+def _import_policy() -> ModuleType:
+    from imitact.verbs import import_policy
+
+    return import_policy
+
+
+def _export_policy() -> ModuleType:
+    from imitact.verbs import export_policy
+
+    return export_policy
+
+
 def _tune() -> ModuleType:
     from imitact.verbs import tune
 
@@ -112,6 +124,10 @@ VERBS = {
                  lambda room, preset: room.Tune),
     "export": Verb("make one file of a policy that runs without torch, with proof", _export,
                    lambda room, preset: room.Export),
+    "import-policy": Verb("make a policy of another program's checkpoint, with equal actions",
+                          _import_policy, lambda room, preset: room.ImportPolicy),
+    "export-policy": Verb("write a policy as another program's checkpoint, with equal actions",
+                          _export_policy, lambda room, preset: room.ExportPolicy),
     "view": Verb("look at demonstrations, a training or an evaluation, as one page", _view,
                  lambda room, preset: room.View),
     "check": Verb("tell what is wrong with a dataset, a policy or an environment", _check,
@@ -128,7 +144,7 @@ usage: imitact VERB [OPTIONS]
 
 Demonstrations in, a policy that moves two arms out: ACT, Action Chunking with Transformers.
 
-{chr(10).join(f"  {name:10}{verb.line}" for name, verb in VERBS.items())}
+{chr(10).join(f"  {name:15}{verb.line}" for name, verb in VERBS.items())}
 
 `imitact VERB --help` explains every setting of a verb, with its unit.
 `imitact --version` names the version.

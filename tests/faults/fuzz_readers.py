@@ -370,6 +370,12 @@ WORDS = st.one_of(
 LINES = st.lists(WORDS, max_size=6)
 LINE_EVERY = 250
 """One case of so many is a command line: parsing one takes many times the time of a file."""
+FIRST = [
+    "policy/policy.json", "data/meta/info.json", *OTHERS, "config", ALOHA[0], ALOHA[2],
+    *ROBOMIMIC, REPLAY[0],
+]  # fmt: skip
+"""What is read unaltered before anything is counted."""
+SCRIPT = Path(__file__)
 
 
 # -- readers ---------------------------------------------------------------------------------------
@@ -638,11 +644,11 @@ def work(folder: Path, first: int, cases: int, number: int, many: int, only: str
         raise TooSlowError(f"not done after {CASE_S} s")
 
     signal.signal(signal.SIGPROF, alarm)
-    for name in ("policy/policy.json", "data/meta/info.json", *OTHERS, "config", ALOHA[0],
-                 ALOHA[2], *ROBOMIMIC, REPLAY[0]):  # load all code  # fmt: skip
+    for name in FIRST:  # load all code
         material.read(Case(name, False, False, ()))
     strategy = cases_of(only)
-    read_line(["--data", "a", "--out", "b"])
+    if LINE_EVERY:
+        read_line(["--data", "a", "--out", "b"])
     limit_memory()
     beat = (folder / "beat").open("r+b")
     note = mmap.mmap(beat.fileno(), 4096)
@@ -673,7 +679,7 @@ def work(folder: Path, first: int, cases: int, number: int, many: int, only: str
 
         @seed(first + batch)
         @settings(
-            max_examples=max(1, left // LINE_EVERY), database=None, deadline=None,
+            max_examples=max(1, left // (LINE_EVERY or left)), database=None, deadline=None,
             verbosity=Verbosity.quiet, phases=(Phase.generate, Phase.shrink),
             suppress_health_check=list(HealthCheck), print_blob=False,
         )  # fmt: skip
@@ -682,7 +688,7 @@ def work(folder: Path, first: int, cases: int, number: int, many: int, only: str
             about(words)
             judged(lambda: read_line(words), tally, "command line")
 
-        for check in (lines, files) if only == "all" else (files,):
+        for check in (lines, files) if LINE_EVERY and only == "all" else (files,):
             seen: list[Any] = []
             try:
                 check()
@@ -721,7 +727,7 @@ class Worker:
 
 def begin(folder: Path, first: int, cases: int, number: int, many: int, only: str) -> Worker:
     log = folder / "log"
-    command = [sys.executable, __file__, "--work", str(folder), "--seed", str(first)]
+    command = [sys.executable, str(SCRIPT), "--work", str(folder), "--seed", str(first)]
     command += ["--cases", str(cases), "--number", str(number), "--workers", str(many)]
     command += ["--only", only]
     with log.open("w") as out:
@@ -803,8 +809,9 @@ def lead(args: argparse.Namespace) -> dict[str, Any]:
     wall_s = time.monotonic() - began
     found = summed(parts)
     return {
-        "command": f"python tests/faults/fuzz_readers.py --cases {args.cases} --workers "
-        f"{args.workers} --seed {args.seed} --only {args.only}",
+        "command": f"python tests/faults/{SCRIPT.name} --cases {args.cases} --workers "
+        f"{args.workers} --seed {args.seed}"
+        + (f" --only {args.only}" if args.only != "all" else ""),
         **found,
         "defects": defects,
         "case_limit_s": CASE_S,

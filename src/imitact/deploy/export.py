@@ -203,7 +203,7 @@ class _Export:
     def _deviation(self, exported: ExportedPolicy, seen: list[Observation]) -> dict[str, Any]:
         wanted = certificate.answers(self.policy, seen)
         got = certificate.answers(exported, seen)
-        std = self.policy.constants["action_std"].cpu().numpy().astype(np.float64)
+        std = self.policy.constants["action_divisor"].cpu().numpy().astype(np.float64)
         far = certificate.deviation(wanted, got, std, self.policy.spec)
         if not far["max_of_std"] <= self.config.most:
             worst = far["worst"]

@@ -102,6 +102,8 @@ class _Writer:
         at_zero = _array(net.latent_proj.bias)[None]  # z = 0 leaves the bias
         x = graph.add("Sub", state, self._standard("state_mean"), name="standard")
         x = graph.add("Div", x, self._standard("state_std"), name="standard")
+        if "state_shift" in self.policy.constants:
+            x = graph.add("Add", x, self._standard("state_shift"), name="standard")
         x = self._linear(x, net.state_proj, "state_proj")
         x = graph.add(
             "Concat", graph.constant(at_zero, "latent"), x, *self._image_tokens(frames), axis=0
@@ -151,7 +153,15 @@ class _Writer:
         have, want = (bottom - top, right - left), view.size
         if have != want:
             x = self._resized(x, have, want)
-        return graph.add("Sub", x, self._standard("pixel_mean"), name="pixels")
+        x = graph.add("Sub", x, self._standard(f"pixel_mean.{camera.name}"), name="pixels")
+        # The first convolution divides by the spread of the first camera, for all of them.
+        own, first = (
+            _array(self.policy.constants[name])
+            for name in (f"pixel_std.{camera.name}", "pixel_std")
+        )
+        if not np.array_equal(own, first):
+            x = graph.add("Mul", x, graph.constant(first / own, "pixel_std"), name="pixels")
+        return x
 
     def _resized(self, x: str, have: tuple[int, int], want: tuple[int, int]) -> str:
         """The area average, rounded half up.

@@ -36,6 +36,7 @@ from imitact.model.act import Act, ActConfig, Losses
 from imitact.model.augment import cropped, recoloured, shifted, shifts
 from imitact.model.backbone import load_pretrained
 from imitact.model.part import WHOLE, Part
+from imitact.model.scaling import IMAGENET_MEAN, IMAGENET_STD, Scaling
 from imitact.stats import Stats
 
 FORMAT = 1
@@ -45,16 +46,12 @@ TUNED_FORMAT = 2
 """The same with an "execution". A reader refuses any other number; one from before there were
 executions refuses this one too, instead of executing another way than was chosen."""
 
+SCALED_FORMAT = 3
+"""The same with a "scaling", and perhaps an "execution": a policy of another program, which
+standardises in another way than imitact. A reader from before refuses it."""
+
 WEIGHTS = "model.safetensors"
 ABOUT = "policy.json"
-
-STD_FLOOR = 1e-2
-"""Least standard deviation that is divided by, in the unit of the dimension (tonyzhaozh/act,
-utils.py): a joint that never moved in the demonstrations must not blow up when it trembles."""
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of RGB pixels / 255, as torchvision's weights expect."""
 
 _MAX_ABOUT_BYTES = 16 * 2**20
 _MAX_HEADER_BYTES = 4 * 2**20
@@ -76,8 +73,8 @@ class TorchPolicy:
     config:      the network's settings.
     fingerprint: of the dataset it was trained on.
     execution:   how its chunks are best executed, where that was found out (`imitact tune`).
-
-    State and action are standardised as (x - mean) / max(std, STD_FLOOR).
+    scaling:     what is standardised with, where another program trained it; None for imitact's
+                 own way, (x - mean) / max(std, STD_FLOOR) and ImageNet's pixels.
     """
 
     def __init__(
@@ -88,8 +85,9 @@ class TorchPolicy:
         config: ActConfig,
         fingerprint: str,
         execution: Execution | None = None,
+        scaling: Scaling | None = None,
     ) -> None:
-        """Use `create` or `load`."""
+        """Use `create`, `of_weights` or `load`."""
         # Frames come with their channels last, and convolutions are faster so: by a tenth for
         # `quick`, training and inference alike, in float32 on a processor with AVX2 only.
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -98,17 +96,10 @@ class TorchPolicy:
         self.config = config
         self.fingerprint = fingerprint
         self.execution = execution
+        self.scaling = scaling
         self.views = config.views(spec)
         _check_stats(spec, self.stats, config)
-        mean, std = _action_scale(self.stats, config)
-        self._constants: dict[str, Tensor] = {
-            "state_mean": _float(self.stats["state"].mean),
-            "state_std": _float(np.maximum(self.stats["state"].std, STD_FLOOR)),
-            "action_mean": _float(mean),
-            "action_std": _float(np.maximum(std, STD_FLOOR)),
-            "pixel_mean": _float(np.array(IMAGENET_MEAN) * 255).view(3, 1, 1),
-            "pixel_std": _float(np.array(IMAGENET_STD) * 255).view(3, 1, 1),
-        }
+        self._constants = _constants(spec, scaling or Scaling.plain(spec, self.stats, config))
         if config.actions == "delta":
             where = [spec.state_names.index(n) for n in spec.action_names]
             self._constants["measured"] = torch.tensor(where)
@@ -136,6 +127,36 @@ class TorchPolicy:
             load_pretrained(net.backbone, config.pretrained)
         return cls(net, spec, stats, config, fingerprint)
 
+    @classmethod
+    def of_weights(
+        cls,
+        spec: Spec,
+        stats: Mapping[str, Stats],
+        config: ActConfig,
+        weights: Mapping[str, Tensor],
+        *,
+        fingerprint: str,
+        execution: Execution | None = None,
+        scaling: Scaling | None = None,
+        where: str = "weights",
+        settings: str = "the settings",
+    ) -> TorchPolicy:
+        """A policy with weights that are there already, by the names of `Act.state_dict`.
+
+        Takes the tensors themselves, not copies. Refuses missing and unknown names, other shapes
+        or types, and values that are not finite; where and settings tell in the message what the
+        weights and the settings came from.
+        """
+        _check_names(spec, config)
+        _check_stats(spec, stats, config)
+        if scaling is not None:
+            scaling.check(spec)
+        net = _network(spec, config, None)
+        _check_weights(weights, net, where, settings)
+        net.adopt(weights)
+        net.eval()
+        return cls(net, spec, stats, config, fingerprint, execution, scaling)
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -144,8 +165,9 @@ class TorchPolicy:
     @property
     def constants(self) -> Mapping[str, Tensor]:
         """What is standardised with, in float32: "state_mean", "state_std", "action_mean",
-        "action_std" (of what is predicted: actions, or their deltas; floors applied), and
-        "pixel_mean", "pixel_std" of pixels from 0 to 255, (3, 1, 1)."""
+        "action_std" (of what is predicted: actions, or their deltas; floors applied), "state_shift"
+        where one is added behind (Scaling), and "pixel_mean", "pixel_std" of pixels from 0 to 255,
+        (3, 1, 1): of the first camera, and of each as "pixel_mean.NAME", "pixel_std.NAME"."""
         return self._constants
 
     def to(self, device: torch.device | str) -> TorchPolicy:
@@ -219,7 +241,8 @@ class TorchPolicy:
                 f"batch: state has shape {tuple(state.shape)}, expected (B, {self.spec.state_size})"
             )
         constants = self._constants
-        return (state.float() - constants["state_mean"]) / constants["state_std"]
+        state = (state.float() - constants["state_mean"]) / constants["state_std"]
+        return state + constants["state_shift"] if "state_shift" in constants else state
 
     def _images(
         self, frames: Mapping[str, Tensor], size: int, part: Part = WHOLE
@@ -248,7 +271,8 @@ class TorchPolicy:
                 image = cropped(image, self.config.random_crop, part)
             if self.net.training and self.config.color_jitter:
                 image = recoloured(image, self.config.color_jitter, part)
-            image = image.sub_(self._constants["pixel_mean"]).div_(self._constants["pixel_std"])
+            constants = self._constants
+            image.sub_(constants[f"pixel_mean.{name}"]).div_(constants[f"pixel_std.{name}"])
             images.append(image)
         return images, torch.stack(moved) if moved else None
 
@@ -256,7 +280,7 @@ class TorchPolicy:
         action = action.float()
         if self.config.actions == "delta":
             action = action - state.float()[:, None, self._constants["measured"]]
-        return (action - self._constants["action_mean"]) / self._constants["action_std"]
+        return (action - self._constants["action_mean"]) / self._constants["action_divisor"]
 
     def _physical(self, target: Tensor, state: Tensor) -> Tensor:
         action = target * self._constants["action_std"] + self._constants["action_mean"]
@@ -299,7 +323,7 @@ class TorchPolicy:
         return directory
 
     def _about(self, weights: Path) -> dict[str, Any]:
-        return {
+        about = {
             "format": FORMAT,
             "imitact": __version__,
             "fingerprint": self.fingerprint,
@@ -307,7 +331,10 @@ class TorchPolicy:
             "stats": {name: s.to_dict() for name, s in self.stats.items()},
             "config": asdict(self.config),
             "weights": {"bytes": weights.stat().st_size, "sha256": _sha256(weights)},
-        } | _execution(self.execution)
+        }
+        if self.scaling is not None:
+            about["scaling"] = asdict(self.scaling)
+        return _executed(about, self.execution)
 
     @classmethod
     def load(cls, directory: Path | str, device: torch.device | str = "cpu") -> TorchPolicy:
@@ -318,10 +345,17 @@ class TorchPolicy:
         """
         directory = _there(Path(directory).absolute())
         about = _read_about(directory / ABOUT)
-        net = _network(about.spec, about.config, None)
-        net.adopt(_read_weights(directory / WEIGHTS, about.weights, net))
-        net.eval()
-        policy = cls(net, about.spec, about.stats, about.config, about.fingerprint, about.execution)
+        policy = cls.of_weights(
+            about.spec,
+            about.stats,
+            about.config,
+            _read_weights(directory / WEIGHTS, about.weights),
+            fingerprint=about.fingerprint,
+            execution=about.execution,
+            scaling=about.scaling,
+            where=str(directory / WEIGHTS),
+            settings=f"the settings in {ABOUT}",
+        )
         return policy.to(device)
 
 
@@ -337,6 +371,26 @@ def _network(spec: Spec, config: ActConfig, generator: torch.Generator | None) -
 
 def _float(values: NDArray[Any]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)
+
+
+def _constants(spec: Spec, scaling: Scaling) -> dict[str, Tensor]:
+    """As `TorchPolicy.constants` says, and "action_divisor", which training divides by: an action
+    that never moves is told from its mean by nothing."""
+    scaling.check(spec)
+    found = {
+        name: _float(np.array(getattr(scaling, name)))
+        for name in ("state_mean", "state_std", "action_mean", "action_std")
+    }
+    found["action_divisor"] = torch.where(found["action_std"] > 0, found["action_std"], 1.0)
+    if any(scaling.state_shift):
+        found["state_shift"] = _float(np.array(scaling.state_shift))
+    for name, plain in (("pixel_mean", IMAGENET_MEAN), ("pixel_std", IMAGENET_STD)):
+        of = getattr(scaling, name)
+        pixels = {c.name: _float(np.array(of[c.name]) * 255).view(3, 1, 1) for c in spec.cameras}
+        first = _float(np.array(plain) * 255).view(3, 1, 1)
+        found[name] = next(iter(pixels.values()), first)
+        found |= {f"{name}.{camera}": value for camera, value in pixels.items()}
+    return found
 
 
 @contextmanager
@@ -371,13 +425,6 @@ def _check_stats(spec: Spec, stats: Mapping[str, Stats], config: ActConfig) -> N
             raise Misfit(
                 f"statistics of {name!r} have {stats[name].size} dimensions, the Spec {size}"
             )
-
-
-def _action_scale(
-    stats: Mapping[str, Stats], config: ActConfig
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    chosen = stats["action" if config.actions == "absolute" else "delta"]
-    return chosen.mean, chosen.std
 
 
 # -- files -------------------------------------------------------------------------------------
@@ -421,7 +468,7 @@ def set_execution(directory: Path | str, execution: Execution | None) -> None:
 
     Only policy.json is replaced, whole or not at all; weights and `identity` stay.
     """
-    about = _untuned(read_policy_json(directory)) | _execution(execution)
+    about = _executed(_untuned(read_policy_json(directory)), execution)
     path = _there(Path(directory).absolute()) / ABOUT
     try:
         write_policy_json(path, about)
@@ -433,17 +480,18 @@ def set_execution(directory: Path | str, execution: Execution | None) -> None:
         ) from error
 
 
-def _execution(execution: Execution | None) -> dict[str, Any]:
-    """What policy.json says of it, the number of the format among that."""
-    if execution is None:
-        return {"format": FORMAT}
-    return {"format": TUNED_FORMAT, "execution": asdict(execution)}
+def _executed(about: Mapping[str, Any], execution: Execution | None) -> dict[str, Any]:
+    """policy.json of a policy that is executed so, with the number of its format."""
+    parts = {} if execution is None else {"execution": asdict(execution)}
+    if "scaling" in about:
+        return {**about, **parts, "format": SCALED_FORMAT}
+    return {**about, **parts, "format": FORMAT if execution is None else TUNED_FORMAT}
 
 
 def _untuned(about: Mapping[str, Any]) -> dict[str, Any]:
     """The same policy as if nobody had chosen an execution for it."""
     rest = {name: value for name, value in about.items() if name != "execution"}
-    return {**rest, "format": FORMAT}
+    return _executed(rest, None)
 
 
 def _is_full(error: Exception) -> bool:
@@ -540,9 +588,15 @@ def _keys(
     missing = sorted(expected - value.keys())
     if unknown or missing:
         raise Damaged(
-            f"{where}: unknown keys {unknown}, missing keys {missing}; it was altered, or written "
-            "by another version of imitact"
+            f"{where}: unknown keys {_few(unknown)}, missing keys {_few(missing)}; it was altered, "
+            "or written by another version of imitact"
         )
+
+
+def _few(names: list[str]) -> str:
+    """The names, of many the first."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{names[:5]}{more}"
 
 
 @dataclass(frozen=True)
@@ -555,6 +609,7 @@ class _About:
     fingerprint: str
     weights: dict[str, Any]
     execution: Execution | None
+    scaling: Scaling | None
     identity: str
 
 
@@ -580,17 +635,20 @@ def _read_about(path: Path) -> _About:
 
 def _parse_about(about: Any) -> _About:
     found = about.get("format") if isinstance(about, dict) else None
-    if found not in (FORMAT, TUNED_FORMAT) or isinstance(found, bool):
+    if found not in (FORMAT, TUNED_FORMAT, SCALED_FORMAT) or isinstance(found, bool):
         version = about.get("imitact") if isinstance(about, dict) else None
         by = f", written by imitact {version}" if isinstance(version, str) else ""
         raise Damaged(
-            f"format is {found!r}{by}, this imitact ({__version__}) reads {FORMAT} and "
-            f"{TUNED_FORMAT}; use the version of imitact that wrote it"
+            f"format is {found!r}{by}, this imitact ({__version__}) reads {FORMAT}, "
+            f"{TUNED_FORMAT} and {SCALED_FORMAT}; use the version of imitact that wrote it"
         )
     parts = {"format", "imitact", "fingerprint", "spec", "stats", "config", "weights"}
     if found == TUNED_FORMAT:
         parts.add("execution")
-    _keys(about, {*parts, "sha256"}, "policy")
+    if found == SCALED_FORMAT:
+        parts.add("scaling")
+    optional = frozenset({"execution"}) if found == SCALED_FORMAT else frozenset()
+    _keys(about, {*parts, "sha256"}, "policy", optional)
     _keys(about["weights"], {"bytes", "sha256"}, "weights")
     if not isinstance(about["fingerprint"], str):
         raise Damaged(f"fingerprint is {about['fingerprint']!r}, expected a string")
@@ -604,12 +662,13 @@ def _parse_about(about: Any) -> _About:
     _check_names(spec, config)
     _check_stats(spec, stats, config)
     config.views(spec)
+    scaling = _parse_scaling(about["scaling"], spec) if found == SCALED_FORMAT else None
     if about["sha256"] != _digest(about):
         raise Damaged(
             "a value was altered since the policy was saved (the SHA-256 of its values is not the "
             "one it names); copy the directory again from where it was trained"
         )
-    execution = _parse_execution(about["execution"]) if found == TUNED_FORMAT else None
+    execution = _parse_execution(about["execution"]) if "execution" in about else None
     return _About(
         spec=spec,
         stats=stats,
@@ -617,6 +676,7 @@ def _parse_about(about: Any) -> _About:
         fingerprint=about["fingerprint"],
         weights=about["weights"],
         execution=execution,
+        scaling=scaling,
         identity=_digest(_untuned(about)),
     )
 
@@ -627,6 +687,16 @@ def _parse_execution(value: Any) -> Execution:
         return msgspec.convert(value, Execution)
     except msgspec.ValidationError as error:
         raise Damaged(f"execution: {error}") from error
+
+
+def _parse_scaling(value: Any, spec: Spec) -> Scaling:
+    _keys(value, {f.name for f in fields(Scaling)}, "scaling")
+    try:
+        scaling = msgspec.convert(value, Scaling)
+    except msgspec.ValidationError as error:
+        raise Damaged(f"scaling: {error}") from error
+    scaling.check(spec)
+    return scaling
 
 
 _SINCE = frozenset({"random_crop", "color_jitter"})
@@ -650,7 +720,7 @@ def _parse_spec(value: Any) -> Spec:
         raise Damaged(f"spec: {error}") from error
 
 
-def _read_weights(path: Path, expected: Mapping[str, Any], net: Act) -> dict[str, Tensor]:
+def _read_weights(path: Path, expected: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of `path`, read once: what was checked is what is used."""
     size = path.stat().st_size if path.is_file() else expected["bytes"]
     if size != expected["bytes"]:  # before so many bytes are read
@@ -664,22 +734,29 @@ def _read_weights(path: Path, expected: Mapping[str, Any], net: Act) -> dict[str
             f"{path} is not the file that was saved (its SHA-256 differs from that in {ABOUT}); "
             "copy the directory again"
         )
+    return {name: tensor.clone() for name, tensor in parse_safetensors(data, path).items()}
+
+
+def parse_safetensors(data: bytes, path: Path) -> dict[str, Tensor]:
+    """The tensors in the bytes of a safetensors file; anything else is Damaged."""
     header = int.from_bytes(data[:8], "little")
     if len(data) < 8 or header > min(_MAX_HEADER_BYTES, len(data) - 8):
         raise Damaged(f"{path} is not a safetensors file (its header has {header} bytes)")
     try:
-        tensors = safetensors.torch.load(data)
+        return safetensors.torch.load(data)
     except Exception as error:  # whatever the reader raises on bytes that are not tensors
         raise Damaged(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def _check_weights(tensors: Mapping[str, Tensor], net: Act, where: str, settings: str) -> None:
     wanted = net.state_dict()
-    _keys(tensors, set(wanted), f"{path} (tensors)")
+    _keys(tensors, set(wanted), f"{where} (tensors)")
     for name, want in wanted.items():
         got = tensors[name]
         if got.shape != want.shape or got.dtype != want.dtype:
             raise Damaged(
-                f"{path}: {name!r} is {got.dtype} of shape {tuple(got.shape)}, the settings in "
-                f"{ABOUT} need {want.dtype} of shape {tuple(want.shape)}"
+                f"{where}: {name!r} is {got.dtype} of shape {tuple(got.shape)}, {settings} need "
+                f"{want.dtype} of shape {tuple(want.shape)}"
             )
         if got.is_floating_point() and not bool(got.isfinite().all()):
-            raise Damaged(f"{path}: {name!r} holds NaN or infinity; use an earlier checkpoint")
-    return {name: tensor.clone() for name, tensor in tensors.items()}
+            raise Damaged(f"{where}: {name!r} holds NaN or infinity; use an earlier checkpoint")

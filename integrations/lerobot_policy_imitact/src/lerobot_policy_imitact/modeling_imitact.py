@@ -1,0 +1,213 @@
+"""imitact's ACT as LeRobot calls it: batches of raw states and frames in, actions out.
+
+The network, its normalisation, its training loss and its chunking are imitact's own (TorchPolicy).
+Here stands only what LeRobot asks of a policy.
+
+Legend: B batch, K chunk, S state, A action.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from lerobot.policies.pretrained import PreTrainedPolicy
+from torch import Tensor, nn
+
+from imitact import chunking
+from imitact.contract import BadInput, Camera, Spec
+from imitact.model.act import Act
+from imitact.model.backbone import load_pretrained
+from imitact.model.lerobot_layout import camera_name
+from imitact.model.policy import TorchPolicy
+from imitact.stats import Stats
+from lerobot_policy_imitact.configuration_imitact import ImitactConfig
+
+STATE, ACTION = "observation.state", "action"
+_PARTS = ("mean", "std", "min", "max")
+
+
+class Statistics(nn.Module):
+    """Of state and action, as buffers: they are saved and loaded with the weights."""
+
+    def __init__(self, sizes: dict[str, int]) -> None:
+        super().__init__()
+        self.sizes = sizes
+        for what, size in sizes.items():
+            for part in _PARTS:
+                self.register_buffer(f"{what}_{part}", torch.full((size,), torch.nan))
+            self.register_buffer(f"{what}_count", torch.zeros(1))
+
+    def fill(self, known: dict[str, dict[str, Any]]) -> None:
+        """From LeRobot's statistics of a dataset."""
+        for what, key in (("state", STATE), ("action", ACTION)):
+            for part in (*_PARTS, "count"):
+                if part not in known.get(key, {}):
+                    raise BadInput(
+                        f"the dataset's meta/stats.json has no {part!r} of {key!r}; write it again "
+                        "with LeRobot 0.4 or later"
+                    )
+                values = torch.as_tensor(np.asarray(known[key][part], np.float32)).reshape(-1)
+                getattr(self, f"{what}_{part}").copy_(values)
+
+    def stats(self) -> dict[str, Stats]:
+        """As imitact has them."""
+        found = {}
+        for what in self.sizes:
+            rows = {p: getattr(self, f"{what}_{p}").cpu().double().numpy() for p in _PARTS}
+            if not all(np.all(np.isfinite(row)) for row in rows.values()):
+                raise BadInput(
+                    f"the policy has no statistics of {what}: it was made without a dataset, and "
+                    "no checkpoint was loaded into it"
+                )
+            count = int(getattr(self, f"{what}_count").item())
+            found[what] = Stats(**rows, count=max(count, 1))
+        return found
+
+
+class ImitactPolicy(PreTrainedPolicy):
+    """imitact's ACT."""
+
+    config_class = ImitactConfig
+    name = "imitact"
+
+    def __init__(
+        self,
+        config: ImitactConfig,
+        dataset_stats: dict[str, dict[str, Any]] | None = None,
+        dataset_meta: Any = None,
+        **_: Any,
+    ) -> None:
+        """dataset_stats: of the dataset to be trained on; without them, of a checkpoint."""
+        super().__init__(config)
+        config.validate_features()
+        if dataset_meta is not None:
+            config.rate_hz = float(dataset_meta.fps)
+        self.config: ImitactConfig = config
+        self._spec = _spec(config)
+        self._cameras = {camera_name(key): key for key in config.image_features}
+        views = config.net.views(self._spec)
+        # LeRobot seeds torch's global generator; the first weights follow from it.
+        seed = int(torch.randint(2**62, ()).item())
+        self.net = Act(
+            config.net,
+            state_size=self._spec.state_size,
+            action_size=self._spec.action_size,
+            image_sizes=[view.size for view in views.values()],
+            generator=torch.Generator().manual_seed(seed),
+        )
+        self.statistics = Statistics(
+            {"state": self._spec.state_size, "action": self._spec.action_size}
+        )
+        if dataset_stats is not None:
+            self.statistics.fill(dataset_stats)
+            if views and not config.pretrained_path:
+                load_pretrained(self.net.backbone, config.net.pretrained)
+        self._inner: TorchPolicy | None = None
+        self.register_load_state_dict_post_hook(_forget)
+        self.reset()
+
+    @property
+    def policy(self) -> TorchPolicy:
+        """The same as imitact has it; shares its weights."""
+        device = self.statistics.state_mean.device
+        if self._inner is None:
+            self._inner = TorchPolicy(
+                self.net, self._spec, self.statistics.stats(), self.config.net, "lerobot"
+            ).to(device)
+            # TorchPolicy puts channels last; LeRobot saves the optimiser's state, which is laid out
+            # as the weights, and safetensors takes rows of channels only.
+            self.net.to(memory_format=torch.contiguous_format)
+        if self._inner.constants["state_mean"].device != device:
+            self._inner.to(device)
+        return self._inner
+
+    def get_optim_params(self) -> list[dict[str, Any]]:
+        """The image trunk apart, with a learning rate of its own."""
+        trained = [(n, p) for n, p in self.named_parameters() if p.requires_grad]
+        trunk = [p for n, p in trained if n.startswith("net.backbone.")]
+        rest = [p for n, p in trained if not n.startswith("net.backbone.")]
+        return [{"params": rest}, {"params": trunk, "lr": self.config.optimizer_lr_backbone}]
+
+    def reset(self) -> None:
+        """Begin an episode."""
+        self._chunking = chunking.parse(self.config.chunking)
+
+    def forward(
+        self, batch: dict[str, Tensor], reduction: str = "mean"
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a batch in physical units, frames from 0 to 1."""
+        if reduction != "mean":
+            raise BadInput(
+                f"reduction {reduction!r} is not there: imitact weighs all samples alike"
+            )
+        given = self._given(batch)
+        given |= {"action": batch[ACTION], "is_pad": batch["action_is_pad"]}
+        losses = self.policy.loss(given)
+        return losses.total, {"l1_loss": losses.l1.item(), "kld_loss": losses.kl.item()}
+
+    @torch.no_grad()
+    def predict_action_chunk(self, batch: dict[str, Tensor], **_: Any) -> Tensor:
+        """(B, K, A) in physical units."""
+        return self.policy.predict(self._given(batch))
+
+    @torch.no_grad()
+    def select_action(self, batch: dict[str, Tensor], **_: Any) -> Tensor:
+        """The action of this tick, (B, A), by imitact's chunking; all B are asked together."""
+        self.eval()
+        state = batch[STATE]
+        if self._chunking.wants_chunk:
+            chunk = self.predict_action_chunk(batch)
+            self._chunking.feed(chunk.transpose(0, 1).flatten(1).cpu().numpy())
+        action = self._chunking.next()
+        assert action is not None  # without a delay there always is one
+        return torch.from_numpy(action).to(state.device, torch.float32).view(state.shape[0], -1)
+
+    def _given(self, batch: dict[str, Tensor]) -> dict[str, Any]:
+        """As TorchPolicy takes it: uint8 frames at the network's input size."""
+        policy = self.policy
+        frames = {}
+        for name, view in policy.views.items():
+            image = batch[self._cameras[name]]
+            # Floats from 0 to 1 are bytes / 255 in LeRobot, and back exactly.
+            pixels = (image * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+            camera = self._spec.camera(name)
+            if pixels.shape[1:3] != (camera.height, camera.width):
+                raise BadInput(
+                    f"camera {name!r} gave frames of {pixels.shape[1]}x{pixels.shape[2]}, the "
+                    f"policy was made for {camera.height}x{camera.width}"
+                )
+            if view.window is None and view.size == (camera.height, camera.width):
+                frames[name] = pixels
+                continue
+            small = [view.of(frame) for frame in pixels.cpu().numpy()]
+            frames[name] = torch.from_numpy(np.stack(small)).to(image.device)
+        return {"state": batch[STATE], "frames": frames}
+
+
+def _forget(module: ImitactPolicy, _: Any) -> None:
+    """Other weights, and other statistics with them."""
+    module._inner = None
+
+
+def _spec(config: ImitactConfig) -> Spec:
+    state, action = config.robot_state_feature, config.action_feature
+    assert state is not None  # validate_features
+    assert action is not None
+    sizes = {"state": state.shape[0], "action": action.shape[0]}
+    names = {
+        what: tuple(getattr(config, f"{what}_names")) or tuple(f"{what}_{i}" for i in range(size))
+        for what, size in sizes.items()
+    }
+    return Spec(
+        state_names=names["state"],
+        action_names=names["action"],
+        state_units=("unknown",) * sizes["state"],
+        action_units=("unknown",) * sizes["action"],
+        cameras=tuple(
+            Camera(camera_name(key), feature.shape[1], feature.shape[2])
+            for key, feature in config.image_features.items()
+        ),
+        rate_hz=config.rate_hz or 50.0,
+    )
