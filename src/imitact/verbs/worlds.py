@@ -14,7 +14,7 @@ from dataclasses import asdict
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from imitact.contract import BadInput, Camera, Env, Misfit, Policy, Spec
 from imitact.data import coverage
@@ -199,11 +199,11 @@ def _other_expert(given: str, spec: Spec) -> Policy:
             module = importlib.import_module(where)
     except (ImportError, SyntaxError) as error:
         raise BadInput(f"expert {given} cannot be imported: {error}") from error
-    make = getattr(module, name, None)
+    make: Any = getattr(module, name, None)
     if not callable(make):
         there = [n for n, v in vars(module).items() if inspect.isclass(v) or inspect.isfunction(v)]
         raise BadInput(f"expert {given}: {where} has no {name!r} to call; it has {there}")
-    return make(spec)
+    return cast(Policy, make(spec))
 
 
 def _version(package: str) -> str | None:
