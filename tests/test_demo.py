@@ -24,7 +24,7 @@ def _dots(monkeypatch: pytest.MonkeyPatch) -> None:
     """The dot's world stands in for the ALOHA scene, and for the registered environment."""
     monkeypatch.setattr(record_verb, "world", lambda *given: worlds.make_dot)
     monkeypatch.setattr(record_verb, "expert", lambda *given: worlds.make_dot_expert)
-    monkeypatch.setattr(evaluate, "world_of", lambda env, spec: worlds.make_dot)
+    monkeypatch.setattr(evaluate, "world_of", lambda env, spec, gym: worlds.make_dot)
     monkeypatch.setattr(demo.registered, "make", make_registered)
 
 

@@ -334,7 +334,9 @@ def test_a_camera_too_few_or_of_another_size_is_refused(
     cameras: Any, says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, policy: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
-    monkeypatch.setattr(evaluate, "world_of", lambda env, spec: partial(worlds.DotEnv, cameras))
+    monkeypatch.setattr(
+        evaluate, "world_of", lambda env, spec, gym: partial(worlds.DotEnv, cameras)
+    )
     line = is_refused(
         capsys, "evaluate", "--policy", policy, "--out", tmp_path / "out", "--workers", "1"
     )
@@ -485,7 +487,7 @@ def test_evaluations_are_counted_compared_and_gone_on_with(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, policy: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
-    monkeypatch.setattr(evaluate, "world_of", lambda env, spec: worlds.make_dot)
+    monkeypatch.setattr(evaluate, "world_of", lambda env, spec, gym: worlds.make_dot)
     common = ["--policy", policy, "--workers", "1", "--episodes"]
     for name, episodes, chunking in (("a", 4, "replay:4"), ("b", 3, "ensemble:0.1/2")):
         code, out, _ = answer(
@@ -518,7 +520,7 @@ def test_an_exported_policy_is_certified_and_evaluated_like_the_one_it_is_of(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, dataset: Path, policy: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
-    monkeypatch.setattr(evaluate, "world_of", lambda env, spec: worlds.make_dot)
+    monkeypatch.setattr(evaluate, "world_of", lambda env, spec, gym: worlds.make_dot)
     argv = [
         "export", policy, "--data", dataset, "--out", tmp_path / "out", "--episodes", "3",
         "--workers", "1", "--observations", "4", "--calls", "5", "--torch-calls", "2",

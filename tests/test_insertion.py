@@ -205,7 +205,7 @@ def test_a_slip_that_is_put_in_is_taken_out_again() -> None:
     assert aside == pytest.approx([-0.004, -0.004], abs=0.0015)
 
 
-def test_the_arms_rest_for_less_than_04_s_until_all_is_done() -> None:
+def test_the_arms_rest_for_less_than_06_s_until_all_is_done() -> None:
     """A policy without memory that finds itself in a standstill cannot tell when it ends."""
     for seed in (3, 4):
         done = run(seed)
@@ -213,7 +213,7 @@ def test_the_arms_rest_for_less_than_04_s_until_all_is_done() -> None:
         until = int((done.rewards >= 4).argmax())
         speed = np.abs(np.diff(states[:until], axis=0)).max(axis=1) * 50
         moving = np.flatnonzero(speed > 0.06)
-        assert np.diff(moving, prepend=0).max() < 20
+        assert np.diff(moving, prepend=0).max() < 30
 
 
 def test_the_global_generators_are_left_alone() -> None:

@@ -476,7 +476,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def policy(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(tune_verb, "world_of", lambda env, spec: worlds.make_dot)
+    monkeypatch.setattr(tune_verb, "world_of", lambda env, spec, gym: worlds.make_dot)
     return shutil.copytree(saved, tmp_path / "policy")
 
 
@@ -490,7 +490,7 @@ def test_a_tuned_policy_is_evaluated_as_it_was_tuned(
     policy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(evaluate_verb, "world_of", lambda env, spec: worlds.make_dot)
+    monkeypatch.setattr(evaluate_verb, "world_of", lambda env, spec, gym: worlds.make_dot)
     weights = (policy / "model.safetensors").read_bytes()
     was = identity(policy)
     code, out, err = answer(capsys, "tune", "--policy", policy, "--delay", "2", *SMALL)
