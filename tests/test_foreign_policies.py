@@ -789,3 +789,10 @@ def test_the_recorded_files_are_small_and_say_where_they_come_from() -> None:
             f"{program}-{case}{suffix}" for case in cases for suffix in (".json", ".npz")
         }
         assert sum(f.stat().st_size for f in files) < 200_000
+
+
+def test_a_whole_number_beyond_all_floats_is_refused_by_its_name() -> None:
+    fields = foreign.Fields({"eps": 10**400, "kept": 3}, Path("config.json"))
+    assert fields.number("kept") == 3.0
+    with pytest.raises(Damaged, match=r"config\.json: eps is a whole number of 1329 bits"):
+        fields.number("eps")

@@ -243,7 +243,13 @@ class Fields:
         value = self._values.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.refuse(name, "a number is expected")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:  # a whole number of more than 308 digits
+            raise Damaged(
+                f"{self.path}: {name} is a whole number of {int(value).bit_length()} bits; a "
+                "number below 1e308 is expected"
+            ) from error
 
     def truth(self, name: str, default: bool) -> bool:
         value = self._values.get(name, default)
