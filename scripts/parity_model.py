@@ -163,27 +163,13 @@ def imitact_side(case: str) -> dict[str, np.ndarray]:
 
 # -- LeRobot's side --------------------------------------------------------------------------
 
-_RENAMES = (
-    ("encoder_img_feat_input_proj", "image_proj"),
-    ("encoder_robot_state_input_proj", "state_proj"),
-    ("encoder_latent_input_proj", "latent_proj"),
-    ("encoder_1d_feature_pos_embed.weight", "token_pos"),
-    ("decoder_pos_embed.weight", "queries"),
-    ("action_head", "head"),
-    ("vae_encoder_cls_embed.weight", "cvae.cls"),
-    ("vae_encoder_robot_state_input_proj", "cvae.state_proj"),
-    ("vae_encoder_action_input_proj", "cvae.action_proj"),
-    ("vae_encoder_latent_output_proj", "cvae.latent_head"),
-    ("vae_encoder.", "cvae.encoder."),
-)
-
 
 def our_name(theirs: str) -> str:
     """imitact's name of a LeRobot parameter (without its `model.`)."""
-    for old, new in _RENAMES:
-        if theirs.startswith(old):
-            return new + theirs[len(old) :]
-    return theirs
+    from imitact.model.foreign import renamed
+    from imitact.model.lerobot_layout import NAMES
+
+    return renamed(theirs, NAMES)
 
 
 def lerobot_side(case: str) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ from imitact.data import aloha_hdf5, stills
 from imitact.data.aloha_hdf5 import AlohaSource
 from imitact.data.episodes import open_source
 from imitact.data.read_config import ReadConfig
+from imitact.sim import aloha
 
 
 def frames_of(source: Any, index: int = 0, camera: str = "top") -> np.ndarray:
@@ -71,7 +72,6 @@ def test_one_file_is_a_dataset_of_one_episode(tmp_path: Path):
 
 
 def test_joints_of_the_two_arms_have_the_simulated_alohas_names(tmp_path: Path):
-    aloha = pytest.importorskip("imitact.sim.aloha")
     spec = open_source(foreign.aloha(tmp_path)).spec
     assert spec.state_names == spec.action_names == aloha.JOINTS
     assert spec.state_units == aloha.UNITS

@@ -15,7 +15,8 @@ import pytest
 from imitact.contract import BadInput, Damaged
 from imitact.data import apart
 from imitact.data.episodes import open_source
-from imitact.data.hdf5 import Hdf5, in_blocks
+from imitact.data.hdf5 import Hdf5
+from imitact.data.rows import in_blocks
 
 FAKE = """
 import os, signal, time

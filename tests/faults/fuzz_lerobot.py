@@ -51,10 +51,11 @@ from fuzz_readers import (
     Worker,
     change_bytes,
     change_json,
+    collected,
+    concluded,
     judged,
     limit_memory,
     summed,
-    watch,
 )
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
@@ -355,37 +356,15 @@ def begin(folder: Path, args: argparse.Namespace, number: int) -> Worker:
 def lead(args: argparse.Namespace) -> dict[str, Any]:
     where = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     began = time.monotonic()
-    parts, defects = [], []
     with tempfile.TemporaryDirectory(prefix="imitact-fuzz-", dir=where) as place:
-        workers = []
-        try:
-            for number in range(args.workers):
-                folder = Path(place) / str(number)
-                for name in DATASETS:
-                    shutil.copytree(FIXTURES / name, folder / name)
-                (folder / "beat").write_bytes(bytes(4096))
-                workers.append(begin(folder, args, number))
-            for worker in workers:
-                end = watch(worker)
-                last: dict[str, Any] = {"read": 0, "refused": 0, "of": {}, "slowest_s": 0.0}
-                text = worker.log.read_text(errors="replace")
-                for line in text.splitlines():
-                    with contextlib.suppress(ValueError):
-                        told = json.loads(line)
-                        if "defect" in told:
-                            defects.append(told)
-                        else:
-                            last = told
-                if end:
-                    case = (worker.folder / "beat").read_bytes().split(b"\0")[0]
-                    told = {"defect": end, "case": case.decode(errors="replace")}
-                    defects.append({**told, "trace": [text[-1500:]]})
-                parts.append(last)
-        finally:
-            for worker in workers:
-                if worker.process.poll() is None:
-                    worker.process.kill()
-                    worker.process.wait()
+        workers: list[Worker] = []
+        for number in range(args.workers):
+            folder = Path(place) / str(number)
+            for name in DATASETS:
+                shutil.copytree(FIXTURES / name, folder / name)
+            (folder / "beat").write_bytes(bytes(4096))
+            workers.append(begin(folder, args, number))
+        parts, defects = collected(workers)
     wall_s = time.monotonic() - began
     return {
         "command": f"python tests/faults/fuzz_lerobot.py --cases {args.cases} --workers "
@@ -410,12 +389,7 @@ def main() -> int:
     if args.work:
         work(args.work, args.seed, args.cases, args.number, args.workers)
         return 0
-    found = lead(args)
-    text = json.dumps(found, indent=1)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
-    return 1 if found["defects"] or found["cases"] < args.cases else 0
+    return concluded(lead(args), args.cases, args.out)
 
 
 if __name__ == "__main__":

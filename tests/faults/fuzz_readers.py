@@ -764,6 +764,46 @@ def summed(parts: list[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def collected(workers: list[Worker]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What each told last, and all defects, once they have ended; none of them stays."""
+    parts, defects = [], []
+    try:
+        for worker in workers:
+            end = watch(worker)
+            last: dict[str, Any] = {"read": 0, "refused": 0, "of": {}, "slowest_s": 0.0}
+            text = worker.log.read_text(errors="replace")
+            for line in text.splitlines():
+                try:
+                    told = json.loads(line)
+                except ValueError:
+                    continue
+                if "defect" in told:
+                    defects.append(told)
+                else:
+                    last = told
+            if end:
+                case = (worker.folder / "beat").read_bytes().split(b"\0")[0]
+                tail = text[-1500:]
+                defects.append({"defect": end, "case": case.decode(errors="replace"),
+                                "trace": [tail]})  # fmt: skip
+            parts.append(last)
+    finally:
+        for worker in workers:
+            if worker.process.poll() is None:
+                worker.process.kill()
+                worker.process.wait()
+    return parts, defects
+
+
+def concluded(found: dict[str, Any], wanted: int, out: Path | None) -> int:
+    """Print what was found, write it, and give the exit code."""
+    text = json.dumps(found, indent=1)
+    print(text)
+    if out:
+        out.write_text(text + "\n")
+    return 1 if found["defects"] or found["cases"] < wanted else 0
+
+
 def lead(args: argparse.Namespace) -> dict[str, Any]:
     shared = Path("/dev/shm")
     where = str(shared) if os.access(shared, os.W_OK) else None
@@ -780,32 +820,7 @@ def lead(args: argparse.Namespace) -> dict[str, Any]:
             begin(folder, args.seed, share, number, args.workers, args.only)
             for number, folder in enumerate(folders)
         ]
-        parts, defects = [], []
-        try:
-            for worker in workers:
-                end = watch(worker)
-                last: dict[str, Any] = {"read": 0, "refused": 0, "of": {}, "slowest_s": 0.0}
-                text = worker.log.read_text(errors="replace")
-                for line in text.splitlines():
-                    try:
-                        told = json.loads(line)
-                    except ValueError:
-                        continue
-                    if "defect" in told:
-                        defects.append(told)
-                    else:
-                        last = told
-                if end:
-                    case = (worker.folder / "beat").read_bytes().split(b"\0")[0]
-                    tail = text[-1500:]
-                    defects.append({"defect": end, "case": case.decode(errors="replace"),
-                                    "trace": [tail]})  # fmt: skip
-                parts.append(last)
-        finally:
-            for worker in workers:
-                if worker.process.poll() is None:
-                    worker.process.kill()
-                    worker.process.wait()
+        parts, defects = collected(workers)
     wall_s = time.monotonic() - began
     found = summed(parts)
     return {
@@ -834,12 +849,7 @@ def main() -> int:
     if args.work:
         work(args.work, args.seed, args.cases, args.number, args.workers, args.only)
         return 0
-    found = lead(args)
-    text = json.dumps(found, indent=1)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
-    return 1 if found["defects"] or found["cases"] < args.cases else 0
+    return concluded(lead(args), args.cases, args.out)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from imitact.contract import BadInput, Camera, Damaged, Frame, Misfit, Spec
 from imitact.data import stills
 from imitact.data.digests import sha256_of
-from imitact.data.hdf5 import Array, Hdf5, in_blocks
+from imitact.data.hdf5 import Array, Hdf5
 from imitact.data.lerobot import MOST_VALUES, Complain
 from imitact.data.read_config import ReadConfig
+from imitact.data.rows import in_blocks, in_float32, last_of
 
 LAYOUT = "aloha-hdf5"
 RATE_HZ = 50.0
@@ -306,7 +307,7 @@ class AlohaEpisode:
 
     @cached_property
     def _state(self) -> NDArray[np.float32]:
-        return _as_float32(_rows(self._hdf5.numbers(self.file.path, self.file.state)))
+        return in_float32(self._hdf5.numbers(self.file.path, self.file.state))
 
     @property
     def action(self) -> NDArray[np.float32]:
@@ -314,8 +315,8 @@ class AlohaEpisode:
 
     @cached_property
     def _action(self) -> NDArray[np.float32]:
-        parts = [_rows(self._hdf5.numbers(self.file.path, a)) for a in self.file.actions]
-        return self._moved(_as_float32(np.concatenate(parts, axis=1)))
+        parts = [in_float32(self._hdf5.numbers(self.file.path, a)) for a in self.file.actions]
+        return self._moved(np.concatenate(parts, axis=1))
 
     @property
     def extras(self) -> dict[str, NDArray[Any]]:
@@ -334,12 +335,7 @@ class AlohaEpisode:
     def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """The frames of ticks start to stop; a few megabytes of them are in memory at a time."""
         at = self._spec.camera(camera)
-        length = self.file.length
-        stop = length if stop is None else stop
-        if not 0 <= start <= stop <= length:
-            raise BadInput(
-                f"ticks {start} to {stop} of episode {self._index} do not exist; it has {length}"
-            )
+        stop = last_of(self._index, self.file.length, start, stop)
         array = self.file.images[camera]
         swapped = self._colours[camera] == "bgr"
         path, hdf5 = self.file.path, self._hdf5
@@ -574,12 +570,3 @@ def _pictured(array: Array) -> str:
     if len(array.shape) < 4:
         return "a compressed image"
     return f"an image of {array.shape[1]}x{array.shape[2]}"
-
-
-def _rows(values: NDArray[Any]) -> NDArray[Any]:
-    return values.reshape(len(values), -1)
-
-
-def _as_float32(values: NDArray[Any]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # a number too large is infinite, which who trains refuses
-        return np.ascontiguousarray(values, dtype=np.float32)

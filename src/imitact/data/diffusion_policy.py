@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from imitact.contract import BadInput, Damaged, Frame, Spec
 from imitact.data.apart import Apart
-from imitact.data.hdf5 import MOST_TICKS, in_blocks
+from imitact.data.hdf5 import MOST_TICKS
 from imitact.data.keyed import choose, spec_of
 from imitact.data.lerobot import MOST_VALUES, Complain
 from imitact.data.read_config import ReadConfig
+from imitact.data.rows import in_blocks, in_float32, last_of
 from imitact.data.zarr_v2 import Store, ZarrArray, open_array
 
 LAYOUT = "diffusion-policy"
@@ -157,12 +158,7 @@ class DiffusionPolicyEpisode:
         source = self._source
         source.spec.camera(camera)
         first, end = source.bounds(self._index)
-        stop = end - first if stop is None else stop
-        if not 0 <= start <= stop <= end - first:
-            raise BadInput(
-                f"ticks {start} to {stop} of episode {self._index} do not exist; it has "
-                f"{end - first}"
-            )
+        stop = last_of(self._index, end - first, start, stop)
         array = source._arrays[camera]
         read = partial(array.rows, source._apart)
         rows = in_blocks(read, first + start, first + stop, array.row_bytes, array.chunks[0])
@@ -173,9 +169,7 @@ class DiffusionPolicyEpisode:
     def _numbers(self, key: str) -> NDArray[np.float32]:
         source = self._source
         first, end = source.bounds(self._index)
-        values = source._arrays[key].rows(source._apart, first, end)
-        with np.errstate(over="ignore"):
-            return np.ascontiguousarray(values.reshape(end - first, -1), dtype=np.float32)
+        return in_float32(source._arrays[key].rows(source._apart, first, end))
 
     def _whole(self, row: NDArray[Any], array: ZarrArray, tick: int) -> Frame:
         """A frame whose whole numbers are stored as floats (as pusht_cchi_v7_replay.zarr has)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,6 @@ from imitact.data.apart import MOST_BYTES, Apart
 
 MOST_TICKS = 10_000_000
 """An array of more rows is a mistake: 55 hours at 50 Hz."""
-
-READ_BYTES = 8 << 20
-"""Of frames read at a time; more only where a chunk of the file holds more."""
 
 _COPY = "Copy the file again from where it came, or record it anew."
 
@@ -140,18 +136,3 @@ class Hdf5:
                 f"{file}: {array.told}; expected numbers, at most {MOST_BYTES:,} bytes of them"
             )
         return self.rows(file, array, 0, array.shape[0])
-
-
-def in_blocks(
-    read: Callable[[int, int], Any], start: int, stop: int, row_bytes: int, chunk_rows: int
-) -> Iterator[Any]:
-    """Rows start to stop, one after the other, read some at a time: a few megabytes, or as many
-    rows as are packed together, so that none is unpacked twice."""
-    most = max(1, READ_BYTES // max(1, row_bytes))
-    packed = min(max(1, chunk_rows), max(most, MOST_BYTES // 4 // max(1, row_bytes)))
-    many = max(1, most // packed) * packed
-    at = start
-    while at < stop:
-        end = min(stop, at // packed * packed + many)
-        yield from read(at, end)
-        at = end

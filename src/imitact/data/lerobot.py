@@ -32,6 +32,7 @@ from imitact.data.lerobot_features import (
     read_features,
 )
 from imitact.data.pictures import decode_picture
+from imitact.data.rows import last_of
 from imitact.data.tables import (
     RESTORE,
     as_promised,
@@ -467,13 +468,7 @@ class LeRobotEpisode:
         return f"{self._place.data}: {key} of episode {self._index} at tick {tick}"
 
     def _checked(self, start: int, stop: int | None) -> int:
-        stop = self._place.length if stop is None else stop
-        if not 0 <= start <= stop <= self._place.length:
-            raise BadInput(
-                f"ticks {start} to {stop} of episode {self._index} do not exist; "
-                f"it has {self._place.length}"
-            )
-        return stop
+        return last_of(self._index, self._place.length, start, stop)
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """These columns of the data, a row for each tick in order: for what is neither state nor

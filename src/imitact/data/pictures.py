@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import struct
 
-import av
-import av.error
-
 from imitact.contract import Damaged, Frame
+from imitact.data import stills
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
@@ -39,17 +37,11 @@ def decode_picture(data: bytes, height: int, width: int, where: str) -> Frame:
             f"{where} is neither a PNG nor a JPEG picture: it begins with {data[:8]!r} and has "
             f"{len(data):,} bytes. {_RESTORE}"
         )
+    most = min((height + _ALIGNED) * (width + _ALIGNED), _MOST_PIXELS)
     try:
-        context = av.CodecContext.create(codec, "r")
-        context.thread_count = 1
-        most = min((height + _ALIGNED) * (width + _ALIGNED), _MOST_PIXELS)
-        context.options = {"max_pixels": str(int(most))}
-        pictures = context.decode(av.Packet(data)) or context.decode(None)
-        if not pictures:
-            raise Damaged(f"{where} holds no whole picture. {_RESTORE}")
-        frame: Frame = pictures[0].to_ndarray(format="rgb24")  # type: ignore[union-attr]
-    except (av.error.FFmpegError, ValueError) as error:
-        raise Damaged(f"{where} cannot be decoded as {codec}: {error}. {_RESTORE}") from error
+        frame = stills.decoded(codec, data, int(most))
+    except stills.NoImageError as error:
+        raise Damaged(f"{where} is {error}. {_RESTORE}") from error
     _check_size(frame.shape[0], frame.shape[1], height, width, where)
     return frame
 

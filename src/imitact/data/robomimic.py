@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from imitact.contract import BadInput, Damaged, Frame, Misfit, Spec
 from imitact.data.aloha_hdf5 import natural
 from imitact.data.digests import sha256_of
-from imitact.data.hdf5 import Array, Hdf5, in_blocks
+from imitact.data.hdf5 import Array, Hdf5
 from imitact.data.keyed import choose, spec_of
 from imitact.data.lerobot import MOST_VALUES, Complain
 from imitact.data.read_config import ReadConfig
+from imitact.data.rows import in_blocks, in_float32, last_of
 
 LAYOUT = "robomimic"
 _TAKES = ("rate_hz", "state", "action", "cameras", "colour", "subset")
@@ -251,12 +252,7 @@ class RobomimicEpisode:
     def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """The frames of ticks start to stop; a few megabytes of them are in memory at a time."""
         self._source.spec.camera(camera)
-        length = self._demo.length
-        stop = length if stop is None else stop
-        if not 0 <= start <= stop <= length:
-            raise BadInput(
-                f"ticks {start} to {stop} of episode {self._index} do not exist; it has {length}"
-            )
+        stop = last_of(self._index, self._demo.length, start, stop)
         array = self._demo.obs[camera]
         read = partial(self._source._hdf5.rows, self._source.path, array)
         for frame in in_blocks(read, start, stop, array.row_bytes, array.chunk_rows):
@@ -264,9 +260,7 @@ class RobomimicEpisode:
             yield np.ascontiguousarray(frame[..., ::-1]) if swapped else frame
 
     def _numbers(self, array: Array) -> NDArray[np.float32]:
-        values = self._source._hdf5.numbers(self._source.path, array)
-        with np.errstate(over="ignore"):
-            return np.ascontiguousarray(values.reshape(len(values), -1), dtype=np.float32)
+        return in_float32(self._source._hdf5.numbers(self._source.path, array))
 
 
 def is_robomimic(arrays: Mapping[str, Array]) -> bool:

@@ -63,20 +63,28 @@ def decode(data: bytes, size: tuple[int, int]) -> Frame:
     # Decoders fill what is missing with grey, so the end is looked for.
     if not whole.endswith(_PNG_END if png else b"\xff\xd9"):
         raise NoImageError("cut short")
-    return _decoded("png" if png else "mjpeg", whole, size)
+    return _exactly("png" if png else "mjpeg", whole, size)
 
 
 def decode_as(codec: str, data: bytes, size: tuple[int, int]) -> Frame:
     """The frame of (height, width) in an image of one of `CODECS`."""
-    return _decoded(CODECS[codec], data, size)
+    return _exactly(CODECS[codec], data, size)
 
 
-def _decoded(name: str, data: bytes, size: tuple[int, int]) -> Frame:
+def _exactly(name: str, data: bytes, size: tuple[int, int]) -> Frame:
+    most = (size[0] + _MARGIN) * (size[1] + _MARGIN)
+    frame = decoded(name, data, most, err_detect="explode")
+    if frame.shape != (*size, 3):
+        raise NoImageError(f"{frame.shape[0]}x{frame.shape[1]} pixels")
+    return frame
+
+
+def decoded(name: str, data: bytes, most_pixels: int, **options: str) -> Frame:
+    """The one frame that FFmpeg's decoder of that name finds, of whatever size; more pixels than
+    that are refused before memory is taken for them."""
     try:
         decoder: Any = av.VideoCodecContext.create(name, "r")
-        # Larger ones are refused before memory is taken for them.
-        most = (size[0] + _MARGIN) * (size[1] + _MARGIN)
-        decoder.options = {"err_detect": "explode", "max_pixels": str(most)}
+        decoder.options = {**options, "max_pixels": str(most_pixels)}
         decoder.thread_count = 1
         pictures = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
         if len(pictures) != 1:
@@ -86,8 +94,6 @@ def _decoded(name: str, data: bytes, size: tuple[int, int]) -> Frame:
         if isinstance(error, NoImageError):
             raise
         raise NoImageError(f"an image that cannot be decoded ({error})") from error
-    if frame.shape != (*size, 3):
-        raise NoImageError(f"{frame.shape[0]}x{frame.shape[1]} pixels")
     return frame
 
 

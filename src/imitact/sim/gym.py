@@ -26,6 +26,9 @@ from imitact.contract import (
     Spec,
 )
 
+GYM = "gym:"
+"""What a command line writes before the name of an environment that Gymnasium knows."""
+
 IS_SUCCESS = "is_success"
 """The name under which environments of this field tell success in `info`."""
 

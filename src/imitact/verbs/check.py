@@ -24,7 +24,7 @@ from imitact.data.findings import CONTRACT, SEVERITIES, Finding, errors, in_orde
 from imitact.data.inspection import Limits
 from imitact.data.lerobot import LeRobotSource, finished
 from imitact.data.read_config import ReadConfig
-from imitact.sim.gym import GymConfig
+from imitact.sim.gym import GYM, GymConfig
 from imitact.train.logbook import duration
 from imitact.verbs.policies import loader
 from imitact.verbs.waiting import Waiting, say, tell
@@ -92,7 +92,7 @@ def run(settings: Check) -> int:
     if path.is_file() or (path.is_dir() and not of_dataset):
         return _contract(settings, lambda: _check_policy(path))
     name = str(path)
-    if name.startswith("gym:") or (not path.exists() and path.name == name):
+    if name.startswith(GYM) or (not path.exists() and path.name == name):
         return _contract(settings, lambda: _check_env(name, settings.gym))
     if of_dataset and not is_dataset(path) and (path / "policy" / "policy.json").is_file():
         raise BadInput(f"{path} is a training; its policy is {path / 'policy'}, check that")

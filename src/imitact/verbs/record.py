@@ -14,9 +14,9 @@ from imitact.data import record as recording
 from imitact.data.crew import cores
 from imitact.data.record import Progress, Report
 from imitact.data.video import VideoConfig
-from imitact.sim.gym import GymConfig
+from imitact.sim.gym import GYM, GymConfig
 from imitact.verbs.waiting import Waiting, tell
-from imitact.verbs.worlds import GYM, demonstrator, expert, start_order, task_text, world
+from imitact.verbs.worlds import demonstrator, expert, start_order, task_text, world
 
 MOST_EVEN = 2_000
 GO_ON = "finished episodes are kept; the same command goes on"

@@ -19,7 +19,7 @@ from typing import Any, cast
 from imitact.contract import BadInput, Camera, Env, Misfit, Policy, Spec
 from imitact.data import coverage
 from imitact.sim import aloha, experts, gym
-from imitact.sim.gym import GymConfig
+from imitact.sim.gym import GYM, GymConfig
 
 TASK_TEXT = {
     "cube": "Pick up the cube with the right arm and hand it over to the left arm.",
@@ -49,9 +49,6 @@ millimetres: every pixel of their window is kept, the network is told how far a 
 
 FOUR_VIEWS = "aloha4"
 """Names the four views of the real ALOHA together."""
-
-GYM = "gym:"
-"""Before the name of an environment that Gymnasium knows."""
 
 
 def cameras(names: Sequence[str]) -> tuple[str, ...]:
