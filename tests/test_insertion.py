@@ -48,8 +48,8 @@ def test_at_least_19_of_20_demonstrations_succeed_and_hold(figures: dict[str, An
     assert figures["successes"] >= 19, figures["failed_seeds"]
 
 
-def test_the_slowest_is_done_by_tick_350_of_500(figures: dict[str, Any]) -> None:
-    assert figures["still_from_tick"]["max"] <= 350
+def test_the_slowest_is_done_by_tick_400_of_500(figures: dict[str, Any]) -> None:
+    assert figures["still_from_tick"]["max"] <= 400
     assert figures["first_insertion_tick"]["std"] >= 8.0
 
 
@@ -93,7 +93,7 @@ def run(seed: int, spread: float = 1.0, start: int | None = None, blind: bool = 
     expert.reset(seed)
     looks = expert.looks
     seen, actions, rewards = [env.reset(seed if start is None else start)], [], []
-    for tick in range(380):
+    for tick in range(430):
         shown = seen[-1]
         if blind and tick not in looks:
             shown = dataclasses.replace(shown, privileged=None)

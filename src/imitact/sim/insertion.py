@@ -25,9 +25,11 @@ _OPEN, _CLOSED = 1.0, 0.0
 
 # Heights of the centres of peg and socket on the table; gym-aloha drops them from 5 cm.
 _HEIGHT_M = {"right": 0.010, "left": 0.022}
-# Both hands grasp at this height above the table, where neither the peg nor the socket is turned by
-# its weight: nothing seen from above could tell an imitator of two.
-_GRASP_HEIGHT_M = 0.016
+# The height above the table at which each hand grasps. Nothing seen from above tells an imitator how
+# high it holds a thing, so it must not matter whether it grasps some millimetres lower or higher:
+# the left fingertips stand on the table, the right fingers close where the peg slides to the same
+# place in them from 10 to 16 mm, and neither peg nor socket is turned by its weight.
+_GRASP_HEIGHT_M = {"right": 0.015, "left": 0.008}
 
 # From the socket's centre to the peg's where the peg's end touches the pin: both are 12 cm long,
 # and the pin ends 4 cm from the centre. The socket's mouth is 36 mm wide, so that the peg may be
@@ -67,7 +69,12 @@ _MEET_M = 0.002
 _PHASES = {
     "reach": Phase(80.0),
     "descend": Phase(42.0, overlap=10.0),
-    "grasp": Phase(20.0, overlap=1.0),  # fingers that close on the way down drag the object along
+    # Hands stand still around the grasp for as long as an imitator may be early or late: it
+    # predicts for a tick the middle of all that might be then, joint by joint, and that of a hand
+    # on its way down and up again is too high for one joint and too low for another.
+    "still": Phase(14.0),
+    "grasp": Phase(20.0),
+    "hold": Phase(10.0),
     "carry": Phase(66.0, overlap=5.0),
     "settle": Phase(3.0),
     "align": Phase(24.0),
@@ -94,7 +101,7 @@ class InsertionExpert(Script):
     """
 
     TASK = "insertion"
-    REVISION = 2
+    REVISION = 3
     _PHASES = _PHASES
     _NEAR = _NEAR
     _TRUTH = "the true poses of peg and socket"
@@ -143,7 +150,7 @@ class InsertionExpert(Script):
             # turned and centred it: only the offsets along the fingers and upwards stay.
             place = truth.pose(_HOLDS[side])[:3].copy()
             place[2] = _HEIGHT_M[side]
-            up = np.array([0.0, 0.0, _GRASP_HEIGHT_M - _HEIGHT_M[side]])
+            up = np.array([0.0, 0.0, _GRASP_HEIGHT_M[side] - _HEIGHT_M[side]])
             aside = up + self._offset(name)
             yaw = self.variation[f"{name}_yaw_rad"]
             along = aside[0] * math.cos(yaw) + aside[1] * math.sin(yaw)
