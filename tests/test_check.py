@@ -258,11 +258,14 @@ def test_a_dataset_of_which_nothing_would_be_left_is_refused(tmp_path: Path):
     assert not (tmp_path / "copy").exists()
 
 
-def test_several_tasks_are_refused(tmp_path: Path):
+def test_a_copy_keeps_the_task_of_every_episode(tmp_path: Path):
     source = open_source(FIXTURES / "h264")
     todo = mend.Plan((mend.Part(0, 0, 5), mend.Part(1, 0, 8)), {2: ("x",)}, source.lengths)
-    with pytest.raises(BadInput, match="holds 2 tasks"):
-        mend.mend(source, todo, tmp_path / "copy")
+    mend.mend(source, todo, tmp_path / "copy")
+    copy = open_source(tmp_path / "copy")
+    told = [copy.episode(index).task for index in range(2)]
+    assert len(set(told)) == 2
+    assert told == [source.episode(index).task for index in range(2)]
 
 
 def test_episodes_that_share_a_video_are_encoded_each(tmp_path: Path):

@@ -27,6 +27,9 @@ from imitact.data.mend import Part, Plan, mend
 from imitact.data.read_config import ReadConfig
 from imitact.data.video import VideoConfig
 
+FOUND = Path(__file__).parent / "fixtures" / "lerobot"
+"""Datasets that LeRobot wrote."""
+
 LOSSLESS = ConvertConfig(video=VideoConfig(codec="lossless"))
 
 
@@ -285,3 +288,54 @@ def test_a_converted_dataset_is_one_like_others(tmp_path: Path):
     assert open_source(tmp_path / "mended").lengths == (9, 6)
     with pytest.raises(BadInput, match="was converted from aloha-hdf5, not recorded"):
         read_report(tmp_path / "lr")
+
+
+def test_a_copy_keeps_the_task_of_every_episode_unless_told_one_for_all(tmp_path: Path):
+    source = LeRobotSource(FOUND / "h264")
+    told = [source.episode(index).task for index in range(len(source.lengths))]
+    assert len(set(told)) > 1
+    report = convert(source, tmp_path / "own", "lerobot", LOSSLESS)
+    assert report["settings"]["tasks"] == [*dict.fromkeys(told)]
+    copy = LeRobotSource(tmp_path / "own")
+    assert [copy.episode(index).task for index in range(len(told))] == told
+    info = json.loads((tmp_path / "own/meta/info.json").read_text())
+    assert info["total_tasks"] == len(set(told))
+    assert copy.task_words == dict(enumerate(dict.fromkeys(told)))
+    for index, words in enumerate(told):
+        numbers = copy.episode(index).columns(["task_index"])["task_index"].to_pylist()
+        assert {copy.task_words[number] for number in numbers} == {words}
+    convert(source, tmp_path / "one", "lerobot", replace(LOSSLESS, task="tidy up"))
+    one = LeRobotSource(tmp_path / "one")
+    assert {one.episode(index).task for index in range(len(told))} == {"tidy up"}
+
+
+def test_a_conversion_of_several_tasks_goes_on_to_the_same_bytes(tmp_path: Path):
+    source = open_source(FOUND / "h264")
+    convert(source, tmp_path / "whole", "lerobot", LOSSLESS)
+
+    def stop(what: str, done: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, tmp_path / "cut", "lerobot", LOSSLESS, on_progress=stop)
+    convert(source, tmp_path / "cut", "lerobot", LOSSLESS)
+    for file in sorted((tmp_path / "whole").rglob("*")):
+        if file.is_file():
+            same = tmp_path / "cut" / file.relative_to(tmp_path / "whole")
+            assert same.read_bytes() == file.read_bytes(), file
+
+
+def test_a_writer_of_several_tasks_refuses_others(tmp_path: Path):
+    from imitact.data.lerobot_writer import LeRobotWriter
+
+    spec, video = FakeSource().spec, VideoConfig(codec="lossless")
+    for tasks in ([], ["a", ""], ["a", "a"]):
+        with pytest.raises(BadInput, match="task"):
+            LeRobotWriter(tmp_path / "o", spec, task=tasks, video=video, staging=tmp_path / "s")
+    writer = LeRobotWriter(
+        tmp_path / "o", spec, task=["a", "b"], video=video, staging=tmp_path / "s"
+    )
+    rows = np.zeros((3, spec.state_size)), np.zeros((3, spec.action_size))
+    with pytest.raises(BadInput, match=r"shows 'c'; the writer's tasks are \['a', 'b'\]"):
+        writer.append(*rows, {}, {}, {}, task="c")

@@ -33,6 +33,7 @@ from imitact.data.durable import (
 from imitact.data.extras import WideWriter, columns_of, named_for_lerobot, values_of
 from imitact.data.lerobot import LeRobotSource
 from imitact.data.lerobot_stats import PixelCounts, sampled_ticks
+from imitact.data.lerobot_writer import NAMELESS
 from imitact.data.video import VideoConfig, VideoWriter
 from imitact.data.vouched import checked, line, parse_line, read_object, vouched
 
@@ -51,7 +52,8 @@ class ConvertConfig:
     """How a copy is made."""
 
     task: str = ""
-    """What the episodes show, in words; none takes the dataset's own words, or "unknown"."""
+    """What all episodes show, in words; none takes for each the dataset's own words, or
+    "unknown"."""
 
     images: Literal["plain", "jpeg"] = "plain"
     """Frames in ALOHA HDF5: plain keeps every pixel (0.9 MB a frame of 480x640), jpeg compresses
@@ -162,6 +164,10 @@ def _settings(source: Source, to: To, config: ConvertConfig) -> dict[str, Any]:
             if n.removeprefix("observation.") not in {c.name for c in source.spec.cameras}
         }
         left_out |= dict.fromkeys(sorted(rest), "neither a column of numbers nor a camera")
+        if changing := sum(len(source.episode(i).tasks) > 1 for i in range(len(source.lengths))):
+            left_out["task"] = (
+                f"{changing} episodes change theirs on the way; the copy has that of the first tick"
+            )
     read = getattr(source, "read", None)
     form = {"video": asdict(config.video)} if to == "lerobot" else {"images": config.images}
     return {
@@ -169,7 +175,7 @@ def _settings(source: Source, to: To, config: ConvertConfig) -> dict[str, Any]:
         "from": getattr(source, "layout", "lerobot"),
         "read": read.given() if read else {},
         "source": _identity(source),
-        "task": _task(source, config) if to == "lerobot" else config.task,
+        **(_named(_tasks(source, config)) if to == "lerobot" else {"task": config.task}),
         **form,
         "extras": {name: asdict(extra) for name, extra in columns.items()},
         "left_out": left_out,
@@ -186,17 +192,19 @@ def _identity(source: Source) -> str:
     return hash_.hexdigest()
 
 
-def _task(source: Source, config: ConvertConfig) -> str:
-    """The one task of a dataset of LeRobot's layout."""
+def _named(tasks: list[str]) -> dict[str, Any]:
+    return {"task": tasks[0]} if len(tasks) == 1 else {"tasks": tasks}
+
+
+def _tasks(source: Source, config: ConvertConfig) -> list[str]:
+    """What the episodes of a dataset of LeRobot's layout show, each once, in their order."""
     if config.task:
-        return config.task
-    tasks = {str(getattr(source.episode(i), "task", "")) for i in range(len(source.lengths))}
-    if len(tasks) > 1:
-        raise BadInput(
-            f"the episodes show {len(tasks)} tasks ({', '.join(map(repr, sorted(tasks)[:3]))}, "
-            "...), and imitact writes datasets of one; say in --task what all of them show"
-        )
-    return tasks.pop() or "unknown"
+        return [config.task]
+    return [*dict.fromkeys(_shown(source, index) for index in range(len(source.lengths)))]
+
+
+def _shown(source: Source, index: int) -> str:
+    return str(getattr(source.episode(index), "task", "")) or NAMELESS
 
 
 def _fitting(video: VideoConfig, spec: Spec) -> VideoConfig:
@@ -274,13 +282,15 @@ class _LeRobot:
         self._source, self._out, self._columns = source, out, columns
         self._video = config.video
         self._staging = out / _STAGING
+        tasks: list[str] = settings.get("tasks") or [settings["task"]]
+        self._several = len(tasks) > 1
         self._writer = WideWriter(
-            out, source.spec, task=settings["task"], video=config.video, staging=self._staging,
+            out, source.spec, task=tasks, video=config.video, staging=self._staging,
             columns=columns,
         )  # fmt: skip
         spec = source.spec
         self._settings = {
-            "task": settings["task"],
+            **_named(tasks),
             "video": asdict(config.video),
             "units": {"state": list(spec.state_units), "action": list(spec.action_units)},
             "stages": [],
@@ -310,7 +320,8 @@ class _LeRobot:
         self._told.append(_origin(source, index))
         facts = {"format": 2, "settings": self._settings, "episodes": self._told, "failed": []}
         values = values_of(source, index, self._columns)
-        self._writer.append_wide(episode, values, videos, pixels, vouched(facts))
+        task = _shown(source, index) if self._several else ""
+        self._writer.append_wide(episode, values, videos, pixels, vouched(facts), task)
 
     def opened(self) -> Source:
         return LeRobotSource(self._out)
@@ -388,6 +399,8 @@ def _verified(
     there = columns_of(copy)
     if lacking := [name for name in columns if name not in there]:
         raise ImitactError(f"the copy lacks {lacking}; this is a defect of imitact")
+    if to == "lerobot":
+        _check_tasks(source, copy, config)
     file = staging / _VERIFIED
     rows = _rows_of(file)
     with file.open("ab", buffering=0) as journal:
@@ -400,6 +413,16 @@ def _verified(
     sync(file)
     on_progress("verified", len(source.lengths))
     return rows
+
+
+def _check_tasks(source: Source, copy: Source, config: ConvertConfig) -> None:
+    for index in range(len(source.lengths)):
+        wanted, there = config.task or _shown(source, index), _shown(copy, index)
+        if wanted != there:
+            raise ImitactError(
+                f"episode {index} shows {wanted!r}, in the copy {there!r}; this is a defect of "
+                "imitact"
+            )
 
 
 def _rows_of(file: Path) -> list[dict[str, Any]]:

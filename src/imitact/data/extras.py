@@ -79,6 +79,7 @@ class WideWriter(LeRobotWriter):
         videos: Mapping[str, Any],
         pixels: Mapping[str, FeatureStats],
         facts: Mapping[str, Any],
+        task: str = "",
     ) -> None:
         """`append` of an Episode, with a row of each extra column for each tick."""
         for name in self._more:
@@ -87,7 +88,7 @@ class WideWriter(LeRobotWriter):
                     f"{name} has {len(values[name])} rows, the episode has {len(episode.state)}"
                 )
         self._values = values
-        self.append(episode.state, episode.action, videos, pixels, facts)
+        self.append(episode.state, episode.action, videos, pixels, facts, task)
 
     def _columns(
         self, state: NDArray[np.floating[Any]], action: NDArray[np.floating[Any]]

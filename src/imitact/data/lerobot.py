@@ -407,6 +407,11 @@ class LeRobotEpisode:
     def index(self) -> int:
         return self._index
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All that was asked in the episode, in words; none where the dataset does not say."""
+        return tuple(self._place.tasks)
+
     @cached_property
     def task(self) -> str:
         """What was asked, in words; "" where the dataset does not say. Where it changes within the

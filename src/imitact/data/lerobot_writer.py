@@ -45,6 +45,9 @@ from imitact.data.lerobot import (
 from imitact.data.lerobot_stats import FeatureStats, merged_all, of_rows, plain
 from imitact.data.video import VideoConfig, exact_rate
 
+NAMELESS = "unknown"
+"""The words of a task that nobody put into words; LeRobot wants some."""
+
 _INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 """The columns every LeRobot dataset has beside its features."""
 
@@ -53,24 +56,34 @@ class LeRobotWriter:
     """Appends episodes to `out`; opening it again goes on after the last one that is finished.
 
     out:     created if it is not there.
-    task:    what every episode shows, in words.
+    task:    what the episodes show, in words; all of it where they show several things, each once.
     staging: a folder on the same disk; what is not finished lies there, and nowhere else.
 
     Opening removes the files of an episode that was not finished. Only one writer may be open.
     """
 
     def __init__(
-        self, out: Path, spec: Spec, *, task: str, video: VideoConfig, staging: Path
+        self,
+        out: Path,
+        spec: Spec,
+        *,
+        task: str | Sequence[str],
+        video: VideoConfig,
+        staging: Path,
     ) -> None:
         for camera in spec.cameras:
             if "/" in camera.name:
                 raise BadInput(f"camera {camera.name!r}: LeRobot's layout allows no '/' in names")
             video.check_size(camera.height, camera.width, camera.name)
-        if not task:
+        tasks = (task,) if isinstance(task, str) else tuple(task)
+        if not tasks or not all(tasks):
             raise BadInput("the task has no words; say what the episodes show")
+        if len(set(tasks)) < len(tasks):
+            raise BadInput(f"the tasks {list(tasks)} name one twice; give each once")
         self.out = out
         self._spec = spec
-        self._task = task
+        self._tasks = tasks
+        self._shown = 0  # place in them of what the episode shows that is being written
         self._video = video
         self._staging = staging
         self._episodes, self._frames = finished(out)
@@ -94,6 +107,7 @@ class LeRobotWriter:
         videos: Mapping[str, Path],
         pixels: Mapping[str, FeatureStats],
         facts: Mapping[str, Any],
+        task: str = "",
     ) -> None:
         """Add one episode of T ticks.
 
@@ -102,7 +116,11 @@ class LeRobotWriter:
                        frames whose first has time 0; it is moved.
         pixels:        camera name to the statistics of its frames.
         facts:         what meta/imitact.json is to hold once this episode is finished.
+        task:          which of the writer's tasks it shows; none is the first.
         """
+        if task and task not in self._tasks:
+            raise BadInput(f"the episode shows {task!r}; the writer's tasks are {[*self._tasks]}")
+        self._shown = self._tasks.index(task) if task else 0
         length = len(state)
         spec = self._spec
         want = ((length, spec.state_size), (length, spec.action_size))
@@ -128,7 +146,7 @@ class LeRobotWriter:
         sums[EPISODES.format(**where)] = _sha256(metadata)
 
         if index == 0:
-            self._write(TASKS, table_bytes(tasks_table([self._task])))
+            self._write(TASKS, table_bytes(tasks_table(self._tasks)))
         self._fold(stats)
         self._episodes += 1
         self._frames += length
@@ -154,7 +172,7 @@ class LeRobotWriter:
             "frame_index": pa.array(frame),
             "episode_index": pa.array(np.full(length, self._episodes, dtype=np.int64)),
             "index": pa.array(self._frames + frame),
-            "task_index": pa.array(np.zeros(length, dtype=np.int64)),
+            "task_index": pa.array(np.full(length, self._shown, dtype=np.int64)),
         }
 
     def _metadata(
@@ -162,7 +180,7 @@ class LeRobotWriter:
     ) -> pa.Table:
         row: dict[str, Any] = {
             "episode_index": self._episodes,
-            "tasks": [self._task],
+            "tasks": [self._tasks[self._shown]],
             "length": length,
             **{f"data/{n}": v for n, v in where.items()},
             "dataset_from_index": self._frames,
@@ -213,7 +231,7 @@ class LeRobotWriter:
             "features": features,
             "total_episodes": self._episodes,
             "total_frames": self._frames,
-            "total_tasks": 1,
+            "total_tasks": len(self._tasks),
             "chunks_size": FILES_PER_CHUNK,
             "data_files_size_in_mb": 100,
             "video_files_size_in_mb": 200,

@@ -16,7 +16,7 @@ from imitact.data.durable import make_folder, new_folder, refuse_out, sync
 from imitact.data.findings import Finding
 from imitact.data.lerobot import LeRobotEpisode, LeRobotSource
 from imitact.data.lerobot_stats import PixelCounts, sampled_ticks
-from imitact.data.lerobot_writer import LeRobotWriter
+from imitact.data.lerobot_writer import NAMELESS, LeRobotWriter
 from imitact.data.video import VideoConfig, VideoWriter
 from imitact.data.vouched import vouched
 
@@ -106,7 +106,7 @@ def mend(
     1/rate. The videos of imitact's own recordings are copied where no tick was cut off, all others
     are encoded again, with the settings of the recording or the usual ones.
 
-    Refuses an `out` that holds something, a plan that keeps nothing, several tasks in one dataset.
+    Refuses an `out` that holds something, a plan that keeps nothing.
     """
     if not todo.kept:
         raise BadInput(
@@ -114,15 +114,11 @@ def mend(
             "a finding for which it is left out; the cause is not one episode's"
         )
     refuse_out(out, source.path)
-    tasks = {source.episode(part.index).task for part in todo.kept}
-    if len(tasks) > 1:
-        raise BadInput(
-            f"{source.path} holds {len(tasks)} tasks, a dataset of imitact's has one; remove the "
-            f"episodes with LeRobot's own tools: {sorted(todo.left)}"
-        )
+    # In the order in which the episodes show them, each once.
+    tasks = [*dict.fromkeys(source.episode(part.index).task or NAMELESS for part in todo.kept)]
     with new_folder(out, "copy") as building:
         make_folder(building / _STAGING)
-        _write(source, todo, building, tasks.pop() or "unknown", on_progress)
+        _write(source, todo, building, tasks, on_progress)
         shutil.rmtree(building / _STAGING)
     extra = sorted(source.feature_names - _OWN - {s.key for s in source.stored.values()})
     return [f"not copied: {name}; only states, actions and cameras are" for name in extra]
@@ -132,14 +128,14 @@ def _write(
     source: LeRobotSource,
     todo: Plan,
     building: Path,
-    task: str,
+    tasks: list[str],
     on_progress: Callable[[int], object],
 ) -> None:
     settings = source.meta.get("settings", {})
     recorded = "video" in settings and len(source.meta["episodes"]) == len(todo.lengths)
     video = VideoConfig(**settings["video"]) if recorded else _usual(source)
     staging = building / _STAGING
-    writer = LeRobotWriter(building, source.spec, task=task, video=video, staging=staging)
+    writer = LeRobotWriter(building, source.spec, task=tasks, video=video, staging=staging)
     told: list[Any] = []
     for done, part in enumerate(todo.kept):
         episode = source.episode(part.index)
@@ -165,7 +161,8 @@ def _write(
             told.append(_moved(source.meta["episodes"][part.index], part.start))
         facts = _facts(source, told, recorded, todo)
         ticks = slice(part.start, part.stop)
-        writer.append(episode.state[ticks], episode.action[ticks], videos, pixels, facts)
+        task = episode.task or NAMELESS
+        writer.append(episode.state[ticks], episode.action[ticks], videos, pixels, facts, task)
         on_progress(done + 1)
 
 

@@ -25,10 +25,10 @@ _OPEN, _CLOSED = 1.0, 0.0
 
 # Heights of the centres of peg and socket on the table; gym-aloha drops them from 5 cm.
 _HEIGHT_M = {"right": 0.010, "left": 0.022}
-# The height above the table at which each hand grasps. Nothing seen from above tells an imitator how
-# high it holds a thing, so it must not matter whether it grasps some millimetres lower or higher:
-# the left fingertips stand on the table, the right fingers close where the peg slides to the same
-# place in them from 10 to 16 mm, and neither peg nor socket is turned by its weight.
+# The height above the table at which each hand grasps. Nothing seen from above tells an imitator
+# how high it holds a thing, so a few millimetres must not matter: the left fingertips stand on the
+# table, the right fingers close where the peg slides to the same place in them from 10 to 16 mm,
+# and neither peg nor socket is turned by its weight.
 _GRASP_HEIGHT_M = {"right": 0.015, "left": 0.008}
 
 # From the socket's centre to the peg's where the peg's end touches the pin: both are 12 cm long,
