@@ -621,3 +621,28 @@ class _Endless:
 
     def close(self) -> None:
         pass
+
+
+class _Tells:
+    facts = None
+
+    def work(self, seed: str, go_on: Any, tell: Any) -> str | None:
+        return os.environ.get(seed)
+
+    def close(self) -> None:
+        pass
+
+
+def test_workers_draw_in_their_own_thread_and_this_process_is_left_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LP_NUM_THREADS", "3")
+    told = []
+    with Crew(1, _Tells) as crew:
+        assert os.environ["LP_NUM_THREADS"] == "3"
+        while not crew.idle:
+            list(crew.messages())
+        crew.give("LP_NUM_THREADS")
+        while not told:
+            told += [message.result for message in crew.messages()]
+    assert told == ["0"]

@@ -40,7 +40,7 @@ class ThreadTeller(Reacher):
     """Commands what the process's environment says of threads."""
 
     def chunk(self, observation: Any) -> np.ndarray:
-        limits = [float(os.environ.get(name, "0")) for name in ONE_THREAD]
+        limits = [float(os.environ.get(name) == value) for name, value in ONE_THREAD.items()]
         return np.array([[*limits, 0.0]])
 
 

@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -26,6 +26,11 @@ from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
 from imitact.contract import ImitactError
+
+DRAWS_ITSELF = {"LP_NUM_THREADS": "0"}
+"""Mesa's software OpenGL draws in the thread that asks, and starts none of its own. With one worker
+a core that costs nothing and gives the same pixels (docs/performance.md); and a worker of a crew on
+a crowded machine died of memory that another thread wrote to after it was freed."""
 
 _POLL_S = 0.5
 _FAREWELL_S = 10.0
@@ -109,15 +114,23 @@ class _Member:
 class Crew:
     """`size` processes, each with the Worker that `make_worker` gives (picklable, no arguments).
 
+    environment: variables that every worker finds set before its libraries load; this process's
+                 own environment stays as it was.
+
     Its messages say what they do; a worker that fails or dies ends the crew.
     """
 
-    def __init__(self, size: int, make_worker: Callable[[], Worker]) -> None:
+    def __init__(
+        self,
+        size: int,
+        make_worker: Callable[[], Worker],
+        environment: Mapping[str, str] = DRAWS_ITSELF,
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self._members: list[_Member] = []
         self._done_ticks = 0
         try:
-            with _interrupts_blocked():
+            with _interrupts_blocked(), _set(environment):
                 for _ in range(size):
                     ours, theirs = context.Pipe()
                     process = context.Process(target=_run, args=(theirs, make_worker), daemon=True)
@@ -298,3 +311,18 @@ class InterruptFlag:
         if self._came:
             raise KeyboardInterrupt
         self._came = True
+
+
+@contextmanager
+def _set(environment: Mapping[str, str]) -> Iterator[None]:
+    """Processes started here inherit these variables; this one's own are put back."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

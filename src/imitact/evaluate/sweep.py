@@ -15,7 +15,7 @@ from imitact.data.crew import Crew, Ready, cores
 from imitact.evaluate.attempt import Attempts, Failure
 from imitact.evaluate.journal import Journal
 from imitact.evaluate.tally import Evaluation, Plan, Row, World
-from imitact.evaluate.trials import check_picklable, one_thread, settled
+from imitact.evaluate.trials import ONE_THREAD, check_picklable, settled
 
 JOURNAL = "tune.jsonl"
 """Finished episodes, in the output folder."""
@@ -181,8 +181,7 @@ class Sweep:
     def _apart(self, jobs: Sequence[Job]) -> None:
         if self._crew is None:
             check_picklable(self._make)
-            with one_thread():
-                self._crew = Crew(self.workers, self._make)
+            self._crew = Crew(self.workers, self._make, ONE_THREAD)
         waiting = list(reversed(jobs))
         while waiting or self._crew.under_way:
             while waiting and self._crew.idle:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 from imitact.contract import BadInput, Env, ImitactError, Policy
-from imitact.data.crew import Crew, Ready, cores
+from imitact.data.crew import DRAWS_ITSELF, Crew, Ready, cores
 from imitact.data.durable import alone
 from imitact.evaluate.attempt import TELL_EVERY_S, Attempts, Failure
 from imitact.evaluate.film import Filming
@@ -27,7 +26,7 @@ ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    "LP_NUM_THREADS": "1",  # Mesa's software OpenGL
+    **DRAWS_ITSELF,
 }
 """Set in every process before its libraries load.
 
@@ -119,21 +118,6 @@ def check_picklable(make: Callable[[], object]) -> None:
         ) from error
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Processes started here inherit ONE_THREAD; this one's own environment stays as it was."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 def settled(kept: World | None, world: World, journal: Journal | None, out: Path | None) -> World:
     """The world that episodes run in, noted in the journal when it is first known.
 
@@ -213,9 +197,7 @@ class _Run:
         check_picklable(make)
         waiting = list(reversed(seeds))
         given: dict[int, float] = {}
-        with one_thread():
-            crew = Crew(min(self._workers, len(seeds)), make)
-        with crew:
+        with Crew(min(self._workers, len(seeds)), make, ONE_THREAD) as crew:
             while waiting or crew.under_way:
                 for message in crew.messages():
                     if isinstance(message, Ready):
