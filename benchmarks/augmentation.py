@@ -55,19 +55,21 @@ def main() -> None:
         rows = json.loads(given.write.read_text(encoding="utf-8"))["rows"]
     for task in given.tasks:
         for variant in given.variants:
-            found = []
-            for seed in given.seeds:
-                out = given.out / f"{task}-{variant.replace(' ', '-')}-seed{seed}"
-                data = given.data or given.out / f"{task}-data"
-                found.append(
-                    studies.trained(
-                        out, data, seed, task=task, episodes=given.episodes, model=VARIANTS[variant]
-                    )
-                )
-                row = {"task": task, "variant": variant, "changes": VARIANTS[variant]}
-                rows = [r for r in rows if (r["task"], r["variant"]) != (task, variant)]
-                rows.append({**row, **studies.together(found)})
-                studies.write(given.write, {"rows": rows})
+            name = f"{task}-{variant.replace(' ', '-')}"
+            found = studies.trained(
+                studies.Variant(
+                    given.out / name,
+                    given.data or given.out / f"{task}-data",
+                    task,
+                    model=VARIANTS[variant],
+                    settings={"episodes": given.episodes},
+                ),
+                given.seeds,
+            )
+            row = {"task": task, "variant": variant, "changes": VARIANTS[variant]}
+            rows = [r for r in rows if (r["task"], r["variant"]) != (task, variant)]
+            rows.append({**row, **studies.together(found)})
+            studies.write(given.write, {"rows": rows})
     print(table(rows))
 
 
