@@ -1,0 +1,79 @@
+"""How exactly a policy of the insertion knows, some ticks ahead, where its hands are to grasp.
+
+    python benchmarks/grasps.py --policy runs/insertion/training/policy --data runs/insertion/data
+        [--write benchmarks/results/grasps.json --name "hands rest"]
+
+At the tick of each demonstration at which a gripper's target falls below 0.35, takes what the
+policy predicted for that tick from the observation 20, 60 and 90 ticks before, and gives how far
+its hand is from the demonstration's: mean and standard deviation along x, y and z of the scene, in
+mm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imitact.contract import Observation
+from imitact.data.episodes import open_source
+from imitact.model.policy import TorchPolicy
+from imitact.sim.insertion import InsertionExpert
+from imitact.sim.kinematics import Kinematics
+
+AHEAD = (20, 60, 90)
+ARMS = {"left": (slice(0, 6), 6), "right": (slice(7, 13), 13)}
+CLOSING = (
+    0.35  # of the gripper's target: it begins at 1, the peg is held at 0.35, the socket at 0.65
+)
+
+
+def misses(policy: TorchPolicy, data: Path) -> list[dict[str, Any]]:
+    source, arms = open_source(data), Kinematics(InsertionExpert._NEAR)
+    found: dict[tuple[str, int], list[np.ndarray]] = {}
+    for index in range(len(source.lengths)):
+        episode = source.episode(index)
+        for side, (joints, gripper) in ARMS.items():
+            # Not before tick 60: the grippers begin closed.
+            closing = 60 + int((episode.action[60:, gripper] < CLOSING).argmax())
+            wanted = arms.hand(side, episode.action[closing, joints].astype(np.float64))
+            for ahead in AHEAD:
+                tick = closing - ahead
+                frames = {
+                    camera.name: next(episode.frames(camera.name, tick, tick + 1))
+                    for camera in source.spec.cameras
+                }
+                chunk = policy.chunk(Observation(episode.state[tick], frames))
+                hand = arms.hand(side, chunk[ahead, joints].astype(np.float64))
+                found.setdefault((side, ahead), []).append(1e3 * (hand - wanted)[:3, 3])
+    return [
+        {
+            "arm": side,
+            "ticks ahead": ahead,
+            "mean mm": np.mean(rows, axis=0).round(2).tolist(),
+            "std mm": np.std(rows, axis=0).round(2).tolist(),
+        }
+        for (side, ahead), rows in found.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--policy", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--name", default="policy", help="of the rows in the file of --write")
+    given = parser.parse_args()
+    rows = misses(TorchPolicy.load(given.policy), given.data)
+    for row in rows:
+        print(f"{row['arm']:5}  {row['ticks ahead']} ahead  {row['mean mm']} +- {row['std mm']}")
+    if given.write:
+        told = json.loads(given.write.read_text()) if given.write.exists() else {}
+        given.write.write_text(json.dumps({**told, given.name: rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
