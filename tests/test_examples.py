@@ -63,6 +63,9 @@ class Table:
         moved = 0.005 * action[:3]
         if self.eef[2] > self.TOP:
             moved[2] = min(moved[2], 0.0)
+        beside = np.linalg.norm((self.obj - self.eef)[:2])
+        above = self.eef[2] > self.obj[2] + 0.03
+        assert above or not 0.015 < beside < 0.05, "the fingers push the cube away"
         within = np.all(np.abs(self.obj - self.eef) < [0.02, 0.02, 0.025])
         before, self.finger = self.finger, np.clip(self.finger + 0.02 * action[3], 0.0, 0.8)
         self.holds = self.finger > 0.15 and (self.holds or bool(before <= 0.15 and within))
