@@ -1,6 +1,8 @@
 """A Gymnasium environment of its own making: a dot that goes half of the way to where it is told.
 
-It ends when the dot is at the mark. What it observes has the form that `obs_type` names.
+It ends when the dot is at the mark. What it observes has the form that `obs_type` names. Like
+gym-xarm it takes no action beyond its bounds, and where it `leaves` something, a start depends on
+the last action before.
 """
 
 from __future__ import annotations
@@ -14,8 +16,18 @@ import numpy as np
 class Dot(gymnasium.Env):
     metadata: ClassVar = {"render_modes": [], "render_fps": 20}
 
-    def __init__(self, obs_type: str = "pixels_agent_pos", tells: bool = True) -> None:
-        self.obs_type, self.tells = obs_type, tells
+    def __init__(
+        self,
+        obs_type: str = "pixels_agent_pos",
+        tells: bool = True,
+        leaves: bool = False,
+        breaks: str = "",
+    ) -> None:
+        if breaks:
+            raise RuntimeError(breaks)
+        self.myself = self  # so it goes with the garbage only
+        self.obs_type, self.tells, self.leaves = obs_type, tells, leaves
+        self.last = np.zeros(2)
         self.action_space = gymnasium.spaces.Box(0.0, 1.0, (2,), np.float32)
         self.observation_space = gymnasium.spaces.Space()
         self.steps = 0
@@ -25,10 +37,13 @@ class Dot(gymnasium.Env):
         self.dot = self.np_random.uniform(0.1, 0.3, 2)
         self.mark = self.np_random.uniform(0.5, 0.9, 2)
         self.steps = 0
+        if self.leaves:
+            self.dot = self.dot + 0.1 * self.last
         return self.observed(), {"mark": self.mark}
 
     def step(self, action: Any) -> Any:
-        self.steps += 1
+        assert self.action_space.contains(action), f"{action!r} is out of bounds"
+        self.steps, self.last = self.steps + 1, np.asarray(action, np.float64)
         self.dot = self.dot + 0.5 * (np.asarray(action, np.float64) - self.dot)
         near = float(np.linalg.norm(self.dot - self.mark))
         info = {"mark": self.mark, **({"is_success": near < 0.08} if self.tells else {})}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,57 @@ def test_success_is_infos_word_or_a_reward() -> None:
         mute.step(np.zeros(2))
 
 
+def test_an_action_beyond_the_bounds_is_moved_to_the_nearest_within() -> None:
+    env = dot()
+    env.reset(0)
+    beyond = env.step(np.array([7.0, -3.0])).observation.state
+    env.reset(0)
+    assert np.array_equal(env.step(np.array([1.0, 0.0])).observation.state, beyond)
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_made_anew_an_environment_begins_each_episode_as_if_there_had_been_none(anew: bool) -> None:
+    env = GymEnv(DOT, GymConfig(make='{"leaves": true}', anew=anew))
+    firsts, worlds = [], []
+    for seed in (5, 5, 6, 5):
+        firsts.append(env.reset(seed))  # to keep an observation is not to keep its world
+        worlds.append(weakref.ref(firsts[-1].privileged.world))
+        env.step(np.array([1.0, 1.0]))
+    starts = [first.state.tolist() for first in firsts]
+    assert (starts[0] == starts[1] == starts[3]) is anew
+    assert starts[2] != starts[0]
+    assert [world() is None for world in worlds] == [anew, anew, anew, False]
+
+
+def test_an_expert_that_keeps_the_world_is_told_so_where_it_must_go() -> None:
+    env = dot(anew=True)
+    world = env.reset(0).privileged.world
+    with pytest.raises(ImitactError, match=r"must not keep observation\.privileged\.world"):
+        env.reset(1)
+    assert world is not None
+
+
+def test_a_closed_environment_is_gone_and_says_so() -> None:
+    env = dot()
+    kept = env.reset(0)
+    world = weakref.ref(kept.privileged.world)
+    env.close()
+    assert world() is None
+    env.close()
+    for use in (lambda: kept.privileged.world, lambda: env.reset(0), lambda: env.step(kept.state)):
+        with pytest.raises(ImitactError, match=r"closed|reset"):
+            use()
+
+
+def test_a_module_that_cannot_be_imported_is_an_error_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gym_of_glass.py").write_text("None.glGetError\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(BadInput, match=r"gym_of_glass cannot be imported: AttributeError: .*glGet"):
+        GymEnv("gym_of_glass/Any-v0")
+
+
 REFUSED = {
     "what it offers": (
         {"make": '{"obs_type": "state"}'},
@@ -101,6 +153,10 @@ REFUSED = {
     "no JSON": ({"make": "obs_type"}, "not JSON"),
     "a list": ({"make": "[]"}, "expected a JSON object"),
     "an argument it has not": ({"make": '{"colour": 1}'}, "cannot be made with gym.make"),
+    "no display": (
+        {"make": '{"breaks": "no display"}'},
+        "cannot be made with gym.make .*RuntimeError: no display",
+    ),
     "no module": ({"module": "gym_of_nobody"}, "pip install gym-of-nobody"),
     "half a camera": ({"cameras": ("top=",)}, "expected KEY or NAME=KEY"),
 }

@@ -5,8 +5,10 @@ Needs gymnasium and the package of the environment, nothing of the ALOHA scene.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,25 +78,37 @@ class GymConfig:
     step_cap: int = 0
     """Ticks of an episode at most; 0 takes the environment's own max_episode_steps."""
 
+    anew: bool = False
+    """Make the environment anew for each episode: for one whose reset leaves something of the
+    episode before, so that a start would not depend on its seed alone."""
+
 
 @dataclass(frozen=True)
 class Truth:
     """What a demonstrator may see of a Gymnasium environment, and no policy.
 
-    world:    the environment itself, without wrappers.
     observed: all that it observed.
     info:     what it told beside.
     """
 
-    world: Any
     observed: Any
     info: Mapping[str, Any]
+    _world: weakref.ref[Any]
+
+    @property
+    def world(self) -> Any:
+        """The environment itself, without wrappers, until it is closed."""
+        if (world := self._world()) is None:
+            raise ImitactError("this world is closed; ask for it before that")
+        return world
 
 
 class GymEnv:
     """`gymnasium.make(name, **make)` as an Env.
 
-    It begins as `reset(seed=seed)` does. An environment that has ended stands still: from then on
+    It begins as `reset(seed=seed)` does. An action that lies outside of its action space is moved
+    to the nearest one in it, since a policy knows no bounds and many environments refuse to go on.
+    An environment that has ended stands still: from then on
     each step gives its last observation, reward and success again, until it is reset. So an
     episode that ends with success stays successful, and one that ends without stays without.
 
@@ -107,11 +121,11 @@ class GymEnv:
     def __init__(self, name: str, config: GymConfig | None = None) -> None:
         self._name = name
         self._config = config = config or GymConfig()
-        self._gym = _made(name, config)
+        self._frames_at = _cameras(config.cameras)
+        self._gym: Any = _made(name, config)
         self._ended: Outcome | None = None
         self._begun = False
         try:
-            self._frames_at = _cameras(config.cameras)
             observed, _ = self._gym.reset(seed=0)
             self._spec = self._looked_over(observed)
             self._step_cap = self._cap()
@@ -128,6 +142,10 @@ class GymEnv:
         return self._step_cap
 
     def reset(self, seed: int) -> Observation:
+        if self._gym is None:
+            raise ImitactError(f"{self._name} is closed; make another one")
+        if self._config.anew and self._begun:
+            self._make_anew()
         observed, info = self._gym.reset(seed=seed)
         self._ended, self._begun = None, True
         return self._observation(observed, info)
@@ -141,7 +159,7 @@ class GymEnv:
             return self._ended
         space = self._gym.action_space
         observed, reward, terminated, truncated, info = self._gym.step(
-            np.asarray(action).astype(space.dtype)
+            np.clip(np.asarray(action).astype(space.dtype), space.low, space.high)
         )
         outcome = Outcome(
             self._observation(observed, info), float(reward), self._success(float(reward), info)
@@ -151,7 +169,28 @@ class GymEnv:
         return outcome
 
     def close(self) -> None:
-        self._gym.close()
+        """The environment is gone after that, not at some time later.
+
+        The renderer of gymnasium 0.29 frees its buffers when it goes, by their numbers in OpenGL;
+        another one made before that has the same numbers, and shows nothing but black from then on.
+        """
+        if self._gym is not None:
+            self._gym.close()
+            self._gym, self._begun = None, False
+            gc.collect()
+
+    def _make_anew(self) -> None:
+        """In place of what there was, and begun as that had been: an episode must not tell how
+        many came before."""
+        before = weakref.ref(self._gym.unwrapped)
+        self.close()
+        if before() is not None:
+            raise ImitactError(
+                f"{self._name} cannot be made anew: somebody still holds the one before; an expert "
+                "must not keep observation.privileged.world"
+            )
+        self._gym = _made(self._name, self._config)
+        self._gym.reset(seed=0)
 
     def _looked_over(self, observed: Any) -> Spec:
         """The Spec of what it shows at its first tick."""
@@ -216,7 +255,8 @@ class GymEnv:
         return int(cap)
 
     def _observation(self, observed: Any, info: Mapping[str, Any]) -> Observation:
-        truth = Truth(self._gym.unwrapped, observed, info)
+        # Weakly: observations that somebody keeps must not keep a closed environment from going.
+        truth = Truth(observed, info, weakref.ref(self._gym.unwrapped))
         return Observation(self._state(observed), self._frames(observed), truth)
 
     def _state(self, observed: Any) -> NDArray[np.float64]:
@@ -301,13 +341,21 @@ def _made(name: str, config: GymConfig) -> Any:
                 f"package (pip install {module.replace('_', '-')}), or name the module with "
                 "gym.module"
             ) from error
+        except Exception as error:  # it is foreign code: a display it lacks, versions that differ
+            raise BadInput(f"{module} cannot be imported: {_said(error)}") from error
     try:
         # Gymnasium's own checker would warn of every tick; what matters here is refused below.
         return gymnasium.make(name, **{"disable_env_checker": True, **given})
     except gymnasium.error.Error as error:
         raise BadInput(f"gymnasium has no environment {name!r}: {error}") from error
-    except TypeError as error:
-        raise BadInput(f"{name} cannot be made with gym.make {config.make}: {error}") from error
+    except Exception as error:
+        raise BadInput(
+            f"{name} cannot be made with gym.make {config.make}: {_said(error)}"
+        ) from error
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _cameras(given: Sequence[str]) -> list[tuple[str, str]]:
