@@ -46,6 +46,14 @@ CHOOSE_ALL = """{
     performance.now() - began
 }"""
 
+TRAINING_END = "[...document.querySelectorAll('[data-kind=training] figure')].at(-1)"
+EVALUATION_END = "document.querySelectorAll('[data-kind=evaluation] tbody tr')[8]"
+
+
+def below(page: browser.Page, what: str, room: int = 0) -> int:
+    """Where the page is cut, so that `what` is the last in it: pixels from its top."""
+    return round(page(f"{what}.getBoundingClientRect().bottom + scrollY")) + room
+
 
 def settled(page: browser.Page) -> None:
     page.until("""[...document.querySelectorAll('.card video')]
@@ -101,15 +109,15 @@ def main() -> None:
         settled(page)
         save(page, options.folder / "view-demonstrations.png")
         page("document.querySelector('.arms, .panels').scrollIntoView()")
-        page("scrollBy(0, -110)")
+        page("scrollBy(0, -140)")  # its heading, below the bar that stays
         settled(page)
         save(page, options.folder / "view-curves.png")
         page("scrollTo(0, 0)")
         move(page, "episodes with video")
         tab(page, "training")
-        save(page, options.folder / "view-training.png", height=1750)
+        save(page, options.folder / "view-training.png", height=below(page, TRAINING_END, 12))
         tab(page, "evaluation")
-        save(page, options.folder / "view-evaluation.png", height=1250)
+        save(page, options.folder / "view-evaluation.png", height=below(page, EVALUATION_END))
         dark = running.open(file, width=1280, height=860, dark=True, fragment="#tick=200")
         settled(dark)
         save(dark, options.folder / "view-dark.png")

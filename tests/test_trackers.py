@@ -27,7 +27,7 @@ def needs(name: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(
         name not in INSTALLED,
         reason=f"{name} is not installed, so that what it writes was not read back; "
-        f"pip install 'imitact[{trackers.EXTRA[name]}]'",
+        f"pip install 'imitact[{trackers.EXTRA}]'",
     )
 
 

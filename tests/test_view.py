@@ -481,3 +481,106 @@ def test_an_evaluation_that_still_runs_can_be_looked_at_and_is_not_touched(
 def test_a_rerun_target_that_is_none_is_refused(dataset: Path, capsys: pytest.CaptureFixture[str]):
     assert cli.run(["view", str(dataset), "--rerun", "file.mp4"]) == 2
     assert "ends in .rrd" in capsys.readouterr().err
+
+
+@dataclass
+class Row:
+    """What an .rrd file holds of a path: its timelines, and its values at each row of them."""
+
+    timelines: dict[str, np.ndarray]
+    values: dict[str, list[Any]]
+
+
+def read_rerun(file: Path) -> dict[str, Row]:
+    """Every path of a file, by Rerun's own reader; what stands at no time has no timelines."""
+    from rerun.chunk import RrdReader
+
+    parts: dict[str, list[tuple[dict[str, np.ndarray], dict[str, list[Any]]]]] = {}
+    for chunk in RrdReader(file).stream():
+        batch = chunk.to_record_batch()
+        times = {name: np.asarray(batch.column(name)) for name in chunk.timeline_names}
+        columns = {
+            name.rsplit(":", 1)[1]: batch.column(name).to_pylist()
+            for name in batch.schema.names
+            if ":" in name
+        }
+        parts.setdefault(chunk.entity_path.strip("/"), []).append((times, columns))
+    found: dict[str, Row] = {}
+    for path, chunks in parts.items():
+        row = found[path] = Row({}, {})
+        for times, columns in chunks:  # of one path in the order in which they were sent
+            for name, part in times.items():
+                before = row.timelines.get(name, part[:0])
+                row.timelines[name] = np.concatenate([before, part])
+            for name, part in columns.items():
+                row.values.setdefault(name, []).extend(part)
+    return found
+
+
+def scalars(row: Row) -> np.ndarray:
+    assert all(len(value) == 1 for value in row.values["scalars"])
+    return np.array([value[0] for value in row.values["scalars"]])
+
+
+def blob(row: Row) -> bytes:
+    (value,) = row.values["blob"]
+    (held,) = value
+    return bytes(held)
+
+
+def to_rerun(tmp_path: Path, *paths: Path) -> dict[str, Row]:
+    file = tmp_path / "sent.rrd"
+    assert cli.run(["view", *map(str, paths), "--rerun", str(file)]) == 0
+    assert [p.name for p in tmp_path.glob("*.rrd*")] == ["sent.rrd"]  # whole, and nothing beside it
+    return read_rerun(file)
+
+
+def test_states_actions_and_frames_of_every_episode_read_back_from_rerun_equal(
+    dataset: Path, tmp_path: Path
+):
+    found = to_rerun(tmp_path, dataset)
+    source = open_source(dataset)
+    spec = source.spec
+    for index, length in enumerate(source.lengths):
+        episode = source.episode(index)
+        ticks = np.arange(length)
+        time_ns = np.round(ticks / spec.rate_hz * 1e9).astype(np.int64)
+        rows = {"state": (spec.state_names, episode.state),
+                "action": (spec.action_names, episode.action)}  # fmt: skip
+        under = f"data/episode_{index:04d}"
+        for what, (names, values) in rows.items():
+            for column, name in enumerate(names):
+                row = found[f"{under}/{what}/{name}"]
+                np.testing.assert_array_equal(row.timelines["tick"], ticks)
+                np.testing.assert_array_equal(row.timelines["time"].astype(np.int64), time_ns)
+                np.testing.assert_array_equal(scalars(row), values[:, column].astype(np.float32))
+        for camera in spec.cameras:
+            row = found[f"{under}/camera/{camera.name}"]
+            np.testing.assert_array_equal(row.timelines["tick"], ticks)
+            shown = [value[0] for value in row.values["timestamp"] if value]
+            np.testing.assert_array_equal(shown, time_ns)
+            times, frames = decoded(blob(row))
+            np.testing.assert_allclose(times, ticks / spec.rate_hz, atol=1e-6)
+            assert len(frames) == length
+    episodes = {path.split("/")[1] for path in found if path.startswith("data/episode_")}
+    assert len(episodes) == len(source.lengths) == 3
+
+
+def test_a_training_and_an_evaluation_read_back_from_rerun_equal(evaluation: Path, tmp_path: Path):
+    folder = training(tmp_path / "act")
+    found = to_rerun(tmp_path, folder, evaluation)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    told = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    row = found["act/loss"]
+    assert row.timelines["step"].tolist() == list(told)
+    np.testing.assert_allclose(scalars(row), list(told.values()), rtol=1e-5)  # six digits, as shown
+    validated = [line for line in lines if "held_out_l1_per_joint" in line]
+    row = found["act/held_out/joint_b"]
+    assert row.timelines["step"].tolist() == [line["step"] for line in validated]
+    assert scalars(row).tolist() == [line["held_out_l1_per_joint"]["joint_b"] for line in validated]
+    kept = report.read(evaluation)
+    row = found["evaluation/success"]
+    assert row.timelines["seed"].tolist() == list(kept.seeds)
+    assert scalars(row).tolist() == [float(seed != 3) for seed in kept.seeds]
+    film = (evaluation / "videos" / "seed-3.mp4").read_bytes()
+    assert blob(found["evaluation/films/seed_3"]) == film

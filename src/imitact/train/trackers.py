@@ -24,7 +24,9 @@ from imitact.data.durable import make_folder, write_json
 
 TrackerName = Literal["tensorboard", "trackio", "wandb"]
 NAMES: tuple[str, ...] = get_args(TrackerName)
-EXTRA = {"tensorboard": "trackers", "trackio": "trackio", "wandb": "trackers"}
+EXTRA = "trackers"
+"""Of imitact, to be installed with: it has all of them."""
+
 FOLDER = "trackers"
 
 Say = Callable[[str], None]
@@ -47,9 +49,8 @@ def check(names: Sequence[str], project: str) -> None:
         raise BadInput("project is empty; give trackio and wandb a name for it")
     missing = [name for name in names if find_spec(name) is None]
     if missing:
-        extras = ",".join(dict.fromkeys(EXTRA[name] for name in missing))
         raise BadInput(
-            f"{' and '.join(missing)}: not installed; pip install 'imitact[{extras}]' has it, or "
+            f"{' and '.join(missing)}: not installed; pip install 'imitact[{EXTRA}]' has it, or "
             "train without (every number is in metrics.jsonl anyway)"
         )
 
@@ -173,8 +174,10 @@ class _Trackio:
         make_folder(folder)
         os.environ.setdefault("TRACKIO_DIR", str(folder))  # read as it is imported
         with _silent():
-            import trackio  # pyright: ignore[reportMissingImports]  # outside the tested set
+            import trackio
 
+            # Not the run's own finish: trackio would finish it again, aloud, as the process ends.
+            self._finish = trackio.finish
             self._run = trackio.init(
                 project=project,
                 name=run,
@@ -190,7 +193,7 @@ class _Trackio:
 
     def close(self) -> None:
         with _silent():
-            self._run.finish()
+            self._finish()
 
 
 class _Wandb:

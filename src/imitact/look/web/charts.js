@@ -60,9 +60,10 @@ class Chart {
     context.lineWidth = 1;
     const grid = style("--grid");
     const faint = style("--faint");
-    const edge = this.log
-      ? decades(this.low, this.high)
-      : rounds(this.low, this.high, Math.max(2, Math.floor(height / 34)));
+    let about = Math.max(2, Math.floor(height / 34));
+    let edge = this.log ? decades(this.low, this.high) : rounds(this.low, this.high, about);
+    // One number on an axis tells no scale.
+    while (!this.log && edge.length < 2 && about < 12) edge = rounds(this.low, this.high, ++about);
     context.textAlign = "right";
     for (const y of edge) {
       const row = Math.round(this.down(y, height)) + 0.5;
@@ -92,18 +93,27 @@ class Chart {
     const [context, width, height] = fit(this.top);
     context.font = `10px ${style("--font")}`;
     context.textAlign = "center";
-    for (const { x, text } of this.marks) {
+    context.fillStyle = style("--faint");
+    context.strokeStyle = style("--mark");
+    let [words, from, to] = ["", 0, -Infinity]; // of the label that is not written yet
+    const write = () => words && context.fillText(words, (from + to) / 2, 9);
+    for (const { x, text } of this.marks) { // by tick
       const column = Math.round(this.across(x, width)) + 0.5;
-      context.strokeStyle = style("--mark");
       context.setLineDash([2, 3]);
       context.beginPath();
       context.moveTo(column, 12);
       context.lineTo(column, height - this.bottom);
       context.stroke();
-      context.setLineDash([]);
-      context.fillStyle = style("--faint");
-      context.fillText(text, column, 9);
+      const room = (context.measureText(words).width + context.measureText(text).width) / 2 + 4;
+      if (column - (from + to) / 2 < room) {
+        [words, to] = [`${words}, ${text}`, column]; // stages at almost one tick share a label
+      } else {
+        write();
+        [words, from, to] = [text, column, column];
+      }
     }
+    write();
+    context.setLineDash([]);
     this.trace(context, width, height, this.above);
   }
 
