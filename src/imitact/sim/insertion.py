@@ -6,7 +6,7 @@ the fingers, so both hands move until the two lie on one line. In front of the s
 from where its mouth and the tip of the peg are by then: straight in along the socket's axis.
 
 Whoever imitates this sees the scene from above, and no height in it. So both are held and brought
-together always in the same way, and what is corrected is small.
+together always in the same way, what is corrected is small, and the hands rest around the grasp.
 """
 
 from __future__ import annotations
