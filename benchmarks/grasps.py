@@ -26,9 +26,7 @@ from imitact.sim.kinematics import Kinematics
 
 AHEAD = (20, 60, 90)
 ARMS = {"left": (slice(0, 6), 6), "right": (slice(7, 13), 13)}
-CLOSING = (
-    0.35  # of the gripper's target: it begins at 1, the peg is held at 0.35, the socket at 0.65
-)
+CLOSING = 0.35  # of the gripper's target, which goes from 1 to 0
 
 
 def misses(policy: TorchPolicy, data: Path) -> list[dict[str, Any]]:

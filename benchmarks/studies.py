@@ -7,18 +7,16 @@ differ in training only share one set of demonstrations.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import multiprocessing
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imitact.data.crew import cores
+from imitact.data.crew import cores, inherited
 from imitact.evaluate.interval import wilson
 from imitact.verbs import demo, record
 
@@ -64,29 +62,17 @@ class Variant:
 def trained(variant: Variant, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """The figures of a demo a seed, as many at a time as there are cores; what is done stays."""
     waiting = [seed for seed in seeds if not (variant.demo(seed).out / demo.NUMBERS).exists()]
-    if waiting:
-        _record(variant.demo(waiting[0]))
+    if waiting:  # with all cores; the demos find them recorded
+        usual = demo.recording(variant.demo(waiting[0]), variant.data)
+        record.make(dataclasses.replace(usual, workers=0))
     # Not a Pool of multiprocessing: its processes may start none, and an evaluation does.
     apart = multiprocessing.get_context("spawn")
-    with one_thread(), ProcessPoolExecutor(cores(), mp_context=apart) as pool:
+    with (
+        inherited({"OMP_NUM_THREADS": "1"}),
+        ProcessPoolExecutor(cores(), mp_context=apart) as pool,
+    ):
         list(pool.map(partial(_run, variant), waiting))
     return [_figures(variant, seed) for seed in seeds]
-
-
-def _record(settings: demo.Demo) -> None:
-    """The demonstrations, with all cores; the demos find them recorded."""
-    assert settings.data is not None
-    record.make(
-        record.Record(
-            out=settings.data,
-            env=settings.task,
-            episodes=settings.demonstrations,
-            spread=settings.spread,
-            starts=settings.starts,
-            height=settings.height,
-            width=settings.width,
-        )
-    )
 
 
 def _run(variant: Variant, seed: int) -> None:
@@ -107,20 +93,6 @@ def _figures(variant: Variant, seed: int) -> dict[str, Any]:
         "failures_by_stage": {str(stage): reached.count(stage) for stage in sorted(set(reached))},
         "held_out_l1_rad": told["training"]["held_out_l1_rad"],
     }
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Processes started here find OpenMP held to one thread."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
 
 
 def together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

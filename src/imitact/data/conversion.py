@@ -198,13 +198,12 @@ def _named(tasks: list[str]) -> dict[str, Any]:
 
 def _tasks(source: Source, config: ConvertConfig) -> list[str]:
     """What the episodes of a dataset of LeRobot's layout show, each once, in their order."""
-    if config.task:
-        return [config.task]
-    return [*dict.fromkeys(_shown(source, index) for index in range(len(source.lengths)))]
+    return [*dict.fromkeys(_shown(source, index, config) for index in range(len(source.lengths)))]
 
 
-def _shown(source: Source, index: int) -> str:
-    return str(getattr(source.episode(index), "task", "")) or NAMELESS
+def _shown(source: Source, index: int, config: ConvertConfig) -> str:
+    """What an episode is said to show in a dataset of LeRobot's layout."""
+    return config.task or str(getattr(source.episode(index), "task", "")) or NAMELESS
 
 
 def _fitting(video: VideoConfig, spec: Spec) -> VideoConfig:
@@ -280,10 +279,9 @@ class _LeRobot:
         columns: Mapping[str, Extra],
     ) -> None:
         self._source, self._out, self._columns = source, out, columns
-        self._video = config.video
+        self._config = config
         self._staging = out / _STAGING
         tasks: list[str] = settings.get("tasks") or [settings["task"]]
-        self._several = len(tasks) > 1
         self._writer = WideWriter(
             out, source.spec, task=tasks, video=config.video, staging=self._staging,
             columns=columns,
@@ -311,7 +309,9 @@ class _LeRobot:
         for number, camera in enumerate(spec.cameras):
             path = videos[camera.name] = self._staging / f"{number}.mp4"
             counts = PixelCounts()
-            with VideoWriter(path, camera.height, camera.width, spec.rate_hz, self._video) as film:
+            with VideoWriter(
+                path, camera.height, camera.width, spec.rate_hz, self._config.video
+            ) as film:
                 for tick, frame in enumerate(episode.frames(camera.name)):
                     film.add(frame)
                     if tick in sampled:
@@ -320,7 +320,7 @@ class _LeRobot:
         self._told.append(_origin(source, index))
         facts = {"format": 2, "settings": self._settings, "episodes": self._told, "failed": []}
         values = values_of(source, index, self._columns)
-        task = _shown(source, index) if self._several else ""
+        task = _shown(source, index, self._config)
         self._writer.append_wide(episode, values, videos, pixels, vouched(facts), task)
 
     def opened(self) -> Source:
@@ -417,7 +417,7 @@ def _verified(
 
 def _check_tasks(source: Source, copy: Source, config: ConvertConfig) -> None:
     for index in range(len(source.lengths)):
-        wanted, there = config.task or _shown(source, index), _shown(copy, index)
+        wanted, there = _shown(source, index, config), _shown(copy, index, ConvertConfig())
         if wanted != there:
             raise ImitactError(
                 f"episode {index} shows {wanted!r}, in the copy {there!r}; this is a defect of "

@@ -130,7 +130,7 @@ class Crew:
         self._members: list[_Member] = []
         self._done_ticks = 0
         try:
-            with _interrupts_blocked(), _set(environment):
+            with _interrupts_blocked(), inherited(environment):
                 for _ in range(size):
                     ours, theirs = context.Pipe()
                     process = context.Process(target=_run, args=(theirs, make_worker), daemon=True)
@@ -314,7 +314,7 @@ class InterruptFlag:
 
 
 @contextmanager
-def _set(environment: Mapping[str, str]) -> Iterator[None]:
+def inherited(environment: Mapping[str, str]) -> Iterator[None]:
     """Processes started here inherit these variables; this one's own are put back."""
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)

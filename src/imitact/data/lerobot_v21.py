@@ -11,13 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import msgspec
-
-from imitact.contract import Damaged
 from imitact.data.lerobot import INFO, Complain, LeRobotSource, Place, length_and_tasks
 from imitact.data.tables import RESTORE, as_promised
 from imitact.data.video import TOLERANCE_S
-from imitact.data.vouched import read_bytes, read_object
+from imitact.data.vouched import parsed, read_bytes, read_object
 
 EPISODES = "meta/episodes.jsonl"
 TASKS = "meta/tasks.jsonl"
@@ -82,10 +79,4 @@ def read_lines(file: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         if not line.strip():
             continue
         where = file.with_name(f"{file.name}, line {number}")
-        try:
-            value = msgspec.json.decode(line)
-        except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
-            raise Damaged(f"{where} is no JSON: {error}. {RESTORE}") from error
-        if not isinstance(value, dict):
-            raise Damaged(f"{where} holds {type(value).__name__}, expected an object. {RESTORE}")
-        yield where, value
+        yield where, parsed(line, where, advice=RESTORE)

@@ -248,6 +248,20 @@ def _check_fits(theirs: Spec, spec: Spec, task: str) -> None:
             )
 
 
+def recording(settings: Demo, data: Path) -> Record:
+    """How the demonstrations of a demo are recorded."""
+    return Record(
+        out=data,
+        env=settings.task,
+        episodes=settings.demonstrations,
+        spread=settings.spread,
+        starts=settings.starts,
+        height=settings.height,
+        width=settings.width,
+        workers=settings.workers,
+    )
+
+
 def _recorded(settings: Demo, data: Path, phases: Phases) -> Report | None:
     """What was recorded; None of demonstrations that imitact did not record."""
     if _theirs(settings) is not None:
@@ -258,16 +272,7 @@ def _recorded(settings: Demo, data: Path, phases: Phases) -> Report | None:
     say(f"1/5 record: {settings.demonstrations} demonstrations into {data}")
     with phases.phase("record"):
         return record.make(
-            Record(
-                out=data,
-                env=settings.task,
-                episodes=settings.demonstrations,
-                spread=settings.spread,
-                starts=settings.starts,
-                height=settings.height,
-                width=settings.width,
-                workers=settings.workers,
-            ),
+            recording(settings, data),
             on_progress=lambda progress: phases.still_running(),
         )
 
