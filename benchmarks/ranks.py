@@ -1,0 +1,111 @@
+"""What the exchange between ranks costs: the same batch by threads, by ranks, and by strangers.
+
+    python benchmarks/ranks.py --data runs/demo/data [--presets quick released] [--rounds 2]
+        [--out runs/ranks] [--write benchmarks/results/ranks.json]
+
+Three ways to spend the same cores on the same batch, taken in turn:
+
+    threads    one process with a thread a core
+    ranks      torchrun with a process of one thread a core (gloo): what docs/ranks.md describes
+    strangers  as many separate trainings, each on its share of the batch, side by side: ranks
+               without any exchange, which is the most that ranks could reach
+
+`ranks / strangers` is what gathering the gradients (and the statistics of `norm batch`) leaves;
+each figure is the median of the rounds. Needs a quiet machine, about ten minutes on 2 cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import studies
+
+WAYS = ("threads", "ranks", "strangers")
+WORK: dict[str, dict[str, Any]] = {
+    "quick": {"steps": 300, "batch": 16, "options": []},
+    "released": {"steps": 6, "batch": 8, "options": ["--model.pretrained", "none"]},
+}
+
+
+def argv(preset: str, data: Path, out: Path, batch: int, steps: int, *more: str) -> list[str]:
+    given = ["train", "--data", str(data), "--out", str(out), "--preset", preset]
+    given += ["--train.steps", str(steps), "--train.batch-size", str(batch)]
+    given += ["--train.checkpoint-every", "0", "--train.checkpoint-minutes", "0"]
+    given += ["--train.validate-every", "0", "--train.log-every", str(steps)]
+    given += ["--train.cache-dir", str(out.parents[2] / "cache")]
+    return [*given, *WORK[preset]["options"], *more]
+
+
+def samples_per_s(preset: str, way: str, data: Path, out: Path, cores: int) -> float:
+    """Of one run, all its processes together."""
+    steps, batch = WORK[preset]["steps"], WORK[preset]["batch"]
+    shutil.rmtree(out, ignore_errors=True)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
+    few = {**os.environ, "OMP_NUM_THREADS": "1"}
+    imitact = [sys.executable, "-m", "imitact"]
+    if way == "threads":
+        single = argv(preset, data, out / "0", batch, steps, "--train.threads", str(cores))
+        subprocess.run([*imitact, *single], check=True, **quiet)
+    elif way == "ranks":
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(cores)]
+        shared = argv(preset, data, out / "0", batch, steps)
+        subprocess.run([*torchrun, "-m", "imitact", *shared], check=True, env=few, **quiet)
+    else:
+        running = [
+            subprocess.Popen(
+                [*imitact, *argv(preset, data, out / str(n), batch // cores, steps,
+                                 "--train.threads", "1", "--train.seed", str(n))],
+                env=few,
+                **quiet,
+            )
+            for n in range(cores)
+        ]  # fmt: skip
+        if any(process.wait() for process in running):
+            raise SystemExit(f"a training in {out} failed")
+    told = [json.loads(file.read_text()) for file in sorted(out.glob("*/training.json"))]
+    return sum(one["samples_per_s"] for one in told)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--presets", nargs="+", choices=list(WORK), default=list(WORK))
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("runs/ranks"))
+    parser.add_argument("--write", type=Path, default=Path("benchmarks/results/ranks.json"))
+    given = parser.parse_args()
+    cores = os.cpu_count() or 1
+    rows = []
+    for preset in given.presets:
+        found: dict[str, list[float]] = {way: [] for way in WAYS}
+        # The first one builds the frame cache; what is timed begins after it.
+        for _ in range(given.rounds):
+            for way in WAYS:
+                speed = samples_per_s(preset, way, given.data, given.out / preset / way, cores)
+                found[way].append(round(speed, 2))
+                print(f"{preset}, {way}: {speed:.2f} samples/s", flush=True)
+        middle = {way: statistics.median(speeds) for way, speeds in found.items()}
+        rows.append(
+            {
+                "preset": preset,
+                **WORK[preset],
+                "cores": cores,
+                "samples_per_s": found,
+                "ranks_over_strangers": round(middle["ranks"] / middle["strangers"], 3),
+                "ranks_over_threads": round(middle["ranks"] / middle["threads"], 3),
+            }
+        )
+        studies.write(given.write, {"rows": rows})
+        print(f"{preset}: the exchange leaves {rows[-1]['ranks_over_strangers']:.1%}")
+
+
+if __name__ == "__main__":
+    main()
