@@ -23,6 +23,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ WORK: dict[str, dict[str, Any]] = {
 }
 
 
-def argv(preset: str, data: Path, out: Path, batch: int, steps: int, *more: str) -> list[str]:
-    given = ["train", "--data", str(data), "--out", str(out), "--preset", preset]
+def train(preset: str, data: Path, out: Path, batch: int, steps: int, *more: str) -> list[str]:
+    given = ["imitact", "train", "--data", str(data), "--out", str(out), "--preset", preset]
     given += ["--train.steps", str(steps), "--train.batch-size", str(batch)]
     given += ["--train.checkpoint-every", "0", "--train.checkpoint-minutes", "0"]
     given += ["--train.validate-every", "0", "--train.log-every", str(steps)]
@@ -48,28 +49,24 @@ def samples_per_s(preset: str, way: str, data: Path, out: Path, cores: int) -> f
     """Of one run, all its processes together."""
     steps, batch = WORK[preset]["steps"], WORK[preset]["batch"]
     shutil.rmtree(out, ignore_errors=True)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
     few = {**os.environ, "OMP_NUM_THREADS": "1"}
-    imitact = [sys.executable, "-m", "imitact"]
     if way == "threads":
-        single = argv(preset, data, out / "0", batch, steps, "--train.threads", str(cores))
-        subprocess.run([*imitact, *single], check=True, **quiet)
+        single = train(preset, data, out / "0", batch, steps, "--train.threads", str(cores))
+        commands = [(single, None)]
     elif way == "ranks":
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(cores)]
-        shared = argv(preset, data, out / "0", batch, steps)
-        subprocess.run([*torchrun, "-m", "imitact", *shared], check=True, env=few, **quiet)
+        torchrun = ["torch.distributed.run", "--nproc-per-node", str(cores), "-m"]
+        commands = [([*torchrun, *train(preset, data, out / "0", batch, steps)], few)]
     else:
-        running = [
-            subprocess.Popen(
-                [*imitact, *argv(preset, data, out / str(n), batch // cores, steps,
-                                 "--train.threads", "1", "--train.seed", str(n))],
-                env=few,
-                **quiet,
-            )
+        share = batch // cores
+        commands = [
+            (train(preset, data, out / str(n), share, steps, "--train.seed", str(n)), few)
             for n in range(cores)
-        ]  # fmt: skip
-        if any(process.wait() for process in running):
-            raise SystemExit(f"a training in {out} failed")
+        ]
+    quietly = partial(subprocess.Popen, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = [quietly([sys.executable, "-m", *argv], env=env) for argv, env in commands]
+    ends = [process.wait() for process in running]
+    if any(ends):
+        raise SystemExit(f"a training in {out} ended with {max(ends, key=abs)}")
     told = [json.loads(file.read_text()) for file in sorted(out.glob("*/training.json"))]
     return sum(one["samples_per_s"] for one in told)
 

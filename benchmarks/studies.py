@@ -54,6 +54,7 @@ class Variant:
             compared_episodes=0,
             registered_episodes=0,
             videos=0,
+            film_failures=0,
             workers=1,
             **self.settings,
         )

@@ -13,6 +13,7 @@ import worlds
 from test_doors import TINY, answer, is_refused
 
 from imitact.contract import BadInput, Damaged, FloatArray, Observation, Outcome
+from imitact.evaluate import report
 from imitact.verbs import demo, evaluate, train
 from imitact.verbs import record as record_verb
 from imitact.verbs.phases import STORE_EVERY_S, Phases
@@ -83,6 +84,11 @@ def test_the_demo_goes_from_nothing_to_a_number_and_on_after_an_interruption(
     for path in ("evaluation/videos/seed-1000.mp4", "demo.json", "training/policy"):
         assert f"{out / path}" in told
         assert (out / path).exists()
+
+    rows = report.read(out / "evaluation").rows
+    filmed = {1000, *[row.seed for row in rows if not row.success][:2]}
+    films = {path.name for path in (out / "evaluation" / "videos").iterdir()}
+    assert films == {f"seed-{seed}.mp4" for seed in filmed}
 
     numbers = json.loads((out / "demo.json").read_text())
     assert numbers["episodes"] == 3

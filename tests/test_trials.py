@@ -26,7 +26,7 @@ from imitact.evaluate import attempt
 from imitact.evaluate.film import Filming
 from imitact.evaluate.pace import Pace
 from imitact.evaluate.tally import Evaluation, Plan, Row, compare, jerk, spell
-from imitact.evaluate.trials import JOURNAL, ONE_THREAD, Progress, evaluate
+from imitact.evaluate.trials import JOURNAL, ONE_THREAD, Progress, evaluate, film
 
 
 def run(
@@ -578,6 +578,19 @@ def test_filming_changes_no_row_and_films_the_first_seeds_only(tmp_path: Path) -
     )
     assert filmed.rows == run().rows
     assert sorted(p.name for p in (tmp_path / "videos").iterdir()) == ["seed-0.mp4", "seed-1.mp4"]
+
+
+def test_failures_are_filmed_afterwards_and_the_evaluation_stays(tmp_path: Path) -> None:
+    make = partial(Reacher, looks=True)
+    evaluation = run(make, out=tmp_path)
+    failed = [row for row in evaluation.rows if not row.success]
+    before = (tmp_path / JOURNAL).read_bytes()
+    again = film(make, TinyArm, evaluation, seeds=[r.seed for r in failed], out=tmp_path, workers=0)
+    assert again.rows == tuple(failed)
+    names = {f"seed-{row.seed}.mp4" for row in failed}
+    assert {p.name for p in (tmp_path / "videos").iterdir()} == names
+    assert (tmp_path / JOURNAL).read_bytes() == before
+    assert run(make, out=tmp_path) == evaluation
 
 
 def test_an_episode_that_raises_leaves_no_half_film(tmp_path: Path) -> None:

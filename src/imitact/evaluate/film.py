@@ -64,7 +64,7 @@ class Filming:
         """The cameras to film in a world of that Spec; refuses names that it has not."""
         if not self.cameras:
             if not spec.cameras:
-                raise BadInput("there is no camera to film with; set videos to 0")
+                raise BadInput("there is no camera to film with; set videos and film_failures to 0")
             return (spec.cameras[0].name,)
         for name in self.cameras:
             spec.camera(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -107,6 +107,28 @@ def evaluate(
         return _Run(plan, count, out, on_progress).go(make_policy, make_env)
 
 
+def film(
+    make_policy: Callable[[], Policy],
+    make_env: Callable[[], Env],
+    evaluation: Evaluation,
+    *,
+    seeds: Sequence[int],
+    out: Path,
+    workers: int | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Evaluation:
+    """Run seeds of an evaluation once more and film them, to out/videos; those that are there are
+    filmed again. The evaluation in `out`, if any, stays as it is.
+
+    Gives the rows of these runs. They are the evaluation's own where a seed decides all that a
+    world does, as it does in ours.
+    """
+    plan = replace(evaluation.plan, seeds=tuple(seeds), videos=len(seeds))
+    count = cores() if workers is None else workers
+    with alone(out, "evaluation"):
+        return _Run(plan, count, None, on_progress, films=out).go(make_policy, make_env)
+
+
 def check_picklable(make: Callable[[], object]) -> None:
     """Refuse what cannot be sent to a worker process."""
     try:
@@ -143,10 +165,12 @@ class _Run:
         workers: int,
         out: Path | None,
         on_progress: Callable[[Progress], None],
+        films: Path | None = None,
     ) -> None:
         self._plan = plan
         self._workers = workers
         self._out = out
+        self._films = films or out
         self._on_progress = on_progress
         self._journal = Journal(out / JOURNAL) if out else None
         self._world: World | None = None
@@ -167,7 +191,7 @@ class _Run:
         waiting = [seed for seed in self._plan.seeds if seed not in self._rows]
         self._report()
         if waiting:
-            make = partial(Attempts, make_policy, make_env, self._plan, self._out)
+            make = partial(Attempts, make_policy, make_env, self._plan, self._films)
             if self._workers == 0:
                 self._here(make, waiting)
             else:

@@ -23,7 +23,6 @@ from imitact.data.read_config import ReadConfig
 from imitact.data.record import Report, is_recording, read_report
 from imitact.data.vouched import checked, read_object
 from imitact.evaluate import report
-from imitact.evaluate.film import video_path
 from imitact.evaluate.tally import Evaluation, Plan, spell
 from imitact.model.act import ActConfig
 from imitact.model.backbone import check_pretrained
@@ -112,6 +111,9 @@ class Demo:
 
     videos: int = 2
     """How many of those seeds are filmed."""
+
+    film_failures: int = 2
+    """How many failed ones are filmed as well, if there are so many."""
 
     workers: int = 0
     """Processes that record and evaluate; 0 takes one a core."""
@@ -211,12 +213,13 @@ def _check(settings: Demo) -> None:
     settings.model.views(spec)
     Plan(seeds=(FIRST_SEED,), chunking=settings.chunking, videos=settings.videos)
     Plan(seeds=(FIRST_SEED,), chunking=settings.compared)
+    evaluate.check_films(settings.film_failures)
 
 
 def _identity(settings: Demo, data: Path) -> dict[str, Any]:
     """What makes this demo what it is: other settings are another demo."""
     told = {**asdict(settings), "data": str(data.absolute())}
-    for free in ("out", "workers", "setup_s"):
+    for free in ("out", "workers", "setup_s", "film_failures"):
         del told[free]
     if settings.read == ReadConfig():  # as it was told before it could be said
         del told["read"]
@@ -301,7 +304,8 @@ def _trained(settings: Demo, data: Path, training: Path, phases: Phases) -> Path
 def _evaluated(settings: Demo, policy: Path, phases: Phases) -> Evaluation:
     plan = _evaluation(settings, policy, "evaluation", settings.episodes)
     say(f"3/5 evaluate: {plan.episodes} fresh seeds with {plan.chunking}")
-    return _counted("evaluate", replace(plan, videos=settings.videos), phases)
+    filmed = replace(plan, videos=settings.videos, film_failures=settings.film_failures)
+    return _counted("evaluate", filmed, phases)
 
 
 def _compared(settings: Demo, policy: Path, phases: Phases) -> Evaluation | None:
@@ -464,7 +468,7 @@ def _print(
     total = wall_s.pop("total")
     parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in wall_s.items())
     tell(f"time:    {duration(total)} in all ({parts}); trained {numbers['train_pflop']:.2f} PFLOP")
-    if settings.videos:
-        tell(f"video:   {video_path(out / 'evaluation', FIRST_SEED)}")
+    if films := sorted((out / "evaluation" / "videos").glob("*.mp4")):
+        tell(f"videos:  {', '.join(map(str, films))}")
     tell(f"numbers: {out / NUMBERS}")
     tell(f"policy:  {out / 'training' / 'policy'}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from imitact.chunking import Execution
-from imitact.contract import Env
+from imitact.contract import BadInput, Env, Policy
 from imitact.evaluate import report, trials
 from imitact.evaluate.film import Filming, video_path
 from imitact.evaluate.tally import Evaluation
@@ -72,6 +72,10 @@ class Evaluate:
     """Film the first so many episodes: the frame, its reward stage, the predicted chunk as joint
     curves. Costs about 0.1 s a picture on a CPU."""
 
+    film_failures: int = 0
+    """Film so many failed episodes as well, the first ones: when all are counted their seeds run
+    once more. Given later, the same command with it films those of the finished evaluation."""
+
     filming: Filming = field(default_factory=Filming)
     """How they are filmed."""
 
@@ -85,6 +89,7 @@ def count(
 
     make_env: another world than the one that settings.env names, with the same Spec.
     """
+    check_films(settings.film_failures)
     make_policy = loader(settings.policy)
     policy = make_policy()
     make_env = make_env or world_of(settings.env, policy.spec, settings.gym)
@@ -113,7 +118,43 @@ def count(
             on_progress=show,
         )
     report.write(evaluation, settings.out)
+    _film_failures(settings, evaluation, make_policy, make_env, on_progress)
     return evaluation
+
+
+def check_films(failures: int) -> None:
+    """Refuse a number of failures to film that is none."""
+    if failures < 0:
+        raise BadInput(f"film_failures is {failures}; 0 films none")
+
+
+def _film_failures(
+    settings: Evaluate,
+    evaluation: Evaluation,
+    make_policy: Callable[[], Policy],
+    make_env: Callable[[], Env],
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Film what is asked for and not there yet."""
+    failed = [row.seed for row in evaluation.rows if not row.success][: settings.film_failures]
+    seeds = [seed for seed in failed if not video_path(settings.out, seed).exists()]
+    if not seeds:
+        return
+    with Waiting("filming failures", len(seeds), "episodes") as waiting:
+
+        def show(progress: Progress) -> None:
+            waiting.to(progress.done, left_s=progress.left_s)
+            on_progress(progress)
+
+        trials.film(
+            make_policy,
+            make_env,
+            evaluation,
+            seeds=seeds,
+            out=settings.out,
+            workers=settings.workers or None,
+            on_progress=show,
+        )
 
 
 def wanted(chunking: str | None, delay_ticks: int | None, own: Execution | None) -> Execution:
@@ -132,5 +173,5 @@ def run(settings: Evaluate) -> None:
     tell("")
     tell(f"success: {report.summary_line(evaluation)}")
     tell(f"numbers: {settings.out / report.NAME}")
-    if settings.videos:
+    if settings.videos or (settings.film_failures and evaluation.successes < evaluation.episodes):
         tell(f"videos:  {video_path(settings.out, settings.first_seed).parent}")
