@@ -5,8 +5,8 @@
         [--write benchmarks/results/augmentation.json]
 
 Every variant is `imitact demo` with the preset `quick`, on the same demonstrations, and differs
-from the first in what it does to the frames while training. A row is written when it is known:
-interrupted, the same command goes on.
+from the first in what it does to the frames while training; the preset's own is the demo as it
+stands among the results. A row is written when it is known: interrupted, the same command goes on.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 
 At each spread the scripted expert runs on seeds 0 to 199, then 50 demonstrations are recorded, and
 `quick` is trained on them once a seed and evaluated on seeds from 1000 on, all as `imitact demo`
-does. A row is written when it is known: interrupted, the same command goes on. All of it takes
-about five hours on 2 cores.
+does; at the usual spread the demos' own figures among the results are taken. A row is written when
+it is known: interrupted, the same command goes on. All of it takes about four hours on 2 cores.
 """
 
 from __future__ import annotations
