@@ -296,6 +296,7 @@ def known_options() -> set[str]:
     found |= {"--max-restarts", "--nnodes", "--node-rank", "--shutdown-timeout"}  # torchrun's
     found |= {"--logdir"}  # tensorboard's
     found |= {"--policy.type", "--policy.preset", "--policy.chunking"}  # LeRobot's
+    found |= {"--policy.path", "--fps", "--robot.type"}  # lerobot-rollout's
     return found | {"--help", "--version", "--no-deps", "--nproc-per-node", "--record"}
 
 

@@ -110,6 +110,18 @@ def test_robomimics_rate_is_asked_for_where_it_is_not_said(tmp_path: Path):
     assert open_source(file, ReadConfig(state=ROBOMIMIC.state, rate_hz=30)).spec.rate_hz == 30
 
 
+def test_texts_and_names_of_hdf5_that_are_not_utf8_stop_nothing(tmp_path: Path):
+    path = foreign.robomimic(tmp_path / "demo.hdf5")
+    with h5py.File(path, "a") as file:
+        file["data"].attrs["env_args"] = b"\xff"
+        file["data/demo_0/obs"].create_dataset(b"eye\xff_image", data=foreign.film(0, 9))
+    with pytest.raises(BadInput, match=r"give --read\.rate-hz"):
+        open_source(path, ROBOMIMIC)
+    source = open_source(path, ReadConfig(state=ROBOMIMIC.state, rate_hz=20))
+    check_source(source)
+    assert [camera.name for camera in source.spec.cameras] == ["agentview_image"]
+
+
 def shorter(demo: h5py.Group) -> None:
     del demo["obs/robot0_eef_pos"]
     demo["obs/robot0_eef_pos"] = np.zeros((2, 3))

@@ -273,6 +273,20 @@ def test_ticks_that_are_missing_cost_their_episode(many: Path) -> None:
     assert "holds 3 of its ticks, not numbered from 0" in found.lost[0]
 
 
+@pytest.mark.parametrize("number", [2**31, 2**60, -1])
+def test_a_tick_of_an_episode_that_cannot_be_is_named_and_the_rest_saved(
+    many: Path, number: int
+) -> None:
+    file = many / "data/chunk-000/file-001.parquet"
+    table = pq.read_table(file)
+    episodes = [*table["episode_index"].to_pylist()[:-1], number]
+    column = table.column_names.index("episode_index")
+    pq.write_table(table.set_column(column, "episode_index", [episodes]), file)
+    found = survey(many)
+    assert [one.index for one in found.saved] == [0, 1, 2]
+    assert any(f"episode {number}: " in line for line in found.lost)
+
+
 def test_where_no_data_file_has_a_footer_nothing_is_written_and_all_is_named(
     left: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

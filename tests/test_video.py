@@ -149,6 +149,31 @@ def test_a_video_cut_at_any_byte_is_not_whole(tmp_path: Path) -> None:
             check_whole(path)
 
 
+def test_a_codec_that_nobody_knows_is_refused_by_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.mp4", dots(3), 20, EXACT)
+    data = path.read_bytes()
+    assert b"avc1" in data
+    path.write_bytes(data.replace(b"avc1", b"zzzz"))
+    with pytest.raises(Damaged, match=r"v\.mp4 does not say how it was coded"):
+        read(path, [0], 20, dots(1)[0])
+
+
+def test_words_in_a_video_that_are_not_utf8_do_not_hinder(tmp_path: Path) -> None:
+    frames = dots(3)
+    plain, path = write(tmp_path / "plain.mp4", frames, 20, EXACT), tmp_path / "v.mp4"
+    with av.open(str(plain)) as source, av.open(str(path), "w") as copy:
+        copy.metadata["title"] = "TITLE"
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+    data = path.read_bytes()
+    assert b"TITLE" in data
+    path.write_bytes(data.replace(b"TITLE", b"TIT\xff\xfe"))
+    assert np.array_equal(read(path, [2], 20, frames[2])[0], frames[2])
+
+
 def test_what_is_no_video_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "v.mp4"
     with pytest.raises(Damaged, match=r"v\.mp4 is missing"):

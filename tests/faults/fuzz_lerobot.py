@@ -143,7 +143,7 @@ def change_lines(data: bytes, changes: tuple[tuple[Any, ...], ...]) -> bytes:
             case "join":
                 lines[at : at + 2] = [b"".join(lines[at : at + 2])]
             case _:
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(ValueError, RecursionError):
                     lines[at] = change_json(json.loads(lines[at]), more[0], lambda value: value)
     return b"\n".join(lines) + b"\n"
 

@@ -64,6 +64,9 @@ def tree(told: dict[str, Any], data: bytes) -> Answer:
             seen += 1
             if seen > MOST_OBJECTS:
                 raise ValueError(f"more than {MOST_OBJECTS} groups and arrays")
+            if not _is_text(name):
+                others.append(f"{where}/{name!r}")
+                continue
             path = f"{where}/{name}"
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 others.append(path)
@@ -80,20 +83,29 @@ def tree(told: dict[str, Any], data: bytes) -> Answer:
     return {"arrays": arrays, "others": others}, b""
 
 
+def _is_text(name: str | bytes) -> bool:
+    """Whether a name is UTF-8: of others h5py gives the bytes, or surrogates, which no file that
+    imitact writes can hold."""
+    return isinstance(name, str) and not any("\ud800" <= x <= "\udfff" for x in name)
+
+
 def attributes(told: dict[str, Any], data: bytes) -> Answer:
-    """Attributes of one group that are a number, a truth or a text."""
+    """Attributes of one group that are a number, a truth or a text; bytes that are not UTF-8 are
+    replaced."""
     item = _opened(told["file"])[told["path"] or "/"]
     found: dict[str, Any] = {}
-    for name in list(item.attrs)[:1000]:
+    for name in filter(_is_text, list(item.attrs)[:1000]):
         value = item.attrs[name]
         if isinstance(value, np.generic | np.ndarray) and np.ndim(value) == 0:
             value = value.item()
+        if isinstance(value, str):  # h5py's own decoding keeps them as surrogates
+            value = value.encode(errors="surrogateescape")
         if isinstance(value, bytes):
             value = value.decode(errors="replace")
         if isinstance(value, bool | int | str) or (
             isinstance(value, float) and math.isfinite(value)
         ):
-            found[str(name)] = value
+            found[name] = value
     return {"attributes": found}, b""
 
 

@@ -175,7 +175,8 @@ def survey(root: Path, on_progress: Progress = lambda done: None) -> Survey:
             saved.append(Saved(index, one.data, one.length, tasks, stretches, stats))
         on_progress(done + 1)
 
-    total = max(info["total_episodes"], *(index + 1 for index in [0, *held, *wrong]))
+    numbers = [index for index in (0, *held, *wrong) if index < _MOST_EPISODES]
+    total = max(info["total_episodes"], max(numbers) + 1)
     lost = []
     unseen = set(range(total)) - set(held) - set(wrong)
     for file, why, episodes in _behind(root, broken, held, rows, unseen, total):
@@ -264,6 +265,9 @@ def _held(root: Path) -> tuple[dict[int, _Held], dict[Path, str], dict[int, str]
             with as_promised(file):
                 episodes, ticks, numbers = (table[name].to_numpy() for name in names)
                 for index in map(int, np.unique(episodes)):
+                    if not 0 <= index < _MOST_EPISODES:
+                        wrong[index] = f"{file} says so of a tick, and no episode has that number"
+                        continue
                     own = episodes == index
                     length = int(own.sum())
                     if not np.array_equal(np.sort(ticks[own]), np.arange(length)):

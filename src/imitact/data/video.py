@@ -242,6 +242,8 @@ def _decoded(
     if base is None:
         raise Damaged(f"{path} does not say how long its frames last. {_RESTORE}")
     context = stream.codec_context
+    if context is None:
+        raise Damaged(f"{path} does not say how it was coded. {_RESTORE}")
     told = (context.height, context.width)  # 0 where only the stream itself tells
     if all(told) and told != shape[:2]:  # before memory is taken for a frame
         raise _other_size(path, context.height, context.width, shape)
@@ -290,7 +292,7 @@ def _opened(path: Path) -> InputContainer:
     if not path.is_file():
         raise Damaged(f"{path} is missing. {_RESTORE}")
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise Damaged(f"{path} is not a video that can be read: {error}. {_RESTORE}") from error
     if not container.streams.video:
