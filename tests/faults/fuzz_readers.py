@@ -230,7 +230,7 @@ HDF5_CHANGE = st.one_of(
     st.tuples(st.just("type"), PLACE, st.sampled_from(["f2", "f8", ">i4", "u1", "S4", "?", "c16"])),
     st.tuples(st.just("shape"), PLACE, st.sampled_from(ODD_SHAPES)),
     st.tuples(st.just("exchange"), PLACE, PLACE),
-    st.tuples(st.just("rename"), PLACE, st.sampled_from(["x", "data", "action", "obs", "\u2028"])),
+    st.tuples(st.just("rename"), PLACE, st.sampled_from(["x", "data", "obs", "\u2028", "x\udcff"])),
     st.tuples(st.just("link"), PLACE, st.sampled_from(["/", "/nowhere", "self", "out"])),
     st.tuples(st.just("attribute"), st.sampled_from(["sim", "compress", "imitact", "env_args"]),
               st.integers(0, len(ODD_ATTRIBUTES) - 1)),
@@ -270,7 +270,8 @@ def change_hdf5(data: bytes, changes: list[tuple[Any, ...]], scratch: Path) -> b
                         file.move(other, name)
                         file.move("aside", other)
                     case "rename":
-                        file.move(name, f"{name.rpartition('/')[0]}/{more[0]}")
+                        path = f"{name.rpartition('/')[0]}/{more[0]}"
+                        file.move(name, path.encode(errors="surrogateescape"))
                     case "link":
                         del file[name]
                         if more[0] == "self":
