@@ -159,7 +159,7 @@ def change_json(value: Any, changes: list[tuple[Any, ...]], seal: Callable[[Any]
         holder, key = places[place % len(places)]
         match kind:
             case "set":
-                holder[key] = more[0]
+                holder[key] = copy.deepcopy(more[0])  # the same one twice may hold itself
             case "raw":
                 holder[key] = _HERE
                 raw.append(more[0])
@@ -168,9 +168,9 @@ def change_json(value: Any, changes: list[tuple[Any, ...]], seal: Callable[[Any]
             case "rename" if isinstance(holder, dict):
                 holder[more[0]] = holder.pop(key)
             case "add" if isinstance(holder, dict):
-                holder[more[0]] = more[1]
+                holder[more[0]] = copy.deepcopy(more[1])
             case "add":
-                holder.insert(key, more[1])
+                holder.insert(key, copy.deepcopy(more[1]))
             case "reorder" if isinstance(holder, dict):
                 kept = list(holder.items())
                 holder.clear()
