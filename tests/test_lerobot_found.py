@@ -311,6 +311,16 @@ def test_a_description_that_cannot_be_used_concerns_its_episode_alone(new: Path)
 # --- v2.1: errors that name file and field ------------------------------------------------------
 
 
+def test_damaged_metadata_of_a_column_are_an_error_and_stop_nothing(tmp_path: Path) -> None:
+    root = Path(shutil.copytree(FIXTURES / "converted", tmp_path / "converted"))
+    file = root / "data/chunk-000/file-000.parquet"
+    data = bytearray(file.read_bytes())
+    data[8006] ^= 0x40  # in the footer: how long a histogram of a column's size statistics is
+    file.write_bytes(data)
+    with pytest.raises(Damaged, match=r"file-000\.parquet cannot be read: .*histogram"):
+        _ = open_lerobot(root).episode(0).state
+
+
 def test_a_missing_or_cut_file_of_v21_is_found_on_opening_and_named(old: Path) -> None:
     for name in (V21_DATA, V21_VIDEO, "meta/episodes.jsonl"):
         file = old / name

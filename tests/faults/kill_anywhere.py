@@ -37,6 +37,9 @@ from imitact.data.lerobot import finished
 from imitact.model.policy import TorchPolicy
 
 HERE = Path(__file__).resolve().parent
+STEPS = 120
+"""Of a training: so many that most of its time is theirs."""
+
 TIMINGS = ("samples_per_s", "data_wait", "crc32")
 """What of a line of metrics.jsonl depends on the clock."""
 
@@ -68,7 +71,7 @@ def recording() -> Job:
 def training(data: Path) -> Job:
     return Job(
         "train",
-        lambda out: [sys.executable, str(HERE / "train_dot.py"), str(out), str(data)],
+        lambda out: [sys.executable, str(HERE / "train_dot.py"), str(out), str(data), str(STEPS)],
         look_at_training,
         trained,
     )
@@ -94,7 +97,10 @@ def look_at_training(out: Path) -> str:
     found = sorted((out / "checkpoints").glob("step-*"))
     for path in found:
         TorchPolicy.load(path / "policy")
-    return f"{len(found)} checkpoints"
+    if not found:
+        return "no checkpoint"
+    quarter = int(found[-1].name.partition("-")[2]) * 4 // STEPS + 1
+    return f"a checkpoint of quarter {quarter}"
 
 
 def trained(out: Path) -> Any:
@@ -147,6 +153,7 @@ def run(job: Job, kills: int, seed: int, folder: Path) -> dict[str, Any]:
     draw = random.Random(f"{job.name} {seed}")
     whole = folder / "whole"
     start_s, work_s = to_the_end(job, whole)
+    alone = {"start": round(start_s, 2), "work": round(work_s, 2)}
     wanted = job.result(whole)
     left: Counter[str] = Counter()
     wrong: list[str] = []
@@ -159,6 +166,10 @@ def run(job: Job, kills: int, seed: int, folder: Path) -> dict[str, Any]:
         hit = killed(job, out, after_s, working=working, everything=done % 2 == 1)
         if not hit:  # it was faster this time
             missed += 1
+            if working:  # as it is by and by on a machine that was busy when it was timed
+                work_s = min(work_s, after_s)
+            else:
+                start_s = min(start_s, after_s)
             shutil.rmtree(out)
             continue
         try:
@@ -177,7 +188,7 @@ def run(job: Job, kills: int, seed: int, folder: Path) -> dict[str, Any]:
         "whole_and_equal": done - len(wrong),
         "too_late_and_drawn_again": missed,
         "left_by_the_kill": dict(sorted(left.items())),
-        "uninterrupted_s": {"start": round(start_s, 2), "work": round(work_s, 2)},
+        "uninterrupted_s": alone,
         "wall_s": round(time.monotonic() - began, 1),
         "wrong": wrong,
     }

@@ -20,6 +20,8 @@ RESTORE = "Copy the dataset again from where it came, or record it anew."
 _MARK = b"PAR1"
 """The first and the last four bytes of every Parquet file (the format's own document)."""
 
+_EPISODE = "episode_index"
+
 _CELLS = 8
 """Rows that are read together where a cell is a picture."""
 
@@ -86,22 +88,31 @@ def read_table(
 ) -> pa.Table:
     """The named columns; with `episode`, of that episode only."""
     held = contents(file, digests)
-    there = open_parquet(held, file).schema_arrow.names
-    lacking = [name for name in names if name not in there]
-    if lacking:
-        raise Damaged(f"{file} lacks the columns {lacking}; it has {there}. {RESTORE}")
-    columns = [*names, *(name for name in optional if name in there)]
-    filters = None if episode < 0 else [("episode_index", "==", episode)]
-    try:
-        return pq.read_table(
-            _source(held),
-            columns=columns,
-            filters=filters,
-            page_checksum_verification=True,
-            use_threads=not isinstance(held, bytes),  # of our own, which are small
-        )
-    except _UNREADABLE as error:
-        raise Damaged(f"{file} cannot be read: {error}. {RESTORE}") from error
+    with open_parquet(held, file, page_checksum_verification=True) as opened:
+        there = opened.schema_arrow.names
+        lacking = [name for name in names if name not in there]
+        if lacking:
+            raise Damaged(f"{file} lacks the columns {lacking}; it has {there}. {RESTORE}")
+        columns = [*names, *(name for name in optional if name in there)]
+        try:
+            # Not pyarrow's read_table with filters: where the metadata of a column are damaged its
+            # scanner waits for ever, and looking at statistics aborts (apache/paimon#8408). In one
+            # thread errors come back, and the columns are small.
+            if episode < 0:
+                return opened.read(columns, use_threads=False)
+            groups, rows = _rows(opened, episode)
+            return opened.read_row_groups(groups, columns, use_threads=False).filter(rows)
+        except _UNREADABLE as error:
+            raise Damaged(f"{file} cannot be read: {error}. {RESTORE}") from error
+
+
+def _rows(opened: pq.ParquetFile, episode: int) -> tuple[list[int], pa.Array]:
+    """The row groups with rows of an episode, and which of their rows those are."""
+    own = opened.read([_EPISODE], use_threads=False).column(0).to_numpy() == episode
+    counts = [opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups)]
+    parts = np.split(own, np.cumsum(counts)[:-1])
+    groups = [n for n, part in enumerate(parts) if part.any()]
+    return groups, pa.array(np.concatenate([parts[n] for n in groups] or [own[:0]]))
 
 
 def read_cells(file: Path, column: str, rows: Sequence[int], digests: Digests) -> Iterator[Any]:
