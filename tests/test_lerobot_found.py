@@ -321,6 +321,14 @@ def test_damaged_metadata_of_a_column_are_an_error_and_stop_nothing(tmp_path: Pa
         _ = open_lerobot(root).episode(0).state
 
 
+def test_a_place_with_a_name_that_no_file_can_have_is_refused(new: Path) -> None:
+    info = json.loads((new / INFO).read_text())
+    info["data_path"] = "data/" + "9" * 256 + "-{chunk_index}-{file_index}.parquet"
+    (new / INFO).write_text(json.dumps(info))
+    with pytest.raises(Damaged, match=r"data_path makes names longer than a file can have"):
+        open_lerobot(new)
+
+
 def test_a_missing_or_cut_file_of_v21_is_found_on_opening_and_named(old: Path) -> None:
     for name in (V21_DATA, V21_VIDEO, "meta/episodes.jsonl"):
         file = old / name

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import string
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,6 +63,9 @@ EPISODES = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEOS = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 FILES_PER_CHUNK = 1000
+
+_LONGEST_NAME = 255
+"""Bytes of a file's or folder's name, on the file systems that there are."""
 
 _MOST_LACKING = 1_000_000
 """Of so many episodes those that are missing are told one by one."""
@@ -277,7 +281,10 @@ class LeRobotSource:
             for _, name, form, _ in string.Formatter().parse(pattern):
                 if name and len(form or "") > 4:  # a width of a billion would be one of bytes
                     raise ValueError(f"{setting} {pattern!r}")
-            return self.path / pattern.format(**numbers)
+            path = self.path / pattern.format(**numbers)
+            if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
+                raise ValueError(f"{setting} makes names longer than a file can have")
+            return path
 
     def _check_files(self) -> None:
         self._check_digests()
