@@ -5,7 +5,7 @@
 #   make parity   compare model, dataset and policies with LeRobot 0.6.1, live (needs Python 3.12)
 #   make docs     the documentation as a site, in build/docs
 #   make bench    time imitact beside LeRobot 0.6.1 (half an hour, on a quiet machine)
-#   make faults   100 kills, a disk full at every write, altered bytes, 240,000 fuzzed files
+#   make faults   100 kills, a disk full at every write, altered bytes, 360,000 fuzzed files
 #   make clean    remove the environments and caches (runs/ stays)
 #
 # PYTHON=/path/to/python names the interpreter; ARGS="--train.seed 1" adds to the demo's command line.
@@ -66,8 +66,11 @@ faults: $(READY)
 	    $(BIN)/python tests/faults/fuzz_readers.py --only $$kind --cases 20000 \
 	        --out runs/faults/fuzz-$$kind.json || exit 1; \
 	done
-	$(BIN)/python tests/faults/fuzz_lerobot.py --cases 60000 --out runs/faults/fuzz_lerobot.json
-	$(BIN)/python tests/faults/fuzz_policies.py --cases 20000 --out runs/faults/fuzz_policies.json
+	for seed in 0 1000 2000; do \
+	    $(BIN)/python tests/faults/fuzz_lerobot.py --cases 20000 --seed $$seed \
+	        --out runs/faults/fuzz_lerobot-$$seed.json || exit 1; \
+	done
+	$(BIN)/python tests/faults/fuzz_policies.py --cases 140000 --out runs/faults/fuzz_policies.json
 
 # Made again when the pinned set or the project's own needs change, or when PYTHON names another
 # version than .venv has. An environment of a fitting Python is kept and brought up to date, so
