@@ -19,7 +19,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -99,23 +98,25 @@ def gradients(side: str, precision: devices.PrecisionName, out: Path) -> None:
     np.savez(out, **found)
 
 
-def cosines(folder: Path, precision: devices.PrecisionName) -> dict[str, float]:
-    """Cosine of the fast path's gradient, in that precision, and the plain one in fp32, by group:
-    the module two levels deep."""
+def gradient(side: str, precision: devices.PrecisionName, folder: Path) -> dict[str, Any]:
+    """What `gradients` saves, computed in a process of its own, by name."""
     import numpy as np
 
-    sides = []
-    for side, how in (("fast", precision), ("plain", "fp32")):
-        file = folder / f"{side}-{how}.npz"
-        if side == "fast" or not file.exists():
-            argv = [sys.executable, __file__, "--gradient", side, how, "--out", file]
-            subprocess.run(argv, check=True)
-        with np.load(file) as stored:
-            sides.append({n: stored[n].astype(np.float64).ravel() for n in stored.files})
+    file = folder / "gradient.npz"
+    argv = [sys.executable, __file__, "--gradient", side, precision, "--out", file]
+    subprocess.run(argv, check=True)
+    with np.load(file) as stored:
+        found = {n: stored[n].astype(np.float64).ravel() for n in stored.files}
+    file.unlink()
+    return found
+
+
+def cosines(first: dict[str, Any], second: dict[str, Any]) -> dict[str, float]:
+    """Cosine of two gradients, by group: the module two levels deep."""
     sums: dict[str, list[float]] = {}
-    for name in sides[0]:
+    for name, a in first.items():
         group = ".".join(name.split(".")[:2])
-        a, b = sides[0][name], sides[1][name]
+        b = second[name]
         total = sums.setdefault(group, [0.0, 0.0, 0.0])
         for index, value in enumerate((a @ b, a @ a, b @ b)):
             total[index] += float(value)
@@ -169,7 +170,6 @@ def main() -> int:
         one(side, int(seed), given.data, given.out / f"{side}-{seed}", given.steps, cache)
         return 0
     given.out.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
     curves: dict[str, list[list[float]]] = {side: [] for side in SIDES}
     # A run that is there is kept. The slow ones first, so that no core waits for the other.
     jobs = [(side, str(seed)) for side in reversed(SIDES) for seed in range(given.seeds)]
@@ -183,7 +183,11 @@ def main() -> int:
         curves[side] = [curve(given.out / f"{side}-{seed}") for seed in range(given.seeds)]
     rows = compare(curves)
     # The path that was trained, and by itself what our own operations change.
-    alike = {how: cosines(given.out, how) for how in dict.fromkeys((precisions["fast"], "fp32"))}
+    by_torch = gradient("plain", "fp32", given.out)
+    alike = {
+        how: cosines(gradient("fast", how, given.out), by_torch)
+        for how in dict.fromkeys((precisions["fast"], "fp32"))
+    }
     lowest = {how: min(groups.values()) for how, groups in alike.items()}
     result = {
         "steps": given.steps,
@@ -192,7 +196,6 @@ def main() -> int:
         "processor": processor_name(),
         "windows": rows,
         "cosines": alike,
-        "wall_s": round(time.monotonic() - began, 1),
     }
     result["same"] = bool(
         all(r["apart"] <= r["spread"] for r in rows) and min(lowest.values()) >= 0.99

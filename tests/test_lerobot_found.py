@@ -308,9 +308,6 @@ def test_a_description_that_cannot_be_used_concerns_its_episode_alone(new: Path)
     assert source.lengths == (5, 0, 6)
 
 
-# --- v2.1: errors that name file and field ------------------------------------------------------
-
-
 def test_damaged_metadata_of_a_column_are_an_error_and_stop_nothing(tmp_path: Path) -> None:
     root = Path(shutil.copytree(FIXTURES / "converted", tmp_path / "converted"))
     file = root / "data/chunk-000/file-000.parquet"
@@ -327,6 +324,9 @@ def test_a_place_with_a_name_that_no_file_can_have_is_refused(new: Path) -> None
     (new / INFO).write_text(json.dumps(info))
     with pytest.raises(Damaged, match=r"data_path makes names longer than a file can have"):
         open_lerobot(new)
+
+
+# --- v2.1: errors that name file and field ------------------------------------------------------
 
 
 def test_a_missing_or_cut_file_of_v21_is_found_on_opening_and_named(old: Path) -> None:

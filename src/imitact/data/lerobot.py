@@ -281,10 +281,10 @@ class LeRobotSource:
             for _, name, form, _ in string.Formatter().parse(pattern):
                 if name and len(form or "") > 4:  # a width of a billion would be one of bytes
                     raise ValueError(f"{setting} {pattern!r}")
-            path = self.path / pattern.format(**numbers)
-            if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
+            place = pattern.format(**numbers)
+            if max(map(len, os.fsencode(place).split(b"/"))) > _LONGEST_NAME:
                 raise ValueError(f"{setting} makes names longer than a file can have")
-            return path
+            return self.path / place
 
     def _check_files(self) -> None:
         self._check_digests()
