@@ -1,7 +1,7 @@
 """What changing the frames in training does to success, one change at a time.
 
     python benchmarks/augmentation.py [--tasks cube insertion] [--variants none shift ...]
-        [--seeds 0 1 2] [--episodes 100] [--out runs/augmentation]
+        [--seeds 0 1 2] [--episodes 100] [--data DIR DIR] [--out runs/augmentation]
         [--write benchmarks/results/augmentation.json]
 
 Every variant is `imitact demo` with the preset `quick`, on the same demonstrations, and differs
@@ -48,28 +48,38 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path("runs/augmentation"))
     parser.add_argument("--write", type=Path, default=Path("benchmarks/results/augmentation.json"))
-    parser.add_argument("--data", type=Path, help="demonstrations that are there already")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        help="demonstrations that are there, one a task",
+    )
     given = parser.parse_args()
     rows: list[dict[str, Any]] = []
     if given.write.exists():
         rows = json.loads(given.write.read_text(encoding="utf-8"))["rows"]
-    for task in given.tasks:
-        for variant in given.variants:
-            name = f"{task}-{variant.replace(' ', '-')}"
-            found = studies.trained(
-                studies.Variant(
-                    given.out / name,
-                    given.data or given.out / f"{task}-data",
-                    task,
-                    model=VARIANTS[variant],
-                    settings={"episodes": given.episodes},
-                ),
-                given.seeds,
-            )
-            row = {"task": task, "variant": variant, "changes": VARIANTS[variant]}
-            rows = [r for r in rows if (r["task"], r["variant"]) != (task, variant)]
-            rows.append({**row, **studies.together(found)})
-            studies.write(given.write, {"rows": rows})
+    if given.data and len(given.data) != len(given.tasks):
+        parser.error(f"--data has {len(given.data)} folders for {len(given.tasks)} tasks")
+    recorded = given.data or [given.out / f"{task}-data" for task in given.tasks]
+    data = dict(zip(given.tasks, recorded, strict=True))
+    wanted = [(task, variant) for variant in given.variants for task in given.tasks]
+    variants = [
+        studies.Variant(
+            given.out / f"{task}-{variant.replace(' ', '-')}",
+            data[task],
+            task,
+            model=VARIANTS[variant],
+            settings={"episodes": given.episodes},
+        )
+        for task, variant in wanted
+    ]
+    for (task, variant), found in zip(wanted, studies.trained(variants, given.seeds), strict=True):
+        row = {"task": task, "variant": variant, "changes": VARIANTS[variant]}
+        rows = [r for r in rows if (r["task"], r["variant"]) != (task, variant)]
+        rows.append({**row, **studies.together(found)})
+        order = list(VARIANTS)
+        rows.sort(key=lambda r: (studies.TASKS.index(r["task"]), order.index(r["variant"])))
+        studies.write(given.write, {"rows": rows})
     print(table(rows))
 
 

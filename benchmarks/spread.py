@@ -36,6 +36,15 @@ def experts(task: str, spread: float, episodes: int) -> dict[str, Any]:
     return {"successes": good, "episodes": episodes, "interval": list(wilson(good, episodes))}
 
 
+def find(rows: list[dict[str, Any]], task: str, spread: float) -> dict[str, Any]:
+    """The row of that name, added if there is none."""
+    for row in rows:
+        if (row["task"], row["spread"]) == (task, spread):
+            return row
+    rows.append(row := {"task": task, "spread": spread})
+    return row
+
+
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """A panel a task: success over spread, expert and policy, 95 % intervals, each seed a dot."""
     width, height, left, top, base = 330, 240, 44, 30, 190
@@ -124,24 +133,26 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     if given.write.exists():
         rows = json.loads(given.write.read_text(encoding="utf-8"))["rows"]
-    for task in given.tasks:
-        for spread in given.spreads:
-            name = {"task": task, "spread": spread}
-            row = next((r for r in rows if {k: r[k] for k in name} == name), None)
-            if row is None:
-                rows.append(row := dict(name))
-            if row.get("expert", {}).get("episodes") != given.expert_episodes:
-                row["expert"] = experts(task, spread, given.expert_episodes)
-                studies.write(given.write, {"rows": rows})
-            variant = studies.Variant(
-                given.out / f"{task}-{spread:g}",
-                given.out / f"{task}-{spread:g}-data",
-                task,
-                settings={"spread": spread, "episodes": given.episodes},
-            )
-            if given.seeds:
-                row["policy"] = studies.together(studies.trained(variant, given.seeds))
-                studies.write(given.write, {"rows": rows})
+    wanted = [(task, spread) for task in given.tasks for spread in given.spreads]
+    for task, spread in wanted:
+        row = find(rows, task, spread)
+        if row.get("expert", {}).get("episodes") != given.expert_episodes:
+            row["expert"] = experts(task, spread, given.expert_episodes)
+            studies.write(given.write, {"rows": rows})
+    variants = [
+        studies.Variant(
+            given.out / f"{task}-{spread:g}",
+            given.out / f"{task}-{spread:g}-data",
+            task,
+            settings={"spread": spread, "episodes": given.episodes},
+        )
+        for task, spread in wanted
+    ]
+    if given.seeds:
+        told = studies.trained(variants, given.seeds)
+        for (task, spread), found in zip(wanted, told, strict=True):
+            find(rows, task, spread)["policy"] = studies.together(found)
+            studies.write(given.write, {"rows": rows})
     rows.sort(key=lambda r: (studies.TASKS.index(r["task"]), r["spread"]))
     studies.write(given.write, {"rows": rows})
     draw(rows, given.figure)

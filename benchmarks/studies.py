@@ -10,9 +10,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +62,20 @@ class Variant:
         )
 
 
-def trained(variant: Variant, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """The figures of a demo a seed, as many at a time as there are cores; what is done stays, and
-    of the usual demo what is published is taken."""
-    known = {seed: figures for seed in seeds if (figures := _published(variant, seed))}
+def trained(variants: Sequence[Variant], seeds: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
+    """The figures of a demo a seed, for one variant after the other.
+
+    All of them wait in one line, so that no core is idle while a variant's last training runs.
+    What is done stays, and of the usual demo what is published is taken.
+    """
     waiting = [
-        seed
+        (variant, seed)
+        for variant in variants
         for seed in seeds
-        if seed not in known and not (variant.demo(seed).out / demo.NUMBERS).exists()
+        if not _published(variant, seed) and not (variant.demo(seed).out / demo.NUMBERS).exists()
     ]
-    if waiting:  # with all cores; the demos find them recorded
-        usual = demo.recording(variant.demo(waiting[0]), variant.data)
+    for variant, seed in waiting:  # with all cores; the demos find them recorded
+        usual = demo.recording(variant.demo(seed), variant.data)
         record.make(dataclasses.replace(usual, workers=0))
     # Not a Pool of multiprocessing: its processes may start none, and an evaluation does.
     apart = multiprocessing.get_context("spawn")
@@ -81,8 +83,12 @@ def trained(variant: Variant, seeds: Sequence[int]) -> list[dict[str, Any]]:
         inherited({"OMP_NUM_THREADS": "1"}),
         ProcessPoolExecutor(cores(), mp_context=apart) as pool,
     ):
-        list(pool.map(partial(_run, variant), waiting))
-    return [known.get(seed) or _figures(variant, seed) for seed in seeds]
+        running = {(v.out, seed): pool.submit(_run, v, seed) for v, seed in waiting}
+        for variant in variants:
+            for seed in seeds:
+                if (variant.out, seed) in running:
+                    running[variant.out, seed].result()
+            yield [_published(variant, seed) or _figures(variant, seed) for seed in seeds]
 
 
 def _run(variant: Variant, seed: int) -> None:
