@@ -2,8 +2,9 @@
 
     python benchmarks/parts.py [--threads N] [--write benchmarks/results/parts.json]
 
-`released` at 480x640, batch 8, float32. CPU seconds of this process (all its threads), the best of
-five, both ways in turn.
+`released` at 480x640, batch 8, float32; attention in bf16, as the demo's `quick` and `released`
+without dropout have it. CPU seconds of this process (all its threads), the best of five, both ways
+in turn.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from imitact.model.backbone import FrozenNorm, convolved
 from imitact.model.convolution import weight_gradient
 from imitact.model.dropout import dropout, relu_dropout_unscaled
+from imitact.model.transformer import written_out
 from imitact.processor import processor_name
 
 SHAPES = (
@@ -31,6 +33,14 @@ SHAPES = (
     (64, 128, 3, 2, 120, 160),
     (128, 256, 3, 2, 60, 80),
     (256, 512, 3, 2, 30, 40),
+)
+
+ATTENTION = (
+    # batch, heads, queries, tokens attended to, channels a head
+    (16, 4, 22, 22, 32),  # quick, the cube's 120x160: encoder
+    (16, 4, 100, 100, 32),  # its decoder, the queries among themselves
+    (16, 4, 100, 22, 32),  # and to the memory
+    (8, 8, 302, 302, 64),  # released
 )
 
 
@@ -46,7 +56,7 @@ def both(name: str, ours: Callable[[], object], theirs: Callable[[], object]) ->
             run()
             best[side] = min(best[side], 1e3 * (time.process_time() - began))
     row = {"part": name, "imitact ms": best[0], "torch ms": best[1], "ratio": best[1] / best[0]}
-    print(f"{name:50} {best[0]:8.1f} {best[1]:8.1f} {best[1] / best[0]:6.2f}", flush=True)
+    print(f"{name:60} {best[0]:8.1f} {best[1]:8.1f} {best[1] / best[0]:6.2f}", flush=True)
     return row
 
 
@@ -64,6 +74,23 @@ def gradient(inputs: int, outputs: int, k: int, stride: int, height: int, width:
     return both(name, lambda: weight_gradient(x, grad, k, stride), theirs)
 
 
+def attention(batch: int, heads: int, queries: int, memory: int, width: int):
+    """Forward and backward, in bf16."""
+
+    def drawn(tokens: int) -> torch.Tensor:
+        x = torch.randn(batch, tokens, heads * width, dtype=torch.bfloat16)
+        return x.unflatten(-1, (heads, width)).transpose(1, 2).requires_grad_()
+
+    q, k, v = drawn(queries), drawn(memory), drawn(memory)
+    grad = torch.randn_like(q)
+    name = f"attention of {queries} to {memory} tokens, {heads} heads of {width}, batch {batch}"
+    return both(
+        name,
+        lambda: written_out(q, k, v, None, 0.0)[0].backward(grad),
+        lambda: F.scaled_dot_product_attention(q, k, v).backward(grad),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
@@ -71,7 +98,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    print(f"{'CPU ms':50} {'imitact':>8} {'torch':>8} {'ratio':>6}")
+    print(f"{'CPU ms':60} {'imitact':>8} {'torch':>8} {'ratio':>6}")
     rows = [gradient(*shape) for shape in SHAPES]
 
     hidden = torch.randn(8 * 302, 3200)
@@ -109,6 +136,7 @@ def main() -> None:
             plain,
         )
     )
+    rows += [attention(*shape) for shape in ATTENTION]
     if given.write:
         found = {"processor": processor_name(), "threads": given.threads, "rows": rows}
         given.write.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

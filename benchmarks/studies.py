@@ -43,9 +43,9 @@ class Variant:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def demo(self, seed: int) -> demo.Demo:
-        """The demo with that training seed. Two trainings of a thread each get through 1.4 times
-        the samples of one after the other with two (98 a second each beside 137), so each has
-        one, and one process that evaluates."""
+        """The demo with that training seed. Two trainings of a thread each get through more
+        samples than one after the other with two, so each has one, and one process that
+        evaluates."""
         usual = demo.with_preset(None, self.task)
         return dataclasses.replace(
             usual,

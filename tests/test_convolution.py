@@ -16,6 +16,12 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tens
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
+@pytest.fixture(autouse=True)
+def avx2_alone(monkeypatch: pytest.MonkeyPatch):
+    """Our gradient is used on such a processor only."""
+    monkeypatch.setattr("imitact.model.convolution._avx2_alone", lambda: True)
+
+
 def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -48,7 +54,7 @@ def test_a_convolution_passes_all_its_gradients_on(stride: int):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-2)
 
 
-def test_our_gradient_is_used_where_it_is_faster_and_only_there():
+def test_our_gradient_is_used_where_it_is_faster_and_only_there(monkeypatch: pytest.MonkeyPatch):
     def kind(x: Tensor, weight: Tensor) -> str:
         node = convolve(x, weight, None, 1).grad_fn
         return type(node).__name__ if node is not None else "none"
@@ -62,6 +68,8 @@ def test_our_gradient_is_used_where_it_is_faster_and_only_there():
     assert kind(x, weight.detach()) == "none"
     with torch.no_grad():
         assert kind(x, weight) == "none"
+    monkeypatch.setattr("imitact.model.convolution._avx2_alone", lambda: False)
+    assert kind(x, weight) == "ConvolutionBackward0"
 
 
 def test_a_frozen_norm_folded_into_its_convolution_gives_what_it_gives_after_it():

@@ -120,6 +120,33 @@ def test_attention_drops_as_torchs_own_does(monkeypatch: pytest.MonkeyPatch):
     torch.testing.assert_close(ours.std(dim=0), theirs.std(dim=0), rtol=0.1, atol=1e-6)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_in_bf16_learns_as_exactly_as_torchs_own(
+    masked: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """It is written out there, because the gradient of torch's kernel is slow."""
+    attention = Attention(64, 2, 0.0)
+    draw = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for weight in attention.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=draw) / 4)
+    x, aim = torch.randn(2, 16, 50, 64, generator=draw)
+    keep = torch.arange(50) < torch.arange(35, 51)[:, None] if masked else None
+
+    def gradients(bf16: bool) -> list[Tensor]:
+        attention.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            (attention(x, x, x, keep) * aim).sum().backward()
+        return [p.grad.clone() for p in attention.parameters() if p.grad is not None]
+
+    exact, ours = gradients(False), gradients(True)
+    monkeypatch.setattr("imitact.model.transformer._fused", lambda query, p: True)
+    theirs = gradients(True)
+    assert not all(map(torch.equal, ours, theirs))  # two ways indeed
+    for one, other, true in zip(ours, theirs, exact, strict=True):
+        assert (one - true).norm() < 1.5 * (other - true).norm()
+
+
 def test_other_devices_use_torchs_own(monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object) -> Tensor:
         raise AssertionError("masks are drawn on the CPU for tensors of the CPU only")

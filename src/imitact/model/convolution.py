@@ -5,11 +5,14 @@ Legend: B frames, C input and O output channels, H and W rows and columns, N pos
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from imitact.processor import arithmetic
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
@@ -24,13 +27,15 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Ten
 
 
 def _ours(x: Tensor, weight: Tensor) -> bool:
-    """Where our gradient of the weights is faster than oneDNN's: float32 with channels last.
+    """Where our gradient of the weights is faster than oneDNN's: float32 with channels last, on a
+    processor that has AVX2 and no more.
 
     bf16 has kernels of its own there, with fewer input channels our products are too narrow, and
     of a 1x1 kernel there is nothing to gain.
     """
     return (
-        weight.requires_grad
+        _avx2_alone()
+        and weight.requires_grad
         and torch.is_grad_enabled()
         and x.device.type == "cpu"
         and x.dtype == torch.float32
@@ -38,6 +43,11 @@ def _ours(x: Tensor, weight: Tensor) -> bool:
         and weight.shape[1] >= 64
         and weight.shape[-1] > 1
     )
+
+
+@cache
+def _avx2_alone() -> bool:
+    return arithmetic() == "avx2"
 
 
 class _Convolution(torch.autograd.Function):
@@ -72,8 +82,8 @@ def weight_gradient(x: Tensor, grad: Tensor, k: int, stride: int) -> Tensor:
     inputs under a place of the kernel at a constant distance, so each product reads both as they
     lie: nothing is gathered. Where the grid is padding, the gradient is zero.
 
-    It is faster than oneDNN's kernel for float32 with channels last, the more so the larger the
-    grid; docs/performance.md has the figures.
+    With AVX2 it is faster than oneDNN's kernel for float32 with channels last, the more so the
+    larger the grid, and with AVX-512 slower; docs/performance.md has the figures.
     """
     batch, channels = x.shape[:2]
     outputs, rows, columns = grad.shape[1:]

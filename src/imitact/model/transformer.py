@@ -54,7 +54,8 @@ class Attention(nn.Module):
     """Multi-head attention, batch first.
 
     The attention matrix is never handed out, so that fused kernels can be used: torch's
-    `scaled_dot_product_attention`, but on a CPU with dropout, where torch has none.
+    `scaled_dot_product_attention`, but on a CPU with dropout, where torch has none, and in bf16
+    training there, where its gradient is slow.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -84,17 +85,33 @@ class Attention(nn.Module):
         if _fused(q, p):
             mixed, factor = F.scaled_dot_product_attention(q, k, v, mask, p), 1.0
         else:
-            scores = (q * (q.shape[-1] ** -0.5)) @ k.transpose(-2, -1)
-            if mask is not None:
-                scores = scores.masked_fill(~mask, -math.inf)
-            weights, factor = dropout_unscaled(scores.softmax(dim=-1), p, True)
-            mixed = weights @ v
+            mixed, factor = written_out(q, k, v, mask, p)
         return _scaled_linear(mixed.transpose(1, 2).flatten(2), self.out_proj, factor)
 
 
 def _fused(query: Tensor, p: float) -> bool:
-    """Whether torch has one kernel for attention with that dropout."""
-    return p == 0 or query.device.type != "cpu"
+    """Whether torch has one kernel for attention with that dropout, and it is the fastest way.
+
+    The gradient of the one for bf16 on CPUs is not: beside the products written out it takes 4 to
+    16 times as long (docs/performance.md).
+    """
+    if query.device.type != "cpu":
+        return True
+    return p == 0 and not (query.dtype == torch.bfloat16 and query.requires_grad)
+
+
+def written_out(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float
+) -> tuple[Tensor, float]:
+    """Attention product by product, and the factor that its result lacks (dropout of share p).
+
+    q (B, H, Q, D / H), k and v (B, H, M, D / H), mask bool, what it is spread to (B, H, Q, M).
+    """
+    scores = (q * (q.shape[-1] ** -0.5)) @ k.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    weights, factor = dropout_unscaled(scores.softmax(dim=-1), p, True)
+    return weights @ v, factor
 
 
 def perceptron(x: Tensor, inner: nn.Linear, outer: nn.Linear, p: float, training: bool) -> Tensor:
