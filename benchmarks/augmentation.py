@@ -7,6 +7,7 @@
 Every variant is `imitact demo` with the preset `quick`, on the same demonstrations, and differs
 from the first in what it does to the frames while training; the preset's own is the demo as it
 stands among the results. A row is written when it is known: interrupted, the same command goes on.
+At the end the table of docs/studies.md is made.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ def main() -> None:
         order = list(VARIANTS)
         rows.sort(key=lambda r: (studies.TASKS.index(r["task"]), order.index(r["variant"])))
         studies.write(given.write, {"rows": rows})
+    studies.show(given.write, "augmentation", table(rows))
     print(table(rows))
 
 

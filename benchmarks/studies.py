@@ -15,12 +15,15 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import tables
+
 from imitact.data.crew import cores, inherited
 from imitact.evaluate.interval import wilson
 from imitact.verbs import demo, record
 
 TASKS = ("cube", "insertion")
 RESULTS = Path(__file__).parent / "results"
+PAGE = tables.ROOT / "docs" / "studies.md"
 PUBLISHED = {"cube": "demo", "insertion": "insertion"}
 """Task to the name of its demo's figures, of training seed 0, among the results."""
 
@@ -138,6 +141,12 @@ def together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "seeds": {str(row["seed"]): row["successes"] / row["episodes"] for row in rows},
         "trainings": list(rows),
     }
+
+
+def show(path: Path, name: str, table: str) -> None:
+    """Put the table of recorded results into the page, where `path` is the recorded file."""
+    if path.resolve() == (RESULTS / f"{name}.json").resolve():
+        PAGE.write_text(tables.placed(PAGE.read_text("utf-8"), name, table), encoding="utf-8")
 
 
 def write(path: Path, told: Any) -> None:

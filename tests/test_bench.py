@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -12,6 +13,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import bench  # noqa: E402
+import spread  # noqa: E402
+import studies  # noqa: E402
 import tables  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "bench"
@@ -25,6 +28,13 @@ def test_the_documents_quote_the_recorded_figures_and_nothing_else():
     for path, (name, block) in tables.blocks(whole, RECORDED.relative_to(ROOT).as_posix()).items():
         text = path.read_text()
         assert tables.placed(text, name, block) == text, f"{path}: run benchmarks/bench.py --record"
+
+
+@pytest.mark.parametrize("study", [spread])
+def test_the_tables_of_the_studies_are_their_results(study: ModuleType):
+    rows = json.loads((studies.RESULTS / f"{study.__name__}.json").read_text())["rows"]
+    page = studies.PAGE.read_text()
+    assert tables.placed(page, study.__name__, study.table(rows)) == page, "run the study again"
 
 
 def test_a_block_that_is_missing_is_not_passed_over():
