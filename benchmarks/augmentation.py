@@ -19,11 +19,12 @@ from typing import Any
 
 import studies
 
+_STILL: dict[str, Any] = {"shift": 0, "shift_told": False}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "none": {"shift": 0},
-    "shift": {},  # 6 pixels of 120, the preset's own
-    "crop": {"shift": 0, "random_crop": 0.1},
-    "jitter": {"shift": 0, "color_jitter": 0.2},
+    "none": _STILL,
+    "shift": {},  # the demo's own: 6 pixels of 120, for the insertion 8 of 150, and told
+    "crop": {**_STILL, "random_crop": 0.1},
+    "jitter": {**_STILL, "color_jitter": 0.2},
     "shift and jitter": {"color_jitter": 0.2},
 }
 """Name to what differs from the preset's model."""
