@@ -25,7 +25,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "shift": {},  # the demo's own: 6 pixels of 120, for the insertion 8 of 150, and told
     "crop": {**_STILL, "random_crop": 0.1},
     "jitter": {**_STILL, "color_jitter": 0.2},
-    "shift and jitter": {"color_jitter": 0.2},
 }
 """Name to what differs from the preset's model."""
 
