@@ -49,12 +49,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path("runs/augmentation"))
     parser.add_argument("--write", type=Path, default=Path("benchmarks/results/augmentation.json"))
-    parser.add_argument(
-        "--data",
-        type=Path,
-        nargs="+",
-        help="demonstrations that are there, one a task",
-    )
+    parser.add_argument("--data", type=Path, nargs="+", help="demonstrations, one folder a task")
     given = parser.parse_args()
     rows: list[dict[str, Any]] = []
     if given.write.exists():
@@ -66,7 +61,7 @@ def main() -> None:
     wanted = [(task, variant) for variant in given.variants for task in given.tasks]
     variants = [
         studies.Variant(
-            given.out / f"{task}-{variant.replace(' ', '-')}",
+            given.out / f"{task}-{variant}",
             data[task],
             task,
             model=VARIANTS[variant],
@@ -74,11 +69,11 @@ def main() -> None:
         )
         for task, variant in wanted
     ]
+    order = list(VARIANTS)
     for (task, variant), found in zip(wanted, studies.trained(variants, given.seeds), strict=True):
         row = {"task": task, "variant": variant, "changes": VARIANTS[variant]}
         rows = [r for r in rows if (r["task"], r["variant"]) != (task, variant)]
         rows.append({**row, **studies.together(found)})
-        order = list(VARIANTS)
         rows.sort(key=lambda r: (studies.TASKS.index(r["task"]), order.index(r["variant"])))
         studies.write(given.write, {"rows": rows})
     studies.show(given.write, "augmentation", table(rows))

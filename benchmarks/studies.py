@@ -77,7 +77,8 @@ def trained(variants: Sequence[Variant], seeds: Sequence[int]) -> Iterator[list[
         for seed in seeds
         if not _published(variant, seed) and not (variant.demo(seed).out / demo.NUMBERS).exists()
     ]
-    for variant, seed in waiting:  # with all cores; the demos find them recorded
+    # With all cores; the demos find them recorded.
+    for variant, seed in {variant.data: (variant, seed) for variant, seed in waiting}.values():
         usual = demo.recording(variant.demo(seed), variant.data)
         record.make(dataclasses.replace(usual, workers=0))
     # Not a Pool of multiprocessing: its processes may start none, and an evaluation does.
