@@ -7,13 +7,16 @@ differ in training only share one set of demonstrations.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import signal
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from multiprocessing import connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import tables
 
@@ -71,32 +74,68 @@ def trained(variants: Sequence[Variant], seeds: Sequence[int]) -> Iterator[list[
     All of them wait in one line, so that no core is idle while a variant's last training runs.
     What is done stays, and of the usual demo what is published is taken.
     """
+    published = {(v.out, seed): _published(v, seed) for v in variants for seed in seeds}
     waiting = [
         (variant, seed)
         for variant in variants
         for seed in seeds
-        if not _published(variant, seed) and not (variant.demo(seed).out / demo.NUMBERS).exists()
+        if not published[variant.out, seed] and not _numbers(variant, seed).exists()
     ]
     # With all cores; the demos find them recorded.
     for variant, seed in {variant.data: (variant, seed) for variant, seed in waiting}.values():
         usual = demo.recording(variant.demo(seed), variant.data)
         record.make(dataclasses.replace(usual, workers=0))
-    # Not a Pool of multiprocessing: its processes may start none, and an evaluation does.
-    apart = multiprocessing.get_context("spawn")
-    with (
-        inherited({"OMP_NUM_THREADS": "1"}),
-        ProcessPoolExecutor(cores(), mp_context=apart) as pool,
-    ):
-        running = {(v.out, seed): pool.submit(_run, v, seed) for v, seed in waiting}
+    left = {(variant.out, seed) for variant, seed in waiting}
+    with contextlib.closing(side_by_side(_run, waiting, cores())) as ended:
         for variant in variants:
-            for seed in seeds:
-                if (variant.out, seed) in running:
-                    running[variant.out, seed].result()
-            yield [_published(variant, seed) or _figures(variant, seed) for seed in seeds]
+            while any((variant.out, seed) in left for seed in seeds):
+                done, seed = next(ended)
+                left.remove((done.out, seed))
+            yield [published[variant.out, seed] or _figures(variant, seed) for seed in seeds]
+
+
+def side_by_side(
+    work: Callable[..., None], wanted: Sequence[tuple[Any, ...]], width: int
+) -> Generator[tuple[Any, ...]]:
+    """Call `work` with each of `wanted`, `width` at a time in a process and a thread of its own;
+    yields what has ended, in that order.
+
+    One that fails, Ctrl-C, SIGTERM and a caller that asks for no more end all that run, by
+    SIGTERM (a training writes its checkpoint then), and start no other.
+    """
+    # Not a pool: the processes of multiprocessing's may start none, as an evaluation does, and
+    # those of concurrent.futures take the next training when one is interrupted.
+    apart = multiprocessing.get_context("spawn")
+    waiting = list(wanted)
+    running: dict[int, tuple[SpawnProcess, tuple[Any, ...]]] = {}
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while waiting or running:
+            while waiting and len(running) < width:
+                process = apart.Process(target=work, args=waiting[0])
+                with inherited({"OMP_NUM_THREADS": "1"}):
+                    process.start()
+                running[process.sentinel] = process, waiting.pop(0)
+            for ready in connection.wait(list(running)):
+                process, what = running.pop(cast("int", ready))
+                process.join()
+                if process.exitcode:
+                    raise RuntimeError(f"{what} ended with {process.exitcode}, as told above")
+                yield what
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        for process, _ in running.values():
+            process.terminate()
+        for process, _ in running.values():
+            process.join()
 
 
 def _run(variant: Variant, seed: int) -> None:
     demo.run(variant.demo(seed))
+
+
+def _numbers(variant: Variant, seed: int) -> Path:
+    return variant.demo(seed).out / demo.NUMBERS
 
 
 def _published(variant: Variant, seed: int) -> dict[str, Any] | None:
@@ -113,7 +152,7 @@ def _published(variant: Variant, seed: int) -> dict[str, Any] | None:
 
 def _figures(variant: Variant, seed: int) -> dict[str, Any]:
     chosen = variant.demo(seed)
-    told = json.loads((chosen.out / demo.NUMBERS).read_text(encoding="utf-8"))
+    told = json.loads(_numbers(variant, seed).read_text(encoding="utf-8"))
     evaluation = json.loads((chosen.out / "evaluation/evaluation.json").read_text(encoding="utf-8"))
     reached = [row["highest_stage"] for row in evaluation["rows"] if not row["success"]]
     return {

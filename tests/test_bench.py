@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -53,3 +54,42 @@ def test_a_ratio_that_fell_by_more_than_a_tenth_is_a_regression_and_no_other_fig
     (line,) = bench.regressions(now(1.79), before)
     assert "a, ratio to lerobot: 1.79, recorded 2.00" in line
     assert bench.regressions({}, before), "a work that is no longer measured is not passed over"
+
+
+def _told(place: Path, then: str) -> tuple[str, tuple[str, ...]]:
+    """What os.execv is called with: tell the own process's number there, then do that."""
+    return "/bin/sh", ("sh", "-c", f"echo $$ > {place}.tmp; mv {place}.tmp {place}; {then}")
+
+
+def test_a_study_runs_all_of_its_line_each_in_a_process_of_its_own(tmp_path: Path):
+    wanted = [_told(tmp_path / str(n), f"sleep 0.{n}") for n in range(3)]
+    assert set(studies.side_by_side(os.execv, wanted, 2)) == set(wanted)
+    assert len({(tmp_path / str(n)).read_text() for n in range(3)}) == 3
+
+
+def test_a_study_runs_no_more_at_once_than_it_may(tmp_path: Path):
+    busy = tmp_path / "busy"
+    alone = f"mkdir {busy} && sleep 0.2 && rmdir {busy}"  # mkdir fails beside another
+    wanted = [_told(tmp_path / str(n), alone) for n in range(3)]
+    assert list(studies.side_by_side(os.execv, wanted, 1)) == wanted
+
+
+@pytest.mark.parametrize("how", ["fails", "SIGTERM", "asked for no more"])
+def test_a_study_that_ends_early_leaves_nothing_running_and_starts_nothing_more(
+    tmp_path: Path, how: str
+):
+    first, beside, after = (tmp_path / name for name in ("first", "beside", "after"))
+    both = f"while ! [ -e {beside} ]; do sleep 0.02; done; "
+    end = {"fails": "exit 7", "SIGTERM": f"kill {os.getpid()}; exec sleep 60"}.get(how, "exit 0")
+    wanted = [_told(first, both + end), _told(beside, "exec sleep 60"), _told(after, "exit 0")]
+    ended = studies.side_by_side(os.execv, wanted, 2)
+    if how == "asked for no more":
+        assert next(ended) == wanted[0]
+        ended.close()
+    else:
+        with pytest.raises(RuntimeError if how == "fails" else KeyboardInterrupt):
+            list(ended)
+    for place in (first, beside):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(place.read_text()), 0)
+    assert not after.exists(), "the next was started all the same"
