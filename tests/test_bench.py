@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import augmentation  # noqa: E402
 import bench  # noqa: E402
 import spread  # noqa: E402
 import studies  # noqa: E402
@@ -31,7 +32,7 @@ def test_the_documents_quote_the_recorded_figures_and_nothing_else():
         assert tables.placed(text, name, block) == text, f"{path}: run benchmarks/bench.py --record"
 
 
-@pytest.mark.parametrize("study", [spread])
+@pytest.mark.parametrize("study", [augmentation, spread])
 def test_the_tables_of_the_studies_are_their_results(study: ModuleType):
     rows = json.loads((studies.RESULTS / f"{study.__name__}.json").read_text())["rows"]
     page = studies.PAGE.read_text()

@@ -107,11 +107,13 @@ class ActConfig:
     of all places that a frame may have come from, unless the frame shows the hands or a border."""
     random_crop: float = 0.0
     """Largest share of the input's height and width that is cut away at random while training, the
-    rest enlarged to the input again; 0: nothing. For cameras that are not always mounted alike."""
+    rest enlarged to the input again; 0: nothing. For cameras that are not always mounted alike;
+    makes a trunk measure as `shift` does (`docs/studies.md`)."""
     color_jitter: float = 0.0
     """How much the light of each frame changes at random while training: brightness, contrast and
     saturation by up to this share either way, hue by up to a quarter of it of a full turn; 0: not
-    at all, 0.2 is usual. For a robot that is to work at another time of day than it learnt."""
+    at all, 0.2 is usual. For a robot that is to work at another time of day than it learnt; where
+    the light never changes it gains nothing (`docs/studies.md`)."""
     state_noise: float = 0.0
     """Standard deviation of Gaussian noise on the measured state while training, as a share of the
     state's own. Exact joints tell one demonstration from another, and the network looks up there
