@@ -13,7 +13,6 @@ At the end the table of docs/studies.md is made.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +50,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, default=Path("benchmarks/results/augmentation.json"))
     parser.add_argument("--data", type=Path, nargs="+", help="demonstrations, one folder a task")
     given = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    if given.write.exists():
-        rows = json.loads(given.write.read_text(encoding="utf-8"))["rows"]
+    rows = studies.rows(given.write)
     if given.data and len(given.data) != len(given.tasks):
         parser.error(f"--data has {len(given.data)} folders for {len(given.tasks)} tasks")
     recorded = given.data or [given.out / f"{task}-data" for task in given.tasks]
@@ -75,7 +72,7 @@ def main() -> None:
         rows = [r for r in rows if (r["task"], r["variant"]) != (task, variant)]
         rows.append({**row, **studies.together(found)})
         rows.sort(key=lambda r: (studies.TASKS.index(r["task"]), order.index(r["variant"])))
-        studies.write(given.write, {"rows": rows})
+        studies.write(given.write, rows)
     studies.show(given.write, "augmentation", table(rows))
     print(table(rows))
 

@@ -80,9 +80,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, default=Path("benchmarks/results/ranks.json"))
     given = parser.parse_args()
     cores = os.cpu_count() or 1
-    rows: list[dict[str, Any]] = []
-    if given.write.exists():  # a preset that is not asked for keeps its row
-        rows = json.loads(given.write.read_text(encoding="utf-8"))["rows"]
+    rows = studies.rows(given.write)  # a preset that is not asked for keeps its row
     for preset in given.presets:
         found: dict[str, list[float]] = {way: [] for way in WAYS}
         # The first one builds the frame cache; what is timed begins after it.
@@ -102,7 +100,7 @@ def main() -> None:
         }
         rows = [*(r for r in rows if r["preset"] != preset), row]
         rows.sort(key=lambda r: list(WORK).index(r["preset"]))
-        studies.write(given.write, {"rows": rows})
+        studies.write(given.write, rows)
         print(f"{preset}: the exchange leaves {row['ranks_over_strangers']:.1%}")
 
 

@@ -14,7 +14,6 @@ are made. All of it takes about three hours on 2 cores.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 from functools import partial
 from pathlib import Path
@@ -131,15 +130,13 @@ def main() -> None:
     parser.add_argument("--write", type=Path, default=Path("benchmarks/results/spread.json"))
     parser.add_argument("--figure", type=Path, default=Path("docs/images/spread.svg"))
     given = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    if given.write.exists():
-        rows = json.loads(given.write.read_text(encoding="utf-8"))["rows"]
+    rows = studies.rows(given.write)
     wanted = [(task, spread) for task in given.tasks for spread in given.spreads]
     for task, spread in wanted:
         row = find(rows, task, spread)
         if row.get("expert", {}).get("episodes") != given.expert_episodes:
             row["expert"] = experts(task, spread, given.expert_episodes)
-            studies.write(given.write, {"rows": rows})
+            studies.write(given.write, rows)
     variants = [
         studies.Variant(
             given.out / f"{task}-{spread:g}",
@@ -153,9 +150,9 @@ def main() -> None:
         told = studies.trained(variants, given.seeds)
         for (task, spread), found in zip(wanted, told, strict=True):
             find(rows, task, spread)["policy"] = studies.together(found)
-            studies.write(given.write, {"rows": rows})
+            studies.write(given.write, rows)
     rows.sort(key=lambda r: (studies.TASKS.index(r["task"]), r["spread"]))
-    studies.write(given.write, {"rows": rows})
+    studies.write(given.write, rows)
     draw(rows, given.figure)
     studies.show(given.write, "spread", table(rows))
     print(table(rows))

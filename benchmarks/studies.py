@@ -189,6 +189,11 @@ def show(path: Path, name: str, table: str) -> None:
         PAGE.write_text(tables.placed(PAGE.read_text("utf-8"), name, table), encoding="utf-8")
 
 
-def write(path: Path, told: Any) -> None:
+def rows(path: Path) -> list[dict[str, Any]]:
+    """What `write` recorded there; nothing yet where there is no file."""
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+
+
+def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({"rows": rows}, indent=2) + "\n", encoding="utf-8")
