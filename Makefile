@@ -57,20 +57,20 @@ bench: $(READY) $(LEROBOT_READY)
 
 faults: $(READY)
 	mkdir -p runs/faults
-	$(BIN)/python tests/faults/kill_anywhere.py --kills 50 --out runs/faults/kills.json
-	$(BIN)/python tests/faults/kill_conversion.py --out runs/faults/kill_conversion.json
-	$(BIN)/python tests/faults/full_disk.py --out runs/faults/full_disk.json
-	$(BIN)/python tests/faults/flip_bytes.py --out runs/faults/flips.json
-	$(BIN)/python tests/faults/fuzz_readers.py --cases 100000 --out runs/faults/fuzz.json
+	$(BIN)/python -m tests.faults.kill_anywhere --kills 50 --out runs/faults/kills.json
+	$(BIN)/python -m tests.faults.kill_conversion --out runs/faults/kill_conversion.json
+	$(BIN)/python -m tests.faults.full_disk --out runs/faults/full_disk.json
+	$(BIN)/python -m tests.faults.flip_bytes --out runs/faults/flips.json
+	$(BIN)/python -m tests.faults.fuzz_readers --cases 100000 --out runs/faults/fuzz.json
 	for kind in aloha robomimic replay; do \
-	    $(BIN)/python tests/faults/fuzz_readers.py --only $$kind --cases 20000 \
+	    $(BIN)/python -m tests.faults.fuzz_readers --only $$kind --cases 20000 \
 	        --out runs/faults/fuzz-$$kind.json || exit 1; \
 	done
 	for seed in 0 1000 2000; do \
-	    $(BIN)/python tests/faults/fuzz_lerobot.py --cases 20000 --seed $$seed \
+	    $(BIN)/python -m tests.faults.fuzz_lerobot --cases 20000 --seed $$seed \
 	        --out runs/faults/fuzz_lerobot-$$seed.json || exit 1; \
 	done
-	$(BIN)/python tests/faults/fuzz_policies.py --cases 140000 --out runs/faults/fuzz_policies.json
+	$(BIN)/python -m tests.faults.fuzz_policies --cases 140000 --out runs/faults/fuzz_policies.json
 
 # Made again when the pinned set or the project's own needs change, or when PYTHON names another
 # version than .venv has. An environment of a fitting Python is kept and brought up to date, so

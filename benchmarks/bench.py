@@ -27,8 +27,8 @@ import scene
 import torch
 from tables import write as write_documents
 
-from imitact.processor import arithmetic, processor_name
-from imitact.train.devices import choose_precision
+from imitact.core.cpu import arithmetic, processor_name
+from imitact.training.device import choose_precision
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "bench"
@@ -179,7 +179,9 @@ def simulator(out: Path) -> list[Row]:
 
     def timed(*argv: str) -> float:
         began = time.monotonic()
-        subprocess.run([sys.executable, "-m", "imitact.cli", *argv], check=True, stdout=sys.stderr)
+        subprocess.run(
+            [sys.executable, "-m", "imitact.cli.main", *argv], check=True, stdout=sys.stderr
+        )
         return time.monotonic() - began
 
     data, run = out / "cube", out / "cube-run"

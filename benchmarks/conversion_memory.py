@@ -18,13 +18,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import foreign
+from tests.support import foreign_files as foreign
 
 _MEASURED = """
 import resource, sys
-from imitact.cli import run
+from imitact.cli.main import run
 code = run(sys.argv[1:])
 own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 import gc; gc.collect()  # ends the process apart, so that it is counted

@@ -19,13 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from imitact.contract import Outcome, Policy
-from imitact.data.crew import cores
-from imitact.data.record import HOLD_TICKS
-from imitact.processor import processor_name
-from imitact.sim.aloha import JOINTS, RATE_HZ, AlohaEnv
-from imitact.sim.experts import EXPERTS, make_expert
-from imitact.sim.kinematics import SPEED_LIMIT
+from imitact.core.cpu import available_cores, processor_name
+from imitact.core.types import Policy, StepResult
+from imitact.envs.aloha import JOINTS, RATE_HZ, AlohaEnv
+from imitact.envs.experts.kinematics import SPEED_LIMIT
+from imitact.envs.experts.registry import EXPERTS, make_expert
+from imitact.recording.recorder import HOLD_TICKS
 
 ARM = [at for at, name in enumerate(JOINTS) if not name.endswith("gripper")]
 GRIPPERS = {"left": 6, "right": 13}
@@ -61,7 +60,7 @@ def attempt(seed: int, task: str, spread: float) -> Attempt:
     env, expert = _world(task), _expert(task, spread)
     observation = env.reset(seed)
     expert.reset(seed)
-    outcomes: list[Outcome] = []
+    outcomes: list[StepResult] = []
     states, actions = [observation.state], []
     for _ in range(env.step_cap):
         actions.append(expert.chunk(observation)[0])
@@ -142,7 +141,7 @@ def main() -> None:
     parser.add_argument("--task", choices=[*EXPERTS], default="cube")
     parser.add_argument("--episodes", type=int, default=500, help="seeds 0 to this, exclusive")
     parser.add_argument("--spread", type=float, default=1.0, help="0 to 2; 1 is the default")
-    parser.add_argument("--workers", type=int, default=cores(), help="processes")
+    parser.add_argument("--workers", type=int, default=available_cores(), help="processes")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     args = parser.parse_args()
 

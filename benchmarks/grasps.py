@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from imitact.contract import Observation
-from imitact.data.episodes import open_source
-from imitact.model.policy import TorchPolicy
-from imitact.sim.insertion import InsertionExpert
-from imitact.sim.kinematics import Kinematics
+from imitact.core.types import Observation
+from imitact.datasets.open import open_dataset
+from imitact.envs.experts.insertion import InsertionExpert
+from imitact.envs.experts.kinematics import Kinematics
+from imitact.models.policy import TorchPolicy
 
 AHEAD = (20, 60, 90)
 ARMS = {"left": (slice(0, 6), 6), "right": (slice(7, 13), 13)}
@@ -30,7 +30,7 @@ CLOSING = 0.35  # of the gripper's target, which goes from 1 to 0
 
 
 def misses(policy: TorchPolicy, data: Path) -> list[dict[str, Any]]:
-    source, arms = open_source(data), Kinematics(InsertionExpert._NEAR)
+    source, arms = open_dataset(data), Kinematics(InsertionExpert._NEAR)
     found: dict[tuple[str, int], list[np.ndarray]] = {}
     for index in range(len(source.lengths)):
         episode = source.episode(index)

@@ -23,17 +23,17 @@ import scene
 import torch
 
 import imitact
-from imitact.contract import Observation
-from imitact.data.episodes import open_source
-from imitact.data.samples import Batch, Samples
+from imitact.core.statistics import Stats
+from imitact.core.types import Observation
+from imitact.datasets.open import open_dataset
 from imitact.deploy.export import ExportConfig, export
-from imitact.model import act
-from imitact.model.policy import TorchPolicy
-from imitact.stats import Stats
-from imitact.train import devices
-from imitact.train.flops import count_flops
-from imitact.train.presets import PRESETS
-from imitact.train.update import Updater
+from imitact.models import act
+from imitact.models.policy import TorchPolicy
+from imitact.training import device
+from imitact.training.flops import count_flops
+from imitact.training.optimizer_step import Updater
+from imitact.training.presets import PRESETS
+from imitact.training.sampler import Batch, Sampler
 
 
 def policy(work: dict[str, Any]) -> TorchPolicy:
@@ -67,7 +67,7 @@ def batch(policy: TorchPolicy, size: int) -> Batch:
 def updater(work: dict[str, Any]) -> Updater:
     # As published, and clipped as LeRobot clips.
     rates = replace(PRESETS["released"][1], clip_norm=10.0).rates
-    here = devices.choose(work["precision"], "cpu", work["threads"])
+    here = device.choose(work["precision"], "cpu", work["threads"])
     here.seed(0)
     return Updater(policy(work), rates, here)
 
@@ -114,7 +114,7 @@ def export_(work: dict[str, Any]) -> dict[str, Any]:
         torch_calls=1,
         threads=work["threads"],
     )
-    source, out = open_source(Path(work["dataset"])), Path(work["out"])
+    source, out = open_dataset(Path(work["dataset"])), Path(work["out"])
     found = export(given, source, out, config, policy_sha256="untrained")
     return {"seconds": [found["latency"]["p50_ms"] / 1000], "certificate": found}
 
@@ -143,10 +143,10 @@ def rate(work: dict[str, Any]) -> dict[str, Any]:
 def load(work: dict[str, Any]) -> dict[str, Any]:
     """Seconds of each batch from the frame cache, in the order of a training, after one epoch of
     them; and what building the cache took: seconds, bytes, and the peak memory of a process."""
-    source = open_source(Path(work["dataset"]))
+    source = open_dataset(Path(work["dataset"]))
     views = policy(work).views
     began = time.perf_counter()
-    samples = Samples(
+    samples = Sampler(
         source,
         chunk=100,
         views=views,
@@ -184,7 +184,7 @@ def main() -> None:
     found = WORKS[name](work)
     if isinstance(found, list):
         found = {"seconds": found}
-    versions = f"imitact {imitact.__version__}, torch {torch.__version__}"
+    versions = f"imitact {imitact.core.version.__version__}, torch {torch.__version__}"
     print(json.dumps({**found, "versions": versions}))
 
 

@@ -29,7 +29,7 @@ RUNS = (
 def imitact(*argv: str) -> float:
     """Run one command; gives its seconds."""
     began = time.monotonic()
-    subprocess.run([sys.executable, "-m", "imitact.cli", *argv], check=True)
+    subprocess.run([sys.executable, "-m", "imitact.cli.main", *argv], check=True)
     return time.monotonic() - began
 
 

@@ -26,11 +26,11 @@ from typing import Any
 
 import torch
 
-from imitact.data.episodes import open_source
-from imitact.model import act, backbone, convolution, dropout, transformer
-from imitact.processor import processor_name
-from imitact.train import devices
-from imitact.train.loop import TrainConfig, train
+from imitact.core.cpu import processor_name
+from imitact.datasets.open import open_dataset
+from imitact.models import act, convolution, dropout, resnet, transformer
+from imitact.training import device
+from imitact.training.loop import TrainConfig, train
 
 WINDOW = 50
 SIDES = ("fast", "plain")
@@ -41,13 +41,13 @@ def plain() -> None:
 
     def convolved(x: Any, conv: Any, norm: Any) -> Any:
         y = conv(x)
-        if isinstance(norm, backbone.FrozenNorm):
+        if isinstance(norm, resnet.FrozenNorm):
             return torch.nn.functional.batch_norm(
                 y, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, 1e-5
             )
         return norm(y)
 
-    backbone.convolved = convolved
+    resnet.convolved = convolved
     convolution._ours = lambda *_: False  # type: ignore[attr-defined]
     dropout._ours = lambda *_: False  # type: ignore[attr-defined]
     transformer._fused = lambda *_: True  # type: ignore[attr-defined]
@@ -70,10 +70,10 @@ def one(side: str, seed: int, data: Path, out: Path, steps: int, cache: Path) ->
         checkpoint_minutes=0.0,
         cache_dir=str(cache),
     )
-    train(open_source(data), out, model, config)
+    train(open_dataset(data), out, model, config)
 
 
-def gradients(side: str, precision: devices.PrecisionName, out: Path) -> None:
+def gradients(side: str, precision: device.PrecisionName, out: Path) -> None:
     """Save the gradient of one batch at 480x640."""
     import imitact_side
     import numpy as np
@@ -91,14 +91,14 @@ def gradients(side: str, precision: devices.PrecisionName, out: Path) -> None:
     }
     noise = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
     policy.net.train()
-    with devices.choose(precision, "cpu").autocast():
+    with device.choose(precision, "cpu").autocast():
         loss = policy.loss(given, noise=noise).total
     loss.backward()
     found = {n: p.grad.numpy() for n, p in policy.net.named_parameters() if p.grad is not None}
     np.savez(out, **found)
 
 
-def gradient(side: str, precision: devices.PrecisionName, folder: Path) -> dict[str, Any]:
+def gradient(side: str, precision: device.PrecisionName, folder: Path) -> dict[str, Any]:
     """What `gradients` saves, computed in a process of its own, by name."""
     import numpy as np
 

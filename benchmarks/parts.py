@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from imitact.model.backbone import FrozenNorm, convolved
-from imitact.model.convolution import weight_gradient
-from imitact.model.dropout import dropout, relu_dropout_unscaled
-from imitact.model.transformer import written_out
-from imitact.processor import processor_name
+from imitact.core.cpu import processor_name
+from imitact.models.convolution import weight_gradient
+from imitact.models.dropout import dropout, relu_dropout_unscaled
+from imitact.models.resnet import FrozenNorm, convolved
+from imitact.models.transformer import written_out
 
 SHAPES = (
     # inputs, outputs, kernel, stride, rows and columns of the input

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from imitact.sim.aloha import ALOHA_FOUR, CAMERAS, AlohaEnv, load_mujoco
-from imitact.sim.cube import CubeExpert
+from imitact.envs.aloha import ALOHA_FOUR, CAMERAS, AlohaEnv, load_mujoco
+from imitact.envs.experts.cube import CubeExpert
 
 RESULTS = Path(__file__).parent / "results" / "render.json"
 

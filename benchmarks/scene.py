@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from imitact.contract import Camera, FloatArray, Frame, LazyFrames, Observation, Outcome, Spec
-from imitact.data.record import record
+from imitact.core.types import Camera, FloatArray, Frame, LazyFrames, Observation, Spec, StepResult
+from imitact.recording.recorder import record
 
 JOINTS = 14
 TICKS = 400
@@ -45,10 +45,10 @@ class Scene:
         self._tick = 0
         return self._observation()
 
-    def step(self, action: FloatArray) -> Outcome:
+    def step(self, action: FloatArray) -> StepResult:
         self._state = np.asarray(action, dtype=np.float64)
         self._tick += 1
-        return Outcome(self._observation(), 1.0, True)
+        return StepResult(self._observation(), 1.0, True)
 
     def close(self) -> None:
         pass

@@ -22,15 +22,15 @@ from typing import Any
 import expert
 import studies
 
-from imitact.data.crew import cores
-from imitact.evaluate.interval import wilson
+from imitact.core.cpu import available_cores
+from imitact.evaluation.statistics import wilson
 
 SIDES = {"expert": "#2a6f97", "policy": "#e07a5f"}
 
 
 def experts(task: str, spread: float, episodes: int) -> dict[str, Any]:
     """How often the demonstrator itself succeeds."""
-    with multiprocessing.get_context("spawn").Pool(cores()) as pool:
+    with multiprocessing.get_context("spawn").Pool(available_cores()) as pool:
         run = partial(expert.attempt, task=task, spread=spread)
         good = sum(attempt.success for attempt in pool.imap(run, range(episodes), chunksize=5))
     return {"successes": good, "episodes": episodes, "interval": list(wilson(good, episodes))}

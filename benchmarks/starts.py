@@ -15,10 +15,10 @@ import argparse
 import json
 from pathlib import Path
 
-from imitact.evaluate import report
-from imitact.evaluate.tally import Evaluation
-from imitact.verbs import evaluate
-from imitact.verbs.evaluate import Evaluate
+from imitact.cli import evaluate
+from imitact.cli.evaluate import Evaluate
+from imitact.evaluation import report
+from imitact.evaluation.results import Evaluation
 
 CHUNKINGS = ("replay:50", "ensemble:0.01/10")
 

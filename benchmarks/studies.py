@@ -20,9 +20,10 @@ from typing import Any, cast
 
 import tables
 
-from imitact.data.crew import cores, inherited
-from imitact.evaluate.interval import wilson
-from imitact.verbs import demo, record
+from imitact.cli import demo, record
+from imitact.core.cpu import available_cores
+from imitact.evaluation.statistics import wilson
+from imitact.parallel.worker_pool import inherited
 
 TASKS = ("cube", "insertion")
 RESULTS = Path(__file__).parent / "results"
@@ -86,7 +87,7 @@ def trained(variants: Sequence[Variant], seeds: Sequence[int]) -> Iterator[list[
         usual = demo.recording(variant.demo(seed), variant.data)
         record.make(dataclasses.replace(usual, workers=0))
     left = {(variant.out, seed) for variant, seed in waiting}
-    with contextlib.closing(side_by_side(_run, waiting, cores())) as ended:
+    with contextlib.closing(side_by_side(_run, waiting, available_cores())) as ended:
         for variant in variants:
             while any((variant.out, seed) in left for seed in seeds):
                 done, seed = next(ended)

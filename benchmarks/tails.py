@@ -20,7 +20,7 @@ from typing import Any
 import scene
 from bench import Sides
 
-from imitact.processor import arithmetic, processor_name
+from imitact.core.cpu import arithmetic, processor_name
 
 
 def tail(seconds: list[float]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from imitact import __version__
+from imitact.core.version import __version__
 
 project = "imitact"
 version = release = __version__

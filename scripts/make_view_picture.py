@@ -18,7 +18,7 @@ from pathlib import Path
 import browser
 from PIL import Image
 
-from imitact import cli
+from imitact.cli import main as cli
 
 LARGEST_BYTES = 300_000
 

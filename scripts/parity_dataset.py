@@ -24,15 +24,16 @@ from typing import Any
 
 import numpy as np
 
-from imitact.checks import check_source
-from imitact.contract import BadInput
-from imitact.data.lerobot import CAMERA_PREFIX, LeRobotSource
-from imitact.data.record import record
-from imitact.data.salvage import save, survey
-from imitact.data.video import VideoConfig
+from imitact.core.errors import BadInput
+from imitact.core.validate import check_source
+from imitact.datasets.lerobot.reader import CAMERA_PREFIX
+from imitact.datasets.lerobot.reader import LeRobotDataset as LeRobotSource
+from imitact.datasets.lerobot.repair import save, survey
+from imitact.datasets.video import VideoConfig
+from imitact.recording.recorder import record
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-import worlds
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tests.support import dot_env as worlds
 
 if __name__ != "__mp_main__":  # the workers of a recording need no LeRobot
     # Before LeRobot is imported: nothing may be fetched, no cache of the user's touched.

@@ -109,10 +109,10 @@ def gradients(named: dict[str, Any]) -> dict[str, np.ndarray]:
 def imitact_side(case: str) -> dict[str, np.ndarray]:
     import torch
 
-    from imitact.contract import Camera, Spec
-    from imitact.model.act import ActConfig
-    from imitact.model.policy import TorchPolicy
-    from imitact.stats import Stats
+    from imitact.core.statistics import Stats
+    from imitact.core.types import Camera, Spec
+    from imitact.models.act import ActConfig
+    from imitact.models.policy import TorchPolicy
 
     given = inputs(case)
     names = tuple(f"joint_{i}" for i in range(JOINTS))
@@ -166,8 +166,8 @@ def imitact_side(case: str) -> dict[str, np.ndarray]:
 
 def our_name(theirs: str) -> str:
     """imitact's name of a LeRobot parameter (without its `model.`)."""
-    from imitact.model.foreign import renamed
-    from imitact.model.lerobot_layout import NAMES
+    from imitact.models.interop.common import renamed
+    from imitact.models.interop.lerobot_layout import NAMES
 
     return renamed(theirs, NAMES)
 

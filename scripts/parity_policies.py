@@ -245,7 +245,7 @@ def plugin(case: str, out: Path) -> np.ndarray:
     from lerobot.configs.types import FeatureType, PolicyFeature
     from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
-    from imitact.model.act import ActConfig
+    from imitact.models.act import ActConfig
 
     images = {
         f"observation.images.{n}": PolicyFeature(FeatureType.VISUAL, (3, *SIZE))
@@ -450,19 +450,19 @@ def value_of(name: str, shape: tuple[int, ...], case: str) -> np.ndarray:
 
 def imported(program: str, case: str, folder: Path) -> Any:
     """The policy that imitact makes of a checkpoint."""
-    from imitact.contract import Camera
-    from imitact.model import lerobot_act, released
-    from imitact.model.foreign import Told
+    from imitact.core.types import Camera
+    from imitact.models.interop import act_release, lerobot_reader
+    from imitact.models.interop.common import Told
 
     if program != "act":
-        return lerobot_act.read(folder, Told())
+        return lerobot_reader.read(folder, Told())
     cameras = tuple(Camera(name, *SIZE) for name in CASES[case]["cameras"])
-    return released.read(folder, Told(cameras=cameras), heads=HEADS)
+    return act_release.read(folder, Told(cameras=cameras), heads=HEADS)
 
 
 def answers(policy: Any, case: str) -> np.ndarray:
     """What a policy of imitact's answers."""
-    from imitact.contract import Observation
+    from imitact.core.types import Observation
 
     return np.stack([
         policy.chunk(Observation(given["state"], given["frames"])) for given in observations(case)
@@ -471,11 +471,11 @@ def answers(policy: Any, case: str) -> np.ndarray:
 
 def exported(program: str, case: str, policy: Any, out: Path) -> bool:
     """The policy written for a program; whether that can express it."""
-    from imitact.contract import BadInput
-    from imitact.model import lerobot_act_writer, released
+    from imitact.core.errors import BadInput
+    from imitact.models.interop import act_release, lerobot_writer
 
     try:
-        (released if program == "act" else lerobot_act_writer).write(policy, out)
+        (act_release if program == "act" else lerobot_writer).write(policy, out)
     except BadInput as error:
         print(f"  {case} for {program}: {error}")
         return False

@@ -23,11 +23,11 @@ import numpy as np
 from lerobot.robots import Robot, RobotConfig
 from lerobot.scripts import lerobot_rollout
 
-from imitact.chunking import parse
-from imitact.contract import Observation, Outcome, Spec
-from imitact.rollout import rollout
-from imitact.verbs import import_policy
-from imitact.verbs.policies import loader
+from imitact.cli import import_policy
+from imitact.cli.policies import loader
+from imitact.core.chunking import parse
+from imitact.core.rollout import rollout
+from imitact.core.types import Observation, Spec, StepResult
 
 RATE_HZ, DURATION_S = 25, 2.0
 CHUNKING = "ensemble:0.01/5"
@@ -113,9 +113,9 @@ class Again:
         self._tick = 0
         return self._told[0]
 
-    def step(self, action: Any) -> Outcome:
+    def step(self, action: Any) -> StepResult:
         self._tick += 1
-        return Outcome(self._told[min(self._tick, len(self._told) - 1)], 0.0, False)
+        return StepResult(self._told[min(self._tick, len(self._told) - 1)], 0.0, False)
 
     def close(self) -> None: ...
 

@@ -2,7 +2,8 @@
 
     python scripts/settings_page.py
 
-Verbs come from imitact.cli, settings and meanings from their dataclasses: nothing is listed here.
+Verbs come from imitact.cli.main, settings and meanings from their
+dataclasses: nothing is listed here.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from typing import Any
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from imitact import cli
-from imitact.train.presets import PRESETS
-from imitact.verbs.settings import meanings
+from imitact.cli import main as cli
+from imitact.cli.options import meanings
+from imitact.training.presets import PRESETS
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 REQUIRED = "required"
@@ -80,7 +81,7 @@ class VerbSettings:
 
 @functools.cache
 def verb_settings(name: str) -> VerbSettings:
-    """Of the verb of that name, read from imitact.cli."""
+    """Of the verb of that name, read from imitact.cli.main."""
     verb = cli.VERBS[name]
     room = verb.room()
     others = [None] * (len(verb.first) - 1)  # options beside --preset that are read first

@@ -20,28 +20,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import figures
 import numpy as np
 import pytest
-import tiny_arm
-import worlds
-from fake_source import FakeSource
+import settings_page
 
-from imitact import cli
-from imitact.contract import Camera, Observation, Spec
-from imitact.data.record import record
+from imitact.cli import main
+from imitact.core.statistics import Accumulator
+from imitact.core.types import Camera, Observation, Spec
 from imitact.deploy.export import ExportConfig, export
-from imitact.evaluate import report, trials
-from imitact.model.act import ActConfig
-from imitact.model.policy import TorchPolicy
-from imitact.sim.aloha import JOINTS, RATE_HZ, UNITS
-from imitact.stats import Accumulator
+from imitact.envs.aloha import JOINTS, RATE_HZ, UNITS
+from imitact.evaluation import report, runner
+from imitact.models.act import ActConfig
+from imitact.models.policy import TorchPolicy
+from imitact.recording.recorder import record
+from tests.support import dot_env as worlds
+from tests.support import tiny_arm
+from tests.support.fake_dataset import FakeSource
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-sys.path.insert(0, str(ROOT / "scripts"))
 
-import figures  # noqa: E402
-import settings_page  # noqa: E402
 
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 MINUTES, RUN = "takes minutes", "run"
@@ -134,7 +133,7 @@ def dot_dataset(path: Path) -> None:
 
 def evaluation(path: Path, looks: bool = False) -> None:
     """Six episodes of a tiny arm."""
-    found = trials.evaluate(
+    found = runner.evaluate(
         partial(tiny_arm.Reacher, looks), tiny_arm.TinyArm, seeds=range(1000, 1006),
         chunking="replay:3", workers=0,
     )  # fmt: skip
@@ -220,8 +219,8 @@ def understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Parsed by imitact's own door, and not done."""
     given: list[Any] = []
     with monkeypatch.context() as patch:
-        patch.setattr(cli.VERBS[words[0]].room(), "run", given.append)
-        assert cli.run(words) == 0, words
+        patch.setattr(main.VERBS[words[0]].room(), "run", given.append)
+        assert main.run(words) == 0, words
     assert len(given) == 1 or "--help" in words
 
 
@@ -238,7 +237,7 @@ def test_a_command_line_is_understood(
     if program == "imitact":
         if rest[1:] != ["--help"] and "..." not in rest:
             understood(rest, monkeypatch)
-        assert rest[0] in cli.VERBS
+        assert rest[0] in main.VERBS
     if program == "make":
         assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     if program == "python" and rest[0] != "-m":
@@ -277,7 +276,7 @@ def test_a_command_line_that_is_marked_so_runs(
     give(block.text, tmp_path)
     for words in commands(block):
         assert words[0] == "imitact"
-        assert cli.run(words[1:]) == 0
+        assert main.run(words[1:]) == 0
         assert capsys.readouterr().out
 
 
@@ -404,4 +403,4 @@ def test_the_site_builds_without_a_warning(tmp_path: Path):
     for file in (tmp_path / "site").rglob("*.html"):
         assert not fetched.search(file.read_text()), f"{file.name} fetches something"
     policy = (tmp_path / "site" / "reference.html").read_text()
-    assert 'id="imitact.contract.Spec"' in policy
+    assert 'id="imitact.core.types.Spec"' in policy

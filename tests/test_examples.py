@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imitact import checks
-from imitact.contract import Observation, Spec
+from imitact.core import validate
+from imitact.core.types import Observation, Spec
+from tests.support.paths import ROOT
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 LINES = 40
 
 
@@ -75,7 +76,7 @@ class Table:
 
 def test_the_demonstrator_of_gym_xarm_lifts_the_cube_to_where_its_reward_counts_it() -> None:
     lift = loaded("xarm").Lift(spec(4, 4))
-    checks.check_policy(lift, Table(0).observed())
+    validate.check_policy(lift, Table(0).observed())
     for seed in range(20):
         table = Table(seed)
         lift.reset(seed)
@@ -110,7 +111,7 @@ class Sheet:
 
 def test_the_demonstrator_of_gym_pusht_pushes_the_block_to_its_goal() -> None:
     push = loaded("pusht").Push(spec(2, 2))
-    checks.check_policy(push, Sheet(0).observed())
+    validate.check_policy(push, Sheet(0).observed())
     for seed in range(20):
         sheet = Sheet(seed)
         push.reset(seed)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import imitact
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CORE = {"torch", "numpy", "pyarrow", "av", "safetensors", "tyro", "msgspec", "rich"}
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imitact.contract import Camera, Spec
-from imitact.model.act import ActConfig
-from imitact.model.policy import TorchPolicy
-from imitact.sim.aloha import JOINTS, RATE_HZ, UNITS
-from imitact.stats import Accumulator
+from imitact.core.statistics import Accumulator
+from imitact.core.types import Camera, Spec
+from imitact.envs.aloha import JOINTS, RATE_HZ, UNITS
+from imitact.models.act import ActConfig
+from imitact.models.policy import TorchPolicy
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
@@ -47,12 +47,12 @@ def test_the_five_lines_of_python_run(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_commands_shown_are_commands():
-    from imitact import cli
+    from imitact.cli import main
 
     shown = [line.split() for block in blocks("") for line in block.splitlines() if line]
     assert ["make", "demo"] in shown
     verbs = {words[1] for words in shown if words[0] == "imitact"}
-    assert verbs <= cli.VERBS.keys()
+    assert verbs <= main.VERBS.keys()
     assert {"record", "train", "evaluate", "compare"} <= verbs
 
 

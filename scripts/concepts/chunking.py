@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from concepts.look import BLUE, FAINT, ORANGE, panels, say
-from imitact.chunking import Replay
-from imitact.contract import FloatArray, Observation, Outcome, Spec
-from imitact.rollout import rollout
-from imitact.sim.movements import minimum_jerk
+from imitact.core.chunking import Replay
+from imitact.core.rollout import rollout
+from imitact.core.types import FloatArray, Observation, Spec, StepResult
+from imitact.envs.experts.trajectories import minimum_jerk
 
 RATE_HZ = 50.0
 SPEC = Spec(("x",), ("x",), ("m",), ("m",), (), RATE_HZ)
@@ -51,10 +51,10 @@ class Line:
         self.x = self.rng.normal(0.0, 0.005)
         return self.look()
 
-    def step(self, action: FloatArray) -> Outcome:
+    def step(self, action: FloatArray) -> StepResult:
         self.spec.check_action(action)
         self.x = float(action[0])
-        return Outcome(self.look(), 0.0, self.x > 0.97)
+        return StepResult(self.look(), 0.0, self.x > 0.97)
 
     def look(self) -> Observation:
         """Measured to half a millimetre."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from concepts.look import BLUE, FAINT, GREEN, ORANGE, panels, say
-from imitact.model.act import Act, ActConfig
+from imitact.models.act import Act, ActConfig
 
 NUMBERS = Path(__file__).parents[2] / "benchmarks" / "results" / "cvae.json"
 K = 20

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from concepts.look import BLUE, FAINT, GREEN, ORANGE, panels, say
-from imitact.chunking import Ensemble, Replay
+from imitact.core.chunking import Ensemble, Replay
 
 K = 100
 RATE_HZ = 50.0

@@ -23,10 +23,10 @@ JOINT, GRIPPER = "right_arm_elbow", "right_arm_gripper"
 
 def episode(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """States and actions of the expert at that seed, (T, 14) each."""
-    from imitact.chunking import Replay
-    from imitact.rollout import rollout
-    from imitact.sim.aloha import AlohaEnv
-    from imitact.sim.experts import CubeExpert
+    from imitact.core.chunking import Replay
+    from imitact.core.rollout import rollout
+    from imitact.envs.aloha import AlohaEnv
+    from imitact.envs.experts.registry import CubeExpert
 
     env = AlohaEnv("cube")
     ticks = list(rollout(CubeExpert(), env, seed=seed, chunking=Replay(1)))
@@ -37,8 +37,8 @@ def episode(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def numbers() -> dict[str, object]:
     """What `measure` keeps, from the simulator."""
-    from imitact.sim.aloha import JOINTS
-    from imitact.sim.experts import REVISION
+    from imitact.envs.aloha import JOINTS
+    from imitact.envs.experts.registry import REVISION
 
     state, action = episode(SEED)
     joint, gripper = JOINTS.index(JOINT), JOINTS.index(GRIPPER)

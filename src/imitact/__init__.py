@@ -1,3 +1,3 @@
-"""imitact: demonstrations in, a policy that moves two arms out."""
+"""ACT, Action Chunking with Transformers: from demonstrations to a policy that moves arms."""
 
-__version__ = "0.1.0"
+from imitact.core.version import __version__ as __version__

@@ -1,6 +1,6 @@
 """`python -m imitact`, which torchrun needs: the same as the command `imitact`."""
 
-from imitact.cli import main
+from imitact.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -22,25 +22,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import material
 import numpy as np
-from fake_source import FakeSource
-from tiny_arm import Reacher, TinyArm
 
-from imitact.contract import BadInput
-from imitact.data.cache import open_frames
-from imitact.data.episodes import open_source
-from imitact.data.record import read_report
-from imitact.data.vouched import checked, read_object, vouched
-from imitact.evaluate import report, trials
-from imitact.frames import View
-from imitact.model.policy import TorchPolicy
-from imitact.train import checkpoint
-from imitact.train.logbook import Logbook
-from imitact.verbs.phases import Phases
+from imitact.cli.phases import Phases
+from imitact.core.errors import BadInput
+from imitact.core.views import View
+from imitact.datasets.open import open_dataset
+from imitact.evaluation import report, runner
+from imitact.models.policy import TorchPolicy
+from imitact.recording.recorder import read_report
+from imitact.storage.checksum import verified, with_checksum
+from imitact.storage.json_file import read_json_object
+from imitact.training import checkpoint
+from imitact.training.frame_cache import open_frames
+from imitact.training.metrics import Logbook
+from tests.faults import material
+from tests.support.fake_dataset import FakeSource
+from tests.support.tiny_arm import Reacher, TinyArm
 
 Read = Callable[[Callable[[str], None]], Any]
 """Reads, says aloud what it does about damage, gives all values as something that compares."""
@@ -61,7 +59,7 @@ class Kind:
 
 
 def of_dataset(root: Path) -> Any:
-    source = open_source(root)
+    source = open_dataset(root)
     told = [source.spec, source.fingerprint, source.lengths, read_report(root)]
     for index in range(len(source.lengths)):
         episode = source.episode(index)
@@ -93,7 +91,7 @@ def of_cache(folder: Path, say: Callable[[str], None]) -> Any:
 
 
 def of_journal(folder: Path) -> Any:
-    counted = trials.evaluate(
+    counted = runner.evaluate(
         Reacher, TinyArm, seeds=range(4), chunking="replay:3", workers=0, out=folder
     )
     return [replace(row, wall_s=0.0) for row in counted.rows]
@@ -110,7 +108,7 @@ def of_phases(path: Path) -> Any:
 
 
 def of_sealed(path: Path) -> Any:
-    from imitact.deploy.sealed import unseal
+    from imitact.storage.sealed_file import unseal
 
     sealed = unseal(path)
     return bytes(sealed.data), sealed.about
@@ -152,7 +150,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
     found["evaluation.json"] = Kind(
         evaluation / "evaluation.json", lambda say: report.read(evaluation)
     )
-    found["episodes.jsonl"] = Kind(evaluation / trials.JOURNAL, lambda say: of_journal(evaluation))
+    found["episodes.jsonl"] = Kind(evaluation / runner.JOURNAL, lambda say: of_journal(evaluation))
     metrics = material.metrics(folder / "metrics.jsonl")
     found["metrics.jsonl"] = Kind(
         metrics, lambda say: of_metrics(metrics, say), mended="left out", is_a_log=True
@@ -162,9 +160,9 @@ def kinds(folder: Path) -> dict[str, Kind]:
         pass
     found["phases.json"] = Kind(phases, lambda say: of_phases(phases))
     summary = folder / "training.json"
-    summary.write_text(json.dumps(vouched({"steps": 5, "held_out_l1_rad": 0.0125}), indent=2))
+    summary.write_text(json.dumps(with_checksum({"steps": 5, "held_out_l1_rad": 0.0125}), indent=2))
     found["training.json"] = Kind(
-        summary, lambda say: checked(read_object(summary), summary, required=True)
+        summary, lambda say: verified(read_json_object(summary), summary, required=True)
     )
     try:
         import onnx  # noqa: F401

@@ -30,28 +30,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import material
 import numpy as np
-from fake_source import FakeSource
-from tiny_arm import Reacher, TinyArm
-from train_dot import CONFIG, MODEL
-from worlds import TWO_CAMERAS, DotEnv, DotExpert, dot_spec
 
-from imitact.checks import check_source
-from imitact.contract import ImitactError
-from imitact.data.capture import capture, folder_of, read_outcome
-from imitact.data.episodes import open_source
-from imitact.data.lerobot_stats import PixelCounts
-from imitact.data.lerobot_writer import LeRobotWriter
-from imitact.data.video import VideoConfig, VideoWriter
-from imitact.evaluate import report, trials
-from imitact.model.policy import TorchPolicy
-from imitact.train import checkpoint
-from imitact.train.loop import train
-from imitact.verbs.phases import Phases
+from imitact.cli.phases import Phases
+from imitact.core.errors import ImitactError
+from imitact.core.validate import check_source
+from imitact.datasets.lerobot.stats import PixelCounts
+from imitact.datasets.lerobot.writer import LeRobotWriter
+from imitact.datasets.open import open_dataset
+from imitact.datasets.video import VideoConfig, VideoWriter
+from imitact.evaluation import report, runner
+from imitact.models.policy import TorchPolicy
+from imitact.recording.episode import capture, folder_of, read_outcome
+from imitact.training import checkpoint
+from imitact.training.loop import train
+from tests.faults import material
+from tests.faults.train_dot import CONFIG, MODEL
+from tests.support.dot_env import TWO_CAMERAS, DotEnv, DotExpert, dot_spec
+from tests.support.fake_dataset import FakeSource
+from tests.support.tiny_arm import Reacher, TinyArm
 
 _WRITING = os.O_WRONLY | os.O_RDWR
 SPEC = dot_spec(TWO_CAMERAS)
@@ -165,7 +162,7 @@ def two_episodes(out: Path) -> None:
 
 
 def still_two(out: Path) -> None:
-    source = open_source(out / "data")
+    source = open_dataset(out / "data")
     check_source(source)
     assert len(source.lengths) in (2, 3)
 
@@ -197,7 +194,7 @@ def a_checkpoint(out: Path) -> None:
 
 
 def evaluating(out: Path) -> Any:
-    counted = trials.evaluate(
+    counted = runner.evaluate(
         Reacher, TinyArm, seeds=range(4), chunking="replay:3", workers=0, out=out,
         videos=1,
     )  # fmt: skip
@@ -213,7 +210,7 @@ def two_lines(out: Path) -> None:
     """An evaluation that was interrupted after its first episode."""
     evaluating(out)
     (out / "evaluation.json").unlink()
-    journal = out / trials.JOURNAL
+    journal = out / runner.JOURNAL
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:3]))
     shutil.rmtree(out / "videos")
@@ -222,7 +219,7 @@ def two_lines(out: Path) -> None:
 
 def first_episode(out: Path) -> None:
     kept = (out / "kept").read_bytes()
-    assert (out / trials.JOURNAL).read_bytes().startswith(kept)
+    assert (out / runner.JOURNAL).read_bytes().startswith(kept)
 
 
 def saving(out: Path) -> Any:
@@ -240,7 +237,7 @@ def exporting(out: Path) -> Any:
 
 
 def no_half_file(out: Path) -> None:
-    from imitact.deploy.sealed import unseal
+    from imitact.storage.sealed_file import unseal
 
     assert not (out / ".exporting").exists()
     for path in out.glob("policy.*"):

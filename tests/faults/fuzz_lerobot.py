@@ -34,11 +34,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fuzz_readers import (
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis import strategies as st
+
+from tests.faults.fuzz_readers import (
     BATCH,
     BYTE_CHANGE,
     CASE_S,
@@ -57,8 +58,6 @@ from fuzz_readers import (
     limit_memory,
     summed,
 )
-from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
-from hypothesis import strategies as st
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "lerobot"
 DATASETS = ("v21", "v30", "converted", "depth", "h264")
@@ -273,7 +272,7 @@ class Material:
 
 def read_all(root: Path) -> None:
     """Every number and every frame, and what training asks for beside them."""
-    from imitact.data.lerobot_v21 import open_lerobot
+    from imitact.datasets.lerobot.reader_v21 import open_lerobot
 
     source = open_lerobot(root)
     for index in range(len(source.lengths)):
@@ -287,8 +286,8 @@ def read_all(root: Path) -> None:
 
 def look_for(root: Path) -> None:
     """What opens a dataset with all that is wrong in it, and what can be saved of it."""
-    from imitact.data.inspection import open_damaged
-    from imitact.data.salvage import survey
+    from imitact.datasets.lerobot.repair import survey
+    from imitact.quality.inspect import open_damaged
 
     open_damaged(root)
     survey(root).lines()

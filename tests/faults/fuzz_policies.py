@@ -17,13 +17,11 @@ import sys
 import zipfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-import fuzz_readers
 import parity_policies as parity
-from fuzz_readers import BYTE_CHANGE, PLACE, Case, change_bytes, change_json
 from hypothesis import strategies as st
+
+from tests.faults import fuzz_readers
+from tests.faults.fuzz_readers import BYTE_CHANGE, PLACE, Case, change_bytes, change_json
 
 NEW, OLD, PLUGIN, ACT = "new", "old", "plugin", "act"
 PROGRAM = {NEW: "lerobot-0.6.1", OLD: "lerobot-0.3.3", PLUGIN: "plugin", ACT: "act"}
@@ -106,13 +104,13 @@ class Material:
 
 def read(folder: Path) -> None:
     """As `imitact import-policy`, without saving."""
-    from imitact.model import lerobot_act, released
-    from imitact.model.foreign import Told
+    from imitact.models.interop import act_release, lerobot_reader
+    from imitact.models.interop.common import Told
 
     if folder.name == ACT:
-        released.read(folder, Told(cameras=()), heads=parity.HEADS)
+        act_release.read(folder, Told(cameras=()), heads=parity.HEADS)
     else:
-        lerobot_act.read(folder, Told())
+        lerobot_reader.read(folder, Told())
 
 
 def make(folder: Path) -> None:
@@ -121,8 +119,8 @@ def make(folder: Path) -> None:
     `new` keeps its camera all the same: it is refused at last for the weights that are missing,
     after all else was read.
     """
-    from imitact.contract import Camera, Spec
-    from imitact.model import foreign
+    from imitact.core.types import Camera, Spec
+    from imitact.models.interop import common
 
     for kind, program in PROGRAM.items():
         parity.made_again(program, "one_camera", folder / kind)
@@ -135,7 +133,7 @@ def make(folder: Path) -> None:
     names = tuple(f"motor_{i}" for i in range(parity.JOINTS))
     units = ("rad",) * parity.JOINTS
     spec = Spec(names, names, units, units, (Camera("top", *parity.SIZE),), 50.0)
-    foreign.write_side(folder / NEW, spec)
+    common.write_side(folder / NEW, spec)
     for kind in PROGRAM:
         read_or_refused(folder / kind, refused=kind == NEW)
     (folder / "beat").write_bytes(bytes(4096))
@@ -169,12 +167,12 @@ def _without_cameras(file: Path) -> None:
 
 def read_or_refused(folder: Path, refused: bool) -> None:
     """What is fuzzed is read at first, or refused for its weights only."""
-    from imitact.contract import Damaged
+    from imitact.core.errors import DamagedFile
 
     said = ""
     try:
         read(folder)
-    except Damaged as error:
+    except DamagedFile as error:
         said = str(error)
     assert ("missing keys ['backbone" in said) if refused else not said, (folder, said)
 

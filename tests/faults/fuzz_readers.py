@@ -44,9 +44,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
@@ -392,10 +389,10 @@ class Material:
         self.folder = folder
         self.files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
         self.bytes = {name: path.read_bytes() for name, path in self.files.items()}
-        from imitact.data.apart import Apart
-        from imitact.data.hdf5 import Hdf5
+        from imitact.datasets.formats.hdf5 import Hdf5
+        from imitact.parallel.isolated_process import IsolatedProcess
 
-        self._hdf5, self._apart = Hdf5(), Apart()
+        self._hdf5, self._apart = Hdf5(), IsolatedProcess()
 
     def altered(self, case: Case) -> bytes:
         """The contents that the case makes."""
@@ -434,13 +431,13 @@ class Material:
                 self.files[name].write_bytes(self.bytes[name])
 
     def _seal(self, name: str) -> Callable[[Any], Any]:
-        from imitact.data.vouched import vouched
+        from imitact.storage.checksum import with_checksum
 
         if name.endswith("trainer.json"):
-            from imitact.train.checkpoint import _own_sha256
+            from imitact.training.checkpoint import _own_sha256
 
             return lambda value: {**value, "own_sha256": _own_sha256(value)}
-        return _as_it_is if name.endswith(("info.json", "stats.json")) else vouched
+        return _as_it_is if name.endswith(("info.json", "stats.json")) else with_checksum
 
     def _fit(self, case: Case, data: bytes) -> list[str]:
         """Other files altered so that their checksums are those of `data`; their names."""
@@ -449,9 +446,9 @@ class Material:
         if case.file == "policy/model.safetensors":
             about = json.loads(self.bytes["policy/policy.json"])
             about["weights"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            from imitact.data.vouched import vouched
+            from imitact.storage.checksum import with_checksum
 
-            self.files["policy/policy.json"].write_text(json.dumps(vouched(about)))
+            self.files["policy/policy.json"].write_text(json.dumps(with_checksum(about)))
             return ["policy/policy.json"]
         if case.file.split("/")[0] in FOREIGN:
             return []
@@ -481,15 +478,15 @@ class Material:
         }[kind]
 
     def _policy(self) -> None:
-        from imitact.model.policy import TorchPolicy
+        from imitact.models.policy import TorchPolicy
 
         TorchPolicy.load(self.folder / "policy")
 
     def _data(self) -> None:
-        from imitact.data.episodes import open_source
-        from imitact.data.record import read_report
+        from imitact.datasets.open import open_dataset
+        from imitact.recording.recorder import read_report
 
-        source = open_source(self.folder / "data")
+        source = open_dataset(self.folder / "data")
         for index in range(len(source.lengths)):
             episode = source.episode(index)
             _ = episode.state
@@ -500,35 +497,35 @@ class Material:
         read_report(self.folder / "data")
 
     def _aloha(self, folder: Path) -> None:
-        from imitact.data.aloha_hdf5 import AlohaSource
-        from imitact.data.read_config import ReadConfig
+        from imitact.datasets.formats.aloha import AlohaDataset
+        from imitact.datasets.read_config import ReadConfig
 
-        read_whole(AlohaSource(folder, ReadConfig(colour="bgr"), hdf5=self._hdf5))
+        read_whole(AlohaDataset(folder, ReadConfig(colour="bgr"), hdf5=self._hdf5))
 
     def _robomimic(self) -> None:
-        from imitact.data.read_config import ReadConfig
-        from imitact.data.robomimic import RobomimicSource
+        from imitact.datasets.formats.robomimic import RobomimicDataset
+        from imitact.datasets.read_config import ReadConfig
 
         read = ReadConfig(state=("robot0_eef_pos", "robot0_gripper_qpos"), subset="train")
         file = self.folder / "robomimic/demo.hdf5"
-        read_whole(RobomimicSource(file, read, hdf5=self._hdf5))
+        read_whole(RobomimicDataset(file, read, hdf5=self._hdf5))
 
     def _replay(self) -> None:
-        from imitact.data.diffusion_policy import DiffusionPolicySource
-        from imitact.data.read_config import ReadConfig
+        from imitact.datasets.formats.diffusion_policy import DiffusionPolicyDataset
+        from imitact.datasets.read_config import ReadConfig
 
         read = ReadConfig(state=("state",), rate_hz=10)
-        read_whole(DiffusionPolicySource(self.folder / "replay", read, apart=self._apart))
+        read_whole(DiffusionPolicyDataset(self.folder / "replay", read, apart=self._apart))
 
     def _checkpoint(self) -> None:
-        from imitact.train.checkpoint import load
+        from imitact.training.checkpoint import load
 
         load(self.folder / "checkpoints" / "step-00000001")
 
     def _evaluation(self) -> None:
-        from imitact.evaluate import report
-        from imitact.evaluate.journal import Journal
-        from imitact.evaluate.tally import Row, World
+        from imitact.evaluation import report
+        from imitact.evaluation.results import Row, World
+        from imitact.storage.journal import Journal
 
         report.read(self.folder / "evaluation")
         journal = Journal(self.folder / "evaluation" / "episodes.jsonl")
@@ -555,27 +552,26 @@ def _as_it_is(value: Any) -> Any:
 @cache
 def config() -> bytes:
     """Settings of a network, as policy.json has them."""
-    from imitact.model.act import PRESETS
+    from imitact.models.act import PRESETS
 
     return json.dumps(asdict(PRESETS["quick"])).encode()
 
 
 def read_config(data: bytes) -> None:
     """The settings of a network as policy.json has them, and what follows from them."""
-    from worlds import TWO_CAMERAS, dot_spec
+    from imitact.models.act import ActConfig
+    from imitact.storage.json_file import parse_json_object
+    from tests.support.dot_env import TWO_CAMERAS, dot_spec
 
-    from imitact.data.vouched import parsed
-    from imitact.model.act import ActConfig
-
-    values = parsed(data, Path("config.json"))
+    values = parse_json_object(data, Path("config.json"))
     known = {name: value for name, value in values.items() if name in ActConfig.__annotations__}
     ActConfig(**known).views(dot_spec(TWO_CAMERAS))
 
 
 def read_line(words: list[str]) -> None:
     """A command line of `imitact train`, as far as its settings."""
-    from imitact.verbs import train
-    from imitact.verbs.settings import parse
+    from imitact.cli import train
+    from imitact.cli.options import parse
 
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -609,7 +605,7 @@ class Tally:
 
 def judged(read: Callable[[], None], tally: Tally, name: str) -> None:
     """Run a reader; anything but reading and refusing is raised."""
-    from imitact.contract import BadInput, NotFinite
+    from imitact.core.errors import BadInput, NotFinite
 
     began = time.process_time()
     signal.setitimer(signal.ITIMER_PROF, CASE_S)
@@ -706,7 +702,7 @@ def work(folder: Path, first: int, cases: int, number: int, many: int, only: str
 
 
 def make(folder: Path) -> None:
-    import material
+    from tests.faults import material
 
     material.policy(folder / "policy")
     material.dataset(folder / "data")

@@ -28,13 +28,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from imitact.checks import check_source
-from imitact.contract import BadInput
-from imitact.data.episodes import open_source
-from imitact.data.lerobot import finished
-from imitact.model.policy import TorchPolicy
+from imitact.core.errors import BadInput
+from imitact.core.validate import check_source
+from imitact.datasets.lerobot.reader import finished
+from imitact.datasets.open import open_dataset
+from imitact.models.policy import TorchPolicy
 
 HERE = Path(__file__).resolve().parent
 STEPS = 120
@@ -84,7 +82,7 @@ def tree(out: Path) -> dict[str, bytes]:
 def look_at_dataset(out: Path) -> str:
     if not (out / "meta/info.json").is_file():
         return "0 episodes"
-    source = open_source(out)
+    source = open_dataset(out)
     check_source(source)
     assert len(source.lengths) == finished(out)[0]
     return f"{len(source.lengths)} episodes"

@@ -17,9 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import foreign
+from tests.support import foreign_files as foreign
 
 
 def begin(source: Path, out: Path, to: str) -> subprocess.Popen[bytes]:

@@ -1,11 +1,10 @@
 """One small file of every kind that imitact writes, for the scripts that damage them.
 
-from material import dataset, policy, checkpoint, evaluation, metrics, sealed
+from tests.faults.material import dataset, policy, checkpoint, evaluation, metrics, sealed
 """
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -13,21 +12,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tiny_arm import Reacher, TinyArm
-from worlds import TWO_CAMERAS, DotEnv, DotExpert, dot_spec
-
-from imitact.contract import Damaged
-from imitact.data.digests import FOLDER, Digests
-from imitact.data.record import record
-from imitact.evaluate import report, trials
-from imitact.model.act import ActConfig
-from imitact.model.policy import TorchPolicy
-from imitact.stats import Stats
-from imitact.train import checkpoint as checkpoints
-from imitact.train.checkpoint import State
-from imitact.train.logbook import Logbook
+from imitact.core.errors import DamagedFile
+from imitact.core.statistics import Stats
+from imitact.datasets.lerobot.checksums import FOLDER, DatasetChecksums
+from imitact.evaluation import report, runner
+from imitact.models.act import ActConfig
+from imitact.models.policy import TorchPolicy
+from imitact.recording.recorder import record
+from imitact.training import checkpoint as checkpoints
+from imitact.training.checkpoint import State
+from imitact.training.metrics import Logbook
+from tests.support.dot_env import TWO_CAMERAS, DotEnv, DotExpert, dot_spec
+from tests.support.tiny_arm import Reacher, TinyArm
 
 TINY = ActConfig(
     chunk=3, input_height=24, input_width=32, width=8, stages=1, norm="batch", dim=8, heads=2,
@@ -74,7 +70,7 @@ def checkpoint(folder: Path, step: int) -> Path:
 
 def evaluation(out: Path) -> Path:
     """episodes.jsonl and evaluation.json of four episodes."""
-    counted = trials.evaluate(
+    counted = runner.evaluate(
         Reacher, TinyArm, seeds=range(4), chunking="replay:3", workers=0, out=out
     )
     report.write(counted, out)
@@ -83,7 +79,7 @@ def evaluation(out: Path) -> Path:
 
 def foreign_datasets(folder: Path) -> None:
     """Small datasets in other programs' layouts."""
-    import foreign
+    from tests.support import foreign_files as foreign
 
     foreign.aloha(folder / "aloha/plain", (3, 2), size=(6, 8))
     foreign.aloha(folder / "aloha/jpeg", (3, 2), size=(16, 16), jpeg=True, base=True, effort=True)
@@ -101,10 +97,9 @@ def metrics(path: Path) -> Path:
 
 def sealed(out: Path) -> Path:
     """An exported file; needs onnx."""
-    from fake_source import FakeSource
-
-    from imitact.contract import Camera, Spec
+    from imitact.core.types import Camera, Spec
     from imitact.deploy import export
+    from tests.support.fake_dataset import FakeSource
 
     names, units = ("joint_0", "joint_1"), ("rad", "1")
     spec = Spec(names, names, units, units, (Camera("top", 24, 32),), 50.0)
@@ -120,12 +115,12 @@ def sealed(out: Path) -> Path:
 def altered(root: Path) -> list[str]:
     """Every file of a dataset that is not what was written, in words."""
     told = []
-    digests = Digests(root)
+    digests = DatasetChecksums(root)
     for place in sorted((root / FOLDER).glob("chunk-*/file-*.json")):
         named = digests.named(place)
         for name in named.files if named else ():
             try:
                 digests.check(root / name)
-            except Damaged as error:
+            except DamagedFile as error:
                 told.append(str(error))
     return told

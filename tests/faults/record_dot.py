@@ -12,14 +12,10 @@ import resource
 import signal
 import sys
 from functools import partial
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from worlds import TICKS, TWO_CAMERAS, DotEnv, DotExpert
-
-from imitact.contract import BadInput
-from imitact.data.record import Progress, record
+from imitact.core.errors import BadInput
+from imitact.recording.recorder import RecordingProgress, record
+from tests.support.dot_env import TICKS, TWO_CAMERAS, DotEnv, DotExpert
 
 
 class StarvedEnv(DotEnv):
@@ -46,7 +42,7 @@ def main() -> int:
         )
     told = -1
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: RecordingProgress) -> None:
         nonlocal told
         if progress.saved > told:
             told = progress.saved

@@ -12,12 +12,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from imitact.contract import BadInput
-from imitact.data.episodes import open_source
-from imitact.model.act import ActConfig
-from imitact.train.loop import TrainConfig, train
+from imitact.core.errors import BadInput
+from imitact.datasets.open import open_dataset
+from imitact.models.act import ActConfig
+from imitact.training.loop import TrainConfig, train
 
 # All that could differ after a resumption: dropout, the posterior's noise, batch norm, shifts.
 MODEL = ActConfig(
@@ -41,7 +39,7 @@ def main() -> int:
     print("begun", flush=True)
     try:
         config = replace(CONFIG, steps=args.steps)
-        train(open_source(args.data), args.out, MODEL, config, resume=True)
+        train(open_dataset(args.data), args.out, MODEL, config, resume=True)
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,1 +1,1 @@
-"""Running a policy where there is no torch: one file, with proof that it answers the same."""
+"""Deployment: a policy as one file that runs without torch."""

@@ -16,14 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from imitact.contract import BadInput, Misfit, Observation, Policy, Source, Spec
-from imitact.processor import processor_name
+from imitact.core.cpu import processor_name
+from imitact.core.errors import BadInput, SpecMismatch
+from imitact.core.types import Dataset, Observation, Policy, Spec
 
 WARM_UP_CALLS = 20
 """Answers before latency is counted: the first ones still place memory."""
 
 
-def observations(source: Source, spec: Spec, count: int, shift: float) -> list[Observation]:
+def observations(source: Dataset, spec: Spec, count: int, shift: float) -> list[Observation]:
     """`count` observations, evenly spread over all ticks of all episodes.
 
     shift: where each stands in its share of the ticks, from 0 to 1; other shifts give others.
@@ -55,11 +56,11 @@ def _check_fit(data: Spec, policy: Spec) -> None:
         ("actions", data.action_names, policy.action_names),
     ):
         if have != want:
-            raise Misfit(f"the dataset's {what} are {list(have)}, the policy's {list(want)}")
+            raise SpecMismatch(f"the dataset's {what} are {list(have)}, the policy's {list(want)}")
     for camera in policy.cameras:
         if data.camera(camera.name) != camera:
             have = data.camera(camera.name)
-            raise Misfit(
+            raise SpecMismatch(
                 f"the dataset's camera {camera.name!r} captures {have.height}x{have.width} pixels, "
                 f"the policy's {camera.height}x{camera.width}; give the dataset it was trained on"
             )

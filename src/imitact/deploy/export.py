@@ -17,14 +17,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from imitact import __version__
-from imitact.contract import BadInput, Observation, Source
-from imitact.data.durable import alone, make_folder, put, room_for, sync, write_json
-from imitact.data.vouched import vouched as vouched_json
+from imitact.core.errors import BadInput
+from imitact.core.types import Dataset, Observation
+from imitact.core.version import __version__
 from imitact.deploy import certificate
-from imitact.deploy.network import build, frame_input
-from imitact.deploy.quantise import quantised
-from imitact.deploy.quiet import import_nncf, import_openvino
+from imitact.deploy.onnx_act import build, frame_input
+from imitact.deploy.quantize import quantised
 from imitact.deploy.runtime import (
     FORMAT,
     NO_BF16,
@@ -34,8 +32,12 @@ from imitact.deploy.runtime import (
     Precision,
     load,
 )
-from imitact.deploy.sealed import FOOTER_BYTES, seal, vouched
-from imitact.model.policy import TorchPolicy
+from imitact.deploy.telemetry import import_nncf, import_openvino
+from imitact.models.policy import TorchPolicy
+from imitact.storage.atomic import disk_full_guard, fsync, make_folder, move_into_place, write_json
+from imitact.storage.checksum import with_checksum as vouched_json
+from imitact.storage.lock import exclusive_writer
+from imitact.storage.sealed_file import FOOTER_BYTES, seal, with_footer
 
 CERTIFICATE = "certificate.json"
 CERTIFICATE_FORMAT = 1
@@ -112,7 +114,7 @@ Success = Callable[[Path], Mapping[str, Any]]
 
 def export(
     policy: TorchPolicy,
-    source: Source,
+    source: Dataset,
     out: Path,
     config: ExportConfig,
     *,
@@ -132,7 +134,7 @@ def export(
     was_there = out.exists()
     work = out / WORK
     try:
-        with alone(out, "export"), room_for(out):
+        with exclusive_writer(out, "export"), disk_full_guard(out):
             shutil.rmtree(work, ignore_errors=True)
             try:
                 make_folder(work)
@@ -148,7 +150,7 @@ class _Export:
     def __init__(
         self,
         policy: TorchPolicy,
-        source: Source,
+        source: Dataset,
         out: Path,
         config: ExportConfig,
         policy_sha256: str,
@@ -166,7 +168,7 @@ class _Export:
         seen = certificate.observations(self.source, spec, config.observations, 0.5)
         path = self.out / WORK / f"policy.{config.to}"
         path.write_bytes(self._made(path.parent))
-        sync(path)
+        fsync(path)
         exported = load(path, threads=config.threads or None)
         with certificate.torch_threads(exported.threads):
             far = self._deviation(exported, seen)
@@ -195,7 +197,7 @@ class _Export:
             "machine": certificate.machine(exported.threads),
             "success": self._success(success, path),
         }
-        put(path, self.out / path.name)
+        move_into_place(path, self.out / path.name)
         found = vouched_json(found)
         write_json(self.out / CERTIFICATE, found, self.out / WORK)
         return found
@@ -268,7 +270,7 @@ class _Export:
         data = graph + _metadata("imitact", text)
         at = data.rindex(text.encode())
         end = _metadata("imitact.end", "-" * FOOTER_BYTES).removesuffix(b"-" * FOOTER_BYTES)
-        return vouched(data + end, at, len(text.encode()))
+        return with_footer(data + end, at, len(text.encode()))
 
     def _openvino(self, model: onnx.ModelProto, made_with: Mapping[str, str], work: Path) -> bytes:
         openvino = import_openvino()

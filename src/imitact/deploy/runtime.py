@@ -17,11 +17,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact import __version__
-from imitact.chunking import Execution
-from imitact.contract import BadInput, Damaged, NotFinite, Observation, Spec
-from imitact.deploy.quiet import import_onnxruntime, import_openvino
-from imitact.deploy.sealed import Sealed, unseal
+from imitact.core.chunking import Execution
+from imitact.core.errors import BadInput, DamagedFile, NotFinite
+from imitact.core.types import Observation, Spec
+from imitact.core.version import __version__
+from imitact.deploy.telemetry import import_onnxruntime, import_openvino
+from imitact.storage.sealed_file import SealedFile, unseal
 
 FORMAT = 1
 """Number of the file's format."""
@@ -62,7 +63,7 @@ class ExportedPolicy:
 
     def __init__(
         self,
-        sealed: Sealed,
+        sealed: SealedFile,
         spec: Spec,
         execution: Execution | None,
         engine: _Engine,
@@ -127,13 +128,13 @@ def identity(path: Path | str) -> str:
 def _checked(about: Mapping[str, Any], path: Path, size: int) -> tuple[Spec, Execution | None]:
     found = about.get("format")
     if found not in (FORMAT, TUNED_FORMAT) or isinstance(found, bool):
-        raise Damaged(
+        raise DamagedFile(
             f"{path}: format is {found!r}{_by(about)}, this imitact ({__version__}) reads "
             f"{FORMAT} and {TUNED_FORMAT}; use the version of imitact that exported it, or export "
             "again"
         )
     if about.get("kind") not in get_args(Kind) or about.get("precision") not in get_args(Precision):
-        raise Damaged(
+        raise DamagedFile(
             f"{path}: is for {about.get('kind')!r} in {about.get('precision')!r}, expected one of "
             f"{list(get_args(Kind))} in one of {list(get_args(Precision))}"
         )
@@ -142,9 +143,9 @@ def _checked(about: Mapping[str, Any], path: Path, size: int) -> tuple[Spec, Exe
         part = parts.get(name) if isinstance(parts, dict) else None
         inside = isinstance(part, list) and [type(edge) for edge in part] == [int, int]
         if not inside or not 0 <= part[0] <= part[1] <= size:  # type: ignore[index]
-            raise Damaged(f"{path}: its {name} lies at {part!r}, which is not in the file")
+            raise DamagedFile(f"{path}: its {name} lies at {part!r}, which is not in the file")
     if not isinstance(about.get("fingerprint"), str):
-        raise Damaged(f"{path}: fingerprint is {about.get('fingerprint')!r}, expected a string")
+        raise DamagedFile(f"{path}: fingerprint is {about.get('fingerprint')!r}, expected a string")
     part = "spec"
     try:
         spec = msgspec.convert(about.get("spec"), Spec)
@@ -153,7 +154,7 @@ def _checked(about: Mapping[str, Any], path: Path, size: int) -> tuple[Spec, Exe
         part = "execution"
         return spec, msgspec.convert(about.get("execution"), Execution)
     except (msgspec.ValidationError, BadInput) as error:
-        raise Damaged(f"{path}: {part}: {error}") from error
+        raise DamagedFile(f"{path}: {part}: {error}") from error
 
 
 def _by(about: Mapping[str, Any]) -> str:
@@ -178,7 +179,7 @@ def _threads(wanted: int | None) -> int:
 
 
 class _OpenVino:
-    def __init__(self, sealed: Sealed, precision: Precision, threads: int) -> None:
+    def __init__(self, sealed: SealedFile, precision: Precision, threads: int) -> None:
         openvino = import_openvino()
         core = openvino.Core()
         self._weights = np.frombuffer(sealed.part("weights"), np.uint8)
@@ -216,7 +217,7 @@ class _OpenVino:
 
 
 class _OnnxRuntime:
-    def __init__(self, sealed: Sealed, precision: Precision, threads: int) -> None:
+    def __init__(self, sealed: SealedFile, precision: Precision, threads: int) -> None:
         if precision == "bf16":
             raise BadInput(NO_BF16)
         onnxruntime = import_onnxruntime()

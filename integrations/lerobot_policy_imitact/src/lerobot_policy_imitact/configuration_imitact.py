@@ -9,9 +9,9 @@ from typing import Any
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig
 
-from imitact.chunking import Execution
-from imitact.contract import BadInput
-from imitact.model.act import PRESETS, ActConfig
+from imitact.core.chunking import Execution
+from imitact.core.errors import BadInput
+from imitact.models.act import PRESETS, ActConfig
 
 
 @PreTrainedConfig.register_subclass("imitact")

@@ -15,13 +15,14 @@ import torch
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor, nn
 
-from imitact import chunking
-from imitact.contract import BadInput, Camera, Spec
-from imitact.model.act import Act
-from imitact.model.backbone import load_pretrained
-from imitact.model.lerobot_layout import camera_name
-from imitact.model.policy import TorchPolicy
-from imitact.stats import Stats
+from imitact.core import chunking
+from imitact.core.errors import BadInput
+from imitact.core.statistics import Stats
+from imitact.core.types import Camera, Spec
+from imitact.models.act import Act
+from imitact.models.interop.lerobot_layout import camera_name
+from imitact.models.policy import TorchPolicy
+from imitact.models.resnet import load_pretrained
 from lerobot_policy_imitact.configuration_imitact import ImitactConfig
 
 STATE, ACTION = "observation.state", "action"

@@ -1,0 +1,150 @@
+"""`imitact export`: one file that runs a policy without torch, and its certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from imitact.cli import evaluate
+from imitact.cli.console import print_progress, print_result
+from imitact.cli.evaluate import Evaluate
+from imitact.core.errors import BadInput
+from imitact.datasets.open import open_dataset
+from imitact.datasets.read_config import ReadConfig
+from imitact.deploy import export as exporting
+from imitact.deploy.export import CERTIFICATE, ExportConfig
+from imitact.evaluation import report
+from imitact.evaluation.results import compare
+from imitact.models.policy import TorchPolicy, identity
+
+GO_ON = "no file was written; finished episodes are kept, and the same command goes on with them"
+
+
+@dataclass(frozen=True)
+class Export:
+    """Make one file of a policy, which OpenVINO or ONNX Runtime runs without torch; certify it."""
+
+    policy: Positional[Path]
+    """Folder of the policy, as `imitact train` wrote it (OUT/policy)."""
+
+    data: Path
+    """A dataset with the policy's joints and cameras, best the one it was trained on:
+    answers are compared on its observations, and int8 takes its ranges from others of them."""
+
+    out: Path
+    """Folder for the file (policy.openvino or policy.onnx) and its certificate.json."""
+
+    export: OmitArgPrefixes[ExportConfig] = field(default_factory=ExportConfig)
+    """What is made, and what it must prove."""
+
+    read: ReadConfig = field(default_factory=ReadConfig)
+    """What the dataset does not say of itself."""
+
+    env: str = "cube"
+    """World in which success is compared: cube or insertion."""
+
+    episodes: int = 0
+    """Seeds on which the torch policy and the file are both evaluated; 0 makes no claim of success.
+    Their numbers stay in OUT/evaluation-torch and OUT/evaluation-KIND-PRECISION."""
+
+    first_seed: int = 1000
+    """Seed of the first episode; the others follow."""
+
+    chunking: str | None = None
+    """How chunks become actions, as for `imitact evaluate`."""
+
+    workers: int = 0
+    """Processes that evaluate, each held to one thread; 0 takes one a core."""
+
+
+def run(settings: Export) -> None:
+    """Export, and print what the certificate says."""
+    config = settings.export
+    if settings.episodes < 0:
+        raise BadInput(f"episodes is {settings.episodes}; it must be at least 0")
+    found = exporting.export(
+        TorchPolicy.load(settings.policy),
+        open_dataset(settings.data, settings.read),
+        settings.out,
+        config,
+        policy_sha256=identity(settings.policy),
+        success=(lambda path: _success(settings, path)) if settings.episodes else None,
+        on_line=print_progress,
+    )
+    for line in summary(found):
+        print_result(line)
+    print_result(f"file:        {settings.out / found['file']}")
+    print_result(f"certificate: {settings.out / CERTIFICATE}")
+
+
+def _success(settings: Export, path: Path) -> Mapping[str, Any]:
+    config = settings.export
+    a, b = (
+        evaluate.count(
+            Evaluate(
+                policy=policy,
+                out=settings.out / f"evaluation-{name}",
+                env=settings.env,
+                episodes=settings.episodes,
+                first_seed=settings.first_seed,
+                chunking=settings.chunking,
+                workers=settings.workers,
+            )
+        )
+        for policy, name in (
+            (path, f"{config.to}-{config.precision}"),
+            (settings.policy, "torch"),
+        )
+    )
+    paired = compare(a, b)
+    return {
+        "env": settings.env,
+        "chunking": a.chunking,
+        **({"delay_ticks": a.plan.delay_ticks} if a.plan.delay_ticks else {}),
+        "first_seed": settings.first_seed,
+        "episodes": paired.episodes,
+        "exported": a.successes,
+        "torch": b.successes,
+        "only_exported": paired.only_a,
+        "only_torch": paired.only_b,
+        "difference": paired.difference,
+        "interval": list(paired.interval),
+        "confidence": paired.confidence,
+        "text": report.paired_line(paired, "file", "torch"),
+    }
+
+
+def summary(found: Mapping[str, Any]) -> list[str]:
+    """A certificate for a reader, a line a claim."""
+    far, fast, torch, loading = (
+        found[name] for name in ("deviation", "latency", "torch_latency", "loading")
+    )
+    worst = far["worst"]
+    joint = next(j for j in far["per_joint"] if j["joint"] == worst["joint"])
+    trained_on = found["dataset"]["is_that_of_training"]
+    where = "its training's dataset" if trained_on else "another dataset than its training's"
+    machine = found["machine"]
+    lines = [
+        f"{found['kind']} {found['precision']}, {found['bytes'] / 1e6:.1f} MB",
+        f"deviation:   at most {far['max_of_std']:.2g} of a standard deviation "
+        f"({worst['joint']}, {worst['tick']} ticks ahead; that joint's largest is "
+        f"{joint['max']:.2g} {joint['unit']}), mean {far['mean_of_std']:.2g}, limit "
+        f"{found['limit_of_std']:g}; {far['observations']} observations spread over all "
+        f"{found['dataset']['episodes']} episodes of {where}",
+        f"latency:     median {fast['p50_ms']:.2f} ms, p90 {fast['p90_ms']:.2f}, p99 "
+        f"{fast['p99_ms']:.2f} ({fast['p99_over_p50']:.2f} of the median), max "
+        f"{fast['max_ms']:.2f}; {fast['calls']} calls, threads: {machine['threads']}, "
+        f"{machine['processor']}",
+        f"torch:       median {torch['p50_ms']:.2f} ms, p99 {torch['p99_ms']:.2f}; "
+        f"{torch['calls']} calls, same threads",
+        f"loading:     {loading['import_s']:.2f} s import, {loading['load_s']:.2f} s load, "
+        + ("torch imported" if loading["torch"] else "without torch"),
+    ]
+    success = found["success"]
+    claim = "no claim (none was asked for; --episodes 500 compares)"
+    lines.append(f"success:     {success['text'] if success else claim}")
+    return lines

@@ -1,0 +1,324 @@
+"""The nouns that cross the wings of imitact, as types that need numpy and nothing else.
+
+Legend for shapes: K ticks of a chunk, A action dimensions, S state dimensions, T ticks of an
+episode, H and W pixels of a frame, C = 3 colour channels (RGB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imitact.core.errors import BadInput, ImitactError, NotFinite, SpecMismatch
+
+FloatArray = NDArray[np.floating[Any]]
+Frame = NDArray[np.uint8]
+"""One camera image: uint8, shape (H, W, 3), RGB."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera by name, with its capture size in pixels."""
+
+    name: str
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise BadInput("a camera has no name; give it the name that the dataset uses")
+        if self.height < 1 or self.width < 1:
+            raise BadInput(
+                f"camera {self.name!r} has size {self.height}x{self.width}; "
+                "both must be at least 1 pixel"
+            )
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is seen and what is commanded: the contract between data, policy and robot.
+
+    state_names:  the S measured values, in order.
+    action_names: the A commanded values, in order.
+    state_units, action_units: one unit a value: "rad" for joints, "1" for a normalised gripper
+                  (0 closed, 1 open), "m", "px", ...
+    cameras:      capture sizes, in the order in which the model sees them.
+    rate_hz:      ticks a second.
+    """
+
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    state_units: tuple[str, ...]
+    action_units: tuple[str, ...]
+    cameras: tuple[Camera, ...]
+    rate_hz: float
+
+    def __post_init__(self) -> None:
+        for what, names, units in (
+            ("state", self.state_names, self.state_units),
+            ("action", self.action_names, self.action_units),
+        ):
+            if len(set(names)) != len(names):
+                twice = sorted({n for n in names if names.count(n) > 1})
+                raise BadInput(f"{what} names must differ; given more than once: {twice}")
+            if len(names) != len(units):
+                raise BadInput(
+                    f"{len(names)} {what} names but {len(units)} units; give one unit a name"
+                )
+        if not self.action_names:
+            raise BadInput("a Spec needs at least one action dimension")
+        cameras = [c.name for c in self.cameras]
+        if len(set(cameras)) != len(cameras):
+            raise BadInput(f"camera names must differ; given: {cameras}")
+        if not (np.isfinite(self.rate_hz) and self.rate_hz > 0):
+            raise BadInput(f"rate_hz is {self.rate_hz}; it must be a positive number of ticks/s")
+
+    @property
+    def state_size(self) -> int:
+        """S."""
+        return len(self.state_names)
+
+    @property
+    def action_size(self) -> int:
+        """A."""
+        return len(self.action_names)
+
+    def camera(self, name: str) -> Camera:
+        """The camera of that name; the error lists the names there are."""
+        for camera in self.cameras:
+            if camera.name == name:
+                return camera
+        raise SpecMismatch(f"no camera {name!r}; there are {[c.name for c in self.cameras]}")
+
+    def check_state(self, state: NDArray[Any], where: str = "observation") -> None:
+        """Refuse a state of another size, or one that is not finite."""
+        if state.shape != (self.state_size,):
+            raise SpecMismatch(
+                f"{where}: state has shape {state.shape}, expected ({self.state_size},): "
+                f"{', '.join(self.state_names)}"
+            )
+        if not np.all(np.isfinite(state)):
+            bad = [n for n, v in zip(self.state_names, state, strict=True) if not np.isfinite(v)]
+            raise NotFinite(f"{where}: state is not finite in {bad}")
+
+    def check_action(self, action: NDArray[Any], where: str = "action") -> None:
+        """Refuse an action of another size, or one that is not finite."""
+        if action.shape != (self.action_size,):
+            raise SpecMismatch(
+                f"{where}: action has shape {action.shape}, expected ({self.action_size},): "
+                f"{', '.join(self.action_names)}"
+            )
+        if not np.all(np.isfinite(action)):
+            bad = [n for n, v in zip(self.action_names, action, strict=True) if not np.isfinite(v)]
+            raise NotFinite(f"{where}: action is not finite in {bad}")
+
+    def check_frame(self, name: str, frame: NDArray[Any], where: str = "observation") -> None:
+        """Refuse a frame of another size or type than the capture of that camera."""
+        camera = self.camera(name)
+        want = (camera.height, camera.width, 3)
+        if frame.shape != want or frame.dtype != np.uint8:
+            raise SpecMismatch(
+                f"{where}: camera {name!r} gave {frame.dtype} of shape {frame.shape}, "
+                f"expected uint8 of shape {want} (the capture size; imitact resizes by itself)"
+            )
+
+    def seen(
+        self, observation: Observation, where: str = "observation"
+    ) -> tuple[NDArray[Any], dict[str, Frame]]:
+        """The state, and each camera's frame in the order of `cameras`.
+
+        Refuses what does not fit: a camera that is missing, another size or type, a state that is
+        not finite.
+        """
+        state = np.asarray(observation.state)
+        self.check_state(state, where)
+        there = tuple(observation.frames)
+        frames: dict[str, Frame] = {}
+        for camera in self.cameras:
+            if camera.name not in there:
+                raise SpecMismatch(
+                    f"{where}: no frame of camera {camera.name!r}; it has {list(there)}, the "
+                    f"policy needs {[c.name for c in self.cameras]}"
+                )
+            frames[camera.name] = np.asarray(observation.frames[camera.name])
+            self.check_frame(camera.name, frames[camera.name], where)
+        return state, frames
+
+
+class LazyFrames(Mapping[str, Frame]):
+    """Frames by camera name, each rendered or read when it is first asked for, then kept.
+
+    read:  gives the frame of a camera name.
+    valid: says whether the world still stands where this observation was taken; a frame that
+           was not read before the world moved on is refused, never taken from the wrong tick.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        read: Callable[[str], Frame],
+        valid: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._names = tuple(names)
+        self._read = read
+        self._valid = valid
+        self._kept: dict[str, Frame] = {}
+
+    def __getitem__(self, name: str) -> Frame:
+        if name not in self._names:
+            raise KeyError(f"no camera {name!r}; there are {list(self._names)}")
+        if name not in self._kept:
+            if not self._valid():
+                raise ImitactError(
+                    f"camera {name!r} was asked for after its tick: the world has moved on. "
+                    "Read the frames of an observation before the next step."
+                )
+            self._kept[name] = self._read(name)
+        return self._kept[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What is known at one tick.
+
+    state:      (S,) measured values, in the units of the Spec.
+    frames:     camera name to Frame at capture size; may be lazy.
+    privileged: the true state of a simulator, None elsewhere. A recorder never stores it; only
+                experts look.
+    committed:  (d, A) actions already promised and not yet executed; empty or None here.
+    """
+
+    state: FloatArray
+    frames: Mapping[str, Frame] = field(default_factory=dict)
+    privileged: Any = None
+    committed: FloatArray | None = None
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Anything that answers an observation with the next K actions, in physical units.
+
+    A trained model, an exported file, a client across a wire, a scripted expert (K = 1) and a
+    recorded episode are all Policies.
+    """
+
+    @property
+    def spec(self) -> Spec: ...
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode; all randomness of the episode comes from `seed`."""
+        ...
+
+    def chunk(self, observation: Observation) -> FloatArray:
+        """The next K actions, shape (K, A); row 0 is for the tick of the observation."""
+        ...
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step of an Env gave.
+
+    observation: the world after the step.
+    reward:      of this step; for staged tasks the number of the stage reached.
+    success:     the task's own criterion holds at this tick.
+    """
+
+    observation: Observation
+    reward: float
+    success: bool
+
+
+@runtime_checkable
+class Env(Protocol):
+    """A world that takes one action a tick. It never ends by itself: whoever runs it stops."""
+
+    @property
+    def spec(self) -> Spec: ...
+
+    @property
+    def step_cap(self) -> int:
+        """The usual length of an episode, in ticks."""
+        ...
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What a reward of 0, 1, 2, ... means, in words; empty where rewards are not stages."""
+        ...
+
+    def reset(self, seed: int) -> Observation:
+        """Begin an episode; the seed alone fixes the start."""
+        ...
+
+    def step(self, action: FloatArray) -> StepResult:
+        """One control period. Refuses an action that does not fit the Spec."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Robot(Protocol):
+    """Hardware: observed and commanded at its own pace (deploy/ holds the schedule)."""
+
+    @property
+    def spec(self) -> Spec: ...
+
+    def observe(self) -> Observation: ...
+
+    def command(self, action: FloatArray) -> FloatArray:
+        """Send an action, (A,); returns what was really sent."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Episode(Protocol):
+    """One demonstration of T ticks."""
+
+    @property
+    def index(self) -> int:
+        """Its number in the Source."""
+        ...
+
+    @property
+    def state(self) -> NDArray[np.float32]:
+        """(T, S)."""
+        ...
+
+    @property
+    def action(self) -> NDArray[np.float32]:
+        """(T, A); action[t] was commanded at the tick of state[t]."""
+        ...
+
+    def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+        """The frames of ticks start to stop (exclusive; None: T), in order, decoded as asked."""
+        ...
+
+
+class Dataset(Protocol):
+    """A dataset of demonstrations, whatever its format."""
+
+    @property
+    def spec(self) -> Spec: ...
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """T of every episode, in ticks."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same demonstrations, another for others."""
+        ...
+
+    def episode(self, index: int) -> Episode: ...

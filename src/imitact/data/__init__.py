@@ -1,1 +1,0 @@
-"""Demonstrations on disk, and samples from them."""

@@ -1,0 +1,1 @@
+"""Datasets of demonstrations: opened, read, written, converted, whatever their layout."""

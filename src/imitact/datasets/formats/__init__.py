@@ -1,0 +1,1 @@
+"""The layouts of ALOHA, robomimic and diffusion-policy."""

@@ -1,0 +1,205 @@
+"""Arrays of the zarr v2 format: a folder (or a zip file) of chunks, and a JSON file that says how
+they lie together.
+
+The format: zarr-developers/zarr-specs, docs/v2/v2.0.rst. A chunk that is not there would read as a
+fill value; here it is refused, since who records a dataset writes every chunk.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imitact.core.errors import BadInput, DamagedFile
+from imitact.datasets import images
+from imitact.parallel.isolated_process import MAX_ANSWER_BYTES, IsolatedProcess
+from imitact.parallel.isolated_worker import CODECS
+from imitact.storage.json_file import parse_json_object, read_bytes
+
+_COPY = "Copy the dataset again from where it came."
+_MOST_JSON = 1 << 20
+_MOST_ROWS = 100_000_000
+_MOST_DIMS = 6
+
+
+class Store:
+    """The files of a zarr dataset by their path within it, in a folder or in a zip file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._names: frozenset[str] | None = None
+        if path.is_file():
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    self._names = frozenset(archive.namelist())
+            except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+                raise DamagedFile(
+                    f"{path} is no zip file that can be read: {error}. {_COPY}"
+                ) from error
+
+    def file(self, name: str) -> Path:
+        """Where a file is, for an error."""
+        return self.path / name
+
+    def has(self, name: str) -> bool:
+        return name in self._names if self._names is not None else (self.path / name).is_file()
+
+    def read(self, name: str, limit: int) -> bytes:
+        """All bytes of a file, at most `limit`."""
+        if self._names is None:
+            return read_bytes(self.path / name, limit=limit, advice=_COPY)
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                if archive.getinfo(name).file_size > limit:
+                    raise DamagedFile(f"{self.file(name)} has more than {limit:,} bytes. {_COPY}")
+                return archive.read(name)
+        except (KeyError, OSError, ValueError, NotImplementedError, EOFError, RuntimeError,
+                zipfile.BadZipFile, zipfile.zlib.error) as error:  # fmt: skip  # pyright: ignore
+            raise DamagedFile(f"{self.file(name)} cannot be read: {error}. {_COPY}") from error
+
+    def arrays(self, group: str) -> list[str]:
+        """Names of the arrays directly in a group, sorted."""
+        if self._names is not None:
+            parts = (n.removeprefix(f"{group}/") for n in self._names if n.startswith(f"{group}/"))
+            return sorted(p.removesuffix("/.zarray") for p in parts
+                          if p.endswith("/.zarray") and p.count("/") == 1)  # fmt: skip
+        return sorted(p.parent.name for p in (self.path / group).glob("*/.zarray"))
+
+
+@dataclass(frozen=True)
+class ZarrArray:
+    """An array of a Store, as its .zarray says."""
+
+    store: Store
+    name: str
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: np.dtype[Any]
+    order: str
+    codec: dict[str, Any] | None
+    separator: str
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    @property
+    def told(self) -> str:
+        """Its name, type and shape, for an error that lists what there is."""
+        return f"{self.name} {self.dtype.name}{list(self.shape)}"
+
+    def chunk_names(self) -> Iterator[str]:
+        """Of all its chunks, in order."""
+        grid = [range(-(-n // c)) for n, c in zip(self.shape, self.chunks, strict=True)]
+        for at in itertools.product(*grid):
+            yield f"{self.name}/{self.separator.join(map(str, at))}"
+
+    def rows(self, apart: IsolatedProcess, start: int, stop: int) -> NDArray[Any]:
+        """Rows start to stop."""
+        if (stop - start) * self.row_bytes > MAX_ANSWER_BYTES:
+            raise DamagedFile(
+                f"{self.store.path}: rows {start} to {stop} of {self.told} are more than "
+                f"{MAX_ANSWER_BYTES:,} bytes"
+            )
+        found = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        depth = self.chunks[0]
+        others = [range(-(-n // c)) for n, c in zip(self.shape[1:], self.chunks[1:], strict=True)]
+        for first in range(start // depth, -(-stop // depth)):
+            lowest, highest = max(start, first * depth), min(stop, (first + 1) * depth)
+            for rest in itertools.product(*others):
+                chunk = self._chunk(apart, (first, *rest))
+                inside = [slice(lowest - first * depth, highest - first * depth)]
+                place = [slice(lowest - start, highest - start)]
+                for at, size, edge in zip(rest, self.chunks[1:], self.shape[1:], strict=True):
+                    end = min(edge, (at + 1) * size)
+                    inside.append(slice(0, end - at * size))
+                    place.append(slice(at * size, end))
+                found[tuple(place)] = chunk[tuple(inside)]
+        return found
+
+    def _chunk(self, apart: IsolatedProcess, at: tuple[int, ...]) -> NDArray[Any]:
+        name = f"{self.name}/{self.separator.join(map(str, at))}"
+        file = self.store.file(name)
+        if not self.store.has(name):
+            raise DamagedFile(
+                f"{file} is missing, a chunk of {self.name}: it would read as one value. {_COPY}"
+            )
+        size = math.prod(self.chunks) * self.dtype.itemsize
+        data: Any = self.store.read(name, limit=size + (size >> 3) + 4096)
+        if self.codec is not None and self.codec.get("id") in images.CODECS:
+            return self._image(file, data)
+        if self.codec is not None:
+            _, data = apart.ask(file, "decode", data, codec=self.codec, most_bytes=size)
+        if len(data) != size:
+            raise DamagedFile(f"{file} holds {len(data)} bytes, {self.name} needs {size}. {_COPY}")
+        order: Any = self.order
+        return np.frombuffer(data, self.dtype).reshape(self.chunks, order=order)
+
+    def _image(self, file: Path, data: bytes) -> NDArray[Any]:
+        """A chunk that is one compressed frame."""
+        sizes = [n for n in self.chunks if n > 1]
+        if len(sizes) != 3 or sizes[2] != 3 or self.dtype != np.uint8:
+            raise BadInput(
+                f"{file}: {self.told} in chunks {list(self.chunks)}; imitact reads compressed "
+                "frames of (H, W, 3) and type uint8, one a chunk"
+            )
+        try:
+            assert self.codec is not None
+            frame = images.decode_as(self.codec["id"], data, (sizes[0], sizes[1]))
+        except images.NoImageError as error:
+            raise DamagedFile(f"{file} is {error}. {_COPY}") from error
+        return frame.reshape(self.chunks)
+
+
+def open_array(store: Store, name: str) -> ZarrArray:
+    """The array of that name; refuses what its .zarray cannot mean."""
+    file = store.file(f"{name}/.zarray")
+    if not store.has(f"{name}/.zarray"):
+        raise DamagedFile(f"{store.path} has no array {name}. {_COPY}")
+    about = parse_json_object(store.read(f"{name}/.zarray", _MOST_JSON), file, advice=_COPY)
+    try:
+        if about["zarr_format"] != 2:
+            raise BadInput(f"{file}: zarr format {about['zarr_format']}; imitact reads 2")
+        if about.get("filters"):
+            raise BadInput(f"{file}: filters {about['filters']}; imitact reads arrays without")
+        shape, chunks = _sizes(about["shape"]), _sizes(about["chunks"])
+        dtype = np.dtype(str(about["dtype"]))
+        codec = about["compressor"]
+        separator = str(about.get("dimension_separator", "."))
+        if dtype.kind not in "biuf" or dtype.itemsize > 8:
+            raise ValueError(f"dtype {about['dtype']!r}")
+        if len(shape) != len(chunks) or not 1 <= len(shape) <= _MOST_DIMS or min(chunks) < 1:
+            raise ValueError(f"shape {shape} in chunks {chunks}")
+        if shape[0] > _MOST_ROWS or math.prod(chunks) * dtype.itemsize > MAX_ANSWER_BYTES:
+            raise ValueError(f"shape {shape} in chunks {chunks} is more than can be")
+        if math.prod(shape[1:]) * dtype.itemsize > MAX_ANSWER_BYTES:
+            raise ValueError(f"a row of shape {shape[1:]}")
+        if about["order"] not in ("C", "F") or separator not in (".", "/"):
+            raise ValueError(f"order {about['order']!r}, separator {separator!r}")
+        if codec is not None and not isinstance(codec, dict):
+            raise ValueError(f"compressor {codec!r}")
+        known = (None, *CODECS, *images.CODECS)
+        if codec is not None and codec.get("id") not in known:
+            raise BadInput(
+                f"{file}: compressor {codec.get('id')!r}; imitact reads {', '.join(known[1:])}. "
+                "Write the array again with one of these"
+            )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DamagedFile(
+            f"{file} is not what zarr writes ({type(error).__name__}: {error}). {_COPY}"
+        ) from error
+    return ZarrArray(store, name, shape, chunks, dtype, about["order"], codec, separator)
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(n) is int and n >= 0 for n in value):
+        raise ValueError(f"sizes {value!r}")
+    return tuple(value)

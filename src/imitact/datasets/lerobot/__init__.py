@@ -1,0 +1,1 @@
+"""The LeRobotDataset layouts v3.0 and v2.1."""

@@ -1,0 +1,352 @@
+"""Frames to and from compressed video, by timestamp."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
+
+import av
+import av.error
+import numpy as np
+from numpy.typing import NDArray
+
+from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.types import Frame
+from imitact.storage.atomic import disk_full_guard, fsync
+
+if TYPE_CHECKING:
+    from av.container import InputContainer, OutputContainer
+    from av.video.stream import VideoStream
+
+TOLERANCE_S = 1e-4
+"""A frame may be this far from the time it is asked for, seconds; LeRobot's own tolerance."""
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """How frames are compressed."""
+
+    codec: Literal["h264", "lossless", "av1"] = "h264"
+    """h264 is what every reader decodes fastest; lossless (h264 in RGB, eight times the size)
+    gives every frame back to the bit; av1 is LeRobot's own default."""
+
+    crf: int = 20
+    """Quality of h264 and av1, 0 (best) to 51; 20 gives 46 dB at 4 kB a frame on the ALOHA scene
+    at 480x640. Lossless ignores it."""
+
+    gop: int = 10
+    """Frames from one key frame to the next; a frame in the middle of a video costs at most as
+    many decodes."""
+
+    preset: str = "auto"
+    """Effort of the encoder, by its own name for it; auto is superfast for h264 and lossless
+    (about 4 ms a frame of 480x640), 12 for av1."""
+
+    chroma: Literal["420", "444"] = "420"
+    """420 keeps colour at half the resolution and needs an even height and width; 444 keeps all of
+    it, for any size. Lossless ignores it."""
+
+    def __post_init__(self) -> None:
+        if self.codec not in _CODECS:
+            raise BadInput(f"no video codec {self.codec!r}; there are {list(_CODECS)}")
+        if not 0 <= self.crf <= 51:
+            raise BadInput(f"crf is {self.crf}; it must be from 0 (best) to 51 (smallest)")
+        if self.gop < 1:
+            raise BadInput(f"gop is {self.gop}; it must be at least 1 frame")
+        if self.chroma not in ("420", "444"):
+            raise BadInput(f"chroma is {self.chroma!r}; it must be 420 or 444")
+
+    @property
+    def stored_codec(self) -> str:
+        """The name of the bitstream, as players and LeRobot's info.json know it."""
+        return "av1" if self.codec == "av1" else "h264"
+
+    @property
+    def stored_pixels(self) -> str:
+        """The pixel format in the file."""
+        return "gbrp" if self.codec == "lossless" else f"yuv{self.chroma}p"
+
+    @property
+    def used_preset(self) -> str:
+        """`preset`, with "auto" replaced."""
+        return _CODECS[self.codec].preset if self.preset == "auto" else self.preset
+
+    def check_size(self, height: int, width: int, camera: str) -> None:
+        """Refuse frames whose size this pixel format cannot hold."""
+        if self.codec != "lossless" and self.chroma == "420" and (height % 2 or width % 2):
+            raise BadInput(
+                f"camera {camera!r} has {height}x{width} pixels, but chroma 420 needs an even "
+                "height and width; set chroma to 444, or the capture size to even numbers"
+            )
+
+
+@dataclass(frozen=True)
+class _Codec:
+    encoder: str
+    preset: str
+
+
+_CODECS = {
+    "h264": _Codec("libx264", "superfast"),
+    "lossless": _Codec("libx264rgb", "superfast"),
+    "av1": _Codec("libsvtav1", "12"),
+}
+
+
+def _options(config: VideoConfig) -> dict[str, str]:
+    common = {"g": str(config.gop), "preset": config.used_preset}
+    # One thread and no frame reordering: the bytes depend on the frames alone, whatever the
+    # machine's number of cores, and decoding order is display order.
+    if config.codec == "av1":
+        os.environ.setdefault("SVT_LOG", "1")  # errors only; it would print every setting
+        return {**common, "crf": str(config.crf), "svtav1-params": "lp=1:pred-struct=1"}
+    quality = {"qp": "0"} if config.codec == "lossless" else {"crf": str(config.crf)}
+    return {**common, **quality, "bf": "0", "threads": "1"}
+
+
+def exact_rate(rate_hz: float) -> Fraction:
+    """rate_hz as the fraction that is meant: 50 -> 50, 29.97002997 -> 30000/1001."""
+    return Fraction(rate_hz).limit_denominator(1001)
+
+
+class VideoWriter:
+    """Compresses frames as they come; frame i has the time i / rate exactly.
+
+    Use it in a `with` block: leaving it finishes the file and flushes it to the disk; leaving it
+    by an exception removes the file. Holds the few frames that the encoder itself holds.
+    """
+
+    def __init__(
+        self, path: Path, height: int, width: int, rate_hz: float, config: VideoConfig
+    ) -> None:
+        config.check_size(height, width, path.stem)
+        self._path = path
+        self._shape = (height, width, 3)
+        self._tick_s = 1 / exact_rate(rate_hz)
+        self._count = 0
+        with disk_full_guard(path):
+            self._container: OutputContainer = av.open(
+                str(path),
+                "w",
+                format="mp4",
+                # The index first, so that a player need not read to the end to begin.
+                options={"movflags": "faststart"},
+                container_options={"fflags": "+bitexact"},
+            )
+        try:
+            self._stream: VideoStream = self._container.add_stream(  # pyright: ignore
+                _CODECS[config.codec].encoder,
+                rate=exact_rate(rate_hz),
+                options=_options(config),
+            )
+            self._stream.height, self._stream.width = height, width
+            self._stream.pix_fmt = "rgb24" if config.codec == "lossless" else config.stored_pixels
+            self._stream.codec_context.time_base = self._tick_s
+            if config.codec != "lossless":
+                # What the conversion below computes; players guess another matrix for large frames.
+                self._stream.codec_context.colorspace = 5  # BT.470BG = BT.601
+                self._stream.codec_context.color_range = 1  # 16 to 235
+            self._stream.codec_context.open(strict=False)
+        except (av.error.FFmpegError, ValueError) as error:
+            self._abandon()
+            raise BadInput(
+                f"the encoder refused {height}x{width} frames with {config}: {error}; "
+                "see VideoConfig for what may be set"
+            ) from error
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._abandon()
+            return
+        try:
+            with disk_full_guard(self._path):
+                self._mux(None)
+                self._container.close()
+                fsync(self._path)
+                check_whole(self._path)  # a container closes without complaint on a full disk
+        except BaseException:
+            self._abandon()
+            raise
+
+    def add(self, frame: Frame) -> None:
+        """Append one frame, uint8 (H, W, 3)."""
+        if frame.shape != self._shape or frame.dtype != np.uint8:
+            raise BadInput(
+                f"frame {self._count} of {self._path.name} is {frame.dtype} of shape "
+                f"{frame.shape}, expected uint8 of shape {self._shape}"
+            )
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        picture.pts = self._count
+        picture.time_base = self._tick_s
+        with disk_full_guard(self._path):
+            self._mux(picture)
+        self._count += 1
+
+    def _mux(self, picture: av.VideoFrame | None) -> None:
+        for packet in self._stream.encode(picture):
+            self._container.mux(packet)
+
+    def _abandon(self) -> None:
+        with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):  # the file goes anyway
+            self._container.close()
+        self._path.unlink(missing_ok=True)
+
+
+def read_frames(
+    path: Path,
+    times_s: Sequence[float],
+    shape: tuple[int, int, int],
+    tolerance_s: float = TOLERANCE_S,
+) -> Iterator[Frame]:
+    """The frames shown at the given times, in order, decoded as they are asked for.
+
+    times_s:     increasing, seconds from the start of the file.
+    shape:       (H, W, 3) that every frame must have.
+    tolerance_s: how far from its time a frame may be.
+
+    Seeks to the key frame before the first time, then decodes on. Refuses a file that ends, or
+    has no frame, where one is asked for.
+    """
+    if len(times_s) == 0:
+        return
+    with _opened(path) as container:
+        try:
+            yield from _decoded(container, path, times_s, shape, tolerance_s)
+        except av.error.FFmpegError as error:
+            raise DamagedFile(f"{path} cannot be decoded: {error}. {_RESTORE}") from error
+
+
+def _decoded(
+    container: InputContainer,
+    path: Path,
+    times_s: Sequence[float],
+    shape: tuple[int, int, int],
+    tolerance_s: float,
+) -> Iterator[Frame]:
+    stream = container.streams.video[0]
+    base = stream.time_base
+    if base is None:
+        raise DamagedFile(f"{path} does not say how long its frames last. {_RESTORE}")
+    context = stream.codec_context
+    if context is None:
+        raise DamagedFile(f"{path} does not say how it was coded. {_RESTORE}")
+    told = (context.height, context.width)  # 0 where only the stream itself tells
+    if all(told) and told != shape[:2]:  # before memory is taken for a frame
+        raise _other_size(path, context.height, context.width, shape)
+    first = max(0.0, times_s[0] - tolerance_s)
+    if first > 0:
+        container.seek(int(first / base), stream=stream, backward=True, any_frame=False)
+    wanted = iter(times_s)
+    time_s = next(wanted)
+    seen_s: float | None = None
+    for picture in container.decode(stream):
+        if picture.pts is None:
+            continue
+        seen_s = float(picture.pts * base)
+        # One frame may answer several times: a rate may have been raised by repetition.
+        while abs(seen_s - time_s) <= tolerance_s:
+            frame: Frame = picture.to_ndarray(format="rgb24")  # pyright: ignore[reportAssignmentType]
+            if frame.shape != shape:
+                raise _other_size(path, frame.shape[0], frame.shape[1], shape)
+            yield frame
+            following = next(wanted, None)
+            if following is None:
+                return
+            time_s = following
+        if seen_s > time_s + tolerance_s:
+            break
+    found = "no frame at all" if seen_s is None else f"one at {seen_s:.6f} s"
+    raise DamagedFile(
+        f"{path} has no frame within {tolerance_s} s of {time_s:.6f} s (found {found}). {_RESTORE}"
+    )
+
+
+def _other_size(path: Path, height: int, width: int, shape: tuple[int, int, int]) -> DamagedFile:
+    return DamagedFile(
+        f"{path} has frames of {height}x{width} pixels, its dataset promises "
+        f"{shape[0]}x{shape[1]} (meta/info.json). {_RESTORE}"
+    )
+
+
+_RESTORE = "Copy the file again from where it came, or record the dataset anew."
+
+_MOST_BOXES = 10_000
+"""A file of more is no MP4 of anybody's; fragments of a second make a day of video."""
+
+
+def _opened(path: Path) -> InputContainer:
+    if not path.is_file():
+        raise DamagedFile(f"{path} is missing. {_RESTORE}")
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        raise DamagedFile(f"{path} is not a video that can be read: {error}. {_RESTORE}") from error
+    if not container.streams.video:
+        container.close()
+        raise DamagedFile(f"{path} holds no video. {_RESTORE}")
+    return container
+
+
+def frame_times(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The time of every frame of a video, s, in order, and whether decoding can begin at it.
+
+    Decodes nothing.
+    """
+    found: list[tuple[float, bool]] = []
+    with _opened(path) as container:
+        try:
+            stream = container.streams.video[0]
+            for packet in container.demux(stream):
+                if packet.pts is not None and not packet.is_discard:
+                    found.append((float(packet.pts * packet.time_base), packet.is_keyframe))
+        except (av.error.FFmpegError, TypeError) as error:
+            raise DamagedFile(f"{path} cannot be read: {error}. {_RESTORE}") from error
+    found.sort()
+    return (
+        np.array([time_s for time_s, _ in found], dtype=np.float64),
+        np.array([begins for _, begins in found], dtype=np.bool_),
+    )
+
+
+def check_whole(path: Path) -> None:
+    """Refuse an MP4 file that is missing, cut short or no MP4, reading only its box headers.
+
+    ISO 14496-12, section 4.2: a file is a row of boxes, each with its size and four letters.
+    """
+    if not path.is_file():
+        raise DamagedFile(f"{path} is missing. {_RESTORE}")
+    size = path.stat().st_size
+    kinds: list[bytes] = []
+    at = 0
+    with path.open("rb") as file:
+        while at < size and len(kinds) < _MOST_BOXES:
+            file.seek(at)
+            head = file.read(16)
+            if len(head) < 8:
+                break
+            length, kind = struct.unpack(">I4s", head[:8])
+            if length == 1 and len(head) == 16:
+                length = struct.unpack(">Q", head[8:])[0]
+            elif length == 0:  # to the end of the file
+                length = size - at
+            if length < 8:
+                break
+            kinds.append(kind)
+            at += length
+    if at != size or b"moov" not in kinds or b"mdat" not in kinds or kinds[0] != b"ftyp":
+        raise DamagedFile(f"{path} is cut short or no MP4 file ({size:,} bytes). {_RESTORE}")

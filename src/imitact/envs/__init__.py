@@ -1,0 +1,1 @@
+"""Environments: the ALOHA simulation and any Gymnasium environment."""

@@ -1,1 +1,0 @@
-"""How often a policy succeeds, and how sure that is."""

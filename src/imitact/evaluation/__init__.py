@@ -1,0 +1,1 @@
+"""Evaluation: how often a policy succeeds, and how certain that is."""

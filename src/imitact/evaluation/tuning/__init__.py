@@ -1,0 +1,1 @@
+"""Tuning: which execution of the action chunks succeeds most often."""

@@ -1,1 +1,0 @@
-"""To look before one trusts: demonstrations, trainings and evaluations as one page."""

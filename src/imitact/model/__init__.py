@@ -1,1 +1,0 @@
-"""ACT as a network, and the policy around it."""

@@ -1,0 +1,1 @@
+"""ACT as a network, its settings, and the policy that runs it."""

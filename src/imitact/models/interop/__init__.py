@@ -1,0 +1,1 @@
+"""Checkpoints of the released ACT and of LeRobot, read and written."""

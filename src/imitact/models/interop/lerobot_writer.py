@@ -1,0 +1,249 @@
+"""A policy written as a checkpoint that LeRobot's ACT and its processors load and run.
+
+Layouts: docs/policies.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imitact.core.chunking import Execution
+from imitact.core.errors import BadInput
+from imitact.core.statistics import Stats
+from imitact.models.act import ActConfig
+from imitact.models.interop import common
+from imitact.models.interop.lerobot_layout import (
+    ACTION,
+    CONFIG,
+    EPS,
+    IMAGES,
+    NAMES,
+    STATE,
+    TABLE,
+    WEIGHTS,
+)
+from imitact.models.normalization import Scaling
+from imitact.models.policy import TorchPolicy
+from imitact.models.transformer import sine_table
+
+Row = NDArray[np.float32]
+
+
+def write(policy: TorchPolicy, out: Path, *, at_input_size: bool = False) -> tuple[str, ...]:
+    """A checkpoint that LeRobot 0.4 and later load and run; what a person must know of it.
+
+    at_input_size: where the policy resizes its frames, which LeRobot's does not, write one that
+                   takes frames of the size that the network sees.
+
+    Refuses settings that LeRobot's ACT cannot express.
+    """
+    common.check_expressible(policy, "LeRobot's ACT")
+    config, spec = policy.config, policy.spec
+    weights, notes = common.frozen_norms(policy)
+    sizes = _frame_sizes(policy, at_input_size, notes)
+    if config.queries == "sinusoidal":
+        weights["queries"] = sine_table(config.chunk, config.dim)
+        notes.append("the fixed positions of the queries become learned ones of the same values")
+    inputs: dict[str, Any] = {STATE: {"type": "STATE", "shape": [spec.state_size]}}
+    for name, (height, width) in sizes.items():
+        inputs[f"{IMAGES}{name}"] = {"type": "VISUAL", "shape": [3, height, width]}
+    outputs = {ACTION: {"type": "ACTION", "shape": [spec.action_size]}}
+    scaling = policy.scaling or Scaling.plain(spec, policy.stats, config)
+    modes, known = _known(policy, scaling)
+    coefficient, steps = _executed(policy, notes)
+    about = {
+        "type": "act",
+        "n_obs_steps": 1,
+        "input_features": inputs,
+        "output_features": outputs,
+        "device": "cpu",
+        "use_amp": False,
+        "push_to_hub": False,
+        "repo_id": None,
+        "private": None,
+        "tags": None,
+        "license": None,
+        "chunk_size": config.chunk,
+        "n_action_steps": steps,
+        "normalization_mapping": modes,
+        "vision_backbone": "resnet18",
+        "pretrained_backbone_weights": None,
+        "replace_final_stride_with_dilation": False,
+        "pre_norm": False,
+        "dim_model": config.dim,
+        "n_heads": config.heads,
+        "dim_feedforward": config.ffn,
+        "feedforward_activation": "relu",
+        "n_encoder_layers": config.encoder_layers,
+        "n_decoder_layers": config.decoder_layers,
+        "use_vae": config.cvae,
+        "latent_dim": config.latent,
+        "n_vae_encoder_layers": config.cvae_layers,
+        "temporal_ensemble_coeff": coefficient,
+        "dropout": config.dropout,
+        "kl_weight": config.kl_weight,
+        "optimizer_lr": 1e-5,
+        "optimizer_weight_decay": 1e-4,
+        "optimizer_lr_backbone": 1e-5,
+    }
+
+    def fill(folder: Path) -> None:
+        common.write_json(folder / CONFIG, about)
+        _save(_theirs(weights, config), folder / WEIGHTS)
+        _write_processors(folder, inputs, outputs, modes, known)
+        common.write_side(folder, spec)
+
+    common.write_folder(out, fill)
+    return tuple(notes)
+
+
+def _frame_sizes(
+    policy: TorchPolicy, at_input_size: bool, notes: list[str]
+) -> dict[str, tuple[int, int]]:
+    """Camera to height and width of the frames that are taken there."""
+    sizes = {name: view.size for name, view in policy.views.items()}
+    resized = [c for c in policy.spec.cameras if sizes[c.name] != (c.height, c.width)]
+    if resized and not at_input_size:
+        camera = resized[0]
+        height, width = sizes[camera.name]
+        raise BadInput(
+            f"the policy resizes frames of camera {camera.name!r} from "
+            f"{camera.height}x{camera.width} to {height}x{width}, and LeRobot's ACT resizes "
+            "nothing; --at-input-size writes a policy for frames that are resized before"
+        )
+    for camera in resized:
+        height, width = sizes[camera.name]
+        notes.append(
+            f"camera {camera.name!r} must give frames of {height}x{width} there (here "
+            f"{camera.height}x{camera.width} are averaged over areas to that)"
+        )
+    return sizes
+
+
+def _known(
+    policy: TorchPolicy, scaling: Scaling
+) -> tuple[dict[str, str], dict[str, dict[str, Row]]]:
+    """Modes and statistics with which LeRobot normalises as the policy does."""
+    shifts = set(scaling.state_shift)
+    if shifts - {0.0} and shifts - {-1.0}:
+        raise BadInput("the policy's state is shifted in a way that no mode of LeRobot's gives")
+    eps = np.float32(EPS)
+    mean, std = _row(scaling.state_mean), _row(scaling.state_std)
+    known = {STATE: _range(policy.stats["state"]), ACTION: _range(policy.stats["action"])}
+    if shifts == {-1.0}:
+        known[STATE] |= {"min": mean, "max": (mean + 2 * std).astype(np.float32)}
+    else:
+        known[STATE] |= {"mean": mean, "std": (std - eps).astype(np.float32)}
+    for name in scaling.pixel_mean:
+        known[f"{IMAGES}{name}"] = {
+            "mean": _row(scaling.pixel_mean[name]).reshape(3, 1, 1),
+            "std": (_row(scaling.pixel_std[name]) - eps).reshape(3, 1, 1),
+        }
+    known[ACTION] |= {"mean": _row(scaling.action_mean), "std": _row(scaling.action_std)}
+    modes = {
+        "VISUAL": "MEAN_STD",
+        "STATE": "MIN_MAX" if shifts == {-1.0} else "MEAN_STD",
+        "ACTION": "MEAN_STD",
+    }
+    return modes, known
+
+
+def _row(values: tuple[float, ...]) -> Row:
+    return np.array(values, np.float32)
+
+
+def _range(stats: Stats) -> dict[str, Row]:
+    return {
+        "min": stats.min.astype(np.float32),
+        "max": stats.max.astype(np.float32),
+        "count": np.array([stats.count], np.float32),
+    }
+
+
+def _executed(policy: TorchPolicy, notes: list[str]) -> tuple[float | None, int]:
+    """temporal_ensemble_coeff and n_action_steps of how its chunks are executed."""
+    execution, chunk = policy.execution or Execution(), policy.config.chunk
+    kind, _, value = execution.chunking.partition(":")
+    if kind == "replay":
+        steps = min(int(value), chunk)
+        if execution.delay_ticks:
+            notes.append(f"LeRobot knows no delay; {execution} becomes n_action_steps {steps}")
+        return None, steps
+    if "/" not in value and not execution.delay_ticks:
+        return float(value), 1
+    notes.append(
+        f"LeRobot's ACT cannot execute {execution}; n_action_steps is {chunk} instead, and "
+        "--policy.n_action_steps there chooses another"
+    )
+    return None, chunk
+
+
+def _theirs(weights: Mapping[str, Tensor], config: ActConfig) -> dict[str, Tensor]:
+    """By LeRobot's names."""
+    back = [(ours, theirs) for theirs, ours in NAMES]
+    found = {}
+    for name, value in weights.items():
+        matrix = name == "image_proj.weight"
+        theirs = "model." + common.renamed(name, back)
+        found[theirs] = value[:, :, None, None] if matrix else value
+    if config.cvae:
+        found[f"model.{TABLE}"] = sine_table(2 + config.chunk, config.dim)[None]
+    return found
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    safetensors.torch.save_file({n: t.contiguous() for n, t in tensors.items()}, path)
+
+
+def _write_processors(
+    folder: Path,
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    modes: Mapping[str, str],
+    known: Mapping[str, Mapping[str, Row]],
+) -> None:
+    """As LeRobot 0.6.1 writes them: the order and the names of steps are part of the format."""
+    device = {"device": "cpu", "float_dtype": None}
+    tensors = {
+        f"{key}.{name}": torch.from_numpy(value.copy())
+        for key, statistics in known.items()
+        for name, value in statistics.items()
+    }
+    for name, steps, features, at in (
+        (
+            "policy_preprocessor",
+            [
+                ("rename_observations_processor", {"rename_map": {}}),
+                ("to_batch_processor", {}),
+                ("device_processor", device),
+                ("normalizer_processor", None),
+            ],
+            {**inputs, **outputs},
+            3,
+        ),
+        (
+            "policy_postprocessor",
+            [("unnormalizer_processor", None), ("device_processor", device)],
+            outputs,
+            0,
+        ),
+    ):
+        step = steps[at][0]
+        file = f"{name}_step_{at}_{step}.safetensors"
+        normalising = {"eps": EPS, "features": dict(features), "norm_map": dict(modes)}
+        about = [
+            {"registry_name": word, "config": normalising, "state_file": file}
+            if config is None
+            else {"registry_name": word, "config": config}
+            for word, config in steps
+        ]
+        common.write_json(folder / f"{name}.json", {"name": name, "steps": about})
+        _save(tensors, folder / file)

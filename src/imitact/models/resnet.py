@@ -1,0 +1,268 @@
+"""The ResNet18 trunk: a frame in, a grid of features out.
+
+Key names are torchvision's (`conv1`, `bn1`, `layer1.0.conv1`, `layer2.0.downsample.0`, ...), so
+its ImageNet weights load as they are; torchvision itself is not needed.
+
+Legend: B frames, C channels, H and W rows and columns.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imitact.core.errors import BadInput, DamagedFile
+from imitact.models.convolution import convolve
+
+Norm = Literal["frozen", "batch", "group"]
+
+RANDOM = "none"
+"""The value of `pretrained` that asks for random initial weights by name."""
+
+DOWNLOAD = "imagenet-download"
+"""The value of `pretrained` that asks for torchvision's ImageNet weights from the network."""
+
+IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+"""torchvision's ResNet18_Weights.IMAGENET1K_V1; the end of the name is its SHA-256."""
+
+GROUP_CHANNELS = 16
+"""Channels a group of `norm="group"`, as in Diffusion Policy's trunk (Chi et al. 2023)."""
+
+
+class FrozenNorm(nn.Module):
+    """Batch normalisation whose statistics and affine map never change: all four are buffers.
+
+    x * scale + shift with scale = weight / sqrt(running_var + 1e-5) and
+    shift = bias - running_mean * scale, one of each a channel.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def reset(self) -> None:
+        """Back to the identity."""
+        self.weight.fill_(1.0)
+        self.bias.zero_()
+        self.running_mean.zero_()
+        self.running_var.fill_(1.0)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """(C,) scale and shift."""
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, shift = self.affine()
+        return x * scale[:, None, None] + shift[:, None, None]
+
+
+def convolved(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
+    """norm(conv(x)); a frozen norm is folded into the convolution, which costs a pass over its
+    weights instead of two over its output, and two more backward."""
+    stride = conv.stride[0]
+    if isinstance(norm, FrozenNorm):
+        scale, shift = norm.affine()
+        return convolve(x, conv.weight * scale[:, None, None, None], shift, stride)
+    return norm(convolve(x, conv.weight, None, stride))
+
+
+def _norm(kind: Norm, channels: int) -> nn.Module:
+    if kind == "frozen":
+        return FrozenNorm(channels)
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.GroupNorm(channels // GROUP_CHANNELS, channels)
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (He et al. 2016, figure 2)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = _norm(norm, outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = _norm(norm, outputs)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or inputs != outputs:
+            shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, _norm(norm, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x
+        if self.downsample is not None:
+            conv, norm = self.downsample
+            shortcut = convolved(x, cast(nn.Conv2d, conv), norm)
+        x = F.relu(convolved(x, self.conv1, self.bn1), inplace=True)
+        x = convolved(x, self.conv2, self.bn2)
+        return F.relu(x.add_(shortcut), inplace=True)
+
+
+class Backbone(nn.Module):
+    """ResNet18 without its classifier; one for all cameras.
+
+    width:  channels of the first stage; each later stage doubles them. 64 is ResNet18.
+    stages: 4 is ResNet18 (features at 1/32 of the frame); 3 stops at 1/16.
+    norm:   what normalises each convolution's output.
+
+    forward: (B, 3, H, W) float, ImageNet-normalised -> (B, channels, *grid(H, W)).
+    """
+
+    def __init__(self, *, width: int = 64, stages: int = 4, norm: Norm = "batch") -> None:
+        super().__init__()
+        if norm not in get_args(Norm):
+            raise BadInput(f"norm is {norm!r}; it must be one of {list(get_args(Norm))}")
+        if width < 1 or stages not in (1, 2, 3, 4):
+            raise BadInput(
+                f"width {width} and stages {stages}: width must be at least 1, stages 1 to 4"
+            )
+        if norm == "group" and width % GROUP_CHANNELS:
+            raise BadInput(
+                f"norm 'group' has {GROUP_CHANNELS} channels a group, so width must be a "
+                f"multiple of {GROUP_CHANNELS}; it is {width}"
+            )
+        self.norm: Norm = norm
+        self.width = width
+        self.stages = stages
+        self.channels = width * 2 ** (stages - 1)
+        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1 = _norm(norm, width)
+        inputs = width
+        for stage in range(1, stages + 1):
+            outputs = width * 2 ** (stage - 1)
+            stride = 1 if stage == 1 else 2
+            blocks = nn.Sequential(
+                Block(inputs, outputs, stride, norm), Block(outputs, outputs, 1, norm)
+            )
+            setattr(self, f"layer{stage}", blocks)
+            inputs = outputs
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Random weights, all from `generator`: He's normal by fan-out, norms at the identity."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(
+                    module.weight, mode="fan_out", nonlinearity="relu", generator=generator
+                )
+            elif isinstance(module, FrozenNorm):
+                module.reset()
+            elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
+                module.reset_parameters()
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of features for a frame of that size: 480x640 gives 15x20."""
+        for _ in range(1 + self.stages):
+            height, width = math.ceil(height / 2), math.ceil(width / 2)
+        return height, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        # ReLU after the pooling gives what it gives before, for a quarter of the work.
+        x = F.relu(F.max_pool2d(convolved(x, self.conv1, self.bn1), 3, 2, 1), inplace=True)
+        for stage in range(1, self.stages + 1):
+            x = getattr(self, f"layer{stage}")(x)
+        return x
+
+
+def load_pretrained(backbone: Backbone, pretrained: str) -> None:
+    """Give the trunk the weights that `pretrained` names.
+
+    pretrained: a path to torchvision's ResNet18 weights (`.safetensors`, or `.pth`/`.pt`, read
+                with weights_only), "imagenet-download" (the network is used for nothing else),
+                "none" for random weights, or "" where nobody said.
+
+    Refused: what `check_pretrained` refuses, and weights of other names or shapes.
+    """
+    check_pretrained(backbone.norm, pretrained)
+    if pretrained in ("", RANDOM):
+        return
+    weights = _download() if pretrained == DOWNLOAD else _read(Path(pretrained))
+    _fill(backbone, weights, where=pretrained)
+
+
+def check_pretrained(norm: Norm, pretrained: str) -> None:
+    """Refuse what can be refused before a network is built: "" where the norms are frozen, because
+    untrained statistics would stay for ever; weights for `group` norms (ImageNet's were trained
+    with batch norm); a file that is not there.
+    """
+    if pretrained == "" and norm == "frozen":
+        raise BadInput(
+            "norm 'frozen' keeps the statistics of pretrained weights, and none were given. Set "
+            "`pretrained` to the path of torchvision's ResNet18 ImageNet weights (.pth or "
+            f".safetensors) or to {DOWNLOAD!r}; or train the norms (norm 'batch' or 'group'); "
+            f"or ask for random weights under frozen norms by name: pretrained {RANDOM!r}"
+        )
+    if pretrained in ("", RANDOM):
+        return
+    if norm == "group":
+        raise BadInput(
+            f"pretrained is {pretrained!r}, but ResNet18's ImageNet weights were trained with "
+            "batch norm; use norm 'frozen' or 'batch' with them, or no pretrained weights"
+        )
+    if pretrained != DOWNLOAD and not Path(pretrained).is_file():
+        raise BadInput(
+            f"pretrained is {pretrained!r}: no such file. Give the path of torchvision's ResNet18 "
+            f"weights, {DOWNLOAD!r} or {RANDOM!r}"
+        )
+
+
+def _download() -> dict[str, Tensor]:
+    try:
+        return torch.hub.load_state_dict_from_url(
+            IMAGENET_URL, map_location="cpu", check_hash=True, progress=False, weights_only=True
+        )
+    except (OSError, RuntimeError) as error:
+        raise BadInput(
+            f"could not download ImageNet weights from {IMAGENET_URL}: {error}. Fetch that file "
+            "where there is a network and give its path as `pretrained`"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            import safetensors.torch
+
+            return safetensors.torch.load_file(path)
+        # weights_only: a .pth is a pickle, and a pickle may run anything.
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the two readers raise on bytes that are not weights
+        raise DamagedFile(f"{path} cannot be read as weights: {error}") from error
+    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+        raise DamagedFile(
+            f"{path} holds {type(weights).__name__}, expected a dict of tensors by name"
+        )
+    return cast(dict[str, Tensor], weights)
+
+
+def _fill(backbone: Backbone, weights: dict[str, Tensor], where: str) -> None:
+    own = backbone.state_dict()
+    # Frozen norms do not count batches; the classifier and stages beyond ours are not ours.
+    optional = {name for name in own if name.endswith("num_batches_tracked")}
+    missing = sorted(own.keys() - weights.keys() - optional)
+    if missing:
+        raise DamagedFile(
+            f"{where}: {len(missing)} of {len(own)} weights are missing, the first is "
+            f"{missing[0]!r}; expected the names of torchvision's ResNet18"
+        )
+    for name in own.keys() & weights.keys():
+        if own[name].shape != weights[name].shape:
+            raise BadInput(
+                f"{where}: {name!r} has shape {tuple(weights[name].shape)}, this trunk (width "
+                f"{backbone.width}) needs {tuple(own[name].shape)}; pretrained ResNet18 weights "
+                "need width 64"
+            )
+    backbone.load_state_dict({**own, **{n: weights[n] for n in own.keys() & weights.keys()}})

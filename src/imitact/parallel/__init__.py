@@ -1,0 +1,1 @@
+"""Worker processes, isolated processes and signals."""

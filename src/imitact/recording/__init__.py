@@ -1,0 +1,1 @@
+"""Recording demonstrations into a dataset."""

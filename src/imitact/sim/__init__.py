@@ -1,1 +1,0 @@
-"""Simulated worlds, and experts that demonstrate in them."""

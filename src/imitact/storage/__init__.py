@@ -1,0 +1,1 @@
+"""How bytes reach a disk and come back: atomic writes, locks, checksums, journals."""

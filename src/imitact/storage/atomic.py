@@ -1,0 +1,110 @@
+"""Files that are there whole or not at all, whatever kills the process.
+
+A file is written under another name, flushed to the disk, then renamed over its place: a rename
+is atomic, so a reader sees the old file or the new one. The folder is flushed too, else a power
+cut could undo the rename after its success was reported.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from imitact.core.errors import DiskFull
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def disk_full_guard(
+    path: Path, advice: str = "free some and run the same command again"
+) -> Iterator[None]:
+    """Turn "no space left", "quota exceeded" and "file too large" into one DiskFull.
+
+    Whatever raised it may wrap the system's error: the whole chain of causes is looked at.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DiskFull) or not _is_full(error):
+            raise
+        raise DiskFull(
+            f"no room left while writing {path}: {_free_bytes(path):,} bytes are free; {advice}"
+        ) from error
+
+
+def _is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        # safetensors gives the system's error number in its message only.
+        if any(f"(os error {number})" in str(error) for number in _FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _free_bytes(path: Path) -> int:
+    for folder in (path, *path.parents):
+        if folder.is_dir():
+            return shutil.disk_usage(folder).free
+    return 0
+
+
+def fsync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders and needs no such flush
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents, each flushed into the one above."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        fsync(folder.parent)
+
+
+def move_into_place(staged: Path, path: Path) -> None:
+    """Move a finished, flushed file to its place, over whatever is there."""
+    make_folder(path.parent)
+    os.replace(staged, path)
+    fsync(path.parent)
+
+
+def write_atomically(path: Path, write: Callable[[Path], object], staging: Path) -> None:
+    """Let `write` fill a file in `staging` (on the same disk), then put it at `path`."""
+    temporary = staging / f"{path.name}.part"
+    with disk_full_guard(path):
+        try:
+            write(temporary)
+            fsync(temporary)
+            move_into_place(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes, staging: Path) -> None:
+    """Write bytes whole."""
+    write_atomically(path, lambda p: p.write_bytes(data), staging)
+
+
+def json_bytes(value: Any) -> bytes:
+    """As `write_json` writes it; equal values give equal bytes."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def write_json(path: Path, value: Any, staging: Path) -> None:
+    """Write JSON whole; equal values give equal bytes."""
+    write_bytes(path, json_bytes(value), staging)

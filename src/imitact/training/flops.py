@@ -1,0 +1,57 @@
+"""The floating point operations of one update, counted on a real batch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from imitact.training.optimizer_step import Updater
+from imitact.training.sampler import Batch
+
+
+def count_flops(updater: Updater, batch: Batch) -> int:
+    """Multiplications and additions of the matrix products and convolutions, forward and
+    backward, of one update, over all ranks. Collective. Leaves weights, buffers and random state
+    as they were."""
+    net, devices = updater.policy.net, updater.devices
+    buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    random = devices.random_state()
+    net.train()
+    with FlopCounterMode(display=False, custom_mapping=_cpu_attention()) as counter:
+        with devices.autocast():
+            losses = updater.policy.loss(devices.tensors(batch), part=devices.part(batch))
+        losses.total.backward()
+    net.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for name, buffer in net.named_buffers():
+            buffer.copy_(buffers[name])
+    devices.restore_random_state(random)
+    return int(devices.ranks.sum(torch.tensor(counter.get_total_flops())))
+
+
+def _cpu_attention() -> dict[Any, Any]:
+    """The CPU's fused attention, which torch's counter does not know."""
+    aten = torch.ops.aten
+
+    def forward(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kw: Any):
+        return _attention(query, key, value)
+
+    def backward(
+        grad: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kw: Any
+    ):
+        # Scores again, then the gradients of values, weights, queries and keys: 5 products to 2.
+        return _attention(query, key, value) * 5 // 2
+
+    return {
+        aten._scaled_dot_product_flash_attention_for_cpu: forward,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+    }
+
+
+def _attention(query: Any, key: Any, value: Any) -> int:
+    """Two products: (T, D) by (D, S), then (T, S) by (S, D), for every batch and head."""
+    batches = math.prod(query[:-2])
+    return 2 * batches * query[-2] * key[-2] * (query[-1] + value[-1])

@@ -1,1 +1,0 @@
-"""What the command line can do: one room a verb, with its settings and its run."""

@@ -1,0 +1,1 @@
+"""The viewer: demonstrations, trainings and evaluations as one HTML page."""

@@ -1,0 +1,1 @@
+"""The tests of imitact; the folders mirror src/imitact."""

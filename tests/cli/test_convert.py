@@ -1,0 +1,112 @@
+"""Datasets of other layouts at the command line: every verb takes them, each error is one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imitact.datasets.open import open_dataset
+from tests.cli.test_main import TINY, answer, is_refused
+from tests.support import foreign_files as foreign
+
+
+@pytest.fixture(scope="module")
+def aloha(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compressed, with a base: what needs most to be said."""
+    return foreign.aloha(
+        tmp_path_factory.mktemp("verb") / "aloha", (30, 20, 25), jpeg=True, base=True, sim=False
+    )
+
+
+def test_a_policy_is_trained_on_aloha_files_as_they_are(
+    aloha: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    code, out, err = answer(
+        capsys, "train", "--data", aloha, "--out", tmp_path / "t", *TINY, "--read.colour", "bgr"
+    )
+    assert code == 0, err
+    policy = json.loads((tmp_path / "t/policy/policy.json").read_text())
+    assert policy["spec"]["action_names"][14:] == ["base_linear", "base_angular"]
+    assert "policy:" in out
+
+
+def test_check_and_view_take_aloha_files(
+    aloha: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    read = ("--read.colour", "bgr")
+    code, out, _ = answer(capsys, "check", aloha, *read)
+    assert code in (0, 3)
+    assert f"{aloha}:" in out
+    code, _, err = answer(capsys, "view", aloha, "--out", tmp_path / "v.html", "--most", 1, *read)
+    assert code == 0, err
+    assert (tmp_path / "v.html").stat().st_size > 10_000
+    one = aloha / "episode_1.hdf5"
+    code, _, err = answer(capsys, "view", one, "--out", tmp_path / "1.html", *read)
+    assert code == 0, err
+    assert "imitact convert" in is_refused(capsys, "check", aloha, *read, "--fix", tmp_path / "c")
+
+
+def test_check_tells_a_damaged_episode_and_looks_at_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    foreign.aloha(tmp_path / "a", (30, 20, 25))
+    (tmp_path / "a/episode_1.hdf5").write_bytes(b"nothing")
+    code, out, _ = answer(capsys, "check", tmp_path / "a")
+    assert code == 3
+    assert "error: episode 1: " in out
+    assert "[damaged-file]" in out
+
+
+def test_convert_writes_a_report_and_the_way_back(
+    aloha: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    lerobot, back = tmp_path / "lerobot", tmp_path / "back"
+    code, out, err = answer(
+        capsys, "convert", aloha, lerobot, "--read.colour", "bgr", "--task", "go", "--video.codec",
+        "lossless",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "3 episodes, 75 ticks from aloha-hdf5 to lerobot: states and actions equal" in out
+    assert "camera top: every frame equal" in out
+    assert "read with colour: bgr" in out
+    assert open_dataset(lerobot).episode(0).task == "go"  # type: ignore[attr-defined]
+    code, out, err = answer(capsys, "convert", lerobot, back, "--to", "aloha-hdf5")
+    assert code == 0, err
+    assert json.loads((back / "conversion.json").read_text())["done"]
+    base = open_dataset(back).episode(2).action[:, 14:]
+    np.testing.assert_array_equal(base, foreign.walk(202, 25, 2).astype("f4"))
+
+
+def test_the_picture_shows_both_orders_of_colours(
+    aloha: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    picture = tmp_path / "colours.png"
+    code, _, err = answer(capsys, "convert", aloha, "--colour-picture", picture)
+    assert code == 0, err
+    seen = np.asarray(Image.open(picture)).astype(int)
+    half = seen.shape[1] // 2
+    wrong, right = seen[24:48, :32], seen[24:48, half + 4 : half + 36]
+    assert np.abs(right - foreign.picture(0, 0)).mean() < 4
+    np.testing.assert_array_equal(wrong, right[..., ::-1])
+
+
+def test_what_is_wrong_is_one_line(
+    aloha: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "out"
+    assert "--colour-picture" in is_refused(capsys, "convert", aloha, out)
+    assert "give a new folder for the copy" in is_refused(capsys, "convert", aloha)
+    assert "no such folder" in is_refused(capsys, "convert", tmp_path / "nowhere", out)
+    assert "it must be from 0 to 100" in is_refused(
+        capsys, "convert", aloha, out, "--read.colour", "bgr", "--least-psnr-db", "200"
+    )
+    assert not out.exists()
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/h5py.py").write_text("raise ModuleNotFoundError('no', name='h5py')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
+    told = is_refused(capsys, "train", "--data", aloha, "--out", out)
+    assert "h5py is not installed; pip install 'imitact[formats]' has all" in told

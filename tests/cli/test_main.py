@@ -1,0 +1,622 @@
+"""The command line: help that costs nothing, one line for what is wrong, exit codes that tell."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import typing
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from imitact import verbs
+from imitact.cli import (
+    check,
+    compare,
+    convert,
+    demo,
+    evaluate,
+    export,
+    main,
+    options,
+    train,
+    tune,
+    view,
+)
+from imitact.cli import envs as scenes
+from imitact.cli import record as record_verb
+from imitact.core.errors import BadInput, ImitactError
+from imitact.datasets.lerobot.reader import LeRobotDataset
+from imitact.envs.experts import registry
+from imitact.recording.recorder import read_report, record
+from tests.support import dot_env as worlds
+from tests.support.paths import ROOT
+
+TINY = [
+    *("--model.chunk", "8", "--model.input-height", "24", "--model.input-width", "32"),
+    *("--model.width", "8", "--model.stages", "2", "--model.norm", "batch", "--model.dim", "16"),
+    *("--model.heads", "2", "--model.ffn", "16", "--model.encoder-layers", "1"),
+    *("--train.batch-size", "2", "--train.steps", "3", "--train.held-out", "0"),
+    *("--train.warmup-steps", "0", "--train.workers", "1"),
+]
+
+
+def answer(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command line."""
+    code = main.run([str(word) for word in argv])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def is_refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
+    """The one line with which a command line is refused; progress may stand before it."""
+    code, _, err = answer(capsys, *argv)
+    lines = err.splitlines()
+    told = [line for line in lines if line.startswith("imitact")]
+    assert code == 2, err
+    assert told == lines[-1:], err
+    assert "Traceback" not in err
+    return told[0]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two demonstrations of 30 ticks of a dot that goes to its mark."""
+    out = tmp_path_factory.mktemp("doors") / "data"
+    record(
+        out,
+        make_env=worlds.make_dot,
+        make_expert=worlds.make_dot_expert,
+        episodes=2,
+        task="go to the mark",
+        seeds=range(1000),
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def policy(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("doors") / "training"
+    assert main.run(["train", "--data", str(dataset), "--out", str(out), *TINY]) == 0
+    return out / "policy"
+
+
+# --- help --------------------------------------------------------------------------------------
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]):
+    code, out, err = answer(capsys, "--help")
+    assert (code, err) == (0, "")
+    assert all(f"  {verb}" in out for verb in main.VERBS)
+
+
+def test_help_answers_in_half_a_second_without_torch():
+    code = (
+        "import resource, sys\nfrom imitact.cli.main import run\nassert run(['--help']) == 0\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print(used.ru_utime + used.ru_stime, *sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, *modules = done.stderr.split()
+    assert not {"torch", "tyro", "mujoco", "pyarrow", "av"} & set(modules)
+    assert float(seconds) < 0.5  # of the processor: the clock would measure other tests too
+
+
+@pytest.mark.parametrize("verb", sorted(main.VERBS))
+def test_help_of_a_verb_shows_its_settings(verb: str, capsys: pytest.CaptureFixture[str]):
+    code, out, err = answer(capsys, verb, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"usage: imitact {verb}")
+
+
+def all_settings(kind: type) -> list[tuple[type, str]]:
+    """Every field of a dataclass of settings and of those within it."""
+    hints = typing.get_type_hints(kind)
+    found = []
+    for field in dataclasses.fields(kind):
+        inner = hints[field.name]
+        if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+            found += all_settings(inner)
+        found.append((kind, field.name))
+    return found
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        record_verb.Record,
+        train.Train,
+        evaluate.Evaluate,
+        compare.Compare,
+        tune.Tune,
+        demo.Demo,
+        export.Export,
+        check.Check,
+        convert.Convert,
+        view.View,
+    ],
+)
+def test_every_setting_is_explained_in_help(kind: type):
+    mute = [
+        f"{owner.__name__}.{name}"
+        for owner, name in all_settings(kind)
+        if not options.meanings(owner).get(name)
+    ]
+    assert mute == []
+
+
+def test_a_meaning_is_read_from_either_place():
+    @dataclasses.dataclass
+    class Two:
+        """What it is.
+
+        first, second: the same
+                       for both.
+        """
+
+        first: int = 0
+        second: int = 0
+        third: int = 0
+        """On its
+        own."""
+        fourth: int = 0
+
+    assert options.meanings(Two) == {
+        "first": "the same for both.",
+        "second": "the same for both.",
+        "third": "On its own.",
+    }
+
+
+# --- what is parsed ----------------------------------------------------------------------------
+
+
+def parsed(monkeypatch: pytest.MonkeyPatch, room: Any, *argv: str) -> Any:
+    """The settings that a verb would have run with."""
+    got: list[Any] = []
+    monkeypatch.setattr(room, "run", got.append)
+    assert main.run(list(argv)) == 0
+    return got[0]
+
+
+def test_an_option_changes_one_setting_of_a_preset(monkeypatch: pytest.MonkeyPatch):
+    paper_model, paper_train = train.preset("paper")
+    given = parsed(
+        monkeypatch, train, "train", "--data", "d", "--model.chunk", "7", "--out", "o",
+        "--preset", "paper", "--train.lr", "0.5",
+    )  # fmt: skip
+    assert given.model == dataclasses.replace(paper_model, chunk=7)
+    assert given.train == dataclasses.replace(paper_train, lr=0.5)
+    assert (given.data, given.out, given.preset) == (Path("d"), Path("o"), "paper")
+
+
+def test_the_demo_starts_from_the_quick_preset(monkeypatch: pytest.MonkeyPatch):
+    given = parsed(monkeypatch, demo, "demo", "--train.seed", "2", "--train.steps", "9")
+    model, training = train.preset("quick")
+    assert given.model == dataclasses.replace(model, crop="top=165:405,180:500")
+    assert demo.with_preset("released").model == train.preset("released")[0]
+    assert given.train == dataclasses.replace(training, seed=2, steps=9)
+    given = parsed(monkeypatch, demo, "demo", "--train.steps", "9", "--task=insertion")
+    assert given.model == dataclasses.replace(model, **scenes.SIGHT["insertion"])
+    assert given.task == "insertion"
+
+
+def test_nested_settings_and_lists_are_read(monkeypatch: pytest.MonkeyPatch):
+    given = parsed(
+        monkeypatch, record_verb, "record", "--out", "o", "--cameras", "top", "angle",
+        "--video.codec", "av1",
+    )  # fmt: skip
+    assert given.cameras == ("top", "angle")
+    assert given.video.codec == "av1"
+    assert given.video.gop == record_verb.VideoConfig().gop
+
+
+# --- bad input ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ("recrod", f"no verb 'recrod'; there are {', '.join(main.VERBS)}"),
+        ("record", "--out"),
+        ("record --out x --episode 3", "--episode"),
+        ("record --out x --episodes three", "three"),
+        ("record --out x --env lift", "no environment 'lift'; there are ['cube', 'insertion']"),
+        ("record --out x --cameras up", "no camera 'up'"),
+        ("record --out x --height 0", "at least 1 pixel"),
+        ("record --out x --spread 3", "spread is 3"),
+        ("record --out x --video.crf 99", "crf is 99"),
+        ("record --out x --video.codec vp9", "vp9"),
+        ("train --data nowhere --out x", "no such folder: nowhere"),
+        ("train --data nowhere --out x --preset slow", "no preset 'slow'"),
+        ("train --data nowhere --out x --model.chunk 0", "chunk is 0"),
+        ("train --data nowhere --out x --train.lr -1", "lr is -1"),
+        ("evaluate --policy nowhere --out x", "nowhere: no such directory"),
+        ("compare nowhere elsewhere", "nowhere"),
+        ("demo --out x --chunking sometimes", "chunking 'sometimes' is not known"),
+        ("demo --out x --height 240", "480x640"),
+        ("demo --out x --model.crop up=0:9,0:9", "names camera 'up'; the cameras are ['top']"),
+        ("demo --out x --model.crop top=0:481,0:9", "reaches beyond the 480x640 pixels"),
+        ("demo --out x --preset released", "norm 'frozen' keeps the statistics"),
+        ("demo --out x --train.held-out 50", "held_out is 50 of 50"),
+        ("demo --out x --model.chunk 401", "chunk is 401 ticks, a demonstration has 400"),
+        ("demo --out x --task insertion --model.chunk 501", "a demonstration has 500"),
+        ("demo --out x --task=knot", "no demo of task 'knot'"),
+        ("demo --out x --train.device cuda:99", "CUDA GPU"),
+        ("demo --out x --train.seed 9223372036854775808", "seed is 9223372036854775808"),
+        ("demo --out x --compared-episodes 101", "compared_episodes is 101"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    argv: str, says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert says in is_refused(capsys, *argv.split())
+    assert list(tmp_path.iterdir()) == []  # and nothing was begun
+
+
+def test_no_verb_at_all_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str]):
+    code, out, err = answer(capsys)
+    assert (code, out) == (2, "")
+    assert err == main.HELP
+
+
+def test_an_empty_dataset_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    assert "holds no" in is_refused(
+        capsys, "train", "--data", tmp_path / "data", "--out", tmp_path / "out"
+    )
+
+
+def test_an_episode_shorter_than_a_chunk_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, dataset: Path
+):
+    line = is_refused(
+        capsys, "train", "--data", dataset, "--out", tmp_path / "out", *TINY,
+        "--model.chunk", "31",
+    )  # fmt: skip
+    assert "chunk is 31" in line
+    assert "30" in line
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "policy.json"])
+def test_a_policy_with_a_missing_file_is_refused(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, policy: Path
+):
+    broken = shutil.copytree(policy, tmp_path / "policy")
+    (broken / name).unlink()
+    line = is_refused(capsys, "evaluate", "--policy", broken, "--out", tmp_path / "out")
+    assert name in line
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "policy.json"])
+def test_an_altered_policy_is_refused(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, policy: Path
+):
+    broken = shutil.copytree(policy, tmp_path / "policy")
+    data = bytearray((broken / name).read_bytes())
+    data[len(data) // 2 :: 97] = b"?" * len(data[len(data) // 2 :: 97])
+    (broken / name).write_bytes(data)
+    line = is_refused(capsys, "evaluate", "--policy", broken, "--out", tmp_path / "out")
+    assert str(broken) in line
+
+
+def test_a_policy_with_one_altered_number_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, policy: Path
+):
+    broken = shutil.copytree(policy, tmp_path / "policy")
+    about = json.loads((broken / "policy.json").read_text())
+    about["stats"]["action"]["mean"][0] += 0.5
+    (broken / "policy.json").write_text(json.dumps(about, indent=2))
+    line = is_refused(capsys, "evaluate", "--policy", broken, "--out", tmp_path / "out")
+    assert "policy.json: a value was altered" in line
+
+
+@pytest.mark.parametrize(
+    ("cameras", "says"),
+    [
+        ((("side", 24, 32),), "camera 'top'"),
+        ((("top", 48, 64),), "24x32"),
+    ],
+)
+def test_a_camera_too_few_or_of_another_size_is_refused(
+    cameras: Any, says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, policy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    monkeypatch.setattr(
+        evaluate, "world_of", lambda env, spec, gym: partial(worlds.DotEnv, cameras)
+    )
+    line = is_refused(
+        capsys, "evaluate", "--policy", policy, "--out", tmp_path / "out", "--workers", "1"
+    )
+    assert says in line
+
+
+def test_the_scene_is_made_as_the_policy_sees_it():
+    spec = worlds.dot_spec((("top", 24, 32), ("angle", 24, 32)))
+    assert scenes.world_of("cube", spec).args == ("cube", ("top", "angle"), 24, 32)
+    with pytest.raises(BadInput, match="several sizes"):
+        scenes.world_of("cube", worlds.dot_spec(worlds.TWO_CAMERAS))
+
+
+def test_the_four_views_of_the_real_robot_have_one_name():
+    assert scenes.cameras(["aloha4"]) == ("top", "front_close", "left_wrist", "right_wrist")
+    assert scenes.cameras(["angle", "aloha4"])[:2] == ("angle", "top")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "says"),
+    [(("5", "4"), "0 <= first_seed <= last_seed"), (("0", "1000000"), "at most 2000 seeds")],
+)
+def test_seeds_that_make_no_order_are_refused(
+    seeds: tuple[str, str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    first, last = seeds
+    line = is_refused(
+        capsys, "record", "--out", tmp_path / "o", "--first-seed", first, "--last-seed", last
+    )
+    assert says in line
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("verb", ["record", "train"])
+def test_a_full_disk_is_one_line(
+    verb: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    def full(given: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "file"))
+
+    monkeypatch.setattr(getattr(verbs, verb), "run", full)
+    line = is_refused(
+        capsys, verb, "--out", tmp_path, *(["--data", "d"] if verb == "train" else [])
+    )
+    assert "the disk is full" in line
+    assert str(tmp_path / "file") in line
+
+
+@pytest.mark.parametrize("verb", ["record", "train"])
+def test_a_file_that_may_not_grow_ends_in_one_line_and_leaves_what_was_finished(
+    verb: str, tmp_path: Path, dataset: Path
+):
+    """A limit on file sizes stands in for a full disk: it fails in the same system calls."""
+    limited = (
+        "import resource, sys\nimport worlds\nfrom imitact import cli\n"
+        "from imitact.verbs import record\n"
+        "record.world = lambda *given: worlds.make_dot\n"
+        "record.expert = lambda *given: worlds.make_dot_expert\n"
+        "if __name__ == '__main__':\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))\n"
+        "    sys.exit(cli.run(sys.argv[1:]))\n"
+    )
+    script = tmp_path / "limited.py"
+    script.write_text(limited)
+    out = tmp_path / "out"
+    argv = ["--data", dataset, *TINY] if verb == "train" else ["--episodes", "2", "--workers", "1"]
+    done = subprocess.run(
+        [sys.executable, script, verb, "--out", out, *argv],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2, done.stderr
+    assert last.startswith(f"imitact {verb}: ")
+    assert "room" in last or "full" in last or "large" in last
+    assert "Traceback" not in done.stderr
+    assert len(LeRobotDataset(dataset).lengths) == 2
+
+
+def test_an_error_of_many_lines_is_told_in_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def fail(given: Any) -> None:
+        raise ImitactError("first\n   second")
+
+    monkeypatch.setattr(compare, "run", fail)
+    assert is_refused(capsys, "compare", "a", "b") == "imitact compare: first second"
+
+
+def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch):
+    def fail(given: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(compare, "run", fail)
+    with pytest.raises(ZeroDivisionError):
+        main.run(["compare", "a", "b"])
+
+
+# --- what is done ------------------------------------------------------------------------------
+
+
+def test_recording_reports_what_was_saved_and_what_failed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(record_verb, "world", lambda *given: worlds.make_dot)
+    monkeypatch.setattr(record_verb, "expert", lambda *given: worlds.make_dot_expert)
+    code, out, _ = answer(
+        capsys, "record", "--out", tmp_path / "data", "--episodes", "3", "--first-seed", "1",
+        "--workers", "1", "--starts", "random",
+    )  # fmt: skip
+    assert code == 0
+    assert "demonstrations: 3" in out
+    assert "failed and not saved: seeds 3 (stage" in out
+    assert "at the mark: first at tick" in out
+    assert LeRobotDataset(tmp_path / "data").meta["settings"]["extra"] == {
+        "env": "cube",
+        "spread": 1.0,
+        "expert": registry.EXPERTS["cube"].REVISION,
+        "mujoco": metadata.version("mujoco"),
+        "gym-aloha": metadata.version("gym-aloha"),
+        "mink": metadata.version("mink"),
+        "daqp": metadata.version("daqp"),
+        "starts": "random",
+    }
+
+
+def test_what_is_recorded_first_covers_the_starts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(record_verb, "world", lambda *given: worlds.make_dot)
+    monkeypatch.setattr(record_verb, "expert", lambda *given: worlds.make_dot_expert)
+    common = ["record", "--out", tmp_path / "data", "--workers", "1", "--first-seed", "20"]
+    assert answer(capsys, *common, "--last-seed", "60", "--episodes", "2")[0] == 0
+    tried = {d.seed for d in read_report(tmp_path / "data").demonstrations}
+    tried |= {f.seed for f in read_report(tmp_path / "data").failures}
+    assert tried == {*scenes.start_order("cube", range(20, 61))[: len(tried)]}
+    assert sorted(scenes.start_order("cube", range(20, 61))) == [*range(20, 61)]
+    # Growing it goes on in that order; other seeds to choose from are another order.
+    assert answer(capsys, *common, "--last-seed", "60", "--episodes", "4")[0] == 0
+    code, _, err = answer(capsys, *common, "--last-seed", "600", "--episodes", "5")
+    assert code == 2
+    assert "begun with other seeds or in another order" in err
+
+
+def test_evaluations_are_counted_compared_and_gone_on_with(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, policy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    monkeypatch.setattr(evaluate, "world_of", lambda env, spec, gym: worlds.make_dot)
+    common = ["--policy", policy, "--workers", "1", "--episodes"]
+    for name, episodes, chunking in (("a", 4, "replay:4"), ("b", 3, "ensemble:0.1/2")):
+        code, out, _ = answer(
+            capsys, "evaluate", "--out", tmp_path / name, *common, str(episodes),
+            "--chunking", chunking,
+        )  # fmt: skip
+        assert code == 0
+        assert f"of {episodes} (95 % interval" in out
+        assert f"seeds 1000 to {999 + episodes}, {chunking}" in out
+    assert json.loads((tmp_path / "a" / "evaluation.json").read_text())["names"]["env"] == "cube"
+    code, out, _ = answer(capsys, "compare", tmp_path / "a", tmp_path / "b")
+    assert code == 0
+    assert "on the same 3 seeds" in out
+
+    # The same folder under another policy is another evaluation.
+    other = shutil.copytree(policy, tmp_path / "policy")
+    about = json.loads((other / "policy.json").read_text())
+    del about["sha256"]
+    about["fingerprint"] = "another"
+    digest = hashlib.sha256(msgspec.json.encode(about, order="sorted")).hexdigest()
+    (other / "policy.json").write_text(json.dumps({**about, "sha256": digest}))
+    line = is_refused(
+        capsys, "evaluate", "--out", tmp_path / "a", "--policy", other, "--workers", "1",
+        "--episodes", "4", "--chunking", "replay:4",
+    )  # fmt: skip
+    assert "another evaluation" in line
+
+
+def test_an_exported_policy_is_certified_and_evaluated_like_the_one_it_is_of(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, dataset: Path, policy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    monkeypatch.setattr(evaluate, "world_of", lambda env, spec, gym: worlds.make_dot)
+    argv = [
+        "export", policy, "--data", dataset, "--out", tmp_path / "out", "--episodes", "3",
+        "--workers", "1", "--observations", "4", "--calls", "5", "--torch-calls", "2",
+        "--chunking", "replay:4",
+    ]  # fmt: skip
+    # Three seeds rule nothing out: the file is not kept, but the episodes are.
+    line = is_refused(capsys, *argv)
+    assert "a loss of more than 4 points is not ruled out" in line
+    kept = ["evaluation-openvino-fp32", "evaluation-torch"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == kept
+    began = [(tmp_path / "out" / name / "episodes.jsonl").read_bytes() for name in kept]
+    code, out, _ = answer(capsys, *argv, "--margin", "100")
+    assert code == 0
+    assert "openvino fp32" in out
+    assert "observations spread over all 2 episodes of its training's dataset" in out
+    assert "without torch" in out
+    assert "file minus torch on the same 3 seeds: +0.0 points" in out
+    # The second export made the same file, so nothing was run again.
+    assert began == [(tmp_path / "out" / name / "episodes.jsonl").read_bytes() for name in kept]
+    rows = [json.loads(b.splitlines()[2]) for b in began]
+    assert rows[0]["episode"]["ticks"] == rows[1]["episode"]["ticks"]
+    file = tmp_path / "out" / "policy.openvino"
+    code, out, _ = answer(
+        capsys, "evaluate", "--policy", file, "--out", tmp_path / "again", "--workers", "1",
+        "--episodes", "3", "--chunking", "replay:4",
+    )  # fmt: skip
+    assert code == 0
+    assert "of 3 (95 % interval" in out
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "copy it again" in is_refused(
+        capsys, "evaluate", "--policy", file, "--out", tmp_path / "cut"
+    )
+
+
+def test_evaluating_a_file_loads_no_torch():
+    code = "import sys, imitact.cli.evaluate\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- being stopped -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["record", "train", "evaluate", "tune", "demo"])
+def test_ctrl_c_says_how_to_go_on_and_exits_with_130(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def stop(given: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(getattr(verbs, verb), "run", stop)
+    needed = {"record": ["--out", "o"], "train": ["--data", "d", "--out", "o"],
+              "evaluate": ["--policy", "p", "--out", "o"], "tune": ["--policy", "p"],
+              "demo": []}  # fmt: skip
+    code, _, err = answer(capsys, verb, *needed[verb])
+    assert code == 130
+    assert err.startswith(f"imitact {verb}: interrupted; ")
+    assert "command" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_training_goes_on_with_resume(
+    number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, dataset: Path,
+):  # fmt: skip
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if line.startswith("step ") and len(lines) < 100:
+            lines.extend([""] * 100)
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(train, "say", say)
+    argv = ["train", "--data", dataset, "--out", tmp_path / "out", *TINY, "--train.steps", "20"]
+    code, _, err = answer(capsys, *argv)
+    assert code == 130
+    assert f"stopped by {signal.Signals(number).name}" in err
+    assert "--resume" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out" / "policy").exists()
+
+    assert "resume" in is_refused(capsys, *argv)
+    code, out, _ = answer(capsys, *argv, "--resume")
+    assert code == 0
+    assert any(line.startswith("resuming from") for line in lines)
+    assert f"policy:  {tmp_path / 'out' / 'policy'}" in out
+
+
+def test_a_trained_policy_answers_like_its_training_said(dataset: Path, policy: Path):
+    from imitact.models.policy import TorchPolicy
+
+    loaded = TorchPolicy.load(policy)
+    assert loaded.fingerprint == LeRobotDataset(dataset).fingerprint
+    env = worlds.make_dot()
+    assert loaded.chunk(env.reset(0)).shape == (8, 2)
+    assert np.all(np.isfinite(loaded.chunk(env.reset(0))))

@@ -1,0 +1,333 @@
+"""ALOHA HDF5: what recorders write is read as they meant it, and what is damaged is named."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
+from imitact.core.validate import check_source
+from imitact.datasets import images
+from imitact.datasets.formats import aloha as aloha_hdf5
+from imitact.datasets.formats.aloha import AlohaDataset
+from imitact.datasets.open import open_dataset
+from imitact.datasets.read_config import ReadConfig
+from imitact.envs import aloha
+from tests.support import foreign_files as foreign
+
+
+def frames_of(source: Any, index: int = 0, camera: str = "top") -> np.ndarray:
+    return np.stack(list(source.episode(index).frames(camera)))
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / np.square(one.astype(float) - other).mean())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "joints"), [("f4", 14), ("f8", 16), (">f4", 7), ("f8", 7), ("f2", 1)]
+)
+def test_numbers_and_frames_are_those_of_the_files(tmp_path: Path, dtype: str, joints: int):
+    foreign.aloha(tmp_path, dtype=dtype, joints=joints, cameras=("cam_low", "cam_high"))
+    source = open_dataset(tmp_path)
+    check_source(source)
+    assert source.lengths == (9, 5, 7)
+    assert [c.name for c in source.spec.cameras] == ["cam_high", "cam_low"]
+    assert source.spec.rate_hz == 50.0
+    assert (source.spec.state_size, source.spec.action_size) == (joints, joints)
+    for index, ticks in enumerate(source.lengths):
+        episode = source.episode(index)
+        want = foreign.walk(index, ticks, joints)
+        np.testing.assert_array_equal(episode.state, want.astype(dtype).astype("f4"))
+        np.testing.assert_array_equal(episode.action, (want + 0.01).astype(dtype).astype("f4"))
+        np.testing.assert_array_equal(
+            frames_of(source, index, "cam_low"), foreign.film(index, ticks)
+        )
+
+
+def test_episodes_come_in_natural_order_and_hidden_files_are_none(tmp_path: Path):
+    for index in (0, 2, 10, 1):
+        foreign.aloha_file(tmp_path / f"episode_{index}.hdf5", index=index, ticks=3 + index)
+    (tmp_path / "._episode_0.hdf5").write_bytes(b"of another system's file manager")
+    assert open_dataset(tmp_path).lengths == (3, 4, 5, 13)
+
+
+def test_mirrored_copies_can_be_left_out(tmp_path: Path):
+    foreign.aloha(tmp_path)
+    foreign.aloha_file(tmp_path / "mirror_episode_0.hdf5", ticks=4)
+    assert open_dataset(tmp_path).lengths == (9, 5, 7, 4)
+    assert open_dataset(tmp_path, ReadConfig(files="episode_*.hdf5")).lengths == (9, 5, 7)
+
+
+def test_one_file_is_a_dataset_of_one_episode(tmp_path: Path):
+    file = foreign.aloha_file(tmp_path / "episode_7.hdf5", ticks=6)
+    assert open_dataset(file).lengths == (6,)
+
+
+def test_joints_of_the_two_arms_have_the_simulated_alohas_names(tmp_path: Path):
+    spec = open_dataset(foreign.aloha(tmp_path)).spec
+    assert spec.state_names == spec.action_names == aloha.JOINTS
+    assert spec.state_units == aloha.UNITS
+    assert spec.rate_hz == aloha.RATE_HZ
+
+
+def test_a_mobile_base_is_the_end_of_the_action(tmp_path: Path):
+    source = open_dataset(foreign.aloha(tmp_path, base=True))
+    assert source.spec.action_names[14:] == ("base_linear", "base_angular")
+    assert source.spec.action_units[14:] == ("m/s", "rad/s")
+    assert source.spec.state_size == 14
+    np.testing.assert_array_equal(
+        source.episode(1).action[:, 14:], foreign.walk(201, 5, 2).astype("f4")
+    )
+
+
+def test_what_else_has_a_row_a_tick_is_kept_beside(tmp_path: Path):
+    touch = np.arange(9, dtype=np.int16)
+    foreign.aloha_file(tmp_path / "episode_0.hdf5", effort=True, dtype="f8", more={"touch": touch})
+    source = AlohaDataset(tmp_path)
+    extras = source.episode(0).extras
+    assert set(extras) == {"observation.effort", "observation.velocity", "touch",
+                           "aloha.observations.qpos", "aloha.action"}  # fmt: skip
+    np.testing.assert_array_equal(extras["observation.effort"], foreign.walk(100, 9, 14))
+    np.testing.assert_array_equal(extras["aloha.observations.qpos"], foreign.walk(0, 9, 14))
+    np.testing.assert_array_equal(extras["touch"], touch)
+    assert extras["touch"].dtype == np.int16
+
+
+def test_the_released_codes_offset_gives_each_tick_the_action_before(tmp_path: Path):
+    foreign.aloha(tmp_path, sim=False)
+    plain = open_dataset(tmp_path).episode(0).action
+    moved = open_dataset(tmp_path, ReadConfig(action_offset=1)).episode(0).action
+    np.testing.assert_array_equal(moved[1:], plain[:-1])
+    np.testing.assert_array_equal(moved[0], plain[0])
+    long = foreign.aloha(tmp_path / "long", dtype="f8")
+    extras = open_dataset(long, ReadConfig(action_offset=1)).episode(0).extras
+    np.testing.assert_array_equal(extras["aloha.action"].astype("f4"), moved)
+
+
+def test_a_source_is_the_same_in_another_process_and_its_fingerprint_tells_data_apart(
+    tmp_path: Path,
+):
+    source = open_dataset(foreign.aloha(tmp_path / "a"))
+    again = copy.deepcopy(source)  # by what pickling takes and gives
+    np.testing.assert_array_equal(frames_of(again, 1), frames_of(source, 1))
+    assert again.fingerprint == source.fingerprint
+    assert open_dataset(foreign.aloha(tmp_path / "b")).fingerprint == source.fingerprint
+    others = [
+        open_dataset(foreign.aloha(tmp_path / "c", effort=True)),
+        open_dataset(tmp_path / "a", ReadConfig(colour="bgr")),
+        open_dataset(tmp_path / "a", ReadConfig(action_offset=1)),
+        open_dataset(tmp_path / "a", ReadConfig(rate_hz=25)),
+        open_dataset(tmp_path / "a", ReadConfig(files="episode_[01].hdf5")),
+    ]
+    assert len({source.fingerprint, *(other.fingerprint for other in others)}) == 6
+
+
+# --- compressed images ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_jpeg_is_refused_until_its_colours_are_said_and_then_decoded(tmp_path: Path, told: bool):
+    foreign.aloha(tmp_path, jpeg=True, compress_len=told)
+    with pytest.raises(BadInput, match=r"JPEG.*--colour-picture.*--read\.colour"):
+        open_dataset(tmp_path)
+    right = open_dataset(tmp_path, ReadConfig(colour="bgr"))
+    check_source(right)
+    assert psnr(frames_of(right, 2), foreign.film(2, 7)) > 35
+    wrong = frames_of(open_dataset(tmp_path, ReadConfig(colour="rgb")), 2)
+    np.testing.assert_array_equal(wrong[..., ::-1], frames_of(right, 2))
+
+
+def test_ticks_can_be_read_from_the_middle(tmp_path: Path):
+    foreign.aloha(tmp_path, jpeg=True)
+    source = open_dataset(tmp_path, ReadConfig(colour="bgr"))
+    whole = frames_of(source, 0)
+    part = np.stack(list(source.episode(0).frames("top", 3, 5)))
+    np.testing.assert_array_equal(part, whole[3:5])
+    with pytest.raises(BadInput, match="ticks 3 to 10 of episode 0"):
+        list(source.episode(0).frames("top", 3, 10))
+
+
+def test_images_of_any_number_of_bytes_a_row_are_read(tmp_path: Path):
+    """Fixed texts, as RoboTwin writes them, and rows of their own lengths."""
+    packed = [images.jpeg(frame) for frame in foreign.film(0, 9)]
+    for kind in ("S", "vlen"):
+        file = foreign.aloha_file(tmp_path / kind / "episode_0.hdf5", cameras=())
+        with h5py.File(file, "a") as root:
+            if kind == "S":
+                root["observations/images/top"] = np.array(
+                    packed, dtype=f"S{max(map(len, packed))}"
+                )
+            else:
+                array = root.create_dataset(
+                    "observations/images/top", (9,), h5py.vlen_dtype(np.uint8)
+                )
+                for tick, data in enumerate(packed):
+                    array[tick] = np.frombuffer(data, np.uint8)
+        source = open_dataset(tmp_path / kind, ReadConfig(colour="rgb"))
+        assert psnr(frames_of(source), foreign.film(0, 9)) > 35
+
+
+def test_jpeg_decodes_as_other_decoders_do():
+    """Pillow decodes with libjpeg, as OpenCV does."""
+    frame = foreign.picture(1, 5, 48, 64)
+    data = images.jpeg(frame)
+    theirs = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    ours = images.decode(data, (48, 64))
+    assert np.abs(ours.astype(int) - theirs).max() <= 4
+    assert psnr(ours, frame) > 35
+    assert psnr(theirs, frame) > 35
+
+
+def test_png_keeps_every_pixel():
+    frame = np.random.default_rng(0).integers(0, 256, (13, 17, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(images.decode(images.png(frame), (13, 17)), frame)
+
+
+def test_depth_and_grey_images_are_left_out_and_named(tmp_path: Path):
+    depth = np.zeros((9, 24, 32), np.uint16)
+    foreign.aloha_file(
+        tmp_path / "episode_0.hdf5", more={"observations/images/top_depth": depth, "note": depth}
+    )
+    source = AlohaDataset(tmp_path)
+    assert [c.name for c in source.spec.cameras] == ["top"]
+    assert source.left_out == {
+        "/observations/images/top_depth": "depth, or no colours",
+        "/note": "no row of numbers for each tick: shape (9, 24, 32)",
+    }
+
+
+# --- what is wrong is named ----------------------------------------------------------------------
+
+
+def edit(change: Callable[[h5py.File], object]) -> Callable[[Path], None]:
+    def apply(file: Path) -> None:
+        with h5py.File(file, "a") as root:
+            change(root)
+
+    return apply
+
+
+def without(name: str) -> Callable[[Path], None]:
+    return edit(lambda root: root.__delitem__(name))
+
+
+def instead(name: str, values: Any) -> Callable[[Path], None]:
+    def change(root: h5py.File) -> None:
+        del root[name]
+        root[name] = values
+
+    return edit(change)
+
+
+def unwritten(root: h5py.File) -> None:
+    del root["observations/images/top"]
+    root.create_dataset("observations/images/top", (5, 24, 32, 3), "u1", chunks=(1, 24, 32, 3))
+    root["observations/images/top"][:3] = 7
+
+
+def elsewhere(root: h5py.File) -> None:
+    del root["action"]
+    root["action"] = h5py.ExternalLink("other.hdf5", "/action")
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut": (lambda f: f.write_bytes(f.read_bytes()[:3000]), r"episode_1\.hdf5 cannot be read"),
+    "empty": (lambda f: f.write_bytes(b""), r"episode_1\.hdf5 cannot be read"),
+    "no action": (without("action"), r"episode_1\.hdf5 has no /action.*it has /observations"),
+    "no state": (without("observations/qpos"), r"episode_1\.hdf5 has no /observations/qpos"),
+    "fewer actions": (instead("action", np.zeros((4, 14))), "/action has 4 rows, /observ.* has 5"),
+    "words": (instead("action", np.array([b"a"] * 5)), "/action holds .*expected numbers"),
+    "no rows": (instead("observations/qpos", np.zeros((0, 14))), r"qpos has shape \(0, 14\)"),
+    "half a film": (edit(unwritten), "/observations/images/top was not written to its end"),
+    "a link": (edit(elsewhere), r"episode_1\.hdf5 has no /action"),
+    "our note": (
+        edit(lambda root: root.attrs.__setitem__("imitact", "{")),
+        "attribute 'imitact' is not what imitact writes",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_file_is_refused_by_file_and_field(tmp_path: Path, kind: str):
+    damage, says = DAMAGES[kind]
+    foreign.aloha(tmp_path)
+    damage(tmp_path / "episode_1.hdf5")
+    with pytest.raises(DamagedFile, match=says):
+        open_dataset(tmp_path)
+
+
+UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
+    "fewer joints": ({"joints": 7}, r"x\.hdf5: /observations/qpos has 7 values .* has 14 values"),
+    "another size": ({"size": (20, 32)}, r"images/top has an image of 20x32 .* of 24x32"),
+    "another camera": ({"cameras": ("left",)}, r"has no /observations/images/top.*'left'"),
+    "a base": ({"base": True}, "/action has 14 and 2 values a tick"),
+}
+
+
+@pytest.mark.parametrize("kind", UNLIKE)
+def test_episodes_of_a_dataset_are_alike(tmp_path: Path, kind: str):
+    changes, says = UNLIKE[kind]
+    foreign.aloha(tmp_path)
+    foreign.aloha_file(tmp_path / "x.hdf5", **changes)
+    with pytest.raises(SpecMismatch, match=says):
+        open_dataset(tmp_path)
+
+
+def test_images_that_are_damaged_are_told_by_camera_and_tick(tmp_path: Path):
+    file = foreign.aloha_file(tmp_path / "episode_0.hdf5", jpeg=True)
+    with h5py.File(file, "a") as root:
+        rows = root["observations/images/top"]
+        rows[2] = 0
+        packed = rows[4].tobytes().rstrip(b"\0")
+        rows[4] = np.frombuffer(packed[:-10].ljust(rows.shape[1], b"\0"), np.uint8)
+        rows[6] = rows[0][::-1]
+    source = open_dataset(tmp_path, ReadConfig(colour="bgr"))
+    for tick, says in ((2, "neither JPEG nor PNG"), (4, "cut short"), (6, "neither JPEG nor PNG")):
+        with pytest.raises(
+            DamagedFile, match=rf"episode_0\.hdf5: .*images/top, tick {tick}, is {says}"
+        ):
+            list(source.episode(0).frames("top", tick, tick + 1))
+
+
+def test_a_damaged_file_leaves_the_others_to_who_looks_a_dataset_over(tmp_path: Path):
+    foreign.aloha(tmp_path)
+    (tmp_path / "episode_1.hdf5").write_bytes(b"nothing")
+    told: list[Any] = []
+    source = open_dataset(tmp_path, complain=lambda error, episodes: told.append(episodes))
+    assert told == [[1]]
+    assert source.lengths == (9, 0, 7)
+    assert len(source.episode(2).state) == 7
+    with pytest.raises(DamagedFile, match="episode 1"):
+        source.episode(1)
+
+
+def test_settings_without_a_use_are_refused_not_ignored(tmp_path: Path):
+    foreign.aloha(tmp_path)
+    with pytest.raises(BadInput, match="state and subset are given, which the layout aloha-hdf5"):
+        open_dataset(tmp_path, ReadConfig(state=("a",), subset="train"))
+    with pytest.raises(BadInput, match=r"no camera 'left'; it has \['top'\]"):
+        open_dataset(tmp_path, ReadConfig(cameras=("left",)))
+    with pytest.raises(BadInput, match=r"no file named \*\.h5"):
+        open_dataset(tmp_path, ReadConfig(files="*.h5"))
+    for wrong in ({"rate_hz": -1.0}, {"colour": "grb"}, {"action_offset": 2}):
+        with pytest.raises(BadInput):
+            ReadConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_features_and_arrays_name_each_other():
+    for path in ("/observations/qvel", "/observations/effort", "/observations/qpos", "/action",
+                 "/observations/velocity", "/observations/state", "/observations/images_seen",
+                 "/index", "/timestamp", "/reward", "/next.reward", "/observation.x",
+                 "/base_action", "/aloha.x"):  # fmt: skip
+        feature = aloha_hdf5.feature_of(path)
+        assert aloha_hdf5.path_of(feature) == path, feature
+        assert feature not in ("index", "timestamp", "action", "observation.state")

@@ -1,0 +1,295 @@
+"""robomimic and diffusion-policy: what was recorded is read, what is not said is asked for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numcodecs
+import numpy as np
+import pytest
+
+from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
+from imitact.core.validate import check_source
+from imitact.datasets.open import is_dataset, layout_of, open_dataset
+from imitact.datasets.read_config import ReadConfig
+from tests.support import foreign_files as foreign
+from tests.support.paths import FIXTURES
+
+ROBOMIMIC = ReadConfig(state=("robot0_eef_pos", "robot0_gripper_qpos"))
+REPLAY = ReadConfig(state=("state",), rate_hz=10)
+
+
+def frames_of(source: Any, index: int, camera: str) -> np.ndarray:
+    return np.stack(list(source.episode(index).frames(camera)))
+
+
+# --- every layout by what is on disk -------------------------------------------------------------
+
+
+def test_every_layout_is_recognised_by_what_is_on_disk(tmp_path: Path):
+    foreign.aloha(tmp_path / "aloha")
+    foreign.robomimic(tmp_path / "mimic" / "demo.hdf5")
+    foreign.replay_buffer(tmp_path / "pusht.zarr")
+    fixture = FIXTURES / "lerobot/h264"
+    for path, layout in (
+        (tmp_path / "aloha", "aloha-hdf5"),
+        (tmp_path / "aloha" / "episode_2.hdf5", "aloha-hdf5"),
+        (tmp_path / "mimic" / "demo.hdf5", "robomimic"),
+        (tmp_path / "mimic", "robomimic"),
+        (tmp_path / "pusht.zarr", "diffusion-policy"),
+        (fixture, "lerobot"),
+    ):
+        assert layout_of(path) == layout
+        assert is_dataset(path)
+    assert not is_dataset(tmp_path)
+    (tmp_path / "note.txt").write_text("no dataset")
+    with pytest.raises(BadInput, match=r"note\.txt is no dataset that can be read"):
+        open_dataset(tmp_path / "note.txt")
+
+
+def test_lerobots_layout_says_everything_so_that_nothing_more_can_be_said():
+    fixture = FIXTURES / "lerobot/h264"
+    with pytest.raises(BadInput, match=r"rate_hz is given, which the layout lerobot.*takes none"):
+        open_dataset(fixture, ReadConfig(rate_hz=10))
+
+
+# --- robomimic -----------------------------------------------------------------------------------
+
+
+def test_robomimic_is_read_in_natural_order(tmp_path: Path):
+    lengths = (4, 3, 5, 2, 2, 2, 2, 2, 2, 2, 6)
+    source = open_dataset(foreign.robomimic(tmp_path / "demo.hdf5", lengths), ROBOMIMIC)
+    check_source(source)
+    assert source.lengths == lengths
+    assert source.spec.rate_hz == 20
+    assert source.spec.state_names == (
+        "robot0_eef_pos_0", "robot0_eef_pos_1", "robot0_eef_pos_2", "robot0_gripper_qpos_0",
+        "robot0_gripper_qpos_1",
+    )  # fmt: skip
+    for index in (0, 10):
+        episode, ticks = source.episode(index), lengths[index]
+        want = np.hstack([foreign.walk(10 + index, ticks, 3), foreign.walk(20 + index, ticks, 2)])
+        np.testing.assert_array_equal(episode.state, want.astype("f4"))
+        np.testing.assert_array_equal(episode.action, foreign.walk(index, ticks, 7).astype("f4"))
+        film = foreign.film(index, ticks)
+        np.testing.assert_array_equal(frames_of(source, index, "agentview_image"), film)
+        np.testing.assert_array_equal(
+            np.stack(list(source.episode(index).frames("agentview_image", 1, 2))), film[1:2]
+        )
+
+
+def test_robomimic_without_state_keys_lists_those_there_are(tmp_path: Path):
+    file = foreign.robomimic(tmp_path / "demo.hdf5")
+    with pytest.raises(BadInput, match=r"--read\.state.*robot0_eef_pos \(3\), robot0_gripper_qpos"):
+        open_dataset(file)
+    with pytest.raises(BadInput, match="no observation 'joints'; there are: robot0_eef_pos"):
+        open_dataset(file, ReadConfig(state=("joints",)))
+    with pytest.raises(BadInput, match=r"no actions 'actions_abs'.*actions \(7\)"):
+        open_dataset(file, ReadConfig(state=ROBOMIMIC.state, action="actions_abs"))
+    with pytest.raises(BadInput, match="no camera 'wrist'; there are: agentview_image"):
+        open_dataset(file, ReadConfig(state=ROBOMIMIC.state, cameras=("wrist",)))
+
+
+def test_robomimics_filter_key_chooses_demonstrations(tmp_path: Path):
+    file = foreign.robomimic(tmp_path / "demo.hdf5")
+    read = ReadConfig(state=ROBOMIMIC.state, subset="train")
+    assert open_dataset(file, read).lengths == (5, 7)
+    with pytest.raises(BadInput, match=r"no filter key 'valid'; it has \['train'\]"):
+        open_dataset(file, ReadConfig(state=ROBOMIMIC.state, subset="valid"))
+
+
+def test_robomimics_rate_is_asked_for_where_it_is_not_said(tmp_path: Path):
+    file = foreign.robomimic(tmp_path / "demo.hdf5", rate=None)
+    with pytest.raises(BadInput, match=r"give --read\.rate-hz"):
+        open_dataset(file, ROBOMIMIC)
+    assert open_dataset(file, ReadConfig(state=ROBOMIMIC.state, rate_hz=30)).spec.rate_hz == 30
+
+
+def test_texts_and_names_of_hdf5_that_are_not_utf8_stop_nothing(tmp_path: Path):
+    path = foreign.robomimic(tmp_path / "demo.hdf5")
+    with h5py.File(path, "a") as file:
+        file["data"].attrs["env_args"] = b"\xff"
+        file["data/demo_0/obs"].create_dataset(b"eye\xff_image", data=foreign.film(0, 9))
+    with pytest.raises(BadInput, match=r"give --read\.rate-hz"):
+        open_dataset(path, ROBOMIMIC)
+    source = open_dataset(path, ReadConfig(state=ROBOMIMIC.state, rate_hz=20))
+    check_source(source)
+    assert [camera.name for camera in source.spec.cameras] == ["agentview_image"]
+
+
+def shorter(demo: h5py.Group) -> None:
+    del demo["obs/robot0_eef_pos"]
+    demo["obs/robot0_eef_pos"] = np.zeros((2, 3))
+
+
+def wider(demo: h5py.Group) -> None:
+    del demo["actions"]
+    demo["actions"] = np.zeros((5, 8))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        (shorter, DamagedFile, "/data/demo_1/obs/robot0_eef_pos has 2 rows, the actions have 5"),
+        (wider, SpecMismatch, "/data/demo_1 has 5 values of the state and 8 of the action"),
+        (
+            lambda demo: demo.__delitem__("actions"),
+            DamagedFile,
+            "/data/demo_1 has no numbers /actions",
+        ),
+        (
+            lambda demo: demo.__delitem__("obs"),
+            DamagedFile,
+            "demo_1 has no numbers /obs/robot0_eef",
+        ),
+    ],
+)
+def test_a_demonstration_that_is_damaged_is_named(
+    tmp_path: Path, change: Callable[[h5py.Group], object], error: type[Exception], says: str
+):
+    file = foreign.robomimic(tmp_path / "demo.hdf5")
+    with h5py.File(file, "a") as opened:
+        change(opened["data/demo_1"])
+    with pytest.raises(error, match=rf"demo\.hdf5.*{says}"):
+        open_dataset(file, ROBOMIMIC)
+
+
+# --- diffusion-policy ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("floats", [False, True])
+@pytest.mark.parametrize("codec", ["blosc", None, numcodecs.Zlib(), numcodecs.LZ4()], ids=str)
+def test_a_replay_buffer_is_read_episode_by_episode(tmp_path: Path, codec: Any, floats: bool):
+    folder = foreign.replay_buffer(tmp_path / "a.zarr", floats=floats, codec=codec)
+    source = open_dataset(folder, REPLAY)
+    check_source(source)
+    assert source.lengths == (9, 5, 7)
+    assert source.spec.state_names == tuple(f"state_{i}" for i in range(5))
+    for index, ticks in enumerate(source.lengths):
+        want = foreign.walk(index, ticks, 5).astype("f4")
+        np.testing.assert_array_equal(source.episode(index).state, want)
+        np.testing.assert_array_equal(frames_of(source, index, "img"), foreign.film(index, ticks))
+
+
+def test_a_zipped_replay_buffer_is_the_same_demonstrations(tmp_path: Path):
+    folder = foreign.replay_buffer(tmp_path / "a.zarr")
+    with zipfile.ZipFile(tmp_path / "a.zarr.zip", "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, file.relative_to(folder).as_posix())
+    zipped = open_dataset(tmp_path / "a.zarr.zip", REPLAY)
+    check_source(zipped)
+    assert zipped.fingerprint == open_dataset(folder, REPLAY).fingerprint
+
+
+def test_a_replay_buffer_asks_for_state_and_rate(tmp_path: Path):
+    folder = foreign.replay_buffer(tmp_path / "a.zarr")
+    with pytest.raises(BadInput, match=r"--read\.state.*action \(2\), n_contacts \(1\), state \(5"):
+        open_dataset(folder)
+    with pytest.raises(BadInput, match=r"does not say its rate; give --read\.rate-hz"):
+        open_dataset(folder, ReadConfig(state=("state",)))
+
+
+def rewrite(name: str, **changes: Any) -> Callable[[Path], object]:
+    def apply(folder: Path) -> None:
+        file = folder / name / ".zarray"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+    return apply
+
+
+ZARR_DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a chunk is gone": (lambda f: (f / "data/state/1.0").unlink(), r"state/1\.0 is missing"),
+    "a chunk is cut": (
+        lambda f: (f / "data/state/1.0").write_bytes((f / "data/state/1.0").read_bytes()[:30]),
+        r"state/1\.0 cannot be read",
+    ),
+    "no array": (lambda f: shutil.rmtree(f / "data/state"), "no observation 'state'"),
+    "no ends": (lambda f: (f / "meta/episode_ends/0").unlink(), "episode_ends/0 is missing"),
+    "ends fall": (
+        lambda f: foreign.zarr_array(f / "meta/episode_ends", np.array([9, 4, 21]), (3,)),
+        "the ends of episodes do not rise",
+    ),
+    "too many ticks": (
+        lambda f: foreign.zarr_array(f / "meta/episode_ends", np.array([9, 14, 30]), (3,)),
+        "has 21 rows, meta/episode_ends counts 30",
+    ),
+    "no JSON": (lambda f: (f / "data/state/.zarray").write_text("{"), r"state/\.zarray is no JSON"),
+    "another format": (rewrite("data/state", zarr_format=3), "zarr format 3; imitact reads 2"),
+    "filters": (rewrite("data/state", filters=[{"id": "delta"}]), "imitact reads arrays without"),
+    "a pickle": (
+        rewrite("data/state", compressor={"id": "pickle"}),
+        "compressor 'pickle'; imitact reads",
+    ),
+    "objects": (rewrite("data/state", dtype="|O"), r"\.zarray is not what zarr writes"),
+    "huge chunks": (rewrite("data/state", chunks=[2**40, 5]), r"\.zarray is not what zarr writes"),
+    "other chunks": (rewrite("data/state", chunks=[7, 5]), "state/"),
+}
+
+
+@pytest.mark.parametrize("kind", ZARR_DAMAGES)
+def test_a_damaged_replay_buffer_is_refused_by_file(tmp_path: Path, kind: str):
+    damage, says = ZARR_DAMAGES[kind]
+    folder = foreign.replay_buffer(tmp_path / "a.zarr")
+    damage(folder)
+    with pytest.raises(BadInput, match=says):
+        check_source(open_dataset(folder, REPLAY))
+
+
+def test_colours_between_the_numbers_are_refused(tmp_path: Path):
+    folder = foreign.replay_buffer(tmp_path / "a.zarr")
+    films = np.random.default_rng(0).random((21, 24, 32, 3)).astype("f4")
+    foreign.zarr_array(folder / "data/img", films, (4, 24, 32, 3))
+    source = open_dataset(folder, REPLAY)
+    with pytest.raises(BadInput, match="data/img is not made of whole numbers from 0 to 255"):
+        list(source.episode(0).frames("img"))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_chunks_that_divide_every_axis_are_put_together(tmp_path: Path, order: str):
+    folder = foreign.replay_buffer(tmp_path / "a.zarr")
+    films = np.concatenate([foreign.film(i, n) for i, n in enumerate((9, 5, 7))])
+    foreign.zarr_array(folder / "data/img", films, (5, 7, 32, 2), order=order)
+    source = open_dataset(folder, REPLAY)
+    np.testing.assert_array_equal(frames_of(source, 2, "img"), foreign.film(2, 7))
+
+
+# --- what their own libraries wrote (scripts/make_format_fixtures.py) ----------------------------
+
+THEIRS = FIXTURES / "formats"
+
+
+@pytest.mark.parametrize(("name", "levels"), [("pusht.zarr", 0), ("real.zarr", 3)])
+def test_what_zarr_wrote_is_read_as_zarr_reads_it(name: str, levels: int):
+    """Numbers to the bit; frames that are compressed as near as two decoders are."""
+    source = open_dataset(THEIRS / name, REPLAY)
+    check_source(source)
+    assert source.lengths == (5, 3)
+    with np.load(THEIRS / "read.npz") as read:
+        frames = np.concatenate([frames_of(source, i, "img") for i in range(2)])
+        assert np.abs(frames.astype(int) - read[name].astype(int)).max() <= levels
+        states = np.concatenate([source.episode(i).state for i in range(2)])
+        np.testing.assert_array_equal(states, read["state"])
+
+
+def test_jpeg_xl_is_refused_by_name():
+    with pytest.raises(
+        BadInput, match=r"umi\.zarr/data/img/\.zarray: compressor 'imagecodecs_jpegxl'"
+    ):
+        open_dataset(THEIRS / "umi.zarr", REPLAY)
+
+
+def test_what_opencv_compressed_has_the_colours_that_act_plus_plus_sees():
+    """libjpeg and FFmpeg place halved colours half a pixel apart: 8 levels where they change most
+    in a frame as small as this."""
+    source = open_dataset(THEIRS / "aloha", ReadConfig(colour="bgr"))
+    with np.load(THEIRS / "read.npz") as read:
+        difference = np.abs(frames_of(source, 0, "cam_high").astype(int) - read["aloha"])
+    assert difference.max() <= 10
+    assert difference.mean() < 2.5

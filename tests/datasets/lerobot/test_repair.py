@@ -1,0 +1,346 @@
+"""Recordings that LeRobot never finished: what is saved of them, and what is said of the rest.
+
+tests/fixtures/lerobot/unfinished is what LeRobot 0.6.1 leaves when it is killed after five
+episodes of 5, 8, 6, 4 and 7 ticks and three frames of a sixth (scripts/make_lerobot_fixtures.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.validate import check_source
+from imitact.datasets.lerobot.reader import LeRobotDataset
+from imitact.datasets.lerobot.repair import Survey, save, survey
+from imitact.datasets.video import VideoConfig, VideoWriter, frame_times
+from imitact.quality.inspect import open_damaged
+from tests.cli.test_main import answer, is_refused
+from tests.support.demonstrations import demonstrate, write
+from tests.support.paths import FIXTURES
+
+LEROBOT = FIXTURES / "lerobot"
+LENGTHS = (5, 8, 6, 4, 7)
+TOP = "videos/observation.images.top/chunk-000"
+
+
+def digests(root: Path) -> dict[str, str]:
+    return {
+        p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(root.rglob("*"))
+        if p.is_file()
+    }
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Path:
+    """What a killed recording left."""
+    return Path(shutil.copytree(LEROBOT / "unfinished", tmp_path / "left"))
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A finished dataset of three data files and two videos, pictures beside them."""
+    return Path(shutil.copytree(LEROBOT / "v30", tmp_path / "many"))
+
+
+def cut_footer(file: Path) -> None:
+    """As it lies there before it is finished: the footer's length and mark come last."""
+    data = file.read_bytes()
+    footer = int.from_bytes(data[-8:-4], "little")
+    file.write_bytes(data[: -8 - footer])
+
+
+def saved(found: Survey, out: Path) -> LeRobotDataset:
+    save(found, out)
+    source = LeRobotDataset(out)
+    check_source(source)
+    return source
+
+
+def demonstrated() -> list[tuple[np.ndarray, np.ndarray]]:
+    """States and actions as scripts/parity_dataset.py drew them."""
+    rng = np.random.default_rng(5)
+    episodes = []
+    for length in LENGTHS:
+        ticks = [(rng.normal(size=3), rng.normal(size=2)) for _ in range(length)]
+        state, action = (np.array(rows).astype(np.float32) for rows in zip(*ticks, strict=True))
+        episodes.append((state, action))
+    return episodes
+
+
+def square(frame: np.ndarray) -> tuple[int, int]:
+    """Row and column of the bright square of 12 pixels."""
+    red = frame[..., 0].astype(int) - frame[..., 1]
+    row, column = (np.convolve(red.sum(axis=a), np.ones(12), "valid").argmax() for a in (1, 0))
+    return int(row), int(column)
+
+
+# --- a recording killed by LeRobot's own hand ---------------------------------------------------
+
+
+def test_every_episode_whose_data_file_has_a_footer_is_saved_and_the_rest_named(
+    left: Path, tmp_path: Path
+) -> None:
+    found = survey(left)
+    assert found.lines() == [
+        "saved: 4 of 5 episodes, 23 of 30 ticks",
+        "lost: data/chunk-000/file-003.parquet has no footer: episode 4",
+        f"remains: {TOP}/file-002.mp4, frames 0 to 6 (0.00 to 0.30 s)",
+        "remains: images/observation.images.top/episode-000005, 3 pictures that are in no video",
+    ]
+    before = digests(left)
+    source = saved(found, tmp_path / "out")
+    assert digests(left) == before
+    assert source.lengths == LENGTHS[:4]
+    for index, (state, action) in enumerate(demonstrated()[:4]):
+        episode = source.episode(index)
+        assert np.array_equal(episode.state, state)
+        assert np.array_equal(episode.action, action)
+        assert episode.task == f"task {index % 2}"
+        for tick, frame in enumerate(episode.frames("top")):
+            row, column = square(frame)
+            assert abs(row - 4 * index) <= 1
+            assert abs(column - 4 * tick) <= 1
+
+
+def test_the_copy_is_a_finished_dataset_of_lerobots_layout(left: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    saved(survey(left), out)
+    theirs = pq.read_schema(LEROBOT / "av1/meta/episodes/chunk-000/file-000.parquet")
+    ours = pq.read_table(out / "meta/episodes/chunk-000/file-000.parquet")
+    assert set(ours.column_names) == set(theirs.names)
+    assert {n: ours.schema.field(n).type for n in theirs.names} == {
+        n: theirs.field(n).type for n in theirs.names
+    }
+    assert ours["dataset_to_index"].to_pylist() == [5, 13, 19, 23]
+    index = [n for f in sorted((out / "data").rglob("*")) if f.is_file()
+             for n in pq.read_table(f)["index"].to_pylist()]  # fmt: skip
+    assert index == list(range(23))
+    info = json.loads((out / "meta/info.json").read_text())
+    before = json.loads((left / "meta/info.json").read_text())
+    assert (info["total_episodes"], info["total_frames"], info["splits"]) == (
+        4,
+        23,
+        {"train": "0:4"},
+    )
+    assert info["features"] == before["features"]
+    stats = json.loads((out / "meta/stats.json").read_text())
+    rows = np.concatenate([state for state, _ in demonstrated()[:4]]).astype(np.float64)
+    np.testing.assert_allclose(stats["observation.state"]["mean"], rows.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(stats["observation.state"]["std"], rows.std(axis=0), rtol=1e-12)
+    assert np.shape(stats["observation.images.top"]["q01"]) == (3, 1, 1)
+    there, here = digests(left), digests(out)
+    for name in (f"{TOP}/file-000.mp4", f"{TOP}/file-001.mp4"):
+        assert there[name] == here[name]  # not one video is encoded again
+    assert f"{TOP}/file-002.mp4" not in here
+
+
+def test_the_verb_says_so_and_what_it_writes_passes_the_check(
+    left: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    code, told, _ = answer(capsys, "check", left)
+    assert code == 3
+    assert "`imitact check DATASET --repair OUT` saves what can be" in told
+    code, told, _ = answer(capsys, "check", left, "--repair", out)
+    assert "lost: data/chunk-000/file-003.parquet has no footer: episode 4\n" in told
+    assert f"copy of 4 episodes in {out}" in told.splitlines()[-1]
+    assert code == 0
+    assert "is there and not empty" in is_refused(capsys, "check", left, "--repair", out)
+
+
+def test_of_a_file_without_a_footer_the_error_says_what_to_do(left: Path) -> None:
+    (left / "meta/episodes/chunk-000").mkdir(parents=True)
+    shutil.copy(left / "data/chunk-000/file-003.parquet", left / "meta/episodes/chunk-000")
+    with pytest.raises(
+        DamagedFile, match=r"has no footer: its recording was never finished.*--repair"
+    ):
+        LeRobotDataset(left)
+
+
+# --- other ways to be unfinished ----------------------------------------------------------------
+
+
+def test_metadata_alone_are_made_again_from_the_data_and_the_videos(
+    many: Path, tmp_path: Path
+) -> None:
+    """Killed between the two footers of finalize: nothing is lost."""
+    whole = LeRobotDataset(many)
+    want = [(e.state, e.action, list(e.frames("top")), list(e.frames("wrist")), e.task)
+            for e in map(whole.episode, range(3))]  # fmt: skip
+    cut_footer(many / "meta/episodes/chunk-000/file-000.parquet")
+    found = survey(many)
+    assert (found.lost, found.remains, found.is_whole) == ((), (), False)
+    source = saved(found, tmp_path / "out")
+    for index, (state, action, top, wrist, task) in enumerate(want):
+        episode = source.episode(index)
+        assert np.array_equal(episode.state, state)
+        assert np.array_equal(episode.action, action)
+        assert np.array_equal(list(episode.frames("top")), top)
+        assert np.array_equal(list(episode.frames("wrist")), wrist)
+        assert episode.task == task
+    assert pq.read_schema(tmp_path / "out/data/chunk-000/file-000.parquet").metadata.keys() == (
+        pq.read_schema(many / "data/chunk-000/file-000.parquet").metadata.keys()
+    )
+    rows = pq.read_table(tmp_path / "out/data/chunk-000/file-002.parquet")
+    assert rows["next.reward"].to_pylist() == list(map(float, range(6)))  # other columns too
+
+
+@pytest.mark.parametrize("is_described", [True, False])
+def test_an_episode_lost_in_between_leaves_the_others_numbered_without_a_gap(
+    many: Path, tmp_path: Path, is_described: bool
+) -> None:
+    whole = LeRobotDataset(many)
+    cut_footer(many / "data/chunk-000/file-001.parquet")
+    if not is_described:
+        shutil.rmtree(many / "meta/episodes")
+    found = survey(many)
+    assert [one.index for one in found.saved] == [0, 2]
+    assert found.lost == ("data/chunk-000/file-001.parquet has no footer: episode 1",)
+    assert len(found.remains) == 1  # its frames, between those of the others
+    source = saved(found, tmp_path / "out")
+    for new, old in enumerate((0, 2)):
+        assert np.array_equal(source.episode(new).state, whole.episode(old).state)
+        for camera in ("top", "wrist"):
+            frames = (list(s.episode(i).frames(camera)) for s, i in ((source, new), (whole, old)))
+            assert np.array_equal(*frames)
+    assert pq.read_table(tmp_path / "out/data/chunk-000/file-001.parquet")["index"].to_pylist() == (
+        list(range(5, 11))
+    )
+
+
+def test_from_a_video_on_that_ends_within_an_episode_nothing_is_counted(
+    left: Path, many: Path
+) -> None:
+    """Other frames than were recorded: whose they are, a count cannot tell."""
+    first = len(frame_times(left / f"{TOP}/file-000.mp4")[0])
+    assert first in np.cumsum(LENGTHS)
+    shutil.copy(left / f"{TOP}/file-002.mp4", left / f"{TOP}/file-000.mp4")  # of 7 frames
+    found = survey(left)
+    assert found.saved == ()
+    assert "episode 0: no video of 'observation.images.top' can be told to hold" in found.lost[1]
+    # What metadata tell needs no count.
+    shutil.copy(many / f"{TOP}/file-001.mp4", tmp := many / "longer.mp4")
+    assert len(frame_times(tmp)[0]) == 6
+    shutil.copy(tmp, many / f"{TOP}/file-000.mp4")
+    tmp.unlink()
+    assert [one.index for one in survey(many).saved] == [0, 2]
+
+
+def test_an_episode_that_would_not_begin_with_a_key_frame_is_not_saved(left: Path) -> None:
+    file = left / f"{TOP}/file-000.mp4"
+    count = len(frame_times(file)[0])
+    assert count > LENGTHS[0] + 1
+    with VideoWriter(file, 48, 64, 20.0, VideoConfig(gop=100)) as video:
+        for _ in range(count):
+            video.add(np.zeros((48, 64, 3), np.uint8))
+    found = survey(left)
+    assert 1 not in [one.index for one in found.saved]
+    line = next(line for line in found.lost if line.startswith("episode 1: "))
+    assert "frame 5 of" in line
+    assert "is none that an episode can begin with" in line
+
+
+def test_a_video_that_is_gone_or_cut_costs_its_episodes_and_no_others(
+    left: Path, tmp_path: Path
+) -> None:
+    file = left / f"{TOP}/file-001.mp4"
+    data = file.read_bytes()
+    first = len(frame_times(left / f"{TOP}/file-000.mp4")[0])
+    kept = int(np.searchsorted(np.cumsum(LENGTHS), first, side="right"))
+    for cut in (data[: len(data) // 2], None):
+        if cut is None:
+            file.unlink()
+        else:
+            file.write_bytes(cut)
+        found = survey(left)
+        assert [one.index for one in found.saved] == list(range(kept))
+        assert len(found.lost) == 1 + 4 - kept
+    assert saved(survey(left), tmp_path / "out").lengths == LENGTHS[:kept]
+
+
+def test_ticks_that_are_missing_cost_their_episode(many: Path) -> None:
+    file = many / "data/chunk-000/file-001.parquet"
+    pq.write_table(pq.read_table(file).slice(1), file)
+    found = survey(many)
+    assert [one.index for one in found.saved] == [0, 2]
+    assert "episode 1: " in found.lost[0]
+    assert "holds 3 of its ticks, not numbered from 0" in found.lost[0]
+
+
+@pytest.mark.parametrize("number", [2**31, 2**60, -1])
+def test_a_tick_of_an_episode_that_cannot_be_is_named_and_the_rest_saved(
+    many: Path, number: int
+) -> None:
+    file = many / "data/chunk-000/file-001.parquet"
+    table = pq.read_table(file)
+    episodes = [*table["episode_index"].to_pylist()[:-1], number]
+    column = table.column_names.index("episode_index")
+    pq.write_table(table.set_column(column, "episode_index", [episodes]), file)
+    found = survey(many)
+    assert [one.index for one in found.saved] == [0, 1, 2]
+    assert any(f"episode {number}: " in line for line in found.lost)
+
+
+def test_where_no_data_file_has_a_footer_nothing_is_written_and_all_is_named(
+    left: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (left / "data").rglob("*.parquet"):
+        if file.name != "file-003.parquet":
+            cut_footer(file)
+    code, told, _ = answer(capsys, "check", left, "--repair", tmp_path / "out")
+    assert code == 3
+    assert not (tmp_path / "out").exists()
+    lines = told.splitlines()
+    assert lines[0] == "saved: 0 of 5 episodes, 0 of 30 ticks"
+    assert "lost: data/chunk-000/file-000.parquet has no footer: episodes 0 to 4" in lines
+    assert f"remains: {TOP}/file-001.mp4, frames 0 to " in told
+    with pytest.raises(BadInput, match=r"nothing of .* can be saved"):
+        save(survey(left), tmp_path / "out")
+
+
+def test_what_is_whole_is_not_copied_and_other_layouts_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    code, _, err = answer(capsys, "check", LEROBOT / "h264", "--repair", out)
+    assert "there is nothing to repair" in err
+    assert code in (0, 3)
+    ours = write(tmp_path / "ours", [demonstrate(0)])
+    (tmp_path / "empty").mkdir()
+    for root, says in (
+        (LEROBOT / "v21", "layout v2.1, where every episode has files of its own"),
+        (ours, "was recorded by imitact, which finishes every episode at once"),
+        (tmp_path / "empty", "holds no finished dataset"),
+    ):
+        assert says in is_refused(capsys, "check", root, "--repair", out)
+    says = is_refused(capsys, "check", ours, "--repair", out, "--fix", out)
+    assert "both --fix and --repair are given" in says
+    assert not out.exists()
+
+
+def test_a_state_that_is_no_number_does_not_hinder_and_is_found_afterwards(
+    many: Path, tmp_path: Path
+) -> None:
+    file = many / "data/chunk-000/file-001.parquet"
+    table = pq.read_table(file)
+    rows = np.array(table["action"].to_pylist(), np.float32)
+    rows[2, 0] = np.nan
+    kind = table.schema.field("action").type
+    column = pa.array(rows.tolist(), kind)
+    at = table.column_names.index("action")
+    pq.write_table(table.set_column(at, table.schema.field(at), column), file)
+    shutil.rmtree(many / "meta/episodes")
+    save(survey(many), tmp_path / "out")
+    source, found = open_damaged(tmp_path / "out")
+    assert source is not None
+    assert found == []
+    assert np.isnan(source.episode(1).action[2, 0])

@@ -1,0 +1,290 @@
+"""Laws of the scripted insertion: it succeeds, it looks three times, it corrects what slipped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imitact.core import validate
+from imitact.core.errors import BadInput
+from imitact.core.types import Observation, Policy
+from imitact.envs.aloha import AlohaEnv, Truth
+from imitact.envs.experts import insertion
+from imitact.envs.experts.insertion import InsertionExpert
+from imitact.envs.experts.kinematics import SPEED_LIMIT, Kinematics
+from imitact.envs.experts.registry import make_expert
+from imitact.envs.experts.trajectories import ArmPath
+from tests.support.paths import ROOT
+
+BENCHMARK = ROOT / "benchmarks" / "expert.py"
+ARM = np.r_[0:6, 7:13]
+
+# The episodes take 15 s on two free cores; a crowded machine may need far longer.
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Twenty episodes at the default spread, by the benchmark's own command."""
+    out = tmp_path_factory.mktemp("expert") / "expert.json"
+    command = [sys.executable, str(BENCHMARK), "--task", "insertion", "--episodes", "20"]
+    done = subprocess.run(
+        [*command, "--workers", "2", "--out", str(out)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text())
+
+
+def test_at_least_19_of_20_demonstrations_succeed_and_hold(figures: dict[str, Any]) -> None:
+    assert figures["episodes"] == 20
+    assert figures["step_cap"] == 500
+    assert figures["successes"] >= 19, figures["failed_seeds"]
+
+
+def test_the_slowest_is_done_by_tick_400_of_500(figures: dict[str, Any]) -> None:
+    assert figures["still_from_tick"]["max"] <= 400
+    assert figures["first_insertion_tick"]["std"] >= 8.0
+
+
+def test_no_joint_is_ever_faster_than_the_robot_allows(figures: dict[str, Any]) -> None:
+    assert 0 < figures["max_commanded_rad_s"] <= SPEED_LIMIT
+    assert 0 < figures["max_measured_rad_s"] <= SPEED_LIMIT
+
+
+def test_what_is_held_is_not_crushed(figures: dict[str, Any]) -> None:
+    """The fingers stop a millimetre at most below where they touch 44 mm and 20 mm."""
+    assert 0.655 - 0.025 < figures["tightest_opening"]["left"] < 0.70
+    assert 0.348 - 0.025 < figures["tightest_opening"]["right"] < 0.40
+
+
+@cache
+def scene() -> AlohaEnv:
+    return AlohaEnv("insertion", ())
+
+
+@dataclass(frozen=True)
+class Run:
+    """An episode: looks, actions (T, 14), and what was seen before each of them and at the end."""
+
+    looks: tuple[int, ...]
+    actions: np.ndarray
+    seen: list[Observation]
+    rewards: np.ndarray
+
+    def relative(self, tick: int) -> np.ndarray:
+        """(4, 4) the peg's placement as the socket sees it."""
+        truth = self.seen[tick].privileged
+        assert isinstance(truth, Truth)
+        peg, socket = insertion._placement(truth.pose(0)), insertion._placement(truth.pose(1))
+        return np.linalg.inv(socket) @ peg
+
+
+@cache
+def run(seed: int, spread: float = 1.0, start: int | None = None, blind: bool = False) -> Run:
+    """One episode; blind: the true state is shown at the expert's looks only."""
+    env, expert = scene(), InsertionExpert(spread)
+    expert.reset(seed)
+    looks = expert.looks
+    seen, actions, rewards = [env.reset(seed if start is None else start)], [], []
+    for tick in range(430):
+        shown = seen[-1]
+        if blind and tick not in looks:
+            shown = dataclasses.replace(shown, privileged=None)
+        actions.append(expert.chunk(shown)[0])
+        outcome = env.step(actions[-1])
+        seen.append(outcome.observation)
+        rewards.append(outcome.reward)
+    return Run(looks, np.array(actions), seen, np.array(rewards))
+
+
+def test_the_seed_alone_fixes_an_episode() -> None:
+    first = run(3).actions
+    assert not np.array_equal(run(4, start=3).actions, first)
+    run.cache_clear()
+    assert np.array_equal(run(3).actions, first)
+
+
+def test_the_true_state_is_looked_at_three_times_and_never_else() -> None:
+    assert len(set(run(3).looks)) == 3
+    assert run(3).looks[0] == 0
+    assert np.array_equal(run(3, blind=True).actions, run(3).actions)
+
+
+def test_without_spread_only_peg_and_socket_make_a_difference() -> None:
+    expert = InsertionExpert(spread=0.0)
+    expert.reset(1)
+    assert set(expert.variation.values()) == {0.0}
+    same = run(1, 0.0, start=9).actions
+    assert np.array_equal(run(2, 0.0, start=9).actions, same)
+    assert not np.array_equal(run(1, 0.0, start=8).actions, same)
+
+
+def test_twice_the_spread_deviates_twice_as_far() -> None:
+    once, twice = InsertionExpert(1.0), InsertionExpert(2.0)
+    for seed in range(5):
+        once.reset(seed)
+        twice.reset(seed)
+        assert once.variation.keys() == twice.variation.keys()
+        for name, deviation in once.variation.items():
+            assert twice.variation[name] == pytest.approx(2.0 * deviation)
+
+
+def test_deviations_are_uniform_within_their_limits() -> None:
+    limits = {
+        "ratio": 0.15, "via": 0.02, "meet": 0.002, "yaw": np.deg2rad(5.0),
+        "dx": 0.012, "dy": 0.004, "dz": 0.001,
+    }  # fmt: skip
+    expert = InsertionExpert()
+    drawn: dict[str, list[float]] = {}
+    for seed in range(600):
+        expert.reset(seed)
+        for name, deviation in expert.variation.items():
+            drawn.setdefault(name, []).append(deviation)
+    for name, deviations in drawn.items():
+        words = name.split("_")
+        kind = next(word for word in ("ratio", "via", "meet", *words) if word in words)
+        if kind not in limits:
+            kind = words[1]
+        unit = np.array(deviations) / limits[kind]
+        assert 0.97 < np.abs(unit).max() <= 1.0, name
+        assert np.quantile(unit, [0.25, 0.5, 0.75]) == pytest.approx([-0.5, 0.0, 0.5], abs=0.16)
+
+
+@pytest.mark.parametrize("spread", [1.0, 2.0])
+def test_targets_start_where_the_arms_are_and_never_jump(spread: float) -> None:
+    for seed in range(2):
+        done = run(seed, spread)
+        assert np.abs(done.actions[0] - done.seen[0].state)[ARM].max() < 0.02
+        strides = np.abs(np.diff(done.actions, axis=0))
+        assert strides[:, ARM].max() * 50 <= SPEED_LIMIT
+        assert strides.max() < 0.2
+        # A look changes nothing at once: the stride after it is like the one before.
+        bends = np.abs(np.diff(done.actions, n=2, axis=0))[:, ARM]
+        for look in done.looks[1:]:
+            assert bends[look - 2 : look + 1].max() < 0.004
+
+
+def test_after_the_looks_the_peg_goes_in_along_the_socket() -> None:
+    for seed in (3, 4):
+        done = run(seed)
+        contact = int((done.rewards >= 4).argmax())
+        assert done.looks[2] < contact
+        # From the last look on, beside the socket's axis by less than a quarter of the play.
+        for tick in range(done.looks[2], contact):
+            peg = done.relative(tick)
+            assert np.abs(peg[1:3, 3]).max() < 0.002
+            assert abs(peg[0, 0]) > np.cos(np.deg2rad(3.0))
+
+
+def test_a_slip_that_is_put_in_is_taken_out_again() -> None:
+    """Peg and socket moved and turned in the fingers: the next look brings them back in line."""
+    env, expert = scene(), InsertionExpert()
+    observation = env.reset(0)
+    expert.reset(0)
+    for tick in range(expert.looks[2]):
+        if tick == expert.looks[1]:
+            truth = observation.privileged
+            assert isinstance(truth, Truth)
+            qpos = truth.qpos.copy()
+            qpos[17:19] += 0.004  # the peg, 4 mm aside and 4 mm up
+            observation = dataclasses.replace(
+                observation, privileged=dataclasses.replace(truth, qpos=qpos)
+            )
+        observation = env.step(expert.chunk(observation)[0]).observation
+    truth = observation.privileged
+    assert isinstance(truth, Truth)
+    peg, socket = insertion._placement(truth.pose(0)), insertion._placement(truth.pose(1))
+    aside = (np.linalg.inv(socket) @ peg)[1:3, 3]
+    assert aside == pytest.approx([-0.004, -0.004], abs=0.0015)
+
+
+def test_the_arms_rest_for_less_than_06_s_until_all_is_done() -> None:
+    """A policy without memory that finds itself in a standstill cannot tell when it ends."""
+    for seed in (3, 4):
+        done = run(seed)
+        states = np.array([observation.state for observation in done.seen])
+        until = int((done.rewards >= 4).argmax())
+        speed = np.abs(np.diff(states[:until], axis=0)).max(axis=1) * 50
+        moving = np.flatnonzero(speed > 0.06)
+        assert np.diff(moving, prepend=0).max() < 30
+
+
+def test_the_global_generators_are_left_alone() -> None:
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    expert = InsertionExpert()
+    expert.reset(1)
+    expert.chunk(scene().reset(1))
+    assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+def test_the_expert_keeps_the_contract_of_a_policy() -> None:
+    expert = make_expert("insertion")
+    assert isinstance(expert, Policy)
+    validate.check_policy(expert, scene().reset(0))
+
+
+def test_an_expert_without_the_true_poses_refuses_to_guess() -> None:
+    expert, observation = InsertionExpert(), scene().reset(0)
+    with pytest.raises(BadInput, match=r"reset\(seed\) first"):
+        expert.chunk(observation)
+    expert.reset(0)
+    with pytest.raises(BadInput, match="true poses of peg and socket"):
+        expert.chunk(Observation(observation.state))
+    with pytest.raises(BadInput, match=r"run it on AlohaEnv\('insertion'\)"):
+        expert.chunk(AlohaEnv("cube", ()).reset(0))
+
+
+def test_a_placement_turns_as_its_quaternion_does() -> None:
+    quarter = np.array([1.0, 2.0, 3.0, np.sqrt(0.5), 0.0, 0.0, np.sqrt(0.5)])
+    placed = insertion._placement(quarter)
+    assert placed @ [1.0, 0.0, 0.0, 1.0] == pytest.approx([1.0, 3.0, 3.0, 1.0])
+    assert placed @ [0.0, 1.0, 0.0, 1.0] == pytest.approx([0.0, 2.0, 3.0, 1.0])
+
+
+def test_what_is_turned_onto_an_axis_turns_no_further() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        quaternion = np.array([1.0, *rng.normal(0.0, 0.3, 3)])
+        found = insertion._placement(
+            np.r_[rng.normal(size=3), quaternion / np.linalg.norm(quaternion)]
+        )
+        axis = np.array([1.0, *rng.normal(0.0, 0.2, 2)])
+        axis /= np.linalg.norm(axis)
+        wanted = insertion._turned(found, axis, np.array([1.0, 2.0, 3.0]))
+        assert wanted[:3, 0] == pytest.approx(axis)
+        assert wanted[:3, 3].tolist() == [1.0, 2.0, 3.0]
+        assert wanted[:3, :3] @ wanted[:3, :3].T == pytest.approx(np.eye(3))
+        turn = wanted[:3, :3] @ found[:3, :3].T
+        angle = np.arccos((np.trace(turn) - 1.0) / 2.0)
+        assert angle == pytest.approx(np.arccos(found[:3, 0] @ axis), abs=1e-6)
+
+
+def test_a_straight_movement_is_straight() -> None:
+    kinematics = Kinematics(InsertionExpert._NEAR)
+    tips = {}
+    for straight in (True, False):
+        path = ArmPath("right", np.array([0.0, -0.3, 0.8, 0.0, 0.6, 0.0, 0.0]), 41, kinematics)
+        hand = kinematics.hand("right", path.goal)
+        hand[:3, 3] += [-0.06, 0.02, 0.0]
+        to = kinematics.placed("right", hand)
+        if straight:
+            path.move_straight(0.0, 40.0, to)
+        else:
+            path._go(0.0, 40.0, to, None)
+        tips[straight] = np.array([kinematics.hand("right", j[:6])[:3, 3] for j in path.joints])
+        assert kinematics.hand("right", path.joints[-1, :6]) == pytest.approx(hand, abs=1e-5)
+
+    def bend(line: np.ndarray) -> float:
+        along = (line[-1] - line[0]) / np.linalg.norm(line[-1] - line[0])
+        aside = (line - line[0]) - np.outer((line - line[0]) @ along, along)
+        return float(np.linalg.norm(aside, axis=1).max())
+
+    assert bend(tips[True]) < 0.1e-3 < 5 * bend(tips[True]) < bend(tips[False])

@@ -1,0 +1,337 @@
+"""Laws of the ALOHA scene: equal to gym-aloha's, without its globals, rendered when looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imitact.core import validate
+from imitact.core.errors import BadInput, ImitactError, NotFinite, SpecMismatch
+from imitact.envs import aloha
+from imitact.envs.aloha import ALOHA_FOUR, CAMERAS, JOINTS, AlohaEnv, Truth, load_mujoco, make
+from imitact.envs.experts.cube import CubeExpert
+
+GYM_IDS = {"cube": "gym_aloha/AlohaTransferCube-v0", "insertion": "gym_aloha/AlohaInsertion-v0"}
+
+
+def gym_env(task: str) -> Any:
+    load_mujoco()
+    import gym_aloha  # noqa: F401  # registers its environments
+    import gymnasium
+
+    return gymnasium.make(GYM_IDS[task], obs_type="pixels_agent_pos", max_episode_steps=400)
+
+
+def wander(task: str, ticks: int, seed: int, dtype: Any) -> np.ndarray:
+    """Actions around the start pose, grippers beyond 0 and 1 included."""
+    start = np.array([0, -0.96, 1.16, 0, -0.3, 0, 0.5] * 2)
+    rng = np.random.default_rng(seed)
+    return (start + np.cumsum(rng.normal(0, 0.1, (ticks, 14)), axis=0)).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("task", "dtype"), [("cube", np.float64), ("cube", np.float32), ("insertion", np.float64)]
+)
+def test_state_and_pixels_are_gym_alohas_to_the_bit(task: str, dtype: Any) -> None:
+    seed = 1003
+    ours, small, theirs = AlohaEnv(task), AlohaEnv(task, ("angle", "top"), 60, 90), gym_env(task)
+    seen, (expected, _) = ours.reset(seed), theirs.reset(seed=seed)
+    small.reset(seed + 1)
+    for action in [*wander(task, 3, 1, dtype), None]:
+        assert np.array_equal(seen.state, expected["agent_pos"])
+        # Read from another context in between: neither may draw into the other's picture.
+        assert small.step(small.reset(7).state).observation.frames["top"].shape == (60, 90, 3)
+        assert np.array_equal(seen.frames["top"], expected["pixels"]["top"])
+        if action is not None:
+            outcome = ours.step(action)
+            expected, reward, _, _, _ = theirs.step(action)
+            seen = outcome.observation
+            assert outcome.reward == reward
+    ours.close()
+    small.close()
+
+
+def test_a_whole_transfer_has_gym_alohas_states_and_rewards_at_every_tick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seed = 42
+    ours, expert, theirs = AlohaEnv("cube", ()), CubeExpert(), gym_env("cube").unwrapped
+    from dm_control.mujoco import Physics
+
+    blank = np.zeros((480, 640, 3), np.uint8)
+    monkeypatch.setattr(Physics, "render", lambda self, *size, **camera: blank)
+    observation, _ = ours.reset(seed), theirs.reset(seed=seed)
+    expert.reset(seed)
+    reached = set()
+    for _ in range(ours.step_cap):
+        action = expert.chunk(observation)[0]
+        outcome = ours.step(action)
+        expected, reward, terminated, _, _ = theirs.step(action)
+        observation = outcome.observation
+        assert np.array_equal(observation.state, expected["agent_pos"])
+        assert outcome.reward == reward
+        assert outcome.success == terminated
+        reached.add(reward)
+    assert reached >= {0, 2, 4}
+
+
+@pytest.mark.parametrize("task", ["cube", "insertion"])
+def test_any_contacts_earn_what_gym_aloha_gives_for_them(task: str) -> None:
+    env = AlohaEnv(task, ())
+    from gym_aloha.tasks import sim
+
+    judge = sim.TransferCubeTask() if task == "cube" else sim.InsertionTask()
+    names = ["table", "vx300s_left/10_left_gripper_finger", "vx300s_right/10_right_gripper_finger"]
+    names += ["vx300s_left/10_right_gripper_finger", "vx300s_right/10_left_gripper_finger"]
+    names += ["red_box"] if task == "cube" else ["red_peg", "pin", "socket-1", "socket-4"]
+    ids = {env._model.geom(name).id: name for name in names}
+    pairs = list(itertools.permutations(ids, 2))
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(3000):
+        some = rng.choice(len(pairs), size=rng.integers(0, 7), replace=False)
+        contacts = np.array([pairs[i] for i in some], np.int32).reshape(-1, 2)
+        physics = SimpleNamespace(
+            data=SimpleNamespace(
+                ncon=len(contacts),
+                contact=[SimpleNamespace(geom1=a, geom2=b) for a, b in contacts.tolist()],
+            ),
+            model=SimpleNamespace(id2name=lambda at, kind: ids[at]),
+        )
+        expected = judge.get_reward(physics)
+        assert env._pairs.reward(contacts) == expected
+        seen.add(expected)
+    assert seen == {0, 1, 2, 3, 4}
+
+
+def test_names_and_constants_are_gym_alohas() -> None:
+    from gym_aloha import constants
+
+    assert list(JOINTS) == constants.JOINTS == constants.ACTIONS
+    assert aloha._START.tolist() == constants.START_ARM_POSE
+    assert aloha._FINGER_OPEN_M == constants.PUPPET_GRIPPER_POSITION_OPEN
+    assert aloha._FINGER_CLOSED_M == constants.PUPPET_GRIPPER_POSITION_CLOSE
+    assert 1 / aloha.RATE_HZ == constants.DT
+    assert aloha.assets() == constants.ASSETS_DIR
+
+
+@pytest.mark.parametrize("task", ["cube", "insertion"])
+def test_the_scene_keeps_the_contract_of_an_env(task: str) -> None:
+    env = AlohaEnv(task, ("left_wrist",), 48, 64)
+    validate.check_env(env, ticks=2)
+    assert (env.step_cap, len(env.stages)) == ({"cube": 400, "insertion": 500}[task], 5)
+    assert env.spec.state_names == env.spec.action_names == JOINTS
+    assert [u for u, n in zip(env.spec.state_units, JOINTS, strict=True) if "gripper" in n] == [
+        "1",
+        "1",
+    ]
+    env.close()
+
+
+def test_two_scenes_share_nothing() -> None:
+    alone, other = AlohaEnv("cube", ()), AlohaEnv("cube", ())
+    actions = wander("cube", 20, 2, np.float64)
+    alone.reset(5)
+    expected = [alone.step(action).observation.state for action in actions]
+    alone.reset(5)
+    other.reset(6)
+    for tick, action in enumerate(actions):
+        other.step(actions[-1 - tick])
+        assert np.array_equal(alone.step(action).observation.state, expected[tick])
+
+
+@pytest.mark.parametrize(("task", "objects"), [("cube", 1), ("insertion", 2)])
+def test_the_seed_alone_fixes_the_start(task: str, objects: int) -> None:
+    env = AlohaEnv(task, ())
+
+    def start(seed: int) -> np.ndarray:
+        truth = env.reset(seed).privileged
+        assert isinstance(truth, Truth)
+        assert truth.tick == 0
+        assert truth.qpos.shape == (16 + 7 * objects,)
+        return np.array([truth.pose(i)[:2] for i in range(objects)])
+
+    first = start(11)
+    env.step(wander(task, 1, 0, np.float64)[0])
+    assert np.array_equal(start(11), first)
+    assert not np.array_equal(start(12), first)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_gym_aloha_cannot_draw_from_is_refused(seed: int) -> None:
+    with pytest.raises(BadInput, match="out of range"):
+        AlohaEnv("cube", ()).reset(seed)
+
+
+def test_nothing_is_rendered_unless_a_frame_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(aloha._Renderer, "__init__", lambda self, *a: None)
+    monkeypatch.setattr(aloha._Renderer, "render", lambda self, data, camera: drawn.append(camera))
+    env = AlohaEnv("cube", ("top", "angle"))
+    observation = env.reset(0)
+    for action in wander("cube", 5, 3, np.float64):
+        observation = env.step(action).observation
+    assert drawn == []
+    _ = observation.frames["angle"], observation.frames["angle"]
+    assert drawn == [env._model.camera("angle").id]
+
+
+def test_a_frame_is_never_taken_from_a_later_tick() -> None:
+    env = AlohaEnv("cube", ("top", "angle"), 24, 32)
+    early = env.reset(0)
+    kept = early.frames["top"].copy()
+    env.step(early.state)
+    assert np.array_equal(early.frames["top"], kept)
+    with pytest.raises(ImitactError, match="world has moved on"):
+        _ = early.frames["angle"]
+    late = env.reset(0)
+    env.close()
+    with pytest.raises(ImitactError, match="world has moved on"):
+        _ = late.frames["angle"]
+
+
+def test_every_camera_shows_its_own_view_at_any_size() -> None:
+    # Beyond the 640x480 that the scene's own framebuffer holds, and not its shape.
+    env = AlohaEnv("cube", CAMERAS, 500, 700)
+    frames = dict(env.reset(3).frames)
+    assert tuple(frames) == CAMERAS == tuple(c.name for c in env.spec.cameras)
+    assert {f.shape for f in frames.values()} == {(500, 700, 3)}
+    assert len({f.tobytes() for f in frames.values()}) == len(CAMERAS) == 7
+    assert all(f.std() > 5 for f in frames.values()), "a view is empty"
+    env.close()
+
+
+def test_the_aloha_four_are_cameras_of_the_scene() -> None:
+    assert len(ALOHA_FOUR) == 4
+    assert set(ALOHA_FOUR) < set(CAMERAS)
+    assert "top" in ALOHA_FOUR
+
+
+def test_what_the_scene_does_not_have_is_refused_with_what_it_has() -> None:
+    with pytest.raises(BadInput, match=r"no task 'cubes'.*'cube', 'insertion'"):
+        AlohaEnv("cubes")
+    with pytest.raises(BadInput, match=r"no camera 'side'.*'front_close'"):
+        AlohaEnv("cube", ("top", "side"))
+    with pytest.raises(BadInput, match="camera names must differ"):
+        AlohaEnv("cube", ("top", "top"))
+    with pytest.raises(BadInput, match="0x640"):
+        AlohaEnv("cube", ("top",), 0, 640)
+
+
+def test_one_camera_may_be_given_by_its_bare_name() -> None:
+    assert [c.name for c in AlohaEnv("cube", "top").spec.cameras] == ["top"]
+
+
+def test_an_action_that_does_not_fit_moves_nothing() -> None:
+    env = AlohaEnv("cube", ())
+    with pytest.raises(ImitactError, match=r"reset\(seed\) first"):
+        env.step(np.zeros(14))
+    state = env.reset(0).state
+    for wrong, error in ((np.zeros(13), SpecMismatch), (np.full(14, np.nan), NotFinite)):
+        with pytest.raises(error, match="left_arm_waist"):
+            env.step(wrong)
+    assert np.array_equal(env._observation().state, state)
+
+
+def test_a_simulation_that_breaks_down_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo leaves a MUJOCO_LOG.TXT
+    env = AlohaEnv("cube", ())
+    state = env.reset(0).state
+    env._data.qvel[:] = 1e12
+    with pytest.raises(NotFinite, match=r"tick 1 \(mjWARN_BAD"):
+        env.step(state)
+    env.reset(0)
+    env.step(state)
+
+
+def digest(seed: int, build: Any) -> str:
+    env = build()
+    frames = env.step(env.reset(seed).state).observation.frames
+    found = hashlib.sha256(frames["top"].tobytes() + frames["angle"].tobytes()).hexdigest()
+    env.close()
+    return found
+
+
+def test_a_spawned_process_sees_the_same_pixels() -> None:
+    build = partial(make, "cube", ("top", "angle"), 96, 128)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(digest, 4, build).result(timeout=120) == digest(4, build)
+
+
+def in_a_fresh_python(code: str, **environment: str) -> str:
+    kept = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+def test_importing_the_scene_imports_no_simulator_and_sets_nothing() -> None:
+    code = (
+        "import os, sys, imitact.envs.aloha, imitact.envs.experts.registry\n"
+        "loaded = {'mujoco', 'dm_control', 'mink', 'gym_aloha', 'torch'} & set(sys.modules)\n"
+        "print(sorted(loaded), os.environ.get('MUJOCO_GL'))"
+    )
+    assert in_a_fresh_python(code) == "[] None"
+    # The check can fail: it finds a module once something imports it.
+    assert in_a_fresh_python(f"import mujoco\n{code}").startswith("['mujoco']")
+
+
+def test_egl_is_chosen_only_where_nothing_was_chosen() -> None:
+    code = (
+        "import os\nfrom imitact.envs.aloha import AlohaEnv\n"
+        "AlohaEnv('cube', ()); print(os.environ['MUJOCO_GL'])"
+    )
+    assert in_a_fresh_python(code) == "egl"
+    assert in_a_fresh_python(code, MUJOCO_GL="disabled") == "disabled"
+
+
+def test_elsewhere_than_on_linux_mujoco_chooses() -> None:
+    code = (
+        "import os, sys, types\nfrom imitact.envs.aloha import load_mujoco\n"
+        "sys.modules['mujoco'] = types.ModuleType('mujoco')\n"
+        "sys.platform = 'darwin'; load_mujoco(); print(os.environ.get('MUJOCO_GL'))\n"
+        "sys.platform = 'linux'; load_mujoco(); print(os.environ.get('MUJOCO_GL'))"
+    )
+    assert in_a_fresh_python(code) == "None\negl"
+
+
+def test_a_python_that_ends_with_a_scene_open_ends_in_silence() -> None:
+    code = (
+        "from imitact.envs.aloha import AlohaEnv\n"
+        "env = AlohaEnv('cube', 'top', 48, 64); print(env.reset(0).frames['top'].shape)"
+    )
+    assert in_a_fresh_python(code) == "(48, 64, 3)"
+
+
+def test_without_opengl_the_error_names_the_debian_packages() -> None:
+    code = (
+        "from imitact.core.types import BadInput\nfrom imitact.envs.aloha import AlohaEnv\n"
+        "try:\n    AlohaEnv('cube').reset(0).frames['top']\n"
+        "except BadInput as error:\n    print(error)"
+    )
+    for backend in ("disabled", "nonsense"):
+        said = in_a_fresh_python(code, MUJOCO_GL=backend)
+        assert f"MUJOCO_GL='{backend}'" in said
+        for package in ("libegl1", "libgl1-mesa-dri", "libosmesa6"):
+            assert package in said

@@ -1,0 +1,231 @@
+"""Laws of other people's environments: whatever Gymnasium knows is a world of ours."""
+
+from __future__ import annotations
+
+import json
+import sys
+import weakref
+from pathlib import Path
+from typing import Any
+
+import gym_dot  # registers itself
+import numpy as np
+import pytest
+
+from imitact.cli import main
+from imitact.core import validate
+from imitact.core.chunking import Replay
+from imitact.core.errors import BadInput, ImitactError, SpecMismatch
+from imitact.core.rollout import rollout
+from imitact.core.types import Camera
+from imitact.datasets.open import open_dataset
+from imitact.envs import gym
+from imitact.envs.gym import GymConfig, GymEnv
+
+DOT = "gym_dot/Dot-v0"
+SMALL = [
+    "--model.chunk", "10", "--model.input-height", "0", "--model.input-width", "0",
+    "--model.width", "8", "--model.stages", "2", "--model.dim", "16", "--model.heads", "2",
+    "--model.ffn", "16", "--model.encoder-layers", "1", "--model.shift", "0",
+]  # fmt: skip
+
+
+def dot(obs_type: str = "pixels_agent_pos", **settings: Any) -> GymEnv:
+    return GymEnv(DOT, GymConfig(make=json.dumps({"obs_type": obs_type}), **settings))
+
+
+@pytest.mark.parametrize(
+    ("obs_type", "settings", "cameras"),
+    [
+        ("pixels_agent_pos", {}, [Camera("pixels", 48, 64)]),
+        ("cameras", {}, [Camera("top", 48, 64), Camera("side", 48, 32)]),
+        (
+            "nested",
+            {"state": ("robot/x", "robot/y"), "cameras": ("top=images/front",)},
+            [Camera("top", 48, 64)],
+        ),
+        ("nested", {"state": ("vector",), "cameras": ("images",)}, [Camera("front", 48, 64)]),
+    ],
+)
+def test_state_and_frames_are_found_wherever_they_stand(
+    obs_type: str, settings: dict[str, Any], cameras: list[Camera]
+) -> None:
+    env = dot(obs_type, **settings)
+    assert list(env.spec.cameras) == cameras
+    assert (env.spec.state_size, env.spec.action_size, env.spec.rate_hz) == (2, 2, 20.0)
+    assert env.step_cap == 60
+    validate.check_env(env)
+    first = env.reset(3)
+    assert first.state.tolist() == pytest.approx(first.privileged.world.dot.tolist())
+
+
+def test_an_environment_that_has_ended_stands_still_and_stays_successful() -> None:
+    env = dot()
+    expert = gym_dot.Expert(env.spec)
+    ticks = list(rollout(expert, env, seed=5, chunking=Replay(1)))
+    done = [tick.success for tick in ticks].index(True)
+    assert 0 < done < 50
+    assert all(tick.success for tick in ticks[done:])
+    assert env.reset(5).privileged.world.steps == 0
+    list(rollout(expert, env, seed=5, chunking=Replay(1)))
+    assert env._gym.unwrapped.steps == done + 1, "no step after the end"
+
+
+def test_a_frame_stays_what_it_was_when_the_environment_moves_on() -> None:
+    env = dot()
+    before = env.reset(0)
+    kept = before.frames["pixels"].copy()
+    env.step(np.array([1.0, 1.0]))
+    assert np.array_equal(before.frames["pixels"], kept)
+
+
+def test_success_is_infos_word_or_a_reward() -> None:
+    env = dot(success_reward=-0.3)
+    ticks = list(rollout(gym_dot.Expert(env.spec), env, seed=5, chunking=Replay(1)))
+    assert [t.success for t in ticks] == [t.reward >= -0.3 for t in ticks]
+    assert any(t.success and not t.observation.privileged.info.get("is_success") for t in ticks)
+    mute = GymEnv(DOT, GymConfig(make='{"tells": false}'))
+    mute.reset(0)
+    with pytest.raises(SpecMismatch, match=r"no 'is_success', only \['mark'\].*gym.success_reward"):
+        mute.step(np.zeros(2))
+
+
+def test_an_action_beyond_the_bounds_is_moved_to_the_nearest_within() -> None:
+    env = dot()
+    env.reset(0)
+    beyond = env.step(np.array([7.0, -3.0])).observation.state
+    env.reset(0)
+    assert np.array_equal(env.step(np.array([1.0, 0.0])).observation.state, beyond)
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_made_anew_an_environment_begins_each_episode_as_if_there_had_been_none(anew: bool) -> None:
+    env = GymEnv(DOT, GymConfig(make='{"leaves": true}', anew=anew))
+    firsts, worlds = [], []
+    for seed in (5, 5, 6, 5):
+        firsts.append(env.reset(seed))  # to keep an observation is not to keep its world
+        worlds.append(weakref.ref(firsts[-1].privileged.world))
+        env.step(np.array([1.0, 1.0]))
+    starts = [first.state.tolist() for first in firsts]
+    assert (starts[0] == starts[1] == starts[3]) is anew
+    assert starts[2] != starts[0]
+    assert [world() is None for world in worlds] == [anew, anew, anew, False]
+
+
+def test_an_expert_that_keeps_the_world_is_told_so_where_it_must_go() -> None:
+    env = dot(anew=True)
+    world = env.reset(0).privileged.world
+    with pytest.raises(ImitactError, match=r"must not keep observation\.privileged\.world"):
+        env.reset(1)
+    assert world is not None
+
+
+def test_a_closed_environment_is_gone_and_says_so() -> None:
+    env = dot()
+    kept = env.reset(0)
+    world = weakref.ref(kept.privileged.world)
+    env.close()
+    assert world() is None
+    env.close()
+    for use in (lambda: kept.privileged.world, lambda: env.reset(0), lambda: env.step(kept.state)):
+        with pytest.raises(ImitactError, match=r"closed|reset"):
+            use()
+
+
+def test_a_module_that_cannot_be_imported_is_an_error_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gym_of_glass.py").write_text("None.glGetError\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(BadInput, match=r"gym_of_glass cannot be imported: AttributeError: .*glGet"):
+        GymEnv("gym_of_glass/Any-v0")
+
+
+REFUSED = {
+    "what it offers": (
+        {"make": '{"obs_type": "state"}'},
+        r"no state 'agent_pos'. It observes one array, float64 of shape \(2,\).*obs_type",
+    ),
+    "another key": ({"state": ("joints",)}, r"no state 'joints'. It observes 'pixels' uint8"),
+    "no picture": (
+        {"cameras": ("agent_pos",)},
+        r"'agent_pos' is float32 of shape \(2,\), expected uint8",
+    ),
+    "a name too many": ({"action_names": ("x",)}, "gym.action_names has 1 entries, .* needs 2"),
+    "no JSON": ({"make": "obs_type"}, "not JSON"),
+    "a list": ({"make": "[]"}, "expected a JSON object"),
+    "an argument it has not": ({"make": '{"colour": 1}'}, "cannot be made with gym.make"),
+    "no display": (
+        {"make": '{"breaks": "no display"}'},
+        "cannot be made with gym.make .*RuntimeError: no display",
+    ),
+    "no module": ({"module": "gym_of_nobody"}, "pip install gym-of-nobody"),
+    "half a camera": ({"cameras": ("top=",)}, "expected KEY or NAME=KEY"),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_what_does_not_fit_is_refused_with_what_there_is(why: str) -> None:
+    settings, words = REFUSED[why]
+    with pytest.raises(BadInput, match=words):
+        GymEnv(DOT, GymConfig(**settings))
+
+
+def test_a_name_that_nobody_registers_is_refused() -> None:
+    with pytest.raises(BadInput, match="gymnasium has no environment 'gym_dot/Other-v0'"):
+        GymEnv("gym_dot/Other-v0")
+    with pytest.raises(BadInput, match=r"no max_episode_steps.*gym\.step_cap"):
+        GymEnv("gym_dot/Endless-v0")
+    assert GymEnv("gym_dot/Endless-v0", GymConfig(step_cap=7)).step_cap == 7
+    with pytest.raises(ImitactError, match="reset"):
+        gym.make(DOT).step(np.zeros(2))
+
+
+def test_record_train_evaluate_run_in_an_environment_of_gymnasium(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a new user would: three commands, and a file with a policy that demonstrates."""
+    data, run, out = (str(tmp_path / name) for name in ("data", "run", "out"))
+    (tmp_path / "shows.py").write_text("from gym_dot import Expert as Shows\n")
+    expert = f"{tmp_path / 'shows.py'}:Shows"
+    world = ["--env", f"gym:{DOT}", "--gym.state-names", "x", "y", "--gym.action-names", "x", "y"]
+    record = ["record", *world, "--expert", expert, "--episodes", "3", "--out", data]
+    assert main.run([*record, "--workers", "1", "--task", "bring the dot to the mark"]) == 0
+    source = open_dataset(data)
+    assert len(source.lengths) == 3
+    assert max(source.lengths) < 60, "an episode ends when its success has held"
+    for index, length in enumerate(source.lengths):
+        state = source.episode(index).state
+        assert np.array_equal(state[-9:], state[[-9]].repeat(9, axis=0)), length
+    train = ["train", "--data", data, "--out", run, "--preset", "quick", "--train.steps", "2"]
+    assert main.run([*train, *SMALL, "--train.held-out", "0", "--train.threads", "1"]) == 0
+    evaluate = ["evaluate", "--policy", f"{run}/policy", "--out", out, "--episodes", "2"]
+    assert main.run([*evaluate, *world, "--workers", "1"]) == 0
+    assert "of 2" in capsys.readouterr().out
+    other = ["--env", f"gym:{DOT}"]
+    assert main.run([*evaluate[:3], "--out", out + "2", *other]) == 2
+    assert "the policy was trained on ['x', 'y']" in capsys.readouterr().err
+
+
+def test_an_expert_that_cannot_be_used_is_refused_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("class Nothing:\n    def __init__(self, spec): ...\n")
+    for expert, words in (
+        ("", "has no scripted expert"),
+        ("somewhere", "expected FILE.py:NAME"),
+        (f"{tmp_path}/none.py:Expert", "there is no file"),
+        (f"{broken}:Expert", r"has no 'Expert' to call; it has ['Nothing']"),
+        (f"{broken}:Nothing", "needs spec, reset(seed) and chunk(observation)"),
+    ):
+        argv = ["record", "--env", f"gym:{DOT}", "--expert", expert, "--out", str(tmp_path / "out")]
+        assert main.run(argv) == 2
+        assert words in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+def test_gymnasium_is_asked_for_when_a_world_needs_it_and_not_before() -> None:
+    assert "gymnasium" in sys.modules  # gym_dot's
+    source = Path(gym.__file__).read_text()
+    assert "\nimport gymnasium" not in source

@@ -1,0 +1,94 @@
+"""Laws of the registered gym-aloha environment as a witness of ours."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from imitact.core.chunking import Replay
+from imitact.core.errors import BadInput, ImitactError
+from imitact.core.rollout import rollout
+from imitact.core.types import Observation
+from imitact.envs import gym_aloha_reference
+from imitact.envs.aloha import AlohaEnv, load_mujoco
+from imitact.envs.experts.cube import CubeExpert
+
+
+@pytest.fixture
+def _unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three renderings a step would take minutes; these episodes look at nothing."""
+    load_mujoco()  # it chooses the OpenGL backend, which dm_control would do otherwise
+    from dm_control.mujoco import Physics
+
+    blank = np.zeros((480, 640, 3), np.uint8)
+    monkeypatch.setattr(Physics, "render", lambda self, *size, **camera: blank)
+
+
+class Recorded:
+    """An episode as a policy: the actions of one seed, whatever it sees."""
+
+    def __init__(self, actions: np.ndarray) -> None:
+        self.actions = actions
+        self.spec = CubeExpert().spec
+
+    def reset(self, seed: int) -> None:
+        pass
+
+    def chunk(self, observation: Observation) -> np.ndarray:
+        assert observation.privileged is None, "the registered environment tells no secrets"
+        return self.actions
+
+
+def rewards(policy: Recorded, seed: int) -> list[float]:
+    """The rewards of one episode there, tick for tick, to its end at reward 4."""
+    env = gym_aloha_reference.make("cube")
+    ticks = rollout(policy, env, seed=seed, chunking=Replay(400), stop_on_success=True)
+    told = [tick.reward for tick in ticks]
+    env.close()
+    return told
+
+
+@pytest.mark.usefixtures("_unrendered")
+def test_the_registered_environment_gives_our_rewards_tick_for_tick() -> None:
+    env = AlohaEnv("cube")
+    ours = list(rollout(CubeExpert(), env, seed=1003, chunking=Replay(1), stop_on_success=True))
+    env.close()
+    policy = Recorded(np.stack([tick.action for tick in ours]))
+    theirs = rewards(policy, 1003)
+    assert theirs == [tick.reward for tick in ours]
+    assert theirs[-1] == 4.0
+    assert set(theirs) >= {0.0, 1.0, 2.0, 4.0}
+
+
+def test_it_shows_its_own_pixels_and_joints_which_equal_ours() -> None:
+    theirs, ours = gym_aloha_reference.make("cube"), AlohaEnv("cube")
+    assert theirs.spec == ours.spec
+    assert theirs.step_cap == ours.step_cap
+    seen, known = theirs.reset(1001), ours.reset(1001)
+    for _ in range(2):
+        np.testing.assert_array_equal(seen.state, known.state)
+        np.testing.assert_array_equal(seen.frames["top"], known.frames["top"])
+        action = known.state + 0.05
+        seen, known = theirs.step(action).observation, ours.step(action).observation
+    theirs.close()
+    ours.close()
+
+
+@pytest.mark.usefixtures("_unrendered")
+def test_it_is_refused_beyond_its_end() -> None:
+    env = gym_aloha_reference.make("insertion", step_cap=2)
+    with pytest.raises(ImitactError, match="reset it"):
+        env.step(np.zeros(14))
+    state = env.reset(0).state
+    env.step(state)
+    env.step(state)
+    with pytest.raises(ImitactError, match="has ended"):
+        env.step(state)
+    env.close()
+
+
+def test_a_task_that_is_not_registered_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"no task 'knot'; there are .'cube', 'insertion'."):
+        gym_aloha_reference.make("knot")
+    with pytest.raises(BadInput, match="step cap of 0"):
+        gym_aloha_reference.make("cube", 0)

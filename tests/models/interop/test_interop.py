@@ -1,0 +1,808 @@
+"""Policies of other programs come in and go out with equal actions, or are refused by name.
+
+The checkpoints are made again from what scripts/parity_policies.py recorded of the programs
+themselves: their files, settings, names of weights, and their answers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from imitact.cli import main
+from imitact.core.chunking import Execution
+from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
+from imitact.core.statistics import Stats
+from imitact.core.types import Camera, Observation, Spec
+from imitact.envs.aloha import JOINTS, UNITS
+from imitact.models.act import ActConfig
+from imitact.models.interop import (
+    act_release,
+    common,
+    lerobot_reader,
+    lerobot_writer,
+    restricted_pickle,
+)
+from imitact.models.interop.common import Told
+from imitact.models.normalization import Scaling
+from imitact.models.policy import TorchPolicy, identity, set_execution
+from tests.support.paths import ROOT
+
+SCRIPT = ROOT / "scripts" / "parity_policies.py"
+
+
+def _loaded() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("parity_policies", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["parity_policies"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+parity = _loaded()
+CASES = [(program, case) for program, cases in parity.PROGRAMS.items() for case in cases]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """The checkpoint of a program and a case, made once."""
+    root = tmp_path_factory.mktemp("foreign")
+
+    def make(program: str, case: str) -> Path:
+        folder = root / program / case
+        if not folder.exists():
+            parity.made_again(program, case, folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def copied(made: Callable[[str, str], Path], tmp_path: Path) -> Callable[..., Path]:
+    """A copy that may be damaged; its weights are not to be written to."""
+
+    def copy(program: str = "lerobot-0.6.1", case: str = "one_camera") -> Path:
+        return Path(shutil.copytree(made(program, case), tmp_path / "ck", copy_function=os.link))
+
+    return copy
+
+
+def rewritten(path: Path, change: Callable[[Any], Any]) -> None:
+    """A JSON file with another content; what it was linked to stays."""
+    value = json.loads(path.read_text())
+    change(value)
+    path.unlink()
+    path.write_text(json.dumps(value))
+
+
+def retensored(path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    tensors = safetensors.torch.load_file(path)
+    change(tensors)
+    path.unlink()
+    safetensors.torch.save_file(tensors, path)
+
+
+def recorded(program: str, case: str) -> np.ndarray:
+    with np.load(parity.FIXTURES / f"{program}-{case}.npz", allow_pickle=False) as file:
+        assert program.replace("plugin", "lerobot-0.6.1").replace("-", " ") in str(file["versions"])
+        return file["action"]
+
+
+# --- inward ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("program", "case"), CASES)
+def test_an_imported_policy_acts_as_in_the_program_that_trained_it(
+    program: str, case: str, made: Callable[[str, str], Path]
+) -> None:
+    policy = parity.imported(program, case, made(program, case)).policy
+    wanted = recorded(program, case)
+    assert np.max(np.abs(parity.answers(policy, case) - wanted)) < parity.ATOL
+    assert [c.name for c in policy.spec.cameras] == list(parity.CASES[case]["cameras"])
+    own = policy.scaling is not None
+    # A joint that never moved has a deviation of 0 in LeRobot, of at least 0.01 elsewhere.
+    assert own is program.startswith("lerobot")
+
+
+def test_an_imported_policy_is_saved_and_loaded_with_what_it_standardises_with(
+    made: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    policy = parity.imported("lerobot-0.6.1", "ranges", made("lerobot-0.6.1", "ranges")).policy
+    wanted = parity.answers(policy, "ranges")
+    about = json.loads((policy.save(tmp_path / "p") / "policy.json").read_text())
+    assert (about["format"], about["execution"]["chunking"]) == (3, "replay:10")
+    was = identity(tmp_path / "p")
+    set_execution(tmp_path / "p", None)
+    loaded = TorchPolicy.load(tmp_path / "p")
+    assert (loaded.scaling, loaded.execution) == (policy.scaling, None)
+    assert np.array_equal(parity.answers(loaded, "ranges"), wanted)
+    set_execution(tmp_path / "p", Execution("ensemble:0.01"))
+    assert identity(tmp_path / "p") == was
+    assert json.loads((tmp_path / "p" / "policy.json").read_text())["format"] == 3
+
+
+def test_a_policy_that_imitacts_own_normalisation_expresses_needs_no_new_format(
+    made: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    policy = parity.imported("act", "one_camera", made("act", "one_camera")).policy
+    policy.execution = None
+    about = json.loads((policy.save(tmp_path / "p") / "policy.json").read_text())
+    assert about["format"] == 1
+    assert "scaling" not in about
+
+
+def test_that_a_lost_normalisation_would_be_seen(
+    copied: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = recorded("lerobot-0.3.3", "four_cameras")
+    folder = copied("lerobot-0.3.3", "four_cameras")
+    rewritten(folder / "config.json", lambda c: c.update(normalization_mapping={}))
+    policy = lerobot_reader.read(folder, Told()).policy
+    assert np.max(np.abs(parity.answers(policy, "four_cameras") - wanted)) > 0.1
+
+
+def test_statistics_that_lerobots_migration_misnamed_are_found(copied: Callable[..., Path]) -> None:
+    wanted = recorded("lerobot-0.6.1", "four_cameras")
+    folder = copied("lerobot-0.6.1", "four_cameras")
+
+    def misname(tensors: dict[str, torch.Tensor]) -> None:
+        for name in list(tensors):
+            tensors[name.replace("_", ".")] = tensors.pop(name)
+
+    file = "policy_preprocessor_step_3_normalizer_processor.safetensors"
+    retensored(folder / file, misname)
+    found = lerobot_reader.read(folder, Told())
+    assert sum("LeRobot itself does not find them" in note for note in found.notes) == 4
+    assert np.max(np.abs(parity.answers(found.policy, "four_cameras") - wanted)) < parity.ATOL
+
+
+def test_what_the_checkpoint_does_not_hold_is_aloha_s_and_said(
+    made: Callable[[str, str], Path],
+) -> None:
+    found = act_release.read(made("act", "one_camera"), Told(), heads=parity.HEADS)
+    spec = found.policy.spec
+    assert (spec.state_names, spec.state_units) == (JOINTS, UNITS)
+    assert (spec.cameras, spec.rate_hz) == ((Camera("top", 480, 640),), 50.0)
+    said = " ".join(found.notes)
+    for what in ("state names", "action units", "the rate", "cameras", "range of state"):
+        assert what in said
+    assert "6 of 7 decoder layers are dropped" in said
+    assert "is_pad_head is dropped" in said
+    names = tuple(f"motor_{i}" for i in range(14))
+    told = Told(names, names, ("deg",) * 14, ("deg",) * 14, (Camera("front", 64, 96),), 30.0)
+    found = act_release.read(made("act", "one_camera"), told, heads=parity.HEADS)
+    assert Told.of(found.policy.spec) == told
+    assert "taken" not in " ".join(found.notes)
+    with pytest.raises(SpecMismatch, match="2 state names were told, the policy has 14: a, b"):
+        common.spec_of(Told(state_names=("a", "b")), 14, 14, ())
+
+
+def test_the_names_of_aloha_are_the_simulators() -> None:
+    assert (common.ALOHA_NAMES, common.ALOHA_UNITS) == (JOINTS, UNITS)
+
+
+def test_how_chunks_were_executed_comes_along(copied: Callable[..., Path]) -> None:
+    folder = copied()
+    assert lerobot_reader.read(folder, Told()).policy.execution == Execution("replay:10")
+    rewritten(folder / "config.json", lambda c: c.update(temporal_ensemble_coeff=0.01))
+    assert lerobot_reader.read(folder, Told()).policy.execution == Execution("ensemble:0.01")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda c: c.update(type="diffusion"), "type is 'diffusion'; imitact reads 'act'"),
+        (lambda c: c.pop("type"), "type is missing"),
+        (lambda c: c.update(pre_norm=True), "pre_norm is True; imitact has post-norm layers"),
+        (lambda c: c.update(vision_backbone="resnet34"), "vision_backbone is resnet34; imitact ha"),
+        (lambda c: c.update(feedforward_activation="gelu"), "imitact has ReLU"),
+        (lambda c: c.update(n_obs_steps=2), "n_obs_steps is 2; one observation"),
+        (lambda c: c.update(replace_final_stride_with_dilation=True), "has strides"),
+        (lambda c: c.update(dim_model="64"), "dim_model is 64; a whole number is expected"),
+        (lambda c: c.update(chunk_size=10**9), "chunk is 1000000000; it must be from 1 to 10000"),
+        (lambda c: c.update(n_heads=7), "dim is 64 and heads 7"),
+        (lambda c: c.update(n_action_steps=0), "replay:0 executes nothing"),
+        (lambda c: c.update(dim_feedforward=97), r"linear1.*shape \(96, 64\), the checkpoint's"),
+        (lambda c: c.update(n_decoder_layers=2), r"missing keys \['decoder\.layers\.1"),
+        (lambda c: c.update(input_features=[]), "input_features is .*; an object is expected"),
+        (lambda c: c["input_features"].pop("observation.state"), "'observation.state' is missing"),
+        (
+            lambda c: c["input_features"].update({"observation.environment_state": {
+                "type": "ENV", "shape": [3]}}),
+            "'observation.environment_state' of type 'ENV' has no place",
+        ),
+        (
+            lambda c: c["input_features"]["observation.images.top"].update(shape=[64, 96, 3]),
+            r"input_features.observation.images.top.shape is \[64, 96, 3\], expected \[3, height",
+        ),
+        (
+            lambda c: c["input_features"]["observation.state"].update(shape=[13]),
+            r"observation.state.(\w+) has 14 values, config.json says 13",
+        ),
+        (lambda c: c["output_features"].update(other={}), "exactly 'action' is expected"),
+    ],
+)  # fmt: skip
+def test_a_config_that_cannot_be_imported_is_named_with_its_field(
+    change: Callable[[Any], Any], says: str, copied: Callable[..., Path]
+) -> None:
+    folder = copied()
+    rewritten(folder / "config.json", change)
+    with pytest.raises(BadInput, match=says) as caught:
+        lerobot_reader.read(folder, Told())
+    assert str(folder) in str(caught.value)
+
+
+PRE, POST = "policy_preprocessor.json", "policy_postprocessor.json"
+
+
+def step(number: int, **changes: Any) -> Callable[[Any], Any]:
+    def change(about: Any) -> None:
+        about["steps"][number]["config"].update(changes)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "says"),
+    [
+        (PRE, lambda a: a["steps"].pop(3), "0 of 'normalizer_processor', exactly 1 is expected"),
+        (PRE, lambda a: a["steps"][3].pop("state_file"), r"steps\[3\].state_file is missing; what"),
+        (
+            PRE,
+            lambda a: a["steps"][3].update(state_file="../config.json"),
+            "a file in the same folder",
+        ),
+        (PRE, lambda a: a["steps"][3].update(state_file="gone.safetensors"), "gone.* is missing"),
+        (
+            PRE,
+            lambda a: a["steps"].append({"registry_name": "tokenizer_processor", "config": {}}),
+            "registry_name is tokenizer_processor; imitact does not know what that step does",
+        ),
+        (PRE, lambda a: a.update(steps={}), "steps is {}; a list of objects is expected"),
+        (PRE, step(2, float_dtype="float16"), "imitact computes in float32"),
+        (PRE, step(3, norm_map={"STATE": "LOG"}), "norm_map.STATE is LOG; known are MEAN_STD"),
+        (PRE, step(3, eps="small"), "eps is small; a number is expected"),
+        (PRE, step(3, features={}), "'observation.state' is missing, which LeRobot would then not"),
+        (POST, lambda a: a.update(steps=[]), "0 of 'unnormalizer_processor'"),
+    ],
+)
+def test_a_processor_that_cannot_be_imported_is_named_with_its_step(
+    file: str, change: Callable[[Any], Any], says: str, copied: Callable[..., Path]
+) -> None:
+    folder = copied()
+    rewritten(folder / file, change)
+    with pytest.raises(BadInput, match=says) as caught:
+        lerobot_reader.read(folder, Told())
+    assert str(folder) in str(caught.value)
+
+
+def test_a_checkpoint_without_its_statistics_is_refused_not_run_without_them(
+    copied: Callable[..., Path],
+) -> None:
+    folder = copied()
+    file = folder / "policy_preprocessor_step_3_normalizer_processor.safetensors"
+    retensored(file, lambda t: t.pop("observation.images.top.std"))
+    with pytest.raises(DamagedFile, match=r"no 'std' of 'observation.images.top'.*issue 4047"):
+        lerobot_reader.read(folder, Told())
+    retensored(file, lambda t: t.update({"observation.images.top.std": torch.full((3,), np.inf)}))
+    with pytest.raises(DamagedFile, match=r"top\.std is not finite: it was never filled"):
+        lerobot_reader.read(folder, Told())
+    (folder / PRE).unlink()
+    with pytest.raises(DamagedFile, match="what the policy was normalised with is lost"):
+        lerobot_reader.read(folder, Told())
+
+
+def test_weights_that_do_not_fit_are_named(copied: Callable[..., Path]) -> None:
+    folder = copied()
+    table = "model.vae_encoder_pos_enc"
+    retensored(folder / "model.safetensors", lambda t: t.update({table: t[table] + 1}))
+    with pytest.raises(DamagedFile, match="another table of positions than ACT's"):
+        lerobot_reader.read(folder, Told())
+    retensored(
+        folder / "model.safetensors",
+        lambda t: t.update({table: t[table] - 1, "model.more": torch.zeros(1)}),
+    )
+    with pytest.raises(
+        DamagedFile, match=r"model.safetensors \(tensors\): unknown keys \['more'\]"
+    ):
+        lerobot_reader.read(folder, Told())
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[:1000])
+    with pytest.raises(DamagedFile, match=r"model\.safetensors is not a safetensors file"):
+        lerobot_reader.read(folder, Told())
+
+
+# --- pickles --------------------------------------------------------------------------------------
+
+HERE = Path("dataset_stats.pkl")
+ARRAYS = {
+    "action_mean": np.arange(14, dtype=np.float32),
+    "qpos_std": np.linspace(0, 1, 14),
+    "example_qpos": np.asfortranarray(np.arange(6, dtype=">f4").reshape(2, 3)),
+    "none": np.zeros((0, 14), np.float32),
+    "flags": np.array([True, False]),
+}
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_arrays_come_out_of_a_pickle_of_any_protocol(protocol: int) -> None:
+    more = {"rate": 50, "name": "cube", "list": [1.5, None, True], "scalar": np.float64(0.25)}
+    found = restricted_pickle.loads(pickle.dumps({**ARRAYS, **more}, protocol), HERE)
+    for name, array in ARRAYS.items():
+        assert np.array_equal(found[name], array), name
+        assert found[name].flags.owndata or found[name].base is not None
+    assert {name: found[name] for name in more} == more
+
+
+def test_arrays_go_into_a_pickle_that_numpy_reads() -> None:
+    arrays = {n: ARRAYS[n] for n in ("action_mean", "qpos_std", "none")}
+    data = restricted_pickle.dumps(arrays)
+    found = pickle.loads(data)  # noqa: S301  # of our own bytes
+    assert list(found) == list(arrays)
+    for name, array in arrays.items():
+        assert np.array_equal(found[name], array)
+        assert found[name].dtype == array.dtype
+    # NumPy 1 has no numpy._core, and the released ACT runs where only that exists.
+    assert b"numpy._core" not in data
+    again = restricted_pickle.loads(data, HERE)
+    assert all(np.array_equal(again[n], arrays[n]) for n in arrays)
+
+
+class Hostile:
+    """Its pickle calls a function when it is read."""
+
+    def __init__(self, function: Callable[..., Any], *given: Any) -> None:
+        self.call = (function, given)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(protocol: int, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    for hostile in (
+        Hostile(os.system, f"touch {mark}"),
+        Hostile(eval, f"open({str(mark)!r}, 'w')"),
+        {"action_mean": Hostile(open, str(mark), "w")},
+        {"action_mean": Hostile(np.load, str(mark))},
+    ):
+        data = pickle.dumps(hostile, protocol)
+        with pytest.raises(DamagedFile, match="nothing in it was run: it names '"):
+            restricted_pickle.loads(data, HERE)
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Hostile(open, str(mark), "w"), protocol)).close()  # noqa: S301
+    assert mark.exists()  # Python's own reader runs it
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "cannot be read|does not end"),
+        (b"\x80\x04.", "cannot be read"),
+        (b"\x80\x04]\x94.", "holds list, expected a dict of arrays"),
+        (b"\x80\x04}\x94\x8c\x01a\x94h\x00s.", "are more than 8 deep"),
+        (b"\x80\x04}(\x8c\x01aK\x01K\x02u.", "what is no dict"),
+        (b"\x80\x02}q\x00X\x01\x00\x00\x00aP1\nQ.", "instruction PERSID"),
+        (b"\x80\x02r\xff\xff\xff\x7f.", "cannot be read"),
+        (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f", "cannot be read"),
+        (b"I" + b"9" * 5000 + b"\n.", "cannot be read"),
+        (b"(" * 200_000, "more than 100000 instructions"),
+        (pickle.dumps({"a": np.array([None])}), "an array is of 'O8'"),
+        (pickle.dumps({"a": np.array([object()])}), "it names 'builtins.object'"),
+        (pickle.dumps({"a": np.zeros(2)}).replace(b"\x02\x85", b"\x03\x85"), "has 2 values"),
+        (pickle.dumps({"a": {1, 2}}), "instruction EMPTY_SET"),
+        (pickle.dumps({1: 2.0}), "a name is int, expected text"),
+    ],
+)
+def test_a_pickle_of_anything_else_is_refused_quickly(data: bytes, says: str) -> None:
+    with pytest.raises(DamagedFile, match=says):
+        restricted_pickle.loads(data, HERE)
+
+
+def test_a_pickle_that_repeats_its_parts_without_end_is_refused() -> None:
+    value: Any = 0.5
+    for _ in range(7):
+        value = [value] * 1000
+    with pytest.raises(DamagedFile, match="or 10000 parts"):
+        restricted_pickle.loads(pickle.dumps({"a": value}), HERE)
+
+
+# --- the released ACT's files ---------------------------------------------------------------------
+
+
+def restated(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    stats = parity.act_statistics("one_camera")
+    change(stats)
+    (folder / "dataset_stats.pkl").unlink()
+    (folder / "dataset_stats.pkl").write_bytes(pickle.dumps(stats))
+
+
+def reweighted(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    tensors = torch.load(folder / "policy_best.ckpt", weights_only=True)
+    change(tensors)
+    (folder / "policy_best.ckpt").unlink()
+    torch.save(tensors, folder / "policy_best.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda s: s.pop("qpos_mean"), "has no qpos_mean and qpos_std; it holds"),
+        (lambda s: s.update(qpos_std=np.zeros(14)), "qpos_std is not above 0 everywhere"),
+        (lambda s: s.update(action_mean=np.zeros(7)), "action_mean has 7 values, the weights need"),
+        (lambda s: s.update(action_std="1"), "action_std is str, an array of numbers is expected"),
+        (lambda s: s.update(qpos_mean=np.full(14, np.nan)), "qpos_mean is not finite"),
+    ],
+)
+def test_statistics_that_cannot_be_used_are_named(
+    change: Callable[[Any], Any], says: str, copied: Callable[..., Path]
+) -> None:
+    folder = copied("act")
+    restated(folder, change)
+    with pytest.raises(DamagedFile, match=rf"dataset_stats.pkl:? {says}"):
+        act_release.read(folder, Told(), heads=parity.HEADS)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.pop("model.query_embed.weight"), "'query_embed.weight' is missing; it is no"),
+        (lambda t: t.update({"model.vq": torch.zeros(2)}), r"unknown keys \['vq'\]"),
+        (
+            lambda t: t.update(
+                {"model.query_embed.weight": torch.zeros(1, 1).expand(10**6, 10**6)}
+            ),
+            "'model.query_embed.weight' is larger than the file",
+        ),
+        (
+            lambda t: t.update({"model.backbones.1.0.body.conv1.weight": torch.zeros(64, 3, 7, 7)}),
+            "has a trunk for each camera",
+        ),
+        (
+            lambda t: t.update({"model.action_head.bias": torch.full((14,), np.nan)}),
+            "'head.bias' holds NaN",
+        ),
+        (
+            lambda t: t.update({"model.pos_table": torch.zeros(1, 22, 64)}),
+            "another table of positions",
+        ),
+    ],
+)
+def test_a_ckpt_that_cannot_be_used_is_named(
+    change: Callable[[Any], Any], says: str, copied: Callable[..., Path]
+) -> None:
+    folder = copied("act")
+    reweighted(folder, change)
+    with pytest.raises(BadInput, match=says) as caught:
+        act_release.read(folder, Told(), heads=parity.HEADS)
+    assert "policy_best.ckpt" in str(caught.value)
+
+
+def test_a_hostile_ckpt_is_refused_and_nothing_of_it_runs(
+    copied: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = copied("act")
+    (folder / "policy_best.ckpt").unlink()
+    torch.save({"model.a": Hostile(os.system, f"touch {tmp_path / 'ran'}")},
+               folder / "policy_best.ckpt")  # fmt: skip
+    with pytest.raises(DamagedFile, match="and nothing in it was run"):
+        act_release.read(folder, Told())
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_early_generation_comes_in_without_its_cvae_encoder(copied: Callable[..., Path]) -> None:
+    folder = copied("act")
+
+    def age(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [n for n in tensors if "encoder_joint" in n or "encoder_action" in n]:
+            del tensors[name]
+        tensors["model.encoder_proj.weight"] = torch.zeros(64, 14)
+        tensors["model.encoder_proj.bias"] = torch.zeros(64)
+        tensors["model.pos_table"] = tensors["model.pos_table"][:, 1:].clone()
+
+    reweighted(folder, age)
+    found = parity.imported("act", "one_camera", folder)
+    assert not found.policy.config.cvae
+    assert "is left out; nothing uses it at inference" in " ".join(found.notes)
+    wanted = recorded("act", "one_camera")
+    assert np.max(np.abs(parity.answers(found.policy, "one_camera") - wanted)) < parity.ATOL
+
+
+def test_cameras_of_several_sizes_cannot_be_the_released_acts(copied: Callable[..., Path]) -> None:
+    told = Told(cameras=(Camera("a", 64, 96), Camera("b", 64, 64)))
+    with pytest.raises(BadInput, match="sees all cameras at one size; told were a of 64x96, b of"):
+        act_release.read(copied("act"), told, heads=parity.HEADS)
+
+
+# --- outward --------------------------------------------------------------------------------------
+
+
+def shapes(file: Path) -> dict[str, list[int]]:
+    if file.suffix == ".ckpt":
+        return {n: list(t.shape) for n, t in torch.load(file, weights_only=True).items()}
+    return {n: list(t.shape) for n, t in safetensors.torch.load_file(file).items()}
+
+
+def test_an_export_for_lerobot_is_laid_out_as_lerobots_own(
+    made: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    folder = made("lerobot-0.6.1", "four_cameras")
+    policy = lerobot_reader.read(folder, Told()).policy
+    assert lerobot_writer.write(policy, tmp_path / "out") == ()
+    theirs = {f.name for f in folder.iterdir()}
+    assert {f.name for f in (tmp_path / "out").iterdir()} == theirs | {"imitact.json"}
+    weights = "model.safetensors"
+    assert shapes(tmp_path / "out" / weights) == shapes(folder / weights)
+    own, other = (json.loads((f / "config.json").read_text()) for f in (tmp_path / "out", folder))
+    since = {"pretrained_path", "pretrained_revision", "use_peft"}  # not in all versions from 0.4
+    assert set(other) - set(own) == since
+    differ = {name for name in own if own[name] != other[name]}
+    assert differ == set()
+    for name in (PRE, POST):
+        a, b = (json.loads((f / name).read_text()) for f in (tmp_path / "out", folder))
+        assert a == b
+
+
+@pytest.mark.parametrize(("program", "case"), [c for c in CASES if c[0] == "lerobot-0.6.1"])
+def test_what_goes_out_to_lerobot_comes_in_again_with_equal_actions_and_its_names(
+    program: str, case: str, made: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    names = tuple(f"motor_{i}" for i in range(14))
+    told = Told(names, names, ("deg",) * 14, ("deg",) * 14, rate_hz=30.0)
+    policy = lerobot_reader.read(made(program, case), told).policy
+    lerobot_writer.write(policy, tmp_path / "out")
+    found = lerobot_reader.read(tmp_path / "out", Told())
+    again = found.policy
+    assert (again.spec, again.execution, again.config) == (
+        policy.spec, policy.execution, policy.config,
+    )  # fmt: skip
+    apart = parity.answers(again, case) - parity.answers(policy, case)
+    assert np.max(np.abs(apart)) < 1e-5
+    assert not [n for n in found.notes if "taken" in n]
+
+
+def test_what_goes_out_to_the_released_act_comes_in_again(
+    made: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    policy = parity.imported("act", "four_cameras", made("act", "four_cameras")).policy
+    notes = act_release.write(policy, tmp_path / "out")
+    assert any("--chunk_size 20 --hidden_dim 64 --dim_feedforward 96" in note for note in notes)
+    assert any("fixes enc_layers to 4; it must be edited to 2" in note for note in notes)
+    ckpt = "policy_best.ckpt"
+    assert shapes(tmp_path / "out" / ckpt) == shapes(made("act", "four_cameras") / ckpt)
+    stats = pickle.loads((tmp_path / "out" / "dataset_stats.pkl").read_bytes())  # noqa: S301
+    wanted = parity.act_statistics("four_cameras")
+    assert set(stats) == set(wanted)
+    for name in ("qpos_mean", "qpos_std", "action_mean", "action_std"):
+        assert np.array_equal(stats[name], wanted[name])
+    again = act_release.read(tmp_path / "out", Told(), heads=parity.HEADS).policy
+    assert again.spec == policy.spec
+    assert np.array_equal(
+        parity.answers(again, "four_cameras"), parity.answers(policy, "four_cameras")
+    )
+
+
+SPEC = Spec(("a", "b"), ("c",), ("rad", "1"), ("rad",), (Camera("top", 64, 96),), 30)
+SMALL = ActConfig(
+    chunk=4, dim=8, heads=2, ffn=8, encoder_layers=1, cvae=False, latent=2, dropout=0.0,
+    pretrained="none",
+)  # fmt: skip
+
+
+def small(config: ActConfig = SMALL, spec: Spec = SPEC, **changes: Any) -> TorchPolicy:
+    stats = {
+        "state": Stats(np.ones(2), np.array([0.5, 0.0]), np.zeros(2), np.ones(2), 9),
+        "action": Stats(np.ones(1), np.ones(1), np.zeros(1), np.ones(1), 9),
+        "delta": Stats(np.ones(1), np.ones(1), np.zeros(1), np.ones(1), 9),
+    }
+    policy = TorchPolicy.create(spec, stats, config, seed=0, fingerprint="small")
+    policy.net.eval()
+    for name, value in changes.items():
+        setattr(policy, name, value)
+    return policy
+
+
+def seen(policy: TorchPolicy) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    frame = rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    return policy.chunk(Observation(np.array([0.3, 1.0]), {"top": frame}))
+
+
+def test_imitacts_own_policies_go_out_and_come_in_again(tmp_path: Path) -> None:
+    """Batch norms, fixed queries, no CVAE and a floor under the deviations among them."""
+    policy = small(replace(SMALL, norm="batch", pretrained="", queries="sinusoidal"))
+    for module in policy.net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    wanted = seen(policy)
+    notes = lerobot_writer.write(policy, tmp_path / "lerobot")
+    assert [n.split(" ")[0] for n in notes] == ["batch", "the"]
+    found = lerobot_reader.read(tmp_path / "lerobot", Told()).policy
+    assert np.allclose(seen(found), wanted, atol=1e-5)
+    notes = act_release.write(policy, tmp_path / "act")
+    assert any("state_dim to 14; it must be edited to 2" in n for n in notes)
+    assert any("CVAE encoder, which this policy does not have, is zero" in n for n in notes)
+    found = act_release.read(tmp_path / "act", Told(), heads=2).policy
+    assert np.allclose(seen(found), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"width": 32}, "LeRobot's ACT cannot express width 32: its ResNet18 has 64 channels"),
+        ({"stages": 3}, "stages 3"),
+        ({"head": "mlp"}, "head 'mlp': its head is one linear map"),
+        ({"positions": "tokens"}, "positions 'tokens'"),
+        ({"crop": "top=0:32,0:48"}, "crop 'top=0:32,0:48': it sees whole frames"),
+        ({"norm": "group"}, "norm 'group'"),
+        ({"input_height": 32, "input_width": 48}, "resizes frames of camera 'top' from 64x96 to 3"),
+    ],
+)
+def test_what_lerobot_cannot_express_is_refused_and_nothing_written(
+    changes: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=says):
+        lerobot_writer.write(small(replace(SMALL, **changes)), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resizing_policy_goes_out_for_resized_frames_where_asked(tmp_path: Path) -> None:
+    policy = small(replace(SMALL, input_height=32, input_width=48))
+    notes = lerobot_writer.write(policy, tmp_path / "out", at_input_size=True)
+    assert "camera 'top' must give frames of 32x48 there" in notes[0]
+    about = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert about["input_features"]["observation.images.top"]["shape"] == [3, 32, 48]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"decoder_layers": 2}, "uses its first decoder layer only, this policy 2 layers"),
+        ({"cvae": True, "cvae_layers": 2}, "as many CVAE layers as encoder layers"),
+        ({"input_height": 32, "input_width": 48}, "takes frames of one size and resizes none"),
+    ],
+)
+def test_what_the_released_act_cannot_express_is_refused(
+    changes: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=says):
+        act_release.write(small(replace(SMALL, **changes)), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_how_chunks_are_executed_goes_out_where_it_can(tmp_path: Path) -> None:
+    for chunking, coefficient, steps in (
+        ("replay:3", None, 3), ("replay:50", None, 4), ("ensemble:0.1", 0.1, 1),
+        ("ensemble:0.1/2", None, 4),
+    ):  # fmt: skip
+        out = tmp_path / chunking.replace("/", "-")
+        notes = lerobot_writer.write(small(execution=Execution(chunking)), out)
+        about = json.loads((out / "config.json").read_text())
+        assert (about["temporal_ensemble_coeff"], about["n_action_steps"]) == (coefficient, steps)
+        assert any("cannot execute" in n for n in notes) is (chunking == "ensemble:0.1/2")
+
+
+def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    with pytest.raises(BadInput, match="is there already, and nothing is overwritten"):
+        lerobot_writer.write(small(), tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_scaling_that_does_not_fit_is_refused() -> None:
+    plain = Scaling.plain(SPEC, small().stats, SMALL)
+    with pytest.raises(BadInput, match="state_std must be above 0"):
+        replace(plain, state_std=(0.0, 1.0))
+    with pytest.raises(BadInput, match="pixel_mean of camera 'top' is not finite"):
+        replace(plain, pixel_mean={"top": (np.nan, 0.0, 0.0)})
+    with pytest.raises(SpecMismatch, match="action_mean has 2 dimensions, the Spec 1"):
+        replace(plain, action_mean=(0.0, 0.0)).check(SPEC)
+    with pytest.raises(SpecMismatch, match=r"pixel_mean is of cameras \['left'\]"):
+        replace(plain, pixel_mean={"left": (0.0, 0.0, 0.0)}).check(SPEC)
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def test_both_verbs_do_it_from_a_command_line(
+    made: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = made("act", "four_cameras"), tmp_path / "policy"
+    sizes = ",".join(f"{name}=64x96" for name in parity.FOUR)
+    words = ["import-policy", str(source), "--out", str(out), "--cameras", sizes, "--rate-hz", "25"]
+    assert main.run([*words, "--state-units", "rad"]) == 0
+    said = capsys.readouterr()
+    assert "6 of 7 decoder layers are dropped" in said.err
+    assert "cameras:   cam_high 64x96, cam_low 64x96" in said.out
+    policy = TorchPolicy.load(out)
+    assert policy.spec.rate_hz == 25
+    assert (set(policy.spec.state_units), policy.spec.action_units) == ({"rad"}, UNITS)
+    wanted = recorded("act", "four_cameras")
+    assert np.max(np.abs(parity.answers(policy, "four_cameras") - wanted)) < parity.ATOL
+    for program in ("lerobot", "act"):
+        words = ["export-policy", str(out), "--to", program, "--out", str(tmp_path / program)]
+        assert main.run(words) == 0
+        words = ["import-policy", str(tmp_path / program), "--out", str(tmp_path / f"{program}-in")]
+        assert main.run(words) == 0
+        again = TorchPolicy.load(tmp_path / f"{program}-in")
+        assert again.spec == policy.spec
+        assert np.max(np.abs(parity.answers(again, "four_cameras") - wanted)) < parity.ATOL
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["{tmp}/gone"], "gone: no such file or folder"),
+        (["{tmp}"], "is no checkpoint that imitact knows"),
+        (["{lerobot}", "--cameras", "top"], "--cameras is for the released ACT"),
+        (["{act}", "--cameras", "top=x"], "camera 'top=x' is not of the form NAME"),
+        (["{act}", "--rate-hz", "-1"], "rate_hz is -1.0"),
+        (["{act}", "--heads", "7"], "dim is 64 and heads 7"),
+        (["{act}", "--state-names", "a,b"], "2 state names were told, the policy has 14"),
+    ],
+)
+def test_what_cannot_be_imported_is_one_line_and_exit_code_2(
+    words: list[str], says: str, made: Callable[[str, str], Path], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    places = {
+        "{tmp}": str(tmp_path), "{lerobot}": str(made("lerobot-0.6.1", "one_camera")),
+        "{act}": str(made("act", "one_camera")),
+    }  # fmt: skip
+    given = [words[0].replace("{tmp}", places["{tmp}"]), *words[1:]]
+    given[0] = places.get(words[0], given[0])
+    assert main.run(["import-policy", *given, "--out", str(tmp_path / "p")]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["empty"]
+
+
+def test_readers_read_or_refuse_whatever_they_are_given() -> None:
+    """More of it: python tests/faults/fuzz_policies.py --cases 20000."""
+    script = SCRIPT.parents[1] / "tests" / "faults" / "fuzz_policies.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--cases", "150", "--workers", "1"],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert (found["cases"], found["defects"]) == (150, [])
+    assert found["refused"] > found["read"] > 0
+    assert set(found["of"]) == {"new", "old", "plugin", "act"}
+
+
+def test_the_recorded_files_are_small_and_say_where_they_come_from() -> None:
+    for program, cases in parity.PROGRAMS.items():
+        files = list(parity.FIXTURES.glob(f"{program}-*"))
+        assert {f.name for f in files} == {
+            f"{program}-{case}{suffix}" for case in cases for suffix in (".json", ".npz")
+        }
+        assert sum(f.stat().st_size for f in files) < 200_000
+
+
+def test_a_whole_number_beyond_all_floats_is_refused_by_its_name() -> None:
+    fields = common.Fields({"eps": 10**400, "kept": 3}, Path("config.json"))
+    assert fields.number("kept") == 3.0
+    with pytest.raises(DamagedFile, match=r"config\.json: eps is a whole number of 1329 bits"):
+        fields.number("eps")

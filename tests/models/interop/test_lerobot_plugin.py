@@ -1,0 +1,73 @@
+"""The wheel that LeRobot finds by its name: what it is called, and what it may import.
+
+What it computes is compared in tests/test_foreign_policies.py (the checkpoints of "plugin") and,
+with LeRobot itself, by scripts/parity_policies.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+
+import pytest
+
+import imitact
+from tests.support.paths import ROOT
+
+WHEEL = ROOT / "integrations" / "lerobot_policy_imitact"
+NAME = "lerobot_policy_imitact"
+SOURCES = sorted((WHEEL / "src" / NAME).glob("*.py"))
+
+
+def imported(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    out = tmp_path_factory.mktemp("plugin")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
+    subprocess.run(command, cwd=WHEEL, check=True, capture_output=True)
+    return zipfile.ZipFile(next(out.glob("*.whl")))
+
+
+def test_lerobot_finds_it_by_its_name(built: zipfile.ZipFile) -> None:
+    """It imports distributions whose written name begins so, by that name (0.6.1:
+    lerobot/utils/import_utils.py); a name with hyphens is passed over without a word."""
+    about = next(n for n in built.namelist() if n.endswith("METADATA"))
+    assert f"\nName: {NAME}\n" in built.read(about).decode()
+    assert {n.split("/")[0] for n in built.namelist()} == {NAME, f"{NAME}-0.1.0.dist-info"}
+
+
+def test_lerobot_finds_the_parts_by_the_names_of_their_rooms() -> None:
+    """Policy and processors are looked for beside the settings (lerobot/policies/factory.py)."""
+    rooms = {p.stem: p.read_text() for p in SOURCES}
+    assert 'register_subclass("imitact")' in rooms["configuration_imitact"]
+    assert "\nclass ImitactConfig(PreTrainedConfig)" in rooms["configuration_imitact"]
+    assert "\nclass ImitactPolicy(PreTrainedPolicy)" in rooms["modeling_imitact"]
+    assert "\ndef make_imitact_pre_post_processors(" in rooms["processor_imitact"]
+
+
+def test_it_imports_nothing_of_lerobots_act() -> None:
+    assert len(SOURCES) == 4
+    for file in SOURCES:
+        names = list(imported(file.read_text()))
+        assert [n for n in names if n.startswith("lerobot.policies.act")] == []
+    assert list(imported("from lerobot.policies.act import x")) == ["lerobot.policies.act.x"]
+
+
+def test_its_version_and_its_needs_are_those_that_are_tested() -> None:
+    project = tomllib.loads((WHEEL / "pyproject.toml").read_text())["project"]
+    assert project["version"] == imitact.__version__
+    assert project["dependencies"] == [
+        f"imitact>={imitact.core.version.__version__}",
+        "lerobot>=0.6.1",
+    ]

@@ -1,0 +1,157 @@
+"""Laws of frames that are moved, seen from nearer, or in other light."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from imitact.models.augmentation import cropped, recoloured, shifted, shifts
+
+
+def frames(batch: int, height: int = 6, width: int = 8) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(1)
+    one = torch.randint(0, 256, (1, height, width, 3), generator=draw, dtype=torch.uint8)
+    return one.expand(batch, -1, -1, -1)
+
+
+def moved(frame: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """The frame moved pixel by pixel, borders repeated."""
+    height, width, _ = frame.shape
+    result = torch.empty_like(frame)
+    for row in range(height):
+        for column in range(width):
+            y, x = min(max(row - down, 0), height - 1), min(max(column - right, 0), width - 1)
+            result[row, column] = frame[y, x]
+    return result
+
+
+def drawn(frames: torch.Tensor, pixels: int) -> torch.Tensor:
+    return shifted(frames, shifts(frames, pixels))
+
+
+def test_every_frame_is_moved_on_its_own_and_every_move_occurs_equally_often() -> None:
+    torch.manual_seed(0)
+    many = drawn(frames(1800), 1)
+    assert many.shape == (1800, 6, 8, 3)
+    assert many.dtype == torch.uint8
+    counts = [
+        int((many == moved(frames(1)[0], down, right)).flatten(1).all(dim=1).sum())
+        for down in (-1, 0, 1)
+        for right in (-1, 0, 1)
+    ]
+    assert sum(counts) == 1800  # whole pixels, no further than asked, and nothing but the border
+    assert min(counts) > 140  # 200 each on average, 13 their deviation
+    assert max(counts) < 260
+
+
+def test_no_pixels_is_no_move() -> None:
+    assert torch.equal(drawn(frames(3), 0), frames(3))
+
+
+def test_the_moves_are_those_of_torchs_random_state() -> None:
+    torch.manual_seed(5)
+    first = drawn(frames(9), 2)
+    torch.manual_seed(5)
+    assert torch.equal(drawn(frames(9), 2), first)
+    assert not torch.equal(drawn(frames(9), 2), first)
+
+
+def ramp(batch: int, height: int = 12, width: int = 16) -> torch.Tensor:
+    """Images whose channels are the row, the column and 7, of pixel centres from 0 to 1."""
+    rows = (torch.arange(height) + 0.5) / height
+    columns = (torch.arange(width) + 0.5) / width
+    one = torch.stack(
+        [
+            rows[:, None].expand(height, width),
+            columns.expand(height, width),
+            torch.full((height, width), 7.0),
+        ]
+    )
+    return one.expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+
+
+def test_a_crop_is_a_window_of_the_picture_in_its_proportions_enlarged() -> None:
+    torch.manual_seed(0)
+    images = cropped(ramp(500), 0.4)
+    assert images.shape == (500, 3, 12, 16)
+    inner = images[:, :, 1:-1, 1:-1]  # at the rim the border may be repeated, by half a pixel
+    down = (inner[:, 0].diff(dim=1) * 12).flatten(1)
+    right = (inner[:, 1].diff(dim=2) * 16).flatten(1)
+    sizes = down.mean(dim=1)
+    assert torch.allclose(down, sizes[:, None].expand_as(down), atol=1e-4)  # still straight
+    assert torch.allclose(right, sizes[:, None].expand_as(right), atol=1e-4)
+    assert sizes.min() == pytest.approx(0.6, abs=0.01)
+    assert sizes.max() == pytest.approx(1.0, abs=0.01)
+    assert images[:, 0].min() >= 0.5 / 12 - 1e-6  # nothing but the picture is seen
+    assert images[:, 0].max() <= 1 - 0.5 / 12 + 1e-6
+    assert torch.allclose(images[:, 2], torch.tensor(7.0))
+    top, bottom = images[:, 0, 0, 0], 1 - images[:, 0, -1, 0]
+    assert abs(float(top.mean() - bottom.mean())) < 0.02  # it lies anywhere, not at one side
+    assert float((top + bottom).max()) == pytest.approx(0.4, abs=0.1)
+
+
+def coloured(batch: int, height: int = 5, width: int = 7) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(2)
+    one = 80 + 90 * torch.rand(1, 3, height, width, generator=draw)
+    return one.expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+
+
+def grey(images: torch.Tensor) -> torch.Tensor:
+    return 0.299 * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2]
+
+
+def test_other_light_keeps_grey_pixels_grey_and_one_image_a_linear_map_of_its_pixels() -> None:
+    torch.manual_seed(0)
+    dull = coloured(200)[:, :1].expand(-1, 3, -1, -1)
+    changed = recoloured(dull, 0.2)
+    assert torch.allclose(changed[:, :1].expand_as(changed), changed, atol=1e-2)
+    # From the pixels' greys: contrast times brightness is the slope, and the mean only brightens.
+    before, after = grey(dull).flatten(1), grey(changed).flatten(1)
+    bright = after.mean(dim=1) / before.mean(dim=1)
+    slope = after.std(dim=1) / before.std(dim=1)
+    assert bright.min() == pytest.approx(0.8, abs=0.02)
+    assert bright.max() == pytest.approx(1.2, abs=0.02)
+    assert (slope / bright).min() == pytest.approx(0.8, abs=0.02)
+    assert (slope / bright).max() == pytest.approx(1.2, abs=0.02)
+
+
+def test_colour_is_turned_and_stretched_about_each_pixels_grey() -> None:
+    torch.manual_seed(0)
+    images = coloured(300)
+    changed = recoloured(images, 0.1)
+    assert changed.shape == images.shape
+    axes = torch.tensor([[0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+    was, now = (torch.einsum("ac,bchw->abhw", axes, x).flatten(2) for x in (images, changed))
+    # Each image's colours, as complex numbers, are one number times what they were.
+    quotient = torch.complex(now[0], now[1]) / torch.complex(was[0], was[1])
+    one = quotient.mean(dim=1, keepdim=True)
+    assert torch.allclose(quotient, one.expand_as(quotient), atol=1e-3)
+    turns = one.angle() / (2 * torch.pi)
+    assert turns.min() == pytest.approx(-0.025, abs=0.002)
+    assert turns.max() == pytest.approx(0.025, abs=0.002)
+    lightness = grey(changed).flatten(1).std(dim=1) / grey(images).flatten(1).std(dim=1)
+    stretched = one.abs()[:, 0] / lightness
+    assert stretched.min() == pytest.approx(0.9, abs=0.01)
+    assert stretched.max() == pytest.approx(1.1, abs=0.01)
+
+
+def test_pixels_stay_within_their_range_in_any_light() -> None:
+    torch.manual_seed(0)
+    extreme = 255 * (coloured(50) > 120).float()
+    changed = recoloured(extreme, 0.9)
+    assert changed.min() >= 0
+    assert changed.max() <= 255
+    assert changed.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("change", [cropped, recoloured])
+def test_each_image_is_changed_on_its_own_by_torchs_random_state(change: object) -> None:
+    assert callable(change)
+    images = coloured(2)
+    torch.manual_seed(5)
+    first = change(images, 0.3)
+    torch.manual_seed(5)
+    assert torch.equal(change(images, 0.3), first)
+    assert not torch.equal(change(images, 0.3), first)
+    assert not torch.equal(first[0], first[1])
+    assert torch.allclose(change(images, 0.0), images, atol=1e-3)

@@ -1,0 +1,128 @@
+"""A library that crashes, hangs or takes all memory is an error of its file, of nothing else."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imitact.core.errors import BadInput, DamagedFile
+from imitact.datasets.formats.hdf5 import Hdf5
+from imitact.datasets.open import open_dataset
+from imitact.datasets.row_blocks import in_blocks
+from imitact.parallel import isolated_process
+from tests.support import foreign_files as foreign
+
+FAKE = """
+import os, signal, time
+import numpy as np
+class version: hdf5_version = "none"
+class Group: pass
+class Dataset: pass
+class HardLink: pass
+def File(path, *given, **named):
+    path = os.path.basename(path)
+    if "crash" in path:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "hang" in path:
+        time.sleep(60)
+    if "memory" in path:
+        np.ones(1 << 40)
+    if "filter" in path:
+        raise OSError("Can't open (required filter 'x' is not registered)")
+    print("what a library prints is no answer")
+    return {}
+"""
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hdf5:
+    """HDF5 as a library that does what the name of a file says."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "h5py.py").write_text(FAKE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
+    for name in ("crash", "hang", "memory", "filter", "fine"):
+        (tmp_path / name).write_text("")
+    return Hdf5()
+
+
+def test_a_crash_is_an_error_of_the_file_and_the_next_file_is_read(fake: Hdf5, tmp_path: Path):
+    for _ in range(2):
+        with pytest.raises(DamagedFile, match=r"crash: the library .* crashed .exit code -11"):
+            fake.arrays(tmp_path / "crash")
+        assert fake.arrays(tmp_path / "fine") == {}
+
+
+def test_what_takes_too_long_is_stopped(
+    fake: Hdf5, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert fake.arrays(tmp_path / "fine") == {}
+    monkeypatch.setattr(isolated_process, "PATIENCE_S", 0.5)
+    began = time.monotonic()
+    with pytest.raises(
+        DamagedFile, match=r"hang: the library that reads it gave no answer within 0 s"
+    ):
+        fake.arrays(tmp_path / "hang")
+    assert time.monotonic() - began < 20
+    monkeypatch.undo()
+
+
+def test_more_memory_than_is_allowed_is_refused(fake: Hdf5, tmp_path: Path):
+    with pytest.raises(DamagedFile, match=r"memory cannot be read .*MemoryError"):
+        fake.arrays(tmp_path / "memory")
+
+
+def test_a_filter_that_is_missing_is_no_damage(fake: Hdf5, tmp_path: Path):
+    with pytest.raises(BadInput, match=r"no filter for .*h5repack") as caught:
+        fake.arrays(tmp_path / "filter")
+    assert not isinstance(caught.value, DamagedFile)
+
+
+def test_a_library_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "h5py.py").write_text("raise ModuleNotFoundError('no', name='h5py')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ModuleNotFoundError) as caught:
+        Hdf5().arrays(tmp_path / "any")
+    assert caught.value.name == "h5py"
+
+
+def test_threads_and_copies_get_their_own_answers(tmp_path: Path):
+    source = open_dataset(foreign.aloha(tmp_path))
+    other = copy.deepcopy(source)
+    found: dict[int, Any] = {}
+
+    def look(at: int) -> None:
+        chosen = (source, other)[at % 2]
+        found[at] = np.stack(list(chosen.episode(at % 3).frames("top")))
+
+    threads = [threading.Thread(target=look, args=(at,)) for at in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for at, frames in found.items():
+        np.testing.assert_array_equal(frames, foreign.film(at % 3, (9, 5, 7)[at % 3]))
+    assert len(found) == 12
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 20), (3, 4), (5, 17), (8, 8)])
+@pytest.mark.parametrize("chunk_rows", [1, 4, 7, 1000])
+@pytest.mark.parametrize("row_bytes", [1, 3 << 20, 1 << 40])
+def test_blocks_give_every_row_once(start: int, stop: int, chunk_rows: int, row_bytes: int):
+    read: list[tuple[int, int]] = []
+
+    def rows(first: int, last: int) -> list[int]:
+        read.append((first, last))
+        return list(range(first, last))
+
+    assert [*in_blocks(rows, start, stop, row_bytes, chunk_rows)] == list(range(start, stop))
+    assert all(last > first for first, last in read)
+    if row_bytes == 3 << 20 and chunk_rows == 1:
+        assert all(last - first <= 2 for first, last in read)
+    if row_bytes == 1 and chunk_rows == 4:
+        assert len(read) == (stop > start)

@@ -1,0 +1,144 @@
+"""Small real datasets whose every defect is put there on purpose: an arm of three joints and a
+gripper that goes from point to point, filmed as a bright square that moves with two of them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from imitact.core.types import Camera, Spec
+from imitact.datasets.lerobot.stats import PixelCounts
+from imitact.datasets.lerobot.writer import LeRobotWriter
+from imitact.datasets.video import VideoConfig, VideoWriter
+
+NAMES = ("shoulder", "elbow", "wrist", "gripper")
+RATE_HZ = 20.0
+HEIGHT, WIDTH = 48, 64
+Rows = tuple[np.ndarray, np.ndarray]
+Film = Callable[[int, list[np.ndarray]], list[np.ndarray]]
+
+
+def arm_spec(cameras: Sequence[str] = (), units: Sequence[str] = ("rad",) * 3 + ("1",)) -> Spec:
+    return Spec(
+        NAMES, NAMES, tuple(units), tuple(units),
+        tuple(Camera(name, HEIGHT, WIDTH) for name in cameras), RATE_HZ,
+    )  # fmt: skip
+
+
+def follow(action: np.ndarray, pace: float = 0.4, seed: int = 0) -> np.ndarray:
+    """The state of an arm that goes a part of the way to its command in each tick, with the noise
+    of an encoder: about two ticks late."""
+    state = np.empty_like(action)
+    at = action[0].copy()
+    for tick, target in enumerate(action):
+        state[tick] = at
+        at = at + pace * (target - at)
+    return state + np.random.default_rng(seed).normal(0, 0.0005, action.shape)
+
+
+def demonstrate(seed: int, head: int = 3, tail: int = 12, moves: int = 5) -> Rows:
+    """(state, action) of one demonstration of some 160 ticks: moves, a rest after each.
+
+    head, tail: ticks without movement at either end.
+    """
+    rng = np.random.default_rng(seed)
+    at = np.array([0.0, -0.8, 0.4, 0.0]) + rng.normal(0, 0.02, 4)
+    rows = [np.tile(at, (head, 1))]
+    for move in range(moves):
+        to = np.append(rng.uniform(-1.0, 1.0, 3), float(move % 2 == 0))
+        along = np.linspace(0, 1, int(rng.integers(18, 24)))[1:, None]
+        rows.append(at + (to - at) * (10 * along**3 - 15 * along**4 + 6 * along**5))
+        rows.append(np.tile(to, (tail if move == moves - 1 else 10, 1)))
+        at = to
+    action = np.concatenate(rows)
+    return follow(action, seed=seed), action
+
+
+def picture(state: np.ndarray) -> np.ndarray:
+    """A smooth background with a bright square, across by the shoulder and down by the elbow."""
+    rows = np.linspace(40, 110, HEIGHT)[:, None, None]
+    columns = np.linspace(0, 60, WIDTH)[None, :, None]
+    frame = (rows + columns + np.array([0.0, 10.0, 20.0])).astype(np.uint8)
+    across, down = np.clip((np.asarray(state[:2]) + 1.2) / 2.4, 0, 1)
+    row, column = int(down * (HEIGHT - 12)), int(across * (WIDTH - 12))
+    frame[row : row + 12, column : column + 12] = 250
+    return frame
+
+
+def write(
+    out: Path,
+    episodes: Sequence[Rows],
+    *,
+    cameras: Sequence[str] = (),
+    film: Film = lambda index, frames: frames,
+    units: Sequence[str] = ("rad",) * 3 + ("1",),
+    tasks: str = "go from point to point",
+) -> Path:
+    """A dataset of these (state, action), by imitact's own writer.
+
+    film: may change the frames of an episode; fewer of them than ticks is one of the defects.
+    """
+    spec = arm_spec(cameras, units)
+    video = VideoConfig()
+    staging = out.parent / f"{out.name}-staging"
+    staging.mkdir(parents=True, exist_ok=True)
+    writer = LeRobotWriter(out, spec, task=tasks, video=video, staging=staging)
+    facts: list[dict[str, Any]] = []
+    for index, (state, action) in enumerate(episodes):
+        videos, pixels = {}, {}
+        for camera in cameras:
+            videos[camera] = staging / f"{camera}.mp4"
+            counts = PixelCounts()
+            with VideoWriter(videos[camera], HEIGHT, WIDTH, RATE_HZ, video) as writing:
+                for frame in film(index, [picture(row) for row in state]):
+                    writing.add(frame)
+                    counts.add(frame)
+            pixels[camera] = counts.result()
+        facts.append({"seed": index, "variation": {}, "first_ticks": {"1": 40}})
+        writer.append(
+            state, action, videos, pixels,
+            {
+                "format": 1,
+                "settings": {
+                    "task": tasks, "stages": ["away", "there"],
+                    "video": {"codec": "h264", "crf": 20, "gop": 10, "preset": "auto",
+                              "chroma": "420"},
+                    "units": {"state": list(units), "action": list(units)},
+                },
+                "episodes": list(facts), "failed": [],
+            },
+        )  # fmt: skip
+    return out
+
+
+def rewrite(root: Path, index: int, change: Callable[[dict[str, np.ndarray]], object]) -> None:
+    """Alter the stored columns of an episode in place, as no writer would: `change` gets them by
+    name, and may set or shorten each. What vouches for the files goes, as by a person's hand."""
+    shutil.rmtree(root / "meta/imitact", ignore_errors=True)
+    file = root / f"data/chunk-000/file-{index:03d}.parquet"
+    table = pq.read_table(file)
+    columns = {name: np.array(table[name].to_pylist()) for name in table.column_names}
+    change(columns)
+    pq.write_table(
+        pa.table(
+            {
+                name: pa.array(values.tolist(), table.schema.field(name).type)
+                for name, values in columns.items()
+            }
+        ),
+        file,
+    )
+
+
+def edit_info(root: Path, **changes: Any) -> None:
+    shutil.rmtree(root / "meta/imitact", ignore_errors=True)
+    file = root / "meta/info.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))

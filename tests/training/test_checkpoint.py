@@ -1,0 +1,163 @@
+"""Checkpoints: whole or not there, read back exactly, and never trusted unread."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from imitact.core.errors import BadInput, DamagedFile, DiskFull
+from imitact.training import checkpoint
+from imitact.training.checkpoint import State
+
+
+def state(step: int) -> State:
+    torch_rng = torch.Generator().manual_seed(step)
+    tensors = {
+        "net.weight": torch.randn(3, 4, generator=torch_rng),
+        "net.count": torch.tensor(step),
+        "net.half": torch.randn(2, generator=torch_rng).to(torch.bfloat16),
+        "random.cpu": torch_rng.get_state(),
+    }
+    return State(step, tensors, {"note": f"after {step}", "rate": 0.1 + 0.2})
+
+
+def policy(path: Path) -> None:
+    path.mkdir()
+    (path / "policy.json").write_text("{}")
+
+
+def save(folder: Path, step: int) -> Path:
+    return checkpoint.save(folder, state(step), policy)
+
+
+def nobody(line: str) -> None:
+    raise AssertionError(f"nothing should be said here: {line}")
+
+
+def test_what_was_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
+    path = save(tmp_path / "deep" / "checkpoints", 7)
+    loaded, saved = checkpoint.load(path), state(7)
+    assert loaded.step == 7
+    assert loaded.numbers == saved.numbers
+    assert loaded.tensors.keys() == saved.tensors.keys()
+    for name, tensor in saved.tensors.items():
+        assert loaded.tensors[name].dtype == tensor.dtype
+        assert torch.equal(loaded.tensors[name], tensor)
+    assert (path / "policy" / "policy.json").is_file()
+
+
+def test_the_last_two_are_kept_and_the_newest_is_found(tmp_path: Path) -> None:
+    for step in (9, 10, 100):
+        save(tmp_path, step)
+    assert [p.name for p in checkpoint.found(tmp_path)] == ["step-00000100", "step-00000010"]
+    found = checkpoint.newest(tmp_path, nobody)
+    assert found is not None
+    assert found[1].step == 100
+
+
+def test_a_folder_without_checkpoints_has_none(tmp_path: Path) -> None:
+    assert checkpoint.newest(tmp_path, nobody) is None
+    assert checkpoint.newest(tmp_path / "nowhere", nobody) is None
+
+
+@pytest.mark.parametrize("name", ["trainer.safetensors", "trainer.json", "policy/policy.json"])
+@pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
+def test_a_damaged_checkpoint_is_said_and_passed_over_for_the_one_before(
+    tmp_path: Path, name: str, harm: str
+) -> None:
+    save(tmp_path, 1)
+    file = save(tmp_path, 2) / name
+    data = bytearray(file.read_bytes())
+    if harm == "flip":
+        data[0] ^= 1
+        file.write_bytes(data)
+    elif harm == "truncate":
+        file.write_bytes(data[:-1])
+    else:
+        file.unlink()
+    lines: list[str] = []
+    found = checkpoint.newest(tmp_path, lines.append)
+    assert found is not None
+    assert found[1].step == 1
+    assert len(lines) == 1
+    assert "step-00000002" in lines[0]
+
+
+@pytest.mark.parametrize(("key", "value"), [("step", 3), ("numbers", {})])
+def test_one_altered_value_in_the_record_is_damage(tmp_path: Path, key: str, value: object) -> None:
+    file = save(tmp_path, 2) / "trainer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with pytest.raises(DamagedFile, match=r"trainer\.json is not what was written"):
+        checkpoint.load(file.parent)
+
+
+def test_a_renamed_checkpoint_is_damage(tmp_path: Path) -> None:
+    renamed = save(tmp_path, 2).rename(tmp_path / "step-00000009")
+    with pytest.raises(DamagedFile, match="its SHA-256 or step differs"):
+        checkpoint.load(renamed)
+
+
+def test_where_every_checkpoint_is_damaged_nothing_is_guessed(tmp_path: Path) -> None:
+    for step in (1, 2):
+        (save(tmp_path, step) / "trainer.safetensors").write_bytes(b"no")
+    with pytest.raises(DamagedFile, match=r"no checkpoint .* can be read: .*SHA-256 differs"):
+        checkpoint.newest(tmp_path, lambda line: None)
+
+
+def test_another_format_is_refused_by_number(tmp_path: Path) -> None:
+    file = save(tmp_path, 1) / "trainer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
+    with pytest.raises(DamagedFile, match=r"format 99, this imitact \(.*\) reads 1; resume with"):
+        checkpoint.load(file.parent)
+
+
+def test_a_full_disk_leaves_the_checkpoints_before_it_and_no_half_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(DiskFull, match="the checkpoints before it are untouched"):
+        save(tmp_path, 3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+    assert checkpoint.load(tmp_path / "step-00000002").step == 2
+
+
+def test_a_full_disk_that_safetensors_meets_is_one_clear_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise checkpoint.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(BadInput, match="No space left on device"):
+        save(tmp_path, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_save_left_is_no_checkpoint_and_goes_with_the_next(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    half = tmp_path / ".building-step-00000002"
+    (half / "policy").mkdir(parents=True)
+    found = checkpoint.newest(tmp_path, nobody)
+    assert found is not None
+    assert found[1].step == 1
+    save(tmp_path, 3)
+    assert not half.exists()
+
+
+def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    again = State(5, state(6).tensors, {})
+    checkpoint.save(tmp_path, again, policy)
+    assert torch.equal(
+        checkpoint.load(tmp_path / "step-00000005").tensors["net.weight"],
+        again.tensors["net.weight"],
+    )

@@ -1,0 +1,639 @@
+"""Several processes train as one: the same sums, one that writes, none that waits for the dead.
+
+The laws of two ranks are looked at in one pair of processes that `pair` starts: they join several
+times, once a scene, and leave what they found in a folder. torchrun itself is run end to end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from imitact.cli import main
+from imitact.core.errors import BadInput, ImitactError, NotFinite
+from imitact.core.views import View
+from imitact.models.act import ActConfig
+from imitact.models.batch_shard import WHOLE, BatchShard
+from imitact.models.policy import TorchPolicy
+from imitact.training import checkpoint
+from imitact.training import device as devices
+from imitact.training.distributed import ALONE, RankLost, Ranks, joined
+from imitact.training.loop import Interrupted, TrainConfig, train
+from imitact.training.optimizer_step import Updater
+from imitact.training.sampler import Sampler, statistics
+from imitact.training.sync_batchnorm import SpreadNorm
+from tests.support.fake_dataset import FakeSource
+from tests.support.paths import FIXTURES, ROOT
+
+SOURCE = FakeSource((7, 4, 9, 6))  # short beside the chunk: a batch's parts are padded unequally
+DATASET = FIXTURES / "lerobot" / "h264"
+
+MODEL = ActConfig(
+    chunk=4,
+    input_height=32,
+    input_width=32,
+    width=16,
+    stages=2,
+    norm="group",
+    dim=32,
+    heads=2,
+    ffn=16,
+    encoder_layers=1,
+    cvae_layers=1,
+    latent=4,
+    shift=2,
+    random_crop=0.2,
+    color_jitter=0.2,
+    state_noise=0.1,
+    dropout=0.0,
+)
+
+CONFIG = TrainConfig(
+    steps=20,
+    batch_size=6,
+    lr=1e-3,
+    lr_backbone=1e-3,
+    warmup_steps=3,
+    clip_norm=1.0,
+    ema_decay=0.9,
+    seed=5,
+    held_out=1,
+    validate_every=10,
+    checkpoint_every=8,
+    log_every=1,
+    precision="fp32",
+    device="cpu",
+    threads=1,
+    workers=1,
+)
+
+# An odd batch has unequal shares; without the CVAE there is no noise of the posterior.
+SCENES: dict[str, tuple[ActConfig, TrainConfig]] = {
+    "group": (MODEL, CONFIG),
+    "batch": (
+        dataclasses.replace(MODEL, norm="batch", cvae=False),
+        dataclasses.replace(CONFIG, batch_size=5, checkpoint_every=0),
+    ),
+    "frozen": (
+        dataclasses.replace(MODEL, norm="frozen", pretrained="none", l1="all"),
+        dataclasses.replace(
+            CONFIG, batch_size=3, ema_decay=0.0, held_out=0, validate_every=0, checkpoint_every=0
+        ),
+    ),
+}
+
+DROPOUT = (
+    dataclasses.replace(MODEL, norm="batch", dropout=0.2),
+    dataclasses.replace(CONFIG, steps=13),
+)
+
+
+@pytest.fixture(autouse=True)
+def _leave_torch_as_it_was() -> Iterator[None]:
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_rng_state(state)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def untimed(out: Path) -> list[dict[str, Any]]:
+    timed = ("samples_per_s", "data_wait", "crc32")
+    return [{k: v for k, v in line.items() if k not in timed} for line in lines(out)]
+
+
+def everything(out: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(out / "checkpoints" / f"step-{step:08d}" / "trainer.safetensors")
+
+
+def first_update(name: str, ranks: Ranks, device: str = "cpu") -> dict[str, torch.Tensor]:
+    """The gradients of the first step."""
+    model, config = SCENES[name]
+    config = dataclasses.replace(config, clip_norm=0.0)
+    here = devices.choose("fp32", device, 1, ranks)
+    policy = TorchPolicy.create(
+        SOURCE.spec, statistics(SOURCE, range(4)), model, seed=0, fingerprint="fake"
+    )
+    updater = Updater(policy, config.rates, here)
+    here.seed(3)
+    updater.update(0, draw(config.batch_size, ranks).batch(0))
+    trained = updater.policy.net.named_parameters()
+    return {n: p.grad.cpu().contiguous() for n, p in trained if p.grad is not None}
+
+
+def draw(batch_size: int, ranks: Ranks = ALONE) -> Sampler:
+    return Sampler(
+        SOURCE,
+        chunk=4,
+        views={"top": View(32, 32)},
+        cache_dir=Path(),
+        cache_limit_bytes=0,
+        batch_size=batch_size,
+        seed=5,
+        workers=1,
+        ranks=ranks.count,
+        rank=ranks.rank,
+    )
+
+
+# -- two processes ---------------------------------------------------------------------------------
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def play(folder: Path, ports: list[int]) -> None:
+    """What each process of the pair does: every scene with a group of its own."""
+    for scene, port in zip(PLAYED, ports, strict=True):
+        os.environ["MASTER_PORT"] = str(port)
+        scene(folder)
+        gc.collect()  # whoever holds a group keeps its connections open
+        if torch.distributed.is_initialized():  # ended by an error, as it should
+            torch.distributed.destroy_process_group()
+
+
+def learning(folder: Path) -> None:
+    with joined() as ranks:
+        for name, (model, config) in SCENES.items():
+            gradients = first_update(name, ranks)
+            train(SOURCE, folder / name, model, config, ranks=ranks)
+            if ranks.first:
+                save_file(gradients, folder / name / "gradients.safetensors")
+
+
+def resuming(folder: Path) -> None:
+    model, config = DROPOUT
+    once, halves = folder / "once", folder / "halves"
+    with joined() as ranks:
+        train(SOURCE, once, model, config, ranks=ranks)
+        with ranks.together():
+            if ranks.first:  # as if killed after its checkpoint of step 8
+                shutil.copytree(once, halves)
+                shutil.rmtree(halves / "checkpoints" / "step-00000013")
+                shutil.rmtree(halves / "policy")
+        train(SOURCE, halves, model, config, resume=True, ranks=ranks)
+
+
+def agreeing(folder: Path) -> None:
+    with joined() as ranks:
+        other = Ranks(rank=1 - ranks.rank)
+        assert (ranks.count, ranks.local, ranks.first) == (2, ranks.rank, not other.first)
+        assert ranks.any(ranks.rank == 1)
+        assert not ranks.any(False)
+        assert ranks.sum(torch.tensor([1.0, ranks.rank])).tolist() == [2.0, 1.0]
+        assert ranks.gathered(torch.tensor([ranks.rank])).tolist() == [[0], [1]]
+        assert ranks.told({"a": [ranks.rank, "ä"]}) == {"a": [0, "ä"]}
+        assert ranks.told(None if ranks.first else 1) is None
+        mine = {"x": torch.full((2, 3), float(ranks.rank)), "n": torch.tensor(ranks.rank)}
+        theirs = ranks.tensors(mine)
+        assert theirs["n"].item() == 0
+        assert torch.equal(theirs["x"], torch.zeros(2, 3))
+        seen = folder / "built"
+        assert ranks.in_turn(lambda: (seen.exists(), seen.write_text("x"))[0]) is (ranks.rank == 1)
+
+
+def other_data(folder: Path) -> None:
+    """Rank 1 was given another dataset: it alone knows, and tells."""
+    source = dataclasses.replace(SOURCE, fingerprint=f"fake {os.environ['RANK']}")
+    ends(folder, "other", lambda: train(source, folder / "other", MODEL, CONFIG))
+
+
+def not_finite(folder: Path) -> None:
+    config = dataclasses.replace(CONFIG, lr=1e30, warmup_steps=0, clip_norm=0.0)
+    ends(folder, "bad", lambda: train(SOURCE, folder / "bad", MODEL, config))
+
+
+def a_signal_to_one(folder: Path) -> None:
+    config = dataclasses.replace(CONFIG, steps=100_000, validate_every=0, ema_decay=0.0)
+
+    def soon() -> None:
+        numbers = folder / "signal" / "metrics.jsonl"
+        while not (numbers.exists() and numbers.stat().st_size):  # until training has begun
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if os.environ["RANK"] == "1":
+        threading.Thread(target=soon, daemon=True).start()
+    ends(folder, "signal", lambda: train(SOURCE, folder / "signal", MODEL, config))
+
+
+def silence(folder: Path) -> None:
+    def wait() -> None:
+        with joined(silence=timedelta(seconds=2)) as ranks:
+            ranks.any(True)
+            if not ranks.first:
+                time.sleep(4)
+            ranks.any(True)
+
+    ends(folder, "silent", wait)
+
+
+def ends(folder: Path, name: str, work: Callable[[], object]) -> None:
+    """How `work` ended on this rank, in a file."""
+    try:
+        work()
+        told = "nothing"
+    except SystemExit as error:
+        told = f"SystemExit {error.code}"
+    except (ImitactError, KeyboardInterrupt) as error:
+        told = f"{type(error).__name__} {error}"
+    (folder / f"{name}-{os.environ['RANK']}").write_text(told)
+
+
+# The last one ends for good, as a rank does that tells what all have wrong.
+PLAYED = (learning, resuming, agreeing, other_data, a_signal_to_one, silence, not_finite)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pair")
+    ports = free_ports(len(PLAYED))
+    program = (
+        "import sys, pathlib; from tests.training import test_distributed as t;"
+        "t.play(pathlib.Path(sys.argv[2]), [int(p) for p in sys.argv[3:]])"
+    )
+    command = [sys.executable, "-c", program, str(ROOT), str(folder)]
+    processes = [
+        subprocess.Popen(
+            [*command, *map(str, ports)],
+            env=os.environ
+            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+            | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        for process in processes:
+            _, err = process.communicate(timeout=120)
+            assert process.returncode == 0, err
+    finally:
+        for process in processes:
+            process.kill()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process learns in the same scenes."""
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    folder = tmp_path_factory.mktemp("single")
+    for name, (model, config) in SCENES.items():
+        train(SOURCE, folder / name, model, config, ranks=ALONE)
+        save_file(first_update(name, ALONE), folder / name / "gradients.safetensors")
+    torch.set_num_threads(threads)
+    torch.set_rng_state(state)
+    return folder
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_two_ranks_have_the_gradients_of_one(pair: Path, single: Path, name: str) -> None:
+    two, one = (load_file(f / name / "gradients.safetensors") for f in (pair, single))
+    assert two.keys() == one.keys()
+    size = torch.cat([g.flatten() for g in one.values()]).norm()
+    apart = torch.cat([(two[n] - one[n]).flatten() for n in one]).norm()
+    assert size > 0
+    assert apart / size < 1e-6
+    # No tensor hides behind the larger ones, but for the keys' bias, whose gradient is noise.
+    for tensor, want in one.items():
+        if not tensor.endswith("in_proj_bias"):
+            assert (two[tensor] - want).norm() <= 2e-6 * want.norm() + 1e-9 * size, tensor
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_two_ranks_learn_what_one_rank_learns(pair: Path, single: Path, name: str) -> None:
+    two, one = untimed(pair / name), untimed(single / name)
+    assert len(one) >= 20
+    for ours, want in zip(two, one, strict=True):
+        assert ours.keys() == want.keys()
+        for key in ("loss", "l1", "kl", "grad_norm", "held_out_l1_rad"):
+            if key in want:
+                assert ours[key] == pytest.approx(want[key], rel=1e-5, abs=1e-12), ours["step"]
+    told = [json.loads((f / name / "training.json").read_text()) for f in (pair, single)]
+    assert [t["ranks"] for t in told] == [2, 1]
+    assert told[0]["samples"] == told[1]["samples"] == 20 * SCENES[name][1].batch_size
+    assert told[0]["train_pflop"] == pytest.approx(told[1]["train_pflop"], rel=1e-9)
+
+
+def test_the_laws_of_two_ranks_could_fail(single: Path) -> None:
+    """The first losses of two other scenes are further apart than what is allowed."""
+    losses = [lines(single / name)[0]["loss"] for name in SCENES]
+    assert len({round(loss, 3) for loss in losses}) == len(losses)
+
+
+def test_two_ranks_stopped_and_resumed_learn_the_same_bit_for_bit(pair: Path) -> None:
+    once, halves = pair / "once", pair / "halves"
+    want, have = everything(once, 13), everything(halves, 13)
+    assert want.keys() == have.keys()
+    assert all(torch.equal(want[name], have[name]) for name in want)
+    assert untimed(once) == untimed(halves)
+    half = everything(once, 8)
+    assert not all(torch.equal(want[name], half[name]) for name in want)
+
+
+def test_ranks_drop_out_with_masks_of_their_own() -> None:
+    masks = []
+    for rank in (0, 1):
+        here = devices.choose("fp32", "cpu", 0, Ranks(rank=rank, count=2, local=rank))
+        here.seed(4)
+        for step in (0, 1):
+            here.begin(step)
+            masks.append(torch.rand(8))
+    assert len({tuple(mask.tolist()) for mask in masks}) == 4
+
+
+def test_a_checkpoint_does_not_tell_how_many_ranks_wrote_it(pair: Path, tmp_path: Path) -> None:
+    """Two ranks begin, one goes on, as if it had begun itself."""
+    model, config = SCENES["group"]
+    out = tmp_path / "out"
+    shutil.copytree(pair / "group", out)
+    shutil.rmtree(out / "checkpoints" / "step-00000020")
+    said: list[str] = []
+    train(SOURCE, out, model, config, resume=True, on_line=said.append, ranks=ALONE)
+    assert any("ranks 2 then, 1 now" in line for line in said)
+    have, want = ([n["loss"] for n in lines(f) if "loss" in n] for f in (out, pair / "group"))
+    assert have[:8] == want[:8]
+    assert have[8:] == pytest.approx(want[8:], rel=1e-5)
+
+
+def test_what_all_ranks_have_wrong_is_told_once_and_what_one_has_by_that_one(pair: Path) -> None:
+    assert (pair / "other-0").read_text() == "SystemExit 2"
+    assert (
+        "rank 1 does not train what rank 0 trains: the dataset is another one"
+        in (pair / "other-1").read_text()
+    )
+    told = (pair / "bad-0").read_text()
+    assert told.startswith(NotFinite.__name__)
+    assert "Samples of the last steps" in told
+    # Of the whole batch, not of rank 0's half.
+    assert told.partition("tick: ")[2].split(";")[0].count(",") == 5
+    assert (pair / "bad-1").read_text() == "SystemExit 2"
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_step_with_one_checkpoint(
+    pair: Path,
+) -> None:
+    told = (pair / "signal-0").read_text()
+    assert told.startswith(f"{Interrupted.__name__} stopped by a signal to another rank after step")
+    assert (pair / "signal-1").read_text() == "SystemExit 130"
+    found = checkpoint.newest(pair / "signal" / "checkpoints", lambda line: None)
+    assert found is not None
+    assert f"after step {found[1].step} of 100000" in told
+    assert str(found[0]) in told
+
+
+def test_a_rank_that_says_nothing_is_given_up(pair: Path) -> None:
+    told = (pair / "silent-0").read_text()
+    assert told.startswith(RankLost.__name__)
+    assert "fell silent (Timed out" in told
+    assert "(Connection closed by peer" in (pair / "silent-1").read_text()
+
+
+# -- one process -----------------------------------------------------------------------------------
+
+
+def test_without_torchrun_nothing_is_begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    with joined() as ranks:
+        assert ranks == ALONE
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with joined() as ranks:
+        assert ranks == ALONE
+        assert not torch.distributed.is_initialized()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    with pytest.raises(BadInput, match="LOCAL_RANK, MASTER_PORT are not set"), joined():
+        pass
+
+
+def test_only_the_torchrun_that_began_a_training_goes_on_unasked(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, steps=2, held_out=0, validate_every=0)
+    train(SOURCE, tmp_path, MODEL, config, ranks=Ranks(launch="a"))
+    with pytest.raises(BadInput, match="holds a training already; resume it"):
+        train(SOURCE, tmp_path, MODEL, config, ranks=Ranks(launch="a"))
+    with pytest.raises(BadInput, match="this torchrun did not begin"):
+        train(SOURCE, tmp_path, MODEL, config, ranks=Ranks(launch="b", restarts=1))
+    again = Ranks(launch="a", restarts=1)
+    assert train(SOURCE, tmp_path, MODEL, config, ranks=again) == tmp_path / "policy"
+
+
+@pytest.mark.parametrize("batch_size", [5, 6])
+def test_the_shares_of_all_ranks_are_the_batch(batch_size: int) -> None:
+    whole = draw(batch_size)
+    shares = [draw(batch_size, Ranks(rank=rank, count=3)) for rank in range(3)]
+    for index in (0, 4, 9):  # one of them spans two epochs
+        want = whole.batch(index)
+        parts = [samples.batch(index) for samples in shares]
+        for field in ("state", "action", "is_pad", "episode", "tick"):
+            joint = np.concatenate([getattr(part, field) for part in parts])
+            assert np.array_equal(joint, getattr(want, field))
+        assert {len(part.tick) for part in parts} <= {batch_size // 3, batch_size // 3 + 1}
+        for part in parts:
+            assert part.whole is not None
+            assert part.whole.valid == (~want.is_pad).sum()
+            assert np.array_equal(part.whole.tick, want.tick)
+            first = part.whole.first
+            assert np.array_equal(want.tick[first : first + len(part.tick)], part.tick)
+    assert whole.batch(0).whole is None
+    seen = [tuple(b.tick.tolist()) for samples in shares for b in samples.evenly(20)]
+    assert sorted(seen) == sorted(tuple(b.tick.tolist()) for b in whole.evenly(20))
+
+
+def test_a_batch_smaller_than_the_ranks_is_refused() -> None:
+    with pytest.raises(BadInput, match="rank is 1 of 3, batch_size 2"):
+        draw(2, Ranks(rank=1, count=3))
+
+
+def test_parts_draw_and_count_what_the_whole_does() -> None:
+    def numbers(count: int, generator: torch.Generator | None) -> torch.Tensor:
+        return torch.rand(2, count, 3, generator=generator)
+
+    torch.manual_seed(1)
+    want = WHOLE.drawn(numbers, 5, axis=1)
+    parts = [
+        BatchShard(first, 5, 7, torch.Generator().manual_seed(1)).drawn(numbers, count, axis=1)
+        for first, count in ((0, 2), (2, 3))
+    ]
+    assert torch.equal(torch.cat(parts, dim=1), want)
+    values = torch.arange(10.0).view(5, 2)
+    mean = BatchShard(0, 5, 7).mean(values[:2]) + BatchShard(2, 5, 7).mean(values[2:])
+    assert mean == pytest.approx(WHOLE.mean(values))
+    is_pad = torch.tensor([[False, True]])
+    assert (WHOLE.valid_ticks(is_pad), BatchShard(0, 5, 7).valid_ticks(is_pad)) == (1, 7)
+
+
+@pytest.mark.parametrize(("mean", "dtype"), [(0.0, torch.float32), (30.0, torch.float32),
+                                             (1.0, torch.bfloat16)])  # fmt: skip
+def test_a_norm_over_ranks_is_batch_norm(mean: float, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 8, 5, 6, generator=generator) * 2 + mean
+    x = x.to(dtype, memory_format=torch.channels_last)
+    seen = torch.randn(4, 8, 5, 6, generator=generator).to(dtype)
+    plain = nn.BatchNorm2d(8)
+    with torch.no_grad():
+        plain.weight.copy_(torch.rand(8, generator=generator) + 0.5)
+    ours = SpreadNorm(nn.BatchNorm2d(8), ALONE)
+    ours.load_state_dict(plain.state_dict())
+    assert ours.state_dict().keys() == plain.state_dict().keys()
+    found = []
+    for norm in (plain, ours):
+        given = x.clone().requires_grad_()
+        answer = norm(given)
+        (answer * seen).sum().backward()
+        found.append([answer, given.grad, norm.weight.grad, norm.bias.grad, *norm.buffers()])
+        assert answer.dtype == dtype
+        norm.eval()
+        found[-1].append(norm(x))
+    close = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.02}
+    for want, have in zip(*found, strict=True):
+        torch.testing.assert_close(have, want, **close)
+
+
+def test_each_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    plain = torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda device=None: plain())
+    second = Ranks(rank=3, count=4, local=1)
+    for device in ("auto", "cuda"):
+        here = devices.choose("fp32", device, 0, second)
+        assert here.device == used[-1] == torch.device("cuda:1")
+        assert here.common.keys() == {"cpu", "cuda"}
+    with pytest.raises(BadInput, match="names one GPU for 4 ranks"):
+        devices.choose("fp32", "cuda:1", 0, second)
+    third = Ranks(rank=2, count=3, local=2)
+    with pytest.raises(BadInput, match="process 3 of its machine, which has 2 CUDA GPUs"):
+        devices.choose("fp32", "cuda", 0, third)
+
+
+# -- torchrun --------------------------------------------------------------------------------------
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="finds the processes of torchrun by /proc"
+)
+
+TRAIN = [
+    *("train", "--data", str(DATASET), "--model.chunk", "4", "--model.input-height", "16"),
+    *("--model.input-width", "16", "--model.width", "8", "--model.stages", "2"),
+    *("--model.norm", "batch", "--model.dim", "16", "--model.heads", "2", "--model.ffn", "16"),
+    *("--model.encoder-layers", "1", "--model.shift", "1", "--train.batch-size", "4"),
+    *("--train.steps", "300", "--train.checkpoint-every", "10", "--train.log-every", "1"),
+    *("--train.held-out", "1", "--train.validate-every", "0", "--train.workers", "1"),
+    *("--train.warmup-steps", "0", "--train.precision", "fp32"),
+]
+
+
+@contextlib.contextmanager
+def torchrun(out: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """`torchrun ... -m imitact train`, with its words in out.log."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", *options, "-m", "imitact", *TRAIN, "--out", str(out)]
+    with out.with_suffix(".log").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()  # it ends its workers
+                process.wait(timeout=60)
+
+
+def worker(process: subprocess.Popen[str], rank: int) -> int:
+    """The process that is now that rank."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for child in children:
+        with contextlib.suppress(OSError):
+            if f"\0RANK={rank}\0".encode() in Path(f"/proc/{child}/environ").read_bytes():
+                return int(child)
+    raise AssertionError(f"no rank {rank} among {children}")
+
+
+def wait_for(process: subprocess.Popen[str], out: Path, steps: int) -> None:
+    """Until there is a checkpoint of that step or a later one."""
+    deadline = time.monotonic() + 60
+    while not any(p.name >= f"step-{steps:08d}" for p in checkpoint.found(out / "checkpoints")):
+        assert process.poll() is None, out.with_suffix(".log").read_text()
+        assert time.monotonic() < deadline, out.with_suffix(".log").read_text()
+        time.sleep(0.01)
+
+
+@needs_proc
+def test_torchrun_begins_again_where_a_killed_rank_left_off(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with torchrun(out, "--max-restarts", "1") as process:
+        wait_for(process, out, 20)
+        os.kill(worker(process, 0), signal.SIGKILL)  # the one that writes, and holds the lock
+        assert process.wait(timeout=60) == 0, out.with_suffix(".log").read_text()
+    said = out.with_suffix(".log").read_text()
+    lost = [line for line in said.splitlines() if "another rank has ended" in line]
+    assert len(lost) == 1, said
+    assert lost[0].startswith("imitact train: step ")
+    assert "rank 1 of 2 stopped" in lost[0]
+    assert "is intact" in lost[0]
+    assert said.count("resuming from") == 1
+    assert said.count("policy:  ") == 1
+    assert [line["step"] for line in lines(out) if "loss" in line] == list(range(1, 301))
+    TorchPolicy.load(out / "policy")
+
+
+@needs_proc
+def test_torchrun_stopped_leaves_one_checkpoint_and_another_number_of_ranks_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with torchrun(out, "--max-restarts", "2") as process:
+        wait_for(process, out, 20)
+        process.terminate()
+        assert process.wait(timeout=60) != 0
+    said = out.with_suffix(".log").read_text()
+    stopped = [line for line in said.splitlines() if line.startswith("imitact train:")]
+    assert len(stopped) == 1, said
+    step = int(stopped[0].partition("after step ")[2].split()[0])
+    assert "stopped by SIGTERM" in stopped[0]
+    assert "to go on, give the same command with --resume" in stopped[0]
+    assert checkpoint.found(out / "checkpoints")[0].name == f"step-{step:08d}"
+    assert not (out / "policy").exists()
+    assert main.run([*TRAIN, "--out", str(out), "--resume", "--train.threads", "1"]) == 0
+    assert "ranks 2 then, 1 now" in capsys.readouterr().err
+    assert [line["step"] for line in lines(out) if "loss" in line] == list(range(1, 301))

@@ -1,0 +1,654 @@
+"""The training loop: interrupted or not, the same weights; stopped, nothing good is lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from imitact.core.errors import BadInput, DamagedFile, NotFinite
+from imitact.core.views import View
+from imitact.datasets.subset import split_validation
+from imitact.models.act import ActConfig
+from imitact.models.policy import TorchPolicy
+from imitact.storage.lock import exclusive_writer
+from imitact.training import checkpoint
+from imitact.training import device as devices
+from imitact.training.flops import count_flops
+from imitact.training.loop import Interrupted, TrainConfig, train
+from imitact.training.optimizer_step import Rates, Updater
+from imitact.training.presets import PRESETS
+from imitact.training.sampler import Sampler, statistics
+from tests.support.fake_dataset import FakeEpisode, FakeSource
+from tests.support.paths import ROOT
+
+SOURCE = FakeSource((7, 4, 9, 6))  # 26 ticks; with one episode held out an epoch is 5 to 7 steps
+
+# Everything that could differ after a resumption: dropout, the posterior's noise, batch norm.
+TINY = ActConfig(
+    chunk=4,
+    input_height=32,
+    input_width=32,
+    width=8,
+    stages=2,
+    norm="batch",
+    dim=8,
+    heads=2,
+    ffn=16,
+    encoder_layers=1,
+    cvae_layers=1,
+    latent=4,
+    shift=1,
+    state_noise=0.1,
+    dropout=0.2,
+)
+
+CONFIG = TrainConfig(
+    steps=13,
+    batch_size=3,
+    lr=1e-2,
+    lr_backbone=1e-3,
+    warmup_steps=3,
+    final_lr_fraction=0.1,
+    clip_norm=1.0,
+    ema_decay=0.9,
+    seed=5,
+    held_out=1,
+    validate_every=4,
+    checkpoint_every=8,
+    log_every=1,
+    precision="fp32",
+    workers=1,
+)
+
+
+@pytest.fixture(autouse=True)
+def _leave_torch_as_it_was() -> Iterator[None]:
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_rng_state(state)
+
+
+def config(**changes: Any) -> TrainConfig:
+    return dataclasses.replace(CONFIG, **changes)
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "policy" / "model.safetensors")
+
+
+def everything(out: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(out / "checkpoints" / f"step-{step:08d}" / "trainer.safetensors")
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def untimed(out: Path) -> list[dict[str, Any]]:
+    timed = ("samples_per_s", "data_wait", "crc32")
+    return [{k: v for k, v in line.items() if k not in timed} for line in lines(out)]
+
+
+# -- resuming --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_in_two_halves_equals_training_once(tmp_path: Path, precision: Any) -> None:
+    once, halves = tmp_path / "once", tmp_path / "halves"
+    settings = config(precision=precision)
+    train(SOURCE, once, TINY, settings)
+    # As if killed after its checkpoint of step 8, in the middle of an epoch.
+    shutil.copytree(once, halves)
+    shutil.rmtree(halves / "checkpoints" / "step-00000013")
+    shutil.rmtree(halves / "policy")
+    train(SOURCE, halves, TINY, settings, resume=True)
+    assert equal(weights(once), weights(halves))
+    assert equal(everything(once, 13), everything(halves, 13))
+    assert untimed(once) == untimed(halves)
+    # The law could fail: the half is not yet the whole.
+    assert not equal(everything(once, 8), everything(once, 13))
+
+
+def test_training_stopped_by_a_signal_ends_with_a_checkpoint_and_goes_on_to_the_same_weights(
+    tmp_path: Path,
+) -> None:
+    once, stopped = tmp_path / "once", tmp_path / "stopped"
+    train(SOURCE, once, TINY, CONFIG)
+
+    def stop(line: str) -> None:
+        if line.startswith("step "):
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match=r"SIGTERM after step 1 of 13, .*step-00000001") as error:
+        train(SOURCE, stopped, TINY, CONFIG, on_line=stop)
+    assert isinstance(error.value, KeyboardInterrupt)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert not (stopped / "policy").exists()
+    assert (stopped / "checkpoints" / "step-00000001" / "policy" / "policy.json").is_file()
+    train(SOURCE, stopped, TINY, CONFIG, resume=True)
+    assert equal(weights(once), weights(stopped))
+    assert untimed(once) == untimed(stopped)
+
+
+def test_a_signal_during_the_last_step_is_heard_too(tmp_path: Path) -> None:
+    stopped = tmp_path / "stopped"
+
+    def stop(line: str) -> None:
+        if line.startswith("step 1/"):
+            signal.raise_signal(signal.SIGTERM)
+
+    one = config(steps=1)
+    with pytest.raises(Interrupted, match="after the last of 1 steps"):
+        train(SOURCE, stopped, TINY, one, on_line=stop)
+    assert not (stopped / "policy").exists()
+    train(SOURCE, stopped, TINY, one, resume=True)
+    train(SOURCE, tmp_path / "whole", TINY, one)
+    assert equal(weights(stopped), weights(tmp_path / "whole"))
+
+
+def test_two_trainings_never_write_to_the_same_folder(tmp_path: Path) -> None:
+    with (
+        exclusive_writer(tmp_path, "training"),
+        pytest.raises(BadInput, match="another training is writing"),
+    ):
+        train(SOURCE, tmp_path, TINY, CONFIG)
+    train(SOURCE, tmp_path, TINY, config(steps=1))
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    once, killed = tmp_path / "once", tmp_path / "killed"
+    settings = config(steps=60, checkpoint_every=0, validate_every=0)
+    program = (
+        "import sys, pathlib; from tests.training import test_loop as t;"
+        "s = t.config(steps=60, checkpoint_every=1, validate_every=0);"
+        "t.train(t.SOURCE, pathlib.Path(sys.argv[1]), t.TINY, s)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program, str(killed), str(ROOT)])
+    try:
+        deadline = time.monotonic() + 120
+        while not any(p.name >= "step-00000003" for p in checkpoint.found(killed / "checkpoints")):
+            assert child.poll() is None, "the child ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        child.kill()
+        child.wait()
+    assert not (killed / "policy").exists()
+    train(SOURCE, killed, TINY, settings, resume=True)
+    train(SOURCE, once, TINY, settings)
+    assert equal(weights(once), weights(killed))
+    assert untimed(once) == untimed(killed)
+
+
+def test_resuming_with_a_damaged_newest_checkpoint_takes_the_one_before(tmp_path: Path) -> None:
+    once = tmp_path / "once"
+    train(SOURCE, once, TINY, CONFIG)
+    want = weights(once)
+    (once / "checkpoints" / "step-00000013" / "trainer.safetensors").write_bytes(b"torn")
+    said: list[str] = []
+    train(SOURCE, once, TINY, CONFIG, resume=True, on_line=said.append)
+    assert any("passed over" in line for line in said)
+    assert any("resuming from" in line and "step-00000008" in line for line in said)
+    assert equal(want, weights(once))
+
+
+def test_resuming_a_finished_training_changes_nothing(tmp_path: Path) -> None:
+    train(SOURCE, tmp_path, TINY, CONFIG)
+    before, told = weights(tmp_path), untimed(tmp_path)
+    (tmp_path / "training.json").unlink()
+    train(SOURCE, tmp_path, TINY, CONFIG, resume=True)
+    assert equal(before, weights(tmp_path))
+    cost = json.loads((tmp_path / "training.json").read_text())
+    assert cost["samples"] == 39
+    assert cost["peak_rss_bytes"] > 0
+    assert told == untimed(tmp_path)
+
+
+def test_resuming_where_nothing_was_begins_at_the_beginning(tmp_path: Path) -> None:
+    train(SOURCE, tmp_path / "a", TINY, CONFIG)
+    train(SOURCE, tmp_path / "b", TINY, CONFIG, resume=True)
+    assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_only_the_same_training_can_be_resumed(tmp_path: Path) -> None:
+    train(SOURCE, tmp_path, TINY, CONFIG)
+    with pytest.raises(BadInput, match="holds a training already"):
+        train(SOURCE, tmp_path, TINY, CONFIG)
+    with pytest.raises(BadInput, match=r"train\.lr was 0\.01, is 0\.5"):
+        train(SOURCE, tmp_path, TINY, config(lr=0.5), resume=True)
+    with pytest.raises(BadInput, match=r"model\.chunk was 4, is 3"):
+        train(SOURCE, tmp_path, dataclasses.replace(TINY, chunk=3), CONFIG, resume=True)
+    other = dataclasses.replace(SOURCE, fingerprint="other")
+    with pytest.raises(BadInput, match="the dataset is another one"):
+        train(other, tmp_path, TINY, CONFIG, resume=True)
+    # What changes no weight may change; what changes the rounding is said.
+    said: list[str] = []
+    settings = config(validate_every=5, log_every=7, cache_dir=str(tmp_path / "c"))
+    train(SOURCE, tmp_path, TINY, settings, resume=True, on_line=said.append)
+    assert not any("rounding" in line for line in said)
+    settings = config(precision="bf16")
+    train(SOURCE, tmp_path, TINY, settings, resume=True, on_line=said.append)
+    assert any("rounding: precision fp32 then, bf16 now" in line for line in said)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    updater = an_updater()
+    tensors = updater.tensors()
+    del tensors["net.head.bias"]
+    with pytest.raises(DamagedFile, match=r"1 tensors differ, 'head.bias' first"):
+        an_updater().restore(tensors)
+
+
+# -- stopping --------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_samples_and_the_last_good_checkpoint(
+    tmp_path: Path,
+) -> None:
+    # The first updates are small; once the warm-up lets the rate rise, the weights overflow.
+    settings = config(lr=1e30, warmup_steps=0, clip_norm=0.0, checkpoint_every=1, ema_decay=0.0)
+    with pytest.raises(NotFinite) as error:
+        train(SOURCE, tmp_path, TINY, settings)
+    text = str(error.value)
+    step = int(text.removeprefix("step ").split(":")[0])
+    assert step > 1
+    assert f"the checkpoint of step {step - 1} is intact" in text
+    chosen, _ = split_validation(SOURCE, 1)
+    samples = draw(chosen.indices)
+    for earlier in range(max(1, step - 2), step + 1):
+        batch = samples.batch(earlier - 1)
+        pairs = zip(batch.episode.tolist(), batch.tick.tolist(), strict=True)
+        assert f"step {earlier}: {', '.join(f'{e}:{t}' for e, t in pairs)}" in text
+    found = checkpoint.newest(tmp_path / "checkpoints", lambda line: None)
+    assert found is not None
+    assert found[1].step == step - 1
+    net = [t for n, t in found[1].tensors.items() if n.startswith("net.")]
+    assert all(bool(t.isfinite().all()) for t in net)
+
+
+def test_a_held_out_error_that_is_not_finite_is_told_with_the_samples_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = TorchPolicy.predict
+    monkeypatch.setattr(TorchPolicy, "predict", lambda *given: predict(*given) * math.nan)
+    with pytest.raises(NotFinite, match=r"step 4: the held-out L1 is nan.*step 3: .*step 4: \d+:"):
+        train(SOURCE, tmp_path, TINY, CONFIG)
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
+    updater = an_updater()
+    batch = draw([0, 1]).batch(0)
+    updater.update(0, batch)
+    before = {n: t.clone() for n, t in updater.policy.net.named_parameters()}
+    broken = dataclasses.replace(batch, action=np.full_like(batch.action, np.inf))
+    with pytest.raises(NotFinite, match="gradient norm"):
+        updater.update(1, broken)
+    assert equal(before, dict(updater.policy.net.named_parameters()))
+
+
+# -- refusals --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU is treated as a device whose numbers are not there at once."""
+    monkeypatch.setattr(devices.Devices, "waits", property(lambda self: False))
+
+
+def test_an_update_that_waits_for_nothing_is_the_same_and_tells_its_numbers_one_update_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    samples = draw([0, 1])
+    waiting = an_updater(clip_norm=0.5)
+    waiting.devices.seed(0)
+    told = [waiting.update(step, samples.batch(step)) for step in range(4)]
+    monkeypatch.setattr(devices.Devices, "waits", property(lambda self: False))
+    late = an_updater(clip_norm=0.5)
+    late.devices.seed(0)
+    heard = [late.update(step, samples.batch(step)) for step in range(4)]
+    assert heard == [{}, *told[:3]]
+    assert (late.settle(), late.settle()) == (told[3], {})
+    for name, tensor in waiting.tensors().items():
+        assert torch.equal(late.tensors()[name], tensor), name
+
+
+@pytest.mark.usefixtures("_waits_for_nothing")
+def test_a_gradient_that_is_not_finite_changes_no_weight_even_where_nobody_waits() -> None:
+    updater = an_updater()
+    good = draw([0, 1]).batch(0)
+    broken = dataclasses.replace(good, action=np.full_like(good.action, np.inf))
+    updater.update(0, good)
+    before = {n: t.clone() for n, t in updater.policy.net.named_parameters()}
+    updater.update(1, broken)
+    with pytest.raises(NotFinite, match="gradient norm"):
+        updater.update(2, good)
+    assert all(torch.equal(before[n], t) for n, t in updater.policy.net.named_parameters())
+    updater.optimizer.step()  # nor does anything that comes later
+    assert all(torch.equal(before[n], t) for n, t in updater.policy.net.named_parameters())
+
+
+@pytest.mark.usefixtures("_waits_for_nothing")
+def test_training_that_waits_for_nothing_ends_with_the_same_weights_and_refuses_the_same(
+    tmp_path: Path,
+) -> None:
+    train(SOURCE, tmp_path / "late", TINY, CONFIG)
+    late = weights(tmp_path / "late")
+    with pytest.raises(NotFinite):
+        train(SOURCE, tmp_path / "bad", TINY, config(lr=1e30, warmup_steps=0, clip_norm=0.0))
+    found = checkpoint.newest(tmp_path / "bad" / "checkpoints", lambda line: None)
+    assert found is None or all(bool(t.isfinite().all()) for t in found[1].tensors.values())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices.Devices, "waits", property(lambda self: True))
+        train(SOURCE, tmp_path / "waiting", TINY, CONFIG)
+    assert equal(late, weights(tmp_path / "waiting"))
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA GPU: training on one is untested"
+)
+def test_a_gpu_learns_what_the_cpu_learns(tmp_path: Path) -> None:
+    model = dataclasses.replace(TINY, dropout=0.0, shift=0, state_noise=0.0, cvae=False)
+    ends = []
+    for device in ("cpu", "cuda"):
+        train(SOURCE, tmp_path / device, model, config(device=device, lr=1e-3))
+        ends.append(weights(tmp_path / device))
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(ends[1][name].cpu(), tensor, rtol=1e-2, atol=1e-3)
+
+
+def test_a_single_value_a_channel_has_no_variance(tmp_path: Path) -> None:
+    model = dataclasses.replace(TINY, input_height=4, input_width=4)
+    with pytest.raises(BadInput, match="more than one value a channel"):
+        train(SOURCE, tmp_path, model, config(batch_size=1))
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"chunk is 10 ticks, but the longest episode has \d"):
+        train(SOURCE, tmp_path, dataclasses.replace(TINY, chunk=10), CONFIG)
+    with pytest.raises(BadInput, match="no episodes"):
+        train(FakeSource(()), tmp_path, TINY, CONFIG)
+    with pytest.raises(BadInput, match="4 of 4 episodes"):
+        train(SOURCE, tmp_path, TINY, config(held_out=4))
+    with pytest.raises(BadInput, match="episode 1 has 0 ticks"):
+        train(FakeSource((6, 0, 6)), tmp_path, TINY, config(held_out=0))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"batch_size": 0},
+        {"lr": -1.0},
+        {"lr": math.nan},
+        {"lr_backbone": math.inf},
+        {"ema_decay": 1.0},
+        {"beta2": 1.5},
+        {"final_lr_fraction": 2.0},
+        {"seed": -1},
+        {"held_out": -1},
+        {"cache_limit_gb": -1.0},
+        {"memory_limit_gb": math.inf},
+        {"checkpoint_minutes": math.nan},
+        {"log_every": 0},
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(BadInput, match=f"{name} is .*; it must be"):
+        config(**wrong)
+
+
+# -- what training does ----------------------------------------------------------------------------
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    model = dataclasses.replace(TINY, dropout=0.0, shift=0, state_noise=0.0, cvae=False)
+    train(SOURCE, tmp_path, model, config(steps=120, batch_size=6, ema_decay=0.0, held_out=0))
+    loss = [line["loss"] for line in lines(tmp_path)]
+    assert np.mean(loss[-20:]) < 0.5 * np.mean(loss[:5])
+
+
+def test_held_out_episodes_enter_neither_the_statistics_nor_the_batches(tmp_path: Path) -> None:
+    train(SOURCE, tmp_path, TINY, CONFIG)
+    chosen, held = split_validation(SOURCE, 1)
+    policy = TorchPolicy.load(tmp_path / "policy")
+    want = statistics(SOURCE, chosen.indices)
+    assert np.array_equal(policy.stats["action"].mean, want["action"].mean)
+    assert policy.stats["state"].count == sum(chosen.lengths)
+    # The held-out episode's numbers cannot reach the weights.
+    changed = _Changed(SOURCE.lengths, odd=held.indices[0])
+    train(changed, tmp_path / "changed", TINY, CONFIG)
+    assert equal(weights(tmp_path), weights(tmp_path / "changed"))
+    assert lines(tmp_path)[-1] != lines(tmp_path / "changed")[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Changed(FakeSource):
+    """One episode is filled with the numbers of another that is not there."""
+
+    odd: int = 0
+
+    def episode(self, index: int) -> FakeEpisode:
+        found = super().episode(index)
+        return dataclasses.replace(found, index=99) if index == self.odd else found
+
+
+def test_validation_is_the_mean_error_of_the_saved_policy_at_z_0(tmp_path: Path) -> None:
+    train(SOURCE, tmp_path, TINY, CONFIG)
+    told = json.loads((tmp_path / "held_out.json").read_text())
+    policy = TorchPolicy.load(tmp_path / "policy")
+    _, held = split_validation(SOURCE, 1)
+    (index,) = held.indices
+    batch = draw([index], batch_size=SOURCE.lengths[index]).batch(0)
+    here = devices.choose("fp32", "cpu")
+    error = np.abs(policy.predict(here.tensors(batch)).numpy() - batch.action)
+    valid = ~batch.is_pad
+    per_joint = error[valid].mean(axis=0)
+    assert list(told["held_out_l1_per_joint"]) == ["joint_0", "joint_1", "joint_2"]
+    assert list(told["held_out_l1_per_joint"].values()) == pytest.approx(per_joint, rel=1e-4)
+    # joint_2 is a gripper, in no rad.
+    assert told["held_out_l1_rad"] == pytest.approx(per_joint[:2].mean(), rel=1e-4)
+    per_tick = [error[valid[:, k], k, :2].mean() for k in range(4)]
+    assert told["held_out_l1_rad_per_tick"] == pytest.approx(per_tick, rel=1e-4)
+    assert told["step"] == 13
+    validated = [line["step"] for line in lines(tmp_path) if "held_out_l1_rad" in line]
+    assert validated == [4, 8, 12, 13]
+
+
+def test_every_scalar_of_every_step_reaches_the_metrics(tmp_path: Path) -> None:
+    train(SOURCE, tmp_path, TINY, CONFIG)
+    trained = [line for line in lines(tmp_path) if "loss" in line]
+    assert [line["step"] for line in trained] == list(range(1, 14))
+    for line in trained:
+        assert line.keys() >= {"l1", "kl", "grad_norm", "lr", "lr_backbone", "samples_per_s"}
+        assert line["loss"] == pytest.approx(line["l1"] + TINY.kl_weight * line["kl"], rel=1e-5)
+        assert 0 <= line["data_wait"] <= 1
+    train(SOURCE, tmp_path / "mean", TINY, config(log_every=5))
+    means = [line for line in lines(tmp_path / "mean") if "loss" in line]
+    assert [line["step"] for line in means] == [5, 10, 13]
+    want = np.mean([line["loss"] for line in trained[5:10]])
+    assert means[1]["loss"] == pytest.approx(want, rel=1e-12)
+
+
+def test_the_summary_tells_what_training_cost(tmp_path: Path) -> None:
+    train(SOURCE, tmp_path, TINY, CONFIG)
+    told = json.loads((tmp_path / "training.json").read_text())
+    assert told["steps"] == 13
+    assert told["samples"] == 39
+    assert told["precision"] == "fp32"
+    assert told["precision_reason"] == "as asked"
+    assert 0 < told["trained_s"] < told["wall_s"]
+    assert told["samples_per_s"] == pytest.approx(39 / told["trained_s"])
+    assert told["peak_rss_bytes"] > 50e6
+    assert told["versions"]["torch"] == torch.__version__
+    flop = count_flops(an_updater(), draw([0, 1]).batch(0))
+    assert told["train_pflop"] == pytest.approx(13 * flop / 1e15, rel=0.2)
+
+
+def test_the_policy_of_another_seed_is_another_and_of_the_same_seed_the_same(
+    tmp_path: Path,
+) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(SOURCE, tmp_path / name, TINY, config(seed=seed, steps=2))
+    assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not equal(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_with_and_without_a_cache_the_same_weights_come_out(tmp_path: Path) -> None:
+    train(SOURCE, tmp_path / "a", TINY, config(steps=4))
+    settings = config(steps=4, cache_limit_gb=0.0, memory_limit_gb=1e-5, workers=3)
+    train(SOURCE, tmp_path / "b", TINY, settings)
+    assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not (tmp_path / "b" / "cache").exists()
+
+
+# -- the update ------------------------------------------------------------------------------------
+
+
+def draw(episodes: Any, batch_size: int = 3, seed: int = 5) -> Sampler:
+    return Sampler(
+        SOURCE,
+        chunk=4,
+        views={"top": View(32, 32)},
+        cache_dir=Path(),
+        cache_limit_bytes=0,
+        batch_size=batch_size,
+        seed=seed,
+        workers=1,
+        episodes=episodes,
+    )
+
+
+def an_updater(model: ActConfig = TINY, **changes: Any) -> Updater:
+    rates = dataclasses.replace(CONFIG.rates, **changes)
+    stats = statistics(SOURCE, [0, 1])
+    policy = TorchPolicy.create(SOURCE.spec, stats, model, seed=0, fingerprint="fake")
+    return Updater(policy, rates, devices.choose("fp32", "cpu"))
+
+
+def test_the_rate_warms_up_in_a_line_and_falls_as_half_a_cosine() -> None:
+    rates = dataclasses.replace(CONFIG.rates, warmup_steps=4, steps=104, final_lr_fraction=0.1)
+    assert [rates.scale(s) for s in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert rates.scale(4) == 1.0
+    assert rates.scale(54) == pytest.approx(0.55)
+    assert rates.scale(104) == pytest.approx(0.1)
+    falling = [rates.scale(s) for s in range(4, 105)]
+    assert falling == sorted(falling, reverse=True)
+    flat = dataclasses.replace(rates, warmup_steps=0, final_lr_fraction=1.0)
+    assert {flat.scale(s) for s in range(104)} == {1.0}
+
+
+def test_the_trunk_learns_at_its_own_rate() -> None:
+    updater = an_updater(lr_backbone=0.0, weight_decay=0.0, warmup_steps=0)
+    before = {n: p.clone() for n, p in updater.policy.net.named_parameters()}
+    updater.update(0, draw([0, 1]).batch(0))
+    moved = {n for n, p in updater.policy.net.named_parameters() if not torch.equal(p, before[n])}
+    assert {n for n in before if n.startswith("backbone.")}
+    assert not any(n.startswith("backbone.") for n in moved)
+    assert {"head.weight", "image_proj.weight"} <= moved
+
+
+def test_an_update_is_adamw_on_the_clipped_gradient_of_the_loss() -> None:
+    """Against the same update written with torch's plain parts, without fusing or averaging."""
+    model = dataclasses.replace(TINY, dropout=0.0, shift=0, state_noise=0.0, cvae=False)
+    updater = an_updater(model, clip_norm=0.1, warmup_steps=0, final_lr_fraction=1.0)
+    plain = TorchPolicy.create(
+        SOURCE.spec, statistics(SOURCE, [0, 1]), model, seed=0, fingerprint="fake"
+    )
+    plain.net.train()
+    slow = [p for n, p in plain.net.named_parameters() if n.startswith("backbone.")]
+    fast = [p for n, p in plain.net.named_parameters() if not n.startswith("backbone.")]
+    rates = CONFIG.rates
+    groups = [{"params": fast, "lr": rates.lr}, {"params": slow, "lr": rates.lr_backbone}]
+    adamw = torch.optim.AdamW(groups, betas=rates.betas, weight_decay=rates.weight_decay)
+    here = devices.choose("fp32", "cpu")
+    for step in range(3):
+        batch = draw([0, 1]).batch(step)
+        numbers = updater.update(step, batch)
+        adamw.zero_grad()
+        loss = plain.loss(here.tensors(batch)).total
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(plain.net.parameters(), 0.1)
+        adamw.step()
+        assert numbers["loss"] == pytest.approx(loss.item(), rel=1e-5)
+        assert numbers["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
+        assert numbers["grad_norm"] > 0.1, "nothing was clipped, so nothing was tested"
+    for name, want in plain.net.named_parameters():
+        if name.endswith("in_proj_bias"):
+            continue  # the keys' share has no gradient but noise, which AdamW scales up
+        got = dict(updater.policy.net.named_parameters())[name]
+        assert torch.allclose(got, want, rtol=1e-3, atol=1e-5), name
+
+
+def test_the_averaged_weights_are_the_moving_average_running_statistics_included() -> None:
+    updater = an_updater(ema_decay=0.5)
+    names = ["head.weight", "backbone.bn1.running_mean"]
+    want = {n: updater.averaged.net.state_dict()[n].clone() for n in names}
+    samples = draw([0, 1])
+    for step in range(6):
+        updater.update(step, samples.batch(step))
+        decay = min(0.5, (1 + step) / (10 + step))
+        now = updater.policy.net.state_dict()
+        want = {n: decay * want[n] + (1 - decay) * now[n] for n in names}
+    have = updater.averaged.net.state_dict()
+    for name in names:
+        assert torch.allclose(have[name], want[name], rtol=1e-5, atol=1e-7)
+        assert not torch.equal(have[name], updater.policy.net.state_dict()[name])
+
+
+def test_without_averaging_the_trained_policy_itself_is_kept() -> None:
+    updater = an_updater(ema_decay=0.0)
+    assert updater.averaged is updater.policy
+    assert not any(n.startswith("ema.") for n in updater.tensors())
+
+
+def test_counting_operations_changes_neither_weights_nor_buffers_nor_randomness() -> None:
+    updater = an_updater()
+    torch.manual_seed(1)
+    before = updater.tensors()
+    assert count_flops(updater, draw([0, 1]).batch(0)) > 0
+    assert equal(before, updater.tensors())
+
+
+def test_operations_of_attention_are_counted_as_its_two_products() -> None:
+    """Two layers of attention more, over tokens of known number, cost what arithmetic says."""
+    counts = []
+    for layers in (1, 2):
+        model = dataclasses.replace(TINY, encoder_layers=layers, cvae=False, dropout=0.0)
+        counts.append(count_flops(an_updater(model), draw([0, 1]).batch(0)))
+    tokens, dim, ffn, batch = 2 + 4 * 4, 8, 16, 3
+    matrices = 2 * tokens * (4 * dim * dim + 2 * dim * ffn)
+    attention = 2 * 2 * tokens * tokens * dim
+    # Backward: two products for one of a weight matrix; five for two of attention.
+    want = batch * (3 * matrices + 3.5 * attention)
+    assert counts[1] - counts[0] == pytest.approx(want, rel=0.01)
+
+
+# -- presets ---------------------------------------------------------------------------------------
+
+
+def test_the_presets_name_model_and_training_together() -> None:
+    assert set(PRESETS) == {"paper", "released", "quick"}
+    for name in ("paper", "released"):
+        assert (PRESETS[name][1].batch_size, PRESETS[name][1].lr) == (8, 1e-5)
+    assert isinstance(PRESETS["quick"][1].rates, Rates)

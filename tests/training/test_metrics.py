@@ -1,0 +1,163 @@
+"""The logbook: every number once, in order, and a time left that can be believed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from imitact.core.errors import DiskFull, NotFinite
+from imitact.training.metrics import Logbook, Pace, duration
+
+
+def book(path: Path, resumed: int = 0, every_s: float = 0.0) -> tuple[Logbook, list[str]]:
+    lines: list[str] = []
+    return Logbook(path, resumed=resumed, say=lines.append, every_s=every_s), lines
+
+
+def steps(path: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def test_numbers_are_read_back_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    numbers = {"loss": 0.1 + 0.2, "per_joint": {"left_waist": 1e-300}, "per_tick": [1.0, 2.5]}
+    log, _ = book(path)
+    with closing(log):
+        log.write(3, numbers)
+    told = json.loads(path.read_text())
+    assert told.pop("crc32") > 0
+    assert told == {"step": 3, **numbers}
+
+
+def test_resuming_removes_the_steps_that_will_come_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log, _ = book(path)
+    with closing(log):
+        for step in (10, 20, 20, 30, 40):
+            log.write(step, {"loss": float(step)})
+    log, _ = book(path, resumed=30)
+    with closing(log):
+        log.write(40, {"loss": 0.0})
+    assert steps(path) == [10, 20, 20, 30, 40]
+    assert json.loads(path.read_text().splitlines()[-1])["loss"] == 0.0
+
+
+def test_a_line_torn_by_a_kill_is_dropped_on_resume(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    log, said = book(path, resumed=5)
+    with closing(log):
+        log.write(6, {"loss": 1.0})
+    assert steps(path) == [1, 6]
+    assert "line 2 is damaged" in said[0]
+
+
+@pytest.mark.parametrize("harm", [(b"0.5", b"0.6"), (b"crc32", b"crc33"), (b"}", b")")])
+def test_a_line_that_was_altered_is_left_out_aloud(
+    tmp_path: Path, harm: tuple[bytes, bytes]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log, _ = book(path)
+    with closing(log):
+        for step in (1, 2, 3):
+            log.write(step, {"loss": 1 / step})
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[1].replace(*harm) + lines[2])
+    log, said = book(path, resumed=3)
+    log.close()
+    assert steps(path) == [1, 3]
+    assert [text for text in said if "metrics.jsonl, line 2 is damaged" in text] == said
+    assert len(said) == 1
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log, _ = book(path)
+    with closing(log):
+        log.write(1, {"loss": 1.0})
+        write = os.write
+        calls = []
+
+        def half(handle: int, data: bytes) -> int:
+            calls.append(len(data))
+            if len(calls) > 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(handle, data[:7])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", half)
+            with pytest.raises(DiskFull, match=r"metrics\.jsonl.*then resume"):
+                log.write(2, {"loss": 0.5})
+        log.write(2, {"loss": 0.5})
+    assert steps(path) == [1, 2]
+
+
+def test_a_training_from_the_start_does_not_go_on_an_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n')
+    log, _ = book(path)
+    log.close()
+    assert path.read_text() == ""
+
+
+def test_a_number_that_is_not_finite_never_reaches_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log, _ = book(path)
+    with closing(log), pytest.raises(NotFinite, match="step 4"):
+        log.write(4, {"loss": float("nan")})
+    assert path.read_text() == ""
+
+
+def test_progress_is_said_at_most_every_few_seconds(tmp_path: Path) -> None:
+    log, lines = book(tmp_path / "m.jsonl", every_s=1000.0)
+    with closing(log):
+        for step in range(5):
+            log.progress(lambda: f"step {step}")  # noqa: B023
+    assert lines == ["step 0"]
+
+
+def test_the_time_left_counts_validations_and_checkpoints_too() -> None:
+    now = 0.0
+    pace = Pace(window=100, clock=lambda: now)
+    pace.mark(0)
+    assert pace.left_s(10) is None
+    for step in range(1, 101):
+        now += 1.0 if step % 10 else 11.0  # every tenth step something slow happens
+        pace.mark(step)
+    assert pace.left_s(50) == pytest.approx(100.0)
+
+
+def test_the_time_left_forgets_a_slow_beginning() -> None:
+    now = 0.0
+    pace = Pace(window=20, clock=lambda: now)
+    pace.mark(0)
+    for step in range(1, 101):
+        now += 60.0 if step == 1 else 0.5
+        pace.mark(step)
+    assert pace.left_s(10) == pytest.approx(5.0)
+
+
+def test_the_time_left_after_a_resumption_counts_only_what_this_process_did() -> None:
+    now = 1000.0
+    pace = Pace(window=50, clock=lambda: now)
+    pace.mark(3000)
+    now += 4.0
+    pace.mark(3002)
+    assert pace.left_s(5) == pytest.approx(10.0)
+
+
+def test_durations_are_for_people() -> None:
+    assert [duration(s) for s in (None, 5.4, 89, 90, 3000, 5400, 12000)] == [
+        "?",
+        "5 s",
+        "89 s",
+        "2 min",
+        "50 min",
+        "1 h 30 min",
+        "3 h 20 min",
+    ]

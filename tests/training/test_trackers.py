@@ -1,0 +1,258 @@
+"""Trackers show what metrics.jsonl holds, go on where training goes on, and never stop it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imitact.core.errors import BadInput, DamagedFile
+from imitact.training import trackers
+from imitact.training.loop import train
+from imitact.training.trackers import Trackers, flattened, start
+from tests.training.test_loop import CONFIG, SOURCE, TINY, config
+
+INSTALLED = [name for name in trackers.NAMES if trackers.find_spec(name)]
+
+
+def needs(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(
+        name not in INSTALLED,
+        reason=f"{name} is not installed, so that what it writes was not read back; "
+        f"pip install 'imitact[{trackers.EXTRA}]'",
+    )
+
+
+# A process of its own: trackers keep threads, files and settings for as long as theirs runs. Its
+# sockets are refused, so that a tracker which would reach a network ends in an error.
+SCRIPT = """
+import json, socket, sys
+from pathlib import Path
+
+def refused(self, address, *rest):
+    if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "localhost", "::1"):
+        raise OSError(f"reaches for {address}")
+    return connect(self, address, *rest)
+
+connect, socket.socket.connect = socket.socket.connect, refused
+from imitact.training.trackers import start
+name, out, first, last = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+said = []
+held = start([name], "cubes", out, first, {"train": {"lr": 0.5}}, said.append)
+for step in range(first + 1, last + 1):
+    held.log(step, {"loss": step / 4, "held": {"left": step * 2.0}, "per_tick": [1.0, 2.0, 9.0]})
+held.close()
+print(json.dumps(said))
+"""
+
+
+def logged(name: str, out: Path, first: int, last: int) -> None:
+    """Log steps first + 1 to last in a process of its own."""
+    env = {**os.environ, "HOME": str(out), "WANDB_MODE": "", "TRACKIO_DIR": ""}
+    env = {key: value for key, value in env.items() if value}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, name, str(out), str(first), str(last)],
+        capture_output=True, text=True, env=env, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"  # nothing failed, and nobody else talked
+
+
+def read_tensorboard(out: Path) -> dict[str, dict[int, float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(out / "trackers" / "tensorboard"))
+    events.Reload()
+    return {
+        tag: {event.step: event.value for event in events.Scalars(tag)}
+        for tag in events.Tags()["scalars"]
+    }
+
+
+def read_trackio(out: Path) -> dict[str, dict[int, float]]:
+    (file,) = (out / "trackers" / "trackio").glob("*.db")
+    with sqlite3.connect(file) as base:
+        rows = base.execute("select run_name, step, metrics from metrics").fetchall()
+    assert len({run for run, _, _ in rows}) == 1
+    found: dict[str, dict[int, float]] = {}
+    for _, step, metrics in rows:
+        for name, value in json.loads(metrics).items():
+            found.setdefault(name, {})[step] = value
+    return found
+
+
+def records(log: bytes) -> Iterator[bytes]:
+    """Of a .wandb file: seven bytes that tell what it is, then LevelDB's log format: blocks of
+    32 KiB, records of CRC (4 bytes), length (2), kind (1; 1 whole, 2 first, 3 middle, 4 last)."""
+    assert log[:4] == b":W&B"
+    at, held = 7, b""
+    while at < len(log):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768  # filled up with zeros
+            continue
+        length, kind = struct.unpack("<4xHB", log[at : at + 7])
+        held += log[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            yield held
+            held = b""
+    assert held == b""
+
+
+def read_wandb(out: Path) -> dict[str, dict[int, float]]:
+    from wandb.proto import wandb_internal_pb2
+
+    found: dict[str, dict[int, float]] = {}
+    runs = set()
+    for file in sorted((out / "trackers" / "wandb").glob("offline-run-*/*.wandb")):
+        for data in records(file.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            if record.WhichOneof("record_type") == "run":
+                runs.add((record.run.run_id, record.run.project))
+            items = {
+                item.key or "/".join(item.nested_key): json.loads(item.value_json)
+                for item in record.history.item
+            }
+            for name, value in items.items():
+                if not name.startswith("_"):
+                    found.setdefault(name, {})[int(items["_step"])] = value
+    assert len(runs) == 1
+    assert next(iter(runs))[1] == "cubes"
+    return found
+
+
+READERS = {"tensorboard": read_tensorboard, "trackio": read_trackio, "wandb": read_wandb}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=needs(n)) for n in trackers.NAMES])
+def test_what_was_logged_is_read_back_from_the_disk_and_a_resumed_run_goes_on(
+    name: str, tmp_path: Path
+):
+    out = tmp_path / "act"
+    logged(name, out, 0, 3)
+    logged(name, out, 3, 5)
+    found = READERS[name](out)
+    steps = range(1, 6)
+    assert found["loss"] == {step: step / 4 for step in steps}
+    assert found["held/left"] == {step: step * 2.0 for step in steps}
+    assert found["per_tick/0"] == dict.fromkeys(steps, 1.0)
+    assert found["per_tick/2"] == dict.fromkeys(steps, 9.0)
+
+
+@needs("tensorboard")
+def test_tensorboard_forgets_steps_beyond_the_checkpoint_that_come_again(tmp_path: Path):
+    logged("tensorboard", tmp_path, 0, 9)  # killed after step 9, its last checkpoint at 4
+    logged("tensorboard", tmp_path, 4, 6)
+    assert sorted(read_tensorboard(tmp_path)["loss"]) == [1, 2, 3, 4, 5, 6]
+
+
+@needs("tensorboard")
+def test_a_training_shows_what_its_metrics_hold(tmp_path: Path):
+    watched = config(trackers=("tensorboard",))
+    train(SOURCE, tmp_path, TINY, watched)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    told = read_tensorboard(tmp_path)
+    for line in lines:
+        for name, value in flattened(line):
+            if name not in ("step", "crc32"):
+                assert told[name][line["step"]] == pytest.approx(value, rel=1e-6)
+    assert sum(map(len, told.values())) == sum(len(dict(flattened(line))) - 2 for line in lines)
+
+
+def test_trackers_change_no_weight_and_may_change_on_resuming(tmp_path: Path):
+    plain = train(SOURCE, tmp_path / "plain", TINY, CONFIG)
+    watched = config(trackers=tuple(INSTALLED[:1]), project="other")
+    other = train(SOURCE, tmp_path / "watched", TINY, watched)
+    weights = [(path / "model.safetensors").read_bytes() for path in (plain, other)]
+    assert weights[0] == weights[1]
+    assert train(SOURCE, tmp_path / "plain", TINY, watched, resume=True) == plain
+
+
+def test_a_missing_tracker_is_refused_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match=r"wandb: not installed; pip install 'imitact\[trackers\]'"):
+        train(SOURCE, tmp_path / "out", TINY, config(trackers=("wandb",)))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"trackers": ("excel",)}, "no tracker 'excel'; there are"),
+     ({"trackers": ("tensorboard",), "project": " "}, "project is empty")],
+)  # fmt: skip
+def test_a_tracker_that_there_is_not_is_refused(
+    tmp_path: Path, settings: dict[str, Any], says: str
+):
+    with pytest.raises(BadInput, match=says):
+        train(SOURCE, tmp_path, TINY, config(**settings))
+
+
+def test_a_tracker_that_breaks_is_left_out_aloud_and_the_others_go_on():
+    class Full:
+        def __init__(self, after: int) -> None:
+            self.after = after
+            self.steps: list[int] = []
+            self.closed = False
+
+        def log(self, step: int, numbers: Mapping[str, float]) -> None:
+            if step > self.after:
+                raise OSError("no room")
+            self.steps.append(step)
+
+        def close(self) -> None:
+            self.closed = True
+
+    said: list[str] = []
+    bad, good = Full(2), Full(99)
+    held = Trackers({"bad": bad, "good": good}, said.append)
+    for step in range(1, 5):
+        held.log(step, {"loss": 1.0})
+    held.close()
+    assert (bad.steps, good.steps, good.closed) == ([1, 2], [1, 2, 3, 4], True)
+    assert len(said) == 1
+    assert "bad failed" in said[0]
+    assert "OSError: no room" in said[0]
+
+
+def test_lists_are_shown_by_their_ends_and_middle():
+    numbers = {"a": 1, "b": {"c": 2.0}, "d": [5.0, 6.0, 7.0, 8.0], "e": [], "f": [3.0], "g": "x"}
+    assert dict(flattened(numbers)) == {
+        "a": 1.0, "b/c": 2.0, "d/0": 5.0, "d/2": 7.0, "d/3": 8.0, "f/0": 3.0,
+    }  # fmt: skip
+
+
+def test_a_run_keeps_its_name_when_resumed_and_gets_another_when_begun_anew(tmp_path: Path):
+    name = "tensorboard"
+    if name not in INSTALLED:
+        pytest.skip(f"{name} is not installed")
+
+    def run(step: int) -> str:
+        start([name], "p", tmp_path, step, {}, print).close()
+        return json.loads((tmp_path / "trackers" / "run.json").read_text())["run"]
+
+    first = run(0)
+    assert run(7) == run(9) == first
+    assert run(0) != first
+    (tmp_path / "trackers" / "run.json").write_text("[]")
+    with pytest.raises(DamagedFile, match=r"run\.json"):
+        run(3)
+
+
+def test_training_without_trackers_imports_none():
+    code = (
+        "import sys, imitact.training.loop\n"
+        "print(*{'tensorboard', 'trackio', 'wandb', 'gradio'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr

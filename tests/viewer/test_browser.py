@@ -1,0 +1,189 @@
+"""A page in a real browser: scrub one episode, and every video, cursor and value follows.
+
+Needs Chromium (Debian: apt-get install chromium; IMITACT_CHROMIUM names another); where there is
+none, every test here is skipped and says so. tests/test_view.py looks at pages without one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import browser
+import pytest
+
+from imitact.viewer import demonstrations, page
+from imitact.viewer.page import Blobs
+from tests.support.barcode import BITS, HOSTILE, LENGTHS, SIDE, Barcode
+
+PROGRAM = browser.find()
+pytestmark = pytest.mark.skipif(
+    PROGRAM is None,
+    reason="no Chromium: the page was not driven in a browser (Debian: apt-get install chromium)",
+)
+
+
+@pytest.fixture(scope="module")
+def program() -> Iterator[browser.Browser]:
+    assert PROGRAM
+    with browser.Browser(PROGRAM) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source, blobs = Barcode(), Blobs()
+    section = demonstrations.section(source, Path(HOSTILE), blobs, chosen=[0, 1, 2])
+    path = tmp_path_factory.mktemp("browser") / "page.html"
+    page.write(path, page.render(HOSTILE, [{**section, "name": "data"}], blobs))
+    return path
+
+
+@pytest.fixture
+def shown(program: browser.Browser, file: Path) -> browser.Page:
+    return program.open(file, width=1200, height=900, dark=False, fragment="#tick=0")
+
+
+STANDS = """[...document.querySelectorAll('.card video')]
+    .every((video) => video.readyState >= 2 && !video.seeking && video.paused)"""
+
+READ = f"""[...document.querySelectorAll('.card')].map((card) => {{
+    const canvas = new OffscreenCanvas({SIDE}, {SIDE});
+    const context = canvas.getContext('2d');
+    context.drawImage(card.querySelector('video'), 0, 0, {SIDE}, {SIDE});
+    const wide = {SIDE // BITS};
+    let tick = 0;
+    for (let bit = 0; bit < {BITS}; bit++) {{
+        const pixel = context.getImageData(bit * wide + wide / 2, {SIDE // 2}, 1, 1).data;
+        tick += (pixel[0] > 128) << bit;
+    }}
+    return tick;
+}})"""
+
+CURSORS = "[...document.querySelectorAll('.cursor')].map((cursor) => Number(cursor.dataset.at))"
+CLAIMS = "[...document.querySelectorAll('.card')].map((card) => Number(card.dataset.tick))"
+
+
+def pictures(shown: browser.Page) -> list[int]:
+    """The tick that each video really shows, once all stand still."""
+    shown.until(STANDS)
+    # A seek is done before its frame is composed: ask until two frames of the screen agree.
+    frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    shown(frames)
+    return shown(READ)
+
+
+def is_at(shown: browser.Page, tick: int) -> None:
+    own = [min(tick, length - 1) for length in LENGTHS]
+    assert shown(CLAIMS) == own
+    assert set(shown(CURSORS)) == {tick}
+    assert pictures(shown) == own
+    assert shown("document.querySelector('.bar input').value") == str(tick)
+    assert f"tick {tick} " in shown("document.querySelector('.clock').textContent")
+
+
+@pytest.mark.parametrize("tick", [0, 1, 17, 88, 89, 90, 149])
+def test_at_any_tick_every_video_shows_its_frame_of_that_tick(shown: browser.Page, tick: int):
+    shown(f"location.hash = '#tick={tick}'")
+    shown.until(f"document.querySelector('.card').dataset.tick == {min(tick, LENGTHS[0] - 1)}")
+    is_at(shown, tick)
+
+
+def test_arrow_keys_step_one_tick_and_ten_with_shift(shown: browser.Page):
+    for _ in range(3):
+        shown.key("ArrowRight")
+    is_at(shown, 3)
+    shown.key("ArrowRight", shift=True)
+    is_at(shown, 13)
+    shown.key("ArrowLeft")
+    is_at(shown, 12)
+    shown.key("End")
+    is_at(shown, 149)
+    shown.key("ArrowRight")
+    is_at(shown, 149)
+    shown.key("Home")
+    is_at(shown, 0)
+
+
+def test_dragging_in_a_chart_scrubs_all(shown: browser.Page):
+    box = shown("JSON.parse(JSON.stringify(document.querySelector('.plot canvas')"
+                ".getBoundingClientRect()))")  # fmt: skip
+    shown(f"scrollTo(0, {box['top'] - 200})")
+    top = box["top"] - shown("scrollY") + 40
+    inside = box["width"] - 46 - 6
+    shown.drag((box["left"] + 46 + inside * 0.1, top), (box["left"] + 46 + inside * 0.5, top))
+    at = shown(CURSORS)[0]
+    assert abs(at - 149 / 2) <= 1
+    is_at(shown, at)
+
+
+def test_playing_keeps_videos_and_cursors_together_and_pausing_stands_exactly(
+    shown: browser.Page,
+):
+    shown.until(STANDS)
+    shown.key(" ")
+    shown.until("Number(document.querySelector('.cursor').dataset.at) > 20")
+    shown.key(" ")
+    at = shown(CURSORS)[0]
+    assert 20 < at < 149
+    is_at(shown, at)
+    shown("document.querySelector('.bar input').value = 140;"
+          "document.querySelector('.bar input').dispatchEvent(new Event('input'))")  # fmt: skip
+    shown.key(" ")
+    shown.until("document.querySelector('.cursor').dataset.at == 149")
+    is_at(shown, 149)  # at the end it stops by itself
+
+
+def test_values_beside_the_names_are_those_of_the_episode_in_front(shown: browser.Page):
+    shown.key("]")
+    shown(f"location.hash = '#tick=30&episodes={0},{1},{2}'")
+    shown.until("document.querySelector('.cursor').dataset.at == 30")
+    values = shown("[...document.querySelectorAll('.chart .value')].map((v) => v.textContent)")
+    episode = Barcode().episode(1)
+    told = [f"{s:.3f} → {a:.3f}" for s, a in zip(episode.state[30], episode.action[30],
+                                                  strict=True)]  # fmt: skip
+    order = shown("[...document.querySelectorAll('.chart .name')].map((n) => n.textContent)")
+    names = list(Barcode().spec.state_names)
+    assert [values[order.index(name)] for name in names] == told
+
+
+def test_episodes_can_be_taken_out_and_brought_back(shown: browser.Page):
+    chip = "[...document.querySelectorAll('.chip')].find((c) => c.textContent === '1')"
+    shown(f"{chip}.click()")
+    assert shown("[...document.querySelectorAll('.card')].map((c) => c.dataset.episode)") == [
+        "0",
+        "2",
+    ]
+    assert shown(f"{chip}.getAttribute('aria-pressed')") == "false"
+    shown(f"{chip}.click()")
+    shown.key("ArrowRight")
+    is_at(shown, 1)
+
+
+def test_the_page_asks_for_nothing_and_complains_of_nothing(shown: browser.Page, file: Path):
+    pictures(shown)
+    assert [url for url in shown.asked_for if not url.startswith(file.as_uri())] == []
+    assert shown.complaints == []
+
+
+def test_markup_in_a_name_is_shown_as_text_and_never_runs(shown: browser.Page):
+    pictures(shown)
+    assert shown("typeof window.hacked") == "undefined"
+    assert shown("document.querySelectorAll('main img').length") == 0
+    assert shown("document.querySelector('h1').textContent") == HOSTILE
+    assert HOSTILE in shown("document.querySelector('main').textContent")
+    # And where some were run after all, the page's policy stops it.
+    shown("""{const made = document.createElement('script');
+           made.textContent = 'window.hacked = 2'; document.body.append(made);}""")
+    assert shown("typeof window.hacked") == "undefined"
+    assert any("Content Security Policy" in told for told in shown.complaints)
+
+
+def test_both_lights_have_their_own_colours(program: browser.Browser, file: Path):
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = program.open(file, width=800, height=600, dark=False)(ground)
+    dark = program.open(file, width=800, height=600, dark=True)(ground)
+    brightness = [sum(json.loads(c.replace("rgb(", "[").replace(")", "]"))) for c in (light, dark)]
+    assert brightness[0] > 600
+    assert brightness[1] < 150

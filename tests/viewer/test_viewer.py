@@ -1,0 +1,586 @@
+"""A page shows what is there, carries all it needs, and runs nothing that a dataset brought."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from imitact.cli import main, view
+from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.types import Camera, Frame, Spec
+from imitact.datasets.open import open_dataset
+from imitact.evaluation import report, runner
+from imitact.recording.recorder import record
+from imitact.viewer import clips, demonstrations, evaluations, page, trainings
+from imitact.viewer.discover import find
+from imitact.viewer.page import Blobs
+from tests.support import dot_env as worlds
+from tests.support.barcode import LENGTHS, Barcode, tick_of
+from tests.support.fake_dataset import FakeSource
+
+HOSTILE = "</script><img src=x onerror=hacked()>&\"'\u2028"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three demonstrations of a dot, seen by two cameras."""
+    out = tmp_path_factory.mktemp("view") / "data"
+    record(
+        out,
+        make_env=worlds.make_two_camera_dot,
+        make_expert=worlds.make_dot_expert,
+        episodes=3,
+        task="go to the mark",
+        seeds=range(1000),
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six episodes of an expert that misses at seed 3, the first four of them filmed."""
+    out = tmp_path_factory.mktemp("view") / "evaluation"
+    found = runner.evaluate(
+        worlds.make_dot_expert, worlds.make_dot, seeds=range(6), chunking="replay:1", workers=1,
+        videos=4, out=out,
+    )  # fmt: skip
+    report.write(found, out)
+    return out
+
+
+def training(folder: Path, *, steps: int = 40, matrix: bool = True) -> Path:
+    """The files of a training, as the loop writes them."""
+    folder.mkdir(parents=True)
+    lines: list[dict[str, Any]] = []
+    for step in range(10, steps + 1, 10):
+        lines.append({"step": step, "loss": 1 / step, "l1": 1 / step, "kl": 0.0, "lr": 1e-3})
+        if step % 20 == 0:
+            lines.append(validation(step))
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(text)
+    held = validation(steps)
+    if matrix:
+        rows = {"joint_b": [2.0, 3.0, 4.0], "joint_a": [0.0, 1.0, 2.0]}
+        held["held_out_l1_per_joint_per_tick"] = rows
+    (folder / "held_out.json").write_text(json.dumps(held))
+    (folder / "training.json").write_text(json.dumps({"wall_s": 60.0, "samples_per_s": 5.0}))
+    return folder
+
+
+def validation(step: int) -> dict[str, Any]:
+    return {
+        "step": step,
+        "held_out_l1_rad": 1.0 / step,
+        "held_out_l1_per_joint": {"joint_a": 1.0, "joint_b": 3.0},
+        "held_out_l1_rad_per_tick": [1.0, 2.0, 3.0],
+    }
+
+
+def of_dataset(source: Any, **settings: Any) -> tuple[dict[str, Any], Blobs]:
+    blobs = Blobs()
+    settings.setdefault("chosen", demonstrations.choose(source.lengths, None, 8))
+    return {**demonstrations.section(source, Path("data"), blobs, **settings), "name": "d"}, blobs
+
+
+def scripts(text: str) -> list[tuple[str, str]]:
+    """Attributes and contents of every script element, as a browser would cut them."""
+    return re.findall(r"<script([^>]*)>(.*?)</script>", text, flags=re.DOTALL)
+
+
+def data_of(text: str) -> dict[str, Any]:
+    (data,) = [body for attributes, body in scripts(text) if 'id="data"' in attributes]
+    return json.loads(data)
+
+
+def decoded(data: bytes) -> tuple[list[float], list[Frame]]:
+    """Times in s and frames of a video."""
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        pictures = list(container.decode(stream))
+        times = [float(p.pts * stream.time_base) for p in pictures]  # type: ignore[operator]
+        return times, [p.to_ndarray(format="rgb24") for p in pictures]  # type: ignore[misc]
+
+
+# --- the page ----------------------------------------------------------------------------------
+
+
+def test_a_page_loads_nothing_and_says_so_to_the_browser(dataset: Path, tmp_path: Path):
+    out = tmp_path / "page.html"
+    assert main.run(["view", str(dataset), "--out", str(out)]) == 0
+    text = out.read_text()
+    assert not re.search(r"(?<!xmlns=\")\b(https?|ftp|wss?):", text)
+    assert not re.search(r"<(link|img|iframe|object|embed|base|form)\b", text)
+    assert not re.search(r"@import|url\(\s*[\"']?(?!\$)[a-z./]", text.split("</style>")[0])
+    policy = html.unescape(re.findall(r'Content-Security-Policy" content="([^"]*)"', text)[0])
+    assert policy.startswith("default-src 'none';")
+    running = [body for attributes, body in scripts(text) if "type=" not in attributes]
+    assert len(running) == 1
+    digest = base64.b64encode(hashlib.sha256(running[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy
+    assert "unsafe" not in policy
+
+
+def test_names_from_a_dataset_are_data_and_never_markup():
+    spec = Spec((HOSTILE, "b"), (HOSTILE, "c"), ("rad", HOSTILE), ("rad", "1"),
+                (Camera(HOSTILE, 32, 32),), rate_hz=10.0)  # fmt: skip
+    section, blobs = of_dataset(Renamed(FakeSource((4, 5), (HOSTILE,), 32, 32, size=2), spec))
+    text = page.render(HOSTILE, [section], blobs)
+    assert "<img" not in text
+    assert "hacked()>" not in text.replace("&gt;", "")
+    told = data_of(text)
+    assert told["title"] == HOSTILE
+    assert told["sections"][0]["state"]["names"] == [HOSTILE, "b"]
+    assert told["sections"][0]["cameras"][0]["name"] == HOSTILE
+    for file in Path(page.__file__).with_name("web").glob("*.js"):
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", file.read_text()
+        )
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """A source under another Spec."""
+
+    source: Any
+    spec: Spec
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return self.source.lengths
+
+    @property
+    def fingerprint(self) -> str:
+        return "renamed"
+
+    def episode(self, index: int) -> Any:
+        return self.source.episode(index)
+
+
+def test_a_page_replaces_a_page_and_no_other_file(dataset: Path, tmp_path: Path):
+    out = tmp_path / "page.html"
+    page.write(out, page.render("first", [], Blobs()))
+    page.write(out, page.render("second", [], Blobs()))
+    assert "<title>second</title>" in out.read_text()
+    out.write_text("a letter")
+    assert main.run(["view", str(dataset), "--out", str(out)]) == 2
+    assert out.read_text() == "a letter"
+    with pytest.raises(BadInput, match="is a folder"):
+        page.check_free(tmp_path)
+
+
+def test_without_out_the_page_lies_beside_the_folder_and_not_in_it(tmp_path: Path):
+    folder = training(tmp_path / "run")
+    before = sorted(p.name for p in folder.iterdir())
+    assert main.run(["view", str(folder)]) == 0
+    assert (tmp_path / "run.html").is_file()
+    assert sorted(p.name for p in folder.iterdir()) == before
+
+
+# --- what is found -----------------------------------------------------------------------------
+
+
+def test_a_demo_shows_all_that_is_in_it(dataset: Path, evaluation: Path, tmp_path: Path):
+    demo = tmp_path / "demo"
+    demo.mkdir()
+    shutil.copytree(dataset, demo / "data")
+    shutil.copytree(evaluation, demo / "evaluation")
+    shutil.copytree(evaluation, demo / "compared")
+    training(demo / "training")
+    (demo / "demo.json").write_text("{}")
+    found = find([demo])
+    assert [(each.kind, each.name) for each in found] == [
+        ("dataset", "data"),
+        ("training", "training"),
+        ("evaluation", "evaluation"),
+        ("evaluation", "compared"),
+    ]
+    out = tmp_path / "demo.html"
+    assert main.run(["view", str(demo)]) == 0
+    assert [s["kind"] for s in data_of(out.read_text())["sections"]] == [e.kind for e in found]
+
+
+def test_two_folders_of_one_name_are_told_apart(tmp_path: Path):
+    paths = [training(tmp_path / name / "training") for name in ("a", "b")]
+    assert [each.name for each in find(paths)] == ["a/training", "b/training"]
+    assert len({each.name for each in find([paths[0], paths[0]])}) == 2
+
+
+def test_a_folder_with_nothing_to_look_at_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main.run(["view", str(tmp_path)]) == 2
+    assert "meta/info.json" in capsys.readouterr().err
+    assert main.run(["view", str(tmp_path / "nowhere")]) == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+# --- demonstrations ----------------------------------------------------------------------------
+
+
+def test_every_number_of_an_episode_is_in_the_page(dataset: Path):
+    source = open_dataset(dataset)
+    section, blobs = of_dataset(source)
+    assert [e["index"] for e in section["episodes"]] == [0, 1, 2]
+    for told in section["episodes"]:
+        episode = source.episode(told["index"])
+        for what in ("state", "action"):
+            rows = np.frombuffer(blobs.by_name[told[what]], "<f4").reshape(told["ticks"], -1)
+            np.testing.assert_array_equal(rows, getattr(episode, what))
+    first = np.frombuffer(blobs.by_name[section["starts"]["state"]], "<f4").reshape(3, -1)
+    np.testing.assert_array_equal(first, [source.episode(i).state[0] for i in range(3)])
+    assert section["lengths"] == list(source.lengths)
+    assert [section["notes"][str(i)]["seed"] for i in range(3)] == [0, 1, 2]
+    assert all(section["notes"][str(i)]["marks"] for i in range(3))
+
+
+def test_frame_i_of_a_clip_is_what_the_camera_saw_at_tick_i():
+    section, blobs = of_dataset(Barcode())
+    for told, length in zip(section["episodes"], LENGTHS, strict=True):
+        times, frames = decoded(blobs.by_name[told["clips"]["top"]])
+        assert times == pytest.approx(np.arange(length) / 50)
+        assert [tick_of(frame) for frame in frames] == list(range(length))
+
+
+def test_every_camera_has_a_clip(dataset: Path):
+    section, blobs = of_dataset(open_dataset(dataset))
+    for told in section["episodes"]:
+        shapes = {
+            name: decoded(blobs.by_name[blob])[1][0].shape for name, blob in told["clips"].items()
+        }
+        assert shapes == {"top": (24, 32, 3), "wrist": (32, 24, 3)}  # never enlarged
+
+
+def test_a_clip_is_as_wide_as_asked_and_its_sides_are_even():
+    assert clips.small(Camera("top", 480, 640), 320) == (240, 320)
+    assert clips.small(Camera("top", 333, 501), 301) == (200, 302 - 2)
+    assert clips.small(Camera("top", 60, 80), 320) == (60, 80)
+    with pytest.raises(BadInput, match="at least 16"):
+        clips.small(Camera("top", 60, 80), 3)
+
+
+def test_a_clip_can_be_entered_anywhere():
+    section, blobs = of_dataset(FakeSource((40,)))
+    (blob,) = section["episodes"][0]["clips"].values()
+    with av.open(io.BytesIO(blobs.by_name[blob])) as container:
+        keys = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
+    assert len(keys) == 40
+    assert max(np.diff(np.flatnonzero([*keys, True]))) <= 8
+
+
+def test_the_chosen_episodes_span_the_lengths():
+    lengths = [30, 10, 50, 20, 40]
+    assert clips.spread(lengths, 3) == [0, 1, 2]
+    assert clips.spread(lengths, 2) == [1, 2]
+    assert clips.spread(lengths, 9) == [0, 1, 2, 3, 4]
+    assert clips.spread([7] * 9, 3) == [0, 4, 8]
+
+
+def test_episodes_can_be_chosen_and_must_exist(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = str(tmp_path / "page.html")
+    assert main.run(["view", str(dataset), "--out", out, "--episodes", "2,0"]) == 0
+    (section,) = data_of(Path(out).read_text())["sections"]
+    assert [e["index"] for e in section["episodes"] if e["clips"]] == [0, 2]
+    assert "2 of 3 episodes have their videos" in section["left_out"]
+    capsys.readouterr()
+    assert main.run(["view", str(dataset), "--out", out, "--episodes", "3"]) == 2
+    assert "no episode 3" in capsys.readouterr().err
+    assert main.run(["view", str(dataset), "--out", out, "--episodes", "a"]) == 2
+    assert "0,5,9" in capsys.readouterr().err
+
+
+def test_curves_beyond_what_a_page_carries_are_left_out_aloud(monkeypatch: pytest.MonkeyPatch):
+    source = FakeSource((10,) * 20, height=32, width=32)
+    monkeypatch.setattr(demonstrations, "NUMBERS_BYTES", 8 * 10 * 4 * 6)
+    section, _ = of_dataset(source, chosen=[3, 9])
+    assert len(section["episodes"]) == 8
+    assert {3, 9} <= {e["index"] for e in section["episodes"]}
+    assert "Curves of 8 of 20 episodes" in section["left_out"]
+    assert len(section["lengths"]) == len(section["starts"]["indices"]) == 20
+
+
+def test_a_dataset_with_numbers_that_are_none_can_be_looked_at():
+    section, blobs = of_dataset(Holed(FakeSource((6, 5), size=2, height=32, width=32)))
+    text = page.render("holes", [section], blobs)
+    told = data_of(text)["sections"][0]
+    rows = np.frombuffer(blobs.by_name[told["episodes"][0]["state"]], "<f4").reshape(6, 2)
+    assert np.isnan(rows[2, 0])
+    assert np.isfinite(told["starts"]["ranges"]).all()
+
+
+@dataclass(frozen=True)
+class Holed:
+    """A source with a NaN at tick 2, and a dimension that is never a number."""
+
+    source: FakeSource
+
+    @property
+    def spec(self) -> Spec:
+        return self.source.spec
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return self.source.lengths
+
+    @property
+    def fingerprint(self) -> str:
+        return "holed"
+
+    def episode(self, index: int) -> Any:
+        episode = self.source.episode(index)
+        state = episode.state.copy()
+        state[2, 0] = np.nan
+        state[:, 1] = np.inf
+        return _Episode(index, state, episode)
+
+
+@dataclass(frozen=True)
+class _Episode:
+    index: int
+    state: np.ndarray
+    inner: Any
+
+    @property
+    def action(self) -> np.ndarray:
+        return self.inner.action
+
+    def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+        return self.inner.frames(camera, start, stop)
+
+
+def test_first_frames_lie_on_one_sheet_in_the_order_of_their_numbers():
+    source = FakeSource((3,) * 5, height=32, width=32)
+    section, blobs = of_dataset(source)
+    stills = section["stills"]
+    assert (stills["height"], stills["width"], stills["columns"]) == (32, 32, 5)
+    with av.open(io.BytesIO(blobs.by_name[stills["blob"]])) as container:
+        sheet = next(container.decode(video=0)).to_ndarray(format="rgb24").astype(float)
+    assert sheet.shape == (32, 160, 3)  # type: ignore[union-attr]
+    for place, index in enumerate(stills["indices"]):
+        own = sheet[:, 32 * place : 32 * place + 32]
+        far = [np.abs(own - next(source.episode(i).frames("top"))).mean() for i in range(5)]
+        assert int(np.argmin(far)) == index
+
+
+# --- trainings ---------------------------------------------------------------------------------
+
+
+def test_held_out_errors_keep_their_joints_and_ticks(tmp_path: Path):
+    section = trainings.section(training(tmp_path / "run"))
+    assert section["joints"] == ["joint_a", "joint_b"]
+    assert section["matrix"] == [[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]]  # by name, not by place
+    assert [v["step"] for v in section["validations"]] == [20, 40]
+    curves = {curve["key"]: curve for curve in section["curves"]}
+    assert curves["loss"]["x"] == [10, 20, 30, 40]
+    assert curves["held_out_l1_rad"]["y"] == pytest.approx([1 / 20, 1 / 40])
+    assert "kl" not in curves  # never anything but zero
+    assert "l1" not in curves  # the loss itself
+
+
+def test_a_training_that_still_runs_can_be_looked_at(tmp_path: Path):
+    folder = training(tmp_path / "run")
+    (folder / "training.json").unlink()
+    (folder / "held_out.json").unlink()
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 50, "lo')
+    section = trainings.section(folder)
+    assert "not finished" in section["note"]
+    assert max(section["curves"][0]["x"]) == 40
+    assert section["matrix"] is None
+    (folder / "metrics.jsonl").write_text("")
+    assert trainings.section(folder)["curves"] == []
+
+
+def test_the_error_by_joint_and_tick_of_another_validation_is_not_shown(tmp_path: Path):
+    folder = training(tmp_path / "run")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(validation(60)) + "\n")  # resumed, and validated since
+    assert trainings.section(folder)["matrix"] is None
+
+
+def test_a_line_that_is_no_line_of_numbers_names_the_file(tmp_path: Path):
+    folder = training(tmp_path / "run")
+    (folder / "metrics.jsonl").write_text('{"step": 1}\n[2]\n')
+    with pytest.raises(DamagedFile, match=r"metrics\.jsonl, line 2"):
+        trainings.section(folder)
+
+
+def test_a_long_curve_is_thinned_to_means(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(trainings, "POINTS", 5)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    lines = [json.dumps({"step": s, "loss": float(s % 2)}) for s in range(1, 101)]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    (curve,) = trainings.section(folder)["curves"]
+    assert curve["x"] == [20, 40, 60, 80, 100]
+    assert curve["y"] == [0.5] * 5
+
+
+# --- evaluations -------------------------------------------------------------------------------
+
+
+def test_failures_are_filmed_first(evaluation: Path, monkeypatch: pytest.MonkeyPatch):
+    told = report.to_dict(report.read(evaluation))
+    assert [row["seed"] for row in told["rows"] if not row["success"]] == [3]
+    monkeypatch.setattr(evaluations, "FILMS", 1)
+    blobs = Blobs()
+    section = evaluations.section(told, evaluation, blobs)
+    filmed = [row["seed"] for row in section["rows"] if row["film"]]
+    assert filmed == [3]
+    film = (evaluation / "videos" / "seed-3.mp4").read_bytes()
+    assert list(blobs.by_name.values()) == [film]
+    assert (section["successes"], section["episodes"]) == (5, 6)
+    assert section["interval"] == told["interval"]
+
+
+def test_films_beyond_what_a_page_carries_stay_out(
+    evaluation: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(evaluations, "FILMS_BYTES", 10)
+    told = report.to_dict(report.read(evaluation))
+    section = evaluations.section(told, evaluation, Blobs())
+    assert not any(row["film"] for row in section["rows"])
+
+
+def test_an_evaluation_that_still_runs_can_be_looked_at_and_is_not_touched(
+    evaluation: Path, tmp_path: Path
+):
+    folder = tmp_path / "running"
+    folder.mkdir()
+    lines = (evaluation / "episodes.jsonl").read_bytes().splitlines(keepends=True)
+    rows = [at for at, line in enumerate(lines) if line.startswith(b'{"episode"')]
+    torn = b"".join(lines[: rows[3]]) + lines[rows[3]][:20]
+    (folder / "episodes.jsonl").write_bytes(torn)
+    found, of = view.read_evaluation(folder)
+    assert (found.episodes, of) == (3, 6)
+    whole = report.read(evaluation)
+    assert found == replace(whole.only(found.seeds), plan=found.plan)
+    assert (folder / "episodes.jsonl").read_bytes() == torn
+    assert main.run(["view", str(folder), "--out", str(tmp_path / "page.html")]) == 0
+    (section,) = data_of((tmp_path / "page.html").read_text())["sections"]
+    assert "3 of 6 episodes so far" in section["note"]
+
+
+# --- Rerun -------------------------------------------------------------------------------------
+
+
+def test_a_rerun_target_that_is_none_is_refused(dataset: Path, capsys: pytest.CaptureFixture[str]):
+    assert main.run(["view", str(dataset), "--rerun", "file.mp4"]) == 2
+    assert "ends in .rrd" in capsys.readouterr().err
+
+
+@dataclass
+class Row:
+    """What an .rrd file holds of a path: its timelines, and its values at each row of them."""
+
+    timelines: dict[str, np.ndarray]
+    values: dict[str, list[Any]]
+
+
+def read_rerun(file: Path) -> dict[str, Row]:
+    """Every path of a file, by Rerun's own reader; what stands at no time has no timelines."""
+    from rerun.chunk import RrdReader
+
+    parts: dict[str, list[tuple[dict[str, np.ndarray], dict[str, list[Any]]]]] = {}
+    for chunk in RrdReader(file).stream():
+        batch = chunk.to_record_batch()
+        times = {name: np.asarray(batch.column(name)) for name in chunk.timeline_names}
+        columns = {
+            name.rsplit(":", 1)[1]: batch.column(name).to_pylist()
+            for name in batch.schema.names
+            if ":" in name
+        }
+        parts.setdefault(chunk.entity_path.strip("/"), []).append((times, columns))
+    found: dict[str, Row] = {}
+    for path, chunks in parts.items():
+        row = found[path] = Row({}, {})
+        for times, columns in chunks:  # of one path in the order in which they were sent
+            for name, part in times.items():
+                before = row.timelines.get(name, part[:0])
+                row.timelines[name] = np.concatenate([before, part])
+            for name, part in columns.items():
+                row.values.setdefault(name, []).extend(part)
+    return found
+
+
+def scalars(row: Row) -> np.ndarray:
+    assert all(len(value) == 1 for value in row.values["scalars"])
+    return np.array([value[0] for value in row.values["scalars"]])
+
+
+def blob(row: Row) -> bytes:
+    (value,) = row.values["blob"]
+    (held,) = value
+    return bytes(held)
+
+
+def to_rerun(tmp_path: Path, *paths: Path) -> dict[str, Row]:
+    file = tmp_path / "sent.rrd"
+    assert main.run(["view", *map(str, paths), "--rerun", str(file)]) == 0
+    assert [p.name for p in tmp_path.glob("*.rrd*")] == ["sent.rrd"]  # whole, and nothing beside it
+    return read_rerun(file)
+
+
+def test_states_actions_and_frames_of_every_episode_read_back_from_rerun_equal(
+    dataset: Path, tmp_path: Path
+):
+    found = to_rerun(tmp_path, dataset)
+    source = open_dataset(dataset)
+    spec = source.spec
+    for index, length in enumerate(source.lengths):
+        episode = source.episode(index)
+        ticks = np.arange(length)
+        time_ns = np.round(ticks / spec.rate_hz * 1e9).astype(np.int64)
+        rows = {"state": (spec.state_names, episode.state),
+                "action": (spec.action_names, episode.action)}  # fmt: skip
+        under = f"data/episode_{index:04d}"
+        for what, (names, values) in rows.items():
+            for column, name in enumerate(names):
+                row = found[f"{under}/{what}/{name}"]
+                np.testing.assert_array_equal(row.timelines["tick"], ticks)
+                np.testing.assert_array_equal(row.timelines["time"].astype(np.int64), time_ns)
+                np.testing.assert_array_equal(scalars(row), values[:, column].astype(np.float32))
+        for camera in spec.cameras:
+            row = found[f"{under}/camera/{camera.name}"]
+            np.testing.assert_array_equal(row.timelines["tick"], ticks)
+            shown = [value[0] for value in row.values["timestamp"] if value]
+            np.testing.assert_array_equal(shown, time_ns)
+            times, frames = decoded(blob(row))
+            np.testing.assert_allclose(times, ticks / spec.rate_hz, atol=1e-6)
+            assert len(frames) == length
+    episodes = {path.split("/")[1] for path in found if path.startswith("data/episode_")}
+    assert len(episodes) == len(source.lengths) == 3
+
+
+def test_a_training_and_an_evaluation_read_back_from_rerun_equal(evaluation: Path, tmp_path: Path):
+    folder = training(tmp_path / "act")
+    found = to_rerun(tmp_path, folder, evaluation)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    told = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    row = found["act/loss"]
+    assert row.timelines["step"].tolist() == list(told)
+    np.testing.assert_allclose(scalars(row), list(told.values()), rtol=1e-5)  # six digits, as shown
+    validated = [line for line in lines if "held_out_l1_per_joint" in line]
+    row = found["act/held_out/joint_b"]
+    assert row.timelines["step"].tolist() == [line["step"] for line in validated]
+    assert scalars(row).tolist() == [line["held_out_l1_per_joint"]["joint_b"] for line in validated]
+    kept = report.read(evaluation)
+    row = found["evaluation/success"]
+    assert row.timelines["seed"].tolist() == list(kept.seeds)
+    assert scalars(row).tolist() == [float(seed != 3) for seed in kept.seeds]
+    film = (evaluation / "videos" / "seed-3.mp4").read_bytes()
+    assert blob(found["evaluation/films/seed_3"]) == film
