@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,14 @@ from imitact.core.errors import BadInput, ImitactError, NotFinite, SpecMismatch
 FloatArray = NDArray[np.floating[Any]]
 Frame = NDArray[np.uint8]
 """One camera image: uint8, shape (H, W, 3), RGB."""
+
+SpecPart = Literal[
+    "state names", "action names", "state units", "action units", "rate", "cameras"
+]
+SPEC_PARTS: tuple[SpecPart, ...] = (
+    "state names", "action names", "state units", "action units", "rate", "cameras",
+)  # fmt: skip
+"""Everything that `Spec.check_same` can compare."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,10 @@ class Camera:
                 f"camera {self.name!r} has size {self.height}x{self.width}; "
                 "both must be at least 1 pixel"
             )
+
+    def __str__(self) -> str:
+        """As in "top (480x640)": name, height and width."""
+        return f"{self.name} ({self.height}x{self.width})"
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,51 @@ class Spec:
             if camera.name == name:
                 return camera
         raise SpecMismatch(f"no camera {name!r}; there are {[c.name for c in self.cameras]}")
+
+    def check_same(
+        self,
+        other: Spec,
+        what: str,
+        expected_by: str,
+        *,
+        parts: Sequence[SpecPart] = SPEC_PARTS,
+        all_cameras: bool = False,
+        advice: str = "",
+    ) -> None:
+        """Raise SpecMismatch where `other` differs from this Spec, naming every difference.
+
+        Args:
+            other: the Spec that came.
+            what: what `other` belongs to, in words: "the environment".
+            expected_by: what this Spec belongs to, in words: "the policy".
+            parts: what to compare.
+            all_cameras: whether `other` must have the same cameras in the same order; otherwise it
+                must have every camera of this Spec at its capture size, and may have more.
+            advice: what to do about it; ends the message.
+        """
+        found = [line for part in parts for line in self._differences(other, part, all_cameras)]
+        if found:
+            raise SpecMismatch(
+                f"{what} does not fit {expected_by}: {'; '.join(found)}"
+                f"{'. ' if advice else ''}{advice}"
+            )
+
+    def _differences(self, other: Spec, part: SpecPart, all_cameras: bool) -> list[str]:
+        if part == "rate":
+            same = self.rate_hz == other.rate_hz
+            return [] if same else [f"rate is {other.rate_hz:g} Hz, expected {self.rate_hz:g} Hz"]
+        if part == "cameras":
+            there = {camera.name: camera for camera in other.cameras}
+            fits = all(there.get(camera.name) == camera for camera in self.cameras)
+            if self.cameras == other.cameras if all_cameras else fits:
+                return []
+            wanted, came = (", ".join(map(str, s.cameras)) or "none" for s in (self, other))
+            return [f"cameras are {came}, expected {wanted}"]
+        attribute = part.replace(" ", "_")
+        wanted, came = getattr(self, attribute), getattr(other, attribute)
+        if wanted == came:
+            return []
+        return [f"{part} are {', '.join(came) or 'none'}, expected {', '.join(wanted) or 'none'}"]
 
     def check_state(self, state: NDArray[Any], where: str = "observation") -> None:
         """Refuse a state of another size, or one that is not finite."""
@@ -282,43 +340,141 @@ class Robot(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class ExtraColumn:
+    """A column of numbers that a dataset stores beside state, action and frames.
+
+    Attributes:
+        dtype: NumPy type string, for example "<f4".
+        width: values per tick; None where each tick holds a plain number, not a vector of one.
+    """
+
+    dtype: str
+    width: int | None
+
+
 class Episode(Protocol):
-    """One demonstration of T ticks."""
+    """One demonstration of T ticks.
+
+    Inherit from this class explicitly to get the defaults of the properties below `frames`.
+    """
 
     @property
     def index(self) -> int:
-        """Its number in the Source."""
+        """Position in the dataset, from 0."""
         ...
 
     @property
     def state(self) -> NDArray[np.float32]:
-        """(T, S)."""
+        """Measured state, (T, S)."""
         ...
 
     @property
     def action(self) -> NDArray[np.float32]:
-        """(T, A); action[t] was commanded at the tick of state[t]."""
+        """Commanded action, (T, A); action[t] was commanded at the tick of state[t]."""
         ...
 
     def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
-        """The frames of ticks start to stop (exclusive; None: T), in order, decoded as asked."""
+        """Frames of ticks `start` to `stop` (exclusive; None: T), in order, decoded lazily."""
         ...
+
+    @property
+    def task(self) -> str:
+        """Task description at the first tick; empty where the dataset has none."""
+        return ""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All task descriptions of the episode; more than one where the task changes in it."""
+        return (self.task,) if self.task else ()
+
+    @property
+    def times_s(self) -> NDArray[np.float64] | None:
+        """Recorded time of each tick since the first, (T,) in s; None where none are stored."""
+        return None
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """Where the episode comes from, as plain JSON values.
+
+        Recordings of imitact give "seed", "variation" and "first_ticks" (stage to its first tick);
+        other layouts give the "name" of the episode, or its "file" and whether it is "sim".
+        """
+        return {"name": str(self.index)}
+
+    @property
+    def own_videos(self) -> Mapping[str, Path]:
+        """Cameras whose video file holds this episode from time 0 and nothing else."""
+        return {}
+
+    def extra_values(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Read columns of `Dataset.extra_columns` by name: (T,), or (T, width), of its dtype."""
+        if names:
+            raise BadInput(f"the episode has no columns {', '.join(names)}")
+        return {}
 
 
 class Dataset(Protocol):
-    """A dataset of demonstrations, whatever its format."""
+    """A dataset of demonstrations, whatever its layout.
+
+    Inherit from this class explicitly to get the defaults of the properties below `episode`.
+    """
 
     @property
     def spec(self) -> Spec: ...
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """T of every episode, in ticks."""
+        """Number of ticks T of every episode."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same demonstrations, another for others."""
+        """SHA-256 that is equal for equal demonstrations and differs for others."""
         ...
 
     def episode(self, index: int) -> Episode: ...
+
+    @property
+    def path(self) -> Path | None:
+        """Folder or file of the dataset; None where it is not on a disk."""
+        return None
+
+    @property
+    def layout(self) -> str:
+        """Name of the storage layout, as in `ReadConfig.layout`; "custom" for any other."""
+        return "custom"
+
+    @property
+    def read_options(self) -> Mapping[str, Any]:
+        """Read options that were given, as plain JSON; options at their defaults are absent."""
+        return {}
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Notices about features that are not read, one sentence each."""
+        return ()
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Stored features or arrays that are not read, with the reason."""
+        return {}
+
+    @property
+    def extra_columns(self) -> Mapping[str, ExtraColumn]:
+        """Columns of numbers beside state, action and frames, by name."""
+        return {}
+
+    @property
+    def frames_in_video(self) -> bool:
+        """Whether all frames are stored as video; else as images or arrays, without loss."""
+        return False
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What imitact recorded about the dataset (`meta/imitact.json`); empty for others.
+
+        Keys: "settings" (of the recording: "task", "stages", "units", "video"), "episodes" (the
+        origin of each) and "failed" (the attempts that were not saved).
+        """
+        return {}
