@@ -168,7 +168,7 @@ def still_two(out: Path) -> None:
 
 
 SOURCE = FakeSource((7, 4, 9, 6), size=2, height=24, width=32)
-SHORT = replace(CONFIG, steps=4, checkpoint_every=1, validate_every=2)
+SHORT = replace(CONFIG, steps=4, checkpoint_every=1, val_every=2)
 
 
 def training(out: Path) -> Any:

@@ -341,7 +341,15 @@ def work(folder: Path, first: int, count: int, number: int, many: int) -> None:
 
 
 def begin(folder: Path, args: argparse.Namespace, number: int) -> Worker:
-    command = [sys.executable, __file__, "--work", str(folder), "--seed", str(args.seed)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.faults.fuzz_lerobot",
+        "--work",
+        str(folder),
+        "--seed",
+        str(args.seed),
+    ]
     command += ["--cases", str(-(-args.cases // args.workers)), "--number", str(number)]
     log = folder / "log"
     with log.open("w") as out:
@@ -366,7 +374,7 @@ def lead(args: argparse.Namespace) -> dict[str, Any]:
         parts, defects = collected(workers)
     wall_s = time.monotonic() - began
     return {
-        "command": f"python tests/faults/fuzz_lerobot.py --cases {args.cases} --workers "
+        "command": f"python -m tests.faults.fuzz_lerobot --cases {args.cases} --workers "
         f"{args.workers} --seed {args.seed}",
         **summed(parts),
         "defects": defects,

@@ -183,7 +183,7 @@ def main() -> int:
     fuzz_readers.make = make
     fuzz_readers.FIRST = [f for f in FILES if not f.startswith(f"{NEW}/")]
     fuzz_readers.LINE_EVERY = 0
-    fuzz_readers.SCRIPT = Path(__file__)
+    fuzz_readers.MODULE = "tests.faults.fuzz_policies"
     return fuzz_readers.main()
 
 

@@ -373,7 +373,7 @@ FIRST = [
     *ROBOMIMIC, REPLAY[0],
 ]  # fmt: skip
 """What is read unaltered before anything is counted."""
-SCRIPT = Path(__file__)
+MODULE = "tests.faults.fuzz_readers"
 
 
 # -- readers ---------------------------------------------------------------------------------------
@@ -552,14 +552,14 @@ def _as_it_is(value: Any) -> Any:
 @cache
 def config() -> bytes:
     """Settings of a network, as policy.json has them."""
-    from imitact.models.act import PRESETS
+    from imitact.models.config import MODEL_PRESETS
 
-    return json.dumps(asdict(PRESETS["quick"])).encode()
+    return json.dumps(asdict(MODEL_PRESETS["quick"])).encode()
 
 
 def read_config(data: bytes) -> None:
     """The settings of a network as policy.json has them, and what follows from them."""
-    from imitact.models.act import ActConfig
+    from imitact.models.config import ActConfig
     from imitact.storage.json_file import parse_json_object
     from tests.support.dot_env import TWO_CAMERAS, dot_spec
 
@@ -724,7 +724,7 @@ class Worker:
 
 def begin(folder: Path, first: int, cases: int, number: int, many: int, only: str) -> Worker:
     log = folder / "log"
-    command = [sys.executable, str(SCRIPT), "--work", str(folder), "--seed", str(first)]
+    command = [sys.executable, "-m", MODULE, "--work", str(folder), "--seed", str(first)]
     command += ["--cases", str(cases), "--number", str(number), "--workers", str(many)]
     command += ["--only", only]
     with log.open("w") as out:
@@ -821,7 +821,7 @@ def lead(args: argparse.Namespace) -> dict[str, Any]:
     wall_s = time.monotonic() - began
     found = summed(parts)
     return {
-        "command": f"python tests/faults/{SCRIPT.name} --cases {args.cases} --workers "
+        "command": f"python -m {MODULE} --cases {args.cases} --workers "
         f"{args.workers} --seed {args.seed}"
         + (f" --only {args.only}" if args.only != "all" else ""),
         **found,

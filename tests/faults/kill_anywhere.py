@@ -34,7 +34,6 @@ from imitact.datasets.lerobot.reader import finished
 from imitact.datasets.open import open_dataset
 from imitact.models.policy import TorchPolicy
 
-HERE = Path(__file__).resolve().parent
 STEPS = 120
 """Of a training: so many that most of its time is theirs."""
 
@@ -60,7 +59,7 @@ class Job:
 def recording() -> Job:
     return Job(
         "record",
-        lambda out: [sys.executable, str(HERE / "record_dot.py"), str(out), "6", "2", "0.002"],
+        lambda out: [sys.executable, "-m", "tests.faults.record_dot", str(out), "6", "2", "0.002"],
         look_at_dataset,
         tree,
     )
@@ -69,7 +68,14 @@ def recording() -> Job:
 def training(data: Path) -> Job:
     return Job(
         "train",
-        lambda out: [sys.executable, str(HERE / "train_dot.py"), str(out), str(data), str(STEPS)],
+        lambda out: [
+            sys.executable,
+            "-m",
+            "tests.faults.train_dot",
+            str(out),
+            str(data),
+            str(STEPS),
+        ],
         look_at_training,
         trained,
     )

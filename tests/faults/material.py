@@ -16,7 +16,7 @@ from imitact.core.errors import DamagedFile
 from imitact.core.statistics import Stats
 from imitact.datasets.lerobot.checksums import FOLDER, DatasetChecksums
 from imitact.evaluation import report, runner
-from imitact.models.act import ActConfig
+from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
 from imitact.recording.recorder import record
 from imitact.training import checkpoint as checkpoints
@@ -26,8 +26,8 @@ from tests.support.dot_env import TWO_CAMERAS, DotEnv, DotExpert, dot_spec
 from tests.support.tiny_arm import Reacher, TinyArm
 
 TINY = ActConfig(
-    chunk=3, input_height=24, input_width=32, width=8, stages=1, norm="batch", dim=8, heads=2,
-    ffn=8, encoder_layers=1, cvae=False, latent=2, dropout=0.0,
+    chunk_size=3, input_height=24, input_width=32, backbone_width=8, backbone_stages=1, backbone_norm="batch", hidden_dim=8, num_heads=2,
+    dim_feedforward=8, encoder_layers=1, use_vae=False, latent_dim=2, dropout=0.0,
 )  # fmt: skip
 TICKS = 8
 

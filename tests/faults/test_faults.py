@@ -44,7 +44,6 @@ from tests.training.test_loop import CONFIG, SOURCE, TINY
 from tests.training.test_loop import config as settings
 
 SRC = ROOT / "src" / "imitact"
-FAULTS = ROOT / "tests" / "faults"
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +69,7 @@ def copy(dots: Path, tmp_path: Path) -> Path:
 def script(name: str, *argv: object) -> dict[str, Any]:
     """What a script of tests/faults found."""
     done = subprocess.run(
-        [sys.executable, str(FAULTS / name), *map(str, argv)],
+        [sys.executable, "-m", f"tests.faults.{name}", *map(str, argv)],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -84,7 +83,7 @@ def script(name: str, *argv: object) -> dict[str, Any]:
 
 def test_killed_anywhere_a_recording_ends_with_the_whole_dataset() -> None:
     """Of a training likewise: tests/test_loop.py, and the script with --of train."""
-    found = script("kill_anywhere.py", "--of", "record", "--kills", 1, "--seed", 3)
+    found = script("kill_anywhere", "--of", "record", "--kills", 1, "--seed", 3)
     assert found["record"]["whole_and_equal"] == 1
 
 
@@ -109,7 +108,7 @@ def test_that_another_result_after_a_kill_would_be_seen(tmp_path: Path) -> None:
 
 def test_a_disk_full_at_any_moment_loses_nothing_and_with_room_again_it_goes_on() -> None:
     jobs = ("capture", "append", "train", "evaluate", "save", "phases")
-    found = script("full_disk.py", "--jobs", *jobs, "--every", 11)
+    found = script("full_disk", "--jobs", *jobs, "--every", 11)
     assert set(found) == {*jobs}
     for part in found.values():
         assert part["right"] == part["tried"] >= 2
@@ -309,7 +308,7 @@ def test_a_full_disk_is_no_reason_to_let_two_write(
 
 
 def test_an_altered_byte_of_any_kind_of_file_is_refused_by_name_or_made_good() -> None:
-    found = script("flip_bytes.py", "--most", 12)
+    found = script("flip_bytes", "--most", 12)
     assert len(found) >= 18
     for name, part in found.items():
         assert part["tried"] >= 20, name
@@ -531,14 +530,14 @@ import json, resource, sys
 from pathlib import Path
 import torch
 from imitact.core.types import BadInput
-from imitact.datasets.open import open_source
-from imitact.evaluate import report
+from imitact.datasets.open import open_dataset
+from imitact.evaluation import report
 from imitact.storage.journal import Journal
 from imitact.models.policy import TorchPolicy
 from imitact.training.checkpoint import load
 folder = Path(sys.argv[1])
 READERS = {
-    "policy": TorchPolicy.load, "data": open_source, "checkpoint": load,
+    "policy": TorchPolicy.load, "data": open_dataset, "checkpoint": load,
     "evaluation": report.read, "journal": lambda path: Journal(path / "episodes.jsonl"),
 }
 for reader in READERS.values():
@@ -647,7 +646,7 @@ def test_a_checkpoint_names_no_file_outside_itself(tmp_path: Path) -> None:
 
 
 def test_readers_read_or_refuse_whatever_they_are_given() -> None:
-    found = script("fuzz_readers.py", "--cases", 400, "--workers", 1)
+    found = script("fuzz_readers", "--cases", 400, "--workers", 1)
     assert found["cases"] >= 400
     assert found["defects"] == []
     assert found["refused"] > found["read"] > 0
@@ -659,7 +658,7 @@ def test_readers_read_or_refuse_whatever_they_are_given() -> None:
 
 
 def test_lerobot_datasets_are_read_or_refused_whatever_was_done_to_them() -> None:
-    found = script("fuzz_lerobot.py", "--cases", 100, "--workers", 1)
+    found = script("fuzz_lerobot", "--cases", 100, "--workers", 1)
     assert found["cases"] >= 100
     assert found["defects"] == []
     assert min(found["refused"], found["read"]) > 20

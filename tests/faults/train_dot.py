@@ -14,19 +14,20 @@ from pathlib import Path
 
 from imitact.core.errors import BadInput
 from imitact.datasets.open import open_dataset
-from imitact.models.act import ActConfig
-from imitact.training.loop import TrainConfig, train
+from imitact.models.config import ActConfig
+from imitact.training.config import TrainConfig
+from imitact.training.loop import train
 
 # All that could differ after a resumption: dropout, the posterior's noise, batch norm, shifts.
 MODEL = ActConfig(
-    chunk=4, input_height=24, input_width=32, width=8, stages=2, norm="batch", dim=8, heads=2,
-    ffn=16, encoder_layers=1, cvae_layers=1, latent=4, shift=1, state_noise=0.1, dropout=0.2,
+    chunk_size=4, input_height=24, input_width=32, backbone_width=8, backbone_stages=2, backbone_norm="batch", hidden_dim=8, num_heads=2,
+    dim_feedforward=16, encoder_layers=1, vae_encoder_layers=1, latent_dim=4, random_shift=1, state_noise=0.1, dropout=0.2,
 )  # fmt: skip
 
 CONFIG = TrainConfig(
     steps=30, batch_size=4, lr=1e-2, lr_backbone=1e-3, warmup_steps=3, final_lr_fraction=0.1,
-    clip_norm=1.0, ema_decay=0.9, seed=5, held_out=1, validate_every=7, checkpoint_every=3,
-    log_every=1, precision="fp32", workers=1, threads=1,
+    grad_clip_norm=1.0, ema_decay=0.9, seed=5, val_episodes=1, val_every=7, checkpoint_every=3,
+    log_every=1, precision="fp32", num_workers=1, num_threads=1,
 )  # fmt: skip
 
 

@@ -39,9 +39,7 @@ from tests.support.dot_env import (
     make_dot_expert,
     make_two_camera_dot,
 )
-from tests.support.paths import ROOT
 
-PROGRAM = ROOT / "tests" / "faults" / "record_dot.py"
 TASK = "go to the mark"
 
 
@@ -424,7 +422,7 @@ def test_the_cores_are_those_that_this_process_may_use() -> None:
         "import os\n"
         "if hasattr(os, 'sched_setaffinity'):\n"
         "    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from imitact.parallel.worker_pool import cores\nprint(cores())"
+        "from imitact.core.cpu import available_cores\nprint(available_cores())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == (1 if hasattr(os, "sched_setaffinity") else os.cpu_count())
@@ -434,7 +432,7 @@ def test_the_cores_are_those_that_this_process_may_use() -> None:
 
 
 def start(out: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(PROGRAM), str(out), *more]
+    command = [sys.executable, "-m", "tests.faults.record_dot", str(out), *more]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
