@@ -1,4 +1,4 @@
-"""How docs/ becomes a site: `make docs` writes it to build/docs. Nothing is fetched."""
+"""Sphinx configuration: `make docs` builds the site into build/docs, without network access."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ copyright = "the imitact authors, Apache-2.0"
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "house_contents",
-    "house_docstrings",
-    "house_links",
-    "house_mathml",
+    "sphinx.ext.napoleon",
+    "other_pages",
+    "page_links",
+    "mathml",
 ]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_ext"]
@@ -28,6 +28,8 @@ exclude_patterns = ["_ext"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 
+default_role = "literal"  # `code` in docstrings
+napoleon_numpy_docstring = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True

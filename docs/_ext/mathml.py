@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers draw by themselves: no script, nothing fetched."""
+"""Formulas as MathML, which browsers render without a script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page that index.md does not name comes last in its contents: a new one needs no entry."""
+"""Pages that index.md does not list are appended to its last table of contents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`docs/formats.md`, as pages and docstrings name each other, becomes a link on the site."""
+"""Links for page names: `docs/formats.md` in a page or docstring becomes a link on the site."""
 
 from __future__ import annotations
 
