@@ -19,14 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
+from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ
 from imitact.core.cpu import available_cores, processor_name
 from imitact.core.types import Policy, StepResult
-from imitact.envs.aloha import JOINTS, RATE_HZ, AlohaEnv
+from imitact.envs.aloha import AlohaEnv
 from imitact.envs.experts.kinematics import SPEED_LIMIT
 from imitact.envs.experts.registry import EXPERTS, make_expert
 from imitact.recording.recorder import HOLD_TICKS
 
-ARM = [at for at, name in enumerate(JOINTS) if not name.endswith("gripper")]
+ARM = [at for at, name in enumerate(ALOHA_JOINTS) if not name.endswith("gripper")]
 GRIPPERS = {"left": 6, "right": 13}
 
 EVENTS = {
@@ -98,7 +99,7 @@ def _first(reached: np.ndarray) -> int:
 
 
 def _fastest(joints: np.ndarray) -> float:
-    return float(np.abs(np.diff(joints[:, ARM], axis=0)).max() * RATE_HZ)
+    return float(np.abs(np.diff(joints[:, ARM], axis=0)).max() * ALOHA_RATE_HZ)
 
 
 def _spread_of(ticks: list[int]) -> dict[str, float]:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.statistics import Accumulator
 from imitact.core.types import Camera, Spec
-from imitact.envs.aloha import JOINTS, RATE_HZ, UNITS
-from imitact.models.act import ActConfig
+from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
 from tests.support.paths import ROOT
 
@@ -28,12 +28,19 @@ def blocks(language: str) -> list[str]:
 def test_the_five_lines_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (code,) = blocks("python")
     assert sum(line != "" for line in code.splitlines()) == 5
-    spec = Spec(JOINTS, JOINTS, UNITS, UNITS, (Camera("top", 480, 640),), RATE_HZ)
+    spec = Spec(
+        ALOHA_JOINTS,
+        ALOHA_JOINTS,
+        ALOHA_UNITS,
+        ALOHA_UNITS,
+        (Camera("top", 480, 640),),
+        ALOHA_RATE_HZ,
+    )
     rows = Accumulator(14)
     rows.add(np.random.default_rng(0).normal(size=(10, 14)))
     config = ActConfig(
-        input_height=30, input_width=40, width=8, stages=2, norm="batch", dim=16, heads=2,
-        ffn=16, encoder_layers=1, cvae=False,
+        input_height=30, input_width=40, backbone_width=8, backbone_stages=2, backbone_norm="batch", hidden_dim=16, num_heads=2,
+        dim_feedforward=16, encoder_layers=1, use_vae=False,
     )  # fmt: skip
     stats = {"state": rows.result(), "action": rows.result()}
     policy = TorchPolicy.create(spec, stats, config, seed=0, fingerprint="none")

@@ -37,12 +37,12 @@ def episode(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def numbers() -> dict[str, object]:
     """What `measure` keeps, from the simulator."""
-    from imitact.envs.aloha import JOINTS
+    from imitact.core.aloha_joints import ALOHA_JOINTS
     from imitact.envs.experts.registry import REVISION
 
     state, action = episode(SEED)
-    joint, gripper = JOINTS.index(JOINT), JOINTS.index(GRIPPER)
-    arms = [i for i, name in enumerate(JOINTS) if not name.endswith("gripper")]
+    joint, gripper = ALOHA_JOINTS.index(JOINT), ALOHA_JOINTS.index(GRIPPER)
+    arms = [i for i, name in enumerate(ALOHA_JOINTS) if not name.endswith("gripper")]
     absolute: list[np.ndarray] = []
     delta: list[np.ndarray] = []
     for seed in SEEDS:

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 
 from imitact.core import validate
+from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ
 from imitact.core.errors import BadInput, ImitactError, NotFinite, SpecMismatch
 from imitact.envs import aloha
-from imitact.envs.aloha import ALOHA_FOUR, CAMERAS, JOINTS, AlohaEnv, Truth, load_mujoco, make
+from imitact.envs.aloha import ALOHA_FOUR, CAMERAS, AlohaEnv, Truth, load_mujoco, make
 from imitact.envs.experts.cube import CubeExpert
 
 GYM_IDS = {"cube": "gym_aloha/AlohaTransferCube-v0", "insertion": "gym_aloha/AlohaInsertion-v0"}
@@ -119,11 +120,11 @@ def test_any_contacts_earn_what_gym_aloha_gives_for_them(task: str) -> None:
 def test_names_and_constants_are_gym_alohas() -> None:
     from gym_aloha import constants
 
-    assert list(JOINTS) == constants.JOINTS == constants.ACTIONS
+    assert list(ALOHA_JOINTS) == constants.JOINTS == constants.ACTIONS
     assert aloha._START.tolist() == constants.START_ARM_POSE
     assert aloha._FINGER_OPEN_M == constants.PUPPET_GRIPPER_POSITION_OPEN
     assert aloha._FINGER_CLOSED_M == constants.PUPPET_GRIPPER_POSITION_CLOSE
-    assert 1 / aloha.RATE_HZ == constants.DT
+    assert 1 / ALOHA_RATE_HZ == constants.DT
     assert aloha.assets() == constants.ASSETS_DIR
 
 
@@ -132,8 +133,10 @@ def test_the_scene_keeps_the_contract_of_an_env(task: str) -> None:
     env = AlohaEnv(task, ("left_wrist",), 48, 64)
     validate.check_env(env, ticks=2)
     assert (env.step_cap, len(env.stages)) == ({"cube": 400, "insertion": 500}[task], 5)
-    assert env.spec.state_names == env.spec.action_names == JOINTS
-    assert [u for u, n in zip(env.spec.state_units, JOINTS, strict=True) if "gripper" in n] == [
+    assert env.spec.state_names == env.spec.action_names == ALOHA_JOINTS
+    assert [
+        u for u, n in zip(env.spec.state_units, ALOHA_JOINTS, strict=True) if "gripper" in n
+    ] == [
         "1",
         "1",
     ]

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
-from imitact.core.errors import BadInput, SpecMismatch
+from imitact.core.errors import BadInput
 from imitact.core.types import Camera, Env, Policy, Spec
 from imitact.envs import aloha, gym
 from imitact.envs.experts import registry
@@ -87,7 +87,12 @@ def world_of(env: str, spec: Spec, gymnasium: GymConfig | None = None) -> Callab
         make = world(env, (), 0, 0, gymnasium)
         own = make()
         own.close()
-        _same(env, own.spec, spec)
+        spec.check_same(
+            own.spec,
+            env,
+            "the policy",
+            advice="Give the settings it was recorded with (--gym.cameras, --gym.make)",
+        )
         return make
     sizes = {(c.height, c.width) for c in spec.cameras}
     if len(sizes) > 1:
@@ -97,25 +102,6 @@ def world_of(env: str, spec: Spec, gymnasium: GymConfig | None = None) -> Callab
         )
     height, width = sizes.pop() if sizes else (480, 640)
     return world(env, [c.name for c in spec.cameras], height, width)
-
-
-def _same(env: str, own: Spec, spec: Spec) -> None:
-    """Refuse a policy for another world, saying what each has."""
-    shown = {c.name: c for c in own.cameras}
-    for what, here, there in (
-        ("measures", own.state_names, spec.state_names),
-        ("takes", own.action_names, spec.action_names),
-    ):
-        if here != there:
-            raise SpecMismatch(
-                f"{env} {what} {list(here)}, the policy was trained on {list(there)}"
-            )
-    for camera in spec.cameras:
-        if shown.get(camera.name) != camera:
-            raise SpecMismatch(
-                f"{env} shows {list(shown.values())}, the policy needs {camera}: the same settings "
-                "(gym.cameras, gym.make) as when it was recorded"
-            )
 
 
 def start_order(env: str, seeds: Sequence[int]) -> list[int]:

@@ -63,11 +63,7 @@ def rollout(
     cap = env.step_cap if step_cap is None else step_cap
     if cap < 1:
         raise BadInput(f"a step cap of {cap} ticks runs nothing; it must be at least 1")
-    if policy.spec.action_names != env.spec.action_names:
-        raise SpecMismatch(
-            f"the policy commands {list(policy.spec.action_names)}, "
-            f"the environment takes {list(env.spec.action_names)}"
-        )
+    env.spec.check_same(policy.spec, "the policy", "the environment", parts=("action names",))
     for camera in keep:
         env.spec.camera(camera)
     observation = env.reset(seed)

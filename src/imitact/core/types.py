@@ -20,9 +20,7 @@ FloatArray = NDArray[np.floating[Any]]
 Frame = NDArray[np.uint8]
 """One camera image: uint8, shape (H, W, 3), RGB."""
 
-SpecPart = Literal[
-    "state names", "action names", "state units", "action units", "rate", "cameras"
-]
+SpecPart = Literal["state names", "action names", "state units", "action units", "rate", "cameras"]
 SPEC_PARTS: tuple[SpecPart, ...] = (
     "state names", "action names", "state units", "action units", "rate", "cameras",
 )  # fmt: skip

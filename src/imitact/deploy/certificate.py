@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from imitact.core.cpu import processor_name
-from imitact.core.errors import BadInput, SpecMismatch
+from imitact.core.errors import BadInput
 from imitact.core.types import Dataset, Observation, Policy, Spec
 
 WARM_UP_CALLS = 20
@@ -31,7 +31,9 @@ def observations(source: Dataset, spec: Spec, count: int, shift: float) -> list[
 
     Refuses a dataset whose names, cameras or capture sizes are not the policy's.
     """
-    _check_fit(source.spec, spec)
+    spec.check_same(
+        source.spec, "the dataset", "the policy", advice="Give the dataset it was trained on"
+    )
     total = sum(source.lengths)
     if count < 1:
         raise BadInput(f"{count} observations show nothing; take at least 1")
@@ -48,22 +50,6 @@ def observations(source: Dataset, spec: Spec, count: int, shift: float) -> list[
         }
         found.append(Observation(episode.state[tick], frames))
     return found
-
-
-def _check_fit(data: Spec, policy: Spec) -> None:
-    for what, have, want in (
-        ("states", data.state_names, policy.state_names),
-        ("actions", data.action_names, policy.action_names),
-    ):
-        if have != want:
-            raise SpecMismatch(f"the dataset's {what} are {list(have)}, the policy's {list(want)}")
-    for camera in policy.cameras:
-        if data.camera(camera.name) != camera:
-            have = data.camera(camera.name)
-            raise SpecMismatch(
-                f"the dataset's camera {camera.name!r} captures {have.height}x{have.width} pixels, "
-                f"the policy's {camera.height}x{camera.width}; give the dataset it was trained on"
-            )
 
 
 def answers(policy: Policy, seen: Sequence[Observation]) -> NDArray[np.float64]:

@@ -86,8 +86,8 @@ class _Writer:
             where = [spec.state_names.index(n) for n in spec.action_names]
             measured = graph.add("Gather", state, graph.constant(np.array(where), "where"), axis=1)
             x = graph.add("Add", x, measured, name="physical")
-        x = graph.reshape(x, 1, config.chunk, spec.action_size)
-        graph.output(x, "action", TensorProto.FLOAT, (1, config.chunk, spec.action_size))
+        x = graph.reshape(x, 1, config.chunk_size, spec.action_size)
+        graph.output(x, "action", TensorProto.FLOAT, (1, config.chunk_size, spec.action_size))
         return graph.model("act")
 
     # -- tokens --------------------------------------------------------------------------------
@@ -321,7 +321,7 @@ class _Writer:
 
     def _decode(self, memory: str, pos: Table) -> str:
         """(K, D) of the queries, after the decoder's last norm."""
-        graph, net, chunk = self.graph, self.net, self.config.chunk
+        graph, net, chunk = self.graph, self.net, self.config.chunk_size
         learned = self.config.queries == "learned"
         query_pos = _array(net.queries if learned else net.sine_queries)
         x = ""

@@ -21,6 +21,7 @@ from typing import Any, NoReturn, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput, ImitactError, NotFinite
 from imitact.core.types import Camera, FloatArray, Frame, LazyFrames, Observation, Spec, StepResult
 from imitact.envs.shadow_map import ShadowMap
@@ -40,14 +41,6 @@ CAMERAS = (
 
 ALOHA_FOUR = ("top", "front_close", "left_wrist", "right_wrist")
 """The four views of the real ALOHA: high, low, and one a wrist."""
-
-_ARM = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper")
-JOINTS = tuple(f"{side}_arm_{name}" for side in ("left", "right") for name in _ARM)
-"""State and action names, gym-aloha's own (gym_aloha/constants.py, JOINTS)."""
-
-UNITS = tuple("1" if name.endswith("gripper") else "rad" for name in JOINTS)
-
-RATE_HZ = 50.0
 
 # gym_aloha/constants.py, PUPPET_GRIPPER_POSITION_*: finger travel in metres at 0 and at 1.
 _FINGER_CLOSED_M = 0.01844
@@ -309,12 +302,12 @@ class AlohaEnv:
         self._name = task
         self._height, self._width = height, width
         self._spec = Spec(
-            state_names=JOINTS,
-            action_names=JOINTS,
-            state_units=UNITS,
-            action_units=UNITS,
+            state_names=ALOHA_JOINTS,
+            action_names=ALOHA_JOINTS,
+            state_units=ALOHA_UNITS,
+            action_units=ALOHA_UNITS,
             cameras=tuple(Camera(name, height, width) for name in cameras),
-            rate_hz=RATE_HZ,
+            rate_hz=ALOHA_RATE_HZ,
         )
 
         mj = load_mujoco()
@@ -324,7 +317,7 @@ class AlohaEnv:
         view.offheight = max(view.offheight, height)
         view.offwidth = max(view.offwidth, width)
         self._data = mj.MjData(self._model)
-        self._substeps = round(1.0 / RATE_HZ / self._model.opt.timestep)
+        self._substeps = round(1.0 / ALOHA_RATE_HZ / self._model.opt.timestep)
         self._camera_ids = {name: self._model.camera(name).id for name in cameras}
         self._renderer: _Renderer | None = None
         self._tick: int | None = None

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput, ImitactError
 from imitact.core.types import Camera, FloatArray, Observation, Spec, StepResult
-from imitact.envs.aloha import JOINTS, RATE_HZ, STEP_CAP, TASKS, UNITS, load_mujoco
+from imitact.envs.aloha import STEP_CAP, TASKS, load_mujoco
 
 IDS = {"cube": "gym_aloha/AlohaTransferCube-v0", "insertion": "gym_aloha/AlohaInsertion-v0"}
 """The names under which Gymnasium knows the tasks."""
@@ -49,7 +50,14 @@ class RegisteredAloha:
             IDS[task], obs_type="pixels_agent_pos", max_episode_steps=step_cap
         )
         self._running = False
-        self._spec = Spec(JOINTS, JOINTS, UNITS, UNITS, (Camera("top", 480, 640),), RATE_HZ)
+        self._spec = Spec(
+            ALOHA_JOINTS,
+            ALOHA_JOINTS,
+            ALOHA_UNITS,
+            ALOHA_UNITS,
+            (Camera("top", 480, 640),),
+            ALOHA_RATE_HZ,
+        )
 
     @property
     def spec(self) -> Spec:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from imitact.core import chunking as chunkings
 from imitact.core import types
-from imitact.core.errors import ImitactError, SpecMismatch
+from imitact.core.errors import ImitactError
 from imitact.core.rollout import rollout
-from imitact.core.types import Env, Policy, Spec
+from imitact.core.types import Env, Policy
 from imitact.evaluation.results import HELD_TICKS, EvaluationPlan, Row, World, jerk
 from imitact.evaluation.video import Film, video_path
 
@@ -69,7 +69,13 @@ class Attempts:
         self._env = make_env()
         self._policy = make_policy()
         spec = self._env.spec
-        _check_fit(self._policy.spec, spec)
+        self._policy.spec.check_same(
+            spec,
+            "the environment",
+            "the policy",
+            advice="Evaluate the policy in the environment that it was trained for, with the same "
+            "cameras at the same capture sizes",
+        )
         self._filmed = frozenset(plan.seeds[: plan.videos])
         self._cameras = plan.filming.chosen(spec) if self._filmed else ()
 
@@ -163,36 +169,3 @@ class Attempts:
 
 def _first(rewards: list[float], stage: int) -> int | None:
     return next((at for at, reward in enumerate(rewards) if reward >= stage), None)
-
-
-def _check_fit(policy: Spec, env: Spec) -> None:
-    """Refuse before the first episode what would fail, or mislead, in it."""
-    for what, wanted, there in (
-        ("state", policy.state_names, env.state_names),
-        ("action", policy.action_names, env.action_names),
-        ("state units", policy.state_units, env.state_units),
-        ("action units", policy.action_units, env.action_units),
-    ):
-        if wanted != there:
-            raise SpecMismatch(
-                f"the policy's {what} is {list(wanted)}, the environment's {list(there)}; "
-                "evaluate it where it was trained for"
-            )
-    if policy.rate_hz != env.rate_hz:
-        raise SpecMismatch(
-            f"the policy acts {policy.rate_hz:g} times a second, "
-            f"the environment {env.rate_hz:g} times; they must agree"
-        )
-    sizes = {camera.name: (camera.height, camera.width) for camera in env.cameras}
-    for camera in policy.cameras:
-        if camera.name not in sizes:
-            raise SpecMismatch(
-                f"the policy sees camera {camera.name!r}, the environment has {sorted(sizes)}; "
-                "make the environment with the policy's cameras"
-            )
-        height, width = sizes[camera.name]
-        if (height, width) != (camera.height, camera.width):
-            raise SpecMismatch(
-                f"the policy sees camera {camera.name!r} at {camera.height}x{camera.width} pixels, "
-                f"the environment gives {height}x{width}; make it with the policy's capture size"
-            )

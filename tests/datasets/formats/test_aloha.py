@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
 from imitact.core.validate import check_source
 from imitact.datasets import images
@@ -20,7 +21,6 @@ from imitact.datasets.formats import aloha as aloha_hdf5
 from imitact.datasets.formats.aloha import AlohaDataset
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
-from imitact.envs import aloha
 from tests.support import foreign_files as foreign
 
 
@@ -74,9 +74,9 @@ def test_one_file_is_a_dataset_of_one_episode(tmp_path: Path):
 
 def test_joints_of_the_two_arms_have_the_simulated_alohas_names(tmp_path: Path):
     spec = open_dataset(foreign.aloha(tmp_path)).spec
-    assert spec.state_names == spec.action_names == aloha.JOINTS
-    assert spec.state_units == aloha.UNITS
-    assert spec.rate_hz == aloha.RATE_HZ
+    assert spec.state_names == spec.action_names == ALOHA_JOINTS
+    assert spec.state_units == ALOHA_UNITS
+    assert spec.rate_hz == ALOHA_RATE_HZ
 
 
 def test_a_mobile_base_is_the_end_of_the_action(tmp_path: Path):

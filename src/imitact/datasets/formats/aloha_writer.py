@@ -21,12 +21,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from imitact.core.aloha_joints import ALOHA_BASE
 from imitact.core.errors import BadInput, SpecMismatch
 from imitact.core.types import Frame, Spec
 from imitact.datasets import images as stills
 from imitact.datasets.formats.aloha import (
     ACTION,
-    BASE,
     BASE_ACTION,
     IMAGES,
     LENGTHS,
@@ -248,7 +248,7 @@ class AlohaWriter:
 
 def based_values(spec: Spec) -> int:
     """How many of the last values of an action are those of a mobile base."""
-    names = tuple(BASE)
+    names = tuple(ALOHA_BASE)
     if spec.action_size > len(names) and spec.action_names[-len(names) :] == names:
         return len(names)
     count = 0

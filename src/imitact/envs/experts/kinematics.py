@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.envs.aloha import RATE_HZ, assets, load_mujoco
+from imitact.core.aloha_joints import ALOHA_RATE_HZ
+from imitact.envs.aloha import assets, load_mujoco
 
 Vector = NDArray[np.float64]
 
@@ -135,7 +136,7 @@ class Kinematics:
         0.14 s, the wrist by nothing: uncorrected, that bends a straight approach by a centimetre.
         """
         targets = path.copy()
-        speed = np.gradient(path, axis=0) * RATE_HZ
+        speed = np.gradient(path, axis=0) * ALOHA_RATE_HZ
         trail = np.clip(speed * _TRAIL_S, -_TRAIL_RAD, _TRAIL_RAD)
         data = self._mj.MjData(self._model)
         gain = self._model.actuator_gainprm[:, 0]
@@ -147,7 +148,7 @@ class Kinematics:
             targets[tick, 7:13] += sag[8:14] + trail[tick, 7:13]
         # Never at work at spread 1: a short movement near a straight wrist can ask for more.
         arms = np.r_[0:6, 7:13]
-        stride = _TARGET_SPEED / RATE_HZ
+        stride = _TARGET_SPEED / ALOHA_RATE_HZ
         for before, after in itertools.pairwise(targets):
             after[arms] = np.clip(after[arms], before[arms] - stride, before[arms] + stride)
         return targets

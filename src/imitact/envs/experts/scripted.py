@@ -12,9 +12,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput
 from imitact.core.types import FloatArray, Observation, Spec
-from imitact.envs.aloha import JOINTS, RATE_HZ, UNITS, Truth
+from imitact.envs.aloha import Truth
 from imitact.envs.experts.kinematics import Kinematics, Vector
 
 # How far the duration of a phase deviates at spread 1, either way.
@@ -58,7 +59,7 @@ class Script:
             raise BadInput(f"spread is {spread}; expected 0 (no variation) to 2 (twice the usual)")
         self.spread = spread
         self.variation: dict[str, float] = {}
-        self._spec = Spec(JOINTS, JOINTS, UNITS, UNITS, (), RATE_HZ)
+        self._spec = Spec(ALOHA_JOINTS, ALOHA_JOINTS, ALOHA_UNITS, ALOHA_UNITS, (), ALOHA_RATE_HZ)
         self._kinematics: Kinematics | None = None
         self._plan: Vector | None = None  # of targets, (T, 14)
         self._tick = 0

@@ -1,0 +1,66 @@
+"""Types: a Spec that differs from another is refused with every difference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from imitact.core.errors import SpecMismatch
+from imitact.core.types import Camera, Spec, SpecPart
+
+SPEC = Spec(
+    ("waist", "gripper"),
+    ("waist", "gripper"),
+    ("rad", "1"),
+    ("rad", "1"),
+    (Camera("top", 48, 64), Camera("wrist", 24, 32)),
+    50.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"state_names": ("waist", "jaw")}, "state names are waist, jaw, expected waist, gripper"),
+        ({"action_names": ("jaw", "waist")}, "action names are jaw, waist, expected waist, grip"),
+        ({"state_units": ("deg", "1")}, "state units are deg, 1, expected rad, 1"),
+        ({"action_units": ("deg", "1")}, "action units are deg, 1, expected rad, 1"),
+        ({"rate_hz": 30.0}, "rate is 30 Hz, expected 50 Hz"),
+        ({"cameras": ()}, r"cameras are none, expected top \(48x64\), wrist \(24x32\)"),
+        (
+            {"cameras": (Camera("top", 24, 64), SPEC.cameras[1])},
+            r"cameras are top \(24x64\)",
+        ),
+    ],
+)
+def test_each_difference_between_two_specs_is_refused_by_name(
+    change: dict[str, Any], says: str
+) -> None:
+    other = replace(SPEC, **change)
+    with pytest.raises(SpecMismatch, match=f"^the env does not fit the policy: {says}") as caught:
+        SPEC.check_same(other, "the env", "the policy", advice="Take another env")
+    assert str(caught.value).endswith(". Take another env")
+
+
+def test_all_differences_are_in_one_message() -> None:
+    other = replace(SPEC, rate_hz=30.0, state_units=("deg", "1"), cameras=())
+    with pytest.raises(SpecMismatch, match=r"state units .*; rate .*; cameras"):
+        SPEC.check_same(other, "the env", "the policy")
+
+
+def test_only_the_parts_asked_for_are_compared() -> None:
+    other = replace(SPEC, rate_hz=30.0, action_units=("deg", "1"))
+    parts: tuple[SpecPart, ...] = ("state names", "action names", "state units", "cameras")
+    SPEC.check_same(other, "the env", "the policy", parts=parts)
+    with pytest.raises(SpecMismatch, match="rate"):
+        SPEC.check_same(other, "the env", "the policy", parts=(*parts, "rate"))
+
+
+def test_more_cameras_in_another_order_fit_unless_all_must_be_the_same() -> None:
+    more = replace(SPEC, cameras=(Camera("side", 8, 8), *reversed(SPEC.cameras)))
+    SPEC.check_same(more, "the env", "the policy")
+    with pytest.raises(SpecMismatch, match="cameras are side"):
+        SPEC.check_same(more, "the env", "the policy", all_cameras=True)
+    SPEC.check_same(replace(SPEC), "the env", "the policy", all_cameras=True)
