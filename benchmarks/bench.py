@@ -187,7 +187,7 @@ def simulator(out: Path) -> list[Row]:
     data, run = out / "cube", out / "cube-run"
     record_s = timed("record", "--env", "cube", "--episodes", "4", "--out", str(data))
     timed("train", "--data", str(data), "--out", str(run), "--preset", "quick", "--train.steps",
-          "2", "--train.held-out", "0")  # fmt: skip
+          "2", "--train.val-episodes", "0")  # fmt: skip
     evaluate = ("evaluate", "--policy", str(run / "policy"), "--env", "cube", "--chunking",
                 "replay:50", "--out")  # fmt: skip
     few = timed(*evaluate, str(out / "few"), "--episodes", "4")

@@ -26,19 +26,20 @@ import imitact
 from imitact.core.statistics import Stats
 from imitact.core.types import Observation
 from imitact.datasets.open import open_dataset
-from imitact.deploy.export import ExportConfig, export
-from imitact.models import act
+from imitact.deploy.export_config import ExportConfig
+from imitact.deploy.export import export
+from imitact.models.config import MODEL_PRESETS
 from imitact.models.policy import TorchPolicy
 from imitact.training import device
 from imitact.training.flops import count_flops
 from imitact.training.optimizer_step import Updater
-from imitact.training.presets import PRESETS
+from imitact.training.config import PRESETS
 from imitact.training.sampler import Batch, Sampler
 
 
 def policy(work: dict[str, Any]) -> TorchPolicy:
     """An untrained policy of the preset that the work names."""
-    config = act.PRESETS[work.get("preset", "released")]
+    config = MODEL_PRESETS[work.get("preset", "released")]
     changes = {"pretrained": "none", **work.get("model", {})}
     config = type(config)(**{**vars(config), **changes, "chunk": work.get("chunk", 100)})
     spec = scene.spec(work["cameras"], work["height"], work["width"])
@@ -50,7 +51,7 @@ def policy(work: dict[str, Any]) -> TorchPolicy:
 
 def batch(policy: TorchPolicy, size: int) -> Batch:
     draw = np.random.default_rng(1)
-    chunk = policy.config.chunk
+    chunk = policy.config.chunk_size
     return Batch(
         state=draw.standard_normal((size, scene.JOINTS)).astype(np.float32),
         frames={
@@ -66,10 +67,10 @@ def batch(policy: TorchPolicy, size: int) -> Batch:
 
 def updater(work: dict[str, Any]) -> Updater:
     # As published, and clipped as LeRobot clips.
-    rates = replace(PRESETS["released"][1], clip_norm=10.0).rates
+    config = replace(PRESETS["released"][1], grad_clip_norm=10.0)
     here = device.choose(work["precision"], "cpu", work["threads"])
     here.seed(0)
-    return Updater(policy(work), rates, here)
+    return Updater(policy(work), config, here)
 
 
 def train(work: dict[str, Any]) -> dict[str, Any]:

@@ -29,8 +29,10 @@ import torch
 from imitact.core.cpu import processor_name
 from imitact.datasets.open import open_dataset
 from imitact.models import act, convolution, dropout, resnet, transformer
+from imitact.models.config import MODEL_PRESETS
 from imitact.training import device
-from imitact.training.loop import TrainConfig, train
+from imitact.training.config import PrecisionName, TrainConfig
+from imitact.training.loop import train
 
 WINDOW = 50
 SIDES = ("fast", "plain")
@@ -57,15 +59,15 @@ def one(side: str, seed: int, data: Path, out: Path, steps: int, cache: Path) ->
     if side == "plain":
         plain()
     model = dataclasses.replace(
-        act.PRESETS["released"], input_height=120, input_width=160, pretrained="none"
+        MODEL_PRESETS["released"], input_height=120, input_width=160, pretrained_backbone="none"
     )
     config = TrainConfig(
         steps=steps,
         seed=seed,
         log_every=1,
         precision="fp32" if side == "plain" else "auto",
-        threads=1,
-        workers=1,
+        num_threads=1,
+        num_workers=1,
         checkpoint_every=0,
         checkpoint_minutes=0.0,
         cache_dir=str(cache),
@@ -73,7 +75,7 @@ def one(side: str, seed: int, data: Path, out: Path, steps: int, cache: Path) ->
     train(open_dataset(data), out, model, config)
 
 
-def gradients(side: str, precision: device.PrecisionName, out: Path) -> None:
+def gradients(side: str, precision: PrecisionName, out: Path) -> None:
     """Save the gradient of one batch at 480x640."""
     import imitact_side
     import numpy as np
@@ -98,7 +100,7 @@ def gradients(side: str, precision: device.PrecisionName, out: Path) -> None:
     np.savez(out, **found)
 
 
-def gradient(side: str, precision: device.PrecisionName, folder: Path) -> dict[str, Any]:
+def gradient(side: str, precision: PrecisionName, folder: Path) -> dict[str, Any]:
     """What `gradients` saves, computed in a process of its own, by name."""
     import numpy as np
 

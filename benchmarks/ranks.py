@@ -40,7 +40,7 @@ def train(preset: str, data: Path, out: Path, batch: int, steps: int, *more: str
     given = ["imitact", "train", "--data", str(data), "--out", str(out), "--preset", preset]
     given += ["--train.steps", str(steps), "--train.batch-size", str(batch)]
     given += ["--train.checkpoint-every", "0", "--train.checkpoint-minutes", "0"]
-    given += ["--train.validate-every", "0", "--train.log-every", str(steps)]
+    given += ["--train.val-every", "0", "--train.log-every", str(steps)]
     given += ["--train.cache-dir", str(out.parents[2] / "cache")]
     return [*given, *WORK[preset]["options"], *more]
 
@@ -51,7 +51,7 @@ def samples_per_s(preset: str, way: str, data: Path, out: Path, cores: int) -> f
     shutil.rmtree(out, ignore_errors=True)
     few = {**os.environ, "OMP_NUM_THREADS": "1"}
     if way == "threads":
-        single = train(preset, data, out / "0", batch, steps, "--train.threads", str(cores))
+        single = train(preset, data, out / "0", batch, steps, "--train.num-threads", str(cores))
         commands = [(single, None)]
     elif way == "ranks":
         torchrun = ["torch.distributed.run", "--nproc-per-node", str(cores), "-m"]

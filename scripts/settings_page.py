@@ -22,7 +22,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from imitact.cli import main as cli
 from imitact.cli.options import meanings
-from imitact.training.presets import PRESETS
+from imitact.training.config import PRESETS
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 REQUIRED = "required"

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from imitact import verbs
+from imitact import cli as verbs
 from imitact.cli import (
     check,
     compare,
@@ -48,8 +48,8 @@ TINY = [
     *("--model.chunk", "8", "--model.input-height", "24", "--model.input-width", "32"),
     *("--model.width", "8", "--model.stages", "2", "--model.norm", "batch", "--model.dim", "16"),
     *("--model.heads", "2", "--model.ffn", "16", "--model.encoder-layers", "1"),
-    *("--train.batch-size", "2", "--train.steps", "3", "--train.held-out", "0"),
-    *("--train.warmup-steps", "0", "--train.workers", "1"),
+    *("--train.batch-size", "2", "--train.steps", "3", "--train.val-episodes", "0"),
+    *("--train.warmup-steps", "0", "--train.num-workers", "1"),
 ]
 
 
@@ -197,7 +197,7 @@ def test_an_option_changes_one_setting_of_a_preset(monkeypatch: pytest.MonkeyPat
         monkeypatch, train, "train", "--data", "d", "--model.chunk", "7", "--out", "o",
         "--preset", "paper", "--train.lr", "0.5",
     )  # fmt: skip
-    assert given.model == dataclasses.replace(paper_model, chunk=7)
+    assert given.model == dataclasses.replace(paper_model, chunk_size=7)
     assert given.train == dataclasses.replace(paper_train, lr=0.5)
     assert (given.data, given.out, given.preset) == (Path("d"), Path("o"), "paper")
 
@@ -250,7 +250,7 @@ def test_nested_settings_and_lists_are_read(monkeypatch: pytest.MonkeyPatch):
         ("demo --out x --model.crop up=0:9,0:9", "names camera 'up'; the cameras are ['top']"),
         ("demo --out x --model.crop top=0:481,0:9", "reaches beyond the 480x640 pixels"),
         ("demo --out x --preset released", "norm 'frozen' keeps the statistics"),
-        ("demo --out x --train.held-out 50", "held_out is 50 of 50"),
+        ("demo --out x --train.val-episodes 50", "--train.val-episodes is 50 of 50"),
         ("demo --out x --model.chunk 401", "chunk is 401 ticks, a demonstration has 400"),
         ("demo --out x --task insertion --model.chunk 501", "a demonstration has 500"),
         ("demo --out x --task=knot", "no demo of task 'knot'"),
@@ -395,7 +395,7 @@ def test_a_file_that_may_not_grow_ends_in_one_line_and_leaves_what_was_finished(
     """A limit on file sizes stands in for a full disk: it fails in the same system calls."""
     limited = (
         "import resource, sys\nimport worlds\nfrom imitact import cli\n"
-        "from imitact.verbs import record\n"
+        "from imitact.cli import record\n"
         "record.world = lambda *given: worlds.make_dot\n"
         "record.expert = lambda *given: worlds.make_dot_expert\n"
         "if __name__ == '__main__':\n"

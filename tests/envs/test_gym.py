@@ -8,7 +8,6 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-import gym_dot  # registers itself
 import numpy as np
 import pytest
 
@@ -21,6 +20,7 @@ from imitact.core.types import Camera
 from imitact.datasets.open import open_dataset
 from imitact.envs import gym
 from imitact.envs.gym import GymConfig, GymEnv
+from tests.support import gym_dot  # registers itself
 
 DOT = "gym_dot/Dot-v0"
 SMALL = [
@@ -186,7 +186,7 @@ def test_record_train_evaluate_run_in_an_environment_of_gymnasium(
 ) -> None:
     """As a new user would: three commands, and a file with a policy that demonstrates."""
     data, run, out = (str(tmp_path / name) for name in ("data", "run", "out"))
-    (tmp_path / "shows.py").write_text("from gym_dot import Expert as Shows\n")
+    (tmp_path / "shows.py").write_text("from tests.support.gym_dot import Expert as Shows\n")
     expert = f"{tmp_path / 'shows.py'}:Shows"
     world = ["--env", f"gym:{DOT}", "--gym.state-names", "x", "y", "--gym.action-names", "x", "y"]
     record = ["record", *world, "--expert", expert, "--episodes", "3", "--out", data]
@@ -198,13 +198,14 @@ def test_record_train_evaluate_run_in_an_environment_of_gymnasium(
         state = source.episode(index).state
         assert np.array_equal(state[-9:], state[[-9]].repeat(9, axis=0)), length
     train = ["train", "--data", data, "--out", run, "--preset", "quick", "--train.steps", "2"]
-    assert main.run([*train, *SMALL, "--train.held-out", "0", "--train.threads", "1"]) == 0
+    assert main.run([*train, *SMALL, "--train.val-episodes", "0", "--train.num-threads", "1"]) == 0
     evaluate = ["evaluate", "--policy", f"{run}/policy", "--out", out, "--episodes", "2"]
     assert main.run([*evaluate, *world, "--workers", "1"]) == 0
     assert "of 2" in capsys.readouterr().out
     other = ["--env", f"gym:{DOT}"]
     assert main.run([*evaluate[:3], "--out", out + "2", *other]) == 2
-    assert "the policy was trained on ['x', 'y']" in capsys.readouterr().err
+    assert "does not fit the policy: state names are" in (said := capsys.readouterr().err)
+    assert "expected x, y" in said
 
 
 def test_an_expert_that_cannot_be_used_is_refused_in_a_line(

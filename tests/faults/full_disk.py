@@ -38,7 +38,8 @@ from imitact.core.validate import check_source
 from imitact.datasets.lerobot.stats import PixelCounts
 from imitact.datasets.lerobot.writer import LeRobotWriter
 from imitact.datasets.open import open_dataset
-from imitact.datasets.video import VideoConfig, VideoWriter
+from imitact.datasets.video_config import VideoConfig
+from imitact.datasets.video import VideoWriter
 from imitact.evaluation import report, runner
 from imitact.models.policy import TorchPolicy
 from imitact.recording.episode import capture, folder_of, read_outcome

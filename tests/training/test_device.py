@@ -11,6 +11,7 @@ import torch
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.training import device
+from imitact.training.config import PrecisionName
 from imitact.training.device import Devices, Precision
 from imitact.training.sampler import Batch
 
@@ -46,7 +47,7 @@ def test_auto_takes_bf16_where_the_processor_multiplies_it_and_says_why(
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
 def test_a_precision_asked_for_by_name_is_taken_whatever_the_processor(
-    monkeypatch: pytest.MonkeyPatch, name: device.PrecisionName
+    monkeypatch: pytest.MonkeyPatch, name: PrecisionName
 ) -> None:
     for flags in (frozenset[str](), frozenset({"amx_bf16"})):
         monkeypatch.setattr(device, "cpu_flags", lambda flags=flags: flags)

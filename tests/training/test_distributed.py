@@ -32,13 +32,14 @@ from torch import nn
 from imitact.cli import main
 from imitact.core.errors import BadInput, ImitactError, NotFinite
 from imitact.core.views import View
-from imitact.models.act import ActConfig
 from imitact.models.batch_shard import WHOLE, BatchShard
+from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
 from imitact.training import checkpoint
 from imitact.training import device as devices
+from imitact.training.config import TrainConfig
 from imitact.training.distributed import ALONE, RankLost, Ranks, joined
-from imitact.training.loop import Interrupted, TrainConfig, train
+from imitact.training.loop import Interrupted, train
 from imitact.training.optimizer_step import Updater
 from imitact.training.sampler import Sampler, statistics
 from imitact.training.sync_batchnorm import SpreadNorm
@@ -49,19 +50,19 @@ SOURCE = FakeSource((7, 4, 9, 6))  # short beside the chunk: a batch's parts are
 DATASET = FIXTURES / "lerobot" / "h264"
 
 MODEL = ActConfig(
-    chunk=4,
+    chunk_size=4,
     input_height=32,
     input_width=32,
-    width=16,
-    stages=2,
-    norm="group",
-    dim=32,
-    heads=2,
-    ffn=16,
+    backbone_width=16,
+    backbone_stages=2,
+    backbone_norm="group",
+    hidden_dim=32,
+    num_heads=2,
+    dim_feedforward=16,
     encoder_layers=1,
-    cvae_layers=1,
-    latent=4,
-    shift=2,
+    vae_encoder_layers=1,
+    latent_dim=4,
+    random_shift=2,
     random_crop=0.2,
     color_jitter=0.2,
     state_noise=0.1,
@@ -74,36 +75,38 @@ CONFIG = TrainConfig(
     lr=1e-3,
     lr_backbone=1e-3,
     warmup_steps=3,
-    clip_norm=1.0,
+    grad_clip_norm=1.0,
     ema_decay=0.9,
     seed=5,
-    held_out=1,
-    validate_every=10,
+    val_episodes=1,
+    val_every=10,
     checkpoint_every=8,
     log_every=1,
     precision="fp32",
     device="cpu",
-    threads=1,
-    workers=1,
+    num_threads=1,
+    num_workers=1,
 )
 
 # An odd batch has unequal shares; without the CVAE there is no noise of the posterior.
 SCENES: dict[str, tuple[ActConfig, TrainConfig]] = {
     "group": (MODEL, CONFIG),
     "batch": (
-        dataclasses.replace(MODEL, norm="batch", cvae=False),
+        dataclasses.replace(MODEL, backbone_norm="batch", use_vae=False),
         dataclasses.replace(CONFIG, batch_size=5, checkpoint_every=0),
     ),
     "frozen": (
-        dataclasses.replace(MODEL, norm="frozen", pretrained="none", l1="all"),
         dataclasses.replace(
-            CONFIG, batch_size=3, ema_decay=0.0, held_out=0, validate_every=0, checkpoint_every=0
+            MODEL, backbone_norm="frozen", pretrained_backbone="none", l1_ticks="all"
+        ),
+        dataclasses.replace(
+            CONFIG, batch_size=3, ema_decay=0.0, val_episodes=0, val_every=0, checkpoint_every=0
         ),
     ),
 }
 
 DROPOUT = (
-    dataclasses.replace(MODEL, norm="batch", dropout=0.2),
+    dataclasses.replace(MODEL, backbone_norm="batch", dropout=0.2),
     dataclasses.replace(CONFIG, steps=13),
 )
 
@@ -132,12 +135,12 @@ def everything(out: Path, step: int) -> dict[str, torch.Tensor]:
 def first_update(name: str, ranks: Ranks, device: str = "cpu") -> dict[str, torch.Tensor]:
     """The gradients of the first step."""
     model, config = SCENES[name]
-    config = dataclasses.replace(config, clip_norm=0.0)
+    config = dataclasses.replace(config, grad_clip_norm=0.0)
     here = devices.choose("fp32", device, 1, ranks)
     policy = TorchPolicy.create(
         SOURCE.spec, statistics(SOURCE, range(4)), model, seed=0, fingerprint="fake"
     )
-    updater = Updater(policy, config.rates, here)
+    updater = Updater(policy, config, here)
     here.seed(3)
     updater.update(0, draw(config.batch_size, ranks).batch(0))
     trained = updater.policy.net.named_parameters()
@@ -227,12 +230,12 @@ def other_data(folder: Path) -> None:
 
 
 def not_finite(folder: Path) -> None:
-    config = dataclasses.replace(CONFIG, lr=1e30, warmup_steps=0, clip_norm=0.0)
+    config = dataclasses.replace(CONFIG, lr=1e30, warmup_steps=0, grad_clip_norm=0.0)
     ends(folder, "bad", lambda: train(SOURCE, folder / "bad", MODEL, config))
 
 
 def a_signal_to_one(folder: Path) -> None:
-    config = dataclasses.replace(CONFIG, steps=100_000, validate_every=0, ema_decay=0.0)
+    config = dataclasses.replace(CONFIG, steps=100_000, val_every=0, ema_decay=0.0)
 
     def soon() -> None:
         numbers = folder / "signal" / "metrics.jsonl"
@@ -440,7 +443,7 @@ def test_without_torchrun_nothing_is_begun(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_only_the_torchrun_that_began_a_training_goes_on_unasked(tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, steps=2, held_out=0, validate_every=0)
+    config = dataclasses.replace(CONFIG, steps=2, val_episodes=0, val_every=0)
     train(SOURCE, tmp_path, MODEL, config, ranks=Ranks(launch="a"))
     with pytest.raises(BadInput, match="holds a training already; resume it"):
         train(SOURCE, tmp_path, MODEL, config, ranks=Ranks(launch="a"))
@@ -553,7 +556,7 @@ TRAIN = [
     *("--model.norm", "batch", "--model.dim", "16", "--model.heads", "2", "--model.ffn", "16"),
     *("--model.encoder-layers", "1", "--model.shift", "1", "--train.batch-size", "4"),
     *("--train.steps", "300", "--train.checkpoint-every", "10", "--train.log-every", "1"),
-    *("--train.held-out", "1", "--train.validate-every", "0", "--train.workers", "1"),
+    *("--train.val-episodes", "1", "--train.val-every", "0", "--train.num-workers", "1"),
     *("--train.warmup-steps", "0", "--train.precision", "fp32"),
 ]
 
@@ -634,6 +637,6 @@ def test_torchrun_stopped_leaves_one_checkpoint_and_another_number_of_ranks_goes
     assert "to go on, give the same command with --resume" in stopped[0]
     assert checkpoint.found(out / "checkpoints")[0].name == f"step-{step:08d}"
     assert not (out / "policy").exists()
-    assert main.run([*TRAIN, "--out", str(out), "--resume", "--train.threads", "1"]) == 0
+    assert main.run([*TRAIN, "--out", str(out), "--resume", "--train.num-threads", "1"]) == 0
     assert "ranks 2 then, 1 now" in capsys.readouterr().err
     assert [line["step"] for line in lines(out) if "loss" in line] == list(range(1, 301))

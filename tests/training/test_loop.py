@@ -22,15 +22,15 @@ from safetensors.torch import load_file
 from imitact.core.errors import BadInput, DamagedFile, NotFinite
 from imitact.core.views import View
 from imitact.datasets.subset import split_validation
-from imitact.models.act import ActConfig
+from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
 from imitact.storage.lock import exclusive_writer
 from imitact.training import checkpoint
 from imitact.training import device as devices
+from imitact.training.config import PRESETS, TRAIN_JSON_KEYS, TrainConfig
 from imitact.training.flops import count_flops
-from imitact.training.loop import Interrupted, TrainConfig, train
-from imitact.training.optimizer_step import Rates, Updater
-from imitact.training.presets import PRESETS
+from imitact.training.loop import Interrupted, train
+from imitact.training.optimizer_step import Updater, lr_scale
 from imitact.training.sampler import Sampler, statistics
 from tests.support.fake_dataset import FakeEpisode, FakeSource
 from tests.support.paths import ROOT
@@ -39,19 +39,19 @@ SOURCE = FakeSource((7, 4, 9, 6))  # 26 ticks; with one episode held out an epoc
 
 # Everything that could differ after a resumption: dropout, the posterior's noise, batch norm.
 TINY = ActConfig(
-    chunk=4,
+    chunk_size=4,
     input_height=32,
     input_width=32,
-    width=8,
-    stages=2,
-    norm="batch",
-    dim=8,
-    heads=2,
-    ffn=16,
+    backbone_width=8,
+    backbone_stages=2,
+    backbone_norm="batch",
+    hidden_dim=8,
+    num_heads=2,
+    dim_feedforward=16,
     encoder_layers=1,
-    cvae_layers=1,
-    latent=4,
-    shift=1,
+    vae_encoder_layers=1,
+    latent_dim=4,
+    random_shift=1,
     state_noise=0.1,
     dropout=0.2,
 )
@@ -63,15 +63,15 @@ CONFIG = TrainConfig(
     lr_backbone=1e-3,
     warmup_steps=3,
     final_lr_fraction=0.1,
-    clip_norm=1.0,
+    grad_clip_norm=1.0,
     ema_decay=0.9,
     seed=5,
-    held_out=1,
-    validate_every=4,
+    val_episodes=1,
+    val_every=4,
     checkpoint_every=8,
     log_every=1,
     precision="fp32",
-    workers=1,
+    num_workers=1,
 )
 
 
@@ -177,10 +177,10 @@ def test_two_trainings_never_write_to_the_same_folder(tmp_path: Path) -> None:
 
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     once, killed = tmp_path / "once", tmp_path / "killed"
-    settings = config(steps=60, checkpoint_every=0, validate_every=0)
+    settings = config(steps=60, checkpoint_every=0, val_every=0)
     program = (
         "import sys, pathlib; from tests.training import test_loop as t;"
-        "s = t.config(steps=60, checkpoint_every=1, validate_every=0);"
+        "s = t.config(steps=60, checkpoint_every=1, val_every=0);"
         "t.train(t.SOURCE, pathlib.Path(sys.argv[1]), t.TINY, s)"
     )
     child = subprocess.Popen([sys.executable, "-c", program, str(killed), str(ROOT)])
@@ -237,13 +237,13 @@ def test_only_the_same_training_can_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"train\.lr was 0\.01, is 0\.5"):
         train(SOURCE, tmp_path, TINY, config(lr=0.5), resume=True)
     with pytest.raises(BadInput, match=r"model\.chunk was 4, is 3"):
-        train(SOURCE, tmp_path, dataclasses.replace(TINY, chunk=3), CONFIG, resume=True)
+        train(SOURCE, tmp_path, dataclasses.replace(TINY, chunk_size=3), CONFIG, resume=True)
     other = dataclasses.replace(SOURCE, fingerprint="other")
     with pytest.raises(BadInput, match="the dataset is another one"):
         train(other, tmp_path, TINY, CONFIG, resume=True)
     # What changes no weight may change; what changes the rounding is said.
     said: list[str] = []
-    settings = config(validate_every=5, log_every=7, cache_dir=str(tmp_path / "c"))
+    settings = config(val_every=5, log_every=7, cache_dir=str(tmp_path / "c"))
     train(SOURCE, tmp_path, TINY, settings, resume=True, on_line=said.append)
     assert not any("rounding" in line for line in said)
     settings = config(precision="bf16")
@@ -266,7 +266,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_and_the_last_good_chec
     tmp_path: Path,
 ) -> None:
     # The first updates are small; once the warm-up lets the rate rise, the weights overflow.
-    settings = config(lr=1e30, warmup_steps=0, clip_norm=0.0, checkpoint_every=1, ema_decay=0.0)
+    settings = config(
+        lr=1e30, warmup_steps=0, grad_clip_norm=0.0, checkpoint_every=1, ema_decay=0.0
+    )
     with pytest.raises(NotFinite) as error:
         train(SOURCE, tmp_path, TINY, settings)
     text = str(error.value)
@@ -319,11 +321,11 @@ def test_an_update_that_waits_for_nothing_is_the_same_and_tells_its_numbers_one_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     samples = draw([0, 1])
-    waiting = an_updater(clip_norm=0.5)
+    waiting = an_updater(grad_clip_norm=0.5)
     waiting.devices.seed(0)
     told = [waiting.update(step, samples.batch(step)) for step in range(4)]
     monkeypatch.setattr(devices.Devices, "waits", property(lambda self: False))
-    late = an_updater(clip_norm=0.5)
+    late = an_updater(grad_clip_norm=0.5)
     late.devices.seed(0)
     heard = [late.update(step, samples.batch(step)) for step in range(4)]
     assert heard == [{}, *told[:3]]
@@ -354,7 +356,7 @@ def test_training_that_waits_for_nothing_ends_with_the_same_weights_and_refuses_
     train(SOURCE, tmp_path / "late", TINY, CONFIG)
     late = weights(tmp_path / "late")
     with pytest.raises(NotFinite):
-        train(SOURCE, tmp_path / "bad", TINY, config(lr=1e30, warmup_steps=0, clip_norm=0.0))
+        train(SOURCE, tmp_path / "bad", TINY, config(lr=1e30, warmup_steps=0, grad_clip_norm=0.0))
     found = checkpoint.newest(tmp_path / "bad" / "checkpoints", lambda line: None)
     assert found is None or all(bool(t.isfinite().all()) for t in found[1].tensors.values())
     with pytest.MonkeyPatch.context() as patch:
@@ -367,7 +369,7 @@ def test_training_that_waits_for_nothing_ends_with_the_same_weights_and_refuses_
     not torch.cuda.is_available(), reason="no CUDA GPU: training on one is untested"
 )
 def test_a_gpu_learns_what_the_cpu_learns(tmp_path: Path) -> None:
-    model = dataclasses.replace(TINY, dropout=0.0, shift=0, state_noise=0.0, cvae=False)
+    model = dataclasses.replace(TINY, dropout=0.0, random_shift=0, state_noise=0.0, use_vae=False)
     ends = []
     for device in ("cpu", "cuda"):
         train(SOURCE, tmp_path / device, model, config(device=device, lr=1e-3))
@@ -384,13 +386,13 @@ def test_a_single_value_a_channel_has_no_variance(tmp_path: Path) -> None:
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"chunk is 10 ticks, but the longest episode has \d"):
-        train(SOURCE, tmp_path, dataclasses.replace(TINY, chunk=10), CONFIG)
+        train(SOURCE, tmp_path, dataclasses.replace(TINY, chunk_size=10), CONFIG)
     with pytest.raises(BadInput, match="no episodes"):
         train(FakeSource(()), tmp_path, TINY, CONFIG)
     with pytest.raises(BadInput, match="4 of 4 episodes"):
-        train(SOURCE, tmp_path, TINY, config(held_out=4))
+        train(SOURCE, tmp_path, TINY, config(val_episodes=4))
     with pytest.raises(BadInput, match="episode 1 has 0 ticks"):
-        train(FakeSource((6, 0, 6)), tmp_path, TINY, config(held_out=0))
+        train(FakeSource((6, 0, 6)), tmp_path, TINY, config(val_episodes=0))
 
 
 @pytest.mark.parametrize(
@@ -405,7 +407,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_done(tmp_path: Pat
         {"beta2": 1.5},
         {"final_lr_fraction": 2.0},
         {"seed": -1},
-        {"held_out": -1},
+        {"val_episodes": -1},
         {"cache_limit_gb": -1.0},
         {"memory_limit_gb": math.inf},
         {"checkpoint_minutes": math.nan},
@@ -414,7 +416,8 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_done(tmp_path: Pat
 )
 def test_a_setting_out_of_its_range_is_refused_by_name(wrong: dict[str, Any]) -> None:
     (name,) = wrong
-    with pytest.raises(BadInput, match=f"{name} is .*; it must be"):
+    option = f"--train.{name.replace('_', '-')}"
+    with pytest.raises(BadInput, match=f"{option} is .*; it must be"):
         config(**wrong)
 
 
@@ -422,8 +425,8 @@ def test_a_setting_out_of_its_range_is_refused_by_name(wrong: dict[str, Any]) ->
 
 
 def test_training_learns(tmp_path: Path) -> None:
-    model = dataclasses.replace(TINY, dropout=0.0, shift=0, state_noise=0.0, cvae=False)
-    train(SOURCE, tmp_path, model, config(steps=120, batch_size=6, ema_decay=0.0, held_out=0))
+    model = dataclasses.replace(TINY, dropout=0.0, random_shift=0, state_noise=0.0, use_vae=False)
+    train(SOURCE, tmp_path, model, config(steps=120, batch_size=6, ema_decay=0.0, val_episodes=0))
     loss = [line["loss"] for line in lines(tmp_path)]
     assert np.mean(loss[-20:]) < 0.5 * np.mean(loss[:5])
 
@@ -516,7 +519,7 @@ def test_the_policy_of_another_seed_is_another_and_of_the_same_seed_the_same(
 
 def test_with_and_without_a_cache_the_same_weights_come_out(tmp_path: Path) -> None:
     train(SOURCE, tmp_path / "a", TINY, config(steps=4))
-    settings = config(steps=4, cache_limit_gb=0.0, memory_limit_gb=1e-5, workers=3)
+    settings = config(steps=4, cache_limit_gb=0.0, memory_limit_gb=1e-5, num_workers=3)
     train(SOURCE, tmp_path / "b", TINY, settings)
     assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert not (tmp_path / "b" / "cache").exists()
@@ -540,22 +543,22 @@ def draw(episodes: Any, batch_size: int = 3, seed: int = 5) -> Sampler:
 
 
 def an_updater(model: ActConfig = TINY, **changes: Any) -> Updater:
-    rates = dataclasses.replace(CONFIG.rates, **changes)
+    settings = dataclasses.replace(CONFIG, **changes)
     stats = statistics(SOURCE, [0, 1])
     policy = TorchPolicy.create(SOURCE.spec, stats, model, seed=0, fingerprint="fake")
-    return Updater(policy, rates, devices.choose("fp32", "cpu"))
+    return Updater(policy, settings, devices.choose("fp32", "cpu"))
 
 
 def test_the_rate_warms_up_in_a_line_and_falls_as_half_a_cosine() -> None:
-    rates = dataclasses.replace(CONFIG.rates, warmup_steps=4, steps=104, final_lr_fraction=0.1)
-    assert [rates.scale(s) for s in range(4)] == [0.25, 0.5, 0.75, 1.0]
-    assert rates.scale(4) == 1.0
-    assert rates.scale(54) == pytest.approx(0.55)
-    assert rates.scale(104) == pytest.approx(0.1)
-    falling = [rates.scale(s) for s in range(4, 105)]
+    settings = dataclasses.replace(CONFIG, warmup_steps=4, steps=104, final_lr_fraction=0.1)
+    assert [lr_scale(settings, s) for s in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert lr_scale(settings, 4) == 1.0
+    assert lr_scale(settings, 54) == pytest.approx(0.55)
+    assert lr_scale(settings, 104) == pytest.approx(0.1)
+    falling = [lr_scale(settings, s) for s in range(4, 105)]
     assert falling == sorted(falling, reverse=True)
-    flat = dataclasses.replace(rates, warmup_steps=0, final_lr_fraction=1.0)
-    assert {flat.scale(s) for s in range(104)} == {1.0}
+    flat = dataclasses.replace(settings, warmup_steps=0, final_lr_fraction=1.0)
+    assert {lr_scale(flat, s) for s in range(104)} == {1.0}
 
 
 def test_the_trunk_learns_at_its_own_rate() -> None:
@@ -570,17 +573,18 @@ def test_the_trunk_learns_at_its_own_rate() -> None:
 
 def test_an_update_is_adamw_on_the_clipped_gradient_of_the_loss() -> None:
     """Against the same update written with torch's plain parts, without fusing or averaging."""
-    model = dataclasses.replace(TINY, dropout=0.0, shift=0, state_noise=0.0, cvae=False)
-    updater = an_updater(model, clip_norm=0.1, warmup_steps=0, final_lr_fraction=1.0)
+    model = dataclasses.replace(TINY, dropout=0.0, random_shift=0, state_noise=0.0, use_vae=False)
+    updater = an_updater(model, grad_clip_norm=0.1, warmup_steps=0, final_lr_fraction=1.0)
     plain = TorchPolicy.create(
         SOURCE.spec, statistics(SOURCE, [0, 1]), model, seed=0, fingerprint="fake"
     )
     plain.net.train()
     slow = [p for n, p in plain.net.named_parameters() if n.startswith("backbone.")]
     fast = [p for n, p in plain.net.named_parameters() if not n.startswith("backbone.")]
-    rates = CONFIG.rates
-    groups = [{"params": fast, "lr": rates.lr}, {"params": slow, "lr": rates.lr_backbone}]
-    adamw = torch.optim.AdamW(groups, betas=rates.betas, weight_decay=rates.weight_decay)
+    groups = [{"params": fast, "lr": CONFIG.lr}, {"params": slow, "lr": CONFIG.lr_backbone}]
+    adamw = torch.optim.AdamW(
+        groups, betas=(CONFIG.beta1, CONFIG.beta2), weight_decay=CONFIG.weight_decay
+    )
     here = devices.choose("fp32", "cpu")
     for step in range(3):
         batch = draw([0, 1]).batch(step)
@@ -634,7 +638,7 @@ def test_operations_of_attention_are_counted_as_its_two_products() -> None:
     """Two layers of attention more, over tokens of known number, cost what arithmetic says."""
     counts = []
     for layers in (1, 2):
-        model = dataclasses.replace(TINY, encoder_layers=layers, cvae=False, dropout=0.0)
+        model = dataclasses.replace(TINY, encoder_layers=layers, use_vae=False, dropout=0.0)
         counts.append(count_flops(an_updater(model), draw([0, 1]).batch(0)))
     tokens, dim, ffn, batch = 2 + 4 * 4, 8, 16, 3
     matrices = 2 * tokens * (4 * dim * dim + 2 * dim * ffn)
@@ -647,8 +651,18 @@ def test_operations_of_attention_are_counted_as_its_two_products() -> None:
 # -- presets ---------------------------------------------------------------------------------------
 
 
+def test_settings_keep_the_keys_of_0_1_on_disk() -> None:
+    stored = config(val_episodes=3, trackers=("trackio",)).to_json()
+    assert (stored["held_out"], stored["validate_every"], stored["clip_norm"]) == (3, 4, 1.0)
+    assert not stored.keys() & TRAIN_JSON_KEYS.keys()
+    read = json.loads(json.dumps(stored))
+    assert TrainConfig.from_json(read) == config(val_episodes=3, trackers=("trackio",))
+    assert TrainConfig.from_json({"clip_norm": 2.0}) == TrainConfig(grad_clip_norm=2.0)
+    with pytest.raises(BadInput, match="unknown training settings: speed"):
+        TrainConfig.from_json({"speed": 1})
+
+
 def test_the_presets_name_model_and_training_together() -> None:
     assert set(PRESETS) == {"paper", "released", "quick"}
     for name in ("paper", "released"):
         assert (PRESETS[name][1].batch_size, PRESETS[name][1].lr) == (8, 1e-5)
-    assert isinstance(PRESETS["quick"][1].rates, Rates)

@@ -170,7 +170,7 @@ def test_a_training_shows_what_its_metrics_hold(tmp_path: Path):
 
 def test_trackers_change_no_weight_and_may_change_on_resuming(tmp_path: Path):
     plain = train(SOURCE, tmp_path / "plain", TINY, CONFIG)
-    watched = config(trackers=tuple(INSTALLED[:1]), project="other")
+    watched = config(trackers=tuple(INSTALLED[:1]), tracker_project="other")
     other = train(SOURCE, tmp_path / "watched", TINY, watched)
     weights = [(path / "model.safetensors").read_bytes() for path in (plain, other)]
     assert weights[0] == weights[1]

@@ -21,24 +21,23 @@ from imitact.cli.evaluate import Evaluate
 from imitact.cli.phases import Phases
 from imitact.cli.record import Record
 from imitact.core.cpu import available_cores
-from imitact.core.errors import BadInput, ImitactError, SpecMismatch
-from imitact.core.types import Dataset, Spec
+from imitact.core.errors import BadInput, ImitactError
+from imitact.core.types import Dataset
 from imitact.core.version import __version__
 from imitact.datasets.open import is_dataset, open_dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.envs import gym_aloha_reference
 from imitact.evaluation import report
 from imitact.evaluation.results import Evaluation, EvaluationPlan, spell
-from imitact.models.act import ActConfig
-from imitact.models.resnet import check_pretrained
+from imitact.models.config import ActConfig, check_pretrained
 from imitact.recording.recorder import RecordingReport, is_recording, read_report
 from imitact.storage.atomic import write_json
 from imitact.storage.checksum import verified
 from imitact.storage.json_file import read_json_object
 from imitact.storage.lock import exclusive_writer
 from imitact.training import device, loop
+from imitact.training.config import TrainConfig
 from imitact.training.distributed import ALONE
-from imitact.training.loop import TrainConfig
 from imitact.training.metrics import duration
 
 GO_ON = "what is finished is kept; the same command goes on"
@@ -181,24 +180,30 @@ def _check(settings: Demo) -> None:
 
     Before anything is written: the folder remembers its settings, wrong ones too.
     """
-    check_pretrained(settings.model.norm, settings.model.pretrained)
-    device.choose(settings.train.precision, settings.train.device, settings.train.threads)
+    check_pretrained(settings.model.backbone_norm, settings.model.pretrained_backbone)
+    device.choose(settings.train.precision, settings.train.device, settings.train.num_threads)
     theirs = _theirs(settings)
     count = settings.demonstrations if theirs is None else len(theirs.lengths)
-    if settings.train.held_out >= count:
+    if settings.train.val_episodes >= count:
         raise BadInput(
-            f"train.held_out is {settings.train.held_out} of {count} demonstrations; at least one "
+            f"--train.val-episodes is {settings.train.val_episodes} of {count} demonstrations; at least one "
             "must be left to train on"
         )
     with closing(record.world(settings.task, ("top",), settings.height, settings.width)()) as env:
         cap, spec = env.step_cap, env.spec
-    if settings.model.chunk > cap:
+    if settings.model.chunk_size > cap:
         raise BadInput(
-            f"model.chunk is {settings.model.chunk} ticks, a demonstration has {cap}; use a chunk "
+            f"model.chunk_size is {settings.model.chunk_size} ticks, a demonstration has {cap}; use a chunk "
             f"of at most {cap}"
         )
     if theirs is not None:
-        _check_fits(theirs.spec, spec, settings.task)
+        spec.check_same(
+            theirs.spec,
+            f"the dataset {settings.data}",
+            f"the demo's {settings.task} scene",
+            all_cameras=True,
+            advice="Train on it with `imitact train`",
+        )
     if not settings.episodes >= 1:
         raise BadInput(f"episodes is {settings.episodes}; evaluate at least 1")
     for name in ("compared_episodes", "registered_episodes"):
@@ -221,7 +226,7 @@ def _check(settings: Demo) -> None:
 
 def _identity(settings: Demo, data: Path) -> dict[str, Any]:
     """What makes this demo what it is: other settings are another demo."""
-    told = {**asdict(settings), "data": str(data.absolute())}
+    told = {**asdict(settings), "model": settings.model.to_json(), "data": str(data.absolute())}
     for free in ("out", "workers", "setup_s", "film_failures"):
         del told[free]
     if settings.read == ReadConfig():  # as it was told before it could be said
@@ -237,21 +242,6 @@ def _theirs(settings: Demo) -> Dataset | None:
     if data is None or not is_dataset(data) or is_recording(data):
         return None
     return open_dataset(data, settings.read)
-
-
-def _check_fits(theirs: Spec, spec: Spec, task: str) -> None:
-    """Refuse demonstrations of another robot or other cameras than those of the scene."""
-    for what, there, here in (
-        ("states", theirs.state_names, spec.state_names),
-        ("actions", theirs.action_names, spec.action_names),
-        ("cameras", theirs.cameras, spec.cameras),
-        ("rate", theirs.rate_hz, spec.rate_hz),
-    ):
-        if there != here:
-            raise SpecMismatch(
-                f"the demonstrations have other {what} than the {task} of the demo: {there}, "
-                f"expected {here}; `imitact train` trains on them"
-            )
 
 
 def recording(settings: Demo, data: Path) -> Record:

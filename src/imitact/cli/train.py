@@ -12,13 +12,12 @@ from imitact.core.errors import BadInput
 from imitact.core.types import Dataset
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
-from imitact.models.act import ActConfig
+from imitact.models.config import ActConfig
 from imitact.quality.findings import refuse_errors, tally
 from imitact.quality.inspect import inspect_numbers
 from imitact.training import loop
 from imitact.training.distributed import joined
-from imitact.training.loop import TrainConfig
-from imitact.training.presets import PRESETS
+from imitact.training.config import PRESETS, TrainConfig
 
 GO_ON = "to go on, give the same command with --resume"
 

@@ -23,10 +23,9 @@ from torch import Tensor
 from imitact.core.cpu import cpu_flags, processor_name
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.models.batch_shard import WHOLE, BatchShard
+from imitact.training.config import PrecisionName
 from imitact.training.distributed import ALONE, Ranks
 from imitact.training.sampler import Batch
-
-PrecisionName = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True)

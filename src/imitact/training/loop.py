@@ -37,20 +37,20 @@ from imitact.core.errors import BadInput, NotFinite
 from imitact.core.types import Dataset
 from imitact.core.version import __version__
 from imitact.datasets.subset import Subset, split_validation
-from imitact.models.act import ActConfig
+from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
 from imitact.storage.atomic import make_folder, write_json
 from imitact.storage.checksum import with_checksum
 from imitact.storage.lock import exclusive_writer
 from imitact.training import checkpoint, trackers
 from imitact.training import device as devices
-from imitact.training.device import Devices, PrecisionName
+from imitact.training.config import TrainConfig
+from imitact.training.device import Devices
 from imitact.training.distributed import RankLost, Ranks, joined
 from imitact.training.flops import count_flops
 from imitact.training.metrics import Logbook, Pace, duration
-from imitact.training.optimizer_step import Rates, Updater
+from imitact.training.optimizer_step import Updater
 from imitact.training.sampler import Batch, Sampler, statistics
-from imitact.training.trackers import TrackerName
 
 Say = Callable[[str], None]
 
@@ -60,133 +60,6 @@ class Interrupted(KeyboardInterrupt):
 
     The message says where. Not an ImitactError: nothing is wrong.
     """
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. Each field: its unit, then why one would change it."""
-
-    steps: int = 100_000
-    """Updates in all. The schedule of the rate spans them."""
-
-    batch_size: int = 8
-    """Samples an update, of all ranks together. Larger is steadier and slower."""
-
-    lr: float = 1e-5
-    """Peak rate of AdamW, 1/update, of everything but the image trunk."""
-
-    lr_backbone: float = 1e-5
-    """Peak rate of AdamW, 1/update, of the image trunk; lower keeps loaded weights."""
-
-    beta1: float = 0.9
-    """AdamW's memory of the gradient, a fraction an update."""
-
-    beta2: float = 0.999
-    """AdamW's memory of the squared gradient, a fraction an update."""
-
-    weight_decay: float = 1e-4
-    """AdamW's, relative to the rate; on every parameter, as the released ACT."""
-
-    warmup_steps: int = 0
-    """Updates over which the rate grows linearly to its peak."""
-
-    final_lr_fraction: float = 1.0
-    """What the cosine leaves of the peak rate at the last update; 1 keeps the rate constant."""
-
-    clip_norm: float = 0.0
-    """Longest gradient (L2 norm over all parameters); longer ones are shortened. 0: never."""
-
-    ema_decay: float = 0.0
-    """What the averaged weights keep of themselves in an update, 0 to below 1. The policy that
-    is saved and validated has the averaged weights; 0 saves the last weights instead."""
-
-    seed: int = 0
-    """Of the initial weights, the order of the samples, dropout and the posterior's noise."""
-
-    held_out: int = 0
-    """Episodes kept out of training and of the statistics, for validation: the last ones."""
-
-    validate_every: int = 0
-    """Updates between validations; 0 validates only at the end. Needs held_out above 0."""
-
-    validate_samples: int = 256
-    """Ticks of the held-out episodes that a validation looks at, evenly spread; more is finer."""
-
-    checkpoint_every: int = 1000
-    """Updates between checkpoints; 0 writes them by time only."""
-
-    checkpoint_minutes: float = 10.0
-    """Minutes after which a checkpoint is written at the latest; 0 counts updates only."""
-
-    log_every: int = 10
-    """Updates that one line of metrics.jsonl averages over."""
-
-    precision: PrecisionName = "auto"
-    """auto, fp32 or bf16 (autocast); auto takes bf16 where the hardware gains from it."""
-
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ...; auto takes a CUDA GPU where there is one, and of several ranks
-    each takes its own."""
-
-    threads: int = 0
-    """Of torch; 0 leaves its own choice. Another number rounds differently."""
-
-    workers: int = 0
-    """Processes that decode video; 0 takes one a core."""
-
-    cache_dir: str = ""
-    """Folder of the decoded frames, shareable between runs; empty takes OUT/cache."""
-
-    cache_limit_gb: float = 100.0
-    """Largest frame cache on disk, 10^9 bytes; where it does not fit (or 0), frames are decoded
-    as they are asked for."""
-
-    memory_limit_gb: float = 1.0
-    """Memory for decoded frames where there is no cache, 10^9 bytes."""
-
-    trackers: tuple[TrackerName, ...] = ()
-    """Where the numbers of metrics.jsonl go as well: tensorboard, trackio, wandb, one or several.
-    All write below OUT/trackers and none needs a network; wandb is offline unless WANDB_MODE says
-    otherwise."""
-
-    project: str = "imitact"
-    """What trackio and wandb call the project that the run belongs to."""
-
-    def __post_init__(self) -> None:
-        def refuse(name: str, wanted: str) -> None:
-            raise BadInput(f"{name} is {getattr(self, name)}; it must be {wanted}")
-
-        for name in ("steps", "batch_size", "log_every", "validate_samples"):
-            if getattr(self, name) < 1:
-                refuse(name, "at least 1")
-        for name in (
-            *("lr", "lr_backbone", "weight_decay", "clip_norm", "warmup_steps", "seed"),
-            *("held_out", "validate_every", "checkpoint_every", "checkpoint_minutes"),
-            *("threads", "workers", "cache_limit_gb", "memory_limit_gb"),
-        ):
-            if not 0 <= getattr(self, name) < float("inf"):
-                refuse(name, "0 or above, and finite")
-        for name in ("beta1", "beta2", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                refuse(name, "at least 0 and below 1")
-        if self.seed >= 2**63:
-            refuse("seed", f"below 2^63, {2**63}")
-        if not 0 <= self.final_lr_fraction <= 1:
-            refuse("final_lr_fraction", "between 0 and 1")
-
-    @property
-    def rates(self) -> Rates:
-        return Rates(
-            lr=self.lr,
-            lr_backbone=self.lr_backbone,
-            betas=(self.beta1, self.beta2),
-            weight_decay=self.weight_decay,
-            clip_norm=self.clip_norm,
-            ema_decay=self.ema_decay,
-            warmup_steps=self.warmup_steps,
-            steps=self.steps,
-            final_lr_fraction=self.final_lr_fraction,
-        )
 
 
 # Settings that may differ when a training is resumed: they change no weight, or only how it is
@@ -257,25 +130,25 @@ def _train(
 ) -> Path:
     began = time.monotonic()
     with us.together():
-        trackers.check(config.trackers, config.project)
-        here = devices.choose(config.precision, config.device, config.threads, us)
+        trackers.check(config.trackers, config.tracker_project)
+        here = devices.choose(config.precision, config.device, config.num_threads, us)
         say(f"training on {here.text}")
         ground = {"torch": torch.__version__, **here.ground}
-        chosen, held = _hold_out(source, config.held_out)
+        chosen, held = _hold_out(source, config.val_episodes)
         told = _settings(source, chosen, model, config)
         # What was there before, and whether it is this training.
         found = _before(out, resume, us, say) if us.first else None
         if found:
             _same_training(found[0], found[1].numbers["settings"], told)
             say(f"resuming from {found[0]}{_elsewhere(found[1].numbers['ground'], ground)}")
-    alike = {**told, "train": dataclasses.asdict(config), "ground": ground}
+    alike = {**told, "train": config.to_json(), "ground": ground}
     _same_everywhere(us, json.loads(json.dumps(alike, default=str)))
     before = _shared(us, found[1] if found else None)
 
     # Data. Held-out episodes enter neither samples nor statistics.
     with us.together():
-        _check_chunk(model.chunk, source, chosen)
-        delta_chunk = model.chunk if model.actions == "delta" else 0
+        _check_chunk(model.chunk_size, source, chosen)
+        delta_chunk = model.chunk_size if model.actions == "delta" else 0
         stats = statistics(source, chosen, delta_chunk=delta_chunk)
         here.seed(config.seed)
         policy = TorchPolicy.create(
@@ -286,7 +159,7 @@ def _train(
     validation = samples.of(held) if held else None
 
     # Weights, or the weights and all else of before.
-    updater = Updater(policy, config.rates, here)
+    updater = Updater(policy, config, here)
     here.seed(config.seed)
     tally = _Tally()
     step = 0
@@ -301,10 +174,10 @@ def _train(
     watched = None
     with us.together():
         if us.first:
-            watched = trackers.start(config.trackers, config.project, out, step, told, say)
+            watched = trackers.start(config.trackers, config.tracker_project, out, step, told, say)
     metrics = out / "metrics.jsonl" if us.first else None
     logbook = Logbook(metrics, resumed=step, say=say, trackers=watched)
-    pace = Pace(window=max(200, 2 * config.validate_every))
+    pace = Pace(window=max(200, 2 * config.val_every))
     recent: deque[str] = deque(maxlen=3)
     sums = _Sums()
     saved_step, saved_at = step, time.monotonic()
@@ -349,7 +222,7 @@ def _train(
                 logbook.write(step, means)
                 sums = _Sums()
 
-            if validation and _due(step, config.validate_every):
+            if validation and _due(step, config.val_every):
                 updater.settle()
                 tally.validated(_validate(updater, validation, config, logbook, step))
             late = us.any(time.monotonic() - saved_at > 60 * config.checkpoint_minutes > 0)
@@ -488,8 +361,8 @@ def _settings(
 ) -> dict[str, Any]:
     """What a training is: the same settings give the same weights."""
     told = {
-        "model": dataclasses.asdict(model),
-        "train": {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE},
+        "model": model.to_json(),
+        "train": {k: v for k, v in config.to_json().items() if k not in _FREE},
         "fingerprint": Subset(source, chosen).fingerprint,
     }
     return json.loads(json.dumps(told, default=str))
@@ -498,7 +371,7 @@ def _settings(
 def _same_training(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to resume with other settings or other data, naming them. A setting that a
     checkpoint does not know yet was at its default."""
-    usual = {"model": dataclasses.asdict(ActConfig()), "train": dataclasses.asdict(TrainConfig())}
+    usual = {"model": ActConfig().to_json(), "train": TrainConfig().to_json()}
     then = {**then, **{part: usual[part] | then[part] for part in usual}}
     now = {**now, **{part: usual[part] | now[part] for part in usual}}
     unlike = [
@@ -544,7 +417,7 @@ def _check_chunk(chunk: int, source: Dataset, chosen: Sequence[int]) -> None:
 def _check_batch(policy: TorchPolicy, config: TrainConfig) -> None:
     """One sample of one feature has no variance to normalise by."""
     grids = [policy.net.backbone.grid(*view.size) for view in policy.views.values()]
-    if policy.config.norm == "batch" and config.batch_size == 1 and (1, 1) in grids:
+    if policy.config.backbone_norm == "batch" and config.batch_size == 1 and (1, 1) in grids:
         raise BadInput(
             "norm 'batch' needs more than one value a channel, and a batch of 1 whose features are "
             "1x1 has one; use a larger batch or input, or norm 'group'"
@@ -562,14 +435,14 @@ def _samples(
 ) -> Sampler:
     return Sampler(
         source,
-        chunk=policy.config.chunk,
+        chunk=policy.config.chunk_size,
         views=policy.views,
         cache_dir=Path(config.cache_dir) if config.cache_dir else out / "cache",
         cache_limit_bytes=int(config.cache_limit_gb * 1e9),
         memory_limit_bytes=int(config.memory_limit_gb * 1e9),
         batch_size=config.batch_size,
         seed=config.seed,
-        workers=config.workers or available_cores(),
+        workers=config.num_workers or available_cores(),
         episodes=chosen,
         ranks=us.count,
         rank=us.rank,
@@ -588,10 +461,10 @@ def _validate(
     """
     spec = updater.policy.spec
     predictor = updater.averaged
-    totals = np.zeros((predictor.config.chunk, spec.action_size))
-    counts = np.zeros((predictor.config.chunk, 1))
+    totals = np.zeros((predictor.config.chunk_size, spec.action_size))
+    counts = np.zeros((predictor.config.chunk_size, 1))
     predictor.net.eval()
-    for batch in held.evenly(config.validate_samples):
+    for batch in held.evenly(config.val_samples):
         with torch.inference_mode(), updater.devices.autocast():
             predicted = predictor.predict(updater.devices.tensors(batch)).float().cpu().numpy()
         valid = ~batch.is_pad[:, :, None]
@@ -638,7 +511,7 @@ def _where(error: Exception, step: int, recent: deque[str], saved: int, out: Pat
     return (
         f"step {step}: {error}; training stopped and saved nothing of it "
         f"({last}, in {out / 'checkpoints'}). Samples of the last steps as episode:tick: "
-        f"{'; '.join(recent)}. Look at them, or try a lower rate, a longer warm-up or clip_norm."
+        f"{'; '.join(recent)}. Look at them, or try a lower rate, a longer warm-up or --train.grad-clip-norm."
     )
 
 

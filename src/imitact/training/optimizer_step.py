@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -21,6 +20,7 @@ from imitact.models import policy as policies
 from imitact.models.act import Losses
 from imitact.models.batch_shard import BatchShard
 from imitact.models.policy import TorchPolicy
+from imitact.training.config import TrainConfig
 from imitact.training.device import Devices
 from imitact.training.sampler import Batch
 from imitact.training.sync_batchnorm import spread_norms
@@ -28,28 +28,16 @@ from imitact.training.sync_batchnorm import spread_norms
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-@dataclass(frozen=True)
-class Rates:
-    """The settings of an update; train/loop.py explains them."""
+def lr_scale(config: TrainConfig, step: int) -> float:
+    """Return the factor on both peak learning rates in the step after `step` steps.
 
-    lr: float
-    lr_backbone: float
-    betas: tuple[float, float]
-    weight_decay: float
-    clip_norm: float
-    ema_decay: float
-    warmup_steps: int
-    steps: int
-    final_lr_fraction: float
-
-    def scale(self, step: int) -> float:
-        """What both rates are multiplied by in the update that follows `step` updates: a linear
-        warm-up from 1 / warmup_steps to 1, then half a cosine down to the final fraction."""
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        along = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        wave = 0.5 * (1 + math.cos(math.pi * min(1.0, along)))
-        return self.final_lr_fraction + (1 - self.final_lr_fraction) * wave
+    Linear warm-up from 1 / warmup_steps to 1, then half a cosine down to final_lr_fraction.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.final_lr_fraction + (1 - config.final_lr_fraction) * cosine
 
 
 class Updater:
@@ -66,25 +54,25 @@ class Updater:
     and `update` are collective.
     """
 
-    def __init__(self, policy: TorchPolicy, rates: Rates, devices: Devices) -> None:
+    def __init__(self, policy: TorchPolicy, config: TrainConfig, devices: Devices) -> None:
         self.policy = policy
-        self.rates = rates
+        self.config = config
         self.devices = devices
         policy.to(devices.device)
-        self.averaged = copy.deepcopy(policy) if rates.ema_decay else policy
+        self.averaged = copy.deepcopy(policy) if config.ema_decay else policy
         self._loss: Callable[..., Losses] = _loss_of(policy, devices)
         trained = [(n, p) for n, p in policy.net.named_parameters() if p.requires_grad]
         self._named = dict(trained)
         trunk = [p for n, p in trained if is_backbone(n)]
         rest = [p for n, p in trained if not is_backbone(n)]
         groups = [
-            {"params": rest, "lr": rates.lr, "full_lr": rates.lr},
-            {"params": trunk, "lr": rates.lr_backbone, "full_lr": rates.lr_backbone},
+            {"params": rest, "lr": config.lr, "full_lr": config.lr},
+            {"params": trunk, "lr": config.lr_backbone, "full_lr": config.lr_backbone},
         ]
         self.optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]],
-            betas=rates.betas,
-            weight_decay=rates.weight_decay,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
             fused=True,  # one pass over memory instead of one an operation
         )
         self._pairs = self._float_pairs()
@@ -99,7 +87,7 @@ class Updater:
         those of the update before (none at first), and `settle` waits for the last one. From a
         refused update on the weights stay as they are.
         """
-        scale = self.rates.scale(step)
+        scale = lr_scale(self.config, step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["full_lr"] * scale
         self.policy.net.train()
@@ -115,13 +103,13 @@ class Updater:
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         found = torch.cat([lost, norm[None]])
         if self.devices.waits:
-            numbers = _checked(found, self.rates, scale)
-            if self.rates.clip_norm and numbers["grad_norm"] > self.rates.clip_norm:
+            numbers = _checked(found, self.config, scale)
+            if self.config.grad_clip_norm and numbers["grad_norm"] > self.config.grad_clip_norm:
                 self._clip(norm)
         else:
             numbers = self.settle()
             self._refuse(found)
-            if self.rates.clip_norm:
+            if self.config.grad_clip_norm:
                 self._clip(norm)
             self._pending = (self.devices.fetched(found), scale)
         self.optimizer.step()
@@ -133,7 +121,7 @@ class Updater:
         if self._pending is None:
             return {}
         (fetch, scale), self._pending = self._pending, None
-        return _checked(fetch(), self.rates, scale)
+        return _checked(fetch(), self.config, scale)
 
     def check_alike(self) -> None:
         """Refuse to go on where the ranks' weights or statistics are not the same, bit for bit.
@@ -162,7 +150,7 @@ class Updater:
 
     def _clip(self, norm: Tensor) -> None:
         torch.nn.utils.clip_grads_with_norm_(
-            self._named.values(), self.rates.clip_norm, norm, foreach=True
+            self._named.values(), self.config.grad_clip_norm, norm, foreach=True
         )
 
     @torch.no_grad()
@@ -170,7 +158,7 @@ class Updater:
         if self.averaged is self.policy:
             return
         # A young average forgets faster, so that it does not remember the random start.
-        decay = min(self.rates.ema_decay, (1 + step) / (10 + step))
+        decay = min(self.config.ema_decay, (1 + step) / (10 + step))
         mean, now = self._pairs
         get_ema_multi_avg_fn(decay)(mean, now, step)
         for name, buffer in self.averaged.net.named_buffers():
@@ -267,7 +255,7 @@ def _added_up(state: object, bucket):  # torch refuses annotations that are text
     return work.get_future().then(lambda done: done.value()[0])
 
 
-def _checked(found: Tensor, rates: Rates, scale: float) -> dict[str, float]:
+def _checked(found: Tensor, config: TrainConfig, scale: float) -> dict[str, float]:
     """The numbers of an update: loss, l1, kl and gradient norm as they came, and its rates."""
     total, l1, kl, size = found.tolist()
     if not (math.isfinite(total) and math.isfinite(size)):
@@ -277,8 +265,8 @@ def _checked(found: Tensor, rates: Rates, scale: float) -> dict[str, float]:
         "l1": l1,
         "kl": kl,
         "grad_norm": size,
-        "lr": rates.lr * scale,
-        "lr_backbone": rates.lr_backbone * scale,
+        "lr": config.lr * scale,
+        "lr_backbone": config.lr_backbone * scale,
     }
 
 

@@ -17,12 +17,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.storage.atomic import make_folder, write_json
+from imitact.training.config import TrackerName
 
-TrackerName = Literal["tensorboard", "trackio", "wandb"]
 NAMES: tuple[str, ...] = get_args(TrackerName)
 EXTRA = "trackers"
 """Of imitact, to be installed with: it has all of them."""
