@@ -24,18 +24,19 @@ from imitact.core.types import Camera, Observation, Policy, Spec
 from imitact.core.views import View
 from imitact.deploy import certificate, runtime, telemetry
 from imitact.deploy import export as exporting
-from imitact.deploy.export import ExportConfig, Unfaithful, export
+from imitact.deploy.export_config import LIMITS, ExportConfig
+from imitact.deploy.export import (Unfaithful, export)
 from imitact.deploy.onnx_act import build
 from imitact.deploy.runtime import ExportedPolicy, load
-from imitact.models.act import ActConfig
+from imitact.models.config import ActConfig
 from imitact.models.normalization import Scaling
 from imitact.models.policy import TorchPolicy
 from imitact.storage.sealed_file import FOOTER_BYTES, seal, unseal
 from tests.support.fake_dataset import FakeSource
 
 TINY = ActConfig(
-    chunk=5, input_height=24, input_width=32, width=16, stages=2, norm="batch", dim=8, heads=2,
-    ffn=12, encoder_layers=2, cvae_layers=1, latent=3, dropout=0.1,
+    chunk_size=5, input_height=24, input_width=32, backbone_width=16, backbone_stages=2, backbone_norm="batch", hidden_dim=8, num_heads=2,
+    dim_feedforward=12, encoder_layers=2, vae_encoder_layers=1, latent_dim=3, dropout=0.1,
 )  # fmt: skip
 CAMERAS = (Camera("top", 48, 64), Camera("left wrist", 30, 50))
 SPEC = Spec(
@@ -323,7 +324,7 @@ def test_a_precision_that_the_processor_lacks_is_refused_not_replaced(
     path = exported(made(), tmp_path, precision="bf16")
     openvino = telemetry.import_openvino()
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        assert far(made(), load(path, threads=1), SPEC) < exporting.LIMITS["bf16"]
+        assert far(made(), load(path, threads=1), SPEC) < LIMITS["bf16"]
         # The same file on a processor that runs f32 when asked for bf16.
         monkeypatch.setitem(runtime.OPENVINO_TYPES, "bf16", "f16")
     with pytest.raises(BadInput, match=r"has no arithmetic for that.*--precision fp32"):

@@ -99,6 +99,7 @@ def sealed(out: Path) -> Path:
     """An exported file; needs onnx."""
     from imitact.core.types import Camera, Spec
     from imitact.deploy import export
+    from imitact.deploy.export_config import ExportConfig
     from tests.support.fake_dataset import FakeSource
 
     names, units = ("joint_0", "joint_1"), ("rad", "1")
@@ -107,7 +108,7 @@ def sealed(out: Path) -> Path:
     made = TorchPolicy.create(spec, stats, TINY, seed=0, fingerprint="fake")
     made.net.eval()
     source = FakeSource(cameras=("top",), height=24, width=32, size=2)
-    config = export.ExportConfig(to="onnx", observations=1, calls=1, torch_calls=1, threads=1)
+    config = ExportConfig(to="onnx", observations=1, calls=1, torch_calls=1, threads=1)
     export.export(made, source, out, config, policy_sha256="ab")
     return out / "policy.onnx"
 

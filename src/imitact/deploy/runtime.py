@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Protocol, cast, get_args
 
 import msgspec
 import numpy as np
@@ -21,6 +21,7 @@ from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, NotFinite
 from imitact.core.types import Observation, Spec
 from imitact.core.version import __version__
+from imitact.deploy.export_config import NO_BF16, Kind, Precision
 from imitact.deploy.telemetry import import_onnxruntime, import_openvino
 from imitact.storage.sealed_file import SealedFile, unseal
 
@@ -29,13 +30,6 @@ FORMAT = 1
 
 TUNED_FORMAT = 2
 """The same with an "execution"; a reader refuses any other number."""
-
-Kind = Literal["onnx", "openvino"]
-"""Which runtime a file is for."""
-
-Precision = Literal["fp32", "bf16", "int8"]
-"""What a file computes in: float32 throughout; bfloat16 for convolutions and products; or 8-bit
-whole numbers for these and float32 for the rest."""
 
 OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """By precision, what OpenVINO calls the type of everything that is not quantised. It is always
@@ -232,9 +226,3 @@ class _OnnxRuntime:
     def run(self, feed: Feed) -> NDArray[np.float32]:
         (action,) = self._session.run(["action"], dict(feed))
         return cast(NDArray[np.float32], action)
-
-
-NO_BF16 = (
-    "ONNX Runtime's CPU provider has no bf16 convolutions and products, so onnx in bf16 would be "
-    "float32 under another name; use --to openvino, or --precision fp32"
-)

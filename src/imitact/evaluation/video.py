@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.errors import BadInput
 from imitact.core.rollout import Tick
 from imitact.core.types import FloatArray, Frame, Spec
 from imitact.core.views import resize
-from imitact.datasets.video import VideoConfig, VideoWriter
+from imitact.datasets.video import VideoWriter
+from imitact.datasets.video_config import VideoConfig
 from imitact.evaluation import drawing
+from imitact.evaluation.video_config import EpisodeVideoConfig
 from imitact.storage.atomic import make_folder, move_into_place
 
 _GROUND = (18, 20, 24)
@@ -41,43 +41,12 @@ _LAST_S = 1.5  # the final picture stands this long
 _VIDEO = VideoConfig(crf=25, gop=50, preset="veryfast")
 
 
-@dataclass(frozen=True)
-class Filming:
-    """How episodes are filmed.
-
-    cameras: names, shown in a row; none takes the first camera of the environment.
-    every:   ticks between two pictures; each costs a rendering of every camera (about 0.1 s a
-             camera on a CPU), so 2 halves what filming costs.
-    height:  pixels at most that a camera takes; taller ones are reduced.
-    """
-
-    cameras: tuple[str, ...] = ()
-    every: int = 2
-    height: int = 480
-
-    def __post_init__(self) -> None:
-        if self.every < 1:
-            raise BadInput(f"a picture every {self.every} ticks is not possible; at least 1")
-        if self.height < 16:
-            raise BadInput(f"a picture {self.height} pixels high shows nothing; at least 16")
-
-    def chosen(self, spec: Spec) -> tuple[str, ...]:
-        """The cameras to film in a world of that Spec; refuses names that it has not."""
-        if not self.cameras:
-            if not spec.cameras:
-                raise BadInput("there is no camera to film with; set videos and film_failures to 0")
-            return (spec.cameras[0].name,)
-        for name in self.cameras:
-            spec.camera(name)
-        return self.cameras
-
-
 def video_path(out: Path, seed: int) -> Path:
     """Where the film of a seed lies in an evaluation's folder, if it was filmed."""
     return out / "videos" / f"seed-{seed}.mp4"
 
 
-class Film:
+class EpisodeVideo:
     """Takes every tick of an episode; writes an mp4 that appears under `path` when it is done.
 
     Use as a context manager: left by an error, it leaves no file. Pictures are taken at the
@@ -85,7 +54,12 @@ class Film:
     """
 
     def __init__(
-        self, path: Path, spec: Spec, stages: tuple[str, ...], filming: Filming, title: str
+        self,
+        path: Path,
+        spec: Spec,
+        stages: tuple[str, ...],
+        filming: EpisodeVideoConfig,
+        title: str,
     ) -> None:
         self._path = path
         self._spec = spec
@@ -103,7 +77,7 @@ class Film:
         self._reward = 0.0
         self._succeeded: int | None = None
 
-    def __enter__(self) -> Film:
+    def __enter__(self) -> EpisodeVideo:
         return self
 
     def __exit__(

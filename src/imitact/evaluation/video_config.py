@@ -28,10 +28,12 @@ class EpisodeVideoConfig:
             raise BadInput(f"video.height is {self.height}; it must be at least 16 pixels")
 
     def chosen(self, spec: Spec) -> tuple[str, ...]:
-        """Return the cameras to show of an environment with this Spec; unknown names are refused."""
+        """Return the cameras to show for an environment of this Spec; refuse unknown names."""
         if not self.cameras:
             if not spec.cameras:
-                raise BadInput("there is no camera to film with; set videos and failure_videos to 0")
+                raise BadInput(
+                    "there is no camera to film with; set videos and failure_videos to 0"
+                )
             return (spec.cameras[0].name,)
         for name in self.cameras:
             spec.camera(name)

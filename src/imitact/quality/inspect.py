@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,34 +18,15 @@ from imitact.core.types import Dataset, FloatArray
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.quality.findings import Finding, errors, in_order
-from imitact.quality.motion import MotionLimits, constant_dimensions, inspect_motion, scales, travel
-from imitact.quality.outliers import Crowd, CrowdLimits
-from imitact.quality.timestamps import TickLimits, inspect_ticks
-from imitact.quality.tracking import Followers, TrackingLimits, track
-from imitact.quality.video_sync import CameraSync, Seen, VideoLimits, watch
+from imitact.quality.limits import Limits
+from imitact.quality.motion import constant_dimensions, inspect_motion, scales, travel
+from imitact.quality.outliers import Crowd
+from imitact.quality.timestamps import inspect_ticks
+from imitact.quality.tracking import Followers, track
+from imitact.quality.video_sync import CameraSync, Seen, watch
 
 Progress = Callable[[int], object]
 """Takes the number of episodes that are done."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What counts as wrong. docs/checking.md says where each number comes from."""
-
-    ticks: TickLimits = field(default_factory=TickLimits)
-    """Of numbers and time stamps."""
-
-    motion: MotionLimits = field(default_factory=MotionLimits)
-    """Of what moves and what stands still."""
-
-    tracking: TrackingLimits = field(default_factory=TrackingLimits)
-    """Of how the state follows its action."""
-
-    crowd: CrowdLimits = field(default_factory=CrowdLimits)
-    """Of an episode among the others."""
-
-    video: VideoLimits = field(default_factory=VideoLimits)
-    """Of frames against joints."""
 
 
 def open_damaged(
