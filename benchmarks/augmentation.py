@@ -18,7 +18,7 @@ from typing import Any
 
 import studies
 
-_STILL: dict[str, Any] = {"shift": 0, "shift_told": False}
+_STILL: dict[str, Any] = {"random_shift": 0, "shift_as_input": False}
 VARIANTS: dict[str, dict[str, Any]] = {
     "none": _STILL,
     "shift": {},  # the demo's own: 6 pixels of 120, for the insertion 8 of 150, and told

@@ -14,7 +14,7 @@ AXES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         for h, w in ((120, 160), (240, 320), (360, 480), (480, 640))
     ],
     "chunk": [(str(k), {"chunk": k}) for k in (25, 100, 200)],
-    "width": [(str(d), {"model": {"dim": d, "ffn": d * 25 // 4}}) for d in (128, 256, 512)],
+    "width": [(str(d), {"model": {"hidden_dim": d, "dim_feedforward": d * 25 // 4}}) for d in (128, 256, 512)],
 }
 
 

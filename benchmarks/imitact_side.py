@@ -26,22 +26,22 @@ import imitact
 from imitact.core.statistics import Stats
 from imitact.core.types import Observation
 from imitact.datasets.open import open_dataset
-from imitact.deploy.export_config import ExportConfig
 from imitact.deploy.export import export
+from imitact.deploy.export_config import ExportConfig
 from imitact.models.config import MODEL_PRESETS
 from imitact.models.policy import TorchPolicy
 from imitact.training import device
+from imitact.training.config import PRESETS
 from imitact.training.flops import count_flops
 from imitact.training.optimizer_step import Updater
-from imitact.training.config import PRESETS
-from imitact.training.sampler import Batch, Sampler
+from imitact.training.sampler import (SampleBatch, Sampler)
 
 
 def policy(work: dict[str, Any]) -> TorchPolicy:
     """An untrained policy of the preset that the work names."""
     config = MODEL_PRESETS[work.get("preset", "released")]
-    changes = {"pretrained": "none", **work.get("model", {})}
-    config = type(config)(**{**vars(config), **changes, "chunk": work.get("chunk", 100)})
+    changes = {"pretrained_backbone": "none", **work.get("model", {})}
+    config = type(config)(**{**vars(config), **changes, "chunk_size": work.get("chunk", 100)})
     spec = scene.spec(work["cameras"], work["height"], work["width"])
     ones = np.ones(scene.JOINTS)
     stats = Stats(0 * ones, ones, -5 * ones, 5 * ones, 1000)
@@ -49,10 +49,10 @@ def policy(work: dict[str, Any]) -> TorchPolicy:
     return TorchPolicy.create(spec, given, config, seed=0, fingerprint="bench")
 
 
-def batch(policy: TorchPolicy, size: int) -> Batch:
+def batch(policy: TorchPolicy, size: int) -> SampleBatch:
     draw = np.random.default_rng(1)
     chunk = policy.config.chunk_size
-    return Batch(
+    return SampleBatch(
         state=draw.standard_normal((size, scene.JOINTS)).astype(np.float32),
         frames={
             name: draw.integers(0, 256, (size, *view.size, 3), dtype=np.uint8)
@@ -68,7 +68,7 @@ def batch(policy: TorchPolicy, size: int) -> Batch:
 def updater(work: dict[str, Any]) -> Updater:
     # As published, and clipped as LeRobot clips.
     config = replace(PRESETS["released"][1], grad_clip_norm=10.0)
-    here = device.choose(work["precision"], "cpu", work["threads"])
+    here = device.choose_device(work["precision"], "cpu", work["threads"])
     here.seed(0)
     return Updater(policy(work), config, here)
 

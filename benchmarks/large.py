@@ -41,7 +41,7 @@ def run(name: str, preset: str, cameras: str, batch: int, out: Path) -> dict[str
     )
     imitact(
         *("train", "--data", str(data), "--out", str(folder), "--preset", preset),
-        *("--model.pretrained", "none", "--train.steps", str(STEPS)),
+        *("--model.pretrained-backbone", "none", "--train.steps", str(STEPS)),
         *("--train.batch-size", str(batch)),
     )
     evaluate_s = imitact(

@@ -28,7 +28,7 @@ import torch
 
 from imitact.core.cpu import processor_name
 from imitact.datasets.open import open_dataset
-from imitact.models import act, convolution, dropout, resnet, transformer
+from imitact.models import convolution, dropout, resnet, transformer
 from imitact.models.config import MODEL_PRESETS
 from imitact.training import device
 from imitact.training.config import PrecisionName, TrainConfig
@@ -93,7 +93,7 @@ def gradients(side: str, precision: PrecisionName, out: Path) -> None:
     }
     noise = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
     policy.net.train()
-    with device.choose(precision, "cpu").autocast():
+    with device.choose_device(precision, "cpu").autocast():
         loss = policy.loss(given, noise=noise).total
     loss.backward()
     found = {n: p.grad.numpy() for n, p in policy.net.named_parameters() if p.grad is not None}

@@ -32,7 +32,7 @@ import studies
 WAYS = ("threads", "ranks", "strangers")
 WORK: dict[str, dict[str, Any]] = {
     "quick": {"steps": 300, "batch": 16, "options": []},
-    "released": {"steps": 6, "batch": 8, "options": ["--model.pretrained", "none"]},
+    "released": {"steps": 6, "batch": 8, "options": ["--model.pretrained-backbone", "none"]},
 }
 
 

@@ -111,7 +111,7 @@ def imitact_side(case: str) -> dict[str, np.ndarray]:
 
     from imitact.core.statistics import Stats
     from imitact.core.types import Camera, Spec
-    from imitact.models.act import ActConfig
+    from imitact.models.config import ActConfig
     from imitact.models.policy import TorchPolicy
 
     given = inputs(case)
@@ -128,7 +128,7 @@ def imitact_side(case: str) -> dict[str, np.ndarray]:
     policy = TorchPolicy.create(
         spec,
         {"state": stats, "action": stats},
-        ActConfig(pretrained="none", dropout=0.0),
+        ActConfig(pretrained_backbone="none", dropout=0.0),
         seed=0,
         fingerprint="parity",
     )

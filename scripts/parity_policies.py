@@ -245,7 +245,7 @@ def plugin(case: str, out: Path) -> np.ndarray:
     from lerobot.configs.types import FeatureType, PolicyFeature
     from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
-    from imitact.models.act import ActConfig
+    from imitact.models.config import ActConfig
 
     images = {
         f"observation.images.{n}": PolicyFeature(FeatureType.VISUAL, (3, *SIZE))
@@ -257,9 +257,9 @@ def plugin(case: str, out: Path) -> np.ndarray:
         output_features={"action": PolicyFeature(FeatureType.ACTION, (JOINTS,))},
         device="cpu", push_to_hub=False, chunking="replay:10", rate_hz=50.0,
         net=ActConfig(
-            chunk=CHUNK, input_height=32, input_width=48, crop=crop, width=16, stages=3,
-            norm="batch", dim=DIM, heads=HEADS, ffn=FFN, encoder_layers=LAYERS, positions="tokens",
-            cvae=case == "one_camera", cvae_layers=1,
+            chunk_size=CHUNK, input_height=32, input_width=48, crop=crop, backbone_width=16, backbone_stages=3,
+            backbone_norm="batch", hidden_dim=DIM, num_heads=HEADS, dim_feedforward=FFN, encoder_layers=LAYERS, positions="tokens",
+            use_vae=case == "one_camera", vae_encoder_layers=1,
         ),
     )  # fmt: skip
     known = {key: {**of, "count": np.array([9])} for key, of in statistics(case).items()}

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from concepts.look import BLUE, FAINT, GREEN, ORANGE, panels, say
-from imitact.models.act import Act, ActConfig
+from imitact.models.act import Act
+from imitact.models.config import ActConfig
 
 NUMBERS = Path(__file__).parents[2] / "benchmarks" / "results" / "cvae.json"
 K = 20
@@ -40,7 +41,7 @@ def _normalised(rng: np.random.Generator, count: int) -> tuple[torch.Tensor, ...
 
 def _trained(beta: float) -> dict[str, Any]:
     config = ActConfig(
-        chunk=K, norm="batch", dim=32, heads=2, ffn=64, encoder_layers=1, cvae_layers=1, latent=4,
+        chunk_size=K, backbone_norm="batch", hidden_dim=32, num_heads=2, dim_feedforward=64, encoder_layers=1, vae_encoder_layers=1, latent_dim=4,
         kl_weight=beta, dropout=0.0,
     )  # fmt: skip
     weights = torch.Generator().manual_seed(0)
@@ -51,7 +52,7 @@ def _trained(beta: float) -> dict[str, Any]:
     net.train()
     for _ in range(STEPS):
         state, action, is_pad = _normalised(rng, BATCH)
-        drawn = torch.randn(BATCH, config.latent, generator=noise)
+        drawn = torch.randn(BATCH, config.latent_dim, generator=noise)
         found = net.losses(net(state, [], action, is_pad, drawn), action, is_pad)
         updates.zero_grad()
         found.total.backward()
@@ -59,7 +60,7 @@ def _trained(beta: float) -> dict[str, Any]:
     net.eval()
     with torch.inference_mode():
         state, action, is_pad = _normalised(np.random.default_rng(4), 512)
-        drawn = torch.randn(512, config.latent, generator=noise)
+        drawn = torch.randn(512, config.latent_dim, generator=noise)
         told = net.losses(net(state, [], action, is_pad, drawn), action, is_pad)
         blind = net.losses(net(state, []), action, is_pad)
         answers = net(state, [], action, is_pad, drawn * 0).action[:SHOWN, :, 0] * 0.14

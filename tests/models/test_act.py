@@ -14,20 +14,21 @@ from torch import Tensor, nn
 from imitact.core.errors import BadInput
 from imitact.core.types import Camera, Spec
 from imitact.core.views import View
-from imitact.models.act import MAX_IMAGE_TOKENS, PRESETS, Act, ActConfig
+from imitact.models.act import MAX_IMAGE_TOKENS, Act
+from imitact.models.config import MODEL_PRESETS, ActConfig
 from imitact.models.transformer import Attention, Encoder, initialise, sine_grid, sine_table
 
 TINY = ActConfig(
-    chunk=6,
-    width=16,
-    stages=2,
-    norm="batch",
-    dim=16,
-    heads=2,
-    ffn=24,
+    chunk_size=6,
+    backbone_width=16,
+    backbone_stages=2,
+    backbone_norm="batch",
+    hidden_dim=16,
+    num_heads=2,
+    dim_feedforward=24,
     encoder_layers=2,
-    cvae_layers=2,
-    latent=4,
+    vae_encoder_layers=2,
+    latent_dim=4,
     dropout=0.0,
 )
 STATE, ACTION = 3, 2
@@ -57,14 +58,14 @@ def sample(net: Act, sizes: tuple[tuple[int, int], ...] = ((16, 24),), batch: in
     draw = seeded(11)
     state_size = net.state_proj.in_features
     action_size = ACTION
-    is_pad = torch.zeros(batch, net.config.chunk, dtype=torch.bool)
+    is_pad = torch.zeros(batch, net.config.chunk_size, dtype=torch.bool)
     is_pad[-1, 2:] = True
     return (
         torch.randn(batch, state_size, generator=draw),
         [torch.randn(batch, 3, *size, generator=draw) for size in sizes],
-        torch.randn(batch, net.config.chunk, action_size, generator=draw),
+        torch.randn(batch, net.config.chunk_size, action_size, generator=draw),
         is_pad,
-        torch.randn(batch, net.config.latent, generator=draw),
+        torch.randn(batch, net.config.latent_dim, generator=draw),
     )
 
 
@@ -82,18 +83,18 @@ def parameters(config: ActConfig) -> int:
 
 
 def test_the_released_model_has_exactly_51613582_parameters() -> None:
-    assert PRESETS["released"].chunk == 100
-    assert parameters(PRESETS["released"]) == 51_613_582
+    assert MODEL_PRESETS["released"].chunk_size == 100
+    assert parameters(MODEL_PRESETS["released"]) == 51_613_582
 
 
 def test_without_the_cvae_the_released_model_has_34232142_parameters() -> None:
-    assert parameters(replace(PRESETS["released"], cvae=False)) == 34_232_142
+    assert parameters(replace(MODEL_PRESETS["released"], use_vae=False)) == 34_232_142
 
 
 def test_the_paper_preset_uses_seven_decoder_layers() -> None:
     # Against the released one: six more layers, no learned queries, a hidden layer in the head.
     more = 6 * 5_384_832 - 100 * 512 + (512 * 512 + 512)
-    assert parameters(PRESETS["paper"]) == 51_613_582 + more
+    assert parameters(MODEL_PRESETS["paper"]) == 51_613_582 + more
 
 
 @pytest.mark.parametrize("queries", ["learned", "sinusoidal"])
@@ -110,14 +111,14 @@ def test_the_paper_preset_uses_seven_decoder_layers() -> None:
 def test_sizes_come_from_the_data(
     queries: Any, head: Any, cvae: bool, state: int, action: int, sizes: Any
 ) -> None:
-    config = replace(TINY, queries=queries, head=head, cvae=cvae)
+    config = replace(TINY, queries=queries, head=head, use_vae=cvae)
     net = network(config, sizes, state=state, action=action)
     images = [torch.zeros(2, 3, *size) for size in sizes]
-    actions = torch.zeros(2, config.chunk, action)
+    actions = torch.zeros(2, config.chunk_size, action)
     answer = net(torch.zeros(2, state), images, actions)
-    assert answer.action.shape == (2, config.chunk, action)
+    assert answer.action.shape == (2, config.chunk_size, action)
     if cvae:
-        assert answer.mean.shape == answer.logvar.shape == (2, config.latent)
+        assert answer.mean.shape == answer.logvar.shape == (2, config.latent_dim)
     else:
         assert answer.mean is None
         assert answer.logvar is None
@@ -160,7 +161,7 @@ def test_a_crop_that_no_camera_has_is_refused(crop: str, message: str) -> None:
 @pytest.mark.parametrize("l1", ["valid", "all"])
 @pytest.mark.parametrize("garbage", [1e6, float("nan"), float("inf")])
 def test_padding_cannot_change_the_loss(l1: Any, garbage: float) -> None:
-    net = network(replace(TINY, l1=l1)).train()
+    net = network(replace(TINY, l1_ticks=l1)).train()
     state, images, action, is_pad, noise = sample(net)
     results = []
     for value in (0.0, garbage):
@@ -180,7 +181,7 @@ def test_the_l1_error_is_averaged_over_valid_ticks_or_over_all() -> None:
     is_pad = torch.zeros(2, 6, dtype=torch.bool)
     is_pad[1, 3:] = True  # 9 of 12 ticks are valid
     for l1, expected in (("valid", 1.0), ("all", 9 / 12)):
-        net = network(replace(TINY, l1=l1, cvae=False))
+        net = network(replace(TINY, l1_ticks=l1, use_vae=False))
         prediction = net(torch.zeros(2, STATE), [torch.zeros(2, 3, 16, 24)])
         prediction = prediction._replace(action=torch.ones(2, 6, ACTION))
         losses = net.losses(prediction, action, is_pad)
@@ -190,7 +191,7 @@ def test_the_l1_error_is_averaged_over_valid_ticks_or_over_all() -> None:
 
 
 def test_a_batch_of_padding_alone_costs_nothing() -> None:
-    net = network(replace(TINY, cvae=False))
+    net = network(replace(TINY, use_vae=False))
     state, images, action, is_pad, noise = sample(net)
     assert loss(net, state, images, action, torch.ones_like(is_pad), noise).item() == 0
 
@@ -233,10 +234,10 @@ def test_without_actions_z_is_zero() -> None:
     with torch.no_grad():  # a posterior of mean 0 and variance 1, and no noise: z = 0
         head.weight.zero_()
         head.bias.zero_()
-    told = net(state, images, action, is_pad, torch.zeros(3, TINY.latent))
+    told = net(state, images, action, is_pad, torch.zeros(3, TINY.latent_dim))
     assert torch.equal(answer.action, told.action)
     assert answer.mean is None
-    loud = net(state, images, action, is_pad, torch.ones(3, TINY.latent))
+    loud = net(state, images, action, is_pad, torch.ones(3, TINY.latent_dim))
     assert not torch.allclose(answer.action, loud.action)
 
 
@@ -267,7 +268,7 @@ def test_given_noise_replaces_the_random_draw() -> None:
     torch.manual_seed(5)
     drawn = net(state, images, action, is_pad)
     torch.manual_seed(5)
-    noise = torch.randn(3, TINY.latent)
+    noise = torch.randn(3, TINY.latent_dim)
     before = torch.random.get_rng_state()
     given_noise = net(state, images, action, is_pad, noise)
     assert torch.equal(drawn.action, given_noise.action)
@@ -275,7 +276,7 @@ def test_given_noise_replaces_the_random_draw() -> None:
 
 
 def test_turning_the_cvae_off_leaves_the_other_initial_weights_alone() -> None:
-    with_cvae, without = network().state_dict(), network(replace(TINY, cvae=False)).state_dict()
+    with_cvae, without = network().state_dict(), network(replace(TINY, use_vae=False)).state_dict()
     assert without.keys() == {n for n in with_cvae if not n.startswith("cvae.")}
     assert all(torch.equal(v, with_cvae[n]) for n, v in without.items())
 
@@ -444,7 +445,7 @@ def test_building_a_network_leaves_torchs_global_random_state_alone() -> None:
 
 
 def test_initial_weights_are_spread_as_in_the_released_code() -> None:
-    net = network(replace(TINY, dim=64, ffn=256, width=64))
+    net = network(replace(TINY, hidden_dim=64, dim_feedforward=256, backbone_width=64))
     xavier = (6 / (64 + 256)) ** 0.5
     weights = net.state_dict()
     first = weights["encoder.layers.0.linear1.weight"].abs().max().item()
@@ -496,32 +497,32 @@ def test_under_bfloat16_autocast_actions_keep_more_than_8_binary_digits() -> Non
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
-        ({"chunk": 0}, "chunk is 0; it must be from 1 to"),
+        ({"chunk_size": 0}, "chunk_size is 0; it must be from 1 to"),
         ({"dropout": 1.0}, "dropout is 1.0; it must be at least 0 and below 1"),
         ({"dropout": float("nan")}, "dropout is nan"),
         ({"kl_weight": -1.0}, "kl_weight is -1.0"),
         ({"state_noise": -0.1}, "state_noise is -0.1; it must be at least 0"),
         ({"state_noise": float("nan")}, "state_noise is nan"),
-        ({"random_crop": 1.0}, "random_crop is 1.0; it must be at least 0, below 1"),
-        ({"color_jitter": -0.1}, "color_jitter is -0.1; it must be at least 0, below 1"),
-        ({"crop": "top"}, "crop 'top' is not of the form CAMERA=ROW:ROW,COLUMN:COLUMN"),
+        ({"random_crop": 1.0}, "random_crop is 1.0; it must be at least 0 and below 1"),
+        ({"color_jitter": -0.1}, "color_jitter is -0.1; it must be at least 0 and below 1"),
+        ({"crop": "top"}, 'crop "top" is not of the form CAMERA=TOP:BOTTOM,LEFT:RIGHT'),
         ({"crop": "a=1:2"}, "is not of the form"),
         ({"crop": "a=-1:2,0:1"}, "is not of the form"),
         ({"crop": "a=5:5,0:1"}, "rows 5 to 5, columns 0 to 1.* holds no pixel"),
         ({"crop": "a=0:5,3:2"}, "holds no pixel"),
-        ({"crop": "a=0:5,0:2;a=0:5,0:2"}, "names camera 'a' twice"),
-        ({"shift": -1}, "shift is -1; it must be from 0 to"),
-        ({"shift_told": True}, "shift_told is set and shift is 0"),
+        ({"crop": "a=0:5,0:2;a=0:5,0:2"}, 'names camera "a" twice'),
+        ({"random_shift": -1}, "random_shift is -1; it must be from 0 to"),
+        ({"shift_as_input": True}, "shift_as_input is set and random_shift is 0"),
         ({"kl_weight": float("inf")}, "kl_weight is inf"),
-        ({"dim": 6, "heads": 2}, "multiple of 4"),
-        ({"dim": 16, "heads": 3}, "dim is 16 and heads 3"),
+        ({"hidden_dim": 6, "num_heads": 2}, "multiple of 4"),
+        ({"hidden_dim": 16, "num_heads": 3}, "hidden_dim is 16 and num_heads 3"),
         ({"input_height": 120}, "input_height is 120 and input_width 0 pixels; give both"),
-        ({"norm": "layer"}, "norm is 'layer'; it must be one of"),
+        ({"backbone_norm": "layer"}, "backbone_norm is 'layer'; it must be one of"),
         ({"queries": "random"}, "queries is 'random'; it must be one of"),
-        ({"cvae": 1}, "cvae is 1; it must be of type bool"),
-        ({"chunk": True}, "chunk is True; it must be of type int"),
-        ({"chunk": 1.5}, "chunk is 1.5; it must be of type int"),
-        ({"norm": "group", "width": 24}, "multiple of 16; it is 24"),
+        ({"use_vae": 1}, "use_vae is 1; it must be of type bool"),
+        ({"chunk_size": True}, "chunk_size is True; it must be of type int"),
+        ({"chunk_size": 1.5}, "chunk_size is 1.5; it must be of type int"),
+        ({"backbone_norm": "group", "backbone_width": 24}, "multiple of 16; it is 24"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings_: dict[str, Any], message: str) -> None:
@@ -535,5 +536,7 @@ def test_frames_of_absurd_size_are_refused_before_any_memory_is_taken() -> None:
 
 
 def test_a_shift_that_moves_frames_out_of_sight_is_refused() -> None:
-    with pytest.raises(BadInput, match="shift is 16, which moves frames of 16x24 pixels out"):
-        network(replace(TINY, shift=16))
+    with pytest.raises(
+        BadInput, match="random_shift is 16, which moves frames of 16x24 pixels out"
+    ):
+        network(replace(TINY, random_shift=16))

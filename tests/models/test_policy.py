@@ -27,23 +27,24 @@ from imitact.core.statistics import Stats
 from imitact.core.types import Camera, LazyFrames, Observation, Policy, Spec
 from imitact.core.views import resize
 from imitact.models import policy as policy_module
-from imitact.models.act import Act, ActConfig, Losses, Prediction
+from imitact.models.act import Act, Losses, Prediction
+from imitact.models.config import ActConfig
 from imitact.models.normalization import STD_FLOOR
 from imitact.models.policy import TorchPolicy
 
 TINY = ActConfig(
-    chunk=5,
+    chunk_size=5,
     input_height=12,
     input_width=16,
-    width=16,
-    stages=1,
-    norm="batch",
-    dim=8,
-    heads=2,
-    ffn=12,
+    backbone_width=16,
+    backbone_stages=1,
+    backbone_norm="batch",
+    hidden_dim=8,
+    num_heads=2,
+    dim_feedforward=12,
     encoder_layers=1,
-    cvae_layers=1,
-    latent=3,
+    vae_encoder_layers=1,
+    latent_dim=3,
     dropout=0.0,
 )
 SPEC = Spec(
@@ -81,11 +82,13 @@ def observed(seed: int = 0, **changes: Any) -> Observation:
 
 def batch_of(size: int = 3, config: ActConfig = TINY) -> dict[str, Any]:
     draw = np.random.default_rng(9)
-    is_pad = torch.zeros(size, config.chunk, dtype=torch.bool)
+    is_pad = torch.zeros(size, config.chunk_size, dtype=torch.bool)
     is_pad[-1, 2:] = True
     return {
         "state": torch.from_numpy(draw.normal(size=(size, 4)).astype(np.float32)),
-        "action": torch.from_numpy(draw.normal(size=(size, config.chunk, 3)).astype(np.float32)),
+        "action": torch.from_numpy(
+            draw.normal(size=(size, config.chunk_size, 3)).astype(np.float32)
+        ),
         "is_pad": is_pad,
         "frames": {
             name: torch.from_numpy(draw.integers(0, 256, (size, *view.size, 3), dtype=np.uint8))
@@ -187,7 +190,7 @@ def test_predicting_is_the_same_before_and_after_training_mode() -> None:
 def test_frames_are_changed_for_training_only(change: dict[str, float]) -> None:
     policy, still = made(replace(TINY, **change)), made(TINY)
     batch = batch_of()
-    noise = torch.zeros(3, TINY.latent)
+    noise = torch.zeros(3, TINY.latent_dim)
     for each in (policy, still):
         each.net.eval()
     assert torch.equal(policy.predict(batch), still.predict(batch))
@@ -199,12 +202,14 @@ def test_frames_are_changed_for_training_only(change: dict[str, float]) -> None:
 
 
 def test_a_network_is_told_by_how_much_each_frame_was_moved_and_else_that_none_was() -> None:
-    told, untold = (made(replace(TINY, shift=3, shift_told=yes)) for yes in (True, False))
+    told, untold = (
+        made(replace(TINY, random_shift=3, shift_as_input=yes)) for yes in (True, False)
+    )
     weight = told.net.shift_proj.weight
     batch = batch_of()
     with torch.no_grad():
         weight.zero_()  # whatever it is told, it hears nothing
-    noise = torch.zeros(3, TINY.latent)
+    noise = torch.zeros(3, TINY.latent_dim)
     losses = []
     for policy in (told, untold):
         policy.net.load_state_dict(untold.net.state_dict(), strict=False)
@@ -270,7 +275,7 @@ def test_frames_at_capture_size_need_no_resize() -> None:
 
 
 def test_following_the_gradient_lowers_the_loss() -> None:
-    policy = made(replace(TINY, cvae=False, dim=32, ffn=64), seed=1)
+    policy = made(replace(TINY, use_vae=False, hidden_dim=32, dim_feedforward=64), seed=1)
     batch = batch_of()
     policy.net.train()
     curve = []
@@ -390,8 +395,8 @@ def test_statistics_that_do_not_fit_are_refused() -> None:
 
 def test_frozen_norms_without_weights_are_refused_unless_asked_for_by_name() -> None:
     with pytest.raises(BadInput, match="none were given"):
-        made(replace(TINY, norm="frozen"))
-    made(replace(TINY, norm="frozen", pretrained="none"))
+        made(replace(TINY, backbone_norm="frozen"))
+    made(replace(TINY, backbone_norm="frozen", pretrained_backbone="none"))
 
 
 def test_the_seed_alone_fixes_the_initial_weights() -> None:
@@ -404,7 +409,7 @@ def test_the_seed_alone_fixes_the_initial_weights() -> None:
 
 def test_a_policy_may_be_blind() -> None:
     spec = replace(SPEC, cameras=())
-    policy = made(replace(TINY, norm="frozen"), spec)
+    policy = made(replace(TINY, backbone_norm="frozen"), spec)
     assert policy.chunk(observed(frames={})).shape == (5, 3)
 
 
@@ -413,7 +418,9 @@ def test_a_policy_may_be_blind() -> None:
 
 @pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
 def test_saving_and_loading_changes_no_bit(norm: Any, tmp_path: Path) -> None:
-    config = replace(TINY, norm=norm, pretrained="none", actions="delta", queries="sinusoidal")
+    config = replace(
+        TINY, backbone_norm=norm, pretrained_backbone="none", actions="delta", queries="sinusoidal"
+    )
     policy = made(config)
     policy.net.train()
     policy.loss(batch_of())  # moves the batch norms' statistics
@@ -446,7 +453,8 @@ def test_loading_needs_neither_dataset_nor_simulator(tmp_path: Path) -> None:
         "import sys; from imitact.models.policy import TorchPolicy; "
         f"TorchPolicy.load({str(tmp_path / 'p')!r}); "
         "bad = {'mujoco', 'gym_aloha', 'gymnasium', 'av', 'pyarrow', 'mink', 'tyro', 'rich', "
-        "'torchvision', 'imitact.data', 'imitact.sim', 'imitact.train', 'imitact.evaluate'}; "
+        "'torchvision', 'imitact.datasets', 'imitact.envs', 'imitact.training', "
+        "'imitact.evaluation'}; "
         "print(sorted(bad & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -683,11 +691,11 @@ def tensors(directory: Path, change: Callable[[dict[str, Tensor]], Any]) -> None
         (lambda d: edit(d, lambda a: a["config"].pop("dim")), r"config: .*missing keys \['dim'\]"),
         (
             lambda d: edit(d, lambda a: a["config"].update(heads=3)),
-            r"policy\.json: dim is 8 and heads 3",
+            r"policy\.json: hidden_dim is 8 and num_heads 3",
         ),
         (
             lambda d: edit(d, lambda a: a["config"].update(dim="8")),
-            r"policy\.json: dim is '8'; it must",
+            r"policy\.json: hidden_dim is '8'; it must",
         ),
         (
             lambda d: edit(d, lambda a: a["config"].update(ffn=10**6)),

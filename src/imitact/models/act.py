@@ -7,20 +7,17 @@ Legend: B batch, K chunk, S state, A action, N cameras, D width of the transform
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imitact.core.errors import BadInput
-from imitact.core.types import Spec
-from imitact.core.views import View
 from imitact.models.batch_shard import WHOLE, BatchShard
-from imitact.models.resnet import GROUP_CHANNELS, Backbone, Norm
+from imitact.models.config import ActConfig
+from imitact.models.resnet import Backbone
 from imitact.models.transformer import (
     Decoder,
     Encoder,
@@ -29,241 +26,6 @@ from imitact.models.transformer import (
     sine_grid,
     sine_table,
 )
-
-
-@dataclass(frozen=True)
-class ActConfig:
-    """What the network is made of. The defaults are the `released` preset's, but for `l1`."""
-
-    chunk: int = 100
-    """Ticks of action predicted at once, K. About one to two seconds of movement: at 1 the
-    paper's success falls from 44 % to 1 %."""
-    input_height: int = 0
-    """Rows of pixels that the network sees, for every camera; 0 keeps the captured ones."""
-    input_width: int = 0
-    """Columns of pixels that the network sees, for every camera; 0 keeps the captured ones."""
-    crop: str = ""
-    """The part of a camera's frame that the network sees, in captured pixels, as
-    CAMERA=ROW:ROW,COLUMN:COLUMN, each range first:last+1, several separated by semicolons:
-    top=165:405,180:500. Cameras not named are seen whole. Where the work happens in half of the
-    picture, everything there has twice as many pixels at the same cost."""
-    width: int = 64
-    """Channels of the ResNet's first stage; each later stage doubles them; at least 8. 64 is
-    ResNet18, which pretrained weights need; 32 costs a quarter of it."""
-    stages: int = 4
-    """Stages of the ResNet: 4 is ResNet18 (features at 1/32 of the frame); 3 stops at 1/16,
-    four times the image tokens for less convolution."""
-    norm: Norm = "frozen"
-    """How the ResNet normalises: `frozen` statistics of pretrained weights, as published;
-    `batch` learns them from each batch; `group` needs no batch statistics, for tiny batches."""
-    pretrained: str = ""
-    """The ResNet's first weights: path of torchvision's ResNet18 ImageNet weights (.pth or
-    .safetensors), `imagenet-download`, or `none` for random ones. Left empty, weights are random,
-    which `norm frozen` refuses."""
-    dim: int = 512
-    """Width of every token in the transformers, D; a multiple of 4 and of `heads`."""
-    heads: int = 8
-    """Attention heads; each sees dim / heads channels."""
-    ffn: int = 3200
-    """Hidden units of the perceptron in every transformer layer."""
-    encoder_layers: int = 4
-    """Transformer layers over latent, joints and image tokens."""
-    decoder_layers: int = 1
-    """Transformer layers from the K queries to the actions; the last one is the output. The
-    released code builds 7 and uses the first; 1 is that function exactly."""
-    queries: Literal["learned", "sinusoidal"] = "learned"
-    """Positions of the K queries: `learned` as in the released code, or the fixed `sinusoidal`
-    table of the paper's text."""
-    head: Literal["linear", "mlp"] = "linear"
-    """From a decoded token to A actions: one `linear` map as in the released code, or an `mlp`
-    with one hidden layer of `dim` units, as the paper's text says without giving its depth."""
-    positions: Literal["attention", "tokens"] = "attention"
-    """Where the positions of latent, joints and image tokens enter: queries and keys of every
-    `attention`, as in the paper and the released code; or the `tokens` themselves as well, so that
-    values tell where they come from too."""
-    actions: Literal["absolute", "delta"] = "absolute"
-    """What the network predicts: `absolute` targets, or their `delta` to the state measured at
-    the tick of the observation (every action must then be named like a state). The paper found
-    absolute better; the policy takes and gives absolute targets either way."""
-    l1: Literal["valid", "all"] = "valid"
-    """What the L1 error is averaged over: `valid` ticks only, or `all` K of them, padding counting
-    as zero error (the released code), which makes the ends of episodes weigh less."""
-    cvae: bool = True
-    """Train with the CVAE encoder, which tells styles of demonstrations apart by a latent z. Not
-    used at inference; without it training is faster and scripted data are learnt as well."""
-    cvae_layers: int = 4
-    """Transformer layers of the CVAE encoder."""
-    latent: int = 32
-    """Dimensions of z, Z."""
-    kl_weight: float = 10.0
-    """Weight of the KL term beside the normalised L1 error, the paper's beta; larger makes z say
-    less."""
-    shift: int = 0
-    """Pixels of the input by which each frame is moved at random while training, either way, with
-    its border repeated; 0: not at all. From random weights and few demonstrations the trunk finds
-    things far more exactly with it; about a twentieth of the input's height serves."""
-    shift_told: bool = False
-    """Whether the network is told by how much each frame was moved (0 when it acts). Told, it must
-    measure all the same, and loses nothing of where things are; not told, it answers for the middle
-    of all places that a frame may have come from, unless the frame shows the hands or a border."""
-    random_crop: float = 0.0
-    """Largest share of the input's height and width that is cut away at random while training, the
-    rest enlarged to the input again; 0: nothing. For cameras that are not always mounted alike;
-    makes a trunk measure as `shift` does (`docs/studies.md`)."""
-    color_jitter: float = 0.0
-    """How much the light of each frame changes at random while training: brightness, contrast and
-    saturation by up to this share either way, hue by up to a quarter of it of a full turn; 0: not
-    at all, 0.2 is usual. For a robot that is to work at another time of day than it learnt; where
-    the light never changes it gains nothing (`docs/studies.md`)."""
-    state_noise: float = 0.0
-    """Standard deviation of Gaussian noise on the measured state while training, as a share of the
-    state's own. Exact joints tell one demonstration from another, and the network looks up there
-    what it should see in the frames; noise leaves it the frames."""
-    dropout: float = 0.1
-    """Share of activations dropped in every transformer layer while training, in [0, 1). 0 saves
-    a sixth of a step on CPUs."""
-
-    def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for field in fields(self):
-            _check_type(field.name, getattr(self, field.name), hints[field.name])
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise BadInput(f"{name} is {value}; it must be from {low} to {high}")
-        if not 0 <= self.dropout < 1:
-            raise BadInput(f"dropout is {self.dropout}; it must be at least 0 and below 1")
-        for name in ("random_crop", "color_jitter"):
-            if not 0 <= getattr(self, name) < 1:
-                raise BadInput(f"{name} is {getattr(self, name)}; it must be at least 0, below 1")
-        for name in ("kl_weight", "state_noise"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise BadInput(f"{name} is {getattr(self, name)}; it must be at least 0 and finite")
-        _windows(self.crop)
-        if self.shift_told and not self.shift:
-            raise BadInput(
-                "shift_told is set and shift is 0: there is nothing to tell; set a shift"
-            )
-        if (self.input_height == 0) != (self.input_width == 0):
-            raise BadInput(
-                f"input_height is {self.input_height} and input_width {self.input_width} pixels; "
-                "give both, or neither to keep the capture size"
-            )
-        if self.dim % 4 or self.dim % self.heads:
-            raise BadInput(
-                f"dim is {self.dim} and heads {self.heads}; dim must be a multiple of 4 (2-D "
-                "positions are sines and cosines of two axes) and of heads"
-            )
-        if self.norm == "group" and self.width % GROUP_CHANNELS:
-            raise BadInput(
-                f"norm 'group' has {GROUP_CHANNELS} channels a group, so width must be a "
-                f"multiple of {GROUP_CHANNELS}; it is {self.width}"
-            )
-
-    def views(self, spec: Spec) -> dict[str, View]:
-        """What the network sees of each camera, by its name.
-
-        Refuses a crop of a camera that is not there, or beyond what it captures.
-        """
-        windows = _windows(self.crop)
-        views = {}
-        for camera in spec.cameras:
-            window = windows.pop(camera.name, None)
-            top, bottom, left, right = window or (0, camera.height, 0, camera.width)
-            if bottom > camera.height or right > camera.width:
-                raise BadInput(
-                    f"crop {self.crop!r} reaches beyond the {camera.height}x{camera.width} pixels "
-                    f"that camera {camera.name!r} captures; give other ranges, or '' to see all"
-                )
-            height = self.input_height or bottom - top
-            views[camera.name] = View(height, self.input_width or right - left, window)
-        if windows:
-            raise BadInput(
-                f"crop {self.crop!r} names camera {min(windows)!r}; the cameras are {list(views)}"
-            )
-        return views
-
-
-_CROP = re.compile(r"([^=;]+)=(\d+):(\d+),(\d+):(\d+)")
-
-
-def _windows(crop: str) -> dict[str, tuple[int, int, int, int]]:
-    """Camera name to rows and columns, as `View.window` has them."""
-    windows = {}
-    for part in filter(None, (part.strip() for part in crop.split(";"))):
-        found = _CROP.fullmatch(part)
-        if not found:
-            raise BadInput(
-                f"crop {part!r} is not of the form CAMERA=ROW:ROW,COLUMN:COLUMN, as in "
-                "top=165:405,180:500"
-            )
-        name, *numbers = found.groups()
-        if name in windows:
-            raise BadInput(f"crop names camera {name!r} twice; it has one window")
-        top, bottom, left, right = map(int, numbers)
-        windows[name] = View(1, 1, (top, bottom, left, right)).window
-    return windows
-
-
-_RANGES: tuple[tuple[str, int, int], ...] = (
-    ("chunk", 1, 10_000),
-    ("input_height", 0, 16_384),
-    ("input_width", 0, 16_384),
-    # torch 2.13 on AVX2 writes beyond its memory in a 1x1 convolution of stride 2 with fewer than
-    # 8 input channels, channels last: heap corruption at 4 and 5.
-    ("width", 8, 4_096),
-    ("stages", 1, 4),
-    ("shift", 0, 4_096),
-    ("dim", 4, 65_536),
-    ("heads", 1, 4_096),
-    ("ffn", 1, 1_048_576),
-    ("encoder_layers", 1, 1_000),
-    ("decoder_layers", 1, 1_000),
-    ("cvae_layers", 1, 1_000),
-    ("latent", 1, 65_536),
-)
-
-
-def _check_type(name: str, value: Any, hint: Any) -> None:
-    choices = get_args(hint)
-    if choices:
-        if value not in choices:
-            raise BadInput(f"{name} is {value!r}; it must be one of {list(choices)}")
-        return
-    wanted = (int, float) if hint is float else hint
-    if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
-        raise BadInput(f"{name} is {value!r}; it must be of type {hint.__name__}")
-
-
-PRESETS: dict[str, ActConfig] = {
-    # The paper's text: every decoder layer used, fixed queries, an MLP as the head.
-    "paper": ActConfig(
-        input_height=480,
-        input_width=640,
-        decoder_layers=7,
-        queries="sinusoidal",
-        head="mlp",
-    ),
-    # What the released code computes: 51,613,582 parameters for 14 joints and K = 100.
-    "released": ActConfig(l1="all"),
-    # From scratch on two CPU cores.
-    "quick": ActConfig(
-        input_height=120,
-        input_width=160,
-        width=16,
-        norm="batch",
-        dim=128,
-        heads=4,
-        ffn=512,
-        encoder_layers=2,
-        positions="tokens",
-        cvae=False,
-        shift=6,
-        state_noise=0.3,
-        dropout=0.0,
-    ),
-}
-
 
 MAX_IMAGE_TOKENS = 2**18
 """More image tokens than this are a mistake: attention costs their square."""
@@ -299,12 +61,14 @@ class Cvae(nn.Module):
 
     def __init__(self, config: ActConfig, state_size: int, action_size: int) -> None:
         super().__init__()
-        dim = config.dim
+        dim = config.hidden_dim
         self.cls = nn.Parameter(torch.empty(1, dim))
         self.state_proj = nn.Linear(state_size, dim)
         self.action_proj = nn.Linear(action_size, dim)
-        self.encoder = Encoder(config.cvae_layers, dim, config.heads, config.ffn, config.dropout)
-        self.latent_head = nn.Linear(dim, 2 * config.latent)
+        self.encoder = Encoder(
+            config.vae_encoder_layers, dim, config.num_heads, config.dim_feedforward, config.dropout
+        )
+        self.latent_head = nn.Linear(dim, 2 * config.latent_dim)
 
     def initialise(self, generator: torch.Generator) -> None:
         nn.init.normal_(self.cls, generator=generator)
@@ -355,34 +119,38 @@ class Act(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        dim = config.dim
+        dim = config.hidden_dim
         # On the meta device torch's own constructors draw nothing from the global random state.
         with torch.device("meta"):
             if image_sizes:
-                self.backbone = Backbone(width=config.width, stages=config.stages, norm=config.norm)
+                self.backbone = Backbone(
+                    width=config.backbone_width,
+                    stages=config.backbone_stages,
+                    norm=config.backbone_norm,
+                )
                 self.image_proj = nn.Linear(self.backbone.channels, dim)
-                if config.shift_told:
+                if config.shift_as_input:
                     self.shift_proj = nn.Linear(2, dim, bias=False)  # of 0 it makes 0
             self.state_proj = nn.Linear(state_size, dim)
-            self.latent_proj = nn.Linear(config.latent, dim)
+            self.latent_proj = nn.Linear(config.latent_dim, dim)
             self.token_pos = nn.Parameter(torch.empty(2, dim))
-            stack = (dim, config.heads, config.ffn, config.dropout)
+            stack = (dim, config.num_heads, config.dim_feedforward, config.dropout)
             self.encoder = Encoder(config.encoder_layers, *stack)
             self.decoder = Decoder(config.decoder_layers, *stack)
             if config.queries == "learned":
-                self.queries = nn.Parameter(torch.empty(config.chunk, dim))
+                self.queries = nn.Parameter(torch.empty(config.chunk_size, dim))
             if config.head == "linear":
                 self.head = nn.Linear(dim, action_size)
             else:
                 self.head = nn.Sequential(
                     nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, action_size)
                 )
-            if config.cvae:
+            if config.use_vae:
                 self.cvae = Cvae(config, state_size, action_size)
         for size in image_sizes:
-            if config.shift >= min(size):
+            if config.random_shift >= min(size):
                 raise BadInput(
-                    f"shift is {config.shift}, which moves frames of {size[0]}x{size[1]} pixels "
+                    f"random_shift is {config.random_shift}, which moves frames of {size[0]}x{size[1]} pixels "
                     "out of sight; use a few pixels, or 0"
                 )
         grids = [self.backbone.grid(*size) for size in image_sizes]
@@ -409,14 +177,14 @@ class Act(nn.Module):
 
     def _tabulate(self) -> None:
         """Position tables: computed, not saved."""
-        config, dim = self.config, self.config.dim
+        config, dim = self.config, self.config.hidden_dim
         image_pos = [sine_grid(*grid, dim) for grid in self._grids]
         self.register_buffer("pos", torch.cat([torch.zeros(0, dim), *image_pos]), persistent=False)
         if config.queries == "sinusoidal":
-            table = sine_table(config.chunk, dim)
+            table = sine_table(config.chunk_size, dim)
             self.register_buffer("sine_queries", table, persistent=False)
-        if config.cvae:
-            table = sine_table(2 + config.chunk, dim)
+        if config.use_vae:
+            table = sine_table(2 + config.chunk_size, dim)
             self.cvae.register_buffer("pos", table, persistent=False)
 
     def _initialise(self, generator: torch.Generator) -> None:
@@ -435,7 +203,7 @@ class Act(nn.Module):
                 initialise_linear(part, generator)
         if hasattr(self, "shift_proj"):
             initialise_linear(self.shift_proj, generator)
-        if self.config.cvae:  # last, so that the rest starts the same with and without it
+        if self.config.use_vae:  # last, so that the rest starts the same with and without it
             self.cvae.initialise(generator)
 
     @property
@@ -452,7 +220,7 @@ class Act(nn.Module):
             for i, t in zip(cameras, self.image_proj(features).chunk(len(cameras)), strict=True):
                 tokens[i] = t
         found = [tokens[i] for i in sorted(tokens)]
-        if not self.config.shift_told or shifts is None:
+        if not self.config.shift_as_input or shifts is None:
             return found
         told = self.shift_proj(shifts)[:, :, None]  # (N, B, 1, D)
         return [own + its for own, its in zip(found, told, strict=True)]
@@ -470,7 +238,7 @@ class Act(nn.Module):
         """state (B, S), images N times (B, 3, H, W), action (B, K, A), is_pad (B, K) bool.
 
         shifts (N, B, 2) is by how much each image was moved down and right, as a share of
-        config.shift; None: not at all. It is looked at with config.shift_told only.
+        config.random_shift; None: not at all. It is looked at with config.shift_as_input only.
 
         With a CVAE and with actions, z = mean + exp(logvar / 2) * noise; `noise` (B, Z) is
         standard normal, drawn from torch's global random state (or as `part` says) where it is not
@@ -479,7 +247,7 @@ class Act(nn.Module):
         if self.training and self.config.state_noise:
             state = state + self.config.state_noise * _normal(state, part)
         mean = logvar = None
-        if self.config.cvae and action is not None:
+        if self.config.use_vae and action is not None:
             if is_pad is None:
                 is_pad = action.new_zeros(action.shape[:2], dtype=torch.bool)
             mean, logvar = self.cvae(state, action.masked_fill(is_pad[..., None], 0.0), is_pad)
@@ -487,7 +255,7 @@ class Act(nn.Module):
                 noise = _normal(mean, part)
             latent = mean + (logvar / 2).exp() * noise
         else:
-            latent = state.new_zeros(state.shape[0], self.config.latent)
+            latent = state.new_zeros(state.shape[0], self.config.latent_dim)
         tokens = [
             self.latent_proj(latent)[:, None],
             _in_float32(self.state_proj, state)[:, None],
@@ -507,12 +275,12 @@ class Act(nn.Module):
     ) -> Losses:
         """The training loss against normalised actions (B, K, A), in float32.
 
-        l1 averages |error| over valid ticks and all action dimensions (config.l1 "all": over
+        l1 averages |error| over valid ticks and all action dimensions (config.l1_ticks "all": over
         padded ticks too, as zeros). kl = -1/2 sum_z(1 + logvar - mean^2 - exp(logvar)), averaged
         over the batch. Of a `part` of a batch: its share of that batch's losses.
         """
         error = (prediction.action.float() - action).abs().masked_fill(is_pad[..., None], 0.0)
-        if self.config.l1 == "all":
+        if self.config.l1_ticks == "all":
             l1 = part.mean(error)
         else:
             valid = part.valid_ticks(is_pad) * action.shape[-1]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from imitact.core.errors import BadInput, SpecMismatch
 from imitact.core.statistics import Stats
 from imitact.core.types import Spec
-from imitact.models.act import ActConfig
+from imitact.models.config import ActConfig
 
 STD_FLOOR = 1e-2
 """Least standard deviation that is divided by, in the unit of the dimension (tonyzhaozh/act,

@@ -34,9 +34,10 @@ from imitact.core.errors import BadInput, DamagedFile, NotFinite, SpecMismatch
 from imitact.core.statistics import Stats
 from imitact.core.types import Camera, Observation, Spec
 from imitact.core.version import __version__
-from imitact.models.act import Act, ActConfig, Losses
+from imitact.models.act import Act, Losses
 from imitact.models.augmentation import cropped, recoloured, shifted, shifts
 from imitact.models.batch_shard import WHOLE, BatchShard
+from imitact.models.config import ActConfig
 from imitact.models.normalization import IMAGENET_MEAN, IMAGENET_STD, Scaling
 from imitact.models.resnet import load_pretrained
 
@@ -125,7 +126,7 @@ class TorchPolicy:
         generator = torch.Generator().manual_seed(seed)
         net = _network(spec, config, generator)
         if spec.cameras:
-            load_pretrained(net.backbone, config.pretrained)
+            load_pretrained(net.backbone, config.pretrained_backbone)
         return cls(net, spec, stats, config, fingerprint)
 
     @classmethod
@@ -193,7 +194,7 @@ class TorchPolicy:
         state = self._state(batch)
         images, moved = self._images(batch["frames"], state.shape[0], part)
         action, is_pad = batch["action"], batch["is_pad"]
-        want = (state.shape[0], self.config.chunk, self.spec.action_size)
+        want = (state.shape[0], self.config.chunk_size, self.spec.action_size)
         if action.shape != want or is_pad.shape != want[:2] or is_pad.dtype != torch.bool:
             raise SpecMismatch(
                 f"batch: action has shape {tuple(action.shape)}, is_pad {tuple(is_pad.shape)} "
@@ -264,10 +265,10 @@ class TorchPolicy:
                     f"batch: frames of camera {name!r} are {frame.dtype} of shape "
                     f"{tuple(frame.shape)}, expected torch.uint8 of shape {want} (input size)"
                 )
-            if self.net.training and self.config.shift:
-                by = shifts(frame, self.config.shift, part)
+            if self.net.training and self.config.random_shift:
+                by = shifts(frame, self.config.random_shift, part)
                 frame = shifted(frame, by)
-                moved.append(by[:, :, 0].T / self.config.shift)
+                moved.append(by[:, :, 0].T / self.config.random_shift)
             image = frame.permute(0, 3, 1, 2)  # strides are already those of channels_last
             image = image.to(torch.float32)
             if self.net.training and self.config.random_crop:
@@ -332,7 +333,7 @@ class TorchPolicy:
             "fingerprint": self.fingerprint,
             "spec": asdict(self.spec),
             "stats": {name: s.to_dict() for name, s in self.stats.items()},
-            "config": asdict(self.config),
+            "config": self.config.to_json(),
             "weights": {"bytes": weights.stat().st_size, "sha256": _sha256(weights)},
         }
         if self.scaling is not None:
@@ -707,9 +708,9 @@ _SINCE = frozenset({"random_crop", "color_jitter"})
 
 
 def _parse_config(value: Any) -> ActConfig:
-    names = {f.name for f in fields(ActConfig)}
+    names = set(ActConfig().to_json())
     _keys(value, names - _SINCE, "config", _SINCE)
-    return ActConfig(**value)
+    return ActConfig.from_json(value)
 
 
 def _parse_spec(value: Any) -> Spec:

@@ -10,28 +10,25 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.models.config import (
+    DOWNLOAD,
+    GROUP_CHANNELS,
+    RANDOM,
+    Norm,
+    check_group_norm,
+    check_pretrained,
+)
 from imitact.models.convolution import convolve
-
-Norm = Literal["frozen", "batch", "group"]
-
-RANDOM = "none"
-"""The value of `pretrained` that asks for random initial weights by name."""
-
-DOWNLOAD = "imagenet-download"
-"""The value of `pretrained` that asks for torchvision's ImageNet weights from the network."""
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 """torchvision's ResNet18_Weights.IMAGENET1K_V1; the end of the name is its SHA-256."""
-
-GROUP_CHANNELS = 16
-"""Channels a group of `norm="group"`, as in Diffusion Policy's trunk (Chi et al. 2023)."""
 
 
 class FrozenNorm(nn.Module):
@@ -130,11 +127,7 @@ class Backbone(nn.Module):
             raise BadInput(
                 f"width {width} and stages {stages}: width must be at least 1, stages 1 to 4"
             )
-        if norm == "group" and width % GROUP_CHANNELS:
-            raise BadInput(
-                f"norm 'group' has {GROUP_CHANNELS} channels a group, so width must be a "
-                f"multiple of {GROUP_CHANNELS}; it is {width}"
-            )
+        check_group_norm(norm, width)
         self.norm: Norm = norm
         self.width = width
         self.stages = stages
@@ -191,32 +184,6 @@ def load_pretrained(backbone: Backbone, pretrained: str) -> None:
         return
     weights = _download() if pretrained == DOWNLOAD else _read(Path(pretrained))
     _fill(backbone, weights, where=pretrained)
-
-
-def check_pretrained(norm: Norm, pretrained: str) -> None:
-    """Refuse what can be refused before a network is built: "" where the norms are frozen, because
-    untrained statistics would stay for ever; weights for `group` norms (ImageNet's were trained
-    with batch norm); a file that is not there.
-    """
-    if pretrained == "" and norm == "frozen":
-        raise BadInput(
-            "norm 'frozen' keeps the statistics of pretrained weights, and none were given. Set "
-            "`pretrained` to the path of torchvision's ResNet18 ImageNet weights (.pth or "
-            f".safetensors) or to {DOWNLOAD!r}; or train the norms (norm 'batch' or 'group'); "
-            f"or ask for random weights under frozen norms by name: pretrained {RANDOM!r}"
-        )
-    if pretrained in ("", RANDOM):
-        return
-    if norm == "group":
-        raise BadInput(
-            f"pretrained is {pretrained!r}, but ResNet18's ImageNet weights were trained with "
-            "batch norm; use norm 'frozen' or 'batch' with them, or no pretrained weights"
-        )
-    if pretrained != DOWNLOAD and not Path(pretrained).is_file():
-        raise BadInput(
-            f"pretrained is {pretrained!r}: no such file. Give the path of torchvision's ResNet18 "
-            f"weights, {DOWNLOAD!r} or {RANDOM!r}"
-        )
 
 
 def _download() -> dict[str, Tensor]:

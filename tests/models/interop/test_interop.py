@@ -25,12 +25,12 @@ import safetensors.torch
 import torch
 
 from imitact.cli import main
+from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_UNITS
 from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
 from imitact.core.statistics import Stats
 from imitact.core.types import Camera, Observation, Spec
-from imitact.envs.aloha import JOINTS, UNITS
-from imitact.models.act import ActConfig
+from imitact.models.config import ActConfig
 from imitact.models.interop import (
     act_release,
     common,
@@ -178,7 +178,7 @@ def test_what_the_checkpoint_does_not_hold_is_aloha_s_and_said(
 ) -> None:
     found = act_release.read(made("act", "one_camera"), Told(), heads=parity.HEADS)
     spec = found.policy.spec
-    assert (spec.state_names, spec.state_units) == (JOINTS, UNITS)
+    assert (spec.state_names, spec.state_units) == (ALOHA_JOINTS, ALOHA_UNITS)
     assert (spec.cameras, spec.rate_hz) == ((Camera("top", 480, 640),), 50.0)
     said = " ".join(found.notes)
     for what in ("state names", "action units", "the rate", "cameras", "range of state"):
@@ -192,10 +192,6 @@ def test_what_the_checkpoint_does_not_hold_is_aloha_s_and_said(
     assert "taken" not in " ".join(found.notes)
     with pytest.raises(SpecMismatch, match="2 state names were told, the policy has 14: a, b"):
         common.spec_of(Told(state_names=("a", "b")), 14, 14, ())
-
-
-def test_the_names_of_aloha_are_the_simulators() -> None:
-    assert (common.ALOHA_NAMES, common.ALOHA_UNITS) == (JOINTS, UNITS)
 
 
 def test_how_chunks_were_executed_comes_along(copied: Callable[..., Path]) -> None:
@@ -216,7 +212,7 @@ def test_how_chunks_were_executed_comes_along(copied: Callable[..., Path]) -> No
         (lambda c: c.update(n_obs_steps=2), "n_obs_steps is 2; one observation"),
         (lambda c: c.update(replace_final_stride_with_dilation=True), "has strides"),
         (lambda c: c.update(dim_model="64"), "dim_model is 64; a whole number is expected"),
-        (lambda c: c.update(chunk_size=10**9), "chunk is 1000000000; it must be from 1 to 10000"),
+        (lambda c: c.update(chunk_size=10**9), "chunk_size is 1000000000; it must be from 1 to 10000"),
         (lambda c: c.update(n_heads=7), "dim is 64 and heads 7"),
         (lambda c: c.update(n_action_steps=0), "replay:0 executes nothing"),
         (lambda c: c.update(dim_feedforward=97), r"linear1.*shape \(96, 64\), the checkpoint's"),
@@ -520,7 +516,7 @@ def test_an_early_generation_comes_in_without_its_cvae_encoder(copied: Callable[
 
     reweighted(folder, age)
     found = parity.imported("act", "one_camera", folder)
-    assert not found.policy.config.cvae
+    assert not found.policy.config.use_vae
     assert "is left out; nothing uses it at inference" in " ".join(found.notes)
     wanted = recorded("act", "one_camera")
     assert np.max(np.abs(parity.answers(found.policy, "one_camera") - wanted)) < parity.ATOL
@@ -602,8 +598,8 @@ def test_what_goes_out_to_the_released_act_comes_in_again(
 
 SPEC = Spec(("a", "b"), ("c",), ("rad", "1"), ("rad",), (Camera("top", 64, 96),), 30)
 SMALL = ActConfig(
-    chunk=4, dim=8, heads=2, ffn=8, encoder_layers=1, cvae=False, latent=2, dropout=0.0,
-    pretrained="none",
+    chunk_size=4, hidden_dim=8, num_heads=2, dim_feedforward=8, encoder_layers=1, use_vae=False, latent_dim=2, dropout=0.0,
+    pretrained_backbone="none",
 )  # fmt: skip
 
 
@@ -628,7 +624,9 @@ def seen(policy: TorchPolicy) -> np.ndarray:
 
 def test_imitacts_own_policies_go_out_and_come_in_again(tmp_path: Path) -> None:
     """Batch norms, fixed queries, no CVAE and a floor under the deviations among them."""
-    policy = small(replace(SMALL, norm="batch", pretrained="", queries="sinusoidal"))
+    policy = small(
+        replace(SMALL, backbone_norm="batch", pretrained_backbone="", queries="sinusoidal")
+    )
     for module in policy.net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
@@ -735,7 +733,7 @@ def test_both_verbs_do_it_from_a_command_line(
     assert "cameras:   cam_high 64x96, cam_low 64x96" in said.out
     policy = TorchPolicy.load(out)
     assert policy.spec.rate_hz == 25
-    assert (set(policy.spec.state_units), policy.spec.action_units) == ({"rad"}, UNITS)
+    assert (set(policy.spec.state_units), policy.spec.action_units) == ({"rad"}, ALOHA_UNITS)
     wanted = recorded("act", "four_cameras")
     assert np.max(np.abs(parity.answers(policy, "four_cameras") - wanted)) < parity.ATOL
     for program in ("lerobot", "act"):
@@ -779,10 +777,9 @@ def test_what_cannot_be_imported_is_one_line_and_exit_code_2(
 
 
 def test_readers_read_or_refuse_whatever_they_are_given() -> None:
-    """More of it: python tests/faults/fuzz_policies.py --cases 20000."""
-    script = SCRIPT.parents[1] / "tests" / "faults" / "fuzz_policies.py"
+    """More cases: python -m tests.faults.fuzz_policies --cases 20000."""
     done = subprocess.run(
-        [sys.executable, str(script), "--cases", "150", "--workers", "1"],
+        [sys.executable, "-m", "tests.faults.fuzz_policies", "--cases", "150", "--workers", "1"],
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,7 +11,7 @@ from lerobot.optim import AdamWConfig
 
 from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
-from imitact.models.act import PRESETS, ActConfig
+from imitact.models.config import MODEL_PRESETS, ActConfig
 
 
 @PreTrainedConfig.register_subclass("imitact")
@@ -60,12 +60,12 @@ class ImitactConfig(PreTrainedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.preset:
-            if self.preset not in PRESETS:
-                raise BadInput(f"no preset {self.preset!r}; there are {list(PRESETS)}")
+            if self.preset not in MODEL_PRESETS:
+                raise BadInput(f"no preset {self.preset!r}; there are {list(MODEL_PRESETS)}")
             usual = ActConfig()
             told = {f.name: getattr(self.net, f.name) for f in fields(usual)}
             changed = {n: v for n, v in told.items() if v != getattr(usual, n)}
-            self.net = replace(PRESETS[self.preset], **changed)
+            self.net = replace(MODEL_PRESETS[self.preset], **changed)
             self.preset = ""  # applied: what is saved is the network's settings
         self.chunking = Execution(self.chunking).chunking
         if set(self.normalization_mapping.values()) != {NormalizationMode.IDENTITY}:
@@ -105,7 +105,7 @@ class ImitactConfig(PreTrainedConfig):
     @property
     def chunk_size(self) -> int:
         """K; LeRobot asks for it by this name."""
-        return self.net.chunk
+        return self.net.chunk_size
 
     @property
     def observation_delta_indices(self) -> None:
@@ -113,7 +113,7 @@ class ImitactConfig(PreTrainedConfig):
 
     @property
     def action_delta_indices(self) -> list[int]:
-        return list(range(self.net.chunk))
+        return list(range(self.net.chunk_size))
 
     @property
     def reward_delta_indices(self) -> None:

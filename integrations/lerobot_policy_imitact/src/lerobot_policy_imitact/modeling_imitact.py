@@ -104,7 +104,7 @@ class ImitactPolicy(PreTrainedPolicy):
         if dataset_stats is not None:
             self.statistics.fill(dataset_stats)
             if views and not config.pretrained_path:
-                load_pretrained(self.net.backbone, config.net.pretrained)
+                load_pretrained(self.net.backbone, config.net.pretrained_backbone)
         self._inner: TorchPolicy | None = None
         self.register_load_state_dict_post_hook(_forget)
         self.reset()

@@ -20,7 +20,7 @@ from torch import Tensor
 from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, ImitactError
 from imitact.core.types import Spec
-from imitact.models.act import ActConfig
+from imitact.models.config import ActConfig
 from imitact.models.interop import common, restricted_pickle
 from imitact.models.interop.common import Imported, Told, Values
 from imitact.models.normalization import IMAGENET_MEAN, IMAGENET_STD, Scaling
@@ -139,7 +139,7 @@ def _imported(
         scaling,
         origin="released-act",
         where=str(file),
-        execution=Execution(f"replay:{config.chunk}"),
+        execution=Execution(f"replay:{config.chunk_size}"),
     )
     return Imported(policy, (*notes, *supposed))
 
@@ -246,16 +246,16 @@ def _network(tensors: Mapping[str, Tensor], heads: int, file: Path) -> ActConfig
     cvae = "encoder_joint_proj.weight" in tensors
     try:
         return ActConfig(
-            chunk=chunk,
-            dim=dim,
-            heads=heads,
-            ffn=ffn,
-            latent=latent,
+            chunk_size=chunk,
+            hidden_dim=dim,
+            num_heads=heads,
+            dim_feedforward=ffn,
+            latent_dim=latent,
             encoder_layers=layers("transformer.encoder.layers."),
             decoder_layers=1,
-            cvae=cvae,
-            cvae_layers=layers("encoder.layers.") if cvae else 4,
-            l1="all",
+            use_vae=cvae,
+            vae_encoder_layers=layers("encoder.layers.") if cvae else 4,
+            l1_ticks="all",
         )
     except BadInput as error:
         raise DamagedFile(f"{file}: {error}") from error
@@ -266,18 +266,18 @@ def _weights(
 ) -> dict[str, Tensor]:
     """By imitact's names."""
     found: dict[str, Tensor] = {}
-    if not config.cvae:
+    if not config.use_vae:
         notes.append(
             "its CVAE encoder is of a generation that does not see the joints, and is left out; "
             "nothing uses it at inference"
         )
     for name, value in tensors.items():
         if name == _TABLE:
-            if config.cvae:
+            if config.use_vae:
                 common.check_table(value, config, f"{file}: {name!r}")
             continue
         ours = common.renamed(name, NAMES)
-        if not config.cvae and (ours.startswith("cvae.") or name.startswith(_OLD_ENCODER)):
+        if not config.use_vae and (ours.startswith("cvae.") or name.startswith(_OLD_ENCODER)):
             continue
         matrix = ours == "image_proj.weight" and value.shape[2:] == (1, 1)
         found[ours] = value.flatten(1) if matrix else value
@@ -299,16 +299,16 @@ def write(policy: TorchPolicy, out: Path) -> tuple[str, ...]:
     _check(policy, scaling)
     weights, notes = common.frozen_norms(policy)
     if config.queries == "sinusoidal":
-        weights["queries"] = sine_table(config.chunk, config.dim)
+        weights["queries"] = sine_table(config.chunk_size, config.hidden_dim)
         notes.append("the fixed positions of the queries become learned ones of the same values")
     tensors = _theirs(weights, config, spec, notes)
     names = ", ".join(c.name for c in spec.cameras)
     notes.append(
-        f"build it with --chunk_size {config.chunk} --hidden_dim {config.dim} --dim_feedforward "
-        f"{config.ffn}, and camera_names in this order: {names}"
+        f"build it with --chunk_size {config.chunk_size} --hidden_dim {config.hidden_dim} --dim_feedforward "
+        f"{config.dim_feedforward}, and camera_names in this order: {names}"
     )
     hard = {"state_dim": (spec.state_size, 14), "the action's size": (spec.action_size, 14)}
-    hard |= {"nheads": (config.heads, HEADS), "latent_dim": (config.latent, 32)}
+    hard |= {"nheads": (config.num_heads, HEADS), "latent_dim": (config.latent_dim, 32)}
     hard |= {"enc_layers": (config.encoder_layers, 4)}
     for name, (have, fixed) in hard.items():
         if have != fixed:
@@ -342,10 +342,10 @@ def _check(policy: TorchPolicy, scaling: Scaling) -> None:
             f"the released ACT uses its first decoder layer only, this policy "
             f"{config.decoder_layers} layers (--to lerobot can hold them)"
         )
-    if config.cvae and config.cvae_layers != config.encoder_layers:
+    if config.use_vae and config.vae_encoder_layers != config.encoder_layers:
         raise BadInput(
             f"the released ACT has as many CVAE layers as encoder layers; this policy has "
-            f"{config.cvae_layers} and {config.encoder_layers}"
+            f"{config.vae_encoder_layers} and {config.encoder_layers}"
         )
     for camera in spec.cameras:
         own = scaling.pixel_mean[camera.name], scaling.pixel_std[camera.name]
@@ -377,14 +377,14 @@ def _theirs(
     for layer in range(1, DECODER_LAYERS):
         for name, value in first.items():
             found[name.replace(".layers.0.", f".layers.{layer}.")] = value.clone()
-    found[f"{_PAD_HEAD}.weight"] = torch.zeros(1, config.dim)
+    found[f"{_PAD_HEAD}.weight"] = torch.zeros(1, config.hidden_dim)
     found[f"{_PAD_HEAD}.bias"] = torch.zeros(1)
-    found[_TABLE] = sine_table(2 + config.chunk, config.dim)[None]
+    found[_TABLE] = sine_table(2 + config.chunk_size, config.hidden_dim)[None]
     notes.append(
         f"decoder layers 2 to {DECODER_LAYERS} are copies of the first, is_pad_head is zero: that "
         "code asks for them and uses neither"
     )
-    if not config.cvae:
+    if not config.use_vae:
         for name, shape in _cvae_shapes(config, spec).items():
             found[name] = torch.zeros(shape)
         notes.append(
@@ -394,15 +394,15 @@ def _theirs(
 
 
 def _cvae_shapes(config: ActConfig, spec: Spec) -> dict[str, tuple[int, ...]]:
-    dim, ffn = config.dim, config.ffn
+    dim, ffn = config.hidden_dim, config.dim_feedforward
     shapes: dict[str, tuple[int, ...]] = {
         "cls_embed.weight": (1, dim),
         "encoder_joint_proj.weight": (dim, spec.state_size),
         "encoder_joint_proj.bias": (dim,),
         "encoder_action_proj.weight": (dim, spec.action_size),
         "encoder_action_proj.bias": (dim,),
-        "latent_proj.weight": (2 * config.latent, dim),
-        "latent_proj.bias": (2 * config.latent,),
+        "latent_proj.weight": (2 * config.latent_dim, dim),
+        "latent_proj.bias": (2 * config.latent_dim,),
     }
     layer: dict[str, tuple[int, ...]] = {
         "self_attn.in_proj_weight": (3 * dim, dim),

@@ -20,10 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from imitact.core.aloha_joints import ALOHA_BASE, ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput, DamagedFile, NotFinite, SpecMismatch
 from imitact.core.statistics import Stats
 from imitact.core.types import Camera, Spec
-from imitact.models.act import ActConfig
+from imitact.models.config import ActConfig
 from imitact.models.normalization import Scaling
 from imitact.models.policy import TorchPolicy, parse_safetensors
 from imitact.models.resnet import FrozenNorm
@@ -37,16 +38,6 @@ _SIDE_FORMAT = 1
 _MAX_JSON_BYTES = 16 << 20
 _MAX_SIDE = 16_384
 
-_ARM = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper")
-ALOHA_NAMES = tuple(f"{side}_arm_{name}" for side in ("left", "right") for name in _ARM)
-"""The 14 values of ALOHA's state and action (tonyzhaozh/act; named as in gym-aloha)."""
-ALOHA_UNITS = tuple("1" if name.endswith("gripper") else "rad" for name in ALOHA_NAMES)
-
-BASE_NAMES = ("base_linear", "base_angular")
-BASE_UNITS = ("m/s", "rad/s")
-"""What a mobile ALOHA commands beyond (MarkFzp/act-plus-plus)."""
-
-ALOHA_RATE_HZ = 50.0
 ALOHA_CAMERA = Camera("top", 480, 640)
 """Of the released simulated tasks."""
 
@@ -131,10 +122,10 @@ def spec_of(
 
 
 def _usual(what: str, size: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    if size == len(ALOHA_NAMES):
-        return ALOHA_NAMES, ALOHA_UNITS
-    if size == len(ALOHA_NAMES) + len(BASE_NAMES):
-        return ALOHA_NAMES + BASE_NAMES, ALOHA_UNITS + BASE_UNITS
+    if size == len(ALOHA_JOINTS):
+        return ALOHA_JOINTS, ALOHA_UNITS
+    if size == len(ALOHA_JOINTS) + len(ALOHA_BASE):
+        return ALOHA_JOINTS + tuple(ALOHA_BASE), ALOHA_UNITS + tuple(ALOHA_BASE.values())
     return tuple(f"{what}_{i}" for i in range(size)), (UNKNOWN_UNIT,) * size
 
 
@@ -301,11 +292,13 @@ def flat_weights(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]
 def check_table(value: Tensor, net: ActConfig, where: str) -> None:
     """The positions of the CVAE encoder are computed here; refuse a table that says otherwise."""
     want = (
-        sine_table(2 + net.chunk, net.dim) if value.numel() == (2 + net.chunk) * net.dim else None
+        sine_table(2 + net.chunk_size, net.hidden_dim)
+        if value.numel() == (2 + net.chunk_size) * net.hidden_dim
+        else None
     )
     if want is None or not value.is_floating_point():
         raise DamagedFile(
-            f"{where} has shape {tuple(value.shape)}, expected {2 + net.chunk}x{net.dim}"
+            f"{where} has shape {tuple(value.shape)}, expected {2 + net.chunk_size}x{net.hidden_dim}"
         )
     if not torch.allclose(value.float().view_as(want), want, atol=1e-4):
         raise DamagedFile(
@@ -329,16 +322,21 @@ def check_expressible(policy: TorchPolicy, program: str) -> None:
     """Refuse settings that neither the released ACT nor LeRobot's can express, naming the first."""
     config = policy.config
     wanted: tuple[tuple[str, Any, str], ...] = (
-        ("norm", ("frozen", "batch"), "its ResNet has batch norms"),
-        ("width", (64,), "its ResNet18 has 64 channels"),
-        ("stages", (4,), "its ResNet18 has 4 stages"),
+        ("backbone_norm", ("frozen", "batch"), "its ResNet has batch norms"),
+        ("backbone_width", (64,), "its ResNet18 has 64 channels"),
+        ("backbone_stages", (4,), "its ResNet18 has 4 stages"),
         ("head", ("linear",), "its head is one linear map"),
         ("positions", ("attention",), "it adds positions in the attention only"),
         ("actions", ("absolute",), "it predicts absolute actions"),
         ("crop", ("",), "it sees whole frames"),
     )
     for name, values, why in wanted:
-        if not policy.spec.cameras and name in ("norm", "width", "stages", "crop"):
+        if not policy.spec.cameras and name in (
+            "backbone_norm",
+            "backbone_width",
+            "backbone_stages",
+            "crop",
+        ):
             continue
         if (found := getattr(config, name)) not in values:
             raise BadInput(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, ImitactError
-from imitact.models.act import ActConfig
+from imitact.models.config import ActConfig
 from imitact.models.interop import common
 from imitact.models.interop.common import Fields, Imported, Told
 from imitact.models.interop.lerobot_layout import CONFIG, WEIGHTS, features_of
@@ -26,8 +26,8 @@ def read(config: Fields, folder: Path, told: Told) -> Imported:
     path = folder / WEIGHTS
     features = features_of(config)
     try:
-        net = ActConfig(**config.object("net"))
-    except (BadInput, TypeError) as error:
+        net = ActConfig.from_json(config.object("net"))
+    except BadInput as error:
         raise DamagedFile(f"{config.path}: net: {error}") from error
     tensors = common.read_safetensors(path)
     weights = {

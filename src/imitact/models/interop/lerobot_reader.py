@@ -13,7 +13,7 @@ from torch import Tensor
 from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, ImitactError
 from imitact.core.statistics import Stats
-from imitact.models.act import ActConfig
+from imitact.models.config import ActConfig
 from imitact.models.interop import common, lerobot_plugin
 from imitact.models.interop.common import Fields, Imported, Told
 from imitact.models.interop.lerobot_layout import (
@@ -81,15 +81,15 @@ def _network(config: Fields) -> ActConfig:
     cvae = config.truth("use_vae", True)
     try:
         return ActConfig(
-            chunk=config.whole("chunk_size"),
-            dim=config.whole("dim_model"),
-            heads=config.whole("n_heads"),
-            ffn=config.whole("dim_feedforward"),
+            chunk_size=config.whole("chunk_size"),
+            hidden_dim=config.whole("dim_model"),
+            num_heads=config.whole("n_heads"),
+            dim_feedforward=config.whole("dim_feedforward"),
             encoder_layers=config.whole("n_encoder_layers"),
             decoder_layers=config.whole("n_decoder_layers"),
-            cvae=cvae,
-            cvae_layers=config.whole("n_vae_encoder_layers") if cvae else 4,
-            latent=config.whole("latent_dim"),
+            use_vae=cvae,
+            vae_encoder_layers=config.whole("n_vae_encoder_layers") if cvae else 4,
+            latent_dim=config.whole("latent_dim"),
             kl_weight=config.number("kl_weight", 10.0),
             dropout=config.number("dropout", 0.1),
         )

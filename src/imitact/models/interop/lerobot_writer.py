@@ -18,7 +18,7 @@ from torch import Tensor
 from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
 from imitact.core.statistics import Stats
-from imitact.models.act import ActConfig
+from imitact.models.config import ActConfig
 from imitact.models.interop import common
 from imitact.models.interop.lerobot_layout import (
     ACTION,
@@ -50,7 +50,7 @@ def write(policy: TorchPolicy, out: Path, *, at_input_size: bool = False) -> tup
     weights, notes = common.frozen_norms(policy)
     sizes = _frame_sizes(policy, at_input_size, notes)
     if config.queries == "sinusoidal":
-        weights["queries"] = sine_table(config.chunk, config.dim)
+        weights["queries"] = sine_table(config.chunk_size, config.hidden_dim)
         notes.append("the fixed positions of the queries become learned ones of the same values")
     inputs: dict[str, Any] = {STATE: {"type": "STATE", "shape": [spec.state_size]}}
     for name, (height, width) in sizes.items():
@@ -71,22 +71,22 @@ def write(policy: TorchPolicy, out: Path, *, at_input_size: bool = False) -> tup
         "private": None,
         "tags": None,
         "license": None,
-        "chunk_size": config.chunk,
+        "chunk_size": config.chunk_size,
         "n_action_steps": steps,
         "normalization_mapping": modes,
         "vision_backbone": "resnet18",
         "pretrained_backbone_weights": None,
         "replace_final_stride_with_dilation": False,
         "pre_norm": False,
-        "dim_model": config.dim,
-        "n_heads": config.heads,
-        "dim_feedforward": config.ffn,
+        "dim_model": config.hidden_dim,
+        "n_heads": config.num_heads,
+        "dim_feedforward": config.dim_feedforward,
         "feedforward_activation": "relu",
         "n_encoder_layers": config.encoder_layers,
         "n_decoder_layers": config.decoder_layers,
-        "use_vae": config.cvae,
-        "latent_dim": config.latent,
-        "n_vae_encoder_layers": config.cvae_layers,
+        "use_vae": config.use_vae,
+        "latent_dim": config.latent_dim,
+        "n_vae_encoder_layers": config.vae_encoder_layers,
         "temporal_ensemble_coeff": coefficient,
         "dropout": config.dropout,
         "kl_weight": config.kl_weight,
@@ -170,7 +170,7 @@ def _range(stats: Stats) -> dict[str, Row]:
 
 def _executed(policy: TorchPolicy, notes: list[str]) -> tuple[float | None, int]:
     """temporal_ensemble_coeff and n_action_steps of how its chunks are executed."""
-    execution, chunk = policy.execution or Execution(), policy.config.chunk
+    execution, chunk = policy.execution or Execution(), policy.config.chunk_size
     kind, _, value = execution.chunking.partition(":")
     if kind == "replay":
         steps = min(int(value), chunk)
@@ -194,8 +194,8 @@ def _theirs(weights: Mapping[str, Tensor], config: ActConfig) -> dict[str, Tenso
         matrix = name == "image_proj.weight"
         theirs = "model." + common.renamed(name, back)
         found[theirs] = value[:, :, None, None] if matrix else value
-    if config.cvae:
-        found[f"model.{TABLE}"] = sine_table(2 + config.chunk, config.dim)[None]
+    if config.use_vae:
+        found[f"model.{TABLE}"] = sine_table(2 + config.chunk_size, config.hidden_dim)[None]
     return found
 
 
