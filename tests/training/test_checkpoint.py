@@ -10,10 +10,10 @@ import torch
 
 from imitact.core.errors import BadInput, DamagedFile, DiskFull
 from imitact.training import checkpoint
-from imitact.training.checkpoint import State
+from imitact.training.checkpoint import Checkpoint
 
 
-def state(step: int) -> State:
+def state(step: int) -> Checkpoint:
     torch_rng = torch.Generator().manual_seed(step)
     tensors = {
         "net.weight": torch.randn(3, 4, generator=torch_rng),
@@ -21,7 +21,7 @@ def state(step: int) -> State:
         "net.half": torch.randn(2, generator=torch_rng).to(torch.bfloat16),
         "random.cpu": torch_rng.get_state(),
     }
-    return State(step, tensors, {"note": f"after {step}", "rate": 0.1 + 0.2})
+    return Checkpoint(step, tensors, {"note": f"after {step}", "rate": 0.1 + 0.2})
 
 
 def policy(path: Path) -> None:
@@ -52,15 +52,15 @@ def test_what_was_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
 def test_the_last_two_are_kept_and_the_newest_is_found(tmp_path: Path) -> None:
     for step in (9, 10, 100):
         save(tmp_path, step)
-    assert [p.name for p in checkpoint.found(tmp_path)] == ["step-00000100", "step-00000010"]
-    found = checkpoint.newest(tmp_path, nobody)
+    assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["step-00000100", "step-00000010"]
+    found = checkpoint.load_newest(tmp_path, nobody)
     assert found is not None
     assert found[1].step == 100
 
 
 def test_a_folder_without_checkpoints_has_none(tmp_path: Path) -> None:
-    assert checkpoint.newest(tmp_path, nobody) is None
-    assert checkpoint.newest(tmp_path / "nowhere", nobody) is None
+    assert checkpoint.load_newest(tmp_path, nobody) is None
+    assert checkpoint.load_newest(tmp_path / "nowhere", nobody) is None
 
 
 @pytest.mark.parametrize("name", ["trainer.safetensors", "trainer.json", "policy/policy.json"])
@@ -79,7 +79,7 @@ def test_a_damaged_checkpoint_is_said_and_passed_over_for_the_one_before(
     else:
         file.unlink()
     lines: list[str] = []
-    found = checkpoint.newest(tmp_path, lines.append)
+    found = checkpoint.load_newest(tmp_path, lines.append)
     assert found is not None
     assert found[1].step == 1
     assert len(lines) == 1
@@ -104,7 +104,7 @@ def test_where_every_checkpoint_is_damaged_nothing_is_guessed(tmp_path: Path) ->
     for step in (1, 2):
         (save(tmp_path, step) / "trainer.safetensors").write_bytes(b"no")
     with pytest.raises(DamagedFile, match=r"no checkpoint .* can be read: .*SHA-256 differs"):
-        checkpoint.newest(tmp_path, lambda line: None)
+        checkpoint.load_newest(tmp_path, lambda line: None)
 
 
 def test_another_format_is_refused_by_number(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_what_a_killed_save_left_is_no_checkpoint_and_goes_with_the_next(tmp_pat
     save(tmp_path, 1)
     half = tmp_path / ".building-step-00000002"
     (half / "policy").mkdir(parents=True)
-    found = checkpoint.newest(tmp_path, nobody)
+    found = checkpoint.load_newest(tmp_path, nobody)
     assert found is not None
     assert found[1].step == 1
     save(tmp_path, 3)
@@ -155,7 +155,7 @@ def test_what_a_killed_save_left_is_no_checkpoint_and_goes_with_the_next(tmp_pat
 
 def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:
     save(tmp_path, 5)
-    again = State(5, state(6).tensors, {})
+    again = Checkpoint(5, state(6).tensors, {})
     checkpoint.save(tmp_path, again, policy)
     assert torch.equal(
         checkpoint.load(tmp_path / "step-00000005").tensors["net.weight"],

@@ -12,8 +12,8 @@ import torch
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.training import device
 from imitact.training.config import PrecisionName
-from imitact.training.device import Devices, Precision
-from imitact.training.sampler import Batch
+from imitact.training.device import (TrainingDevice, Precision)
+from imitact.training.sampler import SampleBatch
 
 CPU = torch.device("cpu")
 
@@ -69,26 +69,26 @@ def test_flags_and_name_are_read_as_linux_writes_them(tmp_path: Path) -> None:
 def test_nothing_falls_back_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BadInput, match="no CUDA GPU"):
-        device.choose("auto", "cuda")
+        device.choose_device("auto", "cuda")
     with pytest.raises(BadInput, match="no device 'gpu'"):
-        device.choose("auto", "gpu")
+        device.choose_device("auto", "gpu")
     with pytest.raises(BadInput, match="not supported"):
-        device.choose("auto", "meta")
+        device.choose_device("auto", "meta")
     with pytest.raises(BadInput, match="threads is -1"):
-        device.choose("auto", "cpu", -1)
+        device.choose_device("auto", "cpu", -1)
     with pytest.raises(BadInput, match="precision is 'fp16'"):
-        device.choose("fp16", "cpu")  # type: ignore[arg-type]
-    assert device.choose("auto", "auto").device == CPU
+        device.choose_device("fp16", "cpu")  # type: ignore[arg-type]
+    assert device.choose_device("auto", "auto").device == CPU
 
 
 def test_threads_are_set_only_where_a_number_is_given() -> None:
     before = torch.get_num_threads()
-    assert device.choose("fp32", "cpu", 0).threads == before
-    assert device.choose("fp32", "cpu", 1).threads == torch.get_num_threads() == 1
+    assert device.choose_device("fp32", "cpu", 0).threads == before
+    assert device.choose_device("fp32", "cpu", 1).threads == torch.get_num_threads() == 1
 
 
 def test_randomness_goes_on_where_it_was_saved() -> None:
-    here = device.choose("fp32", "cpu")
+    here = device.choose_device("fp32", "cpu")
     here.seed(3)
     torch.rand(5)
     saved = here.random_state()
@@ -105,14 +105,14 @@ def test_randomness_goes_on_where_it_was_saved() -> None:
 def test_autocast_multiplies_in_the_chosen_precision() -> None:
     matrix = torch.ones(2, 2)
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        here = Devices(CPU, Precision(name, "test"), 1)  # type: ignore[arg-type]
+        here = TrainingDevice(CPU, Precision(name, "test"), 1)  # type: ignore[arg-type]
         with here.autocast():
             assert (matrix @ matrix).dtype == dtype
 
 
 def test_a_batch_becomes_tensors_without_changing_a_value() -> None:
     frames = np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3)
-    batch = Batch(
+    batch = SampleBatch(
         np.ones((1, 2), np.float32),
         {"top": frames},
         np.ones((1, 3, 2), np.float32),
@@ -120,7 +120,7 @@ def test_a_batch_becomes_tensors_without_changing_a_value() -> None:
         np.zeros(1, np.int64),
         np.zeros(1, np.int64),
     )
-    tensors = device.choose("fp32", "cpu").tensors(batch)
+    tensors = device.choose_device("fp32", "cpu").tensors(batch)
     assert tensors.keys() == {"state", "frames", "action", "is_pad"}
     seen = tensors["frames"]
     assert isinstance(seen, dict)

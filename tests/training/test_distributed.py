@@ -38,11 +38,11 @@ from imitact.models.policy import TorchPolicy
 from imitact.training import checkpoint
 from imitact.training import device as devices
 from imitact.training.config import TrainConfig
-from imitact.training.distributed import ALONE, RankLost, Ranks, joined
+from imitact.training.distributed import (SINGLE_PROCESS, RankLost, Ranks, join_ranks)
 from imitact.training.loop import Interrupted, train
 from imitact.training.optimizer_step import Updater
-from imitact.training.sampler import Sampler, statistics
-from imitact.training.sync_batchnorm import SpreadNorm
+from imitact.training.sampler import (Sampler, dataset_statistics)
+from imitact.training.sync_batchnorm import RankSyncBatchNorm
 from tests.support.fake_dataset import FakeSource
 from tests.support.paths import FIXTURES, ROOT
 
@@ -136,9 +136,9 @@ def first_update(name: str, ranks: Ranks, device: str = "cpu") -> dict[str, torc
     """The gradients of the first step."""
     model, config = SCENES[name]
     config = dataclasses.replace(config, grad_clip_norm=0.0)
-    here = devices.choose("fp32", device, 1, ranks)
+    here = devices.choose_device("fp32", device, 1, ranks)
     policy = TorchPolicy.create(
-        SOURCE.spec, statistics(SOURCE, range(4)), model, seed=0, fingerprint="fake"
+        SOURCE.spec, dataset_statistics(SOURCE, range(4)), model, seed=0, fingerprint="fake"
     )
     updater = Updater(policy, config, here)
     here.seed(3)
@@ -147,7 +147,7 @@ def first_update(name: str, ranks: Ranks, device: str = "cpu") -> dict[str, torc
     return {n: p.grad.cpu().contiguous() for n, p in trained if p.grad is not None}
 
 
-def draw(batch_size: int, ranks: Ranks = ALONE) -> Sampler:
+def draw(batch_size: int, ranks: Ranks = SINGLE_PROCESS) -> Sampler:
     return Sampler(
         SOURCE,
         chunk=4,
@@ -184,7 +184,7 @@ def play(folder: Path, ports: list[int]) -> None:
 
 
 def learning(folder: Path) -> None:
-    with joined() as ranks:
+    with join_ranks() as ranks:
         for name, (model, config) in SCENES.items():
             gradients = first_update(name, ranks)
             train(SOURCE, folder / name, model, config, ranks=ranks)
@@ -195,7 +195,7 @@ def learning(folder: Path) -> None:
 def resuming(folder: Path) -> None:
     model, config = DROPOUT
     once, halves = folder / "once", folder / "halves"
-    with joined() as ranks:
+    with join_ranks() as ranks:
         train(SOURCE, once, model, config, ranks=ranks)
         with ranks.together():
             if ranks.first:  # as if killed after its checkpoint of step 8
@@ -206,7 +206,7 @@ def resuming(folder: Path) -> None:
 
 
 def agreeing(folder: Path) -> None:
-    with joined() as ranks:
+    with join_ranks() as ranks:
         other = Ranks(rank=1 - ranks.rank)
         assert (ranks.count, ranks.local, ranks.first) == (2, ranks.rank, not other.first)
         assert ranks.any(ranks.rank == 1)
@@ -250,7 +250,7 @@ def a_signal_to_one(folder: Path) -> None:
 
 def silence(folder: Path) -> None:
     def wait() -> None:
-        with joined(silence=timedelta(seconds=2)) as ranks:
+        with join_ranks(silence=timedelta(seconds=2)) as ranks:
             ranks.any(True)
             if not ranks.first:
                 time.sleep(4)
@@ -311,8 +311,8 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     folder = tmp_path_factory.mktemp("single")
     for name, (model, config) in SCENES.items():
-        train(SOURCE, folder / name, model, config, ranks=ALONE)
-        save_file(first_update(name, ALONE), folder / name / "gradients.safetensors")
+        train(SOURCE, folder / name, model, config, ranks=SINGLE_PROCESS)
+        save_file(first_update(name, SINGLE_PROCESS), folder / name / "gradients.safetensors")
     torch.set_num_threads(threads)
     torch.set_rng_state(state)
     return folder
@@ -366,7 +366,7 @@ def test_two_ranks_stopped_and_resumed_learn_the_same_bit_for_bit(pair: Path) ->
 def test_ranks_drop_out_with_masks_of_their_own() -> None:
     masks = []
     for rank in (0, 1):
-        here = devices.choose("fp32", "cpu", 0, Ranks(rank=rank, count=2, local=rank))
+        here = devices.choose_device("fp32", "cpu", 0, Ranks(rank=rank, count=2, local=rank))
         here.seed(4)
         for step in (0, 1):
             here.begin(step)
@@ -381,7 +381,7 @@ def test_a_checkpoint_does_not_tell_how_many_ranks_wrote_it(pair: Path, tmp_path
     shutil.copytree(pair / "group", out)
     shutil.rmtree(out / "checkpoints" / "step-00000020")
     said: list[str] = []
-    train(SOURCE, out, model, config, resume=True, on_line=said.append, ranks=ALONE)
+    train(SOURCE, out, model, config, resume=True, on_line=said.append, ranks=SINGLE_PROCESS)
     assert any("ranks 2 then, 1 now" in line for line in said)
     have, want = ([n["loss"] for n in lines(f) if "loss" in n] for f in (out, pair / "group"))
     assert have[:8] == want[:8]
@@ -408,7 +408,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step_with_one_checkpoint(
     told = (pair / "signal-0").read_text()
     assert told.startswith(f"{Interrupted.__name__} stopped by a signal to another rank after step")
     assert (pair / "signal-1").read_text() == "SystemExit 130"
-    found = checkpoint.newest(pair / "signal" / "checkpoints", lambda line: None)
+    found = checkpoint.load_newest(pair / "signal" / "checkpoints", lambda line: None)
     assert found is not None
     assert f"after step {found[1].step} of 100000" in told
     assert str(found[0]) in told
@@ -427,18 +427,18 @@ def test_a_rank_that_says_nothing_is_given_up(pair: Path) -> None:
 def test_without_torchrun_nothing_is_begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"):
         monkeypatch.delenv(name, raising=False)
-    with joined() as ranks:
-        assert ranks == ALONE
+    with join_ranks() as ranks:
+        assert ranks == SINGLE_PROCESS
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with joined() as ranks:
-        assert ranks == ALONE
+    with join_ranks() as ranks:
+        assert ranks == SINGLE_PROCESS
         assert not torch.distributed.is_initialized()
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.delenv("MASTER_PORT", raising=False)
-    with pytest.raises(BadInput, match="LOCAL_RANK, MASTER_PORT are not set"), joined():
+    with pytest.raises(BadInput, match="LOCAL_RANK, MASTER_PORT are not set"), join_ranks():
         pass
 
 
@@ -508,7 +508,7 @@ def test_a_norm_over_ranks_is_batch_norm(mean: float, dtype: torch.dtype) -> Non
     plain = nn.BatchNorm2d(8)
     with torch.no_grad():
         plain.weight.copy_(torch.rand(8, generator=generator) + 0.5)
-    ours = SpreadNorm(nn.BatchNorm2d(8), ALONE)
+    ours = RankSyncBatchNorm(nn.BatchNorm2d(8), SINGLE_PROCESS)
     ours.load_state_dict(plain.state_dict())
     assert ours.state_dict().keys() == plain.state_dict().keys()
     found = []
@@ -534,14 +534,14 @@ def test_each_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch, "Generator", lambda device=None: plain())
     second = Ranks(rank=3, count=4, local=1)
     for device in ("auto", "cuda"):
-        here = devices.choose("fp32", device, 0, second)
+        here = devices.choose_device("fp32", device, 0, second)
         assert here.device == used[-1] == torch.device("cuda:1")
         assert here.common.keys() == {"cpu", "cuda"}
     with pytest.raises(BadInput, match="names one GPU for 4 ranks"):
-        devices.choose("fp32", "cuda:1", 0, second)
+        devices.choose_device("fp32", "cuda:1", 0, second)
     third = Ranks(rank=2, count=3, local=2)
     with pytest.raises(BadInput, match="process 3 of its machine, which has 2 CUDA GPUs"):
-        devices.choose("fp32", "cuda", 0, third)
+        devices.choose_device("fp32", "cuda", 0, third)
 
 
 # -- torchrun --------------------------------------------------------------------------------------
@@ -551,10 +551,10 @@ needs_proc = pytest.mark.skipif(
 )
 
 TRAIN = [
-    *("train", "--data", str(DATASET), "--model.chunk", "4", "--model.input-height", "16"),
-    *("--model.input-width", "16", "--model.width", "8", "--model.stages", "2"),
-    *("--model.norm", "batch", "--model.dim", "16", "--model.heads", "2", "--model.ffn", "16"),
-    *("--model.encoder-layers", "1", "--model.shift", "1", "--train.batch-size", "4"),
+    *("train", "--data", str(DATASET), "--model.chunk-size", "4", "--model.input-height", "16"),
+    *("--model.input-width", "16", "--model.backbone-width", "8", "--model.backbone-stages", "2"),
+    *("--model.backbone-norm", "batch", "--model.hidden-dim", "16", "--model.num-heads", "2", "--model.dim-feedforward", "16"),
+    *("--model.encoder-layers", "1", "--model.random-shift", "1", "--train.batch-size", "4"),
     *("--train.steps", "300", "--train.checkpoint-every", "10", "--train.log-every", "1"),
     *("--train.val-episodes", "1", "--train.val-every", "0", "--train.num-workers", "1"),
     *("--train.warmup-steps", "0", "--train.precision", "fp32"),
@@ -595,7 +595,7 @@ def worker(process: subprocess.Popen[str], rank: int) -> int:
 def wait_for(process: subprocess.Popen[str], out: Path, steps: int) -> None:
     """Until there is a checkpoint of that step or a later one."""
     deadline = time.monotonic() + 60
-    while not any(p.name >= f"step-{steps:08d}" for p in checkpoint.found(out / "checkpoints")):
+    while not any(p.name >= f"step-{steps:08d}" for p in checkpoint.list_checkpoints(out / "checkpoints")):
         assert process.poll() is None, out.with_suffix(".log").read_text()
         assert time.monotonic() < deadline, out.with_suffix(".log").read_text()
         time.sleep(0.01)
@@ -635,7 +635,7 @@ def test_torchrun_stopped_leaves_one_checkpoint_and_another_number_of_ranks_goes
     step = int(stopped[0].partition("after step ")[2].split()[0])
     assert "stopped by SIGTERM" in stopped[0]
     assert "to go on, give the same command with --resume" in stopped[0]
-    assert checkpoint.found(out / "checkpoints")[0].name == f"step-{step:08d}"
+    assert checkpoint.list_checkpoints(out / "checkpoints")[0].name == f"step-{step:08d}"
     assert not (out / "policy").exists()
     assert main.run([*TRAIN, "--out", str(out), "--resume", "--train.num-threads", "1"]) == 0
     assert "ranks 2 then, 1 now" in capsys.readouterr().err

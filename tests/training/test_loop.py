@@ -31,7 +31,7 @@ from imitact.training.config import PRESETS, TRAIN_JSON_KEYS, TrainConfig
 from imitact.training.flops import count_flops
 from imitact.training.loop import Interrupted, train
 from imitact.training.optimizer_step import Updater, lr_scale
-from imitact.training.sampler import Sampler, statistics
+from imitact.training.sampler import (Sampler, dataset_statistics)
 from tests.support.fake_dataset import FakeEpisode, FakeSource
 from tests.support.paths import ROOT
 
@@ -186,7 +186,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", program, str(killed), str(ROOT)])
     try:
         deadline = time.monotonic() + 120
-        while not any(p.name >= "step-00000003" for p in checkpoint.found(killed / "checkpoints")):
+        while not any(p.name >= "step-00000003" for p in checkpoint.list_checkpoints(killed / "checkpoints")):
             assert child.poll() is None, "the child ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.005)
@@ -281,7 +281,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_and_the_last_good_chec
         batch = samples.batch(earlier - 1)
         pairs = zip(batch.episode.tolist(), batch.tick.tolist(), strict=True)
         assert f"step {earlier}: {', '.join(f'{e}:{t}' for e, t in pairs)}" in text
-    found = checkpoint.newest(tmp_path / "checkpoints", lambda line: None)
+    found = checkpoint.load_newest(tmp_path / "checkpoints", lambda line: None)
     assert found is not None
     assert found[1].step == step - 1
     net = [t for n, t in found[1].tensors.items() if n.startswith("net.")]
@@ -314,7 +314,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
 @pytest.fixture
 def _waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU is treated as a device whose numbers are not there at once."""
-    monkeypatch.setattr(devices.Devices, "waits", property(lambda self: False))
+    monkeypatch.setattr(devices.TrainingDevice, "waits", property(lambda self: False))
 
 
 def test_an_update_that_waits_for_nothing_is_the_same_and_tells_its_numbers_one_update_later(
@@ -324,7 +324,7 @@ def test_an_update_that_waits_for_nothing_is_the_same_and_tells_its_numbers_one_
     waiting = an_updater(grad_clip_norm=0.5)
     waiting.devices.seed(0)
     told = [waiting.update(step, samples.batch(step)) for step in range(4)]
-    monkeypatch.setattr(devices.Devices, "waits", property(lambda self: False))
+    monkeypatch.setattr(devices.TrainingDevice, "waits", property(lambda self: False))
     late = an_updater(grad_clip_norm=0.5)
     late.devices.seed(0)
     heard = [late.update(step, samples.batch(step)) for step in range(4)]
@@ -357,10 +357,10 @@ def test_training_that_waits_for_nothing_ends_with_the_same_weights_and_refuses_
     late = weights(tmp_path / "late")
     with pytest.raises(NotFinite):
         train(SOURCE, tmp_path / "bad", TINY, config(lr=1e30, warmup_steps=0, grad_clip_norm=0.0))
-    found = checkpoint.newest(tmp_path / "bad" / "checkpoints", lambda line: None)
+    found = checkpoint.load_newest(tmp_path / "bad" / "checkpoints", lambda line: None)
     assert found is None or all(bool(t.isfinite().all()) for t in found[1].tensors.values())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(devices.Devices, "waits", property(lambda self: True))
+        patch.setattr(devices.TrainingDevice, "waits", property(lambda self: True))
         train(SOURCE, tmp_path / "waiting", TINY, CONFIG)
     assert equal(late, weights(tmp_path / "waiting"))
 
@@ -435,7 +435,7 @@ def test_held_out_episodes_enter_neither_the_statistics_nor_the_batches(tmp_path
     train(SOURCE, tmp_path, TINY, CONFIG)
     chosen, held = split_validation(SOURCE, 1)
     policy = TorchPolicy.load(tmp_path / "policy")
-    want = statistics(SOURCE, chosen.indices)
+    want = dataset_statistics(SOURCE, chosen.indices)
     assert np.array_equal(policy.stats["action"].mean, want["action"].mean)
     assert policy.stats["state"].count == sum(chosen.lengths)
     # The held-out episode's numbers cannot reach the weights.
@@ -463,7 +463,7 @@ def test_validation_is_the_mean_error_of_the_saved_policy_at_z_0(tmp_path: Path)
     _, held = split_validation(SOURCE, 1)
     (index,) = held.indices
     batch = draw([index], batch_size=SOURCE.lengths[index]).batch(0)
-    here = devices.choose("fp32", "cpu")
+    here = devices.choose_device("fp32", "cpu")
     error = np.abs(policy.predict(here.tensors(batch)).numpy() - batch.action)
     valid = ~batch.is_pad
     per_joint = error[valid].mean(axis=0)
@@ -544,9 +544,9 @@ def draw(episodes: Any, batch_size: int = 3, seed: int = 5) -> Sampler:
 
 def an_updater(model: ActConfig = TINY, **changes: Any) -> Updater:
     settings = dataclasses.replace(CONFIG, **changes)
-    stats = statistics(SOURCE, [0, 1])
+    stats = dataset_statistics(SOURCE, [0, 1])
     policy = TorchPolicy.create(SOURCE.spec, stats, model, seed=0, fingerprint="fake")
-    return Updater(policy, settings, devices.choose("fp32", "cpu"))
+    return Updater(policy, settings, devices.choose_device("fp32", "cpu"))
 
 
 def test_the_rate_warms_up_in_a_line_and_falls_as_half_a_cosine() -> None:
@@ -576,7 +576,7 @@ def test_an_update_is_adamw_on_the_clipped_gradient_of_the_loss() -> None:
     model = dataclasses.replace(TINY, dropout=0.0, random_shift=0, state_noise=0.0, use_vae=False)
     updater = an_updater(model, grad_clip_norm=0.1, warmup_steps=0, final_lr_fraction=1.0)
     plain = TorchPolicy.create(
-        SOURCE.spec, statistics(SOURCE, [0, 1]), model, seed=0, fingerprint="fake"
+        SOURCE.spec, dataset_statistics(SOURCE, [0, 1]), model, seed=0, fingerprint="fake"
     )
     plain.net.train()
     slow = [p for n, p in plain.net.named_parameters() if n.startswith("backbone.")]
@@ -585,7 +585,7 @@ def test_an_update_is_adamw_on_the_clipped_gradient_of_the_loss() -> None:
     adamw = torch.optim.AdamW(
         groups, betas=(CONFIG.beta1, CONFIG.beta2), weight_decay=CONFIG.weight_decay
     )
-    here = devices.choose("fp32", "cpu")
+    here = devices.choose_device("fp32", "cpu")
     for step in range(3):
         batch = draw([0, 1]).batch(step)
         numbers = updater.update(step, batch)

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from imitact.core.errors import DiskFull, NotFinite
-from imitact.training.metrics import Logbook, Pace, duration
+from imitact.training.metrics import (MetricsLog, StepTimer, format_duration)
 
 
-def book(path: Path, resumed: int = 0, every_s: float = 0.0) -> tuple[Logbook, list[str]]:
+def book(path: Path, resumed: int = 0, every_s: float = 0.0) -> tuple[MetricsLog, list[str]]:
     lines: list[str] = []
-    return Logbook(path, resumed=resumed, say=lines.append, every_s=every_s), lines
+    return MetricsLog(path, resumed=resumed, say=lines.append, every_s=every_s), lines
 
 
 def steps(path: Path) -> list[int]:
@@ -123,7 +123,7 @@ def test_progress_is_said_at_most_every_few_seconds(tmp_path: Path) -> None:
 
 def test_the_time_left_counts_validations_and_checkpoints_too() -> None:
     now = 0.0
-    pace = Pace(window=100, clock=lambda: now)
+    pace = StepTimer(window=100, clock=lambda: now)
     pace.mark(0)
     assert pace.left_s(10) is None
     for step in range(1, 101):
@@ -134,7 +134,7 @@ def test_the_time_left_counts_validations_and_checkpoints_too() -> None:
 
 def test_the_time_left_forgets_a_slow_beginning() -> None:
     now = 0.0
-    pace = Pace(window=20, clock=lambda: now)
+    pace = StepTimer(window=20, clock=lambda: now)
     pace.mark(0)
     for step in range(1, 101):
         now += 60.0 if step == 1 else 0.5
@@ -144,7 +144,7 @@ def test_the_time_left_forgets_a_slow_beginning() -> None:
 
 def test_the_time_left_after_a_resumption_counts_only_what_this_process_did() -> None:
     now = 1000.0
-    pace = Pace(window=50, clock=lambda: now)
+    pace = StepTimer(window=50, clock=lambda: now)
     pace.mark(3000)
     now += 4.0
     pace.mark(3002)
@@ -152,7 +152,7 @@ def test_the_time_left_after_a_resumption_counts_only_what_this_process_did() ->
 
 
 def test_durations_are_for_people() -> None:
-    assert [duration(s) for s in (None, 5.4, 89, 90, 3000, 5400, 12000)] == [
+    assert [format_duration(s) for s in (None, 5.4, 89, 90, 3000, 5400, 12000)] == [
         "?",
         "5 s",
         "89 s",

@@ -26,7 +26,7 @@ from imitact.core.errors import BadInput, DamagedFile, DiskFull, NotFinite, Spec
 from imitact.core.types import Frame
 from imitact.core.views import View
 from imitact.training import frame_cache
-from imitact.training.sampler import Batch, Sampler, statistics
+from imitact.training.sampler import (SampleBatch, Sampler, dataset_statistics)
 from tests.support.fake_dataset import FakeEpisode, FakeSource
 from tests.support.paths import ROOT
 
@@ -46,11 +46,11 @@ def samples(source: Any, folder: Path, **changes: Any) -> Sampler:
     return Sampler(source, **{**given, **changes})
 
 
-def same(one: Batch, other: Batch) -> bool:
+def same(one: SampleBatch, other: SampleBatch) -> bool:
     pairs = [(one.frames[c], other.frames[c]) for c in (*one.frames, *other.frames)]
     pairs += [
         (getattr(one, f.name), getattr(other, f.name))
-        for f in dataclasses.fields(Batch)
+        for f in dataclasses.fields(SampleBatch)
         if f.name not in ("frames", "whole")
     ]
     return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
@@ -247,12 +247,12 @@ def test_a_value_that_is_not_finite_is_named_by_episode_tick_and_joint(
 
 def test_held_out_episodes_never_enter_the_statistics() -> None:
     source = FakeSource((7, 4, 9))
-    found = statistics(source, [0, 2])
+    found = dataset_statistics(source, [0, 2])
     rows = np.concatenate([source.episode(e).state for e in (0, 2)]).astype(np.float64)
     assert np.allclose(found["state"].mean, rows.mean(axis=0), rtol=0, atol=1e-12)
     assert np.allclose(found["state"].std, rows.std(axis=0), rtol=0, atol=1e-12)
     assert found["state"].count == found["action"].count == 16
-    assert not np.allclose(found["state"].mean, statistics(source, [0, 1, 2])["state"].mean)
+    assert not np.allclose(found["state"].mean, dataset_statistics(source, [0, 1, 2])["state"].mean)
 
 
 def test_statistics_of_deltas_pool_every_tick_of_every_chunk_within_its_episode() -> None:
@@ -264,7 +264,7 @@ def test_statistics_of_deltas_pool_every_tick_of_every_chunk_within_its_episode(
         for k in range(4)
         if t + k < source.lengths[e]
     ]
-    found = statistics(source, [0, 1], delta_chunk=4)["delta"]
+    found = dataset_statistics(source, [0, 1], delta_chunk=4)["delta"]
     assert found.count == len(rows)
     assert np.allclose(found.mean, np.mean(rows, axis=0), rtol=0, atol=1e-12)
     assert np.allclose(found.std, np.std(rows, axis=0), rtol=0, atol=1e-12)

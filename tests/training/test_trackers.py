@@ -17,10 +17,10 @@ import pytest
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.training import trackers
 from imitact.training.loop import train
-from imitact.training.trackers import Trackers, flattened, start
+from imitact.training.trackers import (Trackers, flattened, start_trackers)
 from tests.training.test_loop import CONFIG, SOURCE, TINY, config
 
-INSTALLED = [name for name in trackers.NAMES if trackers.find_spec(name)]
+INSTALLED = [name for name in trackers.TRACKER_NAMES if trackers.find_spec(name)]
 
 
 def needs(name: str) -> pytest.MarkDecorator:
@@ -133,7 +133,7 @@ def read_wandb(out: Path) -> dict[str, dict[int, float]]:
 READERS = {"tensorboard": read_tensorboard, "trackio": read_trackio, "wandb": read_wandb}
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=needs(n)) for n in trackers.NAMES])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=needs(n)) for n in trackers.TRACKER_NAMES])
 def test_what_was_logged_is_read_back_from_the_disk_and_a_resumed_run_goes_on(
     name: str, tmp_path: Path
 ):
@@ -238,7 +238,7 @@ def test_a_run_keeps_its_name_when_resumed_and_gets_another_when_begun_anew(tmp_
         pytest.skip(f"{name} is not installed")
 
     def run(step: int) -> str:
-        start([name], "p", tmp_path, step, {}, print).close()
+        start_trackers([name], "p", tmp_path, step, {}, print).close()
         return json.loads((tmp_path / "trackers" / "run.json").read_text())["run"]
 
     first = run(0)

@@ -28,7 +28,7 @@ from imitact.datasets.open import is_dataset, open_dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.envs import gym_aloha_reference
 from imitact.evaluation import report
-from imitact.evaluation.results import Evaluation, EvaluationPlan, spell
+from imitact.evaluation.results import (Evaluation, EvaluationPlan, describe_seeds)
 from imitact.models.config import ActConfig, check_pretrained
 from imitact.recording.recorder import RecordingReport, is_recording, read_report
 from imitact.storage.atomic import write_json
@@ -37,8 +37,8 @@ from imitact.storage.json_file import read_json_object
 from imitact.storage.lock import exclusive_writer
 from imitact.training import device, loop
 from imitact.training.config import TrainConfig
-from imitact.training.distributed import ALONE
-from imitact.training.metrics import duration
+from imitact.training.distributed import SINGLE_PROCESS
+from imitact.training.metrics import format_duration
 
 GO_ON = "what is finished is kept; the same command goes on"
 
@@ -181,7 +181,7 @@ def _check(settings: Demo) -> None:
     Before anything is written: the folder remembers its settings, wrong ones too.
     """
     check_pretrained(settings.model.backbone_norm, settings.model.pretrained_backbone)
-    device.choose(settings.train.precision, settings.train.device, settings.train.num_threads)
+    device.choose_device(settings.train.precision, settings.train.device, settings.train.num_threads)
     theirs = _theirs(settings)
     count = settings.demonstrations if theirs is None else len(theirs.lengths)
     if settings.train.val_episodes >= count:
@@ -292,7 +292,7 @@ def _trained(settings: Demo, data: Path, training: Path, phases: Phases) -> Path
         source = open_dataset(data, settings.read)
         train.refuse_faulty(source, data)
         return loop.train(
-            source, training, settings.model, config, resume=True, on_line=line, ranks=ALONE
+            source, training, settings.model, config, resume=True, on_line=line, ranks=SINGLE_PROCESS
         )
 
 
@@ -462,13 +462,13 @@ def _print(
     print_result(f"success: {report.summary_line(evaluation)}")
     if (told := numbers["registered"]) is not None:
         verdict = "gave other rewards" if differences else "gave the same rewards, tick for tick"
-        seeds = spell(told["seeds"])
+        seeds = describe_seeds(told["seeds"])
         print_result(f"{told['env']}, made by gymnasium, {verdict} ({seeds})")
     wall_s = dict(numbers["wall_s"])
     total = wall_s.pop("total")
-    parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in wall_s.items())
+    parts = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in wall_s.items())
     print_result(
-        f"time:    {duration(total)} in all ({parts}); trained {numbers['train_pflop']:.2f} PFLOP"
+        f"time:    {format_duration(total)} in all ({parts}); trained {numbers['train_pflop']:.2f} PFLOP"
     )
     if films := sorted((out / "evaluation" / "videos").glob("*.mp4")):
         print_result(f"videos:  {', '.join(map(str, films))}")

@@ -16,7 +16,7 @@ from imitact.models.config import ActConfig
 from imitact.quality.findings import refuse_errors, tally
 from imitact.quality.inspect import inspect_numbers
 from imitact.training import loop
-from imitact.training.distributed import joined
+from imitact.training.distributed import join_ranks
 from imitact.training.config import PRESETS, TrainConfig
 
 GO_ON = "to go on, give the same command with --resume"
@@ -84,7 +84,7 @@ def refuse_faulty(source: Dataset, path: Path) -> None:
 
 def run(settings: Train) -> None:
     """Train, and print where the policy is."""
-    with joined() as ranks:
+    with join_ranks() as ranks:
         with ranks.together():
             source = open_dataset(settings.data, settings.read)
             if ranks.first:

@@ -34,7 +34,7 @@ _PREFIX = "step-"
 
 
 @dataclass(frozen=True)
-class State:
+class Checkpoint:
     """Where a training stands after `step` updates.
 
     tensors: by name, on the CPU; numbers: whatever JSON holds.
@@ -46,7 +46,7 @@ class State:
 
 
 def save(
-    folder: Path, state: State, save_policy: Callable[[Path], object], *, keep: int = KEEP
+    folder: Path, state: Checkpoint, save_policy: Callable[[Path], object], *, keep: int = KEEP
 ) -> Path:
     """Write a checkpoint into `folder` and remove all but the newest `keep`; gives its path.
 
@@ -86,19 +86,19 @@ def save(
             ) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
-    for old in found(folder)[keep:]:
+    for old in list_checkpoints(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
-def found(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, newest first; not looked into."""
     if not folder.is_dir():
         return []
     return sorted((p for p in folder.iterdir() if p.name.startswith(_PREFIX)), reverse=True)
 
 
-def load(path: Path) -> State:
+def load(path: Path) -> Checkpoint:
     """One checkpoint, every file checked against its SHA-256. Damage is named."""
     try:
         record = read_json_object(path / RECORD)
@@ -119,7 +119,7 @@ def load(path: Path) -> State:
             if _sha256(path / name) != expected:
                 raise DamagedFile(f"{path / name} is not what was written: its SHA-256 differs")
         tensors = load_file(path / TENSORS)
-        return State(int(record["step"]), tensors, record["numbers"])
+        return Checkpoint(int(record["step"]), tensors, record["numbers"])
     except (
         *(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError),
         *(RecursionError, SafetensorError),
@@ -127,12 +127,12 @@ def load(path: Path) -> State:
         raise DamagedFile(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
 
 
-def newest(folder: Path, say: Say) -> tuple[Path, State] | None:
+def load_newest(folder: Path, say: Say) -> tuple[Path, Checkpoint] | None:
     """The newest checkpoint that is whole; None where there was never one.
 
     A damaged one is said and passed over for the one before; where all are damaged, refused.
     """
-    paths = found(folder)
+    paths = list_checkpoints(folder)
     damage = []
     for path in paths:
         try:

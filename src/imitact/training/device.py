@@ -24,8 +24,8 @@ from imitact.core.cpu import cpu_flags, processor_name
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.models.batch_shard import WHOLE, BatchShard
 from imitact.training.config import PrecisionName
-from imitact.training.distributed import ALONE, Ranks
-from imitact.training.sampler import Batch
+from imitact.training.distributed import (SINGLE_PROCESS, Ranks)
+from imitact.training.sampler import SampleBatch
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Precision:
 
 
 @dataclass(frozen=True)
-class Devices:
+class TrainingDevice:
     """One process of training: where its tensors live and how they are multiplied.
 
     threads: of torch in this process.
@@ -53,7 +53,7 @@ class Devices:
     device: torch.device
     precision: Precision
     threads: int
-    ranks: Ranks = ALONE
+    ranks: Ranks = SINGLE_PROCESS
     common: Mapping[str, torch.Generator] = field(default_factory=dict)
 
     @property
@@ -99,7 +99,7 @@ class Devices:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def tensors(self, batch: Batch) -> dict[str, Tensor | dict[str, Tensor]]:
+    def tensors(self, batch: SampleBatch) -> dict[str, Tensor | dict[str, Tensor]]:
         """A batch as the policy's loss and predict take it, on this device."""
         return {
             "state": self._tensor(batch.state),
@@ -108,7 +108,7 @@ class Devices:
             "is_pad": self._tensor(batch.is_pad),
         }
 
-    def part(self, batch: Batch) -> BatchShard:
+    def part(self, batch: SampleBatch) -> BatchShard:
         """Of which larger batch this is a part, as the policy's loss takes it."""
         whole = batch.whole
         if whole is None:
@@ -160,12 +160,12 @@ class Devices:
             torch.cuda.set_rng_state(state["cuda"].cpu(), self.device)
 
 
-def choose(
+def choose_device(
     precision: PrecisionName = "auto",
     device: str = "auto",
     threads: int = 0,
-    ranks: Ranks = ALONE,
-) -> Devices:
+    ranks: Ranks = SINGLE_PROCESS,
+) -> TrainingDevice:
     """The devices of this process; sets torch's number of threads (0: leave it as it is).
 
     Of several ranks on GPUs each takes the one of its number on its machine. Refuses a device that
@@ -210,7 +210,7 @@ def choose(
         if where.type == "cuda":
             common["cuda"] = torch.Generator(where)
     chosen = choose_precision(precision, where)
-    return Devices(where, chosen, torch.get_num_threads(), ranks, common)
+    return TrainingDevice(where, chosen, torch.get_num_threads(), ranks, common)
 
 
 def choose_precision(asked: PrecisionName, device: torch.device) -> Precision:

@@ -30,14 +30,14 @@ from imitact.core.errors import BadInput, ImitactError
 
 T = TypeVar("T")
 
-SILENCE = timedelta(minutes=30)
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """How long a rank may keep the others waiting: longer than any step, share of a validation or
 checkpoint takes. One that dies is noticed at once, by its closed connection."""
 
-PATIENCE = timedelta(days=1)
+LONG_TIMEOUT = timedelta(days=1)
 """How long one may decode a dataset while the others wait."""
 
-FAREWELL_S = 10.0
+EXIT_WAIT_S = 10.0
 """How long ranks wait for the one that tells why all end, so that torchrun hears it end first."""
 
 _ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -156,7 +156,7 @@ class Ranks:
             raise error
         farewell = threading.Thread(target=self._until_gone, args=(by,), daemon=True)
         farewell.start()
-        farewell.join(FAREWELL_S)
+        farewell.join(EXIT_WAIT_S)
         raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2)
 
     def _until_gone(self, rank: int) -> None:
@@ -179,12 +179,12 @@ class Ranks:
             ) from error
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 """One process that trains alone, whatever the environment says."""
 
 
 @contextmanager
-def joined(silence: timedelta = SILENCE) -> Iterator[Ranks]:
+def join_ranks(silence: timedelta = COLLECTIVE_TIMEOUT) -> Iterator[Ranks]:
     """Join the processes that torchrun started with this one; alone where it started no others.
 
     On NVIDIA GPUs they talk by NCCL, elsewhere by gloo. A process group that exists is used, and
@@ -215,7 +215,7 @@ def joined(silence: timedelta = SILENCE) -> Iterator[Ranks]:
             dist.init_process_group(
                 backend, store=store, rank=rank, world_size=count, timeout=silence
             )
-        patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+        patient = dist.new_group(backend="gloo", timeout=LONG_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise BadInput(

@@ -9,10 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from imitact.training.optimizer_step import Updater
-from imitact.training.sampler import Batch
+from imitact.training.sampler import SampleBatch
 
 
-def count_flops(updater: Updater, batch: Batch) -> int:
+def count_flops(updater: Updater, batch: SampleBatch) -> int:
     """Multiplications and additions of the matrix products and convolutions, forward and
     backward, of one update, over all ranks. Collective. Leaves weights, buffers and random state
     as they were."""

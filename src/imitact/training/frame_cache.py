@@ -48,7 +48,7 @@ _KEEP_FREE = 256 << 20  # bytes of disk that a cache leaves to everybody else
 _SAY_EVERY_S = 5.0
 
 
-class Frames(Protocol):
+class FrameReader(Protocol):
     """The frames of a Source at input size."""
 
     def gather(self, camera: str, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -70,7 +70,7 @@ def open_frames(
     memory_limit_bytes: int,
     workers: int,
     say: Say,
-) -> Frames:
+) -> FrameReader:
     """The decoded cache where it is there or fits, else frames decoded when they are asked for.
 
     The size is said, and compared with the free disk and the limit, before anything is written.
@@ -88,7 +88,7 @@ def open_frames(
     plan = _Plan(source, views)
     folder = cache_dir / f"frames-{plan.key}"
 
-    def decoded(reason: str) -> Frames:
+    def decoded(reason: str) -> FrameReader:
         say(
             f"no frame cache: it needs {_size(plan.size)}, {reason}. Decoding frames as they "
             f"are asked for, keeping at most {_size(memory_limit_bytes)} of them in memory."

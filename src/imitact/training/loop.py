@@ -45,12 +45,12 @@ from imitact.storage.lock import exclusive_writer
 from imitact.training import checkpoint, trackers
 from imitact.training import device as devices
 from imitact.training.config import TrainConfig
-from imitact.training.device import Devices
-from imitact.training.distributed import RankLost, Ranks, joined
+from imitact.training.device import TrainingDevice
+from imitact.training.distributed import (RankLost, Ranks, join_ranks)
 from imitact.training.flops import count_flops
-from imitact.training.metrics import Logbook, Pace, duration
+from imitact.training.metrics import (MetricsLog, StepTimer, format_duration)
 from imitact.training.optimizer_step import Updater
-from imitact.training.sampler import Batch, Sampler, statistics
+from imitact.training.sampler import (SampleBatch, Sampler, dataset_statistics)
 
 Say = Callable[[str], None]
 
@@ -110,7 +110,7 @@ def train(
     tells; the others end in silence (SystemExit) after it.
     """
     with ExitStack() as stack:
-        us = ranks if ranks is not None else stack.enter_context(joined())
+        us = ranks if ranks is not None else stack.enter_context(join_ranks())
         with us.together():
             if us.first:
                 make_folder(out)
@@ -130,8 +130,8 @@ def _train(
 ) -> Path:
     began = time.monotonic()
     with us.together():
-        trackers.check(config.trackers, config.tracker_project)
-        here = devices.choose(config.precision, config.device, config.num_threads, us)
+        trackers.check_trackers(config.trackers, config.tracker_project)
+        here = devices.choose_device(config.precision, config.device, config.num_threads, us)
         say(f"training on {here.text}")
         ground = {"torch": torch.__version__, **here.ground}
         chosen, held = _hold_out(source, config.val_episodes)
@@ -149,7 +149,7 @@ def _train(
     with us.together():
         _check_chunk(model.chunk_size, source, chosen)
         delta_chunk = model.chunk_size if model.actions == "delta" else 0
-        stats = statistics(source, chosen, delta_chunk=delta_chunk)
+        stats = dataset_statistics(source, chosen, delta_chunk=delta_chunk)
         here.seed(config.seed)
         policy = TorchPolicy.create(
             source.spec, stats, model, seed=config.seed, fingerprint=source.fingerprint
@@ -174,10 +174,10 @@ def _train(
     watched = None
     with us.together():
         if us.first:
-            watched = trackers.start(config.trackers, config.tracker_project, out, step, told, say)
+            watched = trackers.start_trackers(config.trackers, config.tracker_project, out, step, told, say)
     metrics = out / "metrics.jsonl" if us.first else None
-    logbook = Logbook(metrics, resumed=step, say=say, trackers=watched)
-    pace = Pace(window=max(200, 2 * config.val_every))
+    logbook = MetricsLog(metrics, resumed=step, say=say, trackers=watched)
+    pace = StepTimer(window=max(200, 2 * config.val_every))
     recent: deque[str] = deque(maxlen=3)
     sums = _Sums()
     saved_step, saved_at = step, time.monotonic()
@@ -192,7 +192,7 @@ def _train(
             if us.first:
                 numbers = {"settings": told, "ground": ground, "launch": us.launch}
                 numbers |= {"tally": dataclasses.asdict(tally)}
-                state = checkpoint.State(step, updater.tensors(), numbers)
+                state = checkpoint.Checkpoint(step, updater.tensors(), numbers)
                 path = checkpoint.save(path, state, updater.averaged.save)
         saved_step, saved_at = step, time.monotonic()
         return path
@@ -312,13 +312,13 @@ class _Sums:
         }
 
 
-def _before(out: Path, resume: bool, us: Ranks, say: Say) -> tuple[Path, checkpoint.State] | None:
+def _before(out: Path, resume: bool, us: Ranks, say: Say) -> tuple[Path, checkpoint.Checkpoint] | None:
     """The checkpoint to go on from, if any. Where nobody asked to resume, only one that the same
     torchrun wrote before it started us anew."""
     folder = out / "checkpoints"
-    if not resume and not us.restarts and checkpoint.found(folder):
+    if not resume and not us.restarts and checkpoint.list_checkpoints(folder):
         raise BadInput(f"{out} holds a training already; resume it, or give another folder")
-    before = checkpoint.newest(folder, say) if resume or us.restarts else None
+    before = checkpoint.load_newest(folder, say) if resume or us.restarts else None
     if before and not resume and before[1].numbers.get("launch") != us.launch:
         raise BadInput(
             f"{out} holds a training already, which this torchrun did not begin; resume it, or "
@@ -348,12 +348,12 @@ def _same_everywhere(us: Ranks, told: Mapping[str, Any]) -> None:
             )
 
 
-def _shared(us: Ranks, before: checkpoint.State | None) -> checkpoint.State | None:
+def _shared(us: Ranks, before: checkpoint.Checkpoint | None) -> checkpoint.Checkpoint | None:
     """The checkpoint that rank 0 read, for all: the others may see another disk."""
     known = us.told([before.step, dict(before.numbers)] if before else None)
     if known is None:
         return None
-    return checkpoint.State(known[0], us.tensors(before.tensors if before else {}), known[1])
+    return checkpoint.Checkpoint(known[0], us.tensors(before.tensors if before else {}), known[1])
 
 
 def _settings(
@@ -451,7 +451,7 @@ def _samples(
 
 
 def _validate(
-    updater: Updater, held: Sampler, config: TrainConfig, logbook: Logbook, step: int
+    updater: Updater, held: Sampler, config: TrainConfig, logbook: MetricsLog, step: int
 ) -> dict[str, Any]:
     """L1 between prediction at z = 0 and demonstration, on held-out episodes, over valid ticks.
 
@@ -492,7 +492,7 @@ def _validate(
     return {"step": step, **found, "held_out_l1_per_joint_per_tick": per_tick}
 
 
-def _named(batch: Batch) -> str:
+def _named(batch: SampleBatch) -> str:
     """Which samples a batch holds, of all ranks, as episode:tick."""
     named = batch.whole or batch
     pairs = zip(named.episode.tolist(), named.tick.tolist(), strict=True)
@@ -550,21 +550,21 @@ def _due(step: int, every: int) -> bool:
 
 
 def _line(
-    step: int, config: TrainConfig, now: Mapping[str, float], tally: _Tally, pace: Pace
+    step: int, config: TrainConfig, now: Mapping[str, float], tally: _Tally, pace: StepTimer
 ) -> str:
     held = f"  held-out {tally.last_l1_rad:.4f} rad" if tally.last_l1_rad is not None else ""
     losses = "loss {loss:.4f} (l1 {l1:.4f}, kl {kl:.2g})".format(**now) if "loss" in now else ""
     return (
         f"step {step}/{config.steps}  {losses}{held}  {now['samples_per_s']:.1f} samples/s  "
         f"data wait {100 * now['data_wait']:.1f} %  "
-        f"left {duration(pace.left_s(config.steps - step))}"
+        f"left {format_duration(pace.left_s(config.steps - step))}"
     )
 
 
 def _finish(
     out: Path,
     updater: Updater,
-    here: Devices,
+    here: TrainingDevice,
     config: TrainConfig,
     tally: _Tally,
     say: Say,

@@ -25,7 +25,7 @@ Clock = Callable[[], float]
 Say = Callable[[str], None]
 
 
-class Logbook:
+class MetricsLog:
     """Writes metrics.jsonl and says progress.
 
     path:    of the file; None to write nothing, as a rank that is not the first.
@@ -97,7 +97,7 @@ class Logbook:
             self._trackers.close()
 
 
-class Pace:
+class StepTimer:
     """How long the rest will take, from the last `window` steps, all that happened in them
     included: validation, checkpoints, waiting."""
 
@@ -125,7 +125,7 @@ class Pace:
         return None if pace is None else pace * steps
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """For people: 45 s, 12 min, 3 h 20 min."""
     if seconds is None:
         return "?"

@@ -21,9 +21,9 @@ from imitact.models.act import Losses
 from imitact.models.batch_shard import BatchShard
 from imitact.models.policy import TorchPolicy
 from imitact.training.config import TrainConfig
-from imitact.training.device import Devices
-from imitact.training.sampler import Batch
-from imitact.training.sync_batchnorm import spread_norms
+from imitact.training.device import TrainingDevice
+from imitact.training.sampler import SampleBatch
+from imitact.training.sync_batchnorm import sync_batch_norms
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -54,7 +54,7 @@ class Updater:
     and `update` are collective.
     """
 
-    def __init__(self, policy: TorchPolicy, config: TrainConfig, devices: Devices) -> None:
+    def __init__(self, policy: TorchPolicy, config: TrainConfig, devices: TrainingDevice) -> None:
         self.policy = policy
         self.config = config
         self.devices = devices
@@ -78,7 +78,7 @@ class Updater:
         self._pairs = self._float_pairs()
         self._pending: tuple[Callable[[], Tensor], float] | None = None
 
-    def update(self, step: int, batch: Batch) -> dict[str, float]:
+    def update(self, step: int, batch: SampleBatch) -> dict[str, float]:
         """One update from `batch`, after `step` updates; gives its numbers.
 
         Refuses (NotFinite) a loss or gradient that is not finite, and then changes no weight.
@@ -236,12 +236,12 @@ class _Loss(nn.Module):
         return self._loss(batch, part=part)
 
 
-def _loss_of(policy: TorchPolicy, devices: Devices) -> Callable[..., Losses]:
+def _loss_of(policy: TorchPolicy, devices: TrainingDevice) -> Callable[..., Losses]:
     """The policy's loss of a batch; of several ranks one whose gradients are added up over all of
     them, bucket by bucket while the backward pass still goes on."""
     if devices.ranks.count == 1:
         return policy.loss
-    spread_norms(policy.net, devices.ranks)
+    sync_batch_norms(policy.net, devices.ranks)
     spread = DistributedDataParallel(_Loss(policy), gradient_as_bucket_view=True)
     spread.register_comm_hook(None, _added_up)
     return spread

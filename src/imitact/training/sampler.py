@@ -19,13 +19,13 @@ from imitact.core.errors import BadInput, NotFinite, SpecMismatch
 from imitact.core.statistics import Accumulator, Stats
 from imitact.core.types import Dataset
 from imitact.core.views import View
-from imitact.training.frame_cache import DecodedFrames, Frames, Say, first_rows, open_frames
+from imitact.training.frame_cache import (DecodedFrames, FrameReader, Say, first_rows, open_frames)
 
 _AHEAD = 3  # batches prepared before they are asked for
 
 
 @dataclass(frozen=True)
-class Whole:
+class GlobalBatch:
     """The batch that one rank's samples are a part of.
 
     first:         place in it of the first of them.
@@ -40,7 +40,7 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class Batch:
+class SampleBatch:
     """B samples, in physical units.
 
     state:   (B, S) float32, at the tick of the sample.
@@ -59,7 +59,7 @@ class Batch:
     is_pad: NDArray[np.bool_]
     episode: NDArray[np.int64]
     tick: NDArray[np.int64]
-    whole: Whole | None = None
+    whole: GlobalBatch | None = None
 
 
 class Sampler:
@@ -113,7 +113,7 @@ class Sampler:
         self.cameras = tuple(views)
         self.episodes = tuple(range(len(source.lengths)) if episodes is None else episodes)
         self._load(source)
-        self.frames: Frames = open_frames(
+        self.frames: FrameReader = open_frames(
             source,
             views,
             cache_dir=cache_dir,
@@ -186,21 +186,21 @@ class Sampler:
             self._orders = {**recent, epoch: order}
         return order
 
-    def batch(self, index: int) -> Batch:
+    def batch(self, index: int) -> SampleBatch:
         """Batch `index` of the stream; this rank's share of it."""
         rows = self.rows(index)
         if self.ranks == 1:
             return self.at(rows)
         first, stop = (self.batch_size * rank // self.ranks for rank in (self.rank, self.rank + 1))
         valid = np.minimum(self._last[rows] - rows + 1, self.chunk).sum()
-        whole = Whole(first, int(valid), self._episode[rows], self._tick[rows])
+        whole = GlobalBatch(first, int(valid), self._episode[rows], self._tick[rows])
         return replace(self.at(rows[first:stop]), whole=whole)
 
-    def at(self, rows: NDArray[np.int64]) -> Batch:
+    def at(self, rows: NDArray[np.int64]) -> SampleBatch:
         """The samples of those sample rows (0 to len), in that order."""
         ahead = rows[:, None] + np.arange(self.chunk)
         last = self._last[rows][:, None]
-        return Batch(
+        return SampleBatch(
             state=self._state[rows],
             frames={c: self.frames.gather(c, self._frame_row[rows]) for c in self.cameras},
             action=self._action[np.minimum(ahead, last)],
@@ -209,13 +209,13 @@ class Sampler:
             tick=self._tick[rows],
         )
 
-    def stream(self, first: int = 0) -> Generator[Batch, None, None]:
+    def stream(self, first: int = 0) -> Generator[SampleBatch, None, None]:
         """Batches `first`, `first` + 1, ... without end, prepared by threads before they are due.
 
         At most a few batches are held. Close the iterator to end the threads.
         """
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="samples")
-        pending: deque[Future[Batch]] = deque()
+        pending: deque[Future[SampleBatch]] = deque()
         index = first
         try:
             while True:
@@ -226,7 +226,7 @@ class Sampler:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def evenly(self, count: int) -> Iterator[Batch]:
+    def evenly(self, count: int) -> Iterator[SampleBatch]:
         """About `count` samples spread evenly over all episodes, in order; the last batch may be
         short. All ticks where there are fewer. Ranks take these batches in turn."""
         number = min(count, len(self))
@@ -235,7 +235,7 @@ class Sampler:
             yield self.at(rows[start : start + self.batch_size])
 
 
-def statistics(
+def dataset_statistics(
     source: Dataset, episodes: Sequence[int], *, delta_chunk: int = 0
 ) -> dict[str, Stats]:
     """ "state" and "action" over all ticks of those episodes, and no others.

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from imitact.training.distributed import Ranks
 
 
-def spread_norms(net: nn.Module, ranks: Ranks) -> None:
+def sync_batch_norms(net: nn.Module, ranks: Ranks) -> None:
     """Let every BatchNorm2d in `net` normalise by the whole batch; its parameters, buffers and
     their names stay."""
     for name, module in list(net.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
-            net.set_submodule(name, SpreadNorm(module, ranks))
+            net.set_submodule(name, RankSyncBatchNorm(module, ranks))
 
 
-class SpreadNorm(nn.BatchNorm2d):
+class RankSyncBatchNorm(nn.BatchNorm2d):
     """A BatchNorm2d with the parameters and buffers of `norm`. In train mode collective, forward
     and backward."""
 

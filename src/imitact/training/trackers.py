@@ -23,7 +23,7 @@ from imitact.core.errors import BadInput, DamagedFile
 from imitact.storage.atomic import make_folder, write_json
 from imitact.training.config import TrackerName
 
-NAMES: tuple[str, ...] = get_args(TrackerName)
+TRACKER_NAMES: tuple[str, ...] = get_args(TrackerName)
 EXTRA = "trackers"
 """Of imitact, to be installed with: it has all of them."""
 
@@ -40,11 +40,11 @@ class Tracker(Protocol):
     def close(self) -> None: ...
 
 
-def check(names: Sequence[str], project: str) -> None:
+def check_trackers(names: Sequence[str], project: str) -> None:
     """Refuse a tracker that there is not or that is not installed, and a project without a name."""
     for name in names:
-        if name not in NAMES:
-            raise BadInput(f"no tracker {name!r}; there are {list(NAMES)}")
+        if name not in TRACKER_NAMES:
+            raise BadInput(f"no tracker {name!r}; there are {list(TRACKER_NAMES)}")
     if names and not project.strip():
         raise BadInput("project is empty; give trackio and wandb a name for it")
     missing = [name for name in names if find_spec(name) is None]
@@ -84,7 +84,7 @@ class Trackers:
                 )
 
 
-def start(
+def start_trackers(
     names: Sequence[str], project: str, out: Path, step: int, settings: Mapping[str, Any], say: Say
 ) -> Trackers:
     """Open trackers for the training in `out`, which goes on from `step` (0 at the beginning).
@@ -92,7 +92,7 @@ def start(
     A training that is resumed goes on in its own run of each tracker: OUT/trackers/run.json keeps
     the run's name. Settings are shown where a tracker shows settings.
     """
-    check(names, project)
+    check_trackers(names, project)
     if not names:
         return Trackers({}, say)
     folder = out.absolute() / FOLDER
