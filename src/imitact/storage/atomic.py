@@ -1,8 +1,8 @@
-"""Files that are there whole or not at all, whatever kills the process.
+"""Atomic file writes: a file is there whole or not at all, whatever ends the process.
 
-A file is written under another name, flushed to the disk, then renamed over its place: a rename
-is atomic, so a reader sees the old file or the new one. The folder is flushed too, else a power
-cut could undo the rename after its success was reported.
+A file is written under a temporary name, flushed to the disk, then renamed over its place. A rename
+is atomic, so a reader sees the old file or the new one. The folder is flushed too, because a power
+cut could otherwise undo the rename after its success was reported.
 """
 
 from __future__ import annotations
@@ -23,27 +23,31 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def disk_full_guard(
-    path: Path, advice: str = "free some and run the same command again"
+    path: Path, advice: str = "free some space and run the same command again"
 ) -> Iterator[None]:
-    """Turn "no space left", "quota exceeded" and "file too large" into one DiskFull.
+    """Turn "no space left", "quota exceeded" and "file too large" into DiskFull.
 
-    Whatever raised it may wrap the system's error: the whole chain of causes is looked at.
+    The whole chain of causes is searched, because libraries wrap the system's error.
+
+    Args:
+        path: what is being written; named in the message.
+        advice: what to do about it; ends the message.
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, DiskFull) or not _is_full(error):
+        if isinstance(error, DiskFull) or not _is_disk_full(error):
             raise
         raise DiskFull(
             f"no room left while writing {path}: {_free_bytes(path):,} bytes are free; {advice}"
         ) from error
 
 
-def _is_full(error: BaseException | None) -> bool:
+def _is_disk_full(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL:
             return True
-        # safetensors gives the system's error number in its message only.
+        # safetensors has the system's error number in its message only.
         if any(f"(os error {number})" in str(error) for number in _FULL):
             return True
         error = error.__cause__ or error.__context__
@@ -58,7 +62,7 @@ def _free_bytes(path: Path) -> int:
 
 
 def fsync(path: Path) -> None:
-    """Flush a file or a folder to the disk."""
+    """Flush a file or a folder to the disk; of a folder, the names in it."""
     if path.is_dir() and os.name == "nt":
         return  # Windows opens no folders and needs no such flush
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -77,17 +81,28 @@ def make_folder(path: Path) -> None:
 
 
 def move_into_place(staged: Path, path: Path) -> None:
-    """Move a finished, flushed file to its place, over whatever is there."""
+    """Move a finished, flushed file to `path`, replacing any file there."""
     make_folder(path.parent)
     os.replace(staged, path)
     fsync(path.parent)
 
 
-def write_atomically(path: Path, write: Callable[[Path], object], staging: Path) -> None:
-    """Let `write` fill a file in `staging` (on the same disk), then put it at `path`."""
-    temporary = staging / f"{path.name}.part"
+def write_atomically(
+    path: Path, write: Callable[[Path], object], staging: Path | None = None
+) -> None:
+    """Let `write` fill a temporary file, then move that to `path`.
+
+    Args:
+        path: where the file appears; its folder is created if it is missing.
+        write: takes the path of the temporary file and writes all of it.
+        staging: the folder of the temporary file, on the same disk; None takes that of `path`.
+    """
+    staging = staging or path.parent
+    # With its folder's name, so that files of one name may be staged in one folder.
+    temporary = staging / f".{path.parent.name}.{path.name}.part"
     with disk_full_guard(path):
         try:
+            make_folder(staging)
             write(temporary)
             fsync(temporary)
             move_into_place(temporary, path)
@@ -95,16 +110,16 @@ def write_atomically(path: Path, write: Callable[[Path], object], staging: Path)
             temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes, staging: Path) -> None:
-    """Write bytes whole."""
-    write_atomically(path, lambda p: p.write_bytes(data), staging)
+def write_bytes(path: Path, data: bytes, staging: Path | None = None) -> None:
+    """Write a file of these bytes atomically."""
+    write_atomically(path, lambda temporary: temporary.write_bytes(data), staging)
 
 
 def json_bytes(value: Any) -> bytes:
-    """As `write_json` writes it; equal values give equal bytes."""
+    """Return what `write_json` writes; equal values give equal bytes."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def write_json(path: Path, value: Any, staging: Path) -> None:
-    """Write JSON whole; equal values give equal bytes."""
+def write_json(path: Path, value: Any, staging: Path | None = None) -> None:
+    """Write a JSON file atomically; equal values give equal bytes."""
     write_bytes(path, json_bytes(value), staging)

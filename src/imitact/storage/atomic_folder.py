@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,46 +13,110 @@ from imitact.storage.atomic import disk_full_guard, fsync, make_folder
 from imitact.storage.lock import WRITER, exclusive_writer
 
 
-def check_output_folder(out: Path, source: Path) -> None:
-    """Raise BadInput where a copy of `source` cannot be made in `out`: it is there and not empty,
-    or lies in what is copied."""
+def check_output_folder(out: Path, source: Path | None = None) -> None:
+    """Raise BadInput where `out` exists and is not an empty folder, or lies inside `source`.
+
+    Args:
+        out: the folder to be written.
+        source: what is read to write it; None where that is no folder.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"{out} is there and not empty; give a new folder for the copy")
-    if out.resolve().is_relative_to(source.resolve()):
-        raise BadInput(f"{out} lies in {source}, which is never altered; give another folder")
+        raise BadInput(f"{out} already exists and is not empty; give a new folder with --out")
+    if source is not None and out.resolve().is_relative_to(source.resolve()):
+        raise BadInput(
+            f"{out} lies inside {source}, which is never altered; give another folder with --out"
+        )
+
+
+def check_replaceable(folder: Path, names: Collection[str], what: str) -> None:
+    """Raise BadInput where replacing `folder` would remove anything but files of these names.
+
+    Args:
+        folder: the folder to be replaced; it need not exist.
+        names: the files that may be in it.
+        what: what it is, in words: "a policy".
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is a file, and {what} is written as a folder; give another path")
+    if others := sorted({path.name for path in folder.iterdir()} - set(names)):
+        raise BadInput(
+            f'{folder} holds "{others[0]}", which is not part of {what}, and would be removed; '
+            "give a new folder"
+        )
 
 
 @contextmanager
 def atomic_folder(out: Path, what: str) -> Iterator[Path]:
-    """A folder to fill; it appears as `out`, which is empty or not there, when all of it is done.
+    """Yield a folder to fill, which becomes `out` when it is complete.
 
-    what: who fills it, in words: "copy". Killed or failed, it leaves no `out`; what was begun is
-    thrown away by the next.
+    Only one process builds `out` at a time. After a failure nothing remains; a process that is
+    killed leaves no `out`, and the next one removes what it had begun.
+
+    Args:
+        out: an empty folder, or one that does not exist.
+        what: what is being done, in words: "copy"; a second process is told.
     """
     building = out.with_name(f".{out.name}.building")
     make_folder(building.parent)
     with disk_full_guard(building), exclusive_writer(building, what):
         for leftover in building.iterdir():
-            if leftover.name != WRITER:  # ours
+            if leftover.name != WRITER:  # that one is ours
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        yield building
+        try:
+            yield building
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
         (building / WRITER).unlink(missing_ok=True)
+        flush_folder(building)
         if out.is_dir():
             out.rmdir()
         os.replace(building, out)
         fsync(out.parent)
 
 
-def replace_folder(fresh: Path, folder: Path) -> None:
-    """Put the finished folder `fresh` where `folder` is, whether or not that exists.
+@contextmanager
+def replaced_folder(
+    folder: Path,
+    *,
+    building: Path | None = None,
+    advice: str = "free some space and run the same command again",
+) -> Iterator[Path]:
+    """Yield an empty folder to fill, which takes the place of `folder` when it is complete.
 
-    Two renames do it. A process killed between them leaves no `folder`, and the old one beside it,
-    where `whole_folder` finds it.
+    A `folder` that exists is untouched until then, and after any failure. A process that is killed
+    leaves the old folder or the new one, which `whole_folder` finds.
+
+    Args:
+        folder: the folder to be written; it may exist, with content.
+        building: the temporary folder, on the same disk; None takes one beside `folder`. One that
+            a killed process left is removed.
+        advice: what to do where the disk is full.
+    """
+    building = building or folder.with_name(f".{folder.name}.saving")
+    with disk_full_guard(folder, advice):
+        try:
+            make_folder(building.parent)
+            remove_folder(building)
+            building.mkdir()
+            yield building
+            flush_folder(building)
+            replace_folder(building, folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def replace_folder(fresh: Path, folder: Path) -> None:
+    """Put the finished, flushed folder `fresh` in the place of `folder`, which may exist.
+
+    This takes two renames. A process that is killed between them leaves no `folder`, and the old
+    one beside it, where `whole_folder` finds it.
     """
     previous = _previous(folder)
     if folder.exists():
-        if previous.exists():
-            shutil.rmtree(previous)
+        remove_folder(previous)
         os.rename(folder, previous)
     try:
         os.rename(fresh, folder)
@@ -61,14 +125,26 @@ def replace_folder(fresh: Path, folder: Path) -> None:
             os.rename(previous, folder)
         raise
     fsync(folder.parent)
-    if previous.exists():
-        shutil.rmtree(previous)
+    remove_folder(previous)
 
 
 def whole_folder(folder: Path) -> Path:
-    """The folder itself, or the old one that a killed `replace_folder` left beside it."""
+    """Return the folder itself, or the old one that a killed `replace_folder` left beside it."""
     previous = _previous(folder)
     return previous if not folder.exists() and previous.is_dir() else folder
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it, if it exists."""
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush every file and folder within `folder`, and itself, to the disk."""
+    for path in (*folder.rglob("*"), folder):
+        if not path.is_symlink():
+            fsync(path)
 
 
 def _previous(folder: Path) -> Path:

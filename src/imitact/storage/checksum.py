@@ -1,9 +1,8 @@
-"""JSON that vouches for itself, and JSON from anywhere read without trust.
+"""Checksums: the SHA-256 of files, and JSON objects that carry that of their own values.
 
-An object that imitact writes for itself ends with `sha256`, of all its other keys: of their
-shortest JSON with sorted keys, so that the layout may change and no value may. A line of a journal
-ends with the CRC-32 of all before it. Whatever else a file holds ends in Damaged, in memory that
-its size bounds.
+An object that imitact writes for itself ends with the key `sha256`: the SHA-256 of its other keys,
+taken over their shortest JSON with sorted keys. So the layout of the file may change, and no value
+may.
 """
 
 from __future__ import annotations
@@ -23,25 +22,35 @@ CHECKSUM_KEY = "sha256"
 
 
 def with_checksum(value: Mapping[str, Any]) -> dict[str, Any]:
-    """With the SHA-256 of its values, as its last key."""
+    """Return the values as plain JSON, with their SHA-256 as the last key.
+
+    Any `sha256` that `value` has is replaced.
+    """
     rest = {name: part for name, part in value.items() if name != CHECKSUM_KEY}
-    # There and back: what JSON makes of a value (a tuple, a number as a key) is what counts.
+    # To JSON and back: a tuple counts as the list, and a numeric key as the text, that it becomes.
     plain = json.loads(json.dumps(rest, allow_nan=False))
     return {**plain, CHECKSUM_KEY: json_sha256(plain)}
 
 
 def json_sha256(value: Mapping[str, Any]) -> str:
-    """SHA-256 of all keys but `sha256`, of plain JSON values."""
+    """Return the SHA-256 of plain JSON values, without the key `sha256`."""
     rest = {name: part for name, part in value.items() if name != CHECKSUM_KEY}
-    return hashlib.sha256(msgspec.json.encode(rest, order="sorted")).hexdigest()
+    return bytes_sha256(msgspec.json.encode(rest, order="sorted"))
 
 
 def verified(
     value: Mapping[str, Any], file: Path, *, required: bool, advice: str = COPY_AGAIN
 ) -> dict[str, Any]:
-    """The values of an object from `file`, without `sha256`; refuses other than were written.
+    """Return the values of an object that `with_checksum` made, without its checksum.
 
-    required: whether it must vouch for itself; older files do not.
+    Args:
+        value: the object, as read.
+        file: where it was read; named in the message.
+        required: whether it must have a checksum; older files have none.
+        advice: what to do about damage; ends the message.
+
+    Raises:
+        DamagedFile: the values do not have this checksum, or it is missing.
     """
     if CHECKSUM_KEY not in value and not required:
         return dict(value)
@@ -51,14 +60,19 @@ def verified(
         is_right = False  # values that imitact could not have written
     if not is_right:
         raise DamagedFile(
-            f"{file} is not what was written: its values do not have the SHA-256 that it names. "
+            f"{file} is not what was written: its values do not have the SHA-256 that it gives. "
             f"{advice}"
         )
     return {name: part for name, part in value.items() if name != CHECKSUM_KEY}
 
 
+def bytes_sha256(data: bytes | memoryview) -> str:
+    """Return the SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def file_sha256(file: Path, *, advice: str = COPY_AGAIN) -> str:
-    """Of a file's bytes, block by block."""
+    """Return the SHA-256 of a file, which is read in blocks."""
     try:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,4 +1,7 @@
-"""Finished episodes on disk, a line each, so that an interrupted evaluation goes on."""
+"""Journal: a file of JSON lines that records each finished piece of work, so that it can resume.
+
+A line counts once its line feed is written, and ends with the CRC-32 of everything before it.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.errors import DamagedFile
 from imitact.core.version import __version__
 from imitact.storage.atomic import disk_full_guard, make_folder
+from imitact.storage.settings_diff import check_same_settings
 
 FORMAT = 2
-"""Changes whenever an older file could be misread. Lines of format 1 have no CRC-32; such a file
-is gone on with."""
+"""Raised whenever an older file could be misread. Lines of format 1 have no CRC-32; such a file is
+continued."""
 
 _FORMATS = (1, FORMAT)
 
@@ -26,25 +30,30 @@ T = TypeVar("T")
 
 _LINE = re.compile(rb'(\{.*),"crc32":(\d{1,10})\}', re.DOTALL)
 
+_REMOVE = "Remove the file to start again, or give another output folder"
+
 
 def journal_line(value: Mapping[str, Any]) -> bytes:
-    """The line of plain JSON values (one at least) with its CRC-32 and its line feed."""
+    """Return the line, with CRC-32 and line feed, of plain JSON values (at least one)."""
     data = msgspec.json.encode(value)
     return data[:-1] + b',"crc32":%d}\n' % zlib.crc32(data)
 
 
 def parse_journal_line(data: bytes, *, required: bool) -> dict[str, Any]:
-    """What `journal_line` wrote, without its checksum.
+    """Return the values of a line that `journal_line` made, without its checksum.
 
-    required: whether it must have one; lines of older files have none.
+    Args:
+        data: the line, without its line feed.
+        required: whether it must have a checksum; lines of older files have none.
 
-    Raises ValueError where it is no JSON object, or not what was written.
+    Raises:
+        ValueError: `data` is not a JSON object, or not what was written.
     """
     found = _LINE.fullmatch(data)
     if found:
         data = found[1] + b"}"
         if zlib.crc32(data) != int(found[2]):
-            raise ValueError("its CRC-32 is not the one that it names")
+            raise ValueError("its CRC-32 is not the one that it gives")
     try:
         value = msgspec.json.decode(data, type=dict[str, Any])
     except (msgspec.DecodeError, OverflowError, RecursionError) as error:
@@ -55,7 +64,7 @@ def parse_journal_line(data: bytes, *, required: bool) -> dict[str, Any]:
 
 
 def append_whole(handle: int, data: bytes) -> None:
-    """Write all of `data` at the end of an open file, or nothing of it."""
+    """Append all of `data` to an open file; where that fails, nothing of it remains."""
     size = os.fstat(handle).st_size
     try:
         left = memoryview(data)
@@ -68,11 +77,10 @@ def append_whole(handle: int, data: bytes) -> None:
 
 
 class Journal:
-    """A file of JSON lines: what is evaluated, then one entry as each episode ends.
+    """A file whose first line is the settings of the work, and each further line one entry.
 
-    A line counts once its line feed is written: the unfinished last line of a killed process is
-    cut off. Each line is flushed to the disk before `add` returns, and ends with a CRC-32, so that
-    one that was altered is refused by its number.
+    The unfinished last line of a killed process is cut off when the file is opened. Each line is
+    flushed to the disk before `add` returns. An altered line is refused by its number.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,30 +89,21 @@ class Journal:
         if path.is_file():
             self._lines = self._read()
 
-    def head(self, given: dict[str, Any]) -> None:
-        """Begin with `given` (plain JSON values), or check that the file begins with it.
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Write the settings (plain JSON values) as the first line, or compare them with it.
 
-        Refuses a file that other settings wrote, naming the first that differ.
+        Raises:
+            BadInput: the file was begun with other settings; the message names each.
         """
-        given = {"format": FORMAT, **msgspec.json.decode(msgspec.json.encode(given))}
+        settings = {"format": FORMAT, **msgspec.json.decode(msgspec.json.encode(settings))}
         if not self._lines:
-            self._write(given)
+            self._write(settings)
             return
         kept = self._lines[0]
-        given["format"] = kept["format"]
-        differ = [key for key in (*given, *kept) if given.get(key) != kept.get(key)]
-        if differ:
-            told = "; ".join(
-                f"{key} was {_short(kept.get(key))}, is now {_short(given.get(key))}"
-                for key in dict.fromkeys(differ)
-            )
-            raise BadInput(
-                f"{self._path} holds another evaluation: {told}. Give the same settings to go on "
-                "with it, or another output folder"
-            )
+        check_same_settings(kept, {**settings, "format": kept["format"]}, self._path)
 
     def entries(self, kind: str, what: type[T]) -> list[T]:
-        """All entries of that kind, in the order in which they were added, as `what`."""
+        """Return all entries of a kind, in the order in which they were added, as `what`."""
         try:
             return [
                 msgspec.convert(entry[kind], what, strict=False)
@@ -113,11 +112,11 @@ class Journal:
             ]
         except msgspec.ValidationError as error:
             raise DamagedFile(
-                f"{self._path} has an entry that does not fit: {error}. {_AFRESH}"
+                f"{self._path} has an entry that does not fit: {error}. {_REMOVE}"
             ) from error
 
     def add(self, kind: str, entry: Any) -> None:
-        """Append one entry (anything that msgspec turns into JSON)."""
+        """Append one entry, of anything that msgspec turns into JSON."""
         self._write({kind: entry})
 
     def _write(self, values: dict[str, Any]) -> None:
@@ -137,22 +136,14 @@ class Journal:
         lines: list[dict[str, Any]] = []
         for number, text in enumerate(data[:whole].split(b"\n")[:-1], 1):
             try:
-                # What the first line says of itself holds for all of them.
+                # The format in the first line holds for all of them.
                 head = lines[0] if lines else parse_journal_line(text, required=False)
                 if head.get("format") not in _FORMATS:
                     raise DamagedFile(
                         f"{self._path} has format {head.get('format')!r}, this imitact "
-                        f"({__version__}) goes on with {_FORMATS}. {_AFRESH}"
+                        f"({__version__}) continues {' and '.join(map(str, _FORMATS))}. {_REMOVE}"
                     )
                 lines.append(parse_journal_line(text, required=head["format"] != 1))
             except ValueError as error:
-                raise DamagedFile(f"{self._path}, line {number}: {error}. {_AFRESH}") from error
+                raise DamagedFile(f"{self._path}, line {number}: {error}. {_REMOVE}") from error
         return lines
-
-
-_AFRESH = "Remove the file to evaluate afresh, or give another output folder"
-
-
-def _short(value: Any) -> str:
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= 60 else f"{text[:57]}..."

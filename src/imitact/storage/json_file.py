@@ -10,40 +10,60 @@ import msgspec
 from imitact.core.errors import BadInput, DamagedFile
 
 MAX_BYTES = 256 << 20
-"""More is no file of imitact's: a hundred thousand episodes take a tenth of it."""
-
+"""Larger files are refused unread; the metadata of a hundred thousand episodes take a tenth."""
 
 COPY_AGAIN = "Copy it again from where it came."
 
 
-def read_bytes(file: Path, *, limit: int = MAX_BYTES, advice: str = COPY_AGAIN) -> bytes:
-    """All of a file; refuses one that is missing, or larger than anything expected there."""
+def read_bytes(file: Path, *, limit: int | None = MAX_BYTES, advice: str = COPY_AGAIN) -> bytes:
+    """Return all bytes of a file.
+
+    Args:
+        file: the file to read.
+        limit: the most bytes that are read; None for a file of any size.
+        advice: what to do about damage; ends the message.
+
+    Raises:
+        DamagedFile: the file is missing, is a folder, or is larger than `limit`.
+        BadInput: the system refuses to read it.
+    """
     try:
         size = file.stat().st_size
-        if size > limit:
-            raise DamagedFile(
-                f"{file} has {size:,} bytes; at most {limit:,} are expected. {advice}"
-            )
+        if limit is not None and size > limit:
+            raise DamagedFile(f"{file} has {size:,} bytes, expected at most {limit:,}. {advice}")
         return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DamagedFile(f"{file} is missing. {advice}") from error
+    except IsADirectoryError as error:
+        raise DamagedFile(f"{file} is a folder, expected a file. {advice}") from error
     except OSError as error:
         raise BadInput(f"{file} cannot be read: {error.strerror or error}") from error
 
 
-def parse_json_object(data: bytes, file: Path, *, advice: str = COPY_AGAIN) -> dict[str, Any]:
-    """A JSON object, of UTF-8 and without NaN, as the standard has it; else DamagedFile."""
+def parse_json_object(
+    data: bytes | memoryview, file: Path | str, *, advice: str = COPY_AGAIN
+) -> dict[str, Any]:
+    """Return the JSON object that `data` is: UTF-8, without NaN and infinity.
+
+    Args:
+        data: the bytes of the file, or of a part of it.
+        file: where they were read; named in the message.
+        advice: what to do about damage; ends the message.
+
+    Raises:
+        DamagedFile: `data` is not JSON, or not an object.
+    """
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
-        raise DamagedFile(f"{file} is no JSON: {error}. {advice}") from error
+        raise DamagedFile(f"{file} is not JSON: {error}. {advice}") from error
     if not isinstance(value, dict):
         raise DamagedFile(f"{file} holds {type(value).__name__}, expected an object. {advice}")
     return value
 
 
 def read_json_object(
-    file: Path, *, limit: int = MAX_BYTES, advice: str = COPY_AGAIN
+    file: Path, *, limit: int | None = MAX_BYTES, advice: str = COPY_AGAIN
 ) -> dict[str, Any]:
-    """The JSON object in a file."""
+    """Return the JSON object in a file; arguments and errors as of the two functions above."""
     return parse_json_object(read_bytes(file, limit=limit, advice=advice), file, advice=advice)

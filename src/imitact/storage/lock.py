@@ -1,4 +1,4 @@
-"""Folder locks: one process writes to a folder, a second one is refused at once."""
+"""Folder locks: one process writes to a folder, and a second one is refused at once."""
 
 from __future__ import annotations
 
@@ -13,21 +13,26 @@ from imitact.core.errors import BadInput
 from imitact.storage.atomic import make_folder
 
 WRITER = ".writer"
-"""In a folder that a process writes to: its id, and what it does."""
+"""The file, in a locked folder, with the id of the process that writes and what it does."""
 
 
 @contextmanager
 def exclusive_writer(folder: Path, what: str) -> Iterator[None]:
-    """Let one process write to `folder`, which is created; a second one is refused at once.
+    """Let one process at a time write to `folder`, which is created; refuse a second one.
 
-    what: who writes, in words: "recording". The lock ends with the process, however it ends.
+    The lock ends with the process, however it ends. `folder/.writer` only tells a second process
+    which one holds the lock; a stale one left by a killed process has no effect.
 
-    While it is held, `folder/.writer` tells others who it is. One that a killed process left means
-    nothing, and goes with the next.
+    Args:
+        folder: the folder to write to.
+        what: what is being done, in words: "recording".
+
+    Raises:
+        BadInput: another process holds the lock; the message has its id and what it does.
     """
     make_folder(folder)
     if os.name == "nt":
-        yield  # no such lock on folders there: two writers in one folder are the user's care
+        yield  # Windows has no such lock: there, users must avoid two writers themselves
         return
     import fcntl
 
@@ -36,7 +41,7 @@ def exclusive_writer(folder: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            other, process = _writer_of(folder, what)
+            other, process = _holder(folder, what)
             raise BadInput(
                 f"another {other} is writing to {folder}{process}; wait for it, or stop it"
             ) from error
@@ -48,7 +53,7 @@ def exclusive_writer(folder: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def _signed(path: Path, what: str) -> Iterator[None]:
-    """Say who writes; on a full disk nobody is told, and nothing else is lost by it."""
+    """Write the signature for the duration; a full disk does not prevent the work."""
     with contextlib.suppress(OSError):
         path.write_text(f"{os.getpid()} {what}\n", encoding="utf-8")
     try:
@@ -58,30 +63,33 @@ def _signed(path: Path, what: str) -> Iterator[None]:
             path.unlink()
 
 
-def _writer_of(folder: Path, what: str) -> tuple[str, str]:
-    """What the process that holds a folder does, and its id in words; `what` and "" if unknown."""
-    for wait_s in (0.0, 0.05, 0.1, 0.2, 0.4):  # it may have the lock and be about to sign
+def _holder(folder: Path, what: str) -> tuple[str, str]:
+    """Return what the process that holds a folder does, and its id in words.
+
+    Where that is unknown: `what` and "".
+    """
+    for wait_s in (0.0, 0.05, 0.1, 0.2, 0.4):  # it may hold the lock and be about to sign
         time.sleep(wait_s)
         with contextlib.suppress(OSError, ValueError, OverflowError):
             number, _, other = (folder / WRITER).read_text(encoding="utf-8").partition(" ")
             if int(number) < 1:
-                continue  # no process, but to `kill` many
-            with contextlib.suppress(PermissionError):  # it is there, and somebody else's
-                os.kill(int(number), 0)  # one that is no more signed before the one that holds it
+                continue  # not a process id: `kill` takes 0 and below for groups of processes
+            with contextlib.suppress(PermissionError):  # it exists, and belongs to another user
+                os.kill(int(number), 0)  # raises for a stale signature of a process that ended
             return other.strip() or what, f" (process {int(number)})"
     return what, ""
 
 
 @contextmanager
 def shared_build_lock(path: Path) -> Iterator[None]:
-    """Let one process at a time build what several may want; the others wait, then find it built.
+    """Let one process at a time build what several need; the others wait, then find it built.
 
     Args:
         path: the lock file, created if it is missing; its folder must exist.
     """
     with path.open("ab") as file:
         if os.name == "nt":
-            yield  # no such lock there: two processes may build the same thing twice
+            yield  # Windows has no such lock: two processes may build the same thing twice
             return
         import fcntl
 

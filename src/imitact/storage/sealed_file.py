@@ -1,16 +1,15 @@
-"""One file whose last bytes vouch for all the others.
+"""Sealed file: one file that ends with the SHA-256 of everything before it.
 
-    parts | what there is to know of them, JSON | footer
+    parts | metadata, JSON | footer
 
-The footer is 96 ASCII characters: where the JSON begins and its length in bytes (16 decimal digits
-each), and the SHA-256 of everything before it (64 hexadecimal digits). So one look at the
-end finds the rest, and no byte can change unseen. In an ONNX file both stand in `metadata_props`,
-whose last bytes are the file's last, so that any reader of ONNX opens it as it is.
+The footer is 96 ASCII characters: the offset of the metadata and its length in bytes (16 decimal
+digits each), then the SHA-256 of everything before it (64 hexadecimal digits). So a reader finds
+the rest from the end, and no byte can change unseen. In an ONNX file, metadata and footer stand in
+`metadata_props`, whose last bytes are the file's last, so that any reader of ONNX opens it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import mmap
 import re
@@ -19,35 +18,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.storage.checksum import bytes_sha256
+from imitact.storage.json_file import COPY_AGAIN, parse_json_object
 
 FOOTER_BYTES = 96
-_DIGEST_BYTES = 64
+_SHA256_BYTES = 64
 
 _FOOTER = re.compile(rb"(\d{16})(\d{16})([0-9a-f]{64})")
 
 
 def seal(parts: bytes, about: Mapping[str, Any]) -> bytes:
-    """Parts and what there is to know of them, as one file's bytes."""
+    """Return the bytes of a sealed file of these parts and this metadata."""
     text = json.dumps(about, ensure_ascii=False, allow_nan=False).encode()
     return with_footer(parts + text, len(parts), len(text))
 
 
 def with_footer(data: bytes, at: int, size: int) -> bytes:
-    """`data`, in which the JSON is `size` bytes from byte `at`, with its footer."""
+    """Return `data`, whose metadata are `size` bytes from byte `at`, followed by its footer."""
     data += f"{at:016d}{size:016d}".encode()
-    return data + hashlib.sha256(data).hexdigest().encode()
+    return data + bytes_sha256(data).encode()
 
 
 @dataclass(frozen=True)
 class SealedFile:
-    """A file that was opened and found whole.
+    """A sealed file that was opened and verified.
 
-    data:   all of it, mapped, not copied.
-    about:  the JSON object.
-    sha256: of everything before it; tells files apart.
+    Attributes:
+        data: all of it, mapped into memory, not copied.
+        about: the metadata.
+        sha256: of everything before it; tells files apart.
     """
 
     data: memoryview
@@ -55,35 +55,33 @@ class SealedFile:
     sha256: str
 
     def part(self, name: str) -> memoryview:
-        """The bytes that about["parts"][name] spans, as [first, last + 1]."""
+        """Return the bytes from first to end, as about["parts"][name] = [first, end] has it."""
         first, end = self.about["parts"][name]
         return self.data[first:end]
 
 
 def unseal(path: Path) -> SealedFile:
-    """Open a file that `seal` made. Refuses one that is missing, cut short or altered."""
+    """Open a file that `seal` made.
+
+    Raises:
+        BadInput: there is no such file, or the system refuses to read it.
+        DamagedFile: the file is truncated or altered.
+    """
     data = _mapped(path)
     found = _FOOTER.fullmatch(data[-FOOTER_BYTES:]) if len(data) >= FOOTER_BYTES else None
     if found is None:
         raise DamagedFile(
-            f"{path} ({len(data)} bytes) does not end as an exported policy does: it is truncated "
-            "or was not written by imitact export; copy it again, or give a policy's folder"
+            f"{path} ({len(data)} bytes) does not end as an exported policy does: it is truncated, "
+            "or was not written by imitact export. Copy it again, or give a policy's folder"
         )
-    at, size, digest = int(found[1]), int(found[2]), found[3].decode()
-    if hashlib.sha256(data[:-_DIGEST_BYTES]).hexdigest() != digest:
+    at, size, sha256 = int(found[1]), int(found[2]), found[3].decode()
+    if bytes_sha256(data[:-_SHA256_BYTES]) != sha256:
         raise DamagedFile(
-            f"{path} is not the file that was exported (its SHA-256 differs from the one that it "
-            "ends with); copy it again"
+            f"{path} is not the file that was exported: its SHA-256 is not the one that it ends "
+            f"with. {COPY_AGAIN}"
         )
-    try:
-        about = msgspec.json.decode(data[at : at + size])
-    except (msgspec.DecodeError, ValueError, RecursionError, OverflowError) as error:
-        raise DamagedFile(f"{path}: what it says of itself is not JSON ({error})") from error
-    if not isinstance(about, dict):
-        raise DamagedFile(
-            f"{path}: what it says of itself is {type(about).__name__}, not an object"
-        )
-    return SealedFile(data, about, digest)
+    about = parse_json_object(data[at : at + size], f"{path}: its metadata")
+    return SealedFile(data, about, sha256)
 
 
 def _mapped(path: Path) -> memoryview:

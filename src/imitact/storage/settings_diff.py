@@ -1,25 +1,26 @@
 """Settings diff: which settings differ between what was begun and what is asked for now.
 
 A recording, training, evaluation, tuning or conversion goes on only with the settings it was begun
-with. Each stores its settings as JSON; `differences` names every one that is another now.
+with. Each stores its settings as JSON; `check_same_settings` names every one that differs.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from imitact.core.errors import BadInput
 
-_LONGEST = 60
+_MAX_SHOWN = 60
 """Characters of a value that a message shows."""
 
-_ABSENT = object()  # a setting that is not there, which is not the same as null
+_ABSENT = object()  # a setting that is missing, which is not the same as null
 
 
 def plain_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as they come back from a JSON file: tuples as lists, keys as text.
+    """Return settings as they come back from a JSON file: tuples as lists, keys as text.
 
     Raises:
         BadInput: a value has no JSON form, or is NaN or infinite.
@@ -31,7 +32,7 @@ def plain_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their full names: {"train": {"steps": 1}} gives {"train.steps": 1}."""
+    """Return nested settings by their full names: {"train": {"steps": 1}} as {"train.steps": 1}."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:
@@ -42,7 +43,7 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The settings that differ, in words: "train.steps was 100, is 200".
+    """Return the settings that differ, in words: "train.steps was 100, is now 200".
 
     Args:
         then: plain JSON values, as stored.
@@ -53,14 +54,34 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """
     before, after = flattened(then), flattened(now)
     return [
-        f"{name} was {_shown(before.get(name, _ABSENT))}, is {_shown(after.get(name, _ABSENT))}"
+        f"{name} was {_shown(before.get(name, _ABSENT))}, is now {_shown(after.get(name, _ABSENT))}"
         for name in dict.fromkeys([*after, *before])
         if before.get(name, _ABSENT) != after.get(name, _ABSENT)
     ]
+
+
+def check_same_settings(
+    then: Mapping[str, Any], now: Mapping[str, Any], where: Path, *, partial: bool = False
+) -> None:
+    """Raise BadInput, naming every difference, where work would go on with other settings.
+
+    Args:
+        then: plain JSON values, as stored with the work in `where`.
+        now: plain JSON values, as asked for.
+        where: the folder or file that holds the work.
+        partial: whether `now` may lack settings that `then` has; those are not compared.
+    """
+    if partial:
+        then = {name: value for name, value in then.items() if name in now}
+    if found := differences(then, now):
+        raise BadInput(
+            f"{where} was begun with other settings: {'; '.join(found)}. Give the same settings "
+            "to continue, or another folder"
+        )
 
 
 def _shown(value: Any) -> str:
     if value is _ABSENT:
         return "not set"
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
