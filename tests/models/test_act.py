@@ -145,9 +145,9 @@ def test_cameras_are_seen_whole_and_at_capture_size_unless_set() -> None:
 @pytest.mark.parametrize(
     ("crop", "message"),
     [
-        ("c=0:9,0:9", "names camera 'c'; the cameras are \\['a', 'b'\\]"),
-        ("b=0:241,0:9", "reaches beyond the 240x424 pixels that camera 'b' captures"),
-        ("b=0:9,0:425", "reaches beyond the 240x424"),
+        ("c=0:9,0:9", 'names camera "c"; the cameras are a, b'),
+        ("b=0:241,0:9", 'exceeds the 240x424 pixels that camera "b" captures'),
+        ("b=0:9,0:425", "exceeds the 240x424"),
     ],
 )
 def test_a_crop_that_no_camera_has_is_refused(crop: str, message: str) -> None:

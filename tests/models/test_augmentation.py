@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from imitact.models.augmentation import cropped, recoloured, shifted, shifts
+from imitact.models.augmentation import jitter_color, random_crop, random_shifts, shift_frames
 
 
 def frames(batch: int, height: int = 6, width: int = 8) -> torch.Tensor:
@@ -26,7 +26,7 @@ def moved(frame: torch.Tensor, down: int, right: int) -> torch.Tensor:
 
 
 def drawn(frames: torch.Tensor, pixels: int) -> torch.Tensor:
-    return shifted(frames, shifts(frames, pixels))
+    return shift_frames(frames, random_shifts(frames, pixels))
 
 
 def test_every_frame_is_moved_on_its_own_and_every_move_occurs_equally_often() -> None:
@@ -72,7 +72,7 @@ def ramp(batch: int, height: int = 12, width: int = 16) -> torch.Tensor:
 
 def test_a_crop_is_a_window_of_the_picture_in_its_proportions_enlarged() -> None:
     torch.manual_seed(0)
-    images = cropped(ramp(500), 0.4)
+    images = random_crop(ramp(500), 0.4)
     assert images.shape == (500, 3, 12, 16)
     inner = images[:, :, 1:-1, 1:-1]  # at the rim the border may be repeated, by half a pixel
     down = (inner[:, 0].diff(dim=1) * 12).flatten(1)
@@ -103,7 +103,7 @@ def grey(images: torch.Tensor) -> torch.Tensor:
 def test_other_light_keeps_grey_pixels_grey_and_one_image_a_linear_map_of_its_pixels() -> None:
     torch.manual_seed(0)
     dull = coloured(200)[:, :1].expand(-1, 3, -1, -1)
-    changed = recoloured(dull, 0.2)
+    changed = jitter_color(dull, 0.2)
     assert torch.allclose(changed[:, :1].expand_as(changed), changed, atol=1e-2)
     # From the pixels' greys: contrast times brightness is the slope, and the mean only brightens.
     before, after = grey(dull).flatten(1), grey(changed).flatten(1)
@@ -118,7 +118,7 @@ def test_other_light_keeps_grey_pixels_grey_and_one_image_a_linear_map_of_its_pi
 def test_colour_is_turned_and_stretched_about_each_pixels_grey() -> None:
     torch.manual_seed(0)
     images = coloured(300)
-    changed = recoloured(images, 0.1)
+    changed = jitter_color(images, 0.1)
     assert changed.shape == images.shape
     axes = torch.tensor([[0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
     was, now = (torch.einsum("ac,bchw->abhw", axes, x).flatten(2) for x in (images, changed))
@@ -138,13 +138,13 @@ def test_colour_is_turned_and_stretched_about_each_pixels_grey() -> None:
 def test_pixels_stay_within_their_range_in_any_light() -> None:
     torch.manual_seed(0)
     extreme = 255 * (coloured(50) > 120).float()
-    changed = recoloured(extreme, 0.9)
+    changed = jitter_color(extreme, 0.9)
     assert changed.min() >= 0
     assert changed.max() <= 255
     assert changed.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("change", [cropped, recoloured])
+@pytest.mark.parametrize("change", [random_crop, jitter_color])
 def test_each_image_is_changed_on_its_own_by_torchs_random_state(change: object) -> None:
     assert callable(change)
     images = coloured(2)

@@ -168,7 +168,7 @@ def test_group_norms_refuse_weights_trained_with_batch_norm() -> None:
         load_pretrained(built(norm="group"), "w.pth")
 
 
-def test_a_file_that_is_no_set_of_weights_is_named(
+def test_a_file_that_is_no_set_from_weights_is_named(
     imagenet: dict[str, Tensor], tmp_path: Path
 ) -> None:
     net = Backbone()

@@ -232,7 +232,7 @@ class Act(nn.Module):
         action: Tensor | None = None,
         is_pad: Tensor | None = None,
         noise: Tensor | None = None,
-        part: BatchShard = WHOLE,
+        shard: BatchShard = WHOLE,
         shifts: Tensor | None = None,
     ) -> Prediction:
         """state (B, S), images N times (B, 3, H, W), action (B, K, A), is_pad (B, K) bool.
@@ -241,18 +241,18 @@ class Act(nn.Module):
         config.random_shift; None: not at all. It is looked at with config.shift_as_input only.
 
         With a CVAE and with actions, z = mean + exp(logvar / 2) * noise; `noise` (B, Z) is
-        standard normal, drawn from torch's global random state (or as `part` says) where it is not
+        standard normal, drawn from torch's global random state (or as `shard` says) where it is not
         given. Without either, z = 0. Padded ticks of `action` are not looked at.
         """
         if self.training and self.config.state_noise:
-            state = state + self.config.state_noise * _normal(state, part)
+            state = state + self.config.state_noise * _normal(state, shard)
         mean = logvar = None
         if self.config.use_vae and action is not None:
             if is_pad is None:
                 is_pad = action.new_zeros(action.shape[:2], dtype=torch.bool)
             mean, logvar = self.cvae(state, action.masked_fill(is_pad[..., None], 0.0), is_pad)
             if noise is None:
-                noise = _normal(mean, part)
+                noise = _normal(mean, shard)
             latent = mean + (logvar / 2).exp() * noise
         else:
             latent = state.new_zeros(state.shape[0], self.config.latent_dim)
@@ -271,24 +271,24 @@ class Act(nn.Module):
         return Prediction(_in_float32(self.head, decoded), mean, logvar)
 
     def losses(
-        self, prediction: Prediction, action: Tensor, is_pad: Tensor, part: BatchShard = WHOLE
+        self, prediction: Prediction, action: Tensor, is_pad: Tensor, shard: BatchShard = WHOLE
     ) -> Losses:
         """The training loss against normalised actions (B, K, A), in float32.
 
         l1 averages |error| over valid ticks and all action dimensions (config.l1_ticks "all": over
         padded ticks too, as zeros). kl = -1/2 sum_z(1 + logvar - mean^2 - exp(logvar)), averaged
-        over the batch. Of a `part` of a batch: its share of that batch's losses.
+        over the batch. Of a `shard` of a batch: its share of that batch's losses.
         """
         error = (prediction.action.float() - action).abs().masked_fill(is_pad[..., None], 0.0)
         if self.config.l1_ticks == "all":
-            l1 = part.mean(error)
+            l1 = shard.mean(error)
         else:
-            valid = part.valid_ticks(is_pad) * action.shape[-1]
+            valid = shard.valid_ticks(is_pad) * action.shape[-1]
             l1 = error.sum() / valid.clamp_min(1)
         kl = l1.new_zeros(())
         if prediction.mean is not None and prediction.logvar is not None:
             mean, logvar = prediction.mean, prediction.logvar
-            kl = part.mean((-0.5 * (1 + logvar - mean.square() - logvar.exp())).sum(dim=-1))
+            kl = shard.mean((-0.5 * (1 + logvar - mean.square() - logvar.exp())).sum(dim=-1))
         return Losses(l1 + self.config.kl_weight * kl, l1, kl)
 
 
@@ -301,9 +301,9 @@ def _in_float32(layer: nn.Module, x: Tensor) -> Tensor:
         return layer(x.float())
 
 
-def _normal(like: Tensor, part: BatchShard) -> Tensor:
-    """Standard normal numbers of that shape, (B, ...), those of the samples in `part`."""
-    return part.drawn(
+def _normal(like: Tensor, shard: BatchShard) -> Tensor:
+    """Standard normal numbers of that shape, (B, ...), those of the samples in `shard`."""
+    return shard.drawn(
         lambda count, generator: torch.randn(
             count, *like.shape[1:], generator=generator, dtype=like.dtype, device=like.device
         ),

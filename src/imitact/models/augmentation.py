@@ -31,7 +31,7 @@ _COLOUR = ((0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 """The two axes of colour beside that grey (YIQ): both are 0 for a grey pixel."""
 
 
-def shifts(frames: Tensor, pixels: int, part: BatchShard = WHOLE) -> Tensor:
+def random_shifts(frames: Tensor, pixels: int, part: BatchShard = WHOLE) -> Tensor:
     """(2, B, 1) by how many pixels each frame is to move down and right, -`pixels` to `pixels`,
     each as likely. Draws from the global random state of the frames' device, or as `part` says.
     """
@@ -44,7 +44,7 @@ def shifts(frames: Tensor, pixels: int, part: BatchShard = WHOLE) -> Tensor:
     )
 
 
-def shifted(frames: Tensor, by: Tensor) -> Tensor:
+def shift_frames(frames: Tensor, by: Tensor) -> Tensor:
     """Each frame moved by whole pixels, `by` (2, B, 1) as of `shifts`.
 
     frames: (B, H, W, C), of any type; what moves in repeats the border.
@@ -61,7 +61,7 @@ def shifted(frames: Tensor, by: Tensor) -> Tensor:
     return frames.reshape(-1, channels).index_select(0, places.flatten()).view(frames.shape)
 
 
-def cropped(images: Tensor, share: float, part: BatchShard = WHOLE) -> Tensor:
+def random_crop(images: Tensor, share: float, part: BatchShard = WHOLE) -> Tensor:
     """Each image's window of a random place, enlarged to the image again, bilinearly.
 
     images: (B, C, H, W) of floating point. A window has the image's proportions and 1 - `share`
@@ -80,7 +80,7 @@ def cropped(images: Tensor, share: float, part: BatchShard = WHOLE) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def recoloured(images: Tensor, strength: float, part: BatchShard = WHOLE) -> Tensor:
+def jitter_color(images: Tensor, strength: float, part: BatchShard = WHOLE) -> Tensor:
     """Each image in other light: brightness, contrast, saturation and hue changed at random.
 
     images: (B, 3, H, W) of floating point, red, green and blue from 0 to 255; what leaves that

@@ -1,8 +1,7 @@
-"""A batch that is a part of a larger one: it draws and counts as if the whole were here.
+"""Batch shards: the part of a larger batch that one rank holds.
 
-Several processes that each hold a part of a batch learn what one with all of it learns, if what
-they draw at random is what the one would have drawn for the same samples, and if their losses add
-up to its loss.
+Ranks that each hold a shard learn what one process with the whole batch learns: random numbers
+are drawn for the whole batch and sliced, and the losses of all shards add up to its loss.
 """
 
 from __future__ import annotations
@@ -16,13 +15,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BatchShard:
-    """Which rows of the larger batch these are; Part() is a batch that is whole.
+    """Rows of a larger batch. The default, `WHOLE`, is a complete batch.
 
-    first:     row of the larger batch that is row 0 here.
-    samples:   rows of the larger batch.
-    valid:     ticks of its chunks that are no padding.
-    generator: what is drawn from, in the same state wherever a part of this batch is; None for
-               torch's global random state.
+    Attributes:
+        first: Row of the larger batch that is row 0 of the shard.
+        samples: Rows of the larger batch; None if the shard is the whole batch.
+        valid: Ticks in the larger batch's chunks that are not padding.
+        generator: Generator in the same state for every shard of the batch; None uses torch's
+            global random state.
     """
 
     first: int = 0
@@ -36,27 +36,30 @@ class BatchShard:
         count: int,
         axis: int = 0,
     ) -> Tensor:
-        """Random numbers for the `count` samples here, along `axis`.
+        """Return random numbers for the `count` samples of the shard.
 
-        draw: gives those of a number of samples, from a generator (None: the global state). It is
-              asked for the larger batch's, so that they do not depend on how that is split.
+        Args:
+            draw: Draws for a number of samples from a generator (None: the global state). It is
+                called for the larger batch, so that the numbers do not depend on the sharding.
+            count: Samples of the shard.
+            axis: Axis of the samples in what `draw` returns.
         """
         if self.samples is None:
             return draw(count, None)
         return draw(self.samples, self.generator).narrow(axis, self.first, count)
 
     def mean(self, values: Tensor) -> Tensor:
-        """What these samples add to the mean of `values` (B, ...) over the larger batch."""
+        """Return the shard's share of the mean of `values` (B, ...) over the larger batch."""
         if self.samples is None:
             return values.mean()
         return values.sum() / (self.samples * values[0].numel())
 
     def valid_ticks(self, is_pad: Tensor) -> Tensor:
-        """How many ticks of the larger batch's chunks are no padding; is_pad (B, K) is of these."""
+        """Return the number of unpadded ticks of the larger batch; is_pad (B, K) is the shard's."""
         if self.samples is None:
             return (~is_pad).sum()
         return is_pad.new_full((), self.valid, dtype=torch.int64)
 
 
 WHOLE = BatchShard()
-"""A batch that is no part of another."""
+"""A batch that is not sharded."""

@@ -142,6 +142,17 @@ class ActConfig:
             )
         check_group_norm(self.backbone_norm, self.backbone_width)
 
+    def check_spec(self, spec: Spec) -> None:
+        """Refuse a Spec whose cameras do not fit the crop, or delta actions without a state."""
+        unmeasured = [n for n in spec.action_names if n not in spec.state_names]
+        if self.actions == "delta" and unmeasured:
+            raise BadInput(
+                'actions "delta" are differences to the measured state of the same name, but '
+                f"{', '.join(unmeasured)} are not measured (states: "
+                f'{", ".join(spec.state_names)}); use actions "absolute"'
+            )
+        self.views(spec)
+
     def views(self, spec: Spec) -> dict[str, View]:
         """Return the crop and size that the network sees of each camera, by camera name.
 

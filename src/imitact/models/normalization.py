@@ -112,5 +112,21 @@ class Scaling:
         return True
 
 
+def check_stats(spec: Spec, stats: Mapping[str, Stats], config: ActConfig) -> None:
+    """Refuse missing statistics, or statistics of other sizes than the Spec's."""
+    sizes = {"state": spec.state_size, "action": spec.action_size}
+    if config.actions == "delta":
+        sizes["delta"] = spec.action_size
+    for name, size in sizes.items():
+        if name not in stats:
+            raise BadInput(
+                f'no statistics of "{name}"; given: {", ".join(sorted(stats)) or "none"}'
+            )
+        if stats[name].size != size:
+            raise SpecMismatch(
+                f'statistics of "{name}" have {stats[name].size} dimensions, the Spec {size}'
+            )
+
+
 def _numbers(values: NDArray[np.float64]) -> tuple[float, ...]:
     return tuple(values.tolist())

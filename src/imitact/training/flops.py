@@ -1,4 +1,4 @@
-"""The floating point operations of one update, counted on a real batch."""
+"""FLOP count: floating point operations of one optimizer step, measured on a real batch."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from imitact.training.sampler import SampleBatch
 
 
 def count_flops(updater: Updater, batch: SampleBatch) -> int:
-    """Multiplications and additions of the matrix products and convolutions, forward and
-    backward, of one update, over all ranks. Collective. Leaves weights, buffers and random state
-    as they were."""
-    net, devices = updater.policy.net, updater.devices
+    """Count the operations of matrix products and convolutions, forward and backward.
+
+    A multiplication and an addition count as two. The count is of one step over all ranks.
+    Weights, buffers and random state are left unchanged. Collective.
+    """
+    net, device = updater.policy.net, updater.device
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
-    random = devices.random_state()
+    random_state = device.random_state()
     net.train()
     with FlopCounterMode(display=False, custom_mapping=_cpu_attention()) as counter:
-        with devices.autocast():
-            losses = updater.policy.loss(devices.tensors(batch), part=devices.part(batch))
+        with device.autocast():
+            losses = updater.policy.loss(device.tensors(batch), shard=device.shard(batch))
         losses.total.backward()
     net.zero_grad(set_to_none=True)
     with torch.no_grad():
         for name, buffer in net.named_buffers():
             buffer.copy_(buffers[name])
-    devices.restore_random_state(random)
-    return int(devices.ranks.sum(torch.tensor(counter.get_total_flops())))
+    device.restore_random_state(random_state)
+    return int(device.ranks.all_reduce(torch.tensor(counter.get_total_flops())))
 
 
 def _cpu_attention() -> dict[Any, Any]:
-    """The CPU's fused attention, which torch's counter does not know."""
+    """The CPU's fused attention, which torch's counter does not count."""
     aten = torch.ops.aten
 
     def forward(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kw: Any):
@@ -52,6 +54,6 @@ def _cpu_attention() -> dict[Any, Any]:
 
 
 def _attention(query: Any, key: Any, value: Any) -> int:
-    """Two products: (T, D) by (D, S), then (T, S) by (S, D), for every batch and head."""
+    """Two products for every batch row and head: (T, D) by (D, S), then (T, S) by (S, D)."""
     batches = math.prod(query[:-2])
     return 2 * batches * query[-2] * key[-2] * (query[-1] + value[-1])

@@ -1,6 +1,6 @@
-"""From one batch to new weights: gradients, clipping, AdamW, the averaged copy.
+"""Optimizer step: from a batch to new weights by gradient, clipping, AdamW and a moving average.
 
-The state of it is named tensors, so that a checkpoint needs no pickle.
+The whole state is named tensors, so that a checkpoint needs no pickle.
 """
 
 from __future__ import annotations
@@ -41,109 +41,115 @@ def lr_scale(config: TrainConfig, step: int) -> float:
 
 
 class Updater:
-    """The weights under training, the optimiser's moments, and the weights' moving average.
+    """Updates a policy's weights with AdamW, and keeps their exponential moving average.
 
-    policy:   the weights under training.
-    averaged: the policy to keep: its weights are the exponential moving average of the other's,
-              or the very same policy where ema_decay is 0. BatchNorm's running statistics (and
-              every other buffer of floating point) are averaged like the weights, because they
-              describe the activations that those weights give; whole numbers are copied.
+    Each rank holds the whole state, which is the same on all ranks after each update: losses and
+    gradients of the ranks' shares of the batch are summed. The constructor and `update` are
+    collective.
 
-    Of several ranks each has it all, and after each update the same: they add up what their shares
-    of the batch give to the loss and its gradient, then do what one process does. The constructor
-    and `update` are collective.
+    Attributes:
+        policy: the policy in training.
+        averaged: the policy to keep: its weights are the moving average of those of `policy`, or
+            it is `policy` itself where ema_decay is 0. Floating point buffers, such as BatchNorm's
+            running statistics, are averaged too, because they describe the activations of those
+            weights; integer buffers are copied.
     """
 
-    def __init__(self, policy: TorchPolicy, config: TrainConfig, devices: TrainingDevice) -> None:
+    def __init__(self, policy: TorchPolicy, config: TrainConfig, device: TrainingDevice) -> None:
         self.policy = policy
         self.config = config
-        self.devices = devices
-        policy.to(devices.device)
+        self.device = device
+        policy.to(device.device)
         self.averaged = copy.deepcopy(policy) if config.ema_decay else policy
-        self._loss: Callable[..., Losses] = _loss_of(policy, devices)
+        self._loss: Callable[..., Losses] = _summed_loss(policy, device)
         trained = [(n, p) for n, p in policy.net.named_parameters() if p.requires_grad]
         self._named = dict(trained)
-        trunk = [p for n, p in trained if is_backbone(n)]
-        rest = [p for n, p in trained if not is_backbone(n)]
+        backbone = [p for n, p in trained if is_backbone(n)]
+        others = [p for n, p in trained if not is_backbone(n)]
         groups = [
-            {"params": rest, "lr": config.lr, "full_lr": config.lr},
-            {"params": trunk, "lr": config.lr_backbone, "full_lr": config.lr_backbone},
+            {"params": others, "lr": config.lr, "full_lr": config.lr},
+            {"params": backbone, "lr": config.lr_backbone, "full_lr": config.lr_backbone},
         ]
         self.optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]],
             betas=(config.beta1, config.beta2),
             weight_decay=config.weight_decay,
-            fused=True,  # one pass over memory instead of one an operation
+            fused=True,  # one pass over memory instead of one per operation
         )
         self._pairs = self._float_pairs()
         self._pending: tuple[Callable[[], Tensor], float] | None = None
 
     def update(self, step: int, batch: SampleBatch) -> dict[str, float]:
-        """One update from `batch`, after `step` updates; gives its numbers.
+        """Update the weights from `batch`, after `step` steps.
 
-        Refuses (NotFinite) a loss or gradient that is not finite, and then changes no weight.
+        On a device other than the CPU nothing waits for the result: the numbers returned, and the
+        refusal, are those of the previous update (none at first). `synchronize` waits for the last
+        one. After a refused update the weights no longer change.
 
-        Where the device is not the CPU nothing waits for it: the numbers, and the refusal, are
-        those of the update before (none at first), and `settle` waits for the last one. From a
-        refused update on the weights stay as they are.
+        Returns:
+            loss, l1, kl, grad_norm, lr and lr_backbone.
+
+        Raises:
+            NotFinite: the loss or a gradient is not finite; the weights are unchanged.
         """
         scale = lr_scale(self.config, step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["full_lr"] * scale
         self.policy.net.train()
         self.optimizer.zero_grad(set_to_none=True)
-        self.devices.begin(step)
-        ranks = self.devices.ranks
-        with ranks.heard():
-            with self.devices.autocast():
-                losses = self._loss(self.devices.tensors(batch), part=self.devices.part(batch))
+        self.device.seed_dropout(step)
+        ranks = self.device.ranks
+        with ranks.detect_lost_rank():
+            with self.device.autocast():
+                losses = self._loss(self.device.tensors(batch), shard=self.device.shard(batch))
             losses.total.backward()
-        lost = ranks.sum(torch.stack([losses.total, losses.l1, losses.kl]).detach())
+        summed = ranks.all_reduce(torch.stack([losses.total, losses.l1, losses.kl]).detach())
         gradients = [p.grad for p in self._named.values() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-        found = torch.cat([lost, norm[None]])
-        if self.devices.waits:
-            numbers = _checked(found, self.config, scale)
+        found = torch.cat([summed, norm[None]])
+        if self.device.is_synchronous:
+            numbers = _verified_numbers(found, self.config, scale)
             if self.config.grad_clip_norm and numbers["grad_norm"] > self.config.grad_clip_norm:
                 self._clip(norm)
         else:
-            numbers = self.settle()
-            self._refuse(found)
+            numbers = self.synchronize()
+            self._freeze_unless_finite(found)
             if self.config.grad_clip_norm:
                 self._clip(norm)
-            self._pending = (self.devices.fetched(found), scale)
+            self._pending = (self.device.fetch(found), scale)
         self.optimizer.step()
         self._average(step)
         return numbers
 
-    def settle(self) -> dict[str, float]:
-        """Wait for the last update, and give its numbers if they were not given yet; else none."""
+    def synchronize(self) -> dict[str, float]:
+        """Wait for the last update; return its numbers if `update` has not returned them yet."""
         if self._pending is None:
             return {}
         (fetch, scale), self._pending = self._pending, None
-        return _checked(fetch(), self.config, scale)
+        return _verified_numbers(fetch(), self.config, scale)
 
-    def check_alike(self) -> None:
-        """Refuse to go on where the ranks' weights or statistics are not the same, bit for bit.
-        Collective."""
-        ranks = self.devices.ranks
+    def check_ranks_agree(self) -> None:
+        """Raise ImitactError if the weights or buffers of the ranks differ in any bit. Collective."""
+        ranks = self.device.ranks
         if ranks.count == 1:
             return
-        held = self.policy.net.state_dict()
-        bits = {n: t.view(torch.int32) for n, t in held.items() if t.dtype == torch.float32}
-        sums = ranks.gathered(torch.stack([b.sum(dtype=torch.int64) for b in bits.values()]))
+        state = self.policy.net.state_dict()
+        bits = {n: t.view(torch.int32) for n, t in state.items() if t.dtype == torch.float32}
+        sums = ranks.all_gather(torch.stack([b.sum(dtype=torch.int64) for b in bits.values()]))
         same = (sums == sums[0]).all(dim=0).tolist()
-        unlike = [name for name, alike in zip(bits, same, strict=True) if not alike]
-        if unlike:
+        differing = [name for name, is_same in zip(bits, same, strict=True) if not is_same]
+        if differing:
             raise ImitactError(
-                f"the weights of the {ranks.count} ranks are no longer the same ({unlike[0]!r} and "
-                f"{len(unlike) - 1} more): do they run on processors of different kinds, which "
-                "round differently? Use machines of one kind."
+                f"the weights of the {ranks.count} ranks are no longer the same ({differing[0]} "
+                f"and {len(differing) - 1} more). Processors of different types round differently; "
+                "use machines of one type."
             )
 
-    def _refuse(self, found: Tensor) -> None:
-        """Have the optimiser leave the weights alone, from now on, if these are not finite; the
-        device decides, so that nobody waits for it."""
+    def _freeze_unless_finite(self, found: Tensor) -> None:
+        """Make the optimizer skip this and later steps if the numbers are not finite.
+
+        The device decides, so the host does not wait for it.
+        """
         bad = (~found.isfinite().all()).float()
         before: Tensor | None = getattr(self.optimizer, "found_inf", None)
         self.optimizer.found_inf = bad if before is None else torch.maximum(bad, before)  # type: ignore[attr-defined]
@@ -157,7 +163,7 @@ class Updater:
     def _average(self, step: int) -> None:
         if self.averaged is self.policy:
             return
-        # A young average forgets faster, so that it does not remember the random start.
+        # A shorter memory at first, so that the random initial weights are forgotten.
         decay = min(self.config.ema_decay, (1 + step) / (10 + step))
         mean, now = self._pairs
         get_ema_multi_avg_fn(decay)(mean, now, step)
@@ -166,8 +172,7 @@ class Updater:
                 buffer.copy_(self.policy.net.get_buffer(name))
 
     def _float_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Tensors of the averaged network and of the trained one, those that change and can be
-        averaged."""
+        """Return the floating point tensors of the averaged network and of the trained one."""
         if self.averaged is self.policy:
             return [], []
         mean, now = self.averaged.net.state_dict(), self.policy.net.state_dict()
@@ -175,37 +180,41 @@ class Updater:
         return [mean[n] for n in names], [now[n] for n in names]
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that the next update depends on, as copies on the CPU; `settle` first."""
+        """Return copies on the CPU of all that the next update depends on; `synchronize` first."""
         found = {f"net.{n}": t for n, t in self.policy.net.state_dict().items()}
         if self.averaged is not self.policy:
             found |= {f"ema.{n}": t for n, t in self.averaged.net.state_dict().items()}
         for name, parameter in self._named.items():
             for moment, tensor in self.optimizer.state.get(parameter, {}).items():
                 found[f"adamw.{moment}.{name}"] = tensor
-        found |= {f"random.{n}": t for n, t in self.devices.random_state().items()}
+        found |= {f"random.{n}": t for n, t in self.device.random_state().items()}
         return {n: t.detach().cpu().clone().contiguous() for n, t in found.items()}
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on exactly where `tensors` was taken. Refuses the state of another network."""
+        """Restore what `tensors` returned.
+
+        Raises:
+            DamagedFile: the tensors belong to another network.
+        """
         networks = {"net.": self.policy.net}
         if self.averaged is not self.policy:
             networks["ema."] = self.averaged.net
         for prefix, net in networks.items():
-            have = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
-            want = net.state_dict()
-            unlike = sorted(
+            stored = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
+            current = net.state_dict()
+            differing = sorted(
                 n
-                for n in have.keys() | want.keys()
-                if n not in have or n not in want or have[n].shape != want[n].shape
+                for n in stored.keys() | current.keys()
+                if n not in stored or n not in current or stored[n].shape != current[n].shape
             )
-            if unlike:
+            if differing:
                 raise DamagedFile(
-                    f"the checkpoint is of another network: {len(unlike)} tensors differ, "
-                    f"{unlike[0]!r} first"
+                    f"the checkpoint belongs to another network: {len(differing)} tensors differ, "
+                    f"first {differing[0]}"
                 )
-            for name, tensor in want.items():
-                tensor.copy_(have[name])
+            for name, tensor in current.items():
+                tensor.copy_(stored[name])
         for name, parameter in self._named.items():
             moments = {
                 m: tensors[f"adamw.{m}.{name}"] for m in _MOMENTS if f"adamw.{m}.{name}" in tensors
@@ -215,17 +224,19 @@ class Updater:
                     m: t.clone() if m == "step" else torch.empty_like(parameter).copy_(t)
                     for m, t in moments.items()
                 }
-                if self.devices.device.type != "cpu":
+                if self.device.device.type != "cpu":
                     state = self.optimizer.state[parameter]
-                    state["step"] = state["step"].to(self.devices.device)
-        self.devices.restore_random_state(
+                    state["step"] = state["step"].to(self.device.device)
+        self.device.restore_random_state(
             {n[len("random.") :]: t for n, t in tensors.items() if n.startswith("random.")}
         )
 
 
 class _Loss(nn.Module):
-    """A policy's loss as a module, which is what torch can spread over ranks. It has no buffers:
-    torch would send them again before each loss, and they are the same anyway."""
+    """A policy's loss as a module, as DistributedDataParallel requires.
+
+    It has no buffers: torch would broadcast them before each loss, although they are equal.
+    """
 
     def __init__(self, policy: TorchPolicy) -> None:
         super().__init__()
@@ -233,30 +244,31 @@ class _Loss(nn.Module):
         self._loss = policy.loss
 
     def forward(self, batch: policies.Batch, part: BatchShard) -> Losses:
-        return self._loss(batch, part=part)
+        return self._loss(batch, shard=part)
 
 
-def _loss_of(policy: TorchPolicy, devices: TrainingDevice) -> Callable[..., Losses]:
-    """The policy's loss of a batch; of several ranks one whose gradients are added up over all of
-    them, bucket by bucket while the backward pass still goes on."""
-    if devices.ranks.count == 1:
+def _summed_loss(policy: TorchPolicy, device: TrainingDevice) -> Callable[..., Losses]:
+    """Return the policy's loss, with gradients summed over all ranks if there are several.
+
+    Gradients are summed in buckets while the backward pass is still running.
+    """
+    if device.ranks.count == 1:
         return policy.loss
-    sync_batch_norms(policy.net, devices.ranks)
-    spread = DistributedDataParallel(_Loss(policy), gradient_as_bucket_view=True)
-    spread.register_comm_hook(None, _added_up)
-    return spread
+    sync_batch_norms(policy.net, device.ranks)
+    parallel = DistributedDataParallel(_Loss(policy), gradient_as_bucket_view=True)
+    parallel.register_comm_hook(None, _sum_gradients)
+    return parallel
 
 
-def _added_up(state: object, bucket):  # torch refuses annotations that are text
-    """The sum, where torch would take the mean: the losses of all ranks add up to that of the
-    batch."""
+def _sum_gradients(state: object, bucket):  # torch refuses annotations that are strings
+    """Sum over the ranks, where torch takes the mean: the ranks' losses sum to the batch's."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None
     return work.get_future().then(lambda done: done.value()[0])
 
 
-def _checked(found: Tensor, config: TrainConfig, scale: float) -> dict[str, float]:
-    """The numbers of an update: loss, l1, kl and gradient norm as they came, and its rates."""
+def _verified_numbers(found: Tensor, config: TrainConfig, scale: float) -> dict[str, float]:
+    """Return the numbers of an update by name; raise NotFinite for the loss or the gradient."""
     total, l1, kl, size = found.tolist()
     if not (math.isfinite(total) and math.isfinite(size)):
         raise NotFinite(f"the loss is {total} (l1 {l1}, kl {kl}), its gradient norm {size}")
@@ -271,5 +283,5 @@ def _checked(found: Tensor, config: TrainConfig, scale: float) -> dict[str, floa
 
 
 def is_backbone(name: str) -> bool:
-    """Whether a parameter of that name belongs to the image trunk, which has its own rate."""
+    """Return whether a parameter belongs to the image backbone, which has its own learning rate."""
     return name.startswith("backbone.")

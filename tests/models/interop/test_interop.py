@@ -40,7 +40,8 @@ from imitact.models.interop import (
 )
 from imitact.models.interop.common import Told
 from imitact.models.normalization import Scaling
-from imitact.models.policy import TorchPolicy, identity, set_execution
+from imitact.models.policy import TorchPolicy
+from imitact.models.policy_file import identity, set_execution
 from tests.support.paths import ROOT
 
 SCRIPT = ROOT / "scripts" / "parity_policies.py"

@@ -26,8 +26,9 @@ from imitact.core.statistics import Stats
 from imitact.core.types import Camera, Spec
 from imitact.models.config import ActConfig
 from imitact.models.normalization import Scaling
-from imitact.models.policy import TorchPolicy, parse_safetensors
+from imitact.models.policy import TorchPolicy
 from imitact.models.resnet import FrozenNorm
+from imitact.models.safetensors_file import parse_safetensors
 from imitact.models.transformer import sine_table
 
 SIDE = "imitact.json"
@@ -188,7 +189,7 @@ def assembled(
     for name in sorted(weights):
         digest.update(name.encode())
         digest.update(weights[name].contiguous().numpy().tobytes())
-    return TorchPolicy.of_weights(
+    return TorchPolicy.from_weights(
         spec,
         stats,
         config,

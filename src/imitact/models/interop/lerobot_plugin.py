@@ -58,7 +58,7 @@ def read(config: Fields, folder: Path, told: Told) -> Imported:
             stats[what], unknown = common.stats_of(values_of(values[what]), 0, what)
             if unknown:
                 raise DamagedFile(f"{path}: {unknown[0]}; the policy was saved without a dataset")
-        policy = TorchPolicy.of_weights(
+        policy = TorchPolicy.from_weights(
             spec,
             stats,
             net,

@@ -1,0 +1,348 @@
+"""Policy directory: `policy.json` and the weights beside it, written atomically, read verified.
+
+docs/formats.md describes both files. Reading `policy.json` alone needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from safetensors import SafetensorError
+
+from imitact.core.chunking import Execution
+from imitact.core.errors import BadInput, DamagedFile, NotFinite
+from imitact.core.statistics import Stats
+from imitact.core.types import Camera, Spec
+from imitact.core.version import __version__
+from imitact.models.config import ActConfig
+from imitact.models.normalization import Scaling, check_stats
+from imitact.storage.atomic import disk_full_guard, fsync, write_bytes
+from imitact.storage.atomic_folder import replace_folder, whole_folder
+from imitact.storage.checksum import file_sha256, json_sha256, verified, with_checksum
+from imitact.storage.json_file import read_bytes, read_json_object
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_T = TypeVar("_T")
+
+FORMAT = 1
+"""Format number of policy.json."""
+
+TUNED_FORMAT = 2
+"""Format 1 with an "execution". Versions from before executions refuse this number instead of
+executing the policy in another way than was chosen."""
+
+SCALED_FORMAT = 3
+"""Format 1 with a "scaling" and an optional "execution": an imported policy that normalizes in
+another way than imitact."""
+
+WEIGHTS = "model.safetensors"
+POLICY_JSON = "policy.json"
+
+_MAX_JSON_BYTES = 16 << 20
+_MAX_WEIGHTS_BYTES = 1 << 40
+_COPY_AGAIN = "Copy the directory again from where it was trained."
+
+_ADDED_SETTINGS = frozenset({"random_crop", "color_jitter"})
+"""Settings that the first policies of format 1 lack; their defaults reproduce those policies."""
+
+
+@dataclass(frozen=True)
+class PolicyRecord:
+    """Everything that a policy directory holds besides the weights.
+
+    Attributes:
+        spec: State, action and cameras.
+        stats: Statistics of the training episodes, by name ("state", "action", "delta").
+        config: Settings of the network.
+        fingerprint: Fingerprint of the training dataset.
+        execution: Preferred execution of the chunks; None if none was chosen.
+        scaling: Normalization of an imported policy; None for imitact's own.
+    """
+
+    spec: Spec
+    stats: Mapping[str, Stats]
+    config: ActConfig
+    fingerprint: str
+    execution: Execution | None = None
+    scaling: Scaling | None = None
+
+    def to_json(self, weights: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of policy.json, given the size and checksum of the weights file."""
+        values = {
+            "format": FORMAT,
+            "imitact": __version__,
+            "fingerprint": self.fingerprint,
+            "spec": asdict(self.spec),
+            "stats": {name: s.to_dict() for name, s in self.stats.items()},
+            "config": self.config.to_json(),
+            "weights": dict(weights),
+        }
+        if self.scaling is not None:
+            values["scaling"] = asdict(self.scaling)
+        return _with_execution(values, self.execution)
+
+
+def write_policy(
+    directory: Path, record: PolicyRecord, write_weights: Callable[[Path], object]
+) -> None:
+    """Write a policy directory atomically, replacing a policy that is already there.
+
+    A process killed at any moment leaves the old policy or the new one.
+
+    Args:
+        directory: Where to; refused if it holds anything besides a policy.
+        record: Contents of policy.json.
+        write_weights: Writes the safetensors file to the path it is given.
+    """
+    _check_target(directory)
+    fresh = directory.with_name(f".{directory.name}.saving")
+    advice = "free some space and save again (an earlier policy there is untouched)"
+    with disk_full_guard(directory, advice):
+        try:
+            if fresh.exists():
+                shutil.rmtree(fresh)
+            fresh.mkdir(parents=True)
+            weights = fresh / WEIGHTS
+            write_weights(weights)
+            size, checksum = weights.stat().st_size, file_sha256(weights)
+            values = record.to_json({"bytes": size, "sha256": checksum})
+            (fresh / POLICY_JSON).write_bytes(_policy_json_bytes(values))
+            for path in (weights, fresh / POLICY_JSON, fresh):
+                fsync(path)
+            replace_folder(fresh, directory)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise BadInput(
+                f"could not save the policy to {directory}: {error}; check the path and its "
+                "permissions and save again (an earlier policy there is untouched)"
+            ) from error
+
+
+def read_policy(directory: Path) -> tuple[PolicyRecord, dict[str, Tensor]]:
+    """Read a policy directory: its record and its weights by name.
+
+    Raises:
+        DamagedFile: A file is missing, truncated or altered, has an unknown format number, or
+            unknown or missing keys.
+    """
+    from imitact.models.safetensors_file import parse_safetensors
+
+    directory = _existing(directory)
+    record, values = _read_record(directory / POLICY_JSON)
+    data = _read_weights(directory / WEIGHTS, values["weights"])
+    tensors = parse_safetensors(data, directory / WEIGHTS)
+    return record, {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def read_policy_json(directory: Path | str) -> dict[str, Any]:
+    """Return the verified values of a policy's policy.json."""
+    return _read_record(_existing(directory) / POLICY_JSON)[1]
+
+
+def write_policy_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write policy.json atomically, with a new checksum of its values.
+
+    Args:
+        path: The file, in its policy directory.
+        values: All values, as `read_policy_json` returns them.
+    """
+    # Staged beside the directory: a policy directory holds nothing but its two files.
+    staging = path.parent.with_name(f".{path.parent.name}.rewriting")
+    staging.mkdir(exist_ok=True)
+    try:
+        write_bytes(path, _policy_json_bytes(values), staging)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def set_execution(directory: Path | str, execution: Execution | None) -> None:
+    """Store in a saved policy how its chunks are executed; None removes it.
+
+    Only policy.json is replaced, atomically; the weights and `identity` stay.
+    """
+    values = _with_execution(_without_execution(read_policy_json(directory)), execution)
+    path = _existing(directory) / POLICY_JSON
+    try:
+        write_policy_json(path, values)
+    except OSError as error:
+        raise BadInput(
+            f"could not write {path}: {error}; check the path and its permissions and run the same "
+            "command again (the policy is unchanged)"
+        ) from error
+
+
+def identity(directory: Path | str) -> str:
+    """Return a digest of everything that decides a saved policy's chunks, weights included.
+
+    The execution is not part of it; evaluations name it separately.
+    """
+    return json_sha256(_without_execution(read_policy_json(directory)))
+
+
+# -- writing -----------------------------------------------------------------------------------
+
+
+def _policy_json_bytes(values: Mapping[str, Any]) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(with_checksum(values)), indent=2)
+
+
+def _with_execution(values: Mapping[str, Any], execution: Execution | None) -> dict[str, Any]:
+    """Return policy.json's values with this execution and the format number that follows."""
+    added = {} if execution is None else {"execution": asdict(execution)}
+    if "scaling" in values:
+        return {**values, **added, "format": SCALED_FORMAT}
+    return {**values, **added, "format": FORMAT if execution is None else TUNED_FORMAT}
+
+
+def _without_execution(values: Mapping[str, Any]) -> dict[str, Any]:
+    rest = {name: value for name, value in values.items() if name != "execution"}
+    return _with_execution(rest, None)
+
+
+def _check_target(directory: Path) -> None:
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise BadInput(f"{directory} is a file; a policy is saved as a directory")
+    others = sorted({p.name for p in directory.iterdir()} - {WEIGHTS, POLICY_JSON})
+    if others:
+        raise BadInput(
+            f'{directory} holds other files than a policy, such as "{others[0]}", and saving would '
+            "remove them; give a new directory"
+        )
+
+
+# -- reading -----------------------------------------------------------------------------------
+
+
+def _existing(directory: Path | str) -> Path:
+    directory = whole_folder(Path(directory).absolute())
+    if not directory.is_dir():
+        raise BadInput(
+            f"{directory}: no such directory; a policy is a directory with {WEIGHTS} and "
+            f"{POLICY_JSON}, as training writes it"
+        )
+    return directory
+
+
+def _read_record(path: Path) -> tuple[PolicyRecord, dict[str, Any]]:
+    """Return the parsed and the plain values of policy.json; the plain ones keep the checksum."""
+    values = read_json_object(path, limit=_MAX_JSON_BYTES, advice=_COPY_AGAIN)
+    try:
+        record = _parse_record(values)
+    except (BadInput, NotFinite) as error:
+        raise DamagedFile(f"{path}: {error}") from error
+    except (OverflowError, ValueError) as error:  # an integer that no float can hold
+        raise DamagedFile(f"{path}: a value is out of range ({error})") from error
+    verified(values, path, required=True, advice=_COPY_AGAIN)
+    return record, values
+
+
+def _parse_record(values: Mapping[str, Any]) -> PolicyRecord:
+    found = values.get("format")
+    if found not in (FORMAT, TUNED_FORMAT, SCALED_FORMAT) or isinstance(found, bool):
+        version = values.get("imitact")
+        by = f", written by imitact {version}" if isinstance(version, str) else ""
+        raise DamagedFile(
+            f"format is {found!r}{by}, this imitact ({__version__}) reads {FORMAT}, "
+            f"{TUNED_FORMAT} and {SCALED_FORMAT}; use the version of imitact that wrote it"
+        )
+    required = {"format", "imitact", "fingerprint", "spec", "stats", "config", "weights", "sha256"}
+    optional = frozenset[str]()
+    if found == TUNED_FORMAT:
+        required.add("execution")
+    if found == SCALED_FORMAT:
+        required.add("scaling")
+        optional = frozenset({"execution"})
+    check_keys(values, required, "policy", optional)
+    check_keys(values["weights"], {"bytes", "sha256"}, "weights")
+    if not isinstance(values["fingerprint"], str):
+        raise DamagedFile(f"fingerprint is {values['fingerprint']!r}, expected a string")
+    if not isinstance(values["stats"], dict):
+        raise DamagedFile(f"stats is {type(values['stats']).__name__}, expected an object")
+    for name, value in values["stats"].items():
+        check_keys(value, {f.name for f in fields(Stats)}, f"stats.{name}")
+    check_keys(
+        values["config"],
+        set(ActConfig().to_json()) - _ADDED_SETTINGS,
+        "config",
+        _ADDED_SETTINGS,
+    )
+    config = ActConfig.from_json(values["config"])
+    spec = _parse_spec(values["spec"])
+    stats = {n: Stats.from_dict(v, f"stats.{n}") for n, v in values["stats"].items()}
+    config.check_spec(spec)
+    check_stats(spec, stats, config)
+    scaling = None
+    if found == SCALED_FORMAT:
+        scaling = _convert(values["scaling"], Scaling, "scaling")
+        scaling.check(spec)
+    execution = None
+    if "execution" in values:
+        execution = _convert(values["execution"], Execution, "execution")
+    return PolicyRecord(spec, stats, config, values["fingerprint"], execution, scaling)
+
+
+def _parse_spec(value: Any) -> Spec:
+    cameras = value.get("cameras") if isinstance(value, dict) else None
+    for camera in cameras if isinstance(cameras, list) else []:
+        check_keys(camera, {f.name for f in fields(Camera)}, "spec.cameras")
+    return _convert(value, Spec, "spec")
+
+
+def _convert(value: Any, kind: type[_T], where: str) -> _T:
+    """Return the dataclass that a JSON object describes, with exactly its fields."""
+    check_keys(value, {f.name for f in fields(kind)}, where)  # type: ignore[arg-type]
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise DamagedFile(f"{where}: {error}") from error
+
+
+def check_keys(
+    value: Any, required: set[str], where: str, optional: frozenset[str] = frozenset()
+) -> None:
+    """Refuse anything but an object with the required keys and, at most, the optional ones."""
+    if not isinstance(value, Mapping):
+        raise DamagedFile(f"{where} is {type(value).__name__}, expected an object")
+    unknown = sorted(value.keys() - required - optional)
+    missing = sorted(required - value.keys())
+    found = [
+        f"{what} keys {_first_names(names)}"
+        for what, names in (("unknown", unknown), ("missing", missing))
+        if names
+    ]
+    if found:
+        raise DamagedFile(
+            f"{where}: {', '.join(found)}; it was altered, or written by another version of imitact"
+        )
+
+
+def _first_names(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more}"
+
+
+def _read_weights(path: Path, expected: Mapping[str, Any]) -> bytes:
+    """Return the bytes of the weights file, read once: what was verified is what is used."""
+    size = path.stat().st_size if path.is_file() else expected["bytes"]
+    if size != expected["bytes"]:  # before that many bytes are read
+        raise DamagedFile(
+            f"{path} has {size} bytes, {POLICY_JSON} expects {expected['bytes']}: it is truncated "
+            f"or belongs to another policy. {_COPY_AGAIN}"
+        )
+    data = read_bytes(path, limit=_MAX_WEIGHTS_BYTES, advice=_COPY_AGAIN)
+    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+        raise DamagedFile(
+            f"{path} is not the file that was saved: its SHA-256 differs from the one in "
+            f"{POLICY_JSON}. {_COPY_AGAIN}"
+        )
+    return data

@@ -1,0 +1,30 @@
+"""Safetensors files: tensors by name, read without trust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from imitact.core.errors import DamagedFile
+from imitact.storage.json_file import read_bytes
+
+_MAX_HEADER_BYTES = 4 << 20
+_MAX_FILE_BYTES = 1 << 40
+
+
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file, as views of its bytes."""
+    return parse_safetensors(read_bytes(file, limit=_MAX_FILE_BYTES), file)
+
+
+def parse_safetensors(data: bytes, file: Path) -> dict[str, Tensor]:
+    """Return the tensors in the bytes of a safetensors file; anything else is a `DamagedFile`."""
+    header = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or header > min(_MAX_HEADER_BYTES, len(data) - 8):
+        raise DamagedFile(f"{file} is not a safetensors file (its header has {header} bytes)")
+    try:
+        return safetensors.torch.load(data)
+    except Exception as error:  # the reader raises various types on damaged bytes
+        raise DamagedFile(f"{file} cannot be read as safetensors: {error}") from error
