@@ -579,7 +579,9 @@ def test_an_execution_that_cannot_be_written_leaves_the_policy_as_it_was(
     for broken in ("replace", "fsync"):
         with monkeypatch.context() as patched:
             patched.setattr(os, broken, full)
-            with pytest.raises(BadInput, match=r"no room left while writing .*run the same command again"):
+            with pytest.raises(
+                BadInput, match=r"no room left while writing .*run the same command again"
+            ):
                 policy_file.set_execution(tmp_path / "p", Execution("replay:3"))
         assert (tmp_path / "p" / "policy.json").read_bytes() == before
         assert os.listdir(tmp_path) == ["p"]

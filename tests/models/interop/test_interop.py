@@ -382,7 +382,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(protocol: int, tmp_p
         {"action_mean": Hostile(np.load, str(mark))},
     ):
         data = pickle.dumps(hostile, protocol)
-        with pytest.raises(DamagedFile, match="nothing in it was run: it names '"):
+        with pytest.raises(DamagedFile, match='nothing in it was run: it names "'):
             restricted_pickle.loads(data, HERE)
     assert not mark.exists()
     pickle.loads(pickle.dumps(Hostile(open, str(mark), "w"), protocol)).close()  # noqa: S301
@@ -396,14 +396,14 @@ def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(protocol: int, tmp_p
         (b"\x80\x04.", "cannot be read"),
         (b"\x80\x04]\x94.", "holds list, expected a dict of arrays"),
         (b"\x80\x04}\x94\x8c\x01a\x94h\x00s.", "are more than 8 deep"),
-        (b"\x80\x04}(\x8c\x01aK\x01K\x02u.", "what is no dict"),
+        (b"\x80\x04}(\x8c\x01aK\x01K\x02u.", "odd number of items"),
         (b"\x80\x02}q\x00X\x01\x00\x00\x00aP1\nQ.", "instruction PERSID"),
-        (b"\x80\x02r\xff\xff\xff\x7f.", "cannot be read"),
+        (b"\x80\x02r\xff\xff\xff\x7f.", "stores a value under the number 2147483647"),
         (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f", "cannot be read"),
         (b"I" + b"9" * 5000 + b"\n.", "cannot be read"),
         (b"(" * 200_000, "more than 100000 instructions"),
-        (pickle.dumps({"a": np.array([None])}), "an array is of 'O8'"),
-        (pickle.dumps({"a": np.array([object()])}), "it names 'builtins.object'"),
+        (pickle.dumps({"a": np.array([None])}), 'an array is of "O8"'),
+        (pickle.dumps({"a": np.array([object()])}), "instruction NEWOBJ"),
         (pickle.dumps({"a": np.zeros(2)}).replace(b"\x02\x85", b"\x03\x85"), "has 2 values"),
         (pickle.dumps({"a": {1, 2}}), "instruction EMPTY_SET"),
         (pickle.dumps({1: 2.0}), "a name is int, expected text"),
