@@ -1,4 +1,4 @@
-"""A library that crashes, hangs or takes all memory is an error of its file, of nothing else."""
+"""Isolated process: a library that crashes, hangs or takes all memory is an error of its file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from imitact.core.errors import BadInput, DamagedFile
-from imitact.datasets.formats.hdf5 import Hdf5
+from imitact.datasets.formats.hdf5 import Hdf5Reader
 from imitact.datasets.open import open_dataset
-from imitact.datasets.row_blocks import in_blocks
 from imitact.parallel import isolated_process
 from tests.support import foreign_files as foreign
 
@@ -35,34 +34,36 @@ def File(path, *given, **named):
         np.ones(1 << 40)
     if "filter" in path:
         raise OSError("Can't open (required filter 'x' is not registered)")
-    print("what a library prints is no answer")
+    print("what a library prints is not an answer")
     return {}
 """
 
 
 @pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hdf5:
-    """HDF5 as a library that does what the name of a file says."""
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hdf5Reader:
+    """A reader with a fake h5py that fails as the name of the file says."""
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "h5py.py").write_text(FAKE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
     for name in ("crash", "hang", "memory", "filter", "fine"):
         (tmp_path / name).write_text("")
-    return Hdf5()
+    return Hdf5Reader()
 
 
-def test_a_crash_is_an_error_of_the_file_and_the_next_file_is_read(fake: Hdf5, tmp_path: Path):
+def test_a_crash_is_an_error_of_the_file_and_the_next_file_is_read(
+    fake: Hdf5Reader, tmp_path: Path
+):
     for _ in range(2):
         with pytest.raises(DamagedFile, match=r"crash: the library .* crashed .exit code -11"):
             fake.arrays(tmp_path / "crash")
         assert fake.arrays(tmp_path / "fine") == {}
 
 
-def test_what_takes_too_long_is_stopped(
-    fake: Hdf5, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_call_that_takes_too_long_is_stopped(
+    fake: Hdf5Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     assert fake.arrays(tmp_path / "fine") == {}
-    monkeypatch.setattr(isolated_process, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(isolated_process, "ANSWER_TIMEOUT_S", 0.5)
     began = time.monotonic()
     with pytest.raises(
         DamagedFile, match=r"hang: the library that reads it gave no answer within 0 s"
@@ -72,22 +73,22 @@ def test_what_takes_too_long_is_stopped(
     monkeypatch.undo()
 
 
-def test_more_memory_than_is_allowed_is_refused(fake: Hdf5, tmp_path: Path):
+def test_a_call_that_takes_too_much_memory_is_refused(fake: Hdf5Reader, tmp_path: Path):
     with pytest.raises(DamagedFile, match=r"memory cannot be read .*MemoryError"):
         fake.arrays(tmp_path / "memory")
 
 
-def test_a_filter_that_is_missing_is_no_damage(fake: Hdf5, tmp_path: Path):
+def test_a_missing_filter_is_bad_input_and_not_damage(fake: Hdf5Reader, tmp_path: Path):
     with pytest.raises(BadInput, match=r"no filter for .*h5repack") as caught:
         fake.arrays(tmp_path / "filter")
     assert not isinstance(caught.value, DamagedFile)
 
 
-def test_a_library_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "h5py.py").write_text("raise ModuleNotFoundError('no', name='h5py')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(ModuleNotFoundError) as caught:
-        Hdf5().arrays(tmp_path / "any")
+        Hdf5Reader().arrays(tmp_path / "any")
     assert caught.value.name == "h5py"
 
 
@@ -108,21 +109,3 @@ def test_threads_and_copies_get_their_own_answers(tmp_path: Path):
     for at, frames in found.items():
         np.testing.assert_array_equal(frames, foreign.film(at % 3, (9, 5, 7)[at % 3]))
     assert len(found) == 12
-
-
-@pytest.mark.parametrize(("start", "stop"), [(0, 20), (3, 4), (5, 17), (8, 8)])
-@pytest.mark.parametrize("chunk_rows", [1, 4, 7, 1000])
-@pytest.mark.parametrize("row_bytes", [1, 3 << 20, 1 << 40])
-def test_blocks_give_every_row_once(start: int, stop: int, chunk_rows: int, row_bytes: int):
-    read: list[tuple[int, int]] = []
-
-    def rows(first: int, last: int) -> list[int]:
-        read.append((first, last))
-        return list(range(first, last))
-
-    assert [*in_blocks(rows, start, stop, row_bytes, chunk_rows)] == list(range(start, stop))
-    assert all(last > first for first, last in read)
-    if row_bytes == 3 << 20 and chunk_rows == 1:
-        assert all(last - first <= 2 for first, last in read)
-    if row_bytes == 1 and chunk_rows == 4:
-        assert len(read) == (stop > start)

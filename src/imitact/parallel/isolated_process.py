@@ -1,8 +1,8 @@
 """Isolated process: libraries that a damaged file may crash run in a process of their own.
 
-HDF5's C library crashes on some damaged files (HDFGroup/hdf5#4433, #5576; h5py/h5py#2569). Its calls
-run in `isolated_worker.py`, bounded in time and memory: a crash becomes an error that names the
-file, and the next call starts another process.
+HDF5's C library crashes on some damaged files (HDFGroup/hdf5#4433, #5576; h5py/h5py#2569). Its
+calls run in `isolated_worker.py`, bounded in time and memory: a crash becomes an error that names
+the file, and the next call starts another process.
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.storage.json_file import COPY_AGAIN
 
 ANSWER_TIMEOUT_S = 120.0
-"""For one answer; a slow disk gives 256 MiB within."""
+"""For one call; a slow disk delivers 256 MiB in that time."""
 
 MEMORY_BYTES = 2 << 30
-"""That the process may take beside its libraries."""
+"""What the process may allocate beyond its libraries."""
 
 MAX_ANSWER_BYTES = 256 << 20
-"""Of one answer."""
-
-_COPY = "Copy it again from where it came."
+"""What one call may return."""
 
 
 class IsolatedProcess:
-    """Asks the process apart, which is started when it is first asked and again when it died.
+    """Calls functions of `isolated_worker.py` in a process that is started when it is needed.
 
     Threads take turns. A copy, by pickling or by forking, starts a process of its own.
     """
@@ -52,83 +51,92 @@ class IsolatedProcess:
             with contextlib.suppress(Exception):  # at the end of the interpreter
                 _end(process)
 
-    def ask(
-        self, about: Path, do: str, data: bytes = b"", **told: Any
+    def call(
+        self, file: Path, function: str, data: bytes = b"", /, **arguments: Any
     ) -> tuple[dict[str, Any], Any]:
-        """The answer about a file, and its bytes.
+        """Call a function in the process, and return its JSON object and its bytes.
 
-        Damaged where the library refuses, dies, or takes too long or too much memory; the error
-        begins with the file, and with `told["path"]` where there is one.
+        Args:
+            file: the file that it reads; named in errors, with `arguments["path"]` if given.
+            function: its name in `isolated_worker.FUNCTIONS`.
+            data: bytes for it.
+            **arguments: plain JSON values for it.
+
+        Raises:
+            DamagedFile: the library refuses the file, crashes, or exceeds its time or memory.
+            BadInput: the file needs an HDF5 filter that is not installed.
+            ModuleNotFoundError: the library is not installed.
         """
         if self._owner != os.getpid():
             self._forget()
-        where = f"{about}: {told['path']}" if told.get("path") else f"{about}"
+        where = f"{file}: {arguments['path']}" if arguments.get("path") else f"{file}"
         with self._lock:
-            process = self._process or self._begin()
-            head, body = self._answer(process, where, {"do": do, **told}, data)
-        if "missing" in head:
-            raise ModuleNotFoundError(f"No module named {head['missing']!r}", name=head["missing"])
-        if "filter" in head.get("error", ""):
+            process = self._process or self._start()
+            answer, body = self._exchange(process, where, {"function": function, **arguments}, data)
+        if "missing" in answer:
+            name = answer["missing"]
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        if "filter" in answer.get("error", ""):
             raise BadInput(
-                f"{where} is packed in a way that the installed HDF5 has no filter for "
-                f"({head['error']}); unpack it with h5repack -f NONE"
+                f"the installed HDF5 has no filter for the compression of {where} "
+                f"({answer['error']}); decompress the file with h5repack -f NONE"
             )
-        if "error" in head:
-            raise DamagedFile(f"{where} cannot be read ({head['error']}). {_COPY}")
-        return head, body
+        if "error" in answer:
+            raise DamagedFile(f"{where} cannot be read ({answer['error']}). {COPY_AGAIN}")
+        return answer, body
 
     def _forget(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._owner = os.getpid()
 
-    def _begin(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes]:
         worker = Path(__file__).with_name("isolated_worker.py")
-        # -P: without this folder, whose rooms have names that libraries may have too.
+        # -P: this folder is not searched for modules, whose names libraries may use too.
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(worker)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            pipesize=1 << 20,  # frames go through it; systems that cannot ignore it
+            pipesize=1 << 20,  # for frames; systems without this setting ignore it
         )
-        self._answer(
-            self._process, "the library", {"do": "begin", "memory_bytes": MEMORY_BYTES}, b""
-        )
+        start = {"function": "start", "memory_bytes": MEMORY_BYTES}
+        self._exchange(self._process, "the library", start, b"")
         return self._process
 
-    def _answer(
-        self, process: subprocess.Popen[bytes], where: str, told: dict[str, Any], data: bytes
+    def _exchange(
+        self, process: subprocess.Popen[bytes], where: str, request: dict[str, Any], data: bytes
     ) -> tuple[dict[str, Any], Any]:
+        """Send one request and return its answer; end the process where that fails."""
         assert process.stdin is not None
         assert process.stdout is not None
         timer = threading.Timer(ANSWER_TIMEOUT_S, process.kill)
         timer.daemon = True
         timer.start()
-        text = json.dumps({"most_bytes": MAX_ANSWER_BYTES, **told, "size": len(data)}).encode()
+        text = json.dumps({"max_bytes": MAX_ANSWER_BYTES, **request, "size": len(data)}).encode()
         try:
             process.stdin.write(struct.pack("<I", len(text)) + text + data)
             process.stdin.flush()
-            size = struct.unpack("<I", _exactly(process.stdout, 4))[0]
-            head = json.loads(bytes(_exactly(process.stdout, size)))
-            return head, _exactly(process.stdout, head["size"])
+            size = struct.unpack("<I", _read_exactly(process.stdout, 4))[0]
+            answer = json.loads(bytes(_read_exactly(process.stdout, size)))
+            return answer, _read_exactly(process.stdout, answer["size"])
         except (EOFError, OSError) as error:
             self._process = None
-            late = not timer.is_alive()
+            timed_out = not timer.is_alive()
             _end(process)
-            if told["do"] == "begin":
+            if request["function"] == "start":
                 raise BadInput(
-                    f"{sys.executable} could not be started to read this file (it ended with "
-                    f"{process.returncode}); is there enough memory?"
+                    f"{sys.executable} could not be started to read this file (it ended with exit "
+                    f"code {process.returncode}); is there enough memory?"
                 ) from error
             what = (
                 f"gave no answer within {ANSWER_TIMEOUT_S:.0f} s"
-                if late
+                if timed_out
                 else f"crashed (exit code {process.returncode})"
             )
-            raise DamagedFile(f"{where}: the library that reads it {what}. {_COPY}") from error
-        except BaseException:  # Ctrl-C in the middle of an answer: the rest of it means nothing
+            raise DamagedFile(f"{where}: the library that reads it {what}. {COPY_AGAIN}") from error
+        except BaseException:  # Ctrl-C within an answer, whose remaining bytes nobody could read
             self._process = None
             _end(process)
             raise
@@ -136,7 +144,7 @@ class IsolatedProcess:
             timer.cancel()
 
 
-def _exactly(stream: Any, count: int) -> bytearray:
+def _read_exactly(stream: Any, count: int) -> bytearray:
     data = bytearray(count)
     view = memoryview(data)
     done = 0
@@ -153,5 +161,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
     for pipe in pipes:
-        with contextlib.suppress(OSError):  # what was still to be sent goes nowhere
+        with contextlib.suppress(OSError):  # raised for bytes that were not sent yet
             pipe.close()

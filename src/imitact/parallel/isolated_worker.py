@@ -1,8 +1,8 @@
-"""HDF5 files and compressed chunks, read for another process that a crash here does not reach.
+"""Isolated worker: reads HDF5 files and compressed chunks for `isolated_process`.
 
-`apart.py` starts this file as a script and asks; it ends when nobody asks any more. A message is a
-length (4 bytes, little-endian), so many bytes of JSON, and the bytes whose number that JSON names
-as "size". It imports nothing of imitact, so that it starts within a moment.
+It runs as a script until its standard input ends. A message is the length of its JSON (4 bytes,
+little-endian), the JSON, and as many bytes as "size" in the JSON says. It imports nothing of
+imitact, so that it starts in a moment.
 """
 
 from __future__ import annotations
@@ -20,50 +20,50 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-MOST_OBJECTS = 500_000
+MAX_OBJECTS = 500_000
 """Groups and arrays of one file; a robomimic file of ten thousand demonstrations has fewer."""
 
-MOST_DEPTH = 8
-_OPEN = 8
+MAX_DEPTH = 8
+_MAX_OPEN = 8
 """Files that are kept open."""
 
 CODECS = ("blosc", "zlib", "gzip", "bz2", "lzma", "lz4", "zstd")
-"""Compressors of numcodecs that are used; others of its registry can run code (pickle)."""
+"""The accepted codecs of numcodecs; others in its registry can run code (pickle)."""
 
 Answer = tuple[dict[str, Any], bytes]
 
 _files: OrderedDict[str, Any] = OrderedDict()
 
 
-def begin(told: dict[str, Any], data: bytes) -> Answer:
-    """Bound what this process may take beyond what it has now."""
+def start(request: dict[str, Any], data: bytes) -> Answer:
+    """Limit the memory that this process may allocate beyond what it has now."""
     try:
         import resource
 
         with open("/proc/self/statm") as file:
             taken = int(file.read().split()[0]) * resource.getpagesize()
-        limit = taken + int(told["memory_bytes"])
+        limit = taken + int(request["memory_bytes"])
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     except (ImportError, OSError, ValueError):  # no such limit here, or a lower one is set
         pass
     return {}, b""
 
 
-def tree(told: dict[str, Any], data: bytes) -> Answer:
-    """Every array of a file, groups gone through by hard links alone: others lead elsewhere."""
+def tree(request: dict[str, Any], data: bytes) -> Answer:
+    """List every array of a file. Only hard links are followed; others lead to other files."""
     import h5py
 
-    _close(told["file"])  # who looks through a file begins anew
+    _close(request["file"])  # read it again: it may have changed since
     arrays: list[dict[str, Any]] = []
     others: list[str] = []
-    waiting = [("", _opened(told["file"]), 0)]
+    waiting = [("", _opened(request["file"]), 0)]
     seen = 0
     while waiting:
         where, group, depth = waiting.pop()
         for name in list(group):
             seen += 1
-            if seen > MOST_OBJECTS:
-                raise ValueError(f"more than {MOST_OBJECTS} groups and arrays")
+            if seen > MAX_OBJECTS:
+                raise ValueError(f"more than {MAX_OBJECTS} groups and arrays")
             if not _is_text(name):
                 others.append(f"{where}/{name!r}")
                 continue
@@ -73,8 +73,8 @@ def tree(told: dict[str, Any], data: bytes) -> Answer:
                 continue
             item = group[name]
             if isinstance(item, h5py.Group):
-                if depth >= MOST_DEPTH:
-                    raise ValueError(f"groups within groups, more than {MOST_DEPTH}: {path}")
+                if depth >= MAX_DEPTH:
+                    raise ValueError(f"groups within groups, more than {MAX_DEPTH}: {path}")
                 waiting.append((path, item, depth + 1))
             elif isinstance(item, h5py.Dataset) and item.shape is not None:
                 arrays.append({"path": path, **_about(item)})
@@ -84,15 +84,16 @@ def tree(told: dict[str, Any], data: bytes) -> Answer:
 
 
 def _is_text(name: str | bytes) -> bool:
-    """Whether a name is UTF-8: of others h5py gives the bytes, or surrogates, which no file that
-    imitact writes can hold."""
+    """Whether a name is UTF-8. Of others h5py gives bytes, or surrogates that UTF-8 cannot hold."""
     return isinstance(name, str) and not any("\ud800" <= x <= "\udfff" for x in name)
 
 
-def attributes(told: dict[str, Any], data: bytes) -> Answer:
-    """Attributes of one group that are a number, a truth or a text; bytes that are not UTF-8 are
-    replaced."""
-    item = _opened(told["file"])[told["path"] or "/"]
+def attributes(request: dict[str, Any], data: bytes) -> Answer:
+    """Return the attributes of a group that are numbers, booleans or text.
+
+    Bytes that are not UTF-8 are replaced.
+    """
+    item = _opened(request["file"])[request["path"] or "/"]
     found: dict[str, Any] = {}
     for name in filter(_is_text, list(item.attrs)[:1000]):
         value = item.attrs[name]
@@ -109,55 +110,57 @@ def attributes(told: dict[str, Any], data: bytes) -> Answer:
     return {"attributes": found}, b""
 
 
-def rows(told: dict[str, Any], data: bytes) -> Answer:
-    """Rows start to stop of an array: its raw bytes, or those of each row where they differ."""
-    item = _opened(told["file"])[told["path"]]
-    start, stop = int(told["start"]), int(told["stop"])
+def rows(request: dict[str, Any], data: bytes) -> Answer:
+    """Return rows start to stop of an array: raw bytes, or those of each row where sizes differ."""
+    item = _opened(request["file"])[request["path"]]
+    start, stop = int(request["start"]), int(request["stop"])
     kind = _kind(item.dtype)
     if kind in ("bytes", "text"):
         cells = [_cell(value) for value in np.asarray(item[start:stop], dtype=object).ravel()]
-        if sum(map(len, cells)) > told["most_bytes"]:
-            raise ValueError("more bytes than were asked for")
+        if sum(map(len, cells)) > request["max_bytes"]:
+            raise ValueError(f"rows {start} to {stop} have more than {request['max_bytes']} bytes")
         return {"lengths": [len(cell) for cell in cells]}, b"".join(cells)
     if kind != "plain":
-        raise ValueError(f"{item.dtype} is no number")
+        raise ValueError(f"{item.dtype} is not numeric")
     size = (stop - start) * item.dtype.itemsize * math.prod(item.shape[1:])
-    if size > told["most_bytes"]:
-        raise ValueError(f"{size} bytes for rows {start} to {stop}")
+    if size > request["max_bytes"]:
+        raise ValueError(f"rows {start} to {stop} have {size} bytes")
     values = np.ascontiguousarray(item[start:stop])
     return {"dtype": values.dtype.str, "shape": list(values.shape)}, values.tobytes()
 
 
-def decode(told: dict[str, Any], data: bytes) -> Answer:
-    """A compressed chunk, as the codec that its array names gives it."""
+def decode(request: dict[str, Any], data: bytes) -> Answer:
+    """Decompress a chunk with the codec of its array."""
     import numcodecs
 
-    codec = dict(told["codec"])
+    codec = dict(request["codec"])
     if codec.get("id") not in CODECS:
-        raise ValueError(f"no compressor {codec.get('id')!r}; there are {CODECS}")
+        raise ValueError(f"codec {codec.get('id')!r}, expected one of {', '.join(CODECS)}")
     if codec["id"] == "blosc":
-        _check_blosc(data, int(told["most_bytes"]))
+        _check_blosc(data, int(request["max_bytes"]))
     found = bytes(memoryview(numcodecs.get_codec(codec).decode(data)))  # pyright: ignore
-    if len(found) > told["most_bytes"]:
-        raise ValueError(f"{len(found)} bytes, expected {told['most_bytes']}")
+    if len(found) > request["max_bytes"]:
+        raise ValueError(f"{len(found)} bytes, expected {request['max_bytes']}")
     return {}, found
 
 
 def _check_blosc(data: bytes, size: int) -> None:
-    """numcodecs does not tell Blosc how long its data are: a chunk that is cut short would be read
-    beyond its end. Its header does (c-blosc README_CHUNK_FORMAT.rst)."""
+    """Refuse a truncated Blosc chunk by its header (c-blosc README_CHUNK_FORMAT.rst).
+
+    numcodecs passes no length to Blosc, which would read beyond the end of the data.
+    """
     if len(data) < 16:
-        raise ValueError(f"{len(data)} bytes are no chunk of Blosc's")
+        raise ValueError(f"{len(data)} bytes are not a Blosc chunk")
     inside, _, packed = struct.unpack("<III", data[4:16])
     if (inside, packed) != (size, len(data)):
         raise ValueError(
-            f"its header promises {packed} bytes that hold {inside}; it has {len(data)}, which "
-            f"should hold {size}"
+            f"its header says {packed} bytes for {inside} decompressed ones; it has {len(data)}, "
+            f"for {size}"
         )
 
 
-DO: dict[str, Callable[[dict[str, Any], bytes], Answer]] = {
-    "begin": begin, "tree": tree, "attributes": attributes, "rows": rows, "decode": decode,
+FUNCTIONS: dict[str, Callable[[dict[str, Any], bytes], Answer]] = {
+    "start": start, "tree": tree, "attributes": attributes, "rows": rows, "decode": decode,
 }  # fmt: skip
 
 
@@ -170,16 +173,16 @@ def _about(item: Any) -> dict[str, Any]:
         "shape": list(item.shape),
         "dtype": item.dtype.str,
         "kind": _kind(item.dtype),
-        # Rows that lie in one chunk: reading fewer at a time unpacks it as often.
+        # Rows of one chunk: reading fewer at a time decompresses it once for each read.
         "chunk_rows": item.chunks[0] if item.chunks else 1,
         "here": not (item.is_virtual or item.external),
-        # An array whose file was not written to its end reads as zeros.
+        # An array whose file is truncated reads as zeros.
         "whole": chunks >= expected if item.chunks else item.id.get_storage_size() >= item.nbytes,
     }
 
 
 def _kind(dtype: Any) -> str:
-    """plain: numbers or texts of one length; bytes, text: rows of any length; other."""
+    """Return "plain" (numbers, text of one length), "bytes" or "text" (any length), or "other"."""
     import h5py
 
     inner = h5py.check_vlen_dtype(dtype)
@@ -197,25 +200,25 @@ def _cell(value: Any) -> bytes:
 
 
 def _opened(path: str) -> Any:
-    """A file, kept open."""
+    """Return an open file; the last few are kept open."""
     import h5py
 
     if path not in _files:
         _files[path] = h5py.File(path, "r", locking=False)
-        if len(_files) > _OPEN:
+        if len(_files) > _MAX_OPEN:
             _close(next(iter(_files)))
     _files.move_to_end(path)
     return _files[path]
 
 
 def _close(path: str) -> None:
-    """Let a file go; what a damaged one says to that is of no account."""
+    """Close a file; errors of a damaged one are ignored."""
     if (file := _files.pop(path, None)) is not None:
         with contextlib.suppress(Exception):
             file.close()
 
 
-def _exactly(stream: BinaryIO, count: int) -> bytes:
+def _read_exactly(stream: BinaryIO, count: int) -> bytes:
     data = stream.read(count)
     if len(data) < count:
         raise EOFError
@@ -223,27 +226,28 @@ def _exactly(stream: BinaryIO, count: int) -> bytes:
 
 
 def main() -> None:
-    """Answer until nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, whose end is ours
+    """Answer requests until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent acts on Ctrl-C and ends this process
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
-    asked = sys.stdin.buffer
+    os.dup2(2, 1)  # what a library prints must not get among the answers
+    requests = sys.stdin.buffer
     while True:
         try:
-            told = json.loads(_exactly(asked, struct.unpack("<I", _exactly(asked, 4))[0]))
-            data = _exactly(asked, told["size"])
+            request = json.loads(
+                _read_exactly(requests, struct.unpack("<I", _read_exactly(requests, 4))[0])
+            )
+            data = _read_exactly(requests, request["size"])
         except EOFError:
             return
         try:
-            head, body = DO[told["do"]](told, data)
+            answer, body = FUNCTIONS[request["function"]](request, data)
         except ModuleNotFoundError as error:
-            head, body = {"missing": error.name}, b""
+            answer, body = {"missing": error.name}, b""
         except Exception as error:
-            words = " ".join(str(error).split())[:500]
-            memory = isinstance(error, MemoryError)
-            head, body = {"error": f"{type(error).__name__}: {words}", "memory": memory}, b""
-        text = json.dumps({**head, "size": len(body)}).encode()
-        answers.write(struct.pack("<I", len(text)) + text)
+            text = " ".join(str(error).split())[:500]
+            answer, body = {"error": f"{type(error).__name__}: {text}"}, b""
+        head = json.dumps({**answer, "size": len(body)}).encode()
+        answers.write(struct.pack("<I", len(head)) + head)
         answers.write(body)
         answers.flush()
 

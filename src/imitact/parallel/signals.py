@@ -1,4 +1,7 @@
-"""Signals: Ctrl-C and SIGTERM, taken where work can be stopped without loss."""
+"""Signals: Ctrl-C and SIGTERM, acted on where work can stop without loss.
+
+Signals reach the main thread only. In any other thread nothing here changes how they are handled.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,15 @@ from typing import Any
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Processes started here never see Ctrl-C, not even while they start.
+    """Keep Ctrl-C from the processes that are started in the block, even while they start.
 
-    They inherit the blocked signal; one that comes meanwhile is delivered to us afterwards.
+    They inherit the blocked signal; one that comes meanwhile is delivered to this process
+    afterwards.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    # Its own start unblocks signals, which would undo this: so let it start before.
+    # It unblocks signals when it starts, which would undo this; so it is started before.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -29,19 +33,37 @@ def interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class InterruptFlag:
-    """Ctrl-C, taken only where `check` is called, never in the middle of something.
+def ignore_interrupts() -> None:
+    """Ignore Ctrl-C in this process, whose parent acts on it and ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    A second Ctrl-C is taken at once. Outside the main thread signals are somebody else's.
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Turn SIGTERM into KeyboardInterrupt("stopped by SIGTERM"), so that what is open is closed."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt("stopped by SIGTERM")
+
+    with _handled((signal.SIGTERM,), interrupt):
+        yield
+
+
+class StopFlag:
+    """A context manager that defers Ctrl-C, or the signals given, until the work asks for it.
+
+    A second Ctrl-C raises KeyboardInterrupt at once.
+
+    Attributes:
+        received: the name of the first signal that came, such as "SIGTERM"; empty before.
     """
 
-    def __init__(self) -> None:
-        self._came = False
-        self._before: Any = None
+    def __init__(self, *signals: signal.Signals) -> None:
+        self.received = ""
+        self._handling = _handled(signals or (signal.SIGINT,), self._note)
 
-    def __enter__(self) -> InterruptFlag:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._note)
+    def __enter__(self) -> StopFlag:
+        self._handling.__enter__()
         return self
 
     def __exit__(
@@ -50,17 +72,27 @@ class InterruptFlag:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-        if kind is None:
-            self.check()
+        self._handling.__exit__(None, None, None)
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if Ctrl-C came."""
-        if self._came:
+        """Raise KeyboardInterrupt if a signal came."""
+        if self.received:
             raise KeyboardInterrupt
 
     def _note(self, number: int, frame: Any) -> None:
-        if self._came:
+        if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._came = True
+        self.received = self.received or signal.Signals(number).name
+
+
+@contextmanager
+def _handled(signals: tuple[signal.Signals, ...], handler: Any) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)

@@ -1,10 +1,8 @@
-"""Worker processes that each take a seed, work on it, and take the next.
+"""Worker pool: processes that each run jobs, one at a time.
 
-What stands here as a seed may be anything that can be hashed and sent, such as a seed with what
-to do at it.
-
-They are started together and stopped together, whatever happens here; if this process is killed,
-they see it at their next tick and end.
+All workers start together and stop together, whatever happens in this process; if it is killed,
+they notice at their next tick and end. A job is anything that can be hashed and pickled, such as a
+seed.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -24,30 +21,38 @@ from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
 from imitact.core.errors import ImitactError
-from imitact.parallel.signals import interrupts_blocked
+from imitact.parallel.signals import ignore_interrupts, interrupts_blocked
 
 SINGLE_THREADED_RENDERING = {"LP_NUM_THREADS": "0"}
-"""Mesa's software OpenGL draws in the thread that asks, and starts none of its own. With one worker
-a core that costs nothing and gives the same pixels (docs/performance.md); and a worker of a crew on
-a crowded machine died of memory that another thread wrote to after it was freed."""
+"""Makes Mesa's software OpenGL render in the calling thread and start none of its own. With one
+worker per core that costs nothing and gives the same pixels (docs/performance.md). With Mesa's own
+threads, a worker on an overloaded machine crashed: one wrote to memory that was already freed."""
 
 _POLL_S = 0.5
-_FAREWELL_S = 10.0
+_STOP_TIMEOUT_S = 10.0
 
 
 class Worker(Protocol):
-    """What runs in a worker process.
-
-    facts: told to the crew once, before the first seed.
-    """
+    """What runs the jobs in a worker process."""
 
     @property
-    def facts(self) -> Any: ...
+    def facts(self) -> Any:
+        """What the pool needs to know of it, sent once before the first job."""
+        ...
 
-    def work(self, seed: Any, go_on: Callable[[], object], tell: Callable[[int], object]) -> Any:
-        """One seed. `go_on` raises when it is time to stop; `tell` reports ticks done.
+    def work(
+        self,
+        job: Any,
+        check_stop: Callable[[], object],
+        report_ticks: Callable[[int], object],
+        /,
+    ) -> Any:
+        """Run one job and return its result, which is pickled; large results belong in files.
 
-        What it returns goes to the crew with Done; files are better for what is large.
+        Args:
+            job: what was submitted.
+            check_stop: to be called often; raises when the pool has stopped.
+            report_ticks: reports the ticks done of this job.
         """
         ...
 
@@ -55,61 +60,67 @@ class Worker(Protocol):
 
 
 @dataclass(frozen=True)
-class Ready:
-    """A worker has started."""
+class WorkerReady:
+    """A worker has started; `facts` are its own."""
 
     facts: Any
 
 
 @dataclass(frozen=True)
-class Done:
-    """A worker has finished a seed; what its work returned."""
+class JobDone:
+    """A worker has finished a job; `result` is what its `work` returned."""
 
-    seed: Any
+    job: Any
     result: Any = None
 
 
 @dataclass(frozen=True)
-class _Ticks:
-    """A worker is that far with its seed."""
+class _TicksDone:
+    """How many ticks of its job a worker has done."""
 
     count: int
 
 
 @dataclass(frozen=True)
-class _Trouble:
-    """What ended a worker: the error if it is one of ours, else only its traceback."""
+class _WorkerFailed:
+    """What ended a worker: the error if it is an ImitactError, and the traceback in any case."""
 
     error: ImitactError | None
-    text: str
+    trace: str
 
 
-class _StopError(Exception):
-    """The crew is gone, or wants no more."""
+class _PoolStoppedError(Exception):
+    """Raised in a worker: the pool is gone, or has stopped."""
 
 
-class _WorkerError(Exception):
-    """The traceback of an error in a worker; shown as the cause of the error here."""
+class _WorkerTracebackError(Exception):
+    """The traceback of an error in a worker; shown as the cause of the error raised here."""
 
 
-class _Member:
-    """One worker process, as the crew sees it."""
+class _WorkerProcess:
+    """One worker process, as the pool sees it."""
 
     def __init__(self, process: SpawnProcess, pipe: Connection) -> None:
         self.process = process
         self.pipe = pipe
-        self.ready = False
-        self.seed: Any = None
+        self.is_ready = False
+        self.job: Any = None
         self.ticks = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return self.is_ready and self.job is None
+
+    @property
+    def place(self) -> str:
+        """Where its work stands, in words for an error."""
+        return "while starting" if self.job is None else f"in seed {self.job}"
 
 
 class WorkerPool:
-    """`size` processes, each with the Worker that `make_worker` gives (picklable, no arguments).
+    """A context manager of `size` processes, each with the Worker that `make_worker` returns.
 
-    environment: variables that every worker finds set before its libraries load; this process's
-                 own environment stays as it was.
-
-    Its messages say what they do; a worker that fails or dies ends the crew.
+    A worker that fails or dies ends the pool: the error is raised by `events` or `submit`.
     """
 
     def __init__(
@@ -118,17 +129,27 @@ class WorkerPool:
         make_worker: Callable[[], Worker],
         environment: Mapping[str, str] = SINGLE_THREADED_RENDERING,
     ) -> None:
+        """Start the processes.
+
+        Args:
+            size: how many.
+            make_worker: makes the Worker, in its process; takes no arguments, must be picklable.
+            environment: variables that are set in each worker before its libraries load; those of
+                this process stay as they are.
+        """
         context = multiprocessing.get_context("spawn")
-        self._members: list[_Member] = []
-        self._done_ticks = 0
+        self._workers: list[_WorkerProcess] = []
+        self._finished_ticks = 0
         try:
-            with interrupts_blocked(), inherited(environment):
+            with interrupts_blocked(), inherited_environment(environment):
                 for _ in range(size):
                     ours, theirs = context.Pipe()
-                    process = context.Process(target=_run, args=(theirs, make_worker), daemon=True)
+                    process = context.Process(
+                        target=_worker_main, args=(theirs, make_worker), daemon=True
+                    )
                     process.start()
                     theirs.close()
-                    self._members.append(_Member(process, ours))
+                    self._workers.append(_WorkerProcess(process, ours))
         except BaseException:
             self._stop()
             raise
@@ -145,116 +166,118 @@ class WorkerPool:
         self._stop()
 
     @property
-    def idle(self) -> bool:
-        """Whether a worker waits for a seed."""
-        return any(m.ready and m.seed is None for m in self._members)
+    def has_idle_worker(self) -> bool:
+        """Whether a worker waits for a job."""
+        return any(worker.is_idle for worker in self._workers)
 
     @property
-    def under_way(self) -> dict[Any, int]:
-        """The seeds that are worked on, and the ticks done of each."""
-        return {m.seed: m.ticks for m in self._members if m.seed is not None}
+    def in_flight(self) -> dict[Any, int]:
+        """The submitted jobs that are not finished, and the ticks done of each."""
+        return {w.job: w.ticks for w in self._workers if w.job is not None}
 
     @property
-    def ticks(self) -> int:
-        """Done so far by all of them; of a finished seed, those it told."""
-        return self._done_ticks + sum(self.under_way.values())
+    def ticks_done(self) -> int:
+        """Ticks of all jobs so far, as reported by the workers."""
+        return self._finished_ticks + sum(self.in_flight.values())
 
-    def give(self, seed: Any) -> None:
-        """A seed for a worker that is idle."""
-        member = next(m for m in self._members if m.ready and m.seed is None)
-        member.seed, member.ticks = seed, 0
+    def submit(self, job: Any) -> None:
+        """Give a job to an idle worker; there must be one."""
+        worker = next(w for w in self._workers if w.is_idle)
+        worker.job, worker.ticks = job, 0
         try:
-            member.pipe.send(seed)
+            worker.pipe.send(job)
         except OSError:
-            self._mourn(member)
+            self._raise_died(worker)
 
-    def messages(self) -> Iterator[Ready | Done]:
-        """What comes within half a second, if anything; what went wrong in a worker is raised."""
-        members = {m.pipe: m for m in self._members}
-        for pipe in wait(list(members), timeout=_POLL_S):
+    def events(self) -> Iterator[WorkerReady | JobDone]:
+        """Yield what the workers report within half a second, if anything.
+
+        Raises:
+            ImitactError: a worker raised one, or its process died.
+            RuntimeError: a worker raised anything else; its traceback is the cause.
+        """
+        workers = {w.pipe: w for w in self._workers}
+        for pipe in wait(list(workers), timeout=_POLL_S):
             assert isinstance(pipe, Connection)
-            member = members[pipe]
+            worker = workers[pipe]
             try:
                 message = pipe.recv()
             except (EOFError, OSError):
-                self._mourn(member)
+                self._raise_died(worker)
             match message:
-                case _Ticks(count):
-                    member.ticks = count
-                case Ready():
-                    member.ready = True
+                case _TicksDone(count):
+                    worker.ticks = count
+                case WorkerReady():
+                    worker.is_ready = True
                     yield message
-                case Done():
-                    self._done_ticks += member.ticks
-                    member.seed = None
+                case JobDone():
+                    self._finished_ticks += worker.ticks
+                    worker.job = None
                     yield message
-                case _Trouble(error, text):
+                case _WorkerFailed(error, trace):
                     if error is not None:
-                        raise type(error)(f"{_at(member)}: {error}" if member.ready else str(error))
+                        where = f"{worker.place}: " if worker.is_ready else ""
+                        raise type(error)(f"{where}{error}")
                     raise RuntimeError(
-                        f"a worker failed {_at(member)}; its traceback is above"
-                    ) from _WorkerError(f"\n{text}")
+                        f"a worker failed {worker.place}; its traceback is above"
+                    ) from _WorkerTracebackError(f"\n{trace}")
 
-    def _mourn(self, member: _Member) -> NoReturn:
-        member.process.join(_FAREWELL_S)
+    def _raise_died(self, worker: _WorkerProcess) -> NoReturn:
+        worker.process.join(_STOP_TIMEOUT_S)
         raise ImitactError(
-            f"a worker died {_at(member)} with exit code {member.process.exitcode} (-9 is what "
-            "Linux does when memory runs out: try fewer workers). What was finished is kept; the "
-            "same command goes on"
+            f"a worker died {worker.place} with exit code {worker.process.exitcode} (Linux ends "
+            "processes with -9 when memory runs out: try fewer workers). Finished work is kept; "
+            "the same command continues it"
         )
 
     def _stop(self) -> None:
-        for member in self._members:
-            member.pipe.close()  # seen by the worker at its next tick
-        deadline_s = time.monotonic() + _FAREWELL_S
-        for member in self._members:
-            member.process.join(max(0.0, deadline_s - time.monotonic()))
-        for member in self._members:
-            if member.process.is_alive():
-                member.process.kill()
-            member.process.join()
-            member.process.close()
-        self._members.clear()
+        for worker in self._workers:
+            worker.pipe.close()  # the worker notices at its next tick
+        deadline_s = time.monotonic() + _STOP_TIMEOUT_S
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline_s - time.monotonic()))
+        for worker in self._workers:
+            if worker.process.is_alive():
+                worker.process.kill()
+            worker.process.join()
+            worker.process.close()
+        self._workers.clear()
 
 
-def _at(member: _Member) -> str:
-    return "while starting" if member.seed is None else f"in seed {member.seed}"
+def _worker_main(pipe: Connection, make_worker: Callable[[], Worker]) -> None:
+    """Run jobs in a worker process until the pool stops."""
+    ignore_interrupts()
 
-
-def _run(pipe: Connection, make_worker: Callable[[], Worker]) -> None:
-    """The life of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the crew's to answer
-
-    def go_on() -> None:
-        if pipe.poll():  # nothing is sent while a seed is under way: so the other end is closed
-            raise _StopError
+    def check_stop() -> None:
+        if pipe.poll():  # nothing is sent during a job, so the other end is closed
+            raise _PoolStoppedError
 
     try:
         worker = make_worker()
         try:
-            pipe.send(Ready(worker.facts))
+            pipe.send(WorkerReady(worker.facts))
             while True:
-                seed = pipe.recv()
-                result = worker.work(seed, go_on, lambda count: pipe.send(_Ticks(count)))
-                pipe.send(Done(seed, result))
+                job = pipe.recv()
+                result = worker.work(job, check_stop, lambda count: pipe.send(_TicksDone(count)))
+                pipe.send(JobDone(job, result))
         finally:
             worker.close()
-    except (EOFError, BrokenPipeError, ConnectionResetError, _StopError):
+    except (EOFError, BrokenPipeError, ConnectionResetError, _PoolStoppedError):
         pass
     except Exception as error:
-        ours = error if isinstance(error, ImitactError) else None
-        if isinstance(error, OSError):  # a folder that may not be written to, say: no defect
+        expected = error if isinstance(error, ImitactError) else None
+        if isinstance(error, OSError):  # such as a folder without write permission: not a defect
             where = f": {error.filename}" if error.filename else ""
-            ours = ImitactError(f"{error.strerror or error}{where}")
-        with contextlib.suppress(OSError):  # nobody may be left to be told
-            pipe.send(_Trouble(ours, traceback.format_exc()))
+            expected = ImitactError(f"{error.strerror or error}{where}")
+        with contextlib.suppress(OSError):  # the pool may be gone
+            pipe.send(_WorkerFailed(expected, traceback.format_exc()))
 
 
 @contextmanager
-def inherited(environment: Mapping[str, str]) -> Iterator[None]:
-    """Processes started here inherit these variables; this one's own are put back."""
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
+def inherited_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes that are started in the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
