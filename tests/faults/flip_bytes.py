@@ -29,15 +29,16 @@ from imitact.core.errors import BadInput
 from imitact.core.views import View
 from imitact.datasets.open import open_dataset
 from imitact.evaluation import report, runner
+from imitact.evaluation.episode_journal import EVALUATION_JOURNAL
 from imitact.models.policy import TorchPolicy
-from imitact.recording.recorder import read_report
+from imitact.recording.manifest import read_report
 from imitact.storage.checksum import verified, with_checksum
 from imitact.storage.json_file import read_json_object
 from imitact.training import checkpoint
 from imitact.training.frame_cache import open_frames
-from imitact.training.metrics import Logbook
+from imitact.training.metrics import MetricsLog
 from tests.faults import material
-from tests.support.fake_dataset import FakeSource
+from tests.support.fake_dataset import FakeDataset
 from tests.support.tiny_arm import Reacher, TinyArm
 
 Read = Callable[[Callable[[str], None]], Any]
@@ -76,7 +77,7 @@ def of_policy(root: Path) -> Any:
 
 
 def of_checkpoints(folder: Path, say: Callable[[str], None]) -> Any:
-    found = checkpoint.newest(folder, say)
+    found = checkpoint.load_newest(folder, say)
     assert found is not None
     state = found[1]
     return state.step, state.numbers, {n: v.numpy().tobytes() for n, v in state.tensors.items()}
@@ -84,21 +85,21 @@ def of_checkpoints(folder: Path, say: Callable[[str], None]) -> Any:
 
 def of_cache(folder: Path, say: Callable[[str], None]) -> Any:
     frames = open_frames(
-        FakeSource((5, 4)), {"top": View(12, 16)}, cache_dir=folder, cache_limit_bytes=1 << 30,
-        memory_limit_bytes=0, workers=1, say=say,
+        FakeDataset((5, 4)), {"top": View(12, 16)}, cache_dir=folder, cache_limit_bytes=1 << 30,
+        memory_limit_bytes=0, workers=1, log=say,
     )  # fmt: skip
     return frames.gather("top", np.arange(9)).tobytes()
 
 
 def of_journal(folder: Path) -> Any:
     counted = runner.evaluate(
-        Reacher, TinyArm, seeds=range(4), chunking="replay:3", workers=0, out=folder
+        Reacher, TinyArm, seeds=range(4), execution="replay:3", workers=0, out=folder
     )
     return [replace(row, wall_s=0.0) for row in counted.rows]
 
 
 def of_metrics(path: Path, say: Callable[[str], None]) -> Any:
-    with closing(Logbook(path, resumed=5, say=say)):
+    with closing(MetricsLog(path, resumed=5, log=say)):
         return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
@@ -150,7 +151,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
     found["evaluation.json"] = Kind(
         evaluation / "evaluation.json", lambda say: report.read(evaluation)
     )
-    found["episodes.jsonl"] = Kind(evaluation / runner.JOURNAL, lambda say: of_journal(evaluation))
+    found["episodes.jsonl"] = Kind(evaluation / EVALUATION_JOURNAL, lambda say: of_journal(evaluation))
     metrics = material.metrics(folder / "metrics.jsonl")
     found["metrics.jsonl"] = Kind(
         metrics, lambda say: of_metrics(metrics, say), mended="left out", is_a_log=True

@@ -14,14 +14,14 @@ import torch
 
 from imitact.core.errors import DamagedFile
 from imitact.core.statistics import Stats
-from imitact.datasets.lerobot.checksums import FOLDER, DatasetChecksums
+from imitact.datasets.lerobot.checksums import (CHECKSUM_FOLDER, DatasetChecksums)
 from imitact.evaluation import report, runner
 from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
 from imitact.recording.recorder import record
 from imitact.training import checkpoint as checkpoints
-from imitact.training.checkpoint import State
-from imitact.training.metrics import Logbook
+from imitact.training.checkpoint import Checkpoint
+from imitact.training.metrics import MetricsLog
 from tests.support.dot_env import TWO_CAMERAS, DotEnv, DotExpert, dot_spec
 from tests.support.tiny_arm import Reacher, TinyArm
 
@@ -64,14 +64,14 @@ def checkpoint(folder: Path, step: int) -> Path:
     """A checkpoint of that step."""
     made = a_policy(step)
     tensors = {f"net.{n}": value.contiguous() for n, value in made.net.state_dict().items()}
-    state = State(step, {**tensors, "random.cpu": torch.get_rng_state()}, {"rate": 0.1 * step})
+    state = Checkpoint(step, {**tensors, "random.cpu": torch.get_rng_state()}, {"rate": 0.1 * step})
     return checkpoints.save(folder, state, made.save)
 
 
 def evaluation(out: Path) -> Path:
     """episodes.jsonl and evaluation.json of four episodes."""
     counted = runner.evaluate(
-        Reacher, TinyArm, seeds=range(4), chunking="replay:3", workers=0, out=out
+        Reacher, TinyArm, seeds=range(4), execution="replay:3", workers=0, out=out
     )
     report.write(counted, out)
     return out
@@ -89,7 +89,7 @@ def foreign_datasets(folder: Path) -> None:
 
 def metrics(path: Path) -> Path:
     """metrics.jsonl of five steps."""
-    with closing(Logbook(path, resumed=0, say=lambda line: None)) as book:
+    with closing(MetricsLog(path, resumed=0, log=lambda line: None)) as book:
         for step in range(1, 6):
             book.write(step, {"loss": 1 / step, "per_joint": {"x": 0.1 * step}})
     return path
@@ -100,14 +100,14 @@ def sealed(out: Path) -> Path:
     from imitact.core.types import Camera, Spec
     from imitact.deploy import export
     from imitact.deploy.export_config import ExportConfig
-    from tests.support.fake_dataset import FakeSource
+    from tests.support.fake_dataset import FakeDataset
 
     names, units = ("joint_0", "joint_1"), ("rad", "1")
     spec = Spec(names, names, units, units, (Camera("top", 24, 32),), 50.0)
     stats = {name: Stats(*np.ones((4, 2)), 60) for name in ("state", "action")}
     made = TorchPolicy.create(spec, stats, TINY, seed=0, fingerprint="fake")
     made.net.eval()
-    source = FakeSource(cameras=("top",), height=24, width=32, size=2)
+    source = FakeDataset(cameras=("top",), height=24, width=32, size=2)
     config = ExportConfig(to="onnx", observations=1, calls=1, torch_calls=1, threads=1)
     export.export(made, source, out, config, policy_sha256="ab")
     return out / "policy.onnx"
@@ -117,7 +117,7 @@ def altered(root: Path) -> list[str]:
     """Every file of a dataset that is not what was written, in words."""
     told = []
     digests = DatasetChecksums(root)
-    for place in sorted((root / FOLDER).glob("chunk-*/file-*.json")):
+    for place in sorted((root / CHECKSUM_FOLDER).glob("chunk-*/file-*.json")):
         named = digests.named(place)
         for name in named.files if named else ():
             try:

@@ -12,7 +12,7 @@ import torch
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.training import device
 from imitact.training.config import PrecisionName
-from imitact.training.device import (TrainingDevice, Precision)
+from imitact.training.device import Precision, TrainingDevice
 from imitact.training.sampler import SampleBatch
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ def test_auto_takes_bf16_where_the_processor_multiplies_it_and_says_why(
     monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(flags))
     chosen = device.choose_precision("auto", CPU)
     assert chosen.name == name
-    assert reason in chosen.text
+    assert reason in chosen.description
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
@@ -70,13 +70,13 @@ def test_nothing_falls_back_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BadInput, match="no CUDA GPU"):
         device.choose_device("auto", "cuda")
-    with pytest.raises(BadInput, match="no device 'gpu'"):
+    with pytest.raises(BadInput, match='no device "gpu"'):
         device.choose_device("auto", "gpu")
     with pytest.raises(BadInput, match="not supported"):
         device.choose_device("auto", "meta")
     with pytest.raises(BadInput, match="threads is -1"):
         device.choose_device("auto", "cpu", -1)
-    with pytest.raises(BadInput, match="precision is 'fp16'"):
+    with pytest.raises(BadInput, match='precision is "fp16"'):
         device.choose_device("fp16", "cpu")  # type: ignore[arg-type]
     assert device.choose_device("auto", "auto").device == CPU
 

@@ -38,15 +38,15 @@ from imitact.models.policy import TorchPolicy
 from imitact.training import checkpoint
 from imitact.training import device as devices
 from imitact.training.config import TrainConfig
-from imitact.training.distributed import (SINGLE_PROCESS, RankLost, Ranks, join_ranks)
+from imitact.training.distributed import SINGLE_PROCESS, RankLost, Ranks, join_ranks
 from imitact.training.loop import Interrupted, train
 from imitact.training.optimizer_step import Updater
-from imitact.training.sampler import (Sampler, dataset_statistics)
+from imitact.training.sampler import Sampler, dataset_statistics
 from imitact.training.sync_batchnorm import RankSyncBatchNorm
-from tests.support.fake_dataset import FakeSource
+from tests.support.fake_dataset import FakeDataset
 from tests.support.paths import FIXTURES, ROOT
 
-SOURCE = FakeSource((7, 4, 9, 6))  # short beside the chunk: a batch's parts are padded unequally
+SOURCE = FakeDataset((7, 4, 9, 6))  # short beside the chunk: a batch's parts are padded unequally
 DATASET = FIXTURES / "lerobot" / "h264"
 
 MODEL = ActConfig(
@@ -188,7 +188,7 @@ def learning(folder: Path) -> None:
         for name, (model, config) in SCENES.items():
             gradients = first_update(name, ranks)
             train(SOURCE, folder / name, model, config, ranks=ranks)
-            if ranks.first:
+            if ranks.is_first:
                 save_file(gradients, folder / name / "gradients.safetensors")
 
 
@@ -197,8 +197,8 @@ def resuming(folder: Path) -> None:
     once, halves = folder / "once", folder / "halves"
     with join_ranks() as ranks:
         train(SOURCE, once, model, config, ranks=ranks)
-        with ranks.together():
-            if ranks.first:  # as if killed after its checkpoint of step 8
+        with ranks.all_succeed():
+            if ranks.is_first:  # as if killed after its checkpoint of step 8
                 shutil.copytree(once, halves)
                 shutil.rmtree(halves / "checkpoints" / "step-00000013")
                 shutil.rmtree(halves / "policy")
@@ -208,19 +208,25 @@ def resuming(folder: Path) -> None:
 def agreeing(folder: Path) -> None:
     with join_ranks() as ranks:
         other = Ranks(rank=1 - ranks.rank)
-        assert (ranks.count, ranks.local, ranks.first) == (2, ranks.rank, not other.first)
+        assert (ranks.count, ranks.local_rank, ranks.is_first) == (
+            2,
+            ranks.rank,
+            not other.is_first,
+        )
         assert ranks.any(ranks.rank == 1)
         assert not ranks.any(False)
-        assert ranks.sum(torch.tensor([1.0, ranks.rank])).tolist() == [2.0, 1.0]
-        assert ranks.gathered(torch.tensor([ranks.rank])).tolist() == [[0], [1]]
-        assert ranks.told({"a": [ranks.rank, "ä"]}) == {"a": [0, "ä"]}
-        assert ranks.told(None if ranks.first else 1) is None
+        assert ranks.all_reduce(torch.tensor([1.0, ranks.rank])).tolist() == [2.0, 1.0]
+        assert ranks.all_gather(torch.tensor([ranks.rank])).tolist() == [[0], [1]]
+        assert ranks.broadcast({"a": [ranks.rank, "ä"]}) == {"a": [0, "ä"]}
+        assert ranks.broadcast(None if ranks.is_first else 1) is None
         mine = {"x": torch.full((2, 3), float(ranks.rank)), "n": torch.tensor(ranks.rank)}
-        theirs = ranks.tensors(mine)
+        theirs = ranks.broadcast_tensors(mine)
         assert theirs["n"].item() == 0
         assert torch.equal(theirs["x"], torch.zeros(2, 3))
         seen = folder / "built"
-        assert ranks.in_turn(lambda: (seen.exists(), seen.write_text("x"))[0]) is (ranks.rank == 1)
+        assert ranks.local_first(lambda: (seen.exists(), seen.write_text("x"))[0]) is (
+            ranks.rank == 1
+        )
 
 
 def other_data(folder: Path) -> None:
@@ -250,9 +256,9 @@ def a_signal_to_one(folder: Path) -> None:
 
 def silence(folder: Path) -> None:
     def wait() -> None:
-        with join_ranks(silence=timedelta(seconds=2)) as ranks:
+        with join_ranks(timeout=timedelta(seconds=2)) as ranks:
             ranks.any(True)
-            if not ranks.first:
+            if not ranks.is_first:
                 time.sleep(4)
             ranks.any(True)
 
@@ -366,10 +372,10 @@ def test_two_ranks_stopped_and_resumed_learn_the_same_bit_for_bit(pair: Path) ->
 def test_ranks_drop_out_with_masks_of_their_own() -> None:
     masks = []
     for rank in (0, 1):
-        here = devices.choose_device("fp32", "cpu", 0, Ranks(rank=rank, count=2, local=rank))
+        here = devices.choose_device("fp32", "cpu", 0, Ranks(rank=rank, count=2, local_rank=rank))
         here.seed(4)
         for step in (0, 1):
-            here.begin(step)
+            here.seed_dropout(step)
             masks.append(torch.rand(8))
     assert len({tuple(mask.tolist()) for mask in masks}) == 4
 
@@ -382,7 +388,7 @@ def test_a_checkpoint_does_not_tell_how_many_ranks_wrote_it(pair: Path, tmp_path
     shutil.rmtree(out / "checkpoints" / "step-00000020")
     said: list[str] = []
     train(SOURCE, out, model, config, resume=True, on_line=said.append, ranks=SINGLE_PROCESS)
-    assert any("ranks 2 then, 1 now" in line for line in said)
+    assert any("ranks was 2, is now 1" in line for line in said)
     have, want = ([n["loss"] for n in lines(f) if "loss" in n] for f in (out, pair / "group"))
     assert have[:8] == want[:8]
     assert have[8:] == pytest.approx(want[8:], rel=1e-5)
@@ -417,7 +423,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step_with_one_checkpoint(
 def test_a_rank_that_says_nothing_is_given_up(pair: Path) -> None:
     told = (pair / "silent-0").read_text()
     assert told.startswith(RankLost.__name__)
-    assert "fell silent (Timed out" in told
+    assert "does not respond (Timed out" in told
     assert "(Connection closed by peer" in (pair / "silent-1").read_text()
 
 
@@ -444,12 +450,12 @@ def test_without_torchrun_nothing_is_begun(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_only_the_torchrun_that_began_a_training_goes_on_unasked(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, steps=2, val_episodes=0, val_every=0)
-    train(SOURCE, tmp_path, MODEL, config, ranks=Ranks(launch="a"))
-    with pytest.raises(BadInput, match="holds a training already; resume it"):
-        train(SOURCE, tmp_path, MODEL, config, ranks=Ranks(launch="a"))
-    with pytest.raises(BadInput, match="this torchrun did not begin"):
-        train(SOURCE, tmp_path, MODEL, config, ranks=Ranks(launch="b", restarts=1))
-    again = Ranks(launch="a", restarts=1)
+    train(SOURCE, tmp_path, MODEL, config, ranks=Ranks(launch_id="a"))
+    with pytest.raises(BadInput, match="already contains a training; resume it"):
+        train(SOURCE, tmp_path, MODEL, config, ranks=Ranks(launch_id="a"))
+    with pytest.raises(BadInput, match="this torchrun did not start"):
+        train(SOURCE, tmp_path, MODEL, config, ranks=Ranks(launch_id="b", restarts=1))
+    again = Ranks(launch_id="a", restarts=1)
     assert train(SOURCE, tmp_path, MODEL, config, ranks=again) == tmp_path / "policy"
 
 
@@ -471,8 +477,8 @@ def test_the_shares_of_all_ranks_are_the_batch(batch_size: int) -> None:
             first = part.whole.first
             assert np.array_equal(want.tick[first : first + len(part.tick)], part.tick)
     assert whole.batch(0).whole is None
-    seen = [tuple(b.tick.tolist()) for samples in shares for b in samples.evenly(20)]
-    assert sorted(seen) == sorted(tuple(b.tick.tolist()) for b in whole.evenly(20))
+    seen = [tuple(b.tick.tolist()) for samples in shares for b in samples.evenly_spaced(20)]
+    assert sorted(seen) == sorted(tuple(b.tick.tolist()) for b in whole.evenly_spaced(20))
 
 
 def test_a_batch_smaller_than_the_ranks_is_refused() -> None:
@@ -532,14 +538,14 @@ def test_each_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch.cuda, "set_device", used.append)
     plain = torch.Generator
     monkeypatch.setattr(torch, "Generator", lambda device=None: plain())
-    second = Ranks(rank=3, count=4, local=1)
+    second = Ranks(rank=3, count=4, local_rank=1)
     for device in ("auto", "cuda"):
         here = devices.choose_device("fp32", device, 0, second)
         assert here.device == used[-1] == torch.device("cuda:1")
-        assert here.common.keys() == {"cpu", "cuda"}
+        assert here.generators.keys() == {"cpu", "cuda"}
     with pytest.raises(BadInput, match="names one GPU for 4 ranks"):
         devices.choose_device("fp32", "cuda:1", 0, second)
-    third = Ranks(rank=2, count=3, local=2)
+    third = Ranks(rank=2, count=3, local_rank=2)
     with pytest.raises(BadInput, match="process 3 of its machine, which has 2 CUDA GPUs"):
         devices.choose_device("fp32", "cuda", 0, third)
 
@@ -551,9 +557,18 @@ needs_proc = pytest.mark.skipif(
 )
 
 TRAIN = [
-    *("train", "--data", str(DATASET), "--model.chunk-size", "4", "--model.input-height", "16"),
+    *("train", str(DATASET), "--model.chunk-size", "4", "--model.input-height", "16"),
     *("--model.input-width", "16", "--model.backbone-width", "8", "--model.backbone-stages", "2"),
-    *("--model.backbone-norm", "batch", "--model.hidden-dim", "16", "--model.num-heads", "2", "--model.dim-feedforward", "16"),
+    *(
+        "--model.backbone-norm",
+        "batch",
+        "--model.hidden-dim",
+        "16",
+        "--model.num-heads",
+        "2",
+        "--model.dim-feedforward",
+        "16",
+    ),
     *("--model.encoder-layers", "1", "--model.random-shift", "1", "--train.batch-size", "4"),
     *("--train.steps", "300", "--train.checkpoint-every", "10", "--train.log-every", "1"),
     *("--train.val-episodes", "1", "--train.val-every", "0", "--train.num-workers", "1"),
@@ -595,7 +610,9 @@ def worker(process: subprocess.Popen[str], rank: int) -> int:
 def wait_for(process: subprocess.Popen[str], out: Path, steps: int) -> None:
     """Until there is a checkpoint of that step or a later one."""
     deadline = time.monotonic() + 60
-    while not any(p.name >= f"step-{steps:08d}" for p in checkpoint.list_checkpoints(out / "checkpoints")):
+    while not any(
+        p.name >= f"step-{steps:08d}" for p in checkpoint.list_checkpoints(out / "checkpoints")
+    ):
         assert process.poll() is None, out.with_suffix(".log").read_text()
         assert time.monotonic() < deadline, out.with_suffix(".log").read_text()
         time.sleep(0.01)
@@ -638,5 +655,5 @@ def test_torchrun_stopped_leaves_one_checkpoint_and_another_number_of_ranks_goes
     assert checkpoint.list_checkpoints(out / "checkpoints")[0].name == f"step-{step:08d}"
     assert not (out / "policy").exists()
     assert main.run([*TRAIN, "--out", str(out), "--resume", "--train.num-threads", "1"]) == 0
-    assert "ranks 2 then, 1 now" in capsys.readouterr().err
+    assert "ranks was 2, is now 1" in capsys.readouterr().err
     assert [line["step"] for line in lines(out) if "loss" in line] == list(range(1, 301))

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from imitact.core.errors import DiskFull, NotFinite
-from imitact.training.metrics import (MetricsLog, StepTimer, format_duration)
+from imitact.training.metrics import MetricsLog, StepTimer, format_duration
 
 
 def book(path: Path, resumed: int = 0, every_s: float = 0.0) -> tuple[MetricsLog, list[str]]:
     lines: list[str] = []
-    return MetricsLog(path, resumed=resumed, say=lines.append, every_s=every_s), lines
+    return MetricsLog(path, resumed=resumed, log=lines.append, every_s=every_s), lines
 
 
 def steps(path: Path) -> list[int]:

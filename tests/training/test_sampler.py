@@ -26,8 +26,8 @@ from imitact.core.errors import BadInput, DamagedFile, DiskFull, NotFinite, Spec
 from imitact.core.types import Frame
 from imitact.core.views import View
 from imitact.training import frame_cache
-from imitact.training.sampler import (SampleBatch, Sampler, dataset_statistics)
-from tests.support.fake_dataset import FakeEpisode, FakeSource
+from imitact.training.sampler import SampleBatch, Sampler, dataset_statistics
+from tests.support.fake_dataset import FakeEpisode, FakeDataset
 from tests.support.paths import ROOT
 
 VIEWS = {"top": View(16, 16)}
@@ -60,7 +60,7 @@ def same(one: SampleBatch, other: SampleBatch) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Short(FakeSource):
+class Short(FakeDataset):
     """Every video lacks its last frames, or has some more."""
 
     off: int = -2
@@ -71,7 +71,7 @@ class Short(FakeSource):
 
 @dataclasses.dataclass(frozen=True)
 class _Cut(FakeEpisode):
-    off: int
+    off: int = 0
 
     def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         end = self.length + self.off if stop is None else min(stop, self.length + self.off)
@@ -91,7 +91,7 @@ def test_every_epoch_holds_every_tick_once_and_no_batch_is_short(
     lengths: list[int], batch_size: int, seed: int
 ) -> None:
     stream = Sampler(
-        FakeSource(tuple(lengths)),
+        FakeDataset(tuple(lengths)),
         chunk=2,
         views={},
         cache_dir=Path(),
@@ -110,7 +110,7 @@ def test_every_epoch_holds_every_tick_once_and_no_batch_is_short(
 
 
 def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else(tmp_path: Path) -> None:
-    source = FakeSource((30, 40))
+    source = FakeDataset((30, 40))
     orders = [
         samples(source, tmp_path, seed=seed, batch_size=batch).order(epoch).tolist()
         for seed, epoch, batch in [(0, 0, 3), (0, 0, 7), (0, 1, 3), (1, 0, 3)]
@@ -124,10 +124,10 @@ def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else(tmp_path: Path)
 def test_a_stream_entered_in_the_middle_of_an_epoch_goes_on_as_the_one_from_the_start(
     tmp_path: Path,
 ) -> None:
-    all_of_it = samples(FakeSource(), tmp_path)
+    all_of_it = samples(FakeDataset(), tmp_path)
     with closing(all_of_it.stream()) as stream:
         whole = list(islice(stream, 17))
-    with closing(samples(FakeSource(), tmp_path).stream(4)) as stream:
+    with closing(samples(FakeDataset(), tmp_path).stream(4)) as stream:
         rest = list(islice(stream, 13))
     assert all(same(a, b) for a, b in zip(whole[4:], rest, strict=True))
 
@@ -141,7 +141,7 @@ def test_an_order_that_a_thread_may_be_reading_is_never_changed(tmp_path: Path) 
             if name == "_orders":
                 published.append((value, list(value)))
 
-    one = samples(FakeSource(), tmp_path)
+    one = samples(FakeDataset(), tmp_path)
     one.__class__ = Watched
     for index in range(20):  # of three epochs
         one.rows(index)
@@ -150,7 +150,7 @@ def test_an_order_that_a_thread_may_be_reading_is_never_changed(tmp_path: Path) 
 
 
 def test_the_number_of_workers_changes_no_batch_and_no_byte_of_the_cache(tmp_path: Path) -> None:
-    source = FakeSource((7, 4, 9, 1), cameras=("top", "wrist"))
+    source = FakeDataset((7, 4, 9, 1), cameras=("top", "wrist"))
     views = {"top": View(16, 16), "wrist": View(20, 24)}
     made = [
         samples(source, tmp_path / str(n), workers=n, views=views, cache_limit_bytes=limit)
@@ -171,7 +171,7 @@ def test_the_number_of_workers_changes_no_batch_and_no_byte_of_the_cache(tmp_pat
 
 
 def test_a_sample_is_the_state_the_frame_and_the_next_actions_of_its_tick(tmp_path: Path) -> None:
-    source = FakeSource((7, 4, 9))
+    source = FakeDataset((7, 4, 9))
     batch = samples(source, tmp_path, batch_size=20).batch(0)
     for row, (e, t) in enumerate(zip(batch.episode.tolist(), batch.tick.tolist(), strict=True)):
         episode = source.episode(e)
@@ -188,19 +188,19 @@ def test_a_sample_is_the_state_the_frame_and_the_next_actions_of_its_tick(tmp_pa
 
 
 def test_an_episode_shorter_than_a_chunk_is_padded_with_its_last_action(tmp_path: Path) -> None:
-    batch = samples(FakeSource((2, 8)), tmp_path, episodes=[0], batch_size=2).batch(0)
+    batch = samples(FakeDataset((2, 8)), tmp_path, episodes=[0], batch_size=2).batch(0)
     first = batch.tick.argmin()
     assert batch.is_pad[first].tolist() == [False, False, True, True, True]
     assert np.array_equal(batch.action[first, 1:], np.repeat(batch.action[first, 1:2], 4, axis=0))
 
 
 def test_chosen_episodes_keep_their_numbers_and_their_own_frames(tmp_path: Path) -> None:
-    source = FakeSource((7, 4, 9))
+    source = FakeDataset((7, 4, 9))
     one = samples(source, tmp_path, episodes=[2, 0], batch_size=16)
     batch = one.batch(0)
     assert len(one) == 16
     assert set(batch.episode.tolist()) == {0, 2}
-    other = one.of([1]).batch(0)
+    other = one.with_episodes([1]).batch(0)
     assert set(other.episode.tolist()) == {1}
     for made in (batch, other):
         for row in range(len(made.tick)):
@@ -210,23 +210,23 @@ def test_chosen_episodes_keep_their_numbers_and_their_own_frames(tmp_path: Path)
 
 
 def test_evenly_spread_samples_reach_from_the_first_tick_to_the_last(tmp_path: Path) -> None:
-    one = samples(FakeSource((7, 4, 9)), tmp_path)
-    few = list(one.evenly(5))
+    one = samples(FakeDataset((7, 4, 9)), tmp_path)
+    few = list(one.evenly_spaced(5))
     assert [len(b.tick) for b in few] == [3, 2]
     assert (few[0].episode[0], few[0].tick[0]) == (0, 0)
     assert (few[1].episode[-1], few[1].tick[-1]) == (2, 8)
-    assert sum(len(b.tick) for b in one.evenly(1000)) == 20
+    assert sum(len(b.tick) for b in one.evenly_spaced(1000)) == 20
 
 
 def test_what_cannot_be_sampled_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="episode 1 has 0 ticks"):
-        samples(FakeSource((3, 0, 2)), tmp_path)
+        samples(FakeDataset((3, 0, 2)), tmp_path)
     with pytest.raises(BadInput, match="no episode to draw"):
-        samples(FakeSource(()), tmp_path)
+        samples(FakeDataset(()), tmp_path)
     with pytest.raises(BadInput, match="chunk is 0"):
-        samples(FakeSource(), tmp_path, chunk=0)
+        samples(FakeDataset(), tmp_path, chunk=0)
     with pytest.raises(SpecMismatch, match="no camera 'left'"):
-        samples(FakeSource(), tmp_path, views={"left": View(8, 8)})
+        samples(FakeDataset(), tmp_path, views={"left": View(8, 8)})
 
 
 def test_a_value_that_is_not_finite_is_named_by_episode_tick_and_joint(
@@ -239,14 +239,14 @@ def test_a_value_that_is_not_finite_is_named_by_episode_tick_and_joint(
 
     monkeypatch.setattr(FakeEpisode, "action", property(broken))
     with pytest.raises(NotFinite, match=r"episode 0, tick 2: action 'joint_1' is nan"):
-        samples(FakeSource(), tmp_path)
+        samples(FakeDataset(), tmp_path)
 
 
 # -- statistics ------------------------------------------------------------------------------------
 
 
 def test_held_out_episodes_never_enter_the_statistics() -> None:
-    source = FakeSource((7, 4, 9))
+    source = FakeDataset((7, 4, 9))
     found = dataset_statistics(source, [0, 2])
     rows = np.concatenate([source.episode(e).state for e in (0, 2)]).astype(np.float64)
     assert np.allclose(found["state"].mean, rows.mean(axis=0), rtol=0, atol=1e-12)
@@ -256,7 +256,7 @@ def test_held_out_episodes_never_enter_the_statistics() -> None:
 
 
 def test_statistics_of_deltas_pool_every_tick_of_every_chunk_within_its_episode() -> None:
-    source = FakeSource((7, 2, 9))
+    source = FakeDataset((7, 2, 9))
     rows = [
         source.episode(e).action[t + k].astype(np.float64) - source.episode(e).state[t]
         for e in (0, 1)
@@ -276,7 +276,7 @@ def test_statistics_of_deltas_pool_every_tick_of_every_chunk_within_its_episode(
 def test_frames_from_the_cache_and_frames_decoded_when_asked_for_are_the_same_bytes(
     tmp_path: Path,
 ) -> None:
-    source = FakeSource((7, 4, 9))
+    source = FakeDataset((7, 4, 9))
     lines: list[str] = []
     frame_bytes = 16 * 16 * 3
     cached = samples(source, tmp_path / "a")
@@ -285,7 +285,7 @@ def test_frames_from_the_cache_and_frames_decoded_when_asked_for_are_the_same_by
         tmp_path / "b",
         cache_limit_bytes=20 * frame_bytes - 1,
         memory_limit_bytes=3 * frame_bytes + 5,
-        say=lines.append,
+        log=lines.append,
     )
     for index in range(15):  # more than two epochs, so what was kept is used
         assert same(cached.batch(index), decoded.batch(index))
@@ -301,7 +301,7 @@ def test_frames_kept_in_memory_never_exceed_the_limit(tmp_path: Path) -> None:
     frame_bytes = 16 * 16 * 3
     for limit in (0, frame_bytes - 1, frame_bytes, 5 * frame_bytes):
         one = samples(
-            FakeSource(), tmp_path, cache_limit_bytes=0, memory_limit_bytes=limit, workers=4
+            FakeDataset(), tmp_path, cache_limit_bytes=0, memory_limit_bytes=limit, workers=4
         )
         with closing(one.stream()) as stream:
             for _ in islice(stream, 8):
@@ -313,7 +313,7 @@ def test_frames_kept_in_memory_never_exceed_the_limit(tmp_path: Path) -> None:
 
 
 def test_without_cameras_nothing_is_written(tmp_path: Path) -> None:
-    assert samples(FakeSource(), tmp_path / "new", views={}).batch(0).frames == {}
+    assert samples(FakeDataset(), tmp_path / "new", views={}).batch(0).frames == {}
     assert not (tmp_path / "new").exists()
 
 
@@ -325,7 +325,7 @@ def test_the_size_is_announced_before_anything_is_written(tmp_path: Path) -> Non
             assert "0.02 MB for 20 ticks of 3 episodes" in line
             written.append([p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size])
 
-    samples(FakeSource(), tmp_path, say=say)
+    samples(FakeDataset(), tmp_path, log=say)
     assert written == [[]]
     assert [p.stat().st_size for p in tmp_path.rglob("*.u8")] == [20 * 16 * 16 * 3]
 
@@ -336,7 +336,7 @@ def test_a_disk_too_small_for_the_cache_is_seen_before_and_training_does_without
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=256 << 20))
     lines: list[str] = []
-    one = samples(FakeSource(), tmp_path / "new", say=lines.append)
+    one = samples(FakeDataset(), tmp_path / "new", log=lines.append)
     assert isinstance(one.frames, frame_cache.DecodedFrames)
     assert "has 0.27 GB free" in lines[0]
     assert not (tmp_path / "new").exists()
@@ -350,38 +350,38 @@ def test_a_disk_that_fills_while_the_cache_is_written_leaves_no_half_of_it(
 
     monkeypatch.setattr(frame_cache.os, "posix_fallocate", full)
     with pytest.raises(DiskFull, match="cache_limit_gb to 0"):
-        samples(FakeSource(), tmp_path)
+        samples(FakeDataset(), tmp_path)
     assert list(tmp_path.rglob("*.u8")) == []
 
 
 def test_a_cache_is_used_again_without_decoding_a_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = samples(FakeSource(), tmp_path).batch(0)
+    first = samples(FakeDataset(), tmp_path).batch(0)
 
     def blind(*args: Any) -> Iterator[Frame]:
         raise AssertionError("a frame was decoded that the cache holds")
 
     monkeypatch.setattr(FakeEpisode, "frames", blind)
     # Not even the limit matters to a cache that is there.
-    assert same(first, samples(FakeSource(), tmp_path, cache_limit_bytes=1).batch(0))
+    assert same(first, samples(FakeDataset(), tmp_path, cache_limit_bytes=1).batch(0))
     with pytest.raises(AssertionError, match="was decoded"):
-        samples(FakeSource(fingerprint="changed"), tmp_path)
+        samples(FakeDataset(fingerprint="changed"), tmp_path)
 
 
 def test_a_limit_of_nothing_uses_not_even_a_cache_that_is_there(tmp_path: Path) -> None:
-    samples(FakeSource(), tmp_path)
-    assert isinstance(samples(FakeSource(), tmp_path).frames, frame_cache.CachedFrames)
-    without = samples(FakeSource(), tmp_path, cache_limit_bytes=0)
+    samples(FakeDataset(), tmp_path)
+    assert isinstance(samples(FakeDataset(), tmp_path).frames, frame_cache.CachedFrames)
+    without = samples(FakeDataset(), tmp_path, cache_limit_bytes=0)
     assert isinstance(without.frames, frame_cache.DecodedFrames)
 
 
 def test_a_damaged_cache_is_not_built_anew_beyond_the_limit(tmp_path: Path) -> None:
-    want = samples(FakeSource(), tmp_path).batch(0)
+    want = samples(FakeDataset(), tmp_path).batch(0)
     (file,) = tmp_path.rglob("*.u8")
     file.write_bytes(b"")
     lines: list[str] = []
-    without = samples(FakeSource(), tmp_path, cache_limit_bytes=100, say=lines.append)
+    without = samples(FakeDataset(), tmp_path, cache_limit_bytes=100, log=lines.append)
     assert isinstance(without.frames, frame_cache.DecodedFrames)
     assert same(want, without.batch(0))
     assert " is damaged (" in lines[0]
@@ -391,7 +391,7 @@ def test_a_damaged_cache_is_not_built_anew_beyond_the_limit(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove", "no json", "other json", "torn"])
 def test_a_damaged_cache_is_built_anew(tmp_path: Path, harm: str) -> None:
-    want = samples(FakeSource(), tmp_path).batch(0)
+    want = samples(FakeDataset(), tmp_path).batch(0)
     (file,) = tmp_path.rglob("*.u8")
     about = file.with_name("cache.json")
     match harm:
@@ -410,33 +410,33 @@ def test_a_damaged_cache_is_built_anew(tmp_path: Path, harm: str) -> None:
         case "torn":
             about.write_text(about.read_text()[:40])
     lines: list[str] = []
-    assert same(want, samples(FakeSource(), tmp_path, say=lines.append).batch(0))
+    assert same(want, samples(FakeDataset(), tmp_path, log=lines.append).batch(0))
     assert " is damaged (" in lines[0]
     lines.clear()
-    assert same(want, samples(FakeSource(), tmp_path, say=lines.append).batch(0))
+    assert same(want, samples(FakeDataset(), tmp_path, log=lines.append).batch(0))
     assert [line for line in lines if " is damaged (" in line] == []
 
 
 def test_other_data_other_views_and_another_resize_get_caches_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    samples(FakeSource(), tmp_path)
-    samples(FakeSource(fingerprint="other"), tmp_path)
-    samples(FakeSource(), tmp_path, views={"top": View(8, 8)})
-    samples(FakeSource(), tmp_path, views={"top": View(16, 16, (0, 8, 4, 12))})
-    samples(FakeSource(), tmp_path, views={"top": View(16, 16, (0, 8, 3, 11))})
+    samples(FakeDataset(), tmp_path)
+    samples(FakeDataset(fingerprint="other"), tmp_path)
+    samples(FakeDataset(), tmp_path, views={"top": View(8, 8)})
+    samples(FakeDataset(), tmp_path, views={"top": View(16, 16, (0, 8, 4, 12))})
+    samples(FakeDataset(), tmp_path, views={"top": View(16, 16, (0, 8, 3, 11))})
     monkeypatch.setattr(resizing, "VERSION", resizing.VERSION + 1)
-    samples(FakeSource(), tmp_path)
+    samples(FakeDataset(), tmp_path)
     assert len(list(tmp_path.glob("frames-*/cache.json"))) == 6
 
 
 def test_what_a_killed_build_left_is_neither_used_nor_kept(tmp_path: Path) -> None:
-    want = samples(FakeSource(), tmp_path).batch(0)
+    want = samples(FakeDataset(), tmp_path).batch(0)
     (folder,) = tmp_path.glob("frames-*/")
     folder.rename(folder.with_name(folder.name + ".building"))
     (file,) = tmp_path.rglob("*.u8")
     file.write_bytes(bytes(file.stat().st_size))
-    assert same(want, samples(FakeSource(), tmp_path).batch(0))
+    assert same(want, samples(FakeDataset(), tmp_path).batch(0))
     assert list(tmp_path.glob("*.building")) == []
 
 
@@ -456,7 +456,7 @@ def test_a_missing_frame_is_refused_without_a_cache_too(tmp_path: Path) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Endless(FakeSource):
+class Endless(FakeDataset):
     """Its workers tell their process ids, then never finish a frame."""
 
     told: str = ""
@@ -474,7 +474,7 @@ def test_a_killed_process_leaves_no_workers_behind(tmp_path: Path) -> None:
         "import sys, pathlib; from tests.training import test_sampler as t\n"
         "from imitact.training.frame_cache import open_frames\n"
         "open_frames(t.Endless(told=sys.argv[2]), t.VIEWS, cache_dir=pathlib.Path(sys.argv[3]),"
-        " cache_limit_bytes=1 << 30, memory_limit_bytes=0, workers=2, say=print)"
+        " cache_limit_bytes=1 << 30, memory_limit_bytes=0, workers=2, log=print)"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", program, str(ROOT), str(told), str(tmp_path)],

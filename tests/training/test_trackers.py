@@ -17,7 +17,7 @@ import pytest
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.training import trackers
 from imitact.training.loop import train
-from imitact.training.trackers import (Trackers, flattened, start_trackers)
+from imitact.training.trackers import Trackers, flat_scalars, start_trackers
 from tests.training.test_loop import CONFIG, SOURCE, TINY, config
 
 INSTALLED = [name for name in trackers.TRACKER_NAMES if trackers.find_spec(name)]
@@ -162,10 +162,10 @@ def test_a_training_shows_what_its_metrics_hold(tmp_path: Path):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     told = read_tensorboard(tmp_path)
     for line in lines:
-        for name, value in flattened(line):
+        for name, value in flat_scalars(line):
             if name not in ("step", "crc32"):
                 assert told[name][line["step"]] == pytest.approx(value, rel=1e-6)
-    assert sum(map(len, told.values())) == sum(len(dict(flattened(line))) - 2 for line in lines)
+    assert sum(map(len, told.values())) == sum(len(dict(flat_scalars(line))) - 2 for line in lines)
 
 
 def test_trackers_change_no_weight_and_may_change_on_resuming(tmp_path: Path):
@@ -181,7 +181,7 @@ def test_a_missing_tracker_is_refused_before_anything_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
-    with pytest.raises(BadInput, match=r"wandb: not installed; pip install 'imitact\[trackers\]'"):
+    with pytest.raises(BadInput, match=r"not installed: wandb; pip install '.\[trackers\]'"):
         train(SOURCE, tmp_path / "out", TINY, config(trackers=("wandb",)))
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -227,7 +227,7 @@ def test_a_tracker_that_breaks_is_left_out_aloud_and_the_others_go_on():
 
 def test_lists_are_shown_by_their_ends_and_middle():
     numbers = {"a": 1, "b": {"c": 2.0}, "d": [5.0, 6.0, 7.0, 8.0], "e": [], "f": [3.0], "g": "x"}
-    assert dict(flattened(numbers)) == {
+    assert dict(flat_scalars(numbers)) == {
         "a": 1.0, "b/c": 2.0, "d/0": 5.0, "d/2": 7.0, "d/3": 8.0, "f/0": 3.0,
     }  # fmt: skip
 

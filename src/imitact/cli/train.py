@@ -1,106 +1,74 @@
-"""`imitact train`: demonstrations in, a policy directory out."""
+"""`imitact train`: a dataset of demonstrations in, a policy out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
+from tyro.conf import Positional, arg
 
+from imitact.api.train import preset as settings_of
+from imitact.api.train import train
 from imitact.cli.console import print_progress, print_result
-from imitact.core.errors import BadInput
-from imitact.core.types import Dataset
-from imitact.datasets.open import open_dataset
+from imitact.cli.options import require_path, shallow_dict
 from imitact.datasets.read_config import ReadConfig
 from imitact.models.config import ActConfig
-from imitact.quality.findings import refuse_errors, tally
-from imitact.quality.inspect import inspect_numbers
-from imitact.training import loop
-from imitact.training.distributed import join_ranks
-from imitact.training.config import PRESETS, TrainConfig
+from imitact.training.config import TrainConfig
 
-GO_ON = "to go on, give the same command with --resume"
+RESUME_HINT = "to continue, give the same command with --resume"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Train:
     """Train ACT on recorded demonstrations.
 
-    A preset names all settings of model and training; each can be changed by its own option.
-
-    torchrun --nproc-per-node N -m imitact train ... trains with N processes.
+    With N processes: torchrun --nproc-per-node N -m imitact train ...
     """
 
-    data: Path
-    """The dataset: a folder as `imitact record` or LeRobot wrote it, or any other layout that is
-    read (docs/formats.md)."""
+    data: Annotated[Positional[Path], arg(metavar="DATA")]
+    """Dataset: a folder that `imitact record` or LeRobot wrote, or any other layout that is read
+    (docs/formats.md)."""
 
     out: Path
-    """Folder for the checkpoints, the numbers (metrics.jsonl, training.json), the cache of decoded
-    frames and, at the end, the policy (OUT/policy)."""
+    """Folder of the checkpoints, the numbers (metrics.jsonl, training.json) and the policy
+    (OUT/policy)."""
+
+    preset: str = "quick"
+    """Settings to start from: quick (for CPUs, from scratch), released (as the released code) or
+    paper. The options below show the preset's values."""
+
+    resume: bool = False
+    """Continue from the newest whole checkpoint in OUT, to the weights of an uninterrupted run."""
+
+    ignore_errors: bool = False
+    """Train on a dataset in which `imitact check` finds errors, too."""
 
     model: ActConfig
     """The network."""
 
     train: TrainConfig
-    """Its training."""
-
-    preset: str = "quick"
-    """Where settings start from: quick (for CPUs, from scratch), released (what the released code
-    computes) or paper (the paper's text). Options below show the values of the one given."""
+    """The training."""
 
     read: ReadConfig = field(default_factory=ReadConfig)
-    """What the dataset does not say of itself."""
-
-    resume: bool = False
-    """Go on from the newest whole checkpoint in OUT, to the same weights as without the
-    interruption."""
-
-    anyway: bool = False
-    """Train on a dataset in which `imitact check` finds errors, too."""
+    """What the dataset's layout leaves open."""
 
 
 def with_preset(name: str | None) -> Train:
-    """The settings of a preset, None for the usual one; data and out have yet to be given."""
-    name = name or Train.preset
-    model, train = preset(name)
-    return Train(data=tyro.MISSING, out=tyro.MISSING, model=model, train=train, preset=name)
-
-
-def preset(name: str) -> tuple[ActConfig, TrainConfig]:
-    """Settings of model and training by name; the error lists the names there are."""
-    if name not in PRESETS:
-        raise BadInput(f"no preset {name!r}; there are {list(PRESETS)}")
-    return PRESETS[name]
-
-
-def refuse_faulty(source: Dataset, path: Path) -> None:
-    """Raise BadInput where the numbers of the dataset have errors; no video is decoded."""
-    found = inspect_numbers(source)
-    refuse_errors(found, path, "`imitact train --anyway` trains regardless")
-    if found:
-        print_progress(f"dataset: {tally(found)}; `imitact check {path}` tells of them")
+    """Return the settings of a preset, None for the default; data and out are still missing."""
+    name = name or "quick"
+    model, training = settings_of(name)
+    return Train(data=tyro.MISSING, out=tyro.MISSING, model=model, train=training, preset=name)
 
 
 def run(settings: Train) -> None:
     """Train, and print where the policy is."""
+    require_path(settings.data, "dataset")
+    from imitact.training.distributed import join_ranks
+
     with join_ranks() as ranks:
-        with ranks.together():
-            source = open_dataset(settings.data, settings.read)
-            if ranks.first:
-                for notice in getattr(source, "notices", ()):
-                    print_progress(f"dataset: {notice}")
-            if ranks.first and not settings.anyway:
-                refuse_faulty(source, settings.data)
-        policy = loop.train(
-            source,
-            settings.out,
-            settings.model,
-            settings.train,
-            resume=settings.resume,
-            on_line=print_progress,
-            ranks=ranks,
-        )
-        if ranks.first:
+        policy = train(**shallow_dict(settings), on_line=print_progress, ranks=ranks)
+        if ranks.is_first:
             print_result(f"policy:  {policy}")
             print_result(f"numbers: {settings.out / 'training.json'}")

@@ -42,21 +42,33 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(
+    then: Mapping[str, Any],
+    now: Mapping[str, Any],
+    wording: str = "{name} was {then}, is now {now}",
+) -> list[str]:
     """Return the settings that differ, in words: "train.steps was 100, is now 200".
 
     Args:
         then: plain JSON values, as stored.
         now: plain JSON values, as asked for.
+        wording: format of one difference.
 
     Returns:
         One text for each differing setting, in the order of `now`, then of `then`.
     """
     before, after = flattened(then), flattened(now)
+    names = dict.fromkeys([*after, *before])
     return [
-        f"{name} was {_shown(before.get(name, _ABSENT))}, is now {_shown(after.get(name, _ABSENT))}"
-        for name in dict.fromkeys([*after, *before])
+        wording.format(
+            name=name,
+            then=_shown(before.get(name, _ABSENT)),
+            now=_shown(after.get(name, _ABSENT)),
+        )
+        for name in names
         if before.get(name, _ABSENT) != after.get(name, _ABSENT)
+        # An empty group that has settings on the other side: they are named one by one.
+        and not any(other.startswith(f"{name}.") for other in names)
     ]
 
 

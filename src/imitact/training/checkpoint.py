@@ -1,9 +1,8 @@
-"""The whole state of a training, written atomically and read back exactly.
+"""Training checkpoints: the whole state of a training, written atomically and read back exactly.
 
-`checkpoints/step-00001200/` holds `policy/` (a policy directory, ready to be evaluated),
-`trainer.safetensors` (every tensor that training goes on from) and `trainer.json` (numbers, the
-SHA-256 of each file, and its own). A checkpoint is written under another name, brought to the disk
-and renamed; the last two are kept.
+`checkpoints/step-00001200/` holds `policy/` (a policy folder, ready to be evaluated),
+`trainer.safetensors` (all tensors that training continues from) and `trainer.json` (numbers, the
+SHA-256 of each file, and its own). The last two checkpoints are kept.
 """
 
 from __future__ import annotations
@@ -23,21 +22,26 @@ from torch import Tensor
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.version import __version__
 from imitact.storage.atomic import disk_full_guard, fsync, make_folder
+from imitact.storage.atomic_folder import replace_folder
+from imitact.storage.checksum import file_sha256
 from imitact.storage.json_file import read_json_object
 
-Say = Callable[[str], None]
 FORMAT = 1
 KEEP = 2
 RECORD = "trainer.json"
 TENSORS = "trainer.safetensors"
 _PREFIX = "step-"
+_BUILDING = ".building-"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training stands after `step` updates.
+    """The state of a training after `step` steps.
 
-    tensors: by name, on the CPU; numbers: whatever JSON holds.
+    Attributes:
+        step: optimizer steps done.
+        tensors: by name, on the CPU.
+        numbers: JSON values.
     """
 
     step: int
@@ -48,20 +52,26 @@ class Checkpoint:
 def save(
     folder: Path, state: Checkpoint, save_policy: Callable[[Path], object], *, keep: int = KEEP
 ) -> Path:
-    """Write a checkpoint into `folder` and remove all but the newest `keep`; gives its path.
+    """Write a checkpoint into `folder`, remove all but the newest `keep`, and return its path.
 
-    save_policy: writes the policy directory to the path that it is given.
-    On a full disk nothing that was there is lost.
+    Args:
+        folder: folder of the checkpoints, created if missing.
+        state: what to write.
+        save_policy: writes the policy folder to the given path.
+        keep: number of checkpoints to keep.
+
+    Raises:
+        DiskFull: nothing that existed before is lost.
     """
     final = folder / _name(state.step)
-    building = folder / f".building-{final.name}"
+    building = folder / f"{_BUILDING}{final.name}"
     with disk_full_guard(
         final, "the checkpoints before it are untouched; free some space, then resume"
     ):
         try:
             make_folder(folder)
-            for left in folder.glob(".building-*"):  # by a process that was killed
-                shutil.rmtree(left)
+            for leftover in folder.glob(f"{_BUILDING}*"):  # of a killed process
+                shutil.rmtree(leftover)
             building.mkdir()
             save_policy(building / "policy")
             save_file(dict(state.tensors), building / TENSORS)
@@ -70,17 +80,14 @@ def save(
                 "format": FORMAT,
                 "step": state.step,
                 "numbers": dict(state.numbers),
-                "sha256": {p.relative_to(building).as_posix(): _sha256(p) for p in files},
+                "sha256": {p.relative_to(building).as_posix(): file_sha256(p) for p in files},
             }
             record["own_sha256"] = _own_sha256(record)
             (building / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False))
             for path in (*files, building / RECORD, building / "policy", building):
                 fsync(path)
-            if final.exists():
-                shutil.rmtree(final)
-            building.rename(final)
-            fsync(folder)
-        except SafetensorError as error:  # its text tells what the system said, its type does not
+            replace_folder(building, final)
+        except SafetensorError as error:  # only its text contains the system's error
             raise BadInput(
                 f"cannot write {final}: {error}; the checkpoints before it are untouched"
             ) from error
@@ -92,14 +99,14 @@ def save(
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, newest first; not looked into."""
+    """Return the paths of the checkpoints in `folder`, newest first, without reading them."""
     if not folder.is_dir():
         return []
     return sorted((p for p in folder.iterdir() if p.name.startswith(_PREFIX)), reverse=True)
 
 
 def load(path: Path) -> Checkpoint:
-    """One checkpoint, every file checked against its SHA-256. Damage is named."""
+    """Read one checkpoint and verify every file; raise DamagedFile for a difference."""
     try:
         record = read_json_object(path / RECORD)
         if record["format"] != FORMAT:
@@ -113,10 +120,8 @@ def load(path: Path) -> Checkpoint:
             )
         for name, expected in record["sha256"].items():
             if not (path / name).resolve().is_relative_to(path.resolve()):
-                raise DamagedFile(
-                    f"{path / RECORD} names {name!r}, which is no file of a checkpoint"
-                )
-            if _sha256(path / name) != expected:
+                raise DamagedFile(f'{path / RECORD} names a file outside the checkpoint, "{name}"')
+            if file_sha256(path / name) != expected:
                 raise DamagedFile(f"{path / name} is not what was written: its SHA-256 differs")
         tensors = load_file(path / TENSORS)
         return Checkpoint(int(record["step"]), tensors, record["numbers"])
@@ -127,23 +132,26 @@ def load(path: Path) -> Checkpoint:
         raise DamagedFile(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
 
 
-def load_newest(folder: Path, say: Say) -> tuple[Path, Checkpoint] | None:
-    """The newest checkpoint that is whole; None where there was never one.
+def load_newest(folder: Path, log: Callable[[str], None]) -> tuple[Path, Checkpoint] | None:
+    """Read the newest undamaged checkpoint, and log each damaged one that is skipped.
 
-    A damaged one is said and passed over for the one before; where all are damaged, refused.
+    Returns:
+        Its path and state; None if there are no checkpoints.
+
+    Raises:
+        DamagedFile: there are checkpoints, and all are damaged.
     """
-    paths = list_checkpoints(folder)
     damage = []
-    for path in paths:
+    for path in list_checkpoints(folder):
         try:
             return path, load(path)
         except DamagedFile as error:
             damage.append(str(error))
-            say(f"checkpoint passed over: {error}")
+            log(f"damaged checkpoint skipped: {error}")
     if damage:
         raise DamagedFile(
             f"no checkpoint in {folder} can be read: {'; '.join(damage)}. "
-            "Train anew in another folder."
+            "Start a new training in another folder."
         )
     return None
 
@@ -153,11 +161,6 @@ def _name(step: int) -> str:
 
 
 def _own_sha256(record: Mapping[str, Any]) -> str:
-    """Of all that the record says but this: as JSON with sorted keys."""
+    """Checksum of the other keys of trainer.json: of their JSON with sorted keys."""
     rest = {name: value for name, value in record.items() if name != "own_sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

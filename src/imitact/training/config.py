@@ -48,7 +48,7 @@ class TrainConfig:
     """AdamW's decay of the mean squared gradient, a fraction per step."""
 
     weight_decay: float = 1e-4
-    """AdamW's weight decay, relative to the learning rate, on every parameter as in released ACT."""
+    """AdamW's weight decay, relative to the learning rate; on every parameter, as released."""
 
     warmup_steps: int = 0
     """Steps over which the learning rate grows linearly to its peak."""
@@ -153,12 +153,10 @@ class TrainConfig:
         names = {TRAIN_JSON_KEYS.get(f.name, f.name): f.name for f in dataclasses.fields(cls)}
         if unknown := stored.keys() - names.keys():
             raise BadInput(f"unknown training settings: {', '.join(sorted(unknown))}")
-        return cls(
-            **{
-                names[key]: tuple(value) if isinstance(value, list) else value
-                for key, value in stored.items()
-            }
-        )
+        values = {names[key]: value for key, value in stored.items()}
+        if "trackers" in values:
+            values["trackers"] = tuple(values["trackers"])  # JSON has lists only
+        return cls(**values)
 
 
 # The paper and the released code: AdamW at a constant 1e-5, weight decay 1e-4, batch 8, no

@@ -1,9 +1,9 @@
-"""The processes that train as one: which of them this is, what they add up and agree on.
+"""Distributed training: this process's rank, and the collective operations of all ranks.
 
-`torchrun` starts them and tells each by its environment which one it is (its rank, from 0). Without
-torchrun there is one, and nothing here starts or waits for anything.
+`torchrun` starts the processes and gives each its rank, from 0, in environment variables. Without
+torchrun there is one process, and nothing here communicates or waits.
 
-Collective methods wait for all ranks: each must call the same ones in the same order.
+Collective methods wait for all ranks: each rank must call the same ones in the same order.
 """
 
 from __future__ import annotations
@@ -31,99 +31,102 @@ from imitact.core.errors import BadInput, ImitactError
 T = TypeVar("T")
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-"""How long a rank may keep the others waiting: longer than any step, share of a validation or
-checkpoint takes. One that dies is noticed at once, by its closed connection."""
+"""How long a rank may keep the others waiting: longer than any step, validation or checkpoint. A
+rank that ends is noticed at once, because its connection closes."""
 
 LONG_TIMEOUT = timedelta(days=1)
-"""How long one may decode a dataset while the others wait."""
+"""How long one rank may decode a dataset while the others wait."""
 
 EXIT_WAIT_S = 10.0
-"""How long ranks wait for the one that tells why all end, so that torchrun hears it end first."""
+"""How long ranks wait for the one that reports the error, so that torchrun sees it end first."""
 
 _ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class RankLost(ImitactError):
-    """Another rank has ended or fell silent, so nothing can be added up any more."""
+    """Another rank has ended or stopped responding, so collective operations are impossible."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together; Ranks() is one that trains alone.
+    """This process among those that train together; `Ranks()` is a process that trains alone.
 
-    rank:     its number, from 0; rank 0 is the one that writes files and talks.
-    count:    of processes in all.
-    local:    its number among those of this machine, from 0.
-    launch:   what tells the torchrun that started it from every other; "" without one.
-    restarts: how often that torchrun has started it anew.
-    patient:  the group to wait in for what may take long.
+    Attributes:
+        rank: number of this process, from 0; rank 0 writes the files and reports progress.
+        count: number of processes.
+        local_rank: number of this process among those of its machine, from 0.
+        launch_id: identifies the torchrun that started this process; empty without torchrun.
+        restarts: how often that torchrun has restarted this process.
+        long_group: process group for operations that may take up to `LONG_TIMEOUT`.
     """
 
     rank: int = 0
     count: int = 1
-    local: int = 0
-    launch: str = ""
+    local_rank: int = 0
+    launch_id: str = ""
     restarts: int = 0
-    patient: Any = None
+    long_group: Any = None
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         return self.rank == 0
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all ranks, in place. Collective."""
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """Sum a tensor over all ranks, in place. Collective."""
         if self.count > 1:
-            with self.heard():
+            with self.detect_lost_rank():
                 dist.all_reduce(tensor)
         return tensor
 
     def any(self, claim: bool) -> bool:
-        """Whether any rank claims it. Collective."""
-        return bool(self.sum(torch.tensor(int(claim)))) if self.count > 1 else claim
+        """Return whether `claim` is true on any rank. Collective."""
+        return bool(self.all_reduce(torch.tensor(int(claim)))) if self.count > 1 else claim
 
-    def gathered(self, tensor: Tensor) -> Tensor:
-        """That of every rank, (count, ...). Collective."""
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """Stack the tensors of all ranks, (count, ...). Collective."""
         if self.count == 1:
             return tensor[None]
         parts = [torch.empty_like(tensor) for _ in range(self.count)]
-        with self.heard():
+        with self.detect_lost_rank():
             dist.all_gather(parts, tensor)
         return torch.stack(parts)
 
-    def told(self, value: Any) -> Any:
-        """What rank 0 says, as JSON holds it; what the others give is not looked at. Collective."""
+    def broadcast(self, value: Any) -> Any:
+        """Return the value of rank 0, which must be JSON; other ranks' is ignored. Collective."""
         if self.count == 1:
             return value
-        text = json.dumps(value).encode() if self.first else b""
-        size = self._sent(torch.tensor(len(text)))
-        data = torch.frombuffer(bytearray(text), dtype=torch.uint8) if self.first else None
-        data = self._sent(torch.empty(int(size), dtype=torch.uint8) if data is None else data)
+        text = json.dumps(value).encode() if self.is_first else b""
+        size = self._broadcast(torch.tensor(len(text)))
+        data = torch.frombuffer(bytearray(text), dtype=torch.uint8) if self.is_first else None
+        data = self._broadcast(torch.empty(int(size), dtype=torch.uint8) if data is None else data)
         return json.loads(data.numpy().tobytes())
 
-    def tensors(self, mine: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors, by name and on the CPU, that rank 0 gives. Collective."""
+    def broadcast_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the named CPU tensors of rank 0. Collective."""
         if self.count == 1:
-            return dict(mine)
-        about = self.told([[n, str(t.dtype), list(t.shape)] for n, t in mine.items()])
-        found = {}
-        for name, dtype, shape in about:
+            return dict(tensors)
+        layout = self.broadcast([[n, str(t.dtype), list(t.shape)] for n, t in tensors.items()])
+        received = {}
+        for name, dtype, shape in layout:
             kind = getattr(torch, dtype.removeprefix("torch."))
-            given = mine[name].contiguous() if self.first else torch.empty(shape, dtype=kind)
-            found[name] = self._sent(given)
-        return found
+            tensor = tensors[name].contiguous() if self.is_first else torch.empty(shape, dtype=kind)
+            received[name] = self._broadcast(tensor)
+        return received
 
-    def _sent(self, tensor: Tensor) -> Tensor:
-        with self.heard():
+    def _broadcast(self, tensor: Tensor) -> Tensor:
+        with self.detect_lost_rank():
             dist.broadcast(tensor, src=0)
         return tensor
 
     @contextmanager
-    def together(self, *, patient: bool = False) -> Iterator[None]:
-        """When it ends, all ranks have done what is in it. Where it failed on some, all end: the
-        first of those raises its error, the others say nothing. Collective; nothing collective may
-        be in it.
+    def all_succeed(self, *, may_take_long: bool = False) -> Iterator[None]:
+        """Run a block on all ranks, and end all of them if it fails on any.
 
-        patient: wait for up to a day, not half an hour.
+        Where it fails, the lowest failing rank raises its error and the others exit silently. The
+        block must not contain collective operations. Collective.
+
+        Args:
+            may_take_long: wait up to `LONG_TIMEOUT` instead of `COLLECTIVE_TIMEOUT`.
         """
         if self.count == 1:
             yield
@@ -134,65 +137,72 @@ class Ranks:
         except Exception as error:
             failure = error
         failed = torch.tensor(self.count if failure is None else self.rank)
-        with self.heard():
-            dist.all_reduce(failed, dist.ReduceOp.MIN, self.patient if patient else None)
+        with self.detect_lost_rank():
+            group = self.long_group if may_take_long else None
+            dist.all_reduce(failed, dist.ReduceOp.MIN, group)
         if failed < self.count:
-            self.leave(failure, by=int(failed))
+            self.exit_all(failure, reporter=int(failed))
 
-    def in_turn(self, work: Callable[[], T]) -> T:
-        """`work`, by the first process of each machine, and when that is done by the others, who
-        find what it left. Collective, but the work may take as long as it takes."""
+    def local_first(self, work: Callable[[], T]) -> T:
+        """Run `work` on the first rank of each machine, then on the others, which find its output.
+
+        The work may take up to `LONG_TIMEOUT`. Collective.
+        """
         done: list[T] = []
         for turn in (True, False):
-            with self.together(patient=True):
-                if (self.local == 0) is turn:
+            with self.all_succeed(may_take_long=True):
+                if (self.local_rank == 0) is turn:
                     done.append(work())
         return done[0]
 
-    def leave(self, error: Exception | KeyboardInterrupt | None, *, by: int = 0) -> NoReturn:
-        """End, as all ranks do now: rank `by` raises the error, the others end after it in silence,
-        with its exit code."""
-        if error is not None and self.rank == by:
+    def exit_all(
+        self, error: Exception | KeyboardInterrupt | None, *, reporter: int = 0
+    ) -> NoReturn:
+        """End this rank, as all others do now.
+
+        The rank `reporter` raises the error; the others exit silently after it with its exit code.
+        """
+        if error is not None and self.rank == reporter:
             raise error
-        farewell = threading.Thread(target=self._until_gone, args=(by,), daemon=True)
-        farewell.start()
-        farewell.join(EXIT_WAIT_S)
+        waiting = threading.Thread(target=self._wait_for_exit, args=(reporter,), daemon=True)
+        waiting.start()
+        waiting.join(EXIT_WAIT_S)
         raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2)
 
-    def _until_gone(self, rank: int) -> None:
-        # It sends nothing: this returns when its connection is closed, so when it has said why.
+    def _wait_for_exit(self, rank: int) -> None:
+        # That rank sends nothing: this returns when its connection closes, after its report.
         with suppress(RuntimeError):
             dist.recv(torch.zeros(1), src=rank)
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
-        """Whatever goes wrong in here because another rank is gone is told as RankLost."""
+    def detect_lost_rank(self) -> Iterator[None]:
+        """Raise RankLost for an error of the communication with another rank."""
         try:
             yield
         except RuntimeError as error:
-            if self.count == 1 or not _of_the_wire(error):
+            if self.count == 1 or not _is_communication_error(error):
                 raise
-            said = re.sub(r"^\[[^]]*\] ", "", str(error).strip()).partition(". ")[0].splitlines()[0]
+            text = re.sub(r"^\[[^]]*\] ", "", str(error).strip()).partition(". ")[0].splitlines()[0]
             raise RankLost(
-                f"rank {self.rank} of {self.count} stopped, because another rank has ended or fell "
-                f"silent ({said})"
+                f"rank {self.rank} of {self.count} stopped, because another rank has ended or does "
+                f"not respond ({text})"
             ) from error
 
 
 SINGLE_PROCESS = Ranks()
-"""One process that trains alone, whatever the environment says."""
+"""A process that trains alone, whatever its environment variables are."""
 
 
 @contextmanager
-def join_ranks(silence: timedelta = COLLECTIVE_TIMEOUT) -> Iterator[Ranks]:
-    """Join the processes that torchrun started with this one; alone where it started no others.
+def join_ranks(timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iterator[Ranks]:
+    """Join the processes that torchrun started with this one, if it started any.
 
-    On NVIDIA GPUs they talk by NCCL, elsewhere by gloo. A process group that exists is used, and
-    left as it is.
+    Communication is by NCCL on NVIDIA GPUs, else by gloo. An existing process group is used and
+    not destroyed.
     """
-    launch, restarts = _launch()
+    launch_id, restarts = _launch()
     if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
-        yield Ranks(launch=launch, restarts=restarts)
+        yield Ranks(launch_id=launch_id, restarts=restarts)
         return
     missing = [name for name in _ENVIRONMENT if not os.environ.get(name)]
     if missing:
@@ -203,43 +213,42 @@ def join_ranks(silence: timedelta = COLLECTIVE_TIMEOUT) -> Iterator[Ranks]:
     if not dist.is_available():
         raise BadInput("this torch was built without torch.distributed, which several ranks need")
     rank, local, count = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
-    ours = not dist.is_initialized()
+    owns_group = not dist.is_initialized()
     try:
-        if ours:
+        if owns_group:
             nccl = torch.cuda.is_available() and dist.is_nccl_available()
             backend = "cpu:gloo,cuda:nccl" if nccl else "gloo"
-            # torchrun keeps its store over restarts, with the addresses of processes that are gone:
-            # each start looks below a prefix of its own.
-            store, _, _ = next(rendezvous("env://", rank, count, timeout=silence))
+            # torchrun keeps its store over restarts, with the addresses of processes that have
+            # ended: each start uses its own prefix.
+            store, _, _ = next(rendezvous("env://", rank, count, timeout=timeout))
             store = PrefixStore(f"start {restarts}", store)
             dist.init_process_group(
-                backend, store=store, rank=rank, world_size=count, timeout=silence
+                backend, store=store, rank=rank, world_size=count, timeout=timeout
             )
-        patient = dist.new_group(backend="gloo", timeout=LONG_TIMEOUT)
+        long_group = dist.new_group(backend="gloo", timeout=LONG_TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise BadInput(
-            f"rank {rank} of {count} does not reach rank 0 at {where}: {error}"
+            f"rank {rank} of {count} cannot connect to rank 0 at {address}: {error}"
         ) from error
-    yield Ranks(rank, count, local, launch, restarts, patient)
-    # After an error this is left to the end of the process: it would wait for the others.
-    if ours:
+    yield Ranks(rank, count, local, launch_id, restarts, long_group)
+    # Not after an error: destroying the group would wait for the other ranks.
+    if owns_group:
         dist.destroy_process_group()
 
 
 def _launch() -> tuple[str, int]:
-    """The torchrun that started this process, as Ranks has it, and its restarts."""
+    """Return `Ranks.launch_id` and `Ranks.restarts` of this process."""
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT")
     if restarts is None:
         return "", 0
     parent = os.getppid()
-    try:  # numbers of processes are used again, so its start (clock ticks after boot) as well
-        began = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
+    try:  # process ids are reused, so the start time (clock ticks since boot) is included
+        started = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
-        began = "?"
-    return f"{platform.node()} {parent} {began}", int(restarts)
+        started = "?"
+    return f"{platform.node()} {parent} {started}", int(restarts)
 
 
-def _of_the_wire(error: RuntimeError) -> bool:
-    """Whether it comes from what carries tensors between ranks."""
+def _is_communication_error(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error)

@@ -1,13 +1,12 @@
-"""Every frame of a Source at input size, by row number: from a decoded cache or straight from it.
+"""Frame cache: every frame of a dataset at the network's input size, by row number.
 
-Row numbers count the ticks of all episodes of the Source, one episode after the other.
+Row numbers count the ticks of all episodes of the dataset, one episode after the other.
 
-The cache is a folder `frames-<key>` in a folder that the caller gives, where the key is a digest
-of what fixes the bytes: the fingerprint of the Source, the views and the version of the resize.
-It holds one file a camera, raw uint8 of shape (rows, height, width, 3), and `cache.json`. It is
-built under another name and renamed when it is whole, so a folder of that name was finished; its
-files are still checked (size, and a CRC-32 an episode) when it is opened, and it is built anew
-where they differ. Deleting it costs the time of building it, nothing else.
+The cache is a folder `frames-<key>`, where the key is a hash of what determines its bytes: the
+fingerprint of the dataset, the views and the version of the resize. It holds one file per camera,
+raw uint8 of shape (rows, height, width, 3), and `cache.json`. It is built under another name and
+renamed when it is complete. Sizes and a CRC-32 per episode are verified whenever it is opened; a
+damaged cache is built again. It can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -17,16 +16,14 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,101 +33,112 @@ from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput, DamagedFile, ImitactError
 from imitact.core.types import Dataset, Episode, Frame
 from imitact.core.views import View
+from imitact.parallel.signals import ignore_interrupts
 from imitact.storage.atomic import disk_full_guard, fsync, make_folder
+from imitact.storage.atomic_folder import replace_folder
 from imitact.storage.json_file import read_json_object
-
-Say = Callable[[str], None]
-Views = Mapping[str, View]
-"""What to see of each camera, by its name."""
+from imitact.storage.lock import shared_build_lock
 
 FORMAT = 2
-_KEEP_FREE = 256 << 20  # bytes of disk that a cache leaves to everybody else
-_SAY_EVERY_S = 5.0
+_RESERVE_BYTES = 256 << 20
+"""Free disk space that a cache leaves to other processes."""
+_LOG_EVERY_S = 5.0
 
 
 class FrameReader(Protocol):
-    """The frames of a Source at input size."""
+    """Random access to the frames of a dataset at input size."""
 
     def gather(self, camera: str, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The frames of those rows, (B, height, width, 3), in that order; a copy."""
+        """Return copies of the frames of those rows, (B, height, width, 3), in that order."""
         ...
 
 
 def first_rows(lengths: Sequence[int]) -> NDArray[np.int64]:
-    """The row of tick 0 of each episode, and the number of rows at the end: (episodes + 1,)."""
+    """Return the row of tick 0 of each episode, then the number of rows: (episodes + 1,)."""
     return np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))]).astype(np.int64)
 
 
 def open_frames(
-    source: Dataset,
-    views: Views,
+    dataset: Dataset,
+    views: Mapping[str, View],
     *,
     cache_dir: Path,
     cache_limit_bytes: int,
     memory_limit_bytes: int,
     workers: int,
-    say: Say,
+    log: Callable[[str], None],
 ) -> FrameReader:
-    """The decoded cache where it is there or fits, else frames decoded when they are asked for.
+    """Open the frame cache, build it if it is missing, or decode frames when they are needed.
 
-    The size is said, and compared with the free disk and the limit, before anything is written.
-    Either way the frames are the same, bit for bit.
+    A cache that exceeds the limit or the free disk space is not built. The frames are the same bit
+    for bit either way.
 
-    cache_limit_bytes:  of disk, for a cache that is to be written; one that is there is used. 0
-                        for never a cache.
-    memory_limit_bytes: of memory that frames decoded as asked may occupy (without a cache).
-    workers:            processes that decode; more than one needs a Source that can be pickled.
+    Args:
+        dataset: where the frames are; must be picklable for several workers.
+        views: crop and size of each camera, by name.
+        cache_dir: folder of the cache folder, created if missing.
+        cache_limit_bytes: largest cache to build; an existing one is used whatever its size. 0
+            disables the cache.
+        memory_limit_bytes: memory for decoded frames without a cache.
+        workers: processes that decode.
+        log: receives messages.
+
+    Raises:
+        DamagedFile: a video has fewer or more frames than its episode has ticks.
+        DiskFull: the disk filled up while the cache was built.
     """
     for camera in views:
-        source.spec.camera(camera)
+        dataset.spec.camera(camera)
     if not views:
-        return DecodedFrames(source, views, 0)
-    plan = _Plan(source, views)
-    folder = cache_dir / f"frames-{plan.key}"
+        return DecodedFrames(dataset, views, 0)
+    layout = _CacheLayout(dataset, views)
+    folder = cache_dir / f"frames-{layout.key}"
 
-    def decoded(reason: str) -> FrameReader:
-        say(
-            f"no frame cache: it needs {_size(plan.size)}, {reason}. Decoding frames as they "
-            f"are asked for, keeping at most {_size(memory_limit_bytes)} of them in memory."
+    def decode_on_demand(reason: str) -> FrameReader:
+        log(
+            f"no frame cache: it needs {_format_bytes(layout.size)}, {reason}. Frames are decoded "
+            f"when they are needed; at most {_format_bytes(memory_limit_bytes)} of them are kept "
+            "in memory."
         )
-        return DecodedFrames(source, views, memory_limit_bytes)
+        return DecodedFrames(dataset, views, memory_limit_bytes)
 
     if cache_limit_bytes < 1 or not folder.exists():
-        reason = _why_not(plan, cache_dir, cache_limit_bytes)
+        reason = _reason_not_to_build(layout, cache_dir, cache_limit_bytes)
         if reason:
-            return decoded(reason)
+            return decode_on_demand(reason)
     make_folder(cache_dir)
-    with _alone(cache_dir / f"frames-{plan.key}.lock"):
+    with shared_build_lock(cache_dir / f"frames-{layout.key}.lock"):
         if folder.exists():
-            damage = _damage(folder, plan)
+            damage = _find_damage(folder, layout)
             if not damage:
-                say(f"frame cache: {_size(plan.size)} in {folder}, checked")
-                return CachedFrames(folder, plan)
-            say(f"frame cache {folder} is damaged ({damage}): removing it")
+                log(f"frame cache: {_format_bytes(layout.size)} in {folder}, verified")
+                return CachedFrames(folder, layout)
+            log(f"frame cache {folder} is damaged ({damage}): removing it")
             shutil.rmtree(folder)
-            reason = _why_not(plan, cache_dir, cache_limit_bytes)  # one there is not held to it
+            # The limits do not apply to an existing cache, but to a new one.
+            reason = _reason_not_to_build(layout, cache_dir, cache_limit_bytes)
             if reason:
-                return decoded(reason)
-        say(
-            f"frame cache: {_size(plan.size)} for {plan.rows} ticks of "
-            f"{len(plan.lengths)} episodes, in {folder}"
+                return decode_on_demand(reason)
+        log(
+            f"frame cache: {_format_bytes(layout.size)} for {layout.rows} ticks of "
+            f"{len(layout.lengths)} episodes, in {folder}"
         )
-        _build(folder, plan, source, workers, say)
-    return CachedFrames(folder, plan)
+        _build(folder, layout, dataset, workers, log)
+    return CachedFrames(folder, layout)
 
 
 class CachedFrames:
-    """Frames from a finished cache, mapped into memory: the kernel keeps what fits."""
+    """Frames of a complete cache, memory-mapped: the kernel keeps in memory what fits."""
 
-    def __init__(self, folder: Path, plan: _Plan) -> None:
+    def __init__(self, folder: Path, layout: _CacheLayout) -> None:
         self._maps = {
             camera: np.memmap(
                 folder / name,
                 dtype=np.uint8,
                 mode="r",
-                shape=(plan.rows, *plan.views[camera].size, 3),
+                shape=(layout.rows, *layout.views[camera].size, 3),
             )
-            for camera, name in plan.files.items()
+            for camera, name in layout.files.items()
         }
 
     def gather(self, camera: str, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -138,17 +146,17 @@ class CachedFrames:
 
 
 class DecodedFrames:
-    """Frames decoded when they are asked for, the first ones kept up to a limit of bytes.
+    """Frames decoded when they are needed; the first ones are kept up to a limit of bytes.
 
-    What is kept is never evicted. An epoch asks for every frame once, in an order of its own;
-    under such an order the least recently used frame is no less likely to be next than any
-    other, so evicting gains nothing, and this way a share limit / total of each epoch is kept.
+    Kept frames are never evicted. An epoch needs every frame once, in random order. In such an
+    order the least recently used frame is as likely to be next as any other, so eviction gains
+    nothing, and this way a share limit / total of each epoch is found in memory.
     """
 
-    def __init__(self, source: Dataset, views: Views, limit_bytes: int) -> None:
-        self._source = source
+    def __init__(self, dataset: Dataset, views: Mapping[str, View], limit_bytes: int) -> None:
+        self._dataset = dataset
         self._views = dict(views)
-        self._firsts = first_rows(source.lengths)
+        self._firsts = first_rows(dataset.lengths)
         self._limit = limit_bytes
         self._episodes: dict[int, Episode] = {}  # an episode reads its numbers once
         self._kept: dict[tuple[str, int], Frame] = {}
@@ -172,35 +180,35 @@ class DecodedFrames:
         tick = row - int(self._firsts[index])
         with self._lock:
             if index not in self._episodes:
-                self._episodes[index] = self._source.episode(index)
+                self._episodes[index] = self._dataset.episode(index)
         captured = list(self._episodes[index].frames(camera, tick, tick + 1))
         if len(captured) != 1:
             raise DamagedFile(
-                f"episode {index}, camera {camera!r}: asked for the frame of tick {tick}, "
-                f"got {len(captured)} frames; check the dataset's video"
+                f"episode {index}, camera {camera}: expected one frame of tick {tick}, got "
+                f"{len(captured)}; check the dataset's video"
             )
         frame = self._views[camera].of(captured[0])
         with self._lock:
             if key not in self._kept and self.kept_bytes + frame.nbytes <= self._limit:
-                self._kept[key] = frame.copy()  # a view would keep the captured frame alive
+                self._kept[key] = frame.copy()  # a view would keep the captured frame in memory
                 self.kept_bytes += frame.nbytes
         return frame
 
 
-class _Plan:
-    """What a cache of this Source in these views holds; picklable, so that workers share it."""
+class _CacheLayout:
+    """Files and sizes of the cache of a dataset in given views; picklable for the workers."""
 
-    def __init__(self, source: Dataset, views: Views) -> None:
+    def __init__(self, dataset: Dataset, views: Mapping[str, View]) -> None:
         self.views = dict(views)
-        self.lengths = [int(length) for length in source.lengths]
+        self.lengths = [int(length) for length in dataset.lengths]
         self.firsts = first_rows(self.lengths)
         self.rows = int(self.firsts[-1])
-        # Names of cameras may hold characters that a file system refuses, so files are numbered.
+        # Camera names may contain characters that a file system refuses, so files are numbered.
         self.files = {camera: f"camera-{n}.u8" for n, camera in enumerate(self.views)}
         self.size = sum(self.rows * self.frame_bytes(camera) for camera in self.views)
         self.identity: dict[str, Any] = {
             "format": FORMAT,
-            "fingerprint": source.fingerprint,
+            "fingerprint": dataset.fingerprint,
             "resize": resizing.VERSION,
             "lengths": self.lengths,
             "cameras": [
@@ -222,163 +230,162 @@ class _Plan:
         return height * width * 3
 
 
-def _why_not(plan: _Plan, cache_dir: Path, limit: int) -> str:
-    """Why the cache may not be written; empty where it may."""
-    if plan.size > limit:
-        return f"the limit (cache_limit_bytes) is {_size(limit)}"
-    there = cache_dir.absolute()
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free + _left_over(plan, cache_dir)
-    if plan.size + _KEEP_FREE > free:
-        return f"the disk of {there} has {_size(free)} free, of which {_size(_KEEP_FREE)} stay so"
+def _reason_not_to_build(layout: _CacheLayout, cache_dir: Path, limit: int) -> str:
+    """Return why the cache must not be built, or an empty string."""
+    if layout.size > limit:
+        return f"the limit is {_format_bytes(limit)}"
+    existing = cache_dir.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    # What a killed process built of the same cache will be deleted.
+    leftover = (cache_dir / f"frames-{layout.key}.building").glob("*")
+    free = shutil.disk_usage(existing).free + sum(file.stat().st_size for file in leftover)
+    if layout.size + _RESERVE_BYTES > free:
+        return (
+            f"the disk of {existing} has {_format_bytes(free)} free, of which "
+            f"{_format_bytes(_RESERVE_BYTES)} are reserved"
+        )
     return ""
 
 
-def _left_over(plan: _Plan, cache_dir: Path) -> int:
-    """Bytes of disk of the same cache, half built by a process that was killed: they come free."""
-    files = (cache_dir / f"frames-{plan.key}.building").glob("*")
-    return sum(file.stat().st_size for file in files)
-
-
-def _damage(folder: Path, plan: _Plan) -> str:
-    """What is wrong with a cache; empty where all is well."""
+def _find_damage(folder: Path, layout: _CacheLayout) -> str:
+    """Return what is wrong with a cache, or an empty string."""
     try:
         stored = read_json_object(folder / "cache.json")
         sums = stored.pop("crc32")
-        if stored != plan.identity:
-            return "cache.json is of other data"
-        for camera, name in plan.files.items():
-            found = (folder / name).stat().st_size
-            wanted = plan.rows * plan.frame_bytes(camera)
-            if found != wanted:
-                return f"{name} has {found} bytes, expected {wanted}"
+        if stored != layout.identity:
+            return "cache.json describes other data"
+        for camera, name in layout.files.items():
+            size = (folder / name).stat().st_size
+            expected = layout.rows * layout.frame_bytes(camera)
+            if size != expected:
+                return f"{name} has {size} bytes, expected {expected}"
 
-        def one(camera: str, episode: int) -> str:
-            if (
-                _checksum(folder / plan.files[camera], plan, camera, episode)
-                == (sums[camera][episode])
-            ):
+        def check(camera: str, episode: int) -> str:
+            path = folder / layout.files[camera]
+            if _crc32(path, layout, camera, episode) == sums[camera][episode]:
                 return ""
-            return f"{plan.files[camera]}: the frames of episode {episode} have another checksum"
+            return f"{path.name}: the frames of episode {episode} have another checksum"
 
-        # CRC-32 runs outside the interpreter's lock, so threads share it.
+        # CRC-32 releases the GIL, so threads run in parallel.
         with ThreadPoolExecutor(available_cores()) as pool:
             jobs = [
-                pool.submit(one, camera, episode)
-                for camera in plan.files
-                for episode in range(len(plan.lengths))
+                pool.submit(check, camera, episode)
+                for camera in layout.files
+                for episode in range(len(layout.lengths))
             ]
             for job in jobs:
                 if job.result():
                     pool.shutdown(cancel_futures=True)
                     return job.result()
-    except BadInput as error:  # cache.json is missing or no JSON
+    except BadInput as error:  # cache.json is missing or not JSON
         return str(error)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return ""
 
 
-def _checksum(path: Path, plan: _Plan, camera: str, episode: int) -> int:
-    """CRC-32 of the frames of one episode in a cache file."""
-    size = plan.frame_bytes(camera)
-    left = plan.lengths[episode] * size
-    total = 0
+def _crc32(path: Path, layout: _CacheLayout, camera: str, episode: int) -> int:
+    """Compute the CRC-32 of the frames of one episode in a cache file."""
+    size = layout.frame_bytes(camera)
+    left = layout.lengths[episode] * size
+    crc = 0
     with path.open("rb") as file:
-        file.seek(int(plan.firsts[episode]) * size)
+        file.seek(int(layout.firsts[episode]) * size)
         while left:
             block = file.read(min(left, 4 << 20))
             if not block:
                 raise OSError(f"{path.name} ends early")
-            total = zlib.crc32(block, total)
+            crc = zlib.crc32(block, crc)
             left -= len(block)
-    return total
+    return crc
 
 
-def _build(folder: Path, plan: _Plan, source: Dataset, workers: int, say: Say) -> None:
-    """Decode every frame into `folder`, which appears only when it is whole."""
+def _build(
+    folder: Path, layout: _CacheLayout, dataset: Dataset, workers: int, log: Callable[[str], None]
+) -> None:
+    """Decode every frame into `folder`, which appears when it is complete."""
     building = folder.with_name(folder.name + ".building")
-    shutil.rmtree(building, ignore_errors=True)  # left by a process that was killed
+    shutil.rmtree(building, ignore_errors=True)  # of a killed process
     try:
         with disk_full_guard(
-            folder, "free some, or set cache_limit_gb to 0 to do without a frame cache"
+            folder, "free some, or disable the frame cache with --train.cache-limit-gb 0"
         ):
             building.mkdir()
-            for camera, name in plan.files.items():
+            for camera, name in layout.files.items():
                 with (building / name).open("wb") as file:
-                    # Reserved now, so that a full disk is met here and not after minutes.
-                    size = plan.rows * plan.frame_bytes(camera)
+                    # Reserve the space now, so that a full disk is found before the decoding.
+                    size = layout.rows * layout.frame_bytes(camera)
                     if size and hasattr(os, "posix_fallocate"):
                         os.posix_fallocate(file.fileno(), 0, size)
-            sums = _decode_all(building, plan, source, workers, say)
-            text = json.dumps({**plan.identity, "crc32": sums}, indent=1)
+            sums = _decode_all(building, layout, dataset, workers, log)
+            text = json.dumps({**layout.identity, "crc32": sums}, indent=1)
             (building / "cache.json").write_text(text)
             for path in (*building.iterdir(), building):
                 fsync(path)
-            building.rename(folder)
-            fsync(folder.parent)
+            replace_folder(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
 def _decode_all(
-    building: Path, plan: _Plan, source: Dataset, workers: int, say: Say
+    building: Path, layout: _CacheLayout, dataset: Dataset, workers: int, log: Callable[[str], None]
 ) -> dict[str, list[int]]:
-    """Decode every episode; the checksums, by camera and episode."""
-    count = len(plan.lengths)
-    sums = {camera: [0] * count for camera in plan.files}
-    began = said = time.monotonic()
-    for done, (episode, found) in enumerate(_decoded(building, plan, source, workers), 1):
-        for camera, value in found.items():
-            sums[camera][episode] = value
-        now = time.monotonic()
-        if now - said > _SAY_EVERY_S and done < count:
-            said = now
-            left_s = (now - began) / done * (count - done)
-            say(f"decoding frames: {done} of {count} episodes, left {left_s:.0f} s")
-    say(f"decoded {plan.rows} ticks in {time.monotonic() - began:.1f} s")
+    """Decode every episode and return the checksums, by camera and episode."""
+    count = len(layout.lengths)
+    sums = {camera: [0] * count for camera in layout.files}
+    start_s = logged_s = time.monotonic()
+    for done, (episode, crcs) in enumerate(_decoded(building, layout, dataset, workers), 1):
+        for camera, crc in crcs.items():
+            sums[camera][episode] = crc
+        now_s = time.monotonic()
+        if now_s - logged_s > _LOG_EVERY_S and done < count:
+            logged_s = now_s
+            left_s = (now_s - start_s) / done * (count - done)
+            log(f"decoding frames: {done} of {count} episodes, left {left_s:.0f} s")
+    log(f"decoded {layout.rows} ticks in {time.monotonic() - start_s:.1f} s")
     return sums
 
 
 def _decoded(
-    building: Path, plan: _Plan, source: Dataset, workers: int
+    building: Path, layout: _CacheLayout, dataset: Dataset, workers: int
 ) -> Iterator[tuple[int, dict[str, int]]]:
-    episodes = range(len(plan.lengths))
+    """Decode the episodes, in processes if there are several workers, and yield as they finish."""
+    episodes = range(len(layout.lengths))
     if workers <= 1 or len(episodes) <= 1:
         for episode in episodes:
-            yield episode, _decode(source, plan, building, episode)
+            yield episode, _decode(dataset, layout, building, episode)
         return
     with ProcessPoolExecutor(
         min(workers, len(episodes)),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin_worker,
-        initargs=(source, plan, building),
+        initializer=_start_worker,
+        initargs=(dataset, layout, building),
     ) as pool:
         try:
             for job in as_completed([pool.submit(_work, episode) for episode in episodes]):
                 yield job.result()
         except BrokenProcessPool as error:
             raise ImitactError(
-                "a process that decoded frames died; was there too little memory? "
-                "Try again, or with fewer workers."
+                "a process that decodes frames died, possibly for lack of memory. Try again with a "
+                "smaller --train.num-workers"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-_worker: tuple[Dataset, _Plan, Path] | None = None  # of a worker process, set once when it begins
+_worker: tuple[Dataset, _CacheLayout, Path] | None = None  # in a worker process, set at its start
 
 
-def _begin_worker(source: Dataset, plan: _Plan, building: Path) -> None:
+def _start_worker(dataset: Dataset, layout: _CacheLayout, building: Path) -> None:
     global _worker
-    _worker = (source, plan, building)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _worker = (dataset, layout, building)
+    ignore_interrupts()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """A pool's worker would wait for work forever if its parent were killed."""
+def _exit_with_parent() -> None:
+    """Exit when the parent does: a worker of a killed parent would wait for work forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -386,49 +393,35 @@ def _end_with_parent() -> None:
 
 
 def _work(episode: int) -> tuple[int, dict[str, int]]:
-    assert _worker is not None, "_begin_worker is the initializer of the pool"
+    assert _worker is not None, "_start_worker is the initializer of the pool"
     return episode, _decode(*_worker, episode)
 
 
-def _decode(source: Dataset, plan: _Plan, building: Path, index: int) -> dict[str, int]:
-    """Write the frames of one episode, one at a time; a checksum for each camera."""
+def _decode(dataset: Dataset, layout: _CacheLayout, building: Path, index: int) -> dict[str, int]:
+    """Write the frames of one episode and return the checksum of each camera."""
     sums = {}
-    episode = source.episode(index)
-    for camera, view in plan.views.items():
-        total = count = 0
-        # Written, not mapped: on a full disk a write says so, a mapped page kills the process.
-        with (building / plan.files[camera]).open("r+b") as file:
-            file.seek(int(plan.firsts[index]) * plan.frame_bytes(camera))
+    episode = dataset.episode(index)
+    for camera, view in layout.views.items():
+        crc = count = 0
+        # Not memory-mapped: on a full disk a write raises, a mapped page kills the process.
+        with (building / layout.files[camera]).open("r+b") as file:
+            file.seek(int(layout.firsts[index]) * layout.frame_bytes(camera))
             for frame in episode.frames(camera):
                 count += 1
-                if count > plan.lengths[index]:
+                if count > layout.lengths[index]:
                     break
                 block = np.ascontiguousarray(view.of(frame)).data
-                total = zlib.crc32(block, total)
+                crc = zlib.crc32(block, crc)
                 file.write(block)
-        if count != plan.lengths[index]:
-            more = " or more" if count > plan.lengths[index] else ""
+        if count != layout.lengths[index]:
+            more = " or more" if count > layout.lengths[index] else ""
             raise DamagedFile(
-                f"episode {index}, camera {camera!r}: the video gave {count}{more} frames, the "
-                f"episode has {plan.lengths[index]} ticks; check the dataset"
+                f"episode {index}, camera {camera}: the video has {count}{more} frames, the "
+                f"episode {layout.lengths[index]} ticks; check the dataset"
             )
-        sums[camera] = total
+        sums[camera] = crc
     return sums
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process at a time: others that want the same cache wait, then find it built."""
-    file: IO[bytes]
-    with path.open("ab") as file:
-        try:
-            import fcntl
-        except ImportError:  # no such lock on this system: two builders would each pay
-            yield
-            return
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _size(count: int) -> str:
+def _format_bytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"

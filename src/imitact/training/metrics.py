@@ -1,8 +1,8 @@
-"""The numbers of a training: every one to a file, a few now and then to a person.
+"""Training metrics: metrics.jsonl, running means, totals, and the time left.
 
-`metrics.jsonl` holds one JSON object a line, each with a "step" and, last, a CRC-32. A line is
-written whole or not at all by this process; a killed one leaves at most one torn line, dropped on
-resume, as is any line that is not what was written.
+`metrics.jsonl` holds one JSON object per line, each with "step" first and a CRC-32 last. A process
+that is killed leaves at most one incomplete line. It is removed on resume, like every other line
+that is not what was written.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +24,17 @@ from imitact.storage.atomic import disk_full_guard
 from imitact.storage.journal import append_whole, journal_line, parse_journal_line
 from imitact.training.trackers import Trackers
 
-Clock = Callable[[], float]
-Say = Callable[[str], None]
-
 
 class MetricsLog:
-    """Writes metrics.jsonl and says progress.
+    """Writes metrics.jsonl, forwards it to the trackers, and limits the rate of progress lines.
 
-    path:    of the file; None to write nothing, as a rank that is not the first.
-    resumed: the step that training goes on from; lines of later steps are removed, since those
-             steps will come again.
-    every_s: at most one progress line in that many seconds.
-    trackers: get every number too, after the file has it; closed with the logbook.
+    Args:
+        path: the file; None to write none, as on every rank but the first.
+        resumed: step that training continues from; lines of later steps are removed, because those
+            steps are repeated.
+        log: receives progress lines.
+        every_s: shortest time between progress lines, seconds.
+        trackers: receive all numbers after they are in the file; closed with the log.
     """
 
     def __init__(
@@ -40,55 +42,55 @@ class MetricsLog:
         path: Path | None,
         *,
         resumed: int,
-        say: Say,
+        log: Callable[[str], None],
         every_s: float = 5.0,
         trackers: Trackers | None = None,
     ) -> None:
         self._path = path
-        self._say = say
+        self._log = log
         self._every_s = every_s
         self._trackers = trackers
-        self._said = -math.inf
+        self._last_progress_s = -math.inf
         self._file: int | None = None
         if path is not None:
-            self._cut(path, resumed)
+            self._truncate(path, resumed)
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
-    def _cut(self, path: Path, step: int) -> None:
+    def _truncate(self, path: Path, step: int) -> None:
+        """Remove damaged lines and those of steps after `step`."""
         if not path.exists():
             return
         kept = []
         data = path.read_bytes()
-        required = b',"crc32":' in data
+        required = b',"crc32":' in data  # lines of older versions have no checksum
         for number, text in enumerate(data.splitlines(keepends=True), 1):
             try:
                 if parse_journal_line(text.rstrip(), required=required)["step"] <= step:
                     kept.append(text.rstrip() + b"\n")
             except (ValueError, KeyError, TypeError) as error:
-                # The last one may have been torn by a kill in the middle of a write.
-                self._say(f"{path}, line {number} is damaged ({error}): left out")
+                self._log(f"{path}, line {number} is damaged ({error}): removed")
         with disk_full_guard(path):
             fresh = path.with_name(path.name + ".cut")
             fresh.write_bytes(b"".join(kept))
             fresh.replace(path)
 
     def write(self, step: int, numbers: Mapping[str, Any]) -> None:
-        """One line. Refuses what is not finite: it could not be read back as JSON."""
+        """Append one line; raise NotFinite for a number that JSON cannot represent."""
         try:
-            told = json.loads(json.dumps({"step": step, **numbers}, allow_nan=False))
+            line = json.loads(json.dumps({"step": step, **numbers}, allow_nan=False))
         except ValueError as error:
             raise NotFinite(f"step {step}: a number for metrics.jsonl is not finite") from error
         if self._file is not None and self._path is not None:
             with disk_full_guard(self._path, "free some space, then resume"):
-                append_whole(self._file, journal_line(told))
+                append_whole(self._file, journal_line(line))
         if self._trackers:
             self._trackers.log(step, numbers)
 
     def progress(self, text: Callable[[], str]) -> None:
-        """Say `text()`, unless a line was said a moment ago."""
-        if time.monotonic() - self._said >= self._every_s:
-            self._said = time.monotonic()
-            self._say(text())
+        """Log `text()`, unless a progress line was logged less than `every_s` ago."""
+        if time.monotonic() - self._last_progress_s >= self._every_s:
+            self._last_progress_s = time.monotonic()
+            self._log(text())
 
     def close(self) -> None:
         if self._file is not None:
@@ -97,36 +99,105 @@ class MetricsLog:
             self._trackers.close()
 
 
-class StepTimer:
-    """How long the rest will take, from the last `window` steps, all that happened in them
-    included: validation, checkpoints, waiting."""
+class RunningMeans:
+    """Means over the steps since the last line of metrics.jsonl."""
 
-    def __init__(self, window: int, clock: Clock = time.monotonic) -> None:
+    def __init__(self) -> None:
+        self._samples = 0
+        self._spent_s = self._waited_s = 0.0
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def add(
+        self, numbers: Mapping[str, float], samples: int, spent_s: float, waited_s: float
+    ) -> dict[str, float]:
+        """Add one step and return the means.
+
+        On a GPU the numbers are those of the previous step, and there are none at the first one
+        (`Updater.update`).
+        """
+        self._count += bool(numbers)
+        self._samples += samples
+        self._spent_s += spent_s
+        self._waited_s += waited_s
+        for name, value in numbers.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        return {
+            **{name: total / self._count for name, total in self._sums.items()},
+            "samples_per_s": self._samples / max(self._spent_s, 1e-9),
+            "data_wait": self._waited_s / max(self._spent_s, 1e-9),
+        }
+
+
+@dataclass
+class TrainingTotals:
+    """Cost and result of a training so far, over all resumptions; stored in checkpoints."""
+
+    wall_s: float = 0.0
+    trained_s: float = 0.0
+    waited_s: float = 0.0
+    samples: int = 0
+    flop_a_step: int = 0
+    best_l1_rad: float | None = None
+    best_step: int | None = None
+    last: dict[str, Any] | None = None  # result of the last validation
+    peak_rss_bytes: int = 0  # includes pages of the memory-mapped frame cache
+
+    @property
+    def last_l1_rad(self) -> float | None:
+        return self.last["held_out_l1_rad"] if self.last else None
+
+    def add_step(self, samples: int, spent_s: float, waited_s: float) -> None:
+        self.samples += samples
+        self.trained_s += spent_s
+        self.waited_s += waited_s
+
+    def add_validation(self, result: dict[str, Any]) -> None:
+        self.last = result
+        if self.best_l1_rad is None or result["held_out_l1_rad"] < self.best_l1_rad:
+            self.best_l1_rad, self.best_step = result["held_out_l1_rad"], result["step"]
+
+    def set_wall_time(self, wall_s: float) -> None:
+        """Set the time since the start of training, and update the peak memory."""
+        self.wall_s = wall_s
+        self.peak_rss_bytes = max(self.peak_rss_bytes, _peak_rss_bytes())
+
+
+def _peak_rss_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # in kB on Linux
+
+
+class StepTimer:
+    """Estimates the time left from the last `window` steps, with validation, checkpoints, waits."""
+
+    def __init__(self, window: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._window = max(1, window)
         self._marks: deque[tuple[int, float]] = deque()
 
     def mark(self, step: int) -> None:
-        """`step` is done now."""
+        """Record that `step` has just ended."""
         self._marks.append((step, self._clock()))
         while self._marks[0][0] < step - self._window:
             self._marks.popleft()
 
-    def seconds_a_step(self) -> float | None:
-        """None before two marks."""
+    def seconds_per_step(self) -> float | None:
+        """Return the mean time of a step, or None before two marks."""
         if len(self._marks) < 2 or self._marks[-1][0] == self._marks[0][0]:
             return None
-        (first, began), (last, ended) = self._marks[0], self._marks[-1]
-        return (ended - began) / (last - first)
+        (first, start_s), (last, end_s) = self._marks[0], self._marks[-1]
+        return (end_s - start_s) / (last - first)
 
     def left_s(self, steps: int) -> float | None:
-        """Seconds that `steps` more steps will take; None before it can be known."""
-        pace = self.seconds_a_step()
-        return None if pace is None else pace * steps
+        """Return the time that `steps` more steps take, or None before two marks."""
+        step_s = self.seconds_per_step()
+        return None if step_s is None else step_s * steps
 
 
 def format_duration(seconds: float | None) -> str:
-    """For people: 45 s, 12 min, 3 h 20 min."""
+    """Format a duration for people: 45 s, 12 min, 3 h 20 min; "?" for None."""
     if seconds is None:
         return "?"
     if seconds < 90:

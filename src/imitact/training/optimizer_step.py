@@ -129,7 +129,7 @@ class Updater:
         return _verified_numbers(fetch(), self.config, scale)
 
     def check_ranks_agree(self) -> None:
-        """Raise ImitactError if the weights or buffers of the ranks differ in any bit. Collective."""
+        """Raise ImitactError if weights or buffers differ between ranks in any bit. Collective."""
         ranks = self.device.ranks
         if ranks.count == 1:
             return
@@ -243,8 +243,8 @@ class _Loss(nn.Module):
         self.weights = nn.ParameterList(p for p in policy.net.parameters() if p.requires_grad)
         self._loss = policy.loss
 
-    def forward(self, batch: policies.Batch, part: BatchShard) -> Losses:
-        return self._loss(batch, shard=part)
+    def forward(self, batch: policies.Batch, shard: BatchShard) -> Losses:
+        return self._loss(batch, shard=shard)
 
 
 def _summed_loss(policy: TorchPolicy, device: TrainingDevice) -> Callable[..., Losses]:

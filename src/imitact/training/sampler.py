@@ -1,13 +1,13 @@
-"""(episode, tick) to state, frames, the next K actions and their padding, in a seeded order.
+"""Sampler: seeded batches of state, frames, the next K actions and their padding.
 
-Legend: B batch, K chunk, S state, A action, H W pixels at input size.
+Shapes: B batch, K chunk, S state, A action, H and W pixels of the network's input.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,18 +19,21 @@ from imitact.core.errors import BadInput, NotFinite, SpecMismatch
 from imitact.core.statistics import Accumulator, Stats
 from imitact.core.types import Dataset
 from imitact.core.views import View
-from imitact.training.frame_cache import (DecodedFrames, FrameReader, Say, first_rows, open_frames)
+from imitact.training.frame_cache import DecodedFrames, FrameReader, first_rows, open_frames
 
-_AHEAD = 3  # batches prepared before they are asked for
+_PREFETCH = 3
+"""Batches prepared before they are needed."""
 
 
 @dataclass(frozen=True)
 class GlobalBatch:
-    """The batch that one rank's samples are a part of.
+    """The batch of all ranks, of which one rank has a share.
 
-    first:         place in it of the first of them.
-    valid:         ticks of all its chunks that are no padding.
-    episode, tick: (B,) int64, of each of its samples.
+    Attributes:
+        first: position of the first sample of the share.
+        valid: ticks of all chunks that are not padding.
+        episode: (B,) int64, episode of each sample.
+        tick: (B,) int64, tick of each sample.
     """
 
     first: int
@@ -43,14 +46,15 @@ class GlobalBatch:
 class SampleBatch:
     """B samples, in physical units.
 
-    state:   (B, S) float32, at the tick of the sample.
-    frames:  camera name to (B, H, W, 3) uint8 at input size.
-    action:  (B, K, A) float32; action[b, k] was commanded k ticks later. Beyond the end of its
-             episode the last action is repeated.
-    is_pad:  (B, K) bool; True where action is such a repetition.
-    episode: (B,) int64, number in the Source.
-    tick:    (B,) int64, in that episode.
-    whole:   the batch that these are a part of; None where they are all of it.
+    Attributes:
+        state: (B, S) float32, at the tick of the sample.
+        frames: camera name to (B, H, W, 3) uint8.
+        action: (B, K, A) float32; action[b, k] was commanded k ticks later. After the end of the
+            episode the last action is repeated.
+        is_pad: (B, K) bool; True where action is such a repetition.
+        episode: (B,) int64, number in the dataset.
+        tick: (B,) int64, in that episode.
+        whole: the batch of all ranks that this is a share of; None if there is one rank.
     """
 
     state: NDArray[np.float32]
@@ -63,26 +67,38 @@ class SampleBatch:
 
 
 class Sampler:
-    """An endless, seeded stream of batches: every tick of every chosen episode once an epoch.
+    """An endless, seeded stream of batches: every tick of every chosen episode once per epoch.
 
-    The stream is the concatenation of the epochs, each a permutation of all ticks that is a pure
-    function of (seed, epoch), cut into batches of `batch_size`: a batch may span two epochs, none
-    is short, no tick is left out. Batch i is a pure function of (seed, i), so training resumes at
-    any batch, and the number of workers changes nothing.
+    The stream is a sequence of epochs, each a permutation of all ticks that is a pure function of
+    (seed, epoch), cut into batches of `batch_size`. A batch may span two epochs; none is short and
+    no tick is left out. Batch i is a pure function of (seed, i), so training can resume at any
+    batch, and the number of workers has no effect.
 
-    source:      every episode must have at least one tick.
-    episodes:    numbers of the episodes to draw from; None for all.
-    chunk:       K, ticks; longer than an episode means padding.
-    views:       what to see of each camera, by its name.
-    ranks, rank: how many processes share each batch, and which of them this one is, from 0: it
-                 gets batch_size * rank // ranks up to batch_size * (rank + 1) // ranks of it, so
-                 that shares differ by one at most.
-    cache_dir:   where the decoded frames are kept (data/cache.py).
+    Args:
+        dataset: every chosen episode must have at least one tick.
+        chunk: K, ticks; a chunk that exceeds the episode is padded.
+        views: crop and size of each camera, by name.
+        cache_dir: folder of the frame cache (`frame_cache.open_frames`).
+        cache_limit_bytes: largest frame cache on disk.
+        batch_size: samples per batch, over all ranks.
+        seed: of the order of the samples.
+        workers: processes that decode frames into the cache, or threads that decode without it.
+        episodes: numbers of the episodes to draw from; None for all.
+        memory_limit_bytes: memory for decoded frames without a cache.
+        ranks: number of ranks that share each batch.
+        rank: this rank, from 0; it has samples batch_size * rank // ranks up to
+            batch_size * (rank + 1) // ranks, so shares differ by one at most.
+        log: receives messages about the frame cache.
+
+    Raises:
+        BadInput: there is no episode, an episode has no tick, or a rank would have no sample.
+        SpecMismatch: an episode does not fit the dataset's Spec.
+        NotFinite: a state or an action is not finite.
     """
 
     def __init__(
         self,
-        source: Dataset,
+        dataset: Dataset,
         *,
         chunk: int,
         views: Mapping[str, View],
@@ -95,7 +111,7 @@ class Sampler:
         memory_limit_bytes: int = 256 << 20,
         ranks: int = 1,
         rank: int = 0,
-        say: Say = lambda line: None,
+        log: Callable[[str], None] = lambda line: None,
     ) -> None:
         if chunk < 1 or batch_size < 1:
             raise BadInput(f"chunk is {chunk}, batch_size {batch_size}; both must be at least 1")
@@ -105,53 +121,53 @@ class Sampler:
                 "samples of all ranks together, and each needs one; use a larger batch or fewer "
                 "ranks"
             )
-        self.source = source
+        self.dataset = dataset
         self.chunk = chunk
         self.batch_size = batch_size
         self.seed = seed
         self.ranks, self.rank = ranks, rank
         self.cameras = tuple(views)
-        self.episodes = tuple(range(len(source.lengths)) if episodes is None else episodes)
-        self._load(source)
+        self.episodes = tuple(range(len(dataset.lengths)) if episodes is None else episodes)
+        self._load_rows()
         self.frames: FrameReader = open_frames(
-            source,
+            dataset,
             views,
             cache_dir=cache_dir,
             cache_limit_bytes=cache_limit_bytes,
             memory_limit_bytes=memory_limit_bytes,
             workers=workers,
-            say=say,
+            log=log,
         )
-        # Mapped frames are a copy away; decoding gains from threads (it leaves the interpreter).
+        # Mapped frames only need a copy; decoding gains from threads, as it releases the GIL.
         self._threads = max(1, workers) if isinstance(self.frames, DecodedFrames) else 1
         self._orders: dict[int, NDArray[np.int64]] = {}
 
-    def _load(self, source: Dataset) -> None:
+    def _load_rows(self) -> None:
         if not self.episodes:
             raise BadInput("the dataset has no episode to draw samples from; record some first")
-        lengths = [source.lengths[e] for e in self.episodes]
+        lengths = [self.dataset.lengths[e] for e in self.episodes]
         for episode, length in zip(self.episodes, lengths, strict=True):
             if length < 1:
                 raise BadInput(
                     f"episode {episode} has {length} ticks; remove it from the dataset, "
                     "an episode needs at least one"
                 )
-        blocks = [_rows(source, episode) for episode in self.episodes]
+        blocks = [_state_and_action(self.dataset, episode) for episode in self.episodes]
         self._state = np.concatenate([state for state, _ in blocks])
         self._action = np.concatenate([action for _, action in blocks])
-        # Of each sample row: its episode, tick, row in the Source, last row of its episode here.
+        # For each sample row: episode, tick, row in the dataset, last row of its episode here.
         self._episode = np.repeat(np.asarray(self.episodes, dtype=np.int64), lengths)
         ends = first_rows(lengths)
         self._tick = np.arange(ends[-1]) - np.repeat(ends[:-1], lengths)
-        self._frame_row = first_rows(source.lengths)[self._episode] + self._tick
+        self._frame_row = first_rows(self.dataset.lengths)[self._episode] + self._tick
         self._last = np.repeat(ends[1:] - 1, lengths)
 
-    def of(self, episodes: Sequence[int]) -> Sampler:
-        """Samples of other episodes of the same Source, through the same frames."""
+    def with_episodes(self, episodes: Sequence[int]) -> Sampler:
+        """Return a sampler of other episodes of the same dataset, with the same frames."""
         other = copy.copy(self)
         other.episodes = tuple(episodes)
         other._orders = {}
-        other._load(self.source)
+        other._load_rows()
         return other
 
     def __len__(self) -> int:
@@ -159,12 +175,12 @@ class Sampler:
         return len(self._tick)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """The permutation of all sample rows in that epoch: a pure function of (seed, epoch)."""
+        """Return the permutation of all sample rows in an epoch: a function of (seed, epoch)."""
         rng = np.random.Generator(np.random.PCG64([self.seed, epoch]))
         return rng.permutation(len(self))
 
     def rows(self, index: int) -> NDArray[np.int64]:
-        """The sample rows of batch `index`, (B,), of all ranks."""
+        """Return the sample rows of batch `index`, (B,), of all ranks."""
         first = index * self.batch_size
         parts = []
         while first < (index + 1) * self.batch_size:
@@ -177,8 +193,8 @@ class Sampler:
         return np.concatenate(parts)
 
     def _cached_order(self, epoch: int) -> NDArray[np.int64]:
-        # Threads may compute the same order twice; they agree, so no lock is needed, as long as
-        # the dict that others may be reading is replaced and never changed.
+        # Two threads may compute the same order, with the same result. No lock is needed as long
+        # as the dict that other threads may be reading is replaced, not changed.
         order = self._orders.get(epoch)
         if order is None:
             order = self.order(epoch)
@@ -187,7 +203,7 @@ class Sampler:
         return order
 
     def batch(self, index: int) -> SampleBatch:
-        """Batch `index` of the stream; this rank's share of it."""
+        """Return this rank's share of batch `index`."""
         rows = self.rows(index)
         if self.ranks == 1:
             return self.at(rows)
@@ -197,7 +213,7 @@ class Sampler:
         return replace(self.at(rows[first:stop]), whole=whole)
 
     def at(self, rows: NDArray[np.int64]) -> SampleBatch:
-        """The samples of those sample rows (0 to len), in that order."""
+        """Return the samples of the given rows (0 to len(self) - 1), in that order."""
         ahead = rows[:, None] + np.arange(self.chunk)
         last = self._last[rows][:, None]
         return SampleBatch(
@@ -210,25 +226,27 @@ class Sampler:
         )
 
     def stream(self, first: int = 0) -> Generator[SampleBatch, None, None]:
-        """Batches `first`, `first` + 1, ... without end, prepared by threads before they are due.
+        """Yield batches `first`, `first` + 1, ... without end, prepared in advance by threads.
 
-        At most a few batches are held. Close the iterator to end the threads.
+        Close the generator to end the threads.
         """
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="samples")
         pending: deque[Future[SampleBatch]] = deque()
         index = first
         try:
             while True:
-                while len(pending) < max(_AHEAD, self._threads):
+                while len(pending) < max(_PREFETCH, self._threads):
                     pending.append(pool.submit(self.batch, index))
                     index += 1
                 yield pending.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def evenly(self, count: int) -> Iterator[SampleBatch]:
-        """About `count` samples spread evenly over all episodes, in order; the last batch may be
-        short. All ticks where there are fewer. Ranks take these batches in turn."""
+    def evenly_spaced(self, count: int) -> Iterator[SampleBatch]:
+        """Yield batches of about `count` samples, evenly spaced over all episodes, in order.
+
+        All ticks if there are fewer. The last batch may be short. Ranks take the batches in turn.
+        """
         number = min(count, len(self))
         rows = np.unique(np.linspace(0, len(self) - 1, number).round().astype(np.int64))
         for start in range(0, len(rows), self.batch_size)[self.rank :: self.ranks]:
@@ -236,25 +254,31 @@ class Sampler:
 
 
 def dataset_statistics(
-    source: Dataset, episodes: Sequence[int], *, delta_chunk: int = 0
+    dataset: Dataset, episodes: Sequence[int], *, delta_chunk: int = 0
 ) -> dict[str, Stats]:
-    """ "state" and "action" over all ticks of those episodes, and no others.
+    """Compute the normalization statistics of "state" and "action" over all ticks of episodes.
 
-    delta_chunk: K ticks; where above 0 also "delta", of action[t + k] - state[t] over every t and
-    every k < K within the episode. Refused where an action is not named like a state.
+    Args:
+        dataset: where the episodes are.
+        episodes: their numbers; no others are read.
+        delta_chunk: K, ticks; above 0 adds "delta", the statistics of action[t + k] - state[t] over
+            every t and every k < K within the episode.
+
+    Raises:
+        SpecMismatch: deltas are needed, and an action has no state of the same name.
     """
-    spec = source.spec
+    spec = dataset.spec
     state, action = Accumulator(spec.state_size), Accumulator(spec.action_size)
     delta = Accumulator(spec.action_size)
     unmeasured = [n for n in spec.action_names if n not in spec.state_names]
     if delta_chunk and unmeasured:
         raise SpecMismatch(
-            f"actions relative to the state need a state of each name; {unmeasured} have none, "
-            f"the states are {list(spec.state_names)}. Use absolute actions."
+            f"delta actions need a state of the same name; {', '.join(unmeasured)} have none. The "
+            f"states are {', '.join(spec.state_names)}. Use --model.actions absolute"
         )
     measured = [spec.state_names.index(n) for n in spec.action_names if delta_chunk]
     for episode in episodes:
-        states, actions = _rows(source, episode)
+        states, actions = _state_and_action(dataset, episode)
         state.add(states)
         action.add(actions)
         for k in range(min(delta_chunk, len(actions))):
@@ -265,10 +289,12 @@ def dataset_statistics(
     return result
 
 
-def _rows(source: Dataset, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """State (T, S) and action (T, A) of an episode, checked against the Spec."""
-    spec, length = source.spec, source.lengths[index]
-    episode = source.episode(index)
+def _state_and_action(
+    dataset: Dataset, index: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return state (T, S) and action (T, A) of an episode, checked against the Spec."""
+    spec, length = dataset.spec, dataset.lengths[index]
+    episode = dataset.episode(index)
     result = []
     for what, rows, names in (
         ("state", episode.state, spec.state_names),
@@ -282,7 +308,7 @@ def _rows(source: Dataset, index: int) -> tuple[NDArray[np.float32], NDArray[np.
         if not np.all(np.isfinite(rows)):
             tick, column = np.argwhere(~np.isfinite(rows))[0]
             raise NotFinite(
-                f"episode {index}, tick {tick}: {what} {names[column]!r} is {rows[tick, column]}; "
+                f"episode {index}, tick {tick}: {what} {names[column]} is {rows[tick, column]}; "
                 "remove the episode from the dataset"
             )
         result.append(rows)

@@ -1,8 +1,8 @@
-"""Batch norms whose statistics are of the whole batch, where that is spread over ranks.
+"""Synchronized batch normalization: statistics of the whole batch when ranks share it.
 
-torch's SyncBatchNorm does the same on GPUs only.
+torch's SyncBatchNorm does the same, but on GPUs only.
 
-Legend: B frames, C channels, H and W rows and columns.
+Shapes: B frames, C channels, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from imitact.training.distributed import Ranks
 
 
 def sync_batch_norms(net: nn.Module, ranks: Ranks) -> None:
-    """Let every BatchNorm2d in `net` normalise by the whole batch; its parameters, buffers and
-    their names stay."""
+    """Replace every BatchNorm2d in `net`; parameters, buffers and their names stay the same."""
     for name, module in list(net.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
             net.set_submodule(name, RankSyncBatchNorm(module, ranks))
 
 
 class RankSyncBatchNorm(nn.BatchNorm2d):
-    """A BatchNorm2d with the parameters and buffers of `norm`. In train mode collective, forward
-    and backward."""
+    """A BatchNorm2d over all ranks that shares the parameters and buffers of `norm`.
+
+    Forward and backward are collective in training mode.
+    """
 
     def __init__(self, norm: nn.BatchNorm2d, ranks: Ranks) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum)
@@ -37,7 +38,7 @@ class RankSyncBatchNorm(nn.BatchNorm2d):
         self.ranks = ranks
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
+        """Normalize (B, C, H, W)."""
         if not self.training:
             return super().forward(input)
         with torch.no_grad():
@@ -49,28 +50,27 @@ class RankSyncBatchNorm(nn.BatchNorm2d):
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean.float(), self.momentum)
             self.running_var.lerp_((var * count / (count - 1)).float(), self.momentum)
-        given = (mean.float(), var.float(), count.float())
-        return _Normalised.apply(input, self.weight, self.bias, *given, self.eps, self.ranks)  # type: ignore[return-value]
+        statistics = (mean.float(), var.float(), count.float())
+        return _Normalize.apply(input, self.weight, self.bias, *statistics, self.eps, self.ranks)  # type: ignore[return-value]
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and variance (C,) of all ranks' values, and how many there are a channel (1,)."""
-        # Torch's own pass over x, as BatchNorm2d has it: a float32 copy of x and var_mean take five
-        # times as long. It gives float32 only where it has float32 statistics to move.
-        moved = x.new_zeros((2, x.shape[1]), dtype=torch.float32).unbind()
-        mean, var = torch.batch_norm_update_stats(x, *moved, momentum=1.0)
+        """Return mean (C,), variance (C,) and values per channel (1,) over all ranks."""
+        # The pass over x that BatchNorm2d uses: a float32 copy of x and var_mean take five times
+        # as long. It returns float32 only if it has float32 running statistics to update.
+        running = x.new_zeros((2, x.shape[1]), dtype=torch.float32).unbind()
+        mean, var = torch.batch_norm_update_stats(x, *running, momentum=1.0)
         count = mean.new_full((1,), x.numel() // x.shape[1])
-        found = self.ranks.gathered(torch.cat([count, mean, var]).double())
-        counts = found[:, :1]  # ranks may have unequal shares
-        means, variances = found[:, 1:].chunk(2, dim=1)
+        gathered = self.ranks.all_gather(torch.cat([count, mean, var]).double())
+        counts = gathered[:, :1]  # ranks may have shares of different size
+        means, variances = gathered[:, 1:].chunk(2, dim=1)
         total = counts.sum(dim=0)
         mean = (counts * means).sum(dim=0) / total
         var = (counts * (variances + (means - mean).square())).sum(dim=0) / total
         return mean, var, total
 
 
-class _Normalised(torch.autograd.Function):
-    """(x - mean) / sqrt(var + eps) * weight + bias, where mean and var follow from x, here and on
-    the other ranks."""
+class _Normalize(torch.autograd.Function):
+    """(x - mean) / sqrt(var + eps) * weight + bias; mean and var depend on x, on all ranks."""
 
     @staticmethod
     def forward(
@@ -91,12 +91,12 @@ class _Normalised(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         x, weight, mean, var, count = ctx.saved_tensors
-        # As if mean and var were constants: dy * weight / std, sum(dy * normalised x), sum(dy).
+        # With mean and var constant: dy * weight / std, sum(dy * normalized x), sum(dy).
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
             grads[0], x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
         )
-        # What their dependence on every x of every rank takes away.
-        sums = ctx.ranks.sum(torch.stack([grad_bias, grad_weight]).float())
+        # The contribution of mean and var, which depend on every x of every rank.
+        sums = ctx.ranks.all_reduce(torch.stack([grad_bias, grad_weight]).float())
         scale = weight * (var + ctx.eps).rsqrt() / count
         grad_x -= F.batch_norm(x, mean, var, scale * sums[1], scale * sums[0], False, 0.0, ctx.eps)
         return grad_x, grad_weight, grad_bias, None, None, None, None, None

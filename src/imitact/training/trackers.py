@@ -1,11 +1,10 @@
-"""The numbers of a training to the trackers that people watch them in, offline.
+"""Experiment trackers: TensorBoard, trackio and wandb receive the training metrics, offline.
 
-metrics.jsonl stays the truth: a tracker shows it, and one that breaks is dropped, aloud, while
-training goes on. All three write below OUT/trackers, and none of them reaches the network:
-TensorBoard and trackio are files, wandb is in its offline mode unless WANDB_MODE says otherwise
-(`wandb sync` sends such a run later).
+metrics.jsonl is the record; a tracker that fails is dropped with a message while training goes on.
+All three write below OUT/trackers without network access: TensorBoard and trackio write files,
+wandb runs in offline mode unless WANDB_MODE is set (`wandb sync` uploads such a run later).
 
-Each is imported only when asked for, and refused before training begins where it is missing.
+A tracker is imported only if it is selected, and refused before training starts if it is missing.
 """
 
 from __future__ import annotations
@@ -20,20 +19,19 @@ from pathlib import Path
 from typing import Any, Protocol, get_args
 
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.install import install_command
 from imitact.storage.atomic import make_folder, write_json
 from imitact.training.config import TrackerName
 
 TRACKER_NAMES: tuple[str, ...] = get_args(TrackerName)
 EXTRA = "trackers"
-"""Of imitact, to be installed with: it has all of them."""
+"""The extra of imitact's package that installs all trackers."""
 
 FOLDER = "trackers"
 
-Say = Callable[[str], None]
-
 
 class Tracker(Protocol):
-    """Takes numbers as they come."""
+    """Receives the scalars of each step."""
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None: ...
 
@@ -41,64 +39,76 @@ class Tracker(Protocol):
 
 
 def check_trackers(names: Sequence[str], project: str) -> None:
-    """Refuse a tracker that there is not or that is not installed, and a project without a name."""
+    """Raise BadInput for a tracker that is unknown or not installed, or an empty project name."""
     for name in names:
         if name not in TRACKER_NAMES:
-            raise BadInput(f"no tracker {name!r}; there are {list(TRACKER_NAMES)}")
+            raise BadInput(f'no tracker "{name}"; expected {", ".join(TRACKER_NAMES)}')
     if names and not project.strip():
-        raise BadInput("project is empty; give trackio and wandb a name for it")
+        raise BadInput("--train.tracker-project is empty; trackio and wandb need a project name")
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise BadInput(
-            f"{' and '.join(missing)}: not installed; pip install 'imitact[{EXTRA}]' has it, or "
-            "train without (every number is in metrics.jsonl anyway)"
+            f"not installed: {', '.join(missing)}; {install_command(EXTRA)} installs them. Or "
+            "train without trackers: metrics.jsonl has every number"
         )
 
 
 class Trackers:
-    """Several trackers as one, each of which may fail without harm to the others."""
+    """Several trackers as one; a failure of one does not affect the others."""
 
-    def __init__(self, open_: Mapping[str, Tracker], say: Say) -> None:
-        self._open = dict(open_)
-        self._say = say
+    def __init__(self, trackers: Mapping[str, Tracker], log: Callable[[str], None]) -> None:
+        self._open = dict(trackers)
+        self._log = log
 
     def log(self, step: int, numbers: Mapping[str, Any]) -> None:
-        """Give every tracker the scalars, names joined by a slash, lists under their places."""
+        """Send the scalars to every tracker, under the names of `flat_scalars`."""
         if self._open:
-            flat = dict(flattened(numbers))
+            flat = dict(flat_scalars(numbers))
             self._each(lambda tracker: tracker.log(step, flat))
 
     def close(self) -> None:
         self._each(lambda tracker: tracker.close())
         self._open.clear()
 
-    def _each(self, act: Callable[[Tracker], None]) -> None:
+    def _each(self, call: Callable[[Tracker], None]) -> None:
         for name, tracker in list(self._open.items()):
             try:
-                act(tracker)
-            except Exception as error:  # whatever a tracker raises is no reason to stop training
+                call(tracker)
+            except Exception as error:  # no error of a tracker stops the training
                 del self._open[name]
-                self._say(
-                    f"{name} failed and is left out from now on ({type(error).__name__}: "
+                self._log(
+                    f"{name} failed and is no longer used ({type(error).__name__}: "
                     f"{error}); metrics.jsonl has every number"
                 )
 
 
 def start_trackers(
-    names: Sequence[str], project: str, out: Path, step: int, settings: Mapping[str, Any], say: Say
+    names: Sequence[str],
+    project: str,
+    out: Path,
+    step: int,
+    settings: Mapping[str, Any],
+    log: Callable[[str], None],
 ) -> Trackers:
-    """Open trackers for the training in `out`, which goes on from `step` (0 at the beginning).
+    """Open the trackers of a training.
 
-    A training that is resumed goes on in its own run of each tracker: OUT/trackers/run.json keeps
-    the run's name. Settings are shown where a tracker shows settings.
+    A resumed training continues its run in each tracker; OUT/trackers/run.json has the run's name.
+
+    Args:
+        names: trackers to open.
+        project: name of the project in trackio and wandb.
+        out: output folder of the training.
+        step: step that training continues from; 0 for a new one.
+        settings: shown by the trackers that show settings.
+        log: receives the message about a tracker that fails.
     """
     check_trackers(names, project)
     if not names:
-        return Trackers({}, say)
+        return Trackers({}, log)
     folder = out.absolute() / FOLDER
     make_folder(folder)
     run = _run(folder, out.absolute(), project, resumed=step > 0)
-    makers: dict[str, Callable[[], Tracker]] = {
+    open_tracker: dict[str, Callable[[], Tracker]] = {
         "tensorboard": lambda: _TensorBoard(folder / "tensorboard", step),
         "trackio": lambda: _Trackio(folder / "trackio", project, run, settings),
         "wandb": lambda: _Wandb(folder, project, run, settings),
@@ -106,43 +116,42 @@ def start_trackers(
     opened: dict[str, Tracker] = {}
     for name in dict.fromkeys(names):
         try:
-            opened[name] = makers[name]()
+            opened[name] = open_tracker[name]()
         except BadInput:
             raise
         except Exception as error:
             raise BadInput(
-                f"the tracker {name} cannot begin ({type(error).__name__}: {error}); train without "
-                "it, or see its own documentation"
+                f"the tracker {name} cannot start ({type(error).__name__}: {error}); train without "
+                "it, or see its documentation"
             ) from error
-    return Trackers(opened, say)
+    return Trackers(opened, log)
 
 
-def flattened(numbers: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, float]]:
-    """{"a": {"b": 1}} as a/b; of a list the first, the middle and the last: a/0, a/50, a/99."""
+def flat_scalars(numbers: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield scalars by name: {"a": {"b": 1}} as a/b; of a list the first, middle and last value."""
     for name, value in numbers.items():
         if isinstance(value, Mapping):
-            yield from flattened(value, f"{under}{name}/")
+            yield from flat_scalars(value, f"{prefix}{name}/")
         elif isinstance(value, list):
-            for at in sorted({0, len(value) // 2, len(value) - 1} - {-1}) if value else ():
-                yield f"{under}{name}/{at}", float(value[at])
+            for i in sorted({0, len(value) // 2, len(value) - 1}) if value else ():
+                yield f"{prefix}{name}/{i}", float(value[i])
         elif isinstance(value, int | float):
-            yield f"{under}{name}", float(value)
+            yield f"{prefix}{name}", float(value)
 
 
 def _run(folder: Path, out: Path, project: str, *, resumed: bool) -> str:
-    """The name of the run: chosen once, kept in run.json, the same after every resumption.
+    """Return the name of the run, which run.json keeps over resumptions.
 
-    The folder's own name, and eight characters that no other run has: several trainings may be
-    called "training", and one may be begun anew where another was deleted.
+    It is the folder's name and eight random characters, because several trainings may have a folder
+    of one name, and a new one may replace a deleted one.
     """
     file = folder / "run.json"
     if resumed and file.is_file():
         try:
-            kept = json.loads(file.read_text(encoding="utf-8"))
-            return str(kept["run"])
+            return str(json.loads(file.read_text(encoding="utf-8"))["run"])
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedFile(
-                f"{file} does not name a run ({error!r}); remove it to go on in a new run"
+                f"{file} does not name a run ({error!r}); remove it to continue in a new run"
             ) from error
     run = f"{out.name or 'training'}-{os.urandom(4).hex()}"
     write_json(file, {"run": run, "project": project}, staging=folder)
@@ -155,8 +164,8 @@ class _TensorBoard:
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # What a killed process wrote beyond its last checkpoint will come again: TensorBoard drops
-        # it at this mark.
+        # Steps after the last checkpoint of a killed process are repeated: TensorBoard drops the
+        # first version at this mark.
         self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -172,11 +181,11 @@ class _Trackio:
 
     def __init__(self, folder: Path, project: str, run: str, settings: Mapping[str, Any]) -> None:
         make_folder(folder)
-        os.environ.setdefault("TRACKIO_DIR", str(folder))  # read as it is imported
+        os.environ.setdefault("TRACKIO_DIR", str(folder))  # read at import
         with _silent():
             import trackio
 
-            # Not the run's own finish: trackio would finish it again, aloud, as the process ends.
+            # Not the run's own finish: trackio would finish it again at exit, with output.
             self._finish = trackio.finish
             self._run = trackio.init(
                 project=project,
@@ -197,7 +206,7 @@ class _Trackio:
 
 
 class _Wandb:
-    """A folder that `wandb sync OUT/trackers/wandb/offline-run-*` sends, if one wants it sent."""
+    """A folder that `wandb sync OUT/trackers/wandb/offline-run-*` can upload."""
 
     def __init__(self, folder: Path, project: str, run: str, settings: Mapping[str, Any]) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -236,6 +245,6 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Nothing to the terminal: what a person reads comes from imitact."""
+    """Suppress output to stdout; messages for the user come from imitact only."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

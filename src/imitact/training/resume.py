@@ -1,0 +1,137 @@
+"""Resume: the checkpoint to continue from, and whether settings, data and ranks match it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from imitact.core.errors import BadInput
+from imitact.models.config import MODEL_JSON_KEYS, ActConfig
+from imitact.storage.settings_diff import differences, plain_json
+from imitact.training.checkpoint import Checkpoint, list_checkpoints, load_newest
+from imitact.training.config import TRAIN_JSON_KEYS, TrainConfig
+from imitact.training.distributed import Ranks
+
+_FREE = (
+    *("val_every", "val_samples", "checkpoint_every", "checkpoint_minutes", "log_every"),
+    *("num_workers", "cache_dir", "cache_limit_gb", "memory_limit_gb", "trackers"),
+    *("tracker_project", "precision", "device", "num_threads"),
+)
+"""Settings that may change on resume: they change no weight, or only its rounding (the last three,
+which `rounding_notice` reports)."""
+
+_MACHINE = ("--train.num-threads", "--train.num-workers", "--train.cache-dir", "processor",
+            "--train.cache-limit-gb", "--train.memory-limit-gb", "threads")  # fmt: skip
+"""What may differ between ranks; `Updater.check_ranks_agree` finds ranks that round differently."""
+
+
+def stored_settings(model: ActConfig, config: TrainConfig, fingerprint: str) -> dict[str, Any]:
+    """Return what a checkpoint stores to identify a training: equal settings give equal weights.
+
+    Args:
+        model: settings of the network.
+        config: settings of the training.
+        fingerprint: of the training episodes.
+    """
+    free = {TRAIN_JSON_KEYS.get(name, name) for name in _FREE}
+    train = {key: value for key, value in config.to_json().items() if key not in free}
+    return plain_json({"model": model.to_json(), "train": train, "fingerprint": fingerprint})
+
+
+def find_checkpoint(
+    out: Path, resume: bool, ranks: Ranks, log: Callable[[str], None]
+) -> tuple[Path, Checkpoint] | None:
+    """Return the checkpoint to continue from, if there is one.
+
+    Without `resume`, only a process that torchrun restarted continues, and only from checkpoints of
+    the same torchrun.
+
+    Raises:
+        BadInput: `out` has checkpoints and must not be resumed.
+    """
+    folder = out / "checkpoints"
+    advice = "resume it, or choose another folder"
+    if not resume and not ranks.restarts and list_checkpoints(folder):
+        raise BadInput(f"{out} already contains a training; {advice}")
+    found = load_newest(folder, log) if resume or ranks.restarts else None
+    if found and not resume and found[1].numbers.get("launch") != ranks.launch_id:
+        raise BadInput(
+            f"{out} already contains a training, which this torchrun did not start; {advice}"
+        )
+    return found
+
+
+def check_same_training(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise BadInput if the settings or data of a checkpoint differ from the current ones.
+
+    Args:
+        path: the checkpoint.
+        then: its `stored_settings`; a setting that it does not have was at its default.
+        now: the current `stored_settings`.
+    """
+    defaults = plain_json({"model": ActConfig().to_json(), "train": TrainConfig().to_json()})
+    before, after = (
+        _options(*({**defaults[part], **settings[part]} for part in ("model", "train")))
+        for settings in (then, now)
+    )
+    found = differences(before, after)
+    if then["fingerprint"] != now["fingerprint"]:
+        found.append("the dataset is another one")
+    if found:
+        raise BadInput(
+            f"cannot resume {path}: {'; '.join(found)}. Use the same settings and data, or start a "
+            "new training in another folder."
+        )
+
+
+def check_ranks_agree(
+    ranks: Ranks, model: ActConfig, config: TrainConfig, fingerprint: str, numerics: dict[str, Any]
+) -> None:
+    """Raise BadInput on a rank that differs from rank 0 in settings, data or arithmetic.
+
+    Collective.
+    """
+    options = plain_json(_options(model.to_json(), config.to_json()) | numerics)
+    mine = {name: value for name, value in options.items() if name not in _MACHINE}
+    first, first_fingerprint = ranks.broadcast([mine, fingerprint])
+    with ranks.all_succeed():
+        found = differences(first, mine, "{name} is {now} here and {then} there")
+        if fingerprint != first_fingerprint:
+            found.append("the dataset is another one")
+        if found:
+            raise BadInput(
+                f"rank {ranks.rank} does not train what rank 0 trains: {'; '.join(found)}. Give "
+                "all ranks the same command and the same data, on machines of one type"
+            )
+
+
+def broadcast_checkpoint(ranks: Ranks, checkpoint: Checkpoint | None) -> Checkpoint | None:
+    """Return the checkpoint that rank 0 read; other ranks may not see its disk. Collective."""
+    numbers = ranks.broadcast([checkpoint.step, dict(checkpoint.numbers)] if checkpoint else None)
+    if numbers is None:
+        return None
+    tensors = ranks.broadcast_tensors(checkpoint.tensors if checkpoint else {})
+    return Checkpoint(numbers[0], tensors, numbers[1])
+
+
+def rounding_notice(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return a remark about differences in arithmetic, or an empty string.
+
+    They change how sums are rounded, and, for another number of ranks, the dropout masks.
+    """
+    found = differences({name: then.get(name) for name in now}, now)
+    return f" (the weights will differ by rounding: {'; '.join(found)})" if found else ""
+
+
+def _options(model: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with their keys on disk under the names of their options."""
+    named: dict[str, Any] = {}
+    for part, values, keys in (
+        ("model", model, MODEL_JSON_KEYS),
+        ("train", train, TRAIN_JSON_KEYS),
+    ):
+        names = {key: name for name, key in keys.items()}
+        for key, value in values.items():
+            named[f"--{part}.{names.get(key, key).replace('_', '-')}"] = value
+    return named
