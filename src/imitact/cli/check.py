@@ -1,143 +1,135 @@
 """`imitact check`: what is wrong with a dataset, a policy or an environment, before it costs a day.
 
-Ends with exit code 3 where errors are found, so that a script can tell them from a path that
-cannot be checked at all (2).
+Ends with exit code 3 where it finds errors, so that a script can tell them from a path that cannot
+be checked at all (2).
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from tyro.conf import Positional
 
 from imitact.cli.console import ProgressDisplay, print_progress, print_result
-from imitact.cli.policies import loader
-from imitact.core import validate
 from imitact.core.errors import BadInput, DamagedFile, NotFinite, SpecMismatch
-from imitact.core.types import Observation, Policy
-from imitact.datasets.lerobot import repair as salvage
-from imitact.datasets.lerobot.reader import LeRobotDataset, finished
-from imitact.datasets.open import is_dataset
+from imitact.core.suggestions import nearest
 from imitact.datasets.read_config import ReadConfig
-from imitact.envs.gym import GYM, GymConfig
-from imitact.quality import fix as mend
-from imitact.quality import inspect
+from imitact.envs.gym import GymConfig
+from imitact.envs.registry import FORMS, is_env_name
 from imitact.quality.findings import CONTRACT, SEVERITIES, Finding, errors, in_order, tally
-from imitact.quality.inspect import Limits
-from imitact.storage.atomic import make_folder, write_json
-from imitact.storage.atomic_folder import check_output_folder
-from imitact.training.metrics import duration
+from imitact.quality.limits import Limits
 
-GO_ON = "nothing was changed"
-FOUND = 3
+RESUME_HINT = "nothing was changed"
+ERRORS_FOUND = 3
 """Exit code where there are errors."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """Look over a dataset, a policy or an environment, and say what to do about what is wrong.
+    """Find what is wrong with a dataset, a policy or an environment, and say what to do about it.
 
     Exit code 0: nothing worse than warnings; 3: errors; 2: it cannot be checked.
     """
 
     path: Positional[Path]
-    """A dataset of any layout that is read (docs/formats.md), folder of a policy (OUT/policy), an
-    exported file, or the name of an environment: cube, insertion, gym:NAME."""
+    """Dataset of any layout (docs/formats.md), folder of a policy, exported file, or environment:
+    cube, insertion, gym:NAME, FILE.py:NAME."""
 
     fix: Path | None = None
-    """New folder for a copy of the dataset without what can be left out safely: damaged, duplicate
-    and out-of-step episodes, idle ticks at either end. The dataset itself is never altered."""
-
-    repair: Path | None = None
-    """New folder for what can be saved of a recording that LeRobot never finished (v3.0): every
-    episode whose data file has its footer. The dataset itself is never altered."""
+    """New folder for a copy of the dataset without damaged, duplicate and out-of-step episodes and
+    idle ends; of a recording that LeRobot never finished, all that can be recovered."""
 
     json: Path | None = None
     """File for all findings, as JSON."""
 
     frames: bool = True
-    """Decode every video too; without, numbers alone are looked at, as `imitact train` does."""
-
-    workers: int = 0
-    """Threads that decode; 0 takes one a core."""
+    """Decode every video, too; otherwise only numbers are checked, as `imitact train` does."""
 
     lines: int = 5
-    """Findings of one kind that are shown; the JSON has all."""
+    """Findings of one kind that are shown; the JSON file has all."""
+
+    workers: int = 0
+    """Threads that decode; 0 takes one per core."""
 
     read: ReadConfig = field(default_factory=ReadConfig)
-    """What the dataset does not say of itself."""
+    """What the dataset's layout leaves open."""
 
     limits: Limits = field(default_factory=Limits)
-    """What counts as wrong."""
+    """Thresholds of the findings."""
 
     gym: GymConfig = field(default_factory=GymConfig)
-    """What a gym:NAME shows where."""
+    """Where a gym:NAME has its state, frames and success."""
+
+
+OPTIONS = Check
 
 
 def run(settings: Check) -> int:
-    """Check, print what was found; gives the exit code."""
-    if settings.workers < 0 or settings.lines < 1:
-        raise BadInput(
-            f"workers is {settings.workers} and lines {settings.lines}; expected workers of at "
-            "least 0 and lines of at least 1"
-        )
-    path = settings.path
-    of_dataset = is_dataset(path) or (path.is_dir() and not (path / "policy.json").is_file())
-    if settings.fix and settings.repair:
-        raise BadInput("both --fix and --repair are given; repair first, then fix what came of it")
-    if (settings.fix or settings.repair) and not of_dataset:
-        name = "--fix" if settings.fix else "--repair"
-        raise BadInput(f"{path} is no dataset; {name} copies datasets only")
-    if path.is_file() or (path.is_dir() and not of_dataset):
-        return _contract(settings, lambda: _check_policy(path))
-    name = str(path)
-    if name.startswith(GYM) or (not path.exists() and path.name == name):
-        return _contract(settings, lambda: _check_env(name, settings.gym))
-    if of_dataset and not is_dataset(path) and (path / "policy" / "policy.json").is_file():
+    """Check, print what was found, and return the exit code."""
+    for name, value, least in (("workers", settings.workers, 0), ("lines", settings.lines, 1)):
+        if value < least:
+            raise BadInput(f"{name} is {value}; it must be at least {least}")
+    path, name = settings.path, str(settings.path)
+    is_env = not path.exists() and (is_env_name(name) or path.name == name)
+    if settings.fix and is_env:
+        raise BadInput(f"{path} is not a dataset; --fix copies datasets only")
+    if is_env:
+        return _check_contract(settings, lambda: _check_env(name, settings.gym))
+    if not path.exists():
+        raise BadInput(f"{path}: no such folder or file")
+    from imitact.datasets.open import is_dataset
+
+    holds_dataset = is_dataset(path)
+    if not holds_dataset and (path.is_file() or (path / "policy.json").is_file()):
+        if settings.fix:
+            raise BadInput(f"{path} is not a dataset; --fix copies datasets only")
+        return _check_contract(settings, lambda: _check_policy(path))
+    if not holds_dataset and (path / "policy" / "policy.json").is_file():
         raise BadInput(f"{path} is a training; its policy is {path / 'policy'}, check that")
+    if settings.fix:
+        return _fix(settings, settings.fix)
+    began_s = time.monotonic()
+    found = inspect_dataset(path, settings.read, settings)
+    _print(found, settings.lines)
+    from imitact.training.metrics import format_duration
 
-    if settings.repair:
-        return _repair(settings, settings.repair)
-    began = time.monotonic()
-    found = look_over(path, settings)
-    _show(found, settings.lines)
-    print_progress(f"looked over in {duration(time.monotonic() - began)}")
-    if settings.fix is None:
-        return _end(settings, found)
-    return _fix(settings, found)
+    print_progress(f"checked in {format_duration(time.monotonic() - began_s)}")
+    return _end(settings, found)
 
 
-def look_over(path: Path, settings: Check) -> list[Finding]:
-    """Every finding of a dataset, the worst first."""
-    source, found = inspect.open_damaged(path, settings.read)
-    if source is None:
+def inspect_dataset(path: Path, read: ReadConfig, settings: Check) -> list[Finding]:
+    """Return every finding of a dataset, the worst first."""
+    from imitact.quality import inspect
+
+    dataset, found = inspect.open_damaged(path, read)
+    if dataset is None:
         return found
-    count = len(source.lengths)
+    count = len(dataset.lengths)
     damaged = inspect.unusable(found)
-    with ProgressDisplay("numbers", count, "episodes") as waiting:
+    with ProgressDisplay("numbers", count, "episodes") as display:
         found += inspect.inspect_numbers(
-            source, settings.limits, damaged=damaged, on_progress=waiting.to
+            dataset, settings.limits, damaged=damaged, on_progress=display.to
         )
-    if settings.frames and source.spec.cameras:
+    if settings.frames and dataset.spec.cameras:
         damaged = inspect.unusable(found)
-        with ProgressDisplay("frames", count - len(damaged), "episodes") as waiting:
+        with ProgressDisplay("frames", count - len(damaged), "episodes") as display:
             found += inspect.inspect_frames(
-                source,
+                dataset,
                 settings.limits,
                 damaged=damaged,
                 workers=settings.workers,
-                on_progress=waiting.to,
+                on_progress=display.to,
             )
     return in_order(found)
 
 
-def _show(found: Sequence[Finding], lines: int) -> None:
-    """A line a finding; of many of one kind the first few."""
+def _print(found: Sequence[Finding], lines: int) -> None:
+    """Print a line per finding; of many of one kind only the first."""
     for severity in SEVERITIES:
         kinds = dict.fromkeys(f.kind for f in found if f.severity == severity)
         for kind in kinds:
@@ -145,77 +137,107 @@ def _show(found: Sequence[Finding], lines: int) -> None:
             for finding in some[:lines]:
                 print_result(finding.line)
             if len(some) > lines:
-                rest = len(some) - lines
-                print_result(f"{severity}: and {rest} more of these; --json tells all. [{kind}]")
+                more = len(some) - lines
+                print_result(f"{severity}: and {more} more of these; --json lists all. [{kind}]")
 
 
-def _end(settings: Check, found: Sequence[Finding], about: str = "") -> int:
-    """The last line, the file, the exit code."""
+def _end(settings: Check, found: Sequence[Finding], subject: str = "") -> int:
+    """Print the last line, write the JSON file, and return the exit code."""
+    from imitact.storage.atomic import make_folder, write_json
+
     if settings.json:
-        told = {
+        contents = {
             "path": str(settings.path),
             "summary": tally(found),
             "findings": [f.to_dict() for f in found],
         }
-        make_folder(settings.json.absolute().parent)
-        write_json(settings.json, told, staging=settings.json.absolute().parent)
-    print_result(f"{about or settings.path}: {tally(found)}")
-    return FOUND if errors(found) else 0
+        folder = settings.json.absolute().parent
+        make_folder(folder)
+        write_json(settings.json, contents, staging=folder)
+    print_result(f"{subject or settings.path}: {tally(found)}")
+    return ERRORS_FOUND if errors(found) else 0
 
 
-def _fix(settings: Check, found: Sequence[Finding]) -> int:
-    """Write the copy, look it over too, and end with what is left there."""
-    assert settings.fix
-    source, _ = inspect.open_damaged(settings.path, settings.read)
-    if source is None:
-        print_progress("no copy: what is damaged concerns every episode")
-        return _end(settings, found)
-    if not isinstance(source, LeRobotDataset):
-        raise BadInput(
-            f"--fix copies datasets of LeRobot's layout; make one of it first: imitact convert "
-            f"{settings.path} DST"
-        )
-    todo = mend.plan(source.lengths, found)
-    lost = any(f.kind == "damaged-file" and f.episode is None for f in found)
-    if not todo.changes and not lost:
-        print_progress("no copy: there is nothing that can be left out safely")
-        return _end(settings, found)
-    with ProgressDisplay("copying", len(todo.kept), "episodes") as waiting:
-        missing = mend.mend(source, todo, settings.fix, waiting.to)
-    print_result("")
-    for line in [*todo.lines(), *missing]:
-        print_result(line)
-    again = look_over(settings.fix, replace(settings, read=ReadConfig()))
-    _show(again, settings.lines)
-    if settings.json:
-        print_result(f"{settings.path}: {tally(found)}")
-    return _end(settings, again, f"copy of {len(todo.kept)} episodes in {settings.fix}")
+def _fix(settings: Check, out: Path) -> int:
+    """Write the copy, check it, and end with what is left to do in it."""
+    from imitact.datasets.lerobot.repair import is_unfinished
+    from imitact.storage.atomic_folder import check_output_folder
 
-
-def _repair(settings: Check, out: Path) -> int:
-    """Write what can be saved, look it over, and end with what is left there."""
     check_output_folder(out, settings.path)
-    total, _ = finished(settings.path)
-    with ProgressDisplay("looking for whole episodes", total, "episodes") as waiting:
-        found = salvage.survey(settings.path, waiting.to)
-    for line in found.lines():
+    if not is_unfinished(settings.path):
+        found = inspect_dataset(settings.path, settings.read, settings)
+        _print(found, settings.lines)
+        return _fix_findings(settings, out, settings.path, settings.read, found)
+    recovered = out.absolute().with_name(f".{out.name}.recovered")
+    try:
+        if not _recover(settings.path, recovered):
+            print_result(f"{settings.path}: nothing can be recovered")
+            return ERRORS_FOUND
+        found = inspect_dataset(recovered, ReadConfig(), settings)
+        return _fix_findings(settings, out, recovered, ReadConfig(), found)
+    finally:
+        shutil.rmtree(recovered, ignore_errors=True)
+
+
+def _recover(path: Path, out: Path) -> bool:
+    """Copy all that can be recovered of an unfinished recording; return whether there is any."""
+    from imitact.datasets.lerobot import repair
+    from imitact.datasets.lerobot.layout import finished
+
+    shutil.rmtree(out, ignore_errors=True)  # left by a killed process
+    with ProgressDisplay("looking for whole episodes", finished(path)[0], "episodes") as display:
+        plan = repair.plan_repair(path, display.to)
+    for line in plan.lines():
         print_result(line)
-    if found.is_whole:
-        print_progress("no copy: there is nothing to repair")
-        return _end(settings, look_over(settings.path, settings))
-    if not found.saved:
-        print_result(f"{settings.path}: nothing can be saved")
-        return FOUND
-    with ProgressDisplay("comparing", len(found.saved), "episodes") as waiting:
-        salvage.save(found, out, waiting.to)
-    print_result("")
-    again = look_over(out, replace(settings, read=ReadConfig()))
-    _show(again, settings.lines)
-    return _end(settings, again, f"copy of {len(found.saved)} episodes in {out}")
+    if not plan.recoverable:
+        return False
+    with ProgressDisplay("comparing", len(plan.recoverable), "episodes") as display:
+        repair.write_repaired(plan, out, display.to)
+    return True
 
 
-def _contract(settings: Check, check: Callable[[], None]) -> int:
-    """Run a check of the contract and tell its first breach; gives the exit code."""
+def _fix_findings(
+    settings: Check, out: Path, path: Path, read: ReadConfig, found: Sequence[Finding]
+) -> int:
+    """Copy a dataset without what can be left out safely, and check the copy.
+
+    Args:
+        settings: the options.
+        out: folder of the copy.
+        path: the dataset: that of the options, or what was recovered of it.
+        read: how it is read.
+        found: its findings.
+    """
+    from imitact.quality import fix, inspect
+    from imitact.storage.atomic import move_into_place
+
+    dataset, _ = inspect.open_damaged(path, read)
+    if dataset is None:
+        print_progress("no copy: the damage concerns every episode")
+        return _end(settings, found)
+    plan = fix.plan_fix(dataset.lengths, found)
+    lost = any(f.kind == "damaged-file" and f.episode is None for f in found)
+    if not plan.changes and not lost:
+        if path == settings.path:
+            print_progress("no copy: there is nothing that can be left out safely")
+            return _end(settings, found)
+        move_into_place(path, out)
+        kept, again = len(dataset.lengths), found
+    else:
+        with ProgressDisplay("copying", len(plan.kept), "episodes") as display:
+            missing = fix.write_fixed(dataset, plan, out, display.to)
+        print_result("")
+        for line in [*plan.lines(), *missing]:
+            print_result(line)
+        kept, again = len(plan.kept), inspect_dataset(out, ReadConfig(), settings)
+        if settings.json and path == settings.path:
+            print_result(f"{settings.path}: {tally(found)}")
+    _print(again, settings.lines)
+    return _end(settings, again, f"copy of {kept} episodes in {out}")
+
+
+def _check_contract(settings: Check, check: Callable[[], None]) -> int:
+    """Check a policy or an environment, print its first breach, and return the exit code."""
     found: list[Finding] = []
     try:
         check()
@@ -223,34 +245,38 @@ def _contract(settings: Check, check: Callable[[], None]) -> int:
         remedy = "docs/checking.md has the contract"
         name = str(settings.path)
         found = [Finding(CONTRACT, "error", str(error).rstrip("."), remedy, part=name)]
-    _show(found, settings.lines)
+    _print(found, settings.lines)
     return _end(settings, found)
 
 
 def _check_policy(path: Path) -> None:
-    policy = loader(path)()
-    validate.check_policy(policy, _plain(policy))
+    import numpy as np
+
+    from imitact.core import validate
+    from imitact.core.types import Observation
+    from imitact.deploy.load_policy import load_policy
+
+    policy = load_policy(path)
     spec = policy.spec
+    frames = {c.name: np.full((c.height, c.width, 3), 128, np.uint8) for c in spec.cameras}
+    validate.check_policy(policy, Observation(np.zeros(spec.state_size), frames))
+    cameras = ", ".join(map(str, spec.cameras)) or "no cameras"
     print_progress(
-        f"{path}: answers (K, {spec.action_size}) to {spec.state_size} states and the cameras "
-        f"{[c.name for c in spec.cameras]} at {spec.rate_hz:g} Hz"
+        f"{path}: returns (K, {spec.action_size}) actions for {spec.state_size} states and "
+        f"{cameras} at {spec.rate_hz:g} Hz"
     )
 
 
-def _plain(policy: Policy) -> Observation:
-    """An observation that fits: all joints at 0, every frame grey."""
-    spec = policy.spec
-    frames = {c.name: np.full((c.height, c.width, 3), 128, np.uint8) for c in spec.cameras}
-    return Observation(np.zeros(spec.state_size), frames)
-
-
 def _check_env(name: str, gym: GymConfig) -> None:
-    from imitact.cli.envs import world  # needs the simulator, which datasets do not
+    from imitact.core import validate
+    from imitact.envs.registry import make_env
 
-    try:
-        make = world(name, ("top",), 480, 640, gym)
-    except BadInput as error:
-        raise BadInput(f"{name} is neither a folder nor a file, and there is {error}") from error
-    with closing(make()) as env:
+    if not is_env_name(name):
+        meant = nearest(name, FORMS)
+        question = f". Did you mean {meant}?" if meant else ""
+        raise BadInput(
+            f"{name} is neither a folder nor a file nor an environment ({', '.join(FORMS)}){question}"
+        )
+    with closing(make_env(name, gym=gym)) as env:
         validate.check_env(env)
         print_progress(f"{name}: {len(env.stages)} stages, step cap {env.step_cap}")

@@ -4,43 +4,55 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from imitact.cli.console import print_result
+from imitact.cli.options import require_path
 from imitact.core.errors import BadInput
-from imitact.evaluation import report
-from imitact.evaluation.results import Evaluation, compare, spell
 
-GO_ON = "nothing was changed"
+if TYPE_CHECKING:
+    from imitact.evaluation.results import Evaluation
+
+RESUME_HINT = "nothing was changed"
 
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare two evaluations on the seeds that both ran: what differs, and how surely."""
+    """Compare two evaluations on the seeds that both ran: the difference, and its interval."""
 
     a: Positional[Path]
     """Folder of an evaluation, as `imitact evaluate` wrote it."""
 
     b: Positional[Path]
-    """Folder of the other one."""
+    """Folder of the other evaluation."""
 
 
-def side_by_side(a: Evaluation, b: Evaluation) -> tuple[Evaluation, Evaluation]:
-    """Both, of the seeds alone that both ran."""
+OPTIONS = Compare
+
+
+def on_shared_seeds(a: Evaluation, b: Evaluation) -> tuple[Evaluation, Evaluation]:
+    """Return both evaluations, reduced to the seeds that both ran."""
+    from imitact.evaluation.results import describe_seeds
+
     shared = [seed for seed in a.seeds if seed in set(b.seeds)]
     if not shared:
         raise BadInput(
-            f"A ran {spell(a.seeds)}, B {spell(b.seeds)}: they share none; "
+            f"A ran {describe_seeds(a.seeds)} and B {describe_seeds(b.seeds)}: no seed is in both; "
             "evaluate both on the same seeds"
         )
     return a.only(shared), b.only(shared)
 
 
 def run(settings: Compare) -> None:
-    """Print both as a table, then the difference with its interval."""
-    a, b = side_by_side(report.read(settings.a), report.read(settings.b))
-    comparison = compare(a, b)
+    """Print both evaluations as a table, then the difference with its interval."""
+    for path in (settings.a, settings.b):
+        require_path(path, "evaluation")
+    from imitact.evaluation import report
+    from imitact.evaluation.results import compare
+
+    a, b = on_shared_seeds(report.read(settings.a), report.read(settings.b))
     print_result(report.table([a, b]))
     print_result("")
-    print_result(report.paired_line(comparison, str(settings.a), str(settings.b)))
+    print_result(report.paired_line(compare(a, b), str(settings.a), str(settings.b)))

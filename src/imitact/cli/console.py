@@ -1,42 +1,50 @@
-"""What a person who waits gets to read: what goes on, how far it is, how long it will take.
+"""Console: progress to stderr, results to stdout, so that `imitact evaluate > file` keeps results.
 
-Progress goes to stderr, results to stdout: `imitact evaluate ... > result.txt` keeps the result.
+Control characters in names and paths are escaped. A stderr that is closed or cut off loses its
+lines and nothing else: the work continues.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from imitact.training.metrics import format_duration
 
-from imitact.training.metrics import duration
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 EVERY_S = 10.0
-"""Seconds between two lines of progress where nobody can see a line move, as in a log."""
+"""Seconds between two lines of progress where stderr is not a terminal, as in a log file."""
 
 
-def print_progress(line: str) -> None:
-    """A line for the person who waits."""
-    print(line, file=sys.stderr, flush=True)
+def print_progress(line: str, stream: TextIO | None = None) -> None:
+    """Print a line of progress to stderr; a stderr that cannot take it is ignored."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
+        print(escaped(line), file=stream or sys.stderr, flush=True)
 
 
 def print_result(line: str) -> None:
-    """A line of the result."""
-    print(line, flush=True)
+    """Print a line of the result to stdout."""
+    print(escaped(line), flush=True)
+
+
+def escaped(text: str) -> str:
+    """Return text with control characters written out, as in \\x1b; line ends and tabs stay."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t\xa0" else c.encode("unicode_escape").decode()
+        for c in text
+    )
 
 
 class ProgressDisplay:
-    """How far a job is: a bar that moves on a terminal, a line every 10 s elsewhere.
+    """Progress of a job: a moving bar on a terminal, a line every 10 s elsewhere.
 
-    what:  the job, as a word or two.
-    total: how much there is to do, in `unit`.
-
-    The time left is that of this run's own pace, unknown until something is done in it.
+    The time left follows the speed of this run, so it is unknown until this run has done something.
     """
 
     def __init__(
@@ -48,28 +56,32 @@ class ProgressDisplay:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Prepare the display.
+
+        Args:
+            what: the job, in a word or two.
+            total: how much there is to do, in `unit`.
+            unit: what is counted: "episodes".
+            stream: where to; None is stderr.
+            clock: current time in seconds.
+        """
         self._what, self._total, self._unit = what, total, unit
         self._clock = clock
-        self._began = clock()
+        self._began_s = clock()
         self._start: float | None = None
         self._done = 0.0
         self._note = ""
         self._known_left_s: float | None = None
-        self._said: float | None = None
+        self._printed_s: float | None = None
         self._stream = stream or sys.stderr
-        self._bar: Progress | None = None
-        if self._stream.isatty():
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.fields[text]}", markup=False),
-                console=Console(file=self._stream),
-            )
-            self._task = self._bar.add_task(what, total=total, text="")
+        self._bar: Progress | None = _bar(self._stream)
+        if self._bar:
+            self._task = self._bar.add_task(escaped(what), total=total, text="")
 
     def __enter__(self) -> ProgressDisplay:
-        if self._bar:
-            self._bar.start()
+        with contextlib.suppress(OSError, ValueError):
+            if self._bar:
+                self._bar.start()
         self._show()
         return self
 
@@ -81,14 +93,17 @@ class ProgressDisplay:
     ) -> None:
         if kind is None or self._done > (self._start or 0.0):
             self._show(last=True)
-        if self._bar:
-            self._bar.stop()
+        with contextlib.suppress(OSError, ValueError):
+            if self._bar:
+                self._bar.stop()
 
     def to(self, done: float, note: str = "", left_s: float | None = None) -> None:
-        """So much is done by now; `note` says what else there is to say.
+        """Show how much is done.
 
-        What is done at the first call was done before this run, and tells nothing of its pace.
-        left_s: the time left, where the job itself knows better than its pace tells.
+        Args:
+            done: how much, in units. What is done at the first call was done by an earlier run.
+            note: text beside the numbers.
+            left_s: time left in s, where the job can estimate it better than from its speed.
         """
         if self._start is None:
             self._start = done
@@ -96,30 +111,49 @@ class ProgressDisplay:
         self._show()
 
     def left_s(self) -> float | None:
-        """Seconds that the rest will take at this run's pace; None before it is known."""
+        """Return the estimated time left in s, or None while it is unknown."""
         if self._known_left_s is not None:
             return self._known_left_s
         done = self._done - (self._start or 0.0)
         if done <= 0:
             return None
-        return (self._clock() - self._began) / done * (self._total - self._done)
+        return (self._clock() - self._began_s) / done * (self._total - self._done)
 
     def text(self) -> str:
-        """How far, and how long yet: "12/50 episodes, left 9 min"."""
+        """Return the progress in words: "12/50 episodes, left 9 min"."""
         parts = [f"{self._done:.0f}/{self._total:.0f} {self._unit}"]
         if self._note:
             parts.append(self._note)
         if self._done < self._total:
-            parts.append(f"left {duration(self.left_s())}")
+            parts.append(f"left {format_duration(self.left_s())}")
         else:
-            parts.append(f"took {duration(self._clock() - self._began)}")
+            parts.append(f"took {format_duration(self._clock() - self._began_s)}")
         return ", ".join(parts)
 
     def _show(self, last: bool = False) -> None:
         if self._bar:
-            self._bar.update(self._task, completed=self._done, text=self.text())
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.update(self._task, completed=self._done, text=escaped(self.text()))
             return
-        now = self._clock()
-        if last or self._said is None or now - self._said >= EVERY_S:
-            self._said = now
-            print(f"{self._what}: {self.text()}", file=self._stream, flush=True)
+        now_s = self._clock()
+        if last or self._printed_s is None or now_s - self._printed_s >= EVERY_S:
+            self._printed_s = now_s
+            print_progress(f"{self._what}: {self.text()}", self._stream)
+
+
+def _bar(stream: TextIO) -> Progress | None:
+    """Return a moving bar where the stream is a terminal."""
+    try:
+        if not stream.isatty():
+            return None
+    except ValueError:  # closed
+        return None
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[text]}", markup=False),
+        console=Console(file=stream),
+    )

@@ -1,153 +1,165 @@
-"""`imitact convert`: a dataset of any layout that is read, as one of LeRobot's or ALOHA's."""
+"""`imitact convert`: a dataset of any layout as one of LeRobot's or ALOHA's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from imitact.cli.console import ProgressDisplay, print_progress, print_result
+from imitact.cli.options import require_path
 from imitact.core.errors import BadInput
-from imitact.core.types import Frame
-from imitact.datasets.convert import REPORT, ConvertConfig, convert
-from imitact.datasets.images import png
-from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
-from imitact.datasets.video import VideoConfig
-from imitact.evaluation import drawing
-from imitact.storage.atomic import write_bytes
+from imitact.datasets.video_config import VideoConfig
 
-GO_ON = "what is converted is kept; the same command goes on"
+if TYPE_CHECKING:
+    from imitact.core.types import Frame
 
-_GAP, _TITLE = 8, 24
-"""Pixels between two pictures, and above them."""
+RESUME_HINT = "finished episodes are kept; the same command continues"
+
+_GAP, _TITLE, _TITLE_PX = 8, 24, 18
+"""Pixels between two pictures, above them, and of the letters of the title."""
 
 
 @dataclass(frozen=True)
 class Convert:
-    """Copy a dataset into another layout, and compare every number and frame of the copy with what
-    was read before it is called done. The dataset itself is only read.
+    """Copy a dataset into another layout, and compare every number and frame with the original.
 
-    Interrupted, the same command goes on where it stopped.
+    The original is only read. Interrupted, the same command continues.
     """
 
-    source: Positional[Path]
-    """The dataset: LeRobot's or an ALOHA HDF5 folder, a robomimic file, a diffusion-policy zarr."""
+    source: Annotated[Positional[Path], arg(metavar="SRC")]
+    """Dataset: a folder of LeRobot or ALOHA HDF5, a robomimic file or a diffusion-policy zarr."""
 
-    out: Positional[Path | None] = None
-    """New folder for the copy; its conversion.json says what was compared, and that it is done."""
+    out: Path | None = None
+    """New folder for the copy; its conversion.json lists what was compared."""
 
     to: Literal["lerobot", "aloha-hdf5"] = "lerobot"
-    """Layout of the copy: lerobot (LeRobotDataset v3.0) or aloha-hdf5 (one HDF5 file an
-    episode)."""
+    """Layout of the copy: lerobot (LeRobotDataset v3.0) or aloha-hdf5 (one HDF5 file an episode)."""
 
     task: str = ""
-    """What the episodes show, in words; none takes the dataset's own words, or "unknown"."""
+    """Instruction stored with the episodes. Empty: the dataset's own, or "unknown"."""
 
     images: Literal["plain", "jpeg"] = "plain"
     """Frames in ALOHA HDF5: plain keeps every pixel (0.9 MB a frame of 480x640), jpeg compresses
     them as act-plus-plus does."""
 
-    least_psnr_db: float = 35.0
-    """Frames that are compressed must be this close to those that were read, dB over an episode and
-    camera; below it the conversion fails, and says what to do."""
-
-    video: VideoConfig = field(default_factory=VideoConfig)
-    """Frames in LeRobot's layout; lossless keeps every pixel."""
-
-    read: ReadConfig = field(default_factory=ReadConfig)
-    """What the dataset does not say of itself."""
+    min_psnr_db: float = 35.0
+    """Least similarity of compressed frames to the original, in dB over an episode and camera;
+    below it the conversion fails."""
 
     colour_picture: Path | None = None
-    """Write the first frame of each camera to this PNG, once as rgb and once as bgr, and convert
-    nothing: look which is right, then say it with --read.colour."""
+    """Convert nothing; write the first frame of each camera as rgb and as bgr to this PNG, to find
+    the right --read.colour."""
+
+    video: VideoConfig = field(default_factory=VideoConfig)
+    """Compression of the frames in LeRobot's layout; lossless keeps every pixel."""
+
+    read: ReadConfig = field(default_factory=ReadConfig)
+    """What the dataset's layout leaves open."""
+
+
+OPTIONS = Convert
 
 
 def run(settings: Convert) -> None:
     """Convert, and print what was compared."""
+    require_path(settings.source, "dataset")
     if settings.colour_picture:
         if settings.out:
-            raise BadInput("--colour-picture converts nothing; give it without a folder to write")
+            raise BadInput("--colour-picture converts nothing; give it without --out")
         _picture(settings, settings.colour_picture)
         return
     if settings.out is None:
-        raise BadInput("give a new folder for the copy: imitact convert SRC DST")
-    source = open_dataset(settings.source, settings.read)
+        raise BadInput("--out is missing: the new folder for the copy")
+    from imitact.datasets.convert import REPORT, ConvertConfig, convert
+    from imitact.datasets.open import open_dataset
+
+    dataset = open_dataset(settings.source, settings.read)
     config = ConvertConfig(
         task=settings.task,
         images=settings.images,
-        least_psnr_db=settings.least_psnr_db,
+        min_psnr_db=settings.min_psnr_db,
         video=settings.video,
     )
-    count = len(source.lengths)
-    with ProgressDisplay("convert", 2 * count, "episodes written and compared") as waiting:
-        told = convert(
-            source,
+    count = len(dataset.lengths)
+    with ProgressDisplay("convert", 2 * count, "episodes written and compared") as display:
+        found = convert(
+            dataset,
             settings.out,
             settings.to,
             config,
-            on_progress=lambda what, done: waiting.to(done + (count if what == "verified" else 0)),
+            on_progress=lambda what, done: display.to(done + (count if what == "verified" else 0)),
         )
-    for text in lines(told):
+    for text in lines(found):
         print_result(text)
     print_result(f"dataset: {settings.out}")
     print_result(f"report:  {settings.out / REPORT}")
 
 
-def lines(told: Mapping[str, Any]) -> list[str]:
-    """A report for a reader."""
-    said = told["settings"]
+def lines(report: Mapping[str, Any]) -> list[str]:
+    """Return the report of a conversion, for a reader."""
+    settings = report["settings"]
     found = [
-        f"{told['episodes']} episodes, {told['ticks']} ticks from {said['from']} to {said['to']}: "
-        "states and actions equal to the bit"
+        f"{report['episodes']} episodes, {report['ticks']} ticks from {settings['from']} to "
+        f"{settings['to']}: states and actions equal to the bit"
     ]
-    if told["extras"]:
-        found.append(f"equal to the bit, too: {', '.join(told['extras'])}")
-    for camera, near in told["frames"].items():
+    if report["extras"]:
+        found.append(f"equal to the bit, too: {', '.join(report['extras'])}")
+    for camera, frames in report["frames"].items():
         found.append(
             f"camera {camera}: every frame equal"
-            if near["exact"]
-            else f"camera {camera}: at least {near['least_psnr_db']:.1f} dB an episode, the worst "
-            f"frame {near['worst_frame_db']:.1f} dB"
+            if frames["exact"]
+            else f"camera {camera}: at least {frames['least_psnr_db']:.1f} dB an episode, the worst "
+            f"frame {frames['worst_frame_db']:.1f} dB"
         )
-    for setting, value in said["read"].items():
+    for setting, value in settings["read"].items():
         found.append(f"read with {setting}: {value}")
-    found += [f"left out: {name} ({why})" for name, why in told["left_out"].items()]
+    found += [f"left out: {name} ({why})" for name, why in report["left_out"].items()]
     return found
 
 
 def _picture(settings: Convert, out: Path) -> None:
-    reads = {c: replace(settings.read, colour=c) for c in ("rgb", "bgr")}
+    """Write the first frame of each camera, read as rgb on the left and as bgr on the right."""
+    import numpy as np
+
+    from imitact.datasets.images import png
+    from imitact.datasets.open import open_dataset
+    from imitact.storage.atomic import write_bytes
+
     columns: list[Frame] = []
-    for colour, read in reads.items():
-        source = open_dataset(settings.source, read)
-        episode = source.episode(0)
-        frames = [next(episode.frames(camera.name, 0, 1)) for camera in source.spec.cameras]
+    for colour in ("rgb", "bgr"):
+        dataset = open_dataset(settings.source, replace(settings.read, colour=colour))
+        episode = dataset.episode(0)
+        frames = [next(episode.frames(camera.name, 0, 1)) for camera in dataset.spec.cameras]
         if not frames:
             raise BadInput(f"{settings.source} has no camera to show")
         columns.append(_column(f"--read.colour {colour}", frames))
-    height = columns[0].shape[0]
-    gap = np.full((height, _GAP, 3), 255, np.uint8)
+    gap = np.full((columns[0].shape[0], _GAP, 3), 255, np.uint8)
     page = np.concatenate([columns[0], gap, columns[1]], axis=1)
     folder = out.absolute().parent
-    if not folder.is_dir():
-        raise BadInput(f"no such folder: {folder}")
+    require_path(folder, "folder")
     write_bytes(out, png(page), folder)
-    print_progress("look at the picture: the side whose colours are right names the setting")
+    print_progress("use the setting over the side whose colours are right")
     print_result(f"picture: {out}")
 
 
 def _column(title: str, frames: list[Frame]) -> Frame:
-    """Frames below each other, under a title."""
-    width = max(drawing.text_width(title, 2), *(frame.shape[1] for frame in frames))
-    rows = [np.full((_TITLE, width, 3), 255, np.uint8)]
-    drawing.text(rows[0], 4, 0, title, (0, 0, 0), scale=2)
+    """Stack frames below each other, under a title."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    from imitact.evaluation.drawing import font, text_width
+
+    width = max(text_width(title, _TITLE_PX), *(frame.shape[1] for frame in frames))
+    height = _TITLE + sum(frame.shape[0] + _GAP for frame in frames)
+    page = Image.new("RGB", (width, height), "white")
+    ImageDraw.Draw(page).text((0, _TITLE / 2), title, "black", font(_TITLE_PX), anchor="lm")
+    top = _TITLE
     for frame in frames:
-        row = np.full((frame.shape[0] + _GAP, width, 3), 255, np.uint8)
-        row[: frame.shape[0], : frame.shape[1]] = frame
-        rows.append(row)
-    return np.concatenate(rows)
+        page.paste(Image.fromarray(frame), (0, top))
+        top += frame.shape[0] + _GAP
+    return np.asarray(page)

@@ -16,10 +16,10 @@ from typing import Any, Literal, cast
 
 from imitact.cli import evaluate, record, train
 from imitact.cli.console import print_progress, print_result
-from imitact.cli.envs import SIGHT
 from imitact.cli.evaluate import Evaluate
 from imitact.cli.phases import Phases
 from imitact.cli.record import Record
+from imitact.core.chunking import Execution
 from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput, ImitactError
 from imitact.core.types import Dataset
@@ -27,10 +27,11 @@ from imitact.core.version import __version__
 from imitact.datasets.open import is_dataset, open_dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.envs import gym_aloha_reference
+from imitact.envs.registry import RECOMMENDED_MODEL
 from imitact.evaluation import report
-from imitact.evaluation.results import (Evaluation, EvaluationPlan, describe_seeds)
+from imitact.evaluation.results import Evaluation, EvaluationPlan, describe_seeds
 from imitact.models.config import ActConfig, check_pretrained
-from imitact.recording.recorder import RecordingReport, is_recording, read_report
+from imitact.recording.manifest import RecordingReport, is_recording, read_report
 from imitact.storage.atomic import write_json
 from imitact.storage.checksum import verified
 from imitact.storage.json_file import read_json_object
@@ -127,11 +128,11 @@ class Demo:
 def with_preset(name: str | None, task: str | None = None) -> Demo:
     """The settings of a preset for a task, None for the usual one."""
     name, task = name or Demo.preset, task or Demo.task
-    if task not in SIGHT:
-        raise BadInput(f"no demo of task {task!r}; there are {list(SIGHT)}")
+    if task not in RECOMMENDED_MODEL:
+        raise BadInput(f"no demo of task {task!r}; there are {list(RECOMMENDED_MODEL)}")
     model, training = train.preset(name)
     if name == Demo.preset:  # the others are as published
-        model = replace(model, **SIGHT[task])
+        model = replace(model, **RECOMMENDED_MODEL[task])
     return Demo(model=model, train=training, task=cast(Task, task), preset=name)
 
 
@@ -181,7 +182,9 @@ def _check(settings: Demo) -> None:
     Before anything is written: the folder remembers its settings, wrong ones too.
     """
     check_pretrained(settings.model.backbone_norm, settings.model.pretrained_backbone)
-    device.choose_device(settings.train.precision, settings.train.device, settings.train.num_threads)
+    device.choose_device(
+        settings.train.precision, settings.train.device, settings.train.num_threads
+    )
     theirs = _theirs(settings)
     count = settings.demonstrations if theirs is None else len(theirs.lengths)
     if settings.train.val_episodes >= count:
@@ -219,8 +222,8 @@ def _check(settings: Demo) -> None:
             f"{size[1]}; set registered_episodes to 0, or leave height and width"
         )
     settings.model.views(spec)
-    EvaluationPlan(seeds=(FIRST_SEED,), chunking=settings.chunking, videos=settings.videos)
-    EvaluationPlan(seeds=(FIRST_SEED,), chunking=settings.compared)
+    EvaluationPlan((FIRST_SEED,), Execution(settings.chunking), videos=settings.videos)
+    Execution(settings.compared)
     evaluate.check_films(settings.film_failures)
 
 
@@ -292,7 +295,13 @@ def _trained(settings: Demo, data: Path, training: Path, phases: Phases) -> Path
         source = open_dataset(data, settings.read)
         train.refuse_faulty(source, data)
         return loop.train(
-            source, training, settings.model, config, resume=True, on_line=line, ranks=SINGLE_PROCESS
+            source,
+            training,
+            settings.model,
+            config,
+            resume=True,
+            on_line=line,
+            ranks=SINGLE_PROCESS,
         )
 
 
@@ -347,7 +356,7 @@ def _differences(evaluation: Evaluation, witness: Evaluation | None) -> list[str
     """Where the registered environment's rewards are not ours, a line a seed."""
     if witness is None:
         return []
-    return report.same_rewards(evaluation.only(witness.seeds), witness)
+    return report.reward_differences(evaluation.only(witness.seeds), witness)
 
 
 def _headline(evaluation: Evaluation) -> dict[str, Any]:
@@ -357,7 +366,7 @@ def _headline(evaluation: Evaluation) -> dict[str, Any]:
         "interval": list(evaluation.interval),
         "step_cap": evaluation.step_cap,
         "seeds": list(evaluation.seeds),
-        "chunking": evaluation.chunking,
+        "chunking": evaluation.execution.chunking,
     }
 
 

@@ -5,51 +5,46 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from imitact.cli import evaluate
 from imitact.cli.console import print_progress, print_result
 from imitact.cli.evaluate import Evaluate
+from imitact.cli.options import require_path
 from imitact.core.errors import BadInput
-from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
-from imitact.deploy import export as exporting
-from imitact.deploy.export import CERTIFICATE, ExportConfig
-from imitact.evaluation import report
-from imitact.evaluation.results import compare
-from imitact.models.policy import TorchPolicy, identity
+from imitact.deploy.export_config import ExportConfig
+from imitact.deploy.load_policy import policy_path
+from imitact.envs.registry import check_env_name
 
-GO_ON = "no file was written; finished episodes are kept, and the same command goes on with them"
+RESUME_HINT = "no file was written; finished episodes are kept, and the same command continues"
 
 
 @dataclass(frozen=True)
 class Export:
-    """Make one file of a policy, which OpenVINO or ONNX Runtime runs without torch; certify it."""
+    """Write a policy as one file, which OpenVINO or ONNX Runtime runs without torch; certify it."""
 
-    policy: Positional[Path]
-    """Folder of the policy, as `imitact train` wrote it (OUT/policy)."""
+    policy: Annotated[Positional[Path], arg(metavar="POLICY")]
+    """Folder of a training or of its policy."""
 
     data: Path
-    """A dataset with the policy's joints and cameras, best the one it was trained on:
-    answers are compared on its observations, and int8 takes its ranges from others of them."""
+    """Dataset with the policy's joints and cameras, best the one it was trained on: actions are
+    compared on its observations, and int8 takes its ranges from others of them."""
 
     out: Path
-    """Folder for the file (policy.openvino or policy.onnx) and its certificate.json."""
+    """Folder of the file (policy.openvino or policy.onnx) and of its certificate.json."""
 
     export: OmitArgPrefixes[ExportConfig] = field(default_factory=ExportConfig)
-    """What is made, and what it must prove."""
-
-    read: ReadConfig = field(default_factory=ReadConfig)
-    """What the dataset does not say of itself."""
-
-    env: str = "cube"
-    """World in which success is compared: cube or insertion."""
+    """The file, and what it must prove."""
 
     episodes: int = 0
-    """Seeds on which the torch policy and the file are both evaluated; 0 makes no claim of success.
-    Their numbers stay in OUT/evaluation-torch and OUT/evaluation-KIND-PRECISION."""
+    """Seeds on which the torch policy and the file are both evaluated; 0 claims no success rate.
+    The results stay in OUT/evaluation-torch and OUT/evaluation-KIND-PRECISION."""
+
+    env: str = "cube"
+    """Environment in which success is compared, as for `imitact evaluate`."""
 
     first_seed: int = 1000
     """Seed of the first episode; the others follow."""
@@ -58,30 +53,47 @@ class Export:
     """How chunks become actions, as for `imitact evaluate`."""
 
     workers: int = 0
-    """Processes that evaluate, each held to one thread; 0 takes one a core."""
+    """Processes that evaluate, each held to one thread; 0 takes one per core."""
+
+    read: ReadConfig = field(default_factory=ReadConfig)
+    """What the dataset's layout leaves open."""
+
+
+OPTIONS = Export
 
 
 def run(settings: Export) -> None:
-    """Export, and print what the certificate says."""
-    config = settings.export
+    """Export, and print the claims of the certificate."""
+    path = policy_path(settings.policy)
+    require_path(settings.data, "dataset")
+    check_env_name(settings.env)
     if settings.episodes < 0:
         raise BadInput(f"episodes is {settings.episodes}; it must be at least 0")
+    from imitact.datasets.open import open_dataset
+    from imitact.deploy import export as exporting
+    from imitact.models.policy import TorchPolicy
+    from imitact.models.policy_file import identity
+
     found = exporting.export(
-        TorchPolicy.load(settings.policy),
+        TorchPolicy.load(path),
         open_dataset(settings.data, settings.read),
         settings.out,
-        config,
-        policy_sha256=identity(settings.policy),
-        success=(lambda path: _success(settings, path)) if settings.episodes else None,
+        settings.export,
+        policy_sha256=identity(path),
+        success=(lambda file: _success(settings, file)) if settings.episodes else None,
         on_line=print_progress,
     )
     for line in summary(found):
         print_result(line)
     print_result(f"file:        {settings.out / found['file']}")
-    print_result(f"certificate: {settings.out / CERTIFICATE}")
+    print_result(f"certificate: {settings.out / exporting.CERTIFICATE}")
 
 
 def _success(settings: Export, path: Path) -> Mapping[str, Any]:
+    """Evaluate the exported file and the torch policy on the same seeds, and compare."""
+    from imitact.evaluation import report
+    from imitact.evaluation.results import compare
+
     config = settings.export
     a, b = (
         evaluate.count(
@@ -103,8 +115,8 @@ def _success(settings: Export, path: Path) -> Mapping[str, Any]:
     paired = compare(a, b)
     return {
         "env": settings.env,
-        "chunking": a.chunking,
-        **({"delay_ticks": a.plan.delay_ticks} if a.plan.delay_ticks else {}),
+        "chunking": a.execution.chunking,
+        **({"delay_ticks": a.execution.delay_ticks} if a.execution.delay_ticks else {}),
         "first_seed": settings.first_seed,
         "episodes": paired.episodes,
         "exported": a.successes,
@@ -119,7 +131,7 @@ def _success(settings: Export, path: Path) -> Mapping[str, Any]:
 
 
 def summary(found: Mapping[str, Any]) -> list[str]:
-    """A certificate for a reader, a line a claim."""
+    """Return the claims of a certificate, a line each."""
     far, fast, torch, loading = (
         found[name] for name in ("deviation", "latency", "torch_latency", "loading")
     )
@@ -145,6 +157,6 @@ def summary(found: Mapping[str, Any]) -> list[str]:
         + ("torch imported" if loading["torch"] else "without torch"),
     ]
     success = found["success"]
-    claim = "no claim (none was asked for; --episodes 500 compares)"
+    claim = "no claim; --episodes 500 compares it"
     lines.append(f"success:     {success['text'] if success else claim}")
     return lines

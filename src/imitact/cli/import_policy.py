@@ -1,74 +1,80 @@
-"""`imitact import-policy`: a policy that another program trained, as one of imitact's."""
+"""`imitact import-policy`: a checkpoint that another program trained, as a policy of imitact."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from imitact.cli.console import print_progress, print_result
+from imitact.cli.options import require_path
 from imitact.core.errors import BadInput
-from imitact.datasets.open import open_dataset
-from imitact.models.interop import act_release, common, lerobot_reader
-from imitact.models.interop.common import ALOHA_CAMERA, Imported, Told
 
-GO_ON = "no policy was written; the same command begins again"
+if TYPE_CHECKING:
+    from imitact.models.interop.common import Imported, Told
+
+RESUME_HINT = "no policy was written; the same command starts again"
 
 TRAINED = "pretrained_model"
-"""Within a checkpoint of `lerobot-train`, the folder of the policy."""
+"""Folder of the policy within a checkpoint of `lerobot-train`."""
 
 
 @dataclass(frozen=True)
 class ImportPolicy:
-    """Make a policy of a checkpoint of the released ACT or of LeRobot; it gives equal actions.
+    """Convert a checkpoint of LeRobot or of the released ACT to a policy with equal actions.
 
-    Nothing in the checkpoint is run. What a Spec holds and the checkpoint does not is told by the
-    options, or taken from a dataset, or is ALOHA's; what was taken is said (docs/policies.md).
+    Nothing in the checkpoint is executed. What it does not state comes from options, from a
+    dataset or from ALOHA's defaults; every assumption is printed (docs/policies.md).
     """
 
-    source: Positional[Path]
-    """The checkpoint: LeRobot's folder (checkpoints/STEP, or its pretrained_model); of the released
-    ACT the folder with policy_best.ckpt and dataset_stats.pkl, or another .ckpt file."""
+    source: Annotated[Positional[Path], arg(metavar="SRC")]
+    """Checkpoint: LeRobot's folder (checkpoints/STEP, or its pretrained_model), or the released
+    ACT's folder (policy_best.ckpt and dataset_stats.pkl) or .ckpt file."""
 
     out: Path
-    """Folder for the policy."""
+    """Folder of the policy."""
 
     data: Path | None = None
-    """A dataset with the policy's joints and cameras: names, units, rate and camera sizes are taken
-    from it where no option tells them."""
+    """Dataset with the policy's joints and cameras, which names, units, rate and camera sizes are
+    taken from where no option gives them."""
 
     cameras: str = ""
-    """Cameras in the order of training, with their sizes in pixels: top=480x640,wrist=480x640. Of
-    the released ACT only, whose checkpoints do not name them; without a size: 480x640. Where
-    nothing tells them: top."""
+    """Released ACT: cameras in training order, with sizes: top=480x640,wrist=480x640. Without a
+    size: 480x640. Empty: top."""
 
     state_names: str = ""
-    """Names of the measured values, in order, separated by commas. Where nothing tells them:
-    ALOHA's for 14 (and 16), else state_0, state_1, ..."""
+    """Names of the measured values, separated by commas. Empty: ALOHA's for 14 or 16 values, else
+    state_0, state_1, ..."""
 
     action_names: str = ""
-    """Names of the commanded values, in order, separated by commas; as for `state_names`."""
+    """Names of the commanded values, separated by commas; as for state-names."""
 
     state_units: str = ""
-    """Units of the measured values, in order, separated by commas; one for all of them is enough.
-    Where nothing tells them: ALOHA's (rad, grippers 1) for ALOHA's names, else unknown."""
+    """Units of the measured values, separated by commas, or one for all. Empty: rad and 1 for
+    ALOHA's names, else unknown."""
 
     action_units: str = ""
-    """Units of the commanded values; as for `state_units`."""
+    """Units of the commanded values; as for state-units."""
 
     rate_hz: float = 0.0
-    """Ticks a second at which it was trained; 0: where nothing tells it, ALOHA's 50."""
+    """Control rate of the demonstrations, ticks per second; 0: the dataset's, else ALOHA's 50."""
 
-    heads: int = 8
-    """Attention heads. Of the released ACT only, whose checkpoints do not tell them."""
+    num_heads: int = 8
+    """Released ACT: attention heads, which its checkpoints do not state."""
 
     stats: Path | None = None
-    """dataset_stats.pkl of the released ACT, if it is not beside the weights."""
+    """Released ACT: its dataset_stats.pkl, where it is not beside the weights."""
+
+
+OPTIONS = ImportPolicy
 
 
 def run(settings: ImportPolicy) -> None:
-    """Import, say what was supposed, and where the policy is."""
+    """Import, and print the assumptions and where the policy is."""
+    for path in (settings.source, *([settings.data] if settings.data else [])):
+        require_path(path, "file or folder")
     found = read(settings)
     for note in found.notes:
         print_progress(note)
@@ -81,35 +87,40 @@ def run(settings: ImportPolicy) -> None:
     print_result(
         f"state:     {spec.state_size} values, action: {spec.action_size}, {spec.rate_hz:g} Hz"
     )
-    print_result(f"chunk:     {policy.config.chunk} ticks, executed by {policy.execution}")
+    print_result(f"chunk:     {policy.config.chunk_size} ticks, executed by {policy.execution}")
     own = "its own (format 3 of docs/formats.md)" if policy.scaling else "as imitact's"
     print_result(f"normalised {own}")
 
 
 def read(settings: ImportPolicy) -> Imported:
-    """The policy in the checkpoint."""
+    """Return the policy in the checkpoint."""
+    from imitact.models.interop import act_release, lerobot_reader
+
     source, told = settings.source, _told(settings)
-    if not source.exists():
-        raise BadInput(f"{source}: no such file or folder")
     if not lerobot_reader.is_checkpoint(source) and (source / TRAINED).is_dir():
         source = source / TRAINED
     if source.is_dir() and lerobot_reader.is_checkpoint(source):
         if settings.cameras or settings.stats:
             option = "--cameras" if settings.cameras else "--stats"
             raise BadInput(
-                f"{option} is for the released ACT; {source} is LeRobot's and tells them"
+                f"{option} is for the released ACT; {source} is LeRobot's and states them"
             )
         return lerobot_reader.read(source, told)
     if act_release.is_checkpoint(source):
-        return act_release.read(source, told, heads=settings.heads, stats=settings.stats)
+        return act_release.read(source, told, heads=settings.num_heads, stats=settings.stats)
     raise BadInput(
-        f"{source} is no checkpoint that imitact knows: neither LeRobot's (a folder with "
-        "config.json and model.safetensors) nor the released ACT's (policy_best.ckpt and "
+        f"{source} is not a checkpoint that can be read; expected LeRobot's (a folder with "
+        "config.json and model.safetensors) or the released ACT's (policy_best.ckpt and "
         "dataset_stats.pkl, or a .ckpt file)"
     )
 
 
 def _told(settings: ImportPolicy) -> Told:
+    """Return what the options, and behind them the dataset, state about the policy."""
+    from imitact.datasets.open import open_dataset
+    from imitact.models.interop import common
+    from imitact.models.interop.common import ALOHA_CAMERA, Told
+
     data = Told.of(open_dataset(settings.data).spec) if settings.data else Told()
     if settings.rate_hz < 0:
         raise BadInput(f"rate_hz is {settings.rate_hz}; it must be above 0, or 0 for unknown")

@@ -1,90 +1,234 @@
-"""A dataclass of settings from a command line, each explained as it is where it is defined.
-
-Two ways of writing a field's meaning are read: a docstring under the field, and an entry
-"name: meaning" in the docstring of the class.
-"""
+"""Command-line options: a settings dataclass from argv; what is misspelt is refused in one line."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import inspect
+import io
+import itertools
 import re
 import textwrap
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
-import tyro
-from tyro.constructors import (
-    ConstructorRegistry,
-    StructConstructorSpec,
-    StructFieldSpec,
-    StructTypeInfo,
-)
+from imitact.core.errors import BadInput
+from imitact.core.suggestions import nearest
 
 T = TypeVar("T")
 
-_ENTRY = re.compile(r"(\w+(?:, \w+)*):\s+(\S.*)")
+
+class HelpShown(Exception):
+    """The command line asked for help, and got it."""
 
 
-def meanings(settings: type) -> dict[str, str]:
-    """What each field of a dataclass means, in one line, by name."""
-    found: dict[str, str] = {}
-    names: list[str] = []
-    for line in inspect.cleandoc(settings.__doc__ or "").splitlines():
-        if entry := _ENTRY.fullmatch(line):
-            names = entry[1].split(", ")
-            found.update(dict.fromkeys(names, entry[2]))
-        elif line.startswith(" ") and names:
-            found.update({name: f"{found[name]} {line.strip()}" for name in names})
+@dataclass(frozen=True)
+class Option:
+    """One option, or one positional argument, of a verb.
+
+    Attributes:
+        name: as typed: "--train.lr", or "DATA" where it is positional.
+        owner: the dataclass that has the field.
+        field: the field.
+        hint: the field's type, without tyro's marks.
+        group: name of the field of the verb's dataclass that holds `owner`; "" for its own fields.
+    """
+
+    name: str
+    owner: type
+    field: dataclasses.Field[Any]
+    hint: Any
+    group: str = ""
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """Every form in which the option can be typed."""
+        if self.hint is not bool:
+            return (self.name,)
+        prefix, _, last = self.name[2:].rpartition(".")
+        return self.name, f"--{prefix}{'.' if prefix else ''}no-{last}"
+
+
+def options(kind: type) -> list[Option]:
+    """Return every option of a dataclass of settings, nested ones included, in order."""
+    return [*_options(kind, "", "")]
+
+
+def _options(kind: type, prefix: str, group: str) -> Iterator[Option]:
+    from tyro.conf import OmitArgPrefixes, Positional
+
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        hint, marks = _without_marks(hints[field.name])
+        dashed = field.name.replace("_", "-")
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            inner = prefix if marks & _marks(OmitArgPrefixes) else f"{prefix}{dashed}."
+            yield from _options(hint, inner, group or field.name)
         else:
-            names = []
-    body = ast.parse(textwrap.dedent(inspect.getsource(settings))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    for field, text in zip(body.body, body.body[1:], strict=False):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(text, ast.Expr)
-            and isinstance(text.value, ast.Constant)
-        ):
-            found[field.target.id] = " ".join(str(text.value.value).split())
-    return {f.name: found[f.name] for f in dataclasses.fields(settings) if f.name in found}
+            is_positional = marks & _marks(Positional)
+            name = dashed.upper() if is_positional else f"--{prefix}{dashed}"
+            yield Option(name, kind, field, hint, group)
+
+
+def _without_marks(hint: Any) -> tuple[Any, set[Any]]:
+    """Return a type without the marks of `Annotated`, and the marks."""
+    marks: set[Any] = set()
+    while typing.get_origin(hint) is typing.Annotated:
+        hint, *more = typing.get_args(hint)
+        marks |= set(more)
+    return hint, marks
+
+
+def _marks(form: Any) -> set[Any]:
+    return set(typing.get_args(form[int])[1:])
+
+
+def value_of(argv: Sequence[str], name: str) -> str | None:
+    """Return the value of an option in a command line that is not parsed yet, or None."""
+    for at, word in enumerate(argv):
+        if word == name and at + 1 < len(argv):
+            return argv[at + 1]
+        if word.startswith(name + "="):
+            return word.removeprefix(name + "=")
+    return None
 
 
 def parse(prog: str, settings: type[T] | T, argv: Sequence[str]) -> T:
-    """The settings that `argv` gives, those not given from the instance or the type's defaults.
+    """Parse a command line into a dataclass of settings.
 
-    Ends the program with the help, exit code 0, or with what is wrong, exit code 2.
+    Args:
+        prog: name of the command, for the help.
+        settings: the dataclass, or an instance whose values are the defaults.
+        argv: the words after the verb.
+
+    Raises:
+        HelpShown: the command line asked for help.
+        BadInput: an option is unknown, given twice, missing or has a value that it cannot have.
     """
-    registry = ConstructorRegistry()
-    registry.struct_rule(_explained)
-    kind, default = (settings, None) if isinstance(settings, type) else (type(settings), settings)
-    return tyro.cli(kind, default=default, prog=prog, args=argv, registry=registry)
+    import tyro
+
+    is_type = isinstance(settings, type)
+    kind: type[T] = settings if is_type else type(settings)
+    known = options(kind)
+    _check_names(argv, known, prog)
+    for owner in {kind, *(option.owner for option in known)}:
+        _join_lines_of_help(owner)
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            if is_type:
+                return tyro.cli(kind, prog=prog, args=[*argv])
+            return tyro.cli(kind, default=settings, prog=prog, args=[*argv])
+    except SystemExit as ended:
+        if ended.code in (0, None):
+            raise HelpShown from None
+        text = _explained(box.getvalue(), known, argv)
+        raise BadInput(f"{text} ({prog} --help lists all options)") from None
 
 
-def _explained(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """tyro's rule for a dataclass, with meanings for help."""
-    kind = info.type
-    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
-        return None
-    hints = typing.get_type_hints(kind, include_extras=True)
-    texts = meanings(kind)
-    return StructConstructorSpec(
-        instantiate=kind,
-        fields=tuple(
-            StructFieldSpec(f.name, hints[f.name], _default(f, info.default), texts.get(f.name))
-            for f in dataclasses.fields(kind)
-        ),
-    )
+def help_texts(kind: type) -> dict[str, str]:
+    """Return the string literal under each field of a dataclass, as one line, by field."""
+    body: Any = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in itertools.pairwise(body.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
 
 
-def _default(field: dataclasses.Field[Any], instance: Any) -> Any:
-    if dataclasses.is_dataclass(instance):
-        return getattr(instance, field.name)
-    if field.default is not dataclasses.MISSING:
-        return field.default
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return tyro.MISSING
+def _join_lines_of_help(kind: type) -> None:
+    """Let tyro wrap the help of each field as one paragraph; it keeps line breaks of the source."""
+    texts = help_texts(kind)
+    for field in dataclasses.fields(kind):
+        if field.name in texts:
+            field.metadata = MappingProxyType({**field.metadata, "help": texts[field.name]})
+
+
+def _check_names(argv: Sequence[str], known: Sequence[Option], prog: str) -> None:
+    """Refuse options that do not exist, and those that are given twice."""
+    owners = {form: option for option in known for form in option.spellings}
+    seen: dict[str, str] = {}
+    for word in argv:
+        given = word.partition("=")[0]
+        if not given.startswith("--") or given in ("--", "--help"):
+            continue
+        form = given.replace("_", "-")
+        if form not in owners:
+            same = [name for name in owners if name.rpartition(".")[2] == form.lstrip("-")]
+            meant = same[0] if same else nearest(form, owners)
+            question = f". Did you mean {meant}?" if meant else f" ({prog} --help lists all)"
+            raise BadInput(f"there is no option {given}{question}")
+        name = owners[form].name
+        if name in seen:
+            both = given if seen[name] == given else f"{seen[name]} and {given}"
+            raise BadInput(f"{both} given twice; give the option once")
+        seen[name] = given
+
+
+def named_as_typed(text: str, known: Sequence[Option], argv: Sequence[str]) -> str:
+    """Return a message with the options that were given named as typed.
+
+    A settings dataclass does not know under which prefix it is on the command line: its message
+    says "crf is 99", and the option is --video.crf.
+    """
+    given = {word.partition("=")[0].replace("_", "-") for word in argv}
+    for option in known:
+        if option.name in given:
+            name = rf"(?<![\w.-])(\w+\.)*{option.field.name}(?= (is|are|must|has) )"
+            text = re.sub(name, option.name, text)
+    return text
+
+
+def _explained(box: str, known: Sequence[Option], argv: Sequence[str]) -> str:
+    """Return the error in a box of tyro as one line, with options as typed."""
+    title, _, rest = re.sub("[─│╭╮╰╯]", " ", box).strip().partition("\n")
+    text = " ".join(rest.split())
+    if title.strip() == "Required options":
+        missing = re.findall(r"^ +(--\S+|[A-Z][A-Z_]*)(?= |$)", rest, flags=re.MULTILINE)
+        return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    if found := re.match(r"Unrecognized options: (\S+)", text):
+        return f"{found[1].rstrip(',')} is not expected here"
+    options = {option.name: option for option in known}
+    found = re.search(r"(?:argument '|Error parsing )(--[\w.-]+)", text)
+    if found is None or found[1] not in options:
+        return f"{title.strip()}: {text.partition('For full helptext')[0]}"
+    name, value = found[1], value_of(argv, found[1])
+    if "Missing value" in text:
+        return f"{name} needs a value: {_expected(options[name].hint)}"
+    meant = nearest(value or "", _choices(options[name].hint))
+    question = f". Did you mean {meant}?" if meant else ""
+    return f'{name} is "{value}"; expected {_expected(options[name].hint)}{question}'
+
+
+def _choices(hint: Any) -> list[str]:
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return [str(part) for part in parts]
+    return [choice for part in parts for choice in _choices(part)]
+
+
+def _expected(hint: Any) -> str:
+    """Return in words what values an option takes."""
+    if choices := _choices(hint):
+        return ", ".join(choices)
+    words = {int: "an integer", float: "a number", str: "text", Path: "a path"}
+    kinds = [kind for kind in (hint, *typing.get_args(hint)) if kind in words]
+    return words[kinds[0]] if kinds else "another value"
+
+
+def shallow_dict(settings: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass by name; nested dataclasses stay as they are."""
+    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+
+
+def require_path(path: Path, what: str) -> None:
+    """Refuse a path at which there is nothing, before anything heavy is imported."""
+    if not path.exists():
+        raise BadInput(f"{path}: there is no such {what}")

@@ -1,0 +1,1 @@
+"""Functions of `import imitact` that do what the command line does, in the same words."""
