@@ -184,7 +184,7 @@ def test_a_robot_that_cannot_hold_its_joints_may_not_wait():
     class Degrees(Line):
         spec = Spec(("x",), ("x",), ("deg",), ("rad",), (), 50.0)
 
-    for world, says in ((Blind, "is not measured"), (Degrees, "is measured in .deg.")):
+    for world, says in ((Blind, "is not measured"), (Degrees, 'is measured in "deg"')):
         with pytest.raises(SpecMismatch, match=says):
             run(env=world(), chunking=Replay(4, delay_ticks=1))
         assert len(run(env=world(), chunking=Replay(4))) == 20

@@ -9,8 +9,9 @@ from typing import Any
 
 from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
+from imitact.core.executor import execution_of
 from imitact.core.types import Env, Policy
-from imitact.deploy.load_policy import execution_of, policy_identity, policy_loader
+from imitact.deploy.load_policy import policy_identity, policy_loader
 from imitact.envs.gym import GymConfig
 from imitact.envs.registry import env_factory_for
 from imitact.evaluation import report, runner

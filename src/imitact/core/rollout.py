@@ -1,4 +1,4 @@
-"""A Policy on an Env as a stream of ticks; recording and evaluation both consume it."""
+"""Rollout: an episode of a Policy in an Env, as a stream of ticks."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.chunking import Chunking
-from imitact.core.errors import BadInput, SpecMismatch
-from imitact.core.types import Env, FloatArray, Observation, Policy, Spec
+from imitact.core.chunking import Chunking, Execution
+from imitact.core.errors import BadInput
+from imitact.core.executor import ActionExecutor
+from imitact.core.types import Env, FloatArray, Observation, Policy
 
 
 @dataclass(frozen=True)
 class Tick:
     """One control period.
 
-    index:       0 for the first tick of the episode.
-    observation: what the action answers. The world has moved on when the tick is given, so only
-                 frames that were read before can be read still: those of the cameras that
-                 `rollout(..., keep=...)` names, and those that the policy looked at.
-    action:      (A,) as commanded.
-    reward, success: of the step that executed the action.
-    chunk:       (K, A), the policy's answer at this tick; None where it was not asked.
+    Attributes:
+        index: 0 for the first tick of the episode.
+        observation: what the action answers. The environment has moved on when the tick is yielded,
+            so only frames that were read before can still be read: those of the cameras in
+            `rollout(..., keep=...)`, and those that the policy used.
+        action: (A,) as commanded.
+        reward: of the step that executed the action.
+        success: of the same step.
+        chunk: (K, A), the policy's answer at this tick; None where it was not queried.
     """
 
     index: int
@@ -39,26 +42,28 @@ def rollout(
     env: Env,
     *,
     seed: int,
-    chunking: Chunking,
+    chunking: Chunking | Execution | str | None = None,
     step_cap: int | None = None,
     stop_on_success: bool = False,
     keep: tuple[str, ...] = (),
     keep_every: int = 1,
 ) -> Iterator[Tick]:
-    """Run one episode, tick by tick.
+    """Run one episode and yield each tick.
 
-    seed:            fixes the start of the world, and the policy's own randomness.
-    step_cap:        ticks at most; None takes the Env's own.
-    stop_on_success: end with the first tick that succeeds, as gym-aloha does.
-    keep:            cameras whose frame every tick holds, read before the world moves on;
-                     others are rendered only if the policy asks.
-    keep_every:      keep them at every n-th tick only (tick 0 included).
+    Args:
+        policy: what acts.
+        env: where it acts.
+        seed: fixes the start of the environment, and the policy's own randomness.
+        chunking: how chunks become actions, as `ActionExecutor` takes it.
+        step_cap: the most ticks; None takes the Env's own.
+        stop_on_success: whether the first tick that succeeds ends the episode, as in gym-aloha.
+        keep: cameras whose frames are read at every tick, before the environment moves on; others
+            are rendered only where the policy reads them.
+        keep_every: read those frames at every n-th tick only (tick 0 included).
 
-    Where an answer is late and nothing is left to execute, the robot waits: it is commanded what it
-    was commanded before, at the start of an episode the joints that it measures.
-
-    Refuses a policy whose actions do not fit the Env, and a wait at the start for a robot that does
-    not measure what it is commanded.
+    Raises:
+        SpecMismatch: the policy's actions do not fit the Env, or a late first chunk lets a robot
+            hold that does not measure what it is commanded.
     """
     cap = env.step_cap if step_cap is None else step_cap
     if cap < 1:
@@ -66,38 +71,16 @@ def rollout(
     env.spec.check_same(policy.spec, "the policy", "the environment", parts=("action names",))
     for camera in keep:
         env.spec.camera(camera)
+    executor = ActionExecutor(policy, chunking, observed=env.spec)
     observation = env.reset(seed)
-    policy.reset(seed)
-    chunking.reset()
-    held: NDArray[np.float64] | None = None
+    executor.reset(seed)
     for index in range(cap):
         if index % keep_every == 0:
             for camera in keep:
                 observation.frames[camera]
-        chunk = None
-        if chunking.wants_chunk:
-            chunk = policy.chunk(observation)
-            chunking.feed(chunk)
-        action = chunking.next()
-        if action is None:
-            action = _measured(observation, env.spec) if held is None else held
-        held = action
-        outcome = env.step(action)
-        yield Tick(index, observation, action, outcome.reward, outcome.success, chunk)
-        if stop_on_success and outcome.success:
+        action = executor.act(observation)
+        result = env.step(action)
+        yield Tick(index, observation, action, result.reward, result.success, executor.chunk)
+        if stop_on_success and result.success:
             return
-        observation = outcome.observation
-
-
-def _measured(observation: Observation, spec: Spec) -> NDArray[np.float64]:
-    """The action that holds what is measured now, (A,)."""
-    units = dict(zip(spec.state_names, spec.state_units, strict=True))
-    for name, unit in zip(spec.action_names, spec.action_units, strict=True):
-        if units.get(name) != unit:
-            there = f"measured in {units[name]!r}" if name in units else "not measured"
-            raise SpecMismatch(
-                f"until the first answer is there the robot holds its joints, but {name!r}, "
-                f"commanded in {unit!r}, is {there}; run it without a delay"
-            )
-    state = np.asarray(observation.state, dtype=np.float64)
-    return state[[spec.state_names.index(name) for name in spec.action_names]]
+        observation = result.observation

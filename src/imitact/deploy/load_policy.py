@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
 from imitact.core.types import Policy
 from imitact.storage.atomic_folder import whole_folder
@@ -63,8 +62,3 @@ def policy_identity(path: Path) -> str:
     from imitact.models.policy_file import identity
 
     return identity(path)
-
-
-def execution_of(policy: Policy) -> Execution | None:
-    """Return how a policy was tuned to have its chunks executed; None where it was not tuned."""
-    return getattr(policy, "execution", None)

@@ -1,0 +1,102 @@
+"""Action executor: a policy's chunks as one action per tick, for an environment or a robot."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imitact.core.chunking import Chunking, Execution
+from imitact.core.errors import SpecMismatch
+from imitact.core.types import FloatArray, Observation, Policy, Spec
+
+
+class ActionExecutor:
+    """Answers each observation with the action of its tick: `action = executor(observation)`.
+
+    It queries the policy when its chunking needs a chunk. While a late answer leaves nothing to
+    execute, the robot holds: it is commanded its last action, or, at the start of an episode, the
+    joints that it measures.
+
+    Attributes:
+        policy: the policy that is queried.
+        chunk: (K, A), what the policy answered at the last tick; None where it was not queried.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        execution: Execution | Chunking | str | None = None,
+        *,
+        observed: Spec | None = None,
+    ) -> None:
+        """Begin an episode with seed 0; `reset` begins another.
+
+        Args:
+            policy: a trained policy, an expert, or any other Policy.
+            execution: how chunks become actions: a text such as `ensemble:0.01/10`, or an Execution;
+                None takes the execution that the policy was tuned for, or else `replay:50`.
+            observed: the Spec of the observations; None takes that of the policy.
+
+        Raises:
+            BadInput: the text is not a chunking.
+        """
+        self.policy = policy
+        self.chunk: FloatArray | None = None
+        execution = execution or execution_of(policy) or Execution()
+        if isinstance(execution, str):
+            execution = Execution(execution)
+        self._chunking = execution.new() if isinstance(execution, Execution) else execution
+        self._observed = observed or policy.spec
+        self._last: NDArray[np.float64] | None = None
+        self._is_reset = False
+
+    def reset(self, seed: int = 0) -> None:
+        """Begin an episode; all randomness of the policy comes from `seed`."""
+        self.policy.reset(seed)
+        self._chunking.reset()
+        self.chunk = self._last = None
+        self._is_reset = True
+
+    def act(self, observation: Observation) -> NDArray[np.float64]:
+        """Return the action of this tick, (A,), in physical units.
+
+        Raises:
+            NotFinite: the policy's chunk holds a NaN or an infinity.
+            SpecMismatch: the robot must hold and does not measure what it is commanded.
+        """
+        if not self._is_reset:
+            self.reset()
+        self.chunk = None
+        if self._chunking.wants_chunk:
+            self.chunk = self.policy.chunk(observation)
+            self._chunking.feed(self.chunk)
+        action = self._chunking.next()
+        if action is None:
+            action = self._last
+        if action is None:
+            action = _measured(observation, self._observed, self.policy.spec)
+        self._last = action
+        return action
+
+    def __call__(self, observation: Observation) -> NDArray[np.float64]:
+        """Return the action of this tick, as `act`."""
+        return self.act(observation)
+
+
+def execution_of(policy: Policy) -> Execution | None:
+    """Return how a policy was tuned to have its chunks executed; None where it was not tuned."""
+    return getattr(policy, "execution", None)
+
+
+def _measured(observation: Observation, observed: Spec, commanded: Spec) -> NDArray[np.float64]:
+    """Return the action that holds the measured joints, (A,)."""
+    units = dict(zip(observed.state_names, observed.state_units, strict=True))
+    for name, unit in zip(commanded.action_names, commanded.action_units, strict=True):
+        if units.get(name) != unit:
+            found = f'measured in "{units[name]}"' if name in units else "not measured"
+            raise SpecMismatch(
+                f"until the first chunk arrives the robot holds its joints, but {name}, commanded "
+                f'in "{unit}", is {found}; run it without a delay'
+            )
+    state = np.asarray(observation.state, dtype=np.float64)
+    return state[[observed.state_names.index(name) for name in commanded.action_names]]
