@@ -1,9 +1,8 @@
-"""Recording: only successes, the same bytes whatever happens on the way, nothing finished lost."""
+"""Recording: only successes are saved, every byte is reproducible, finished episodes survive."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -25,10 +24,10 @@ from imitact.core.rollout import rollout
 from imitact.core.types import FloatArray, Observation, StepResult
 from imitact.core.validate import check_source
 from imitact.datasets.open import open_dataset
-from imitact.datasets.video import VideoConfig
-from imitact.parallel.worker_pool import WorkerPool
-from imitact.recording.episode import capture
-from imitact.recording.recorder import RecordingProgress, RecordingReport, read_report, record
+from imitact.datasets.video_config import VideoConfig
+from imitact.recording.episode import CaptureConfig, capture_episode
+from imitact.recording.manifest import RecordingReport, read_report
+from imitact.recording.recorder import RecordingProgress, record
 from imitact.storage.checksum import with_checksum
 from tests.support.dot_env import (
     TICKS,
@@ -61,7 +60,7 @@ def tree(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six demonstrations (seeds 0 to 6 without 3), recorded by one worker without a break."""
+    """Six demonstrations (seeds 0 to 6 without 3), recorded by one worker without interruption."""
     out = tmp_path_factory.mktemp("record") / "six"
     record_dots(out, 6, workers=1)
     return out
@@ -72,7 +71,7 @@ def test_the_number_of_workers_changes_no_byte(six: Path, tmp_path: Path) -> Non
     assert tree(tmp_path / "out") == tree(six)
 
 
-def test_what_is_recorded_is_what_happened(tmp_path: Path) -> None:
+def test_a_recording_equals_the_rollout_of_the_expert(tmp_path: Path) -> None:
     report = record_dots(tmp_path / "out", 2, video=VideoConfig(codec="lossless"))
     source = open_dataset(tmp_path / "out")
     check_source(source)
@@ -109,7 +108,7 @@ def test_variation_is_stored_with_the_dataset(six: Path) -> None:
         assert demonstration.variation == expert.variation
         paces.append(expert.variation["pace"])
     assert report.deviations() == {"pace": pytest.approx(np.std(paces), rel=1e-12)}
-    assert open_dataset(six).meta["episodes"][2]["variation"] == {"pace": paces[2]}
+    assert open_dataset(six).facts["episodes"][2]["variation"] == {"pace": paces[2]}
 
 
 def test_the_first_tick_of_each_stage_is_stored(six: Path) -> None:
@@ -123,7 +122,7 @@ def test_the_first_tick_of_each_stage_is_stored(six: Path) -> None:
     assert report.stages == DotEnv().stages
 
 
-def test_a_recording_that_is_complete_is_left_as_it_is(six: Path) -> None:
+def test_a_complete_recording_is_not_touched(six: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in six.rglob("*")}
     assert record_dots(six, 6).saved == 6
     assert {p: p.stat().st_mtime_ns for p in six.rglob("*")} == before
@@ -135,7 +134,7 @@ def test_growing_a_dataset_equals_recording_it_at_once(six: Path, tmp_path: Path
     assert tree(tmp_path / "out") == tree(six)
 
 
-def test_too_few_seeds_are_said_and_what_succeeded_stays(six: Path, tmp_path: Path) -> None:
+def test_used_up_seeds_are_an_error_and_successes_stay(six: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(
         BadInput, match="only 3 of 6 demonstrations succeeded: all 4 seeds are used up"
@@ -156,40 +155,40 @@ def test_too_few_seeds_are_said_and_what_succeeded_stays(six: Path, tmp_path: Pa
         ({"extra": {"spread": 0.5}}, r"extra\.spread"),
     ],
 )
-def test_a_recording_goes_on_only_with_the_same_settings(
+def test_a_recording_continues_only_with_the_same_settings(
     six: Path, change: dict[str, Any], name: str
 ) -> None:
     before = tree(six)
     for episodes in (6, 7):
-        with pytest.raises(BadInput, match=f"was begun with {name} = "):
+        with pytest.raises(BadInput, match=f"was begun with other settings: {name} was "):
             record_dots(six, episodes, **change)
     assert tree(six) == before
 
 
 @pytest.mark.parametrize("seeds", [range(1, 1000), range(6), [*range(5), 7, 6]])
-def test_a_recording_goes_on_only_with_the_seeds_that_it_was_begun_with(
-    six: Path, seeds: Sequence[int]
-) -> None:
+def test_a_recording_continues_only_with_the_same_seeds(six: Path, seeds: Sequence[int]) -> None:
     before = tree(six)
     with pytest.raises(BadInput, match="begun with other seeds or in another order: 7 have been"):
         record_dots(six, 7, seeds=seeds)
     assert tree(six) == before
 
 
-def test_seeds_are_tried_in_the_order_given_whoever_is_done_first(tmp_path: Path) -> None:
+def test_seeds_are_saved_in_the_given_order_whichever_finishes_first(tmp_path: Path) -> None:
     order = [9, 3, 0, 12, 5, 8]
     report = record_dots(tmp_path / "one", 3, seeds=order, workers=3)
     assert [d.seed for d in report.demonstrations] == [9, 0, 12]
     assert [f.seed for f in report.failures] == [3]
     record_dots(tmp_path / "two", 1, seeds=order, workers=1)
-    capture_seed(tmp_path / "two" / ".staging", 12)  # of an interrupted recording; 0 comes first
+    capture_seed(
+        tmp_path / "two" / ".staging", 12
+    )  # left by an interrupted recording; 0 comes first
     record_dots(tmp_path / "two", 3, seeds=order, workers=1)
     assert tree(tmp_path / "two") == tree(tmp_path / "one")
 
 
-def test_a_recording_goes_on_only_in_the_same_world(six: Path) -> None:
+def test_a_recording_continues_only_in_the_same_environment(six: Path) -> None:
     before = tree(six)
-    with pytest.raises(BadInput, match="was begun with cameras = "):
+    with pytest.raises(BadInput, match="was begun with other settings: cameras was "):
         record_dots(six, 7, make_env=make_dot)
     assert tree(six) == before
 
@@ -200,23 +199,25 @@ def test_a_refusal_names_every_setting_that_differs_and_no_other(tmp_path: Path)
     with pytest.raises(BadInput) as caught:
         record_dots(tmp_path, 2, extra={"expert": 3, "mujoco": "3.8", "spread": 1.0, "new": None})
     assert (
-        'was begun with extra.expert = 2, now it is 3; with extra.mujoco = "3.7", now it is "3.8"; '
-        "with extra.gone = 1, now it is not set; with extra.new = not set, now it is null. Use"
+        'was begun with other settings: extra.expert was 2, is now 3; extra.mujoco was "3.7", is '
+        'now "3.8"; extra.new was not set, is now null; extra.gone was 1, is now not set. Give'
     ) in str(caught.value)
 
 
-def test_settings_may_change_while_nothing_has_come_of_them(tmp_path: Path, six: Path) -> None:
+def test_settings_may_change_before_the_first_seed_is_finished(tmp_path: Path, six: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(BadInput, match="nosuch"):
         record_dots(out, 6, video=VideoConfig(preset="nosuch"))
     assert (out / "meta/imitact.json").is_file()
-    # What was finished with those settings must not be taken for what these would give.
+    # A seed captured with other settings must not be adopted.
     capture_seed(out / ".staging", 1, VideoConfig(crf=40))
     record_dots(out, 6)
     assert tree(out) == tree(six)
 
 
-def test_a_world_may_change_while_nothing_has_come_of_it(tmp_path: Path, six: Path) -> None:
+def test_the_environment_may_change_before_the_first_seed_is_finished(
+    tmp_path: Path, six: Path
+) -> None:
     out = tmp_path / "out"
     with pytest.raises(ImitactError, match="in seed 0"):
         record_dots(out, 6, make_env=partial(BrokenEnv, "refuses", 0), workers=1)
@@ -224,16 +225,16 @@ def test_a_world_may_change_while_nothing_has_come_of_it(tmp_path: Path, six: Pa
     assert tree(out) == tree(six)
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(BadInput, match=r"not empty and no recording of imitact .*thesis\.tex"):
+    with pytest.raises(BadInput, match=r"not empty and not a recording of imitact .*thesis\.tex"):
         record_dots(tmp_path)
     with pytest.raises(BadInput, match="is a file"):
         record_dots(tmp_path / "thesis.tex")
     assert tree(tmp_path) == {"thesis.tex": b"mine"}
 
 
-def test_what_a_kill_in_the_first_write_leaves_is_no_folder_of_somebody_else(
+def test_a_recording_that_was_killed_in_its_first_write_continues(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "meta").mkdir()
@@ -251,22 +252,20 @@ def test_what_a_kill_in_the_first_write_leaves_is_no_folder_of_somebody_else(
         ("meta/info.json", {"total_episodes": None}),
     ],
 )
-def test_facts_of_another_shape_are_damage_and_named(
+def test_a_manifest_of_another_shape_is_refused_with_its_file(
     six: Path, tmp_path: Path, file: str, change: dict[str, Any]
 ) -> None:
     out = Path(shutil.copytree(six, tmp_path / "out"))
     altered = {**json.loads((out / file).read_text()), **change}
     (out / file).write_text(json.dumps(with_checksum(altered) if "sha256" in altered else altered))
-    with pytest.raises(
-        DamagedFile, match=f"{Path(file).name} does not hold what its layout promises"
-    ):
+    with pytest.raises(DamagedFile, match=f"{Path(file).name} does not follow its layout"):
         record_dots(out, 7)
     with pytest.raises(DamagedFile, match=Path(file).name):
         read_report(out)
 
 
-def test_asking_for_fewer_than_there_are_is_refused(six: Path) -> None:
-    with pytest.raises(BadInput, match="already holds 6 episodes, 5 were asked for"):
+def test_fewer_episodes_than_are_saved_are_refused(six: Path) -> None:
+    with pytest.raises(BadInput, match="already has 6 episodes, more than the 5 wanted"):
         record_dots(six, 5)
 
 
@@ -280,11 +279,11 @@ def test_a_dataset_that_another_program_added_to_is_not_recorded_into(
         record_dots(out, 8)
 
 
-def test_a_lost_count_of_episodes_is_no_reason_to_remove_them(six: Path, tmp_path: Path) -> None:
+def test_a_missing_info_file_removes_no_episodes(six: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(six, tmp_path / "out"))
     (out / "meta/info.json").unlink()
     before = tree(out)
-    with pytest.raises(DamagedFile, match=r"tells of 6 episodes, .*info\.json of 0"):
+    with pytest.raises(DamagedFile, match=r"lists 6 episodes, .*info\.json 0"):
         record_dots(out, 7)
     assert tree(out) == before
 
@@ -301,13 +300,13 @@ def test_a_lost_count_of_episodes_is_no_reason_to_remove_them(six: Path, tmp_pat
         {"seeds": range(2**32)},
     ],
 )
-def test_a_request_that_means_nothing_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_an_invalid_argument_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
         record_dots(tmp_path / "out", **change)
     assert not (tmp_path / "out").exists()
 
 
-def test_progress_counts_up_and_ends_with_nothing_left(tmp_path: Path) -> None:
+def test_progress_counts_up_and_ends_with_no_time_left(tmp_path: Path) -> None:
     seen: list[RecordingProgress] = []
     record_dots(tmp_path / "out", 5, on_progress=seen.append)
     assert [p.saved for p in seen] == sorted(p.saved for p in seen)
@@ -322,7 +321,7 @@ def test_progress_counts_up_and_ends_with_nothing_left(tmp_path: Path) -> None:
 
 
 class SlippingEnv(DotEnv):
-    """Succeeds from tick 15 on, but at even seeds not at the last tick; at seed 1 for good."""
+    """Succeeds over its last 10 ticks, but not at the last tick for even seeds."""
 
     def reset(self, seed: int) -> Observation:
         self._slips = seed % 2 == 0
@@ -341,11 +340,11 @@ def test_a_success_that_does_not_hold_to_the_end_is_a_failure(tmp_path: Path) ->
     report = record_dots(tmp_path / "out", 2, make_env=SlippingEnv)
     assert [d.seed for d in report.demonstrations] == [1, 3]
     assert [(f.seed, f.stage) for f in report.failures] == [(0, 2), (2, 2)]
-    with pytest.raises(BadInput, match="only 0 of 1"):  # it holds for 10 ticks, not for 11
+    with pytest.raises(BadInput, match="only 0 of 1"):  # it holds for 10 ticks
         record_dots(tmp_path / "eleven", 1, make_env=SlippingEnv, hold_ticks=11, seeds=[0, 1])
 
 
-# --- what goes wrong in a worker ---------------------------------------------------------------
+# --- errors in a worker ------------------------------------------------------------------------
 
 
 def no_gripper() -> DotEnv:
@@ -353,7 +352,7 @@ def no_gripper() -> DotEnv:
 
 
 class BrokenEnv(DotEnv):
-    """Breaks in the way named, at one seed."""
+    """Breaks at one seed, in the way that `how` names."""
 
     def __init__(self, how: str, at: int = 2) -> None:
         super().__init__()
@@ -364,7 +363,7 @@ class BrokenEnv(DotEnv):
         if seed != self._broken_at:
             return observation
         if self._how == "raises":
-            raise ZeroDivisionError("in the world")
+            raise ZeroDivisionError("in the environment")
         if self._how == "refuses":
             raise BadInput("the arm is not plugged in")
         if self._how == "finds no file":
@@ -374,10 +373,10 @@ class BrokenEnv(DotEnv):
         return Observation(np.array([0.5, np.nan]), observation.frames, observation.privileged)
 
 
-def test_what_a_worker_refuses_is_refused_here(tmp_path: Path) -> None:
+def test_an_error_of_a_worker_is_raised_by_record(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="the gripper is not plugged in"):
         record_dots(tmp_path / "out", make_env=no_gripper)
-    record_dots(tmp_path / "out", 1)  # and nothing is in the way of the next try
+    record_dots(tmp_path / "out", 1)  # the next call is not affected
 
 
 @pytest.mark.parametrize(
@@ -389,19 +388,19 @@ def test_what_a_worker_refuses_is_refused_here(tmp_path: Path) -> None:
         ("finds no file", ImitactError, "in seed 2: Permission denied: /scene.xml"),
     ],
 )
-def test_a_worker_that_breaks_is_reported_and_what_was_finished_stays(
+def test_a_failing_worker_is_reported_and_finished_episodes_stay(
     tmp_path: Path, how: str, error: type[Exception], message: str
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(error, match=message) as caught:
         record_dots(out, 4, make_env=partial(BrokenEnv, how), workers=1)
     if how == "raises":
-        assert "ZeroDivisionError: in the world" in str(caught.value.__cause__)
+        assert "ZeroDivisionError: in the environment" in str(caught.value.__cause__)
     assert len(open_dataset(out).lengths) == 2
     assert record_dots(out, 4, make_env=make_dot).saved == 4
 
 
-def test_a_seed_at_which_numbers_stop_being_finite_has_failed_and_the_next_is_tried(
+def test_a_seed_with_values_that_are_not_finite_fails_and_the_next_is_tried(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "out"
@@ -409,15 +408,15 @@ def test_a_seed_at_which_numbers_stop_being_finite_has_failed_and_the_next_is_tr
     report = record_dots(out, 3, make_env=make_env, workers=1)
     assert [d.seed for d in report.demonstrations] == [0, 1, 4]
     assert [(f.seed, f.stage) for f in report.failures] == [(2, 0), (3, 1)]
-    assert "nan" in report.failures[0].trouble
-    assert report.failures[1].trouble == ""
+    assert "nan" in report.failures[0].error
+    assert report.failures[1].error == ""
     assert read_report(out) == report
     assert len(open_dataset(out).lengths) == 3
-    with pytest.raises(BadInput, match=r"2 failed \(1 were cut short, the last in seed 2: .*nan"):
+    with pytest.raises(BadInput, match=r"2 failed \(1 ended early, the last in seed 2: .*nan"):
         record_dots(out, 4, make_env=make_env, workers=1, seeds=range(5))
 
 
-def test_the_cores_are_those_that_this_process_may_use() -> None:
+def test_available_cores_are_those_that_the_process_may_use() -> None:
     code = (
         "import os\n"
         "if hasattr(os, 'sched_setaffinity'):\n"
@@ -428,7 +427,7 @@ def test_the_cores_are_those_that_this_process_may_use() -> None:
     assert int(done.stdout) == (1 if hasattr(os, "sched_setaffinity") else os.cpu_count())
 
 
-# --- killed, interrupted, starved --------------------------------------------------------------
+# --- kills, interrupts, full disks -------------------------------------------------------------
 
 
 def start(out: Path, *more: str) -> subprocess.Popen[str]:
@@ -448,13 +447,13 @@ def wait_for(program: subprocess.Popen[str], saved: int) -> None:
 
 
 def finished(out: Path) -> int:
-    """Episodes that can be read, each of them to its last frame; 0 where there are none yet."""
+    """Number of episodes that can be read to their last frame; 0 before the first."""
     try:
         source = open_dataset(out)
     except BadInput:
         return 0
     check_source(source)
-    # What LeRobot looks at: info.json's count, and files for as many.
+    # LeRobot relies on the count in info.json and on files for that many episodes.
     info = json.loads((out / "meta/info.json").read_text())
     assert info["total_episodes"] == len(source.lengths)
     for index in range(len(source.lengths)):
@@ -462,14 +461,16 @@ def finished(out: Path) -> int:
     return len(source.lengths)
 
 
-def test_killed_again_and_again_it_ends_with_the_same_bytes(six: Path, tmp_path: Path) -> None:
+def test_a_recording_that_is_killed_three_times_ends_with_the_same_bytes(
+    six: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     before = 0
     for kill, saved in enumerate((0, 2, 4)):
         program = start(out, "6", "2", "0.002")
         wait_for(program, saved)
         time.sleep(random.Random(kill).uniform(0.0, 0.15))
-        program.kill()  # the recorder alone: its workers must see for themselves
+        program.kill()  # the recorder alone; its workers must notice
         program.communicate()
         now = finished(out)
         assert now >= max(before, saved)
@@ -480,7 +481,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(six: Path, tmp_path:
     assert tree(out) == tree(six)
 
 
-def test_workers_of_a_killed_recorder_end_by_themselves(tmp_path: Path) -> None:
+def test_workers_of_a_killed_recorder_end(tmp_path: Path) -> None:
     program = start(tmp_path / "out", "6", "2", "0.01")
     wait_for(program, 1)
     program.kill()
@@ -490,24 +491,28 @@ def test_workers_of_a_killed_recorder_end_by_themselves(tmp_path: Path) -> None:
 
 
 def capture_seed(staging: Path, seed: int, video: VideoConfig | None = None) -> None:
-    """Leave that seed finished, as a worker does."""
+    """Leave a finished seed in the staging folder, as a worker does."""
     staging.mkdir(exist_ok=True)
-    capture(
-        DotEnv(TWO_CAMERAS), DotExpert(), seed, staging=staging, video=video or VideoConfig(),
-        hold_ticks=10, go_on=lambda: None, tell=lambda count: None,
-    )  # fmt: skip
+    capture_episode(
+        DotEnv(TWO_CAMERAS),
+        DotExpert(),
+        seed,
+        CaptureConfig(staging, video or VideoConfig(), hold_ticks=10),
+        check_stop=lambda: None,
+        report_ticks=lambda count: None,
+    )
 
 
-def test_what_a_killed_recorder_had_finished_is_not_recorded_again(
+def test_a_seed_that_a_killed_recorder_had_finished_does_not_run_again(
     six: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     record_dots(out, 2)
-    # Seed 4 was finished, seed 2 not: so 4 waits in the staging folder.
+    # Seed 4 was finished and seed 2 was not, so 4 waits in the staging folder.
     staging = out / ".staging"
     capture_seed(staging, 4)
     made = (staging / "seed-000004" / "0.mp4").stat().st_ino
-    (staging / "seed-000005").mkdir()  # one whose worker was killed
+    (staging / "seed-000005").mkdir()  # its worker was killed
     (staging / "work-abc").mkdir()
     record_dots(out, 6)
     video = out / "videos/observation.images.top/chunk-000/file-003.mp4"
@@ -516,22 +521,22 @@ def test_what_a_killed_recorder_had_finished_is_not_recorded_again(
 
 
 @pytest.mark.parametrize("seeds", [range(1000), range(5)])
-def test_fewer_demonstrations_may_be_asked_for_while_a_later_seed_waits(
+def test_a_waiting_later_seed_is_dropped_where_fewer_episodes_are_wanted(
     tmp_path: Path, seeds: Sequence[int]
 ) -> None:
     out = tmp_path / "out"
     record_dots(out, 2)
-    capture_seed(out / ".staging", 4)  # begun for six; three are enough now, and seed 2 is not done
+    capture_seed(out / ".staging", 4)  # seed 2 is not finished
     report = record_dots(out, 3, seeds=seeds, workers=1)
     assert [d.seed for d in report.demonstrations] == [0, 1, 2]
     record_dots(tmp_path / "want", 3)
     assert tree(out) == tree(tmp_path / "want")
 
 
-def test_a_failure_that_settled_is_not_tried_again(
+def test_a_failed_seed_is_not_tried_again_after_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The seeds before a success may take hours to fail; a kill must not undo them."""
+    """Failed seeds may have taken hours."""
     out = tmp_path / "out"
     rmtree = shutil.rmtree
 
@@ -546,23 +551,27 @@ def test_a_failure_that_settled_is_not_tried_again(
     assert [f.seed for f in read_report(out).failures] == [3]
 
 
-def test_an_unfinished_episode_goes_though_nothing_is_missing(six: Path, tmp_path: Path) -> None:
+def test_an_unfinished_episode_is_removed_from_a_complete_recording(
+    six: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     record_dots(out, 3)
     tail = sorted(p.relative_to(six) for p in six.rglob("file-003.*"))
     assert len(tail) == 5
-    for file in tail:  # as a kill before the rename of info.json leaves it
+    for file in tail:  # as a kill before info.json is written leaves it
         shutil.copy(six / file, out / file)
     record_dots(out, 3)
     assert not list(out.rglob("file-003.*"))
     assert len(open_dataset(out).lengths) == 3
 
 
-def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(six: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_finished_episodes_and_the_next_run_continues(
+    six: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     program = start(out, "6", "2", "0.004")
     wait_for(program, 2)
-    os.killpg(program.pid, signal.SIGINT)  # as a terminal does: recorder and workers alike
+    os.killpg(program.pid, signal.SIGINT)  # as a terminal does, to recorder and workers
     _, errors = program.communicate(timeout=60)
     assert (program.returncode, errors) == (130, "")
     assert 2 <= finished(out) < 6
@@ -570,17 +579,17 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(six: Path, tmp_p
     assert tree(out) == tree(six)
 
 
-def test_only_one_recording_at_a_time(tmp_path: Path) -> None:
+def test_two_recordings_in_one_folder_are_refused(tmp_path: Path) -> None:
     program = start(tmp_path / "out", "6", "1", "0.01")
     wait_for(program, 0)
-    told = rf"another recording is writing to .* \(process {program.pid}\); wait for it"
-    with pytest.raises(BadInput, match=told):
+    message = rf"another recording is writing to .* \(process {program.pid}\); wait for it"
+    with pytest.raises(BadInput, match=message):
         record_dots(tmp_path / "out", 6)
     program.kill()
     program.communicate()
 
 
-def test_a_full_disk_is_one_clear_line_and_loses_nothing(six: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_of_error_and_loses_nothing(six: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     record_dots(out, 2)
     program = start(out, "6", "2", "0", "--max-file-bytes", "1000")
@@ -593,58 +602,3 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(six: Path, tmp_path: Pa
     assert finished(out) == 2
     record_dots(out, 6)
     assert tree(out) == tree(six)
-
-
-def test_a_crew_stops_its_workers_whatever_happens() -> None:
-    pids = []
-
-    def break_off() -> None:
-        with WorkerPool(2, _Endless) as crew:
-            pids.extend(process.pid for process in multiprocessing.active_children())
-            while not crew.idle:
-                list(crew.messages())
-            crew.give(0)
-            raise KeyError("here")
-
-    with pytest.raises(KeyError, match="here"):
-        break_off()
-    assert len(pids) == 2
-    for pid in pids:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
-
-
-class _Endless:
-    facts = None
-
-    def work(self, seed: int, go_on: Any, tell: Any) -> None:
-        while True:
-            go_on()
-
-    def close(self) -> None:
-        pass
-
-
-class _Tells:
-    facts = None
-
-    def work(self, seed: str, go_on: Any, tell: Any) -> str | None:
-        return os.environ.get(seed)
-
-    def close(self) -> None:
-        pass
-
-
-def test_workers_draw_in_their_own_thread_and_this_process_is_left_as_it_was(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("LP_NUM_THREADS", "3")
-    told = []
-    with WorkerPool(1, _Tells) as crew:
-        assert os.environ["LP_NUM_THREADS"] == "3"
-        while not crew.idle:
-            list(crew.messages())
-        crew.give("LP_NUM_THREADS")
-        while not told:
-            told += [message.result for message in crew.messages()]
-    assert told == ["0"]

@@ -1,7 +1,7 @@
-"""One seed, one episode, one folder that appears when all of it is on the disk.
+"""Episode capture: runs the expert from one seed and stores the episode in the staging folder.
 
-This is a worker's side of a recording: it knows nothing of datasets, other seeds or other
-workers. `record.py` picks the folders up.
+This is the part of a recording that runs in a worker process. It knows one seed and no dataset;
+`recorder.py` moves the finished folders into the dataset.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,25 +23,48 @@ from imitact.core.chunking import Replay
 from imitact.core.errors import BadInput, NotFinite
 from imitact.core.rollout import rollout
 from imitact.core.types import Env, Policy
-from imitact.datasets.lerobot.stats import FeatureStats, PixelCounts, sampled_ticks
-from imitact.datasets.video import VideoConfig, VideoWriter
+from imitact.datasets.episode_encoder import CameraEncoder
+from imitact.datasets.lerobot.stats import FeatureStats
+from imitact.datasets.video_config import VideoConfig
 from imitact.storage.atomic import disk_full_guard, fsync
 from imitact.storage.checksum import file_sha256, verified, with_checksum
 from imitact.storage.json_file import read_json_object
 
-_OUTCOME = "outcome.json"
+_RESULT = "outcome.json"
 _ROWS = "rows.npz"
-_TELL_S = 1.0
+_STATS_PREFIX = "pixels/"
+_REPORT_PERIOD_S = 1.0
+
+
+@dataclass(frozen=True)
+class CaptureConfig:
+    """How episodes are captured.
+
+    Attributes:
+        staging: folder in which the folder of each seed appears.
+        video: how frames are compressed.
+        hold_ticks: ticks at the end of the episode over which success must hold.
+        end_when_held: end the episode once success has held for `hold_ticks`, instead of at the
+            step cap of the environment.
+    """
+
+    staging: Path
+    video: VideoConfig
+    hold_ticks: int
+    end_when_held: bool = False
 
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What a seed gave.
+    """Result of one seed.
 
-    stage:       the highest reached; 0 where rewards are no stages.
-    variation:   what the expert varied, by name.
-    first_ticks: stage to the first tick whose reward reached it.
-    trouble:     what cut the episode short, in words; empty where it ran to its end.
+    Attributes:
+        seed: the seed.
+        success: whether the episode is a demonstration.
+        stage: the highest stage reached; 0 where rewards are not stages.
+        variation: what the expert varied, by name.
+        first_ticks: stage to the first tick whose reward reached it.
+        error: what ended the episode early; empty where it ran to its end.
     """
 
     seed: int
@@ -49,107 +72,140 @@ class SeedResult:
     stage: int
     variation: dict[str, float]
     first_ticks: dict[int, int]
-    trouble: str = ""
+    error: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The result under the keys of outcome.json."""
+        return {
+            "seed": self.seed,
+            "success": self.success,
+            "stage": self.stage,
+            "variation": self.variation,
+            "first_ticks": self.first_ticks,
+            "trouble": self.error,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SeedResult:
+        """The result that `to_json` gave."""
+        first_ticks = {int(stage): tick for stage, tick in data["first_ticks"].items()}
+        return cls(
+            data["seed"], data["success"], data["stage"], data["variation"], first_ticks,
+            data["trouble"],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The numbers of a successful episode: state (T, S), action (T, A), statistics of pixels."""
+class EpisodeData:
+    """Numbers of a successful episode.
+
+    Attributes:
+        state: (T, S).
+        action: (T, A).
+        frame_stats: statistics of each camera's frames.
+    """
 
     state: NDArray[np.float32]
     action: NDArray[np.float32]
-    pixels: dict[str, FeatureStats]
+    frame_stats: dict[str, FeatureStats]
 
 
-def folder_of(staging: Path, seed: int) -> Path:
-    """Where the outcome of a seed appears."""
+@runtime_checkable
+class VariedExpert(Protocol):
+    """An expert that varies its episodes and reports how."""
+
+    @property
+    def variation(self) -> Mapping[str, float]:
+        """What it varied in the last episode, by name."""
+        ...
+
+
+def seed_folder(staging: Path, seed: int) -> Path:
+    """Folder of a finished seed."""
     return staging / f"seed-{seed:06d}"
 
 
-def video_of(folder: Path, camera_index: int) -> Path:
-    """The video of a camera; numbered, since a camera's name need not be a file's."""
-    return folder / f"{camera_index}.mp4"
+def video_file(folder: Path, camera_number: int) -> Path:
+    """Video of a camera; numbered, because a camera's name may not be a valid file name."""
+    return folder / f"{camera_number}.mp4"
 
 
-def read_outcome(folder: Path, cameras: int, *, whole: bool = False) -> SeedResult | None:
-    """What `capture` left there; None if the folder is not one of its, or not what it wrote.
+def read_result(folder: Path, cameras: int, *, verify: bool = False) -> SeedResult | None:
+    """Read the result in the folder of a seed; None where the folder is incomplete or damaged.
 
-    whole: compare every file with its SHA-256; one that was just written needs no look.
+    Args:
+        folder: a folder in the staging folder.
+        cameras: number of cameras, each with a video.
+        verify: whether to compare every file with its SHA-256.
     """
     try:
-        file = folder / _OUTCOME
+        file = folder / _RESULT
         data = verified(read_json_object(file), file, required=True)
-        sums = data.pop("files")
-        data["first_ticks"] = {int(s): t for s, t in data["first_ticks"].items()}
-        outcome = SeedResult(**data)
-        if folder.name != folder_of(folder.parent, outcome.seed).name:
-            return None  # not yet renamed: its worker was killed
-        if outcome.success:
-            files = [folder / _ROWS, *(video_of(folder, i) for i in range(cameras))]
-            if not all(
-                f.is_file() and (not whole or sums[f.name] == file_sha256(f)) for f in files
-            ):
-                return None
+        result = SeedResult.from_json(data)
+        if folder.name != seed_folder(folder.parent, result.seed).name:
+            return None  # its worker was killed before it renamed the folder
+        if result.success:
+            files = [folder / _ROWS, *(video_file(folder, i) for i in range(cameras))]
+            for each in files:
+                if not each.is_file() or (verify and data["files"][each.name] != file_sha256(each)):
+                    return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, BadInput):
         return None
-    return outcome
+    return result
 
 
-def read_rows(folder: Path) -> Rows:
-    """The numbers of a successful outcome."""
-    pixels: dict[str, FeatureStats] = {}
+def read_episode_data(folder: Path) -> EpisodeData:
+    """Read the numbers of a successful seed."""
+    stats: dict[str, FeatureStats] = {}
     with np.load(folder / _ROWS, allow_pickle=False) as arrays:
         for name in arrays.files:
-            if name.startswith("pixels/"):
-                camera, _, statistic = name.removeprefix("pixels/").rpartition("/")
-                pixels.setdefault(camera, {})[statistic] = arrays[name]
-        return Rows(arrays["state"], arrays["action"], pixels)
+            if name.startswith(_STATS_PREFIX):
+                camera, _, statistic = name.removeprefix(_STATS_PREFIX).rpartition("/")
+                stats.setdefault(camera, {})[statistic] = arrays[name]
+        return EpisodeData(arrays["state"], arrays["action"], stats)
 
 
-def capture(
+def capture_episode(
     env: Env,
     expert: Policy,
     seed: int,
-    *,
-    staging: Path,
-    video: VideoConfig,
-    hold_ticks: int,
-    go_on: Callable[[], object],
-    tell: Callable[[int], object],
-    end_when_held: bool = False,
+    config: CaptureConfig,
+    check_stop: Callable[[], object],
+    report_ticks: Callable[[int], object],
 ) -> None:
-    """Run the expert for the Env's step cap, and leave `folder_of(staging, seed)`.
+    """Run the expert from `seed` and leave the episode in `seed_folder(config.staging, seed)`.
 
-    hold_ticks:    the episode succeeds if the Env's criterion holds over its last so many ticks.
-    end_when_held: end it once that is so.
-    go_on:         called each tick; what it raises ends the episode, and leaves nothing.
-    tell:          called about once a second, and at the end, with the number of ticks done.
+    Frames are encoded as they come, so that memory holds only states and actions. A failed seed
+    leaves its result without data. NotFinite from the environment or the expert makes the seed
+    fail; other errors are raised and leave nothing.
 
-    Frames go straight to the encoders: memory does not grow with the episode but for its states
-    and actions. A failed seed leaves its outcome, no data. A world or an expert that gives numbers
-    that are not finite has failed at that seed; whatever else they raise is raised.
+    Args:
+        env: the environment; every camera is recorded, at every tick up to its step cap.
+        expert: the expert.
+        seed: the seed of the start.
+        config: how the episode is captured.
+        check_stop: called at each tick; raises to end the episode.
+        report_ticks: called about once a second, and at the end, with the number of ticks done.
     """
-    with disk_full_guard(staging):
-        folder = Path(tempfile.mkdtemp(prefix="work-", dir=staging))
+    with disk_full_guard(config.staging):
+        folder = Path(tempfile.mkdtemp(prefix="work-", dir=config.staging))
         try:
-            outcome, rows = _run(
-                env, expert, seed, folder, video, hold_ticks, go_on, tell, end_when_held
-            )
-            if rows is not None:
-                _write_rows(folder / _ROWS, rows)
+            result, data = _run(env, expert, seed, folder, config, check_stop, report_ticks)
+            if data is not None:
+                _write_episode_data(folder / _ROWS, data)
             else:
-                for index in range(len(env.spec.cameras)):
-                    video_of(folder, index).unlink(missing_ok=True)
+                for number in range(len(env.spec.cameras)):
+                    video_file(folder, number).unlink(missing_ok=True)
             sums = {f.name: file_sha256(f) for f in sorted(folder.iterdir())}
-            text = json.dumps(with_checksum({**asdict(outcome), "files": sums}), allow_nan=False)
-            (folder / _OUTCOME).write_text(text, encoding="utf-8")
-            fsync(folder / _OUTCOME)
+            text = json.dumps(with_checksum({**result.to_json(), "files": sums}), allow_nan=False)
+            (folder / _RESULT).write_text(text, encoding="utf-8")
+            fsync(folder / _RESULT)
             fsync(folder)
-            target = folder_of(staging, seed)
-            if target.exists():  # of a worker whose recorder was killed: the same seed, the same
+            target = seed_folder(config.staging, seed)
+            if target.exists():  # left by a worker of a killed recorder; the same episode
                 shutil.rmtree(target)
             folder.rename(target)
-            fsync(staging)
+            fsync(config.staging)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -160,74 +216,68 @@ def _run(
     expert: Policy,
     seed: int,
     folder: Path,
-    video: VideoConfig,
-    hold_ticks: int,
-    go_on: Callable[[], object],
-    tell: Callable[[int], object],
-    end_when_held: bool,
-) -> tuple[SeedResult, Rows | None]:
-    """What the seed gave, and its numbers if it succeeded."""
+    config: CaptureConfig,
+    check_stop: Callable[[], object],
+    report_ticks: Callable[[int], object],
+) -> tuple[SeedResult, EpisodeData | None]:
+    """Run one episode; return its result, and its numbers if it succeeded."""
     spec, cap = env.spec, env.step_cap
-    sampled = sampled_ticks(cap)
-    pixels = {camera.name: PixelCounts() for camera in spec.cameras}
+    encoders: dict[str, CameraEncoder] = {}
     states: list[NDArray[np.float32]] = []
     actions: list[NDArray[np.float32]] = []
     first_ticks: dict[int, int] = {}
     held = 0
-    told_s = time.monotonic()
-    trouble = ""
+    reported_s = time.monotonic()
+    error = ""
     try:
         with ExitStack() as stack:
-            writers = {
-                c.name: stack.enter_context(
-                    VideoWriter(video_of(folder, i), c.height, c.width, spec.rate_hz, video)
-                )
-                for i, c in enumerate(spec.cameras)
-            }
+            for number, camera in enumerate(spec.cameras):
+                path = video_file(folder, number)
+                encoder = CameraEncoder(path, camera, spec.rate_hz, config.video, cap)
+                encoders[camera.name] = stack.enter_context(encoder)
             for tick in rollout(
-                expert, env, seed=seed, chunking=Replay(1), step_cap=cap, keep=tuple(writers)
+                expert, env, seed=seed, chunking=Replay(1), step_cap=cap, keep=tuple(encoders)
             ):
-                go_on()
+                check_stop()
                 where = f"tick {tick.index}"
                 state = np.asarray(tick.observation.state)
                 spec.check_state(state, where)
-                for name, writer in writers.items():
+                for name, encoder in encoders.items():
                     frame = tick.observation.frames[name]
                     spec.check_frame(name, frame, where)
-                    writer.add(frame)
-                    if tick.index in sampled:
-                        pixels[name].add(frame)
+                    encoder.add(frame)
                 states.append(state.astype(np.float32))
                 actions.append(tick.action.astype(np.float32))
                 held = held + 1 if tick.success else 0
-                if end_when_held and held >= hold_ticks:
+                if config.end_when_held and held >= config.hold_ticks:
                     break
                 if env.stages:
                     for stage in range(1, int(tick.reward) + 1):
                         first_ticks.setdefault(stage, tick.index)
-                if time.monotonic() - told_s > _TELL_S:
-                    told_s = time.monotonic()
-                    tell(tick.index + 1)
-    except NotFinite as error:  # leaving the writers by an exception removed their videos
-        trouble = str(error) or type(error).__name__
-    tell(len(states))
-    outcome = SeedResult(
+                if time.monotonic() - reported_s > _REPORT_PERIOD_S:
+                    reported_s = time.monotonic()
+                    report_ticks(tick.index + 1)
+    except NotFinite as cause:  # the encoders have removed their videos
+        error = str(cause) or type(cause).__name__
+    report_ticks(len(states))
+    variation = expert.variation if isinstance(expert, VariedExpert) else {}
+    result = SeedResult(
         seed=seed,
-        success=not trouble and held >= min(hold_ticks, cap),
+        success=not error and held >= min(config.hold_ticks, cap),
         stage=max(first_ticks, default=0),
-        variation={n: float(v) for n, v in getattr(expert, "variation", {}).items()},
+        variation={name: float(value) for name, value in variation.items()},
         first_ticks=first_ticks,
-        trouble=trouble,
+        error=error,
     )
-    if not outcome.success:
-        return outcome, None
-    counted = {name: counts.result() for name, counts in pixels.items()}
-    return outcome, Rows(np.stack(states), np.stack(actions), counted)
+    if not result.success:
+        return result, None
+    stats = {name: encoder.stats() for name, encoder in encoders.items()}
+    return result, EpisodeData(np.stack(states), np.stack(actions), stats)
 
 
-def _write_rows(path: Path, rows: Rows) -> None:
-    arrays: dict[str, Any] = {"state": rows.state, "action": rows.action}
-    for camera, statistics in rows.pixels.items():
-        arrays |= {f"pixels/{camera}/{name}": value for name, value in statistics.items()}
+def _write_episode_data(path: Path, data: EpisodeData) -> None:
+    arrays: dict[str, Any] = {"state": data.state, "action": data.action}
+    for camera, stats in data.frame_stats.items():
+        arrays |= {f"{_STATS_PREFIX}{camera}/{name}": value for name, value in stats.items()}
     np.savez(path, **arrays)
     fsync(path)

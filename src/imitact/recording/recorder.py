@@ -1,16 +1,15 @@
-"""Record demonstrations of an expert in parallel, and never keep half of one.
+"""Recorder: demonstrations of an expert, captured in parallel and saved in the order of seeds.
 
-Worker processes run whole episodes, one seed each, into `OUT/.staging` (`capture.py`); this
-process puts them into the dataset in the order of the seeds given. What a seed gives depends on
-the seed alone, and the first N seeds that succeed are kept, so the dataset is the same, byte for
-byte, for any number of workers and however often the recording was interrupted. Killed at any
-moment, it leaves a dataset whose finished episodes can be read, and goes on when it is run again.
+Worker processes run whole episodes, one seed each, into `OUT/.staging` (`episode.py`); this
+process moves them into the dataset in the given order of seeds. The result of a seed depends on
+the seed alone, and the first N successful seeds are kept, so the dataset is byte for byte the same
+for any number of workers and interruptions. A recording that is killed leaves a readable dataset
+of its finished episodes, and continues when it is run again.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 import time
 from collections import deque
@@ -20,50 +19,46 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.errors import BadInput
 from imitact.core.types import Env, Policy, Spec
-from imitact.datasets.lerobot.reader import IMITACT, INFO, as_promised, finished, read_json
+from imitact.datasets.lerobot.layout import IMITACT
 from imitact.datasets.lerobot.writer import LeRobotWriter, remove_unfinished
-from imitact.datasets.video import VideoConfig
-from imitact.parallel.signals import InterruptFlag
-from imitact.parallel.worker_pool import Done, Ready, WorkerPool
+from imitact.datasets.video_config import VideoConfig
+from imitact.parallel.signals import StopFlag
+from imitact.parallel.worker_pool import JobDone, WorkerPool, WorkerReady
 from imitact.recording.episode import (
+    CaptureConfig,
     SeedResult,
-    capture,
-    folder_of,
-    read_outcome,
-    read_rows,
-    video_of,
+    capture_episode,
+    read_episode_data,
+    read_result,
+    seed_folder,
+    video_file,
 )
+from imitact.recording.manifest import Manifest, RecordingReport
 from imitact.storage.atomic import disk_full_guard, make_folder, write_json
-from imitact.storage.checksum import with_checksum
 from imitact.storage.lock import WRITER, exclusive_writer
+from imitact.storage.settings_diff import check_same_settings, plain_json
 
 HOLD_TICKS = 10
-"""A demonstration counts if success holds over its last so many ticks."""
+"""Ticks at the end of a demonstration over which success must hold."""
 
-MOST_SEEDS = 1_000_000
-"""An order of more seeds is a mistake, and would fill the memory."""
+MAX_SEEDS = 1_000_000
+"""More seeds are refused as a mistake; they would fill the memory."""
 
-_FORMAT = 2
-"""Of meta/imitact.json. 1 did not vouch for itself, and its dataset has no checksums; an imitact
-that knows only 1 would go on without any, and must not."""
-
-_FORMATS = (1, _FORMAT)
 _STAGING = ".staging"
 
 
 @dataclass(frozen=True)
 class RecordingProgress:
-    """How far a recording is.
+    """Progress of a recording.
 
-    saved, failed: demonstrations in the dataset, and seeds that did not succeed, in all.
-    wanted:        demonstrations asked for.
-    elapsed_s:     since this recording was started, or went on.
-    left_s:        estimated from the ticks recorded since then; None while there are none.
+    Attributes:
+        saved: demonstrations in the dataset.
+        failed: seeds that did not succeed.
+        wanted: demonstrations to record in all.
+        elapsed_s: time since this call began.
+        left_s: estimated time left, from the ticks recorded in this call; None before the first.
     """
 
     saved: int
@@ -71,84 +66,6 @@ class RecordingProgress:
     wanted: int
     elapsed_s: float
     left_s: float | None
-
-
-@dataclass(frozen=True)
-class Demonstration:
-    """A saved episode: its seed, and how it differs from the others.
-
-    variation:   what the expert varied, by name (the expert's own `variation`, in its units).
-    first_ticks: stage to the first tick whose reward reached it.
-    """
-
-    seed: int
-    variation: Mapping[str, float]
-    first_ticks: Mapping[int, int]
-
-
-@dataclass(frozen=True)
-class FailedSeed:
-    """A seed that was not saved, and the highest stage it reached.
-
-    trouble: what cut the episode short, in words; empty where it ran to its end.
-    """
-
-    seed: int
-    stage: int
-    trouble: str = ""
-
-
-@dataclass(frozen=True)
-class RecordingReport:
-    """What a recorded dataset holds, and what it does not.
-
-    path:   the dataset.
-    stages: what a reward of 0, 1, 2, ... means, in words; empty if rewards are no stages.
-    """
-
-    path: Path
-    stages: tuple[str, ...]
-    demonstrations: tuple[Demonstration, ...]
-    failures: tuple[FailedSeed, ...]
-
-    @property
-    def saved(self) -> int:
-        """Episodes in the dataset."""
-        return len(self.demonstrations)
-
-    @property
-    def failed(self) -> int:
-        """Seeds that were tried and not saved."""
-        return len(self.failures)
-
-    def first_ticks(self, stage: int) -> NDArray[np.int64]:
-        """Of each demonstration that reached `stage`, the tick at which it first did."""
-        ticks = [d.first_ticks[stage] for d in self.demonstrations if stage in d.first_ticks]
-        return np.array(ticks, dtype=np.int64)
-
-    def deviations(self) -> dict[str, float]:
-        """The standard deviation over the demonstrations of everything the expert varied."""
-        values: dict[str, list[float]] = {}
-        for demonstration in self.demonstrations:
-            for name, value in demonstration.variation.items():
-                values.setdefault(name, []).append(value)
-        return {name: float(np.std(column)) for name, column in values.items()}
-
-
-def read_report(path: Path | str) -> RecordingReport:
-    """The Report of a dataset that imitact recorded."""
-    path = Path(path)
-    if not (path / IMITACT).is_file():
-        raise BadInput(f"{path} was not recorded by imitact: there is no {IMITACT}")
-    return _Facts.read(path).report(path)
-
-
-def is_recording(path: Path) -> bool:
-    """Whether imitact recorded what is there, so that it may go on recording into it."""
-    if not (path / IMITACT).is_file():
-        return False
-    settings = read_json(path / IMITACT).get("settings")
-    return isinstance(settings, dict) and "conversion" not in settings
 
 
 def record(
@@ -166,35 +83,44 @@ def record(
     hold_ticks: int = HOLD_TICKS,
     end_when_held: bool = False,
 ) -> RecordingReport:
-    """Record until `out` holds `episodes` successful demonstrations; go on where it was left.
+    """Record until `out` has `episodes` successful demonstrations; continue a recording there.
 
-    make_env, make_expert: called in each worker process, so module-level functions or partials
-                 of them. Every camera of the Env is recorded, at every tick up to its step cap.
-                 An expert may have an attribute `variation`, name to number, of its last episode.
-    task:        what the episodes show, in words; LeRobot's "task".
-    seeds:       tried in this order until enough have succeeded.
-    workers:     processes; each holds one Env and one encoder a camera.
-    extra:       what else made the data (the environment's name, the expert's spread, ...), plain
-                 JSON; stored, and compared when a recording goes on.
-    hold_ticks:  success must hold over the last so many ticks.
-    end_when_held: end an episode once it does, not at the Env's step cap.
+    Failed seeds are listed in the report and not saved; among them are those at which the
+    environment or the expert gave a value that is not finite. Ctrl-C keeps the finished episodes
+    and raises KeyboardInterrupt. The same call continues; with more `episodes` the dataset grows.
 
-    Only successes are saved; failures are counted and reported, among them a seed at which the
-    world or the expert stopped giving finite numbers. Ctrl-C keeps what is finished and raises
-    KeyboardInterrupt. The same call again goes on; with a larger `episodes` the dataset grows.
-    Refuses to go on with other settings (unless no seed has given anything yet), or where another
-    recording is under way; where the seeds are used up before enough have succeeded it says so,
-    and what succeeded stays.
+    Args:
+        out: folder of the dataset.
+        make_env: makes the environment; called in each worker process, so it must be picklable.
+            Every camera is recorded at every tick, up to the step cap.
+        make_expert: makes the expert, as `make_env`. It may have an attribute `variation`, which
+            maps names to numbers and describes its last episode.
+        episodes: demonstrations to record in all.
+        task: task description that LeRobot's layout stores.
+        seeds: seeds to try, in this order, until enough have succeeded.
+        workers: processes; each holds one environment and one encoder per camera.
+        video: how frames are compressed.
+        on_progress: called with the progress about twice a second.
+        extra: further settings of the data (name of the environment, spread of the expert, ...) as
+            plain JSON; stored, and compared when a recording continues.
+        hold_ticks: ticks at the end of an episode over which success must hold.
+        end_when_held: end each episode as soon as success has held, not at the step cap.
+
+    Raises:
+        BadInput: an argument is not valid; `out` is not a recording; it was begun with other
+            settings and has tried a seed; another process is recording there; or the seeds are
+            used up before enough have succeeded. What was saved stays.
     """
     for name, value in (("episodes", episodes), ("workers", workers), ("hold_ticks", hold_ticks)):
         if value < 1:
             raise BadInput(f"{name} is {value}; it must be at least 1")
-    if len(seeds) > MOST_SEEDS:
-        raise BadInput(f"{len(seeds)} seeds to try; at most {MOST_SEEDS} are put in an order")
+    if len(seeds) > MAX_SEEDS:
+        raise BadInput(f"{len(seeds)} seeds were given; at most {MAX_SEEDS:,} are supported")
     seeds = [*seeds]
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise BadInput(
-            f"{len(seeds)} seeds, {_some(seeds)}; expected at least one, none below 0, none twice"
+            f"{len(seeds)} seeds were given: {_first_few(seeds)}; expected at least one, all "
+            "different and none below 0"
         )
     out = Path(out)
     video = video or VideoConfig()
@@ -206,48 +132,48 @@ def record(
         "extra": dict(extra or {}),
         **({"end_when_held": True} if end_when_held else {}),
     }
-    with disk_full_guard(out), exclusive_writer(out, "recording"), InterruptFlag() as interrupt:
+    with disk_full_guard(out), exclusive_writer(out, "recording"), StopFlag() as stop:
         recording = _Recording(out, settings, episodes, seeds, video)
-        remove_unfinished(out, out / _STAGING)
+        staging = out / _STAGING
+        remove_unfinished(out, staging)
         if recording.missing:
-            staging = out / _STAGING
             make_folder(staging)
-            make_worker = partial(
-                _Recorder, make_env, make_expert, staging, video, hold_ticks, end_when_held
-            )
-            with WorkerPool(min(workers, recording.missing), make_worker) as crew:
+            capture = CaptureConfig(staging, video, hold_ticks, end_when_held)
+            make_worker = partial(_RecordingWorker, make_env, make_expert, capture)
+            with WorkerPool(min(workers, recording.missing), make_worker) as pool:
                 while recording.missing:
-                    interrupt.check()
-                    recording.step(crew)
+                    stop.check()
+                    recording.step(pool)
                     if on_progress is not None:
-                        on_progress(recording.progress(crew))
-        shutil.rmtree(out / _STAGING, ignore_errors=True)
+                        on_progress(recording.progress(pool))
+        shutil.rmtree(staging, ignore_errors=True)
+        stop.check()
         return recording.report
 
 
 def _check_folder(out: Path) -> None:
-    """Only a folder of ours, or an empty one, or none."""
+    """Refuse a folder that has files and is not a recording of imitact."""
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out} is a file; give a folder")
     if out.is_dir() and not (out / IMITACT).is_file():
-        # A kill in the first write leaves folders without a file: those are nobody's work.
+        # A kill during the first write leaves folders without files.
         others = sorted(
-            p.name for p in out.iterdir() if p.name not in (_STAGING, WRITER) and _holds_files(p)
+            p.name for p in out.iterdir() if p.name not in (_STAGING, WRITER) and _has_files(p)
         )
         if others:
             raise BadInput(
-                f"{out} is not empty and no recording of imitact (it holds {others[:3]}); "
-                "give a new folder"
+                f"{out} is not empty and not a recording of imitact (it has "
+                f"{', '.join(others[:3])}); give a new folder"
             )
 
 
-def _holds_files(path: Path) -> bool:
+def _has_files(path: Path) -> bool:
     return not path.is_dir() or any(not p.is_dir() for p in path.rglob("*"))
 
 
 @dataclass(frozen=True)
-class _World:
-    """What a worker's Env is like."""
+class _EnvFacts:
+    """What the manifest stores about an environment."""
 
     spec: Spec
     step_cap: int
@@ -265,141 +191,34 @@ class _World:
         }
 
 
-class _Recorder:
-    """A crew's Worker: one Env and one expert, kept over the seeds."""
+class _RecordingWorker:
+    """Worker of the pool: keeps one environment and one expert for all of its seeds."""
 
     def __init__(
         self,
         make_env: Callable[[], Env],
         make_expert: Callable[[], Policy],
-        staging: Path,
-        video: VideoConfig,
-        hold_ticks: int,
-        end_when_held: bool,
+        capture: CaptureConfig,
     ) -> None:
         self._env = make_env()
         self._expert = make_expert()
-        self._capture = partial(
-            capture,
-            staging=staging,
-            video=video,
-            hold_ticks=hold_ticks,
-            end_when_held=end_when_held,
-        )
+        self._capture = capture
 
     @property
-    def facts(self) -> _World:
-        env = self._env
-        return _World(env.spec, env.step_cap, env.stages)
+    def facts(self) -> _EnvFacts:
+        return _EnvFacts(self._env.spec, self._env.step_cap, self._env.stages)
 
-    def work(self, seed: int, go_on: Callable[[], object], tell: Callable[[int], object]) -> None:
-        self._capture(self._env, self._expert, seed, go_on=go_on, tell=tell)
+    def work(
+        self, seed: int, check_stop: Callable[[], object], report_ticks: Callable[[int], object], /
+    ) -> None:
+        capture_episode(self._env, self._expert, seed, self._capture, check_stop, report_ticks)
 
     def close(self) -> None:
         self._env.close()
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """meta/imitact.json: what LeRobot's own files have no place for."""
-
-    settings: Mapping[str, Any]
-    demonstrations: tuple[Demonstration, ...] = ()
-    failures: tuple[FailedSeed, ...] = ()
-
-    @classmethod
-    def read(cls, path: Path) -> _Facts:
-        """Of the finished episodes of a dataset, and of what failed before the next one."""
-        saved, _ = finished(path)
-        file = path / IMITACT
-        data = read_json(file)
-        if data.get("format") not in _FORMATS:
-            raise BadInput(
-                f"{file} has format {data.get('format')}, this imitact knows {_FORMATS}; "
-                "use the version that recorded it, or record into another folder"
-            )
-        with as_promised(file):
-            if origin := data["settings"].get("conversion"):
-                raise BadInput(
-                    f"{path} was converted from {origin.get('from')}, not recorded by imitact; "
-                    "record into another folder"
-                )
-            demonstrations = [
-                Demonstration(
-                    int(e["seed"]),
-                    {name: float(value) for name, value in e["variation"].items()},
-                    {int(stage): int(tick) for stage, tick in e["first_ticks"].items()},
-                )
-                for e in data["episodes"]
-            ]
-            failures = [
-                FailedSeed(int(f["seed"]), int(f["stage"]), str(f.get("trouble", "")))
-                for f in data["failed"]
-            ]
-            settings = dict(data["settings"])
-            settings["stages"] = [str(words) for words in settings["stages"]]
-        if saved > len(demonstrations):
-            raise BadInput(
-                f"{file} tells of {len(demonstrations)} episodes, the dataset holds {saved}: "
-                "another program has added to it. It can be read, not recorded into"
-            )
-        # A kill between this file and info.json leaves one episode too many here, the last seed
-        # that was put in place.
-        if len(demonstrations) > saved + 1:  # going on would remove the files of all these
-            raise DamagedFile(
-                f"{file} tells of {len(demonstrations)} episodes, {path / INFO} of {saved}: one of "
-                "the two was altered or lost. Copy the dataset again from where it came, or record "
-                "into another folder"
-            )
-        return cls(settings, tuple(demonstrations[:saved]), tuple(failures))
-
-    def to_dict(self) -> dict[str, Any]:
-        return with_checksum(self._told())
-
-    def _told(self) -> dict[str, Any]:
-        return {
-            "format": _FORMAT,
-            "settings": self.settings,
-            "episodes": [
-                {
-                    "seed": d.seed,
-                    "variation": d.variation,
-                    "first_ticks": {str(s): t for s, t in d.first_ticks.items()},
-                }
-                for d in self.demonstrations
-            ],
-            "failed": [
-                {"seed": f.seed, "stage": f.stage, **({"trouble": f.trouble} if f.trouble else {})}
-                for f in self.failures
-            ],
-        }
-
-    def plus(self, outcome: SeedResult) -> _Facts:
-        """With one seed more."""
-        if not outcome.success:
-            failure = FailedSeed(outcome.seed, outcome.stage, outcome.trouble)
-            return _Facts(self.settings, self.demonstrations, (*self.failures, failure))
-        saved = Demonstration(outcome.seed, outcome.variation, outcome.first_ticks)
-        return _Facts(self.settings, (*self.demonstrations, saved), self.failures)
-
-    @property
-    def are_none(self) -> bool:
-        """Whether no seed has given anything that a dataset keeps."""
-        return not self.demonstrations and not self.failures
-
-    @property
-    def tried(self) -> set[int]:
-        """The seeds whose outcome is here."""
-        return {d.seed for d in self.demonstrations} | {f.seed for f in self.failures}
-
-    def report(self, path: Path) -> RecordingReport:
-        return RecordingReport(
-            path, tuple(self.settings["stages"]), self.demonstrations, self.failures
-        )
-
-
 class _Recording:
-    """Gives out seeds, and puts what comes back into the dataset in order."""
+    """State of a recording: assigns seeds to workers and saves their episodes in order."""
 
     def __init__(
         self,
@@ -411,211 +230,181 @@ class _Recording:
     ) -> None:
         self._out = out
         self._staging = out / _STAGING
-        self._settings = _plain(settings)
+        self._settings = plain_json(settings)
         self._wanted = wanted
         self._video = video
         self._began_s = time.monotonic()
         self._first_seed_s: float | None = None
         self._step_cap = 0
         self._writer: LeRobotWriter | None = None
-        self._waiting: dict[int, SeedResult] = {}  # finished, with a seed before them that is not
-        self._facts = _Facts(self._settings)
+        self._finished: dict[int, SeedResult] = {}  # seeds that follow an unfinished one
+        self._manifest = Manifest(self._settings)
         self._resumed = (out / IMITACT).is_file()
         if self._resumed:
-            self._facts = _Facts.read(out)
+            self._manifest = Manifest.read(out)
             self._check_settings(self._settings)
             if not self._resumed:
-                self._facts = _Facts(self._settings)
-        self._ahead = self._not_tried(seeds)
+                self._manifest = Manifest(self._settings)
+        self._remaining = self._not_tried(seeds)
         if self.missing < 0:
             raise BadInput(
-                f"{out} already holds {wanted - self.missing} episodes, {wanted} were asked for; "
-                "ask for as many, or record into another folder"
+                f"{out} already has {wanted - self.missing} episodes, more than the {wanted} "
+                "wanted; ask for at least as many, or record into another folder"
             )
 
     def _not_tried(self, seeds: Sequence[int]) -> deque[int]:
-        """The seeds ahead; refuses an order that begins otherwise than what has been tried."""
-        tried = self._facts.tried
+        """The seeds left to try; refuses an order that does not begin with the tried ones."""
+        tried = self._manifest.tried_seeds
         if not tried <= {*seeds[: len(tried)]}:
             raise BadInput(
                 f"{self._out} was begun with other seeds or in another order: {len(tried)} have "
-                f"been tried, {_some(sorted(tried))}, and the order now begins with "
-                f"{_some(seeds)}. Use the same seeds, or record into another folder"
+                f"been tried, {_first_few(sorted(tried))}, but the seeds now begin with "
+                f"{_first_few(seeds)}. Give the same seeds, or record into another folder"
             )
         return deque(seeds[len(tried) :])
 
     @property
     def missing(self) -> int:
-        """Demonstrations that are not in the dataset yet."""
-        return self._wanted - len(self._facts.demonstrations)
+        """Number of demonstrations that are still to be saved."""
+        return self._wanted - len(self._manifest.demonstrations)
 
     @property
     def report(self) -> RecordingReport:
-        return self._facts.report(self._out)
+        return self._manifest.report(self._out)
 
-    def step(self, crew: WorkerPool) -> None:
-        """Take what has come, put in place what can be, give out what is needed."""
-        for message in crew.messages():
-            if isinstance(message, Done):
-                self._take(message.seed)
+    def step(self, pool: WorkerPool) -> None:
+        """Take finished seeds, save those that are next in order, and assign new ones."""
+        for event in pool.events():
+            if isinstance(event, JobDone):
+                self._take(event.job)
             elif self._writer is None:
-                self._begin(message)
+                self._begin(event)
         if self._writer is None:
             return
-        self._settle(self._writer)
+        self._save_finished(self._writer)
         if not self.missing:
             return
-        while crew.idle and (seed := self._wanted_now(crew)) is not None:
-            crew.give(seed)
+        while pool.has_idle_worker and (seed := self._next_seed(pool)) is not None:
+            pool.submit(seed)
             self._first_seed_s = self._first_seed_s or time.monotonic()
-        if not self._ahead:
-            self._used_up()
+        if not self._remaining:
+            self._raise_used_up()
 
-    def progress(self, crew: WorkerPool) -> RecordingProgress:
-        saved, failed = len(self._facts.demonstrations), len(self._facts.failures)
+    def progress(self, pool: WorkerPool) -> RecordingProgress:
+        saved, failed = len(self._manifest.demonstrations), len(self._manifest.failures)
         now_s = time.monotonic()
         left_s = None
         if not self.missing:
             left_s = 0.0
-        elif crew.ticks and self._first_seed_s is not None:
-            tick_s = (now_s - self._first_seed_s) / crew.ticks  # of all workers together
-            under_way = crew.under_way.values()
-            # As many tries a success as so far; the one try added keeps it finite.
-            tries = (self.missing - self._sure) * (saved + failed + 1) / (saved + 1)
-            together = max(0.0, tries * self._step_cap - sum(under_way))
-            # The last seeds are not shared out: the slowest worker decides.
-            alone = max((self._step_cap - t for t in under_way), default=0) * len(under_way)
-            left_s = tick_s * max(together, alone)
+        elif pool.ticks_done and self._first_seed_s is not None:
+            tick_s = (now_s - self._first_seed_s) / pool.ticks_done  # of all workers together
+            running = pool.in_flight.values()
+            # Seeds per success as so far; the added one keeps it finite before the first success.
+            tries = (self.missing - self._waiting_successes) * (saved + failed + 1) / (saved + 1)
+            shared = max(0.0, tries * self._step_cap - sum(running))
+            # The last seeds are not shared among workers: the one with most ticks left decides.
+            last = max((self._step_cap - t for t in running), default=0) * len(running)
+            left_s = tick_s * max(shared, last)
         return RecordingProgress(saved, failed, self._wanted, now_s - self._began_s, left_s)
 
     @property
-    def _sure(self) -> int:
-        """Successes that wait for a seed before them."""
-        return sum(outcome.success for outcome in self._waiting.values())
+    def _waiting_successes(self) -> int:
+        """Successes that cannot be saved before an earlier seed is finished."""
+        return sum(result.success for result in self._finished.values())
 
-    def _begin(self, ready: Ready) -> None:
-        """With the first Env at hand: check or write the settings, adopt what was finished."""
-        world: _World = ready.facts
-        self._step_cap = world.step_cap
-        settings = _plain({**self._settings, **world.settings()})
+    def _begin(self, ready: WorkerReady) -> None:
+        """With the first environment: check or write the settings, and adopt finished seeds."""
+        facts: _EnvFacts = ready.facts
+        self._step_cap = facts.step_cap
+        settings = plain_json({**self._settings, **facts.settings()})
         if self._resumed:
             self._check_settings(settings)
         self._writer = LeRobotWriter(
             self._out,
-            world.spec,
+            facts.spec,
             task=self._settings["task"],
             video=self._video,
             staging=self._staging,
         )
-        cameras = len(world.spec.cameras)
+        cameras = len(facts.spec.cameras)
         for folder in self._staging.iterdir():
-            # What is found where nothing goes on was recorded with other settings.
-            outcome = read_outcome(folder, cameras, whole=True) if self._resumed else None
-            if outcome and outcome.seed in self._ahead:
-                self._waiting[outcome.seed] = outcome
+            # In a recording that is begun again, they were captured with other settings.
+            result = read_result(folder, cameras, verify=True) if self._resumed else None
+            if result and result.seed in self._remaining:
+                self._finished[result.seed] = result
             elif folder.is_dir():
                 shutil.rmtree(folder, ignore_errors=True)
             else:
                 folder.unlink(missing_ok=True)
         if not self._resumed:
-            self._facts = _Facts(settings)
-            self._write_facts()
+            self._manifest = Manifest(settings)
+            self._write_manifest()
 
-    def _write_facts(self) -> None:
-        write_json(self._out / IMITACT, self._facts.to_dict(), self._staging)
+    def _write_manifest(self) -> None:
+        write_json(self._out / IMITACT, self._manifest.to_json(), self._staging)
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Refuse to go on with other settings than those the dataset was begun with.
-
-        Where it was begun and nothing has come of it (a setting was mistyped, say), begin anew.
-        """
-        unlike = _unlike(self._facts.settings, settings)
-        if unlike and self._facts.are_none:
+        """Refuse settings other than those of the manifest; begin again if no seed was tried."""
+        try:
+            check_same_settings(self._manifest.settings, settings, self._out, partial=True)
+        except BadInput:
+            if not self._manifest.is_empty:
+                raise
             self._resumed = False
-        elif unlike:
-            raise BadInput(
-                f"{self._out} was begun with {'; with '.join(unlike)}. Use the same settings, "
-                "or record into another folder"
-            )
 
     def _take(self, seed: int) -> None:
-        outcome = read_outcome(folder_of(self._staging, seed), 0)
-        if outcome is None:
+        folder = seed_folder(self._staging, seed)
+        result = read_result(folder, 0)
+        if result is None:
             raise BadInput(
-                f"{folder_of(self._staging, seed)} has vanished; is something else at work in "
-                f"{self._out}? Run the same command again to go on"
+                f"{folder} has disappeared; is another program changing {self._out}? Run the same "
+                "command again to continue"
             )
-        self._waiting[seed] = outcome
+        self._finished[seed] = result
 
-    def _settle(self, writer: LeRobotWriter) -> None:
-        """Put finished seeds in place, in order, as far as there is no gap."""
-        while self.missing and self._ahead and self._ahead[0] in self._waiting:
-            outcome = self._waiting.pop(self._ahead.popleft())
-            self._facts = self._facts.plus(outcome)
-            folder = folder_of(self._staging, outcome.seed)
-            # Either way what is known of the seed is on the disk before its folder goes.
-            if outcome.success:
-                rows = read_rows(folder)
-                videos = {name: video_of(folder, i) for i, name in enumerate(rows.pixels)}
-                writer.append(rows.state, rows.action, videos, rows.pixels, self._facts.to_dict())
+    def _save_finished(self, writer: LeRobotWriter) -> None:
+        """Save finished seeds in order, up to the first that is not finished."""
+        while self.missing and self._remaining and self._remaining[0] in self._finished:
+            result = self._finished.pop(self._remaining.popleft())
+            self._manifest = self._manifest.plus(result)
+            folder = seed_folder(self._staging, result.seed)
+            # The result is on the disk before the folder is removed, so no seed runs twice.
+            if result.success:
+                data = read_episode_data(folder)
+                videos = {n: video_file(folder, i) for i, n in enumerate(data.frame_stats)}
+                writer.append(
+                    data.state, data.action, videos, data.frame_stats, self._manifest.to_json()
+                )
             else:
-                self._write_facts()
+                self._write_manifest()
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _wanted_now(self, crew: WorkerPool) -> int | None:
-        """The next seed to give out, None where it is not needed if all under way succeed.
+    def _next_seed(self, pool: WorkerPool) -> int | None:
+        """The next seed to run; None if none is needed when all running seeds succeed.
 
-        Nothing is recorded in vain, but for seeds before a success that waits for them.
+        A later success that waits makes every seed before it needed, whatever comes of it.
         """
-        short = self.missing - len(crew.under_way) - self._sure
-        for place, seed in enumerate(self._ahead):
-            if seed in self._waiting or seed in crew.under_way:
+        short = self.missing - len(pool.in_flight) - self._waiting_successes
+        for position, seed in enumerate(self._remaining):
+            if seed in self._finished or seed in pool.in_flight:
                 continue
-            later = itertools.islice(self._ahead, place, None)
-            if short > 0 or any(s in self._waiting and self._waiting[s].success for s in later):
+            later = itertools.islice(self._remaining, position, None)
+            if short > 0 or any(s in self._finished and self._finished[s].success for s in later):
                 return seed
             return None
         return None
 
-    def _used_up(self) -> None:
-        saved, failed = len(self._facts.demonstrations), len(self._facts.failures)
+    def _raise_used_up(self) -> None:
+        saved, failures = len(self._manifest.demonstrations), self._manifest.failures
         shutil.rmtree(self._staging, ignore_errors=True)
-        troubles = [f"seed {f.seed}: {f.trouble}" for f in self._facts.failures if f.trouble]
+        errors = [f"seed {f.seed}: {f.error}" for f in failures if f.error]
         raise BadInput(
-            f"only {saved} of {self._wanted} demonstrations succeeded: all {saved + failed} seeds "
-            f"are used up, {failed} failed"
-            + (f" ({len(troubles)} were cut short, the last in {troubles[-1]})" if troubles else "")
-            + f". What succeeded is in {self._out}; more seeds after these go on from there"
+            f"only {saved} of {self._wanted} demonstrations succeeded: all "
+            f"{saved + len(failures)} seeds are used up, {len(failures)} failed"
+            + (f" ({len(errors)} ended early, the last in {errors[-1]})" if errors else "")
+            + f". {self._out} keeps the successful ones; give more seeds to continue from there"
         )
 
 
-def _unlike(then: Mapping[str, Any], now: Mapping[str, Any], of: str = "") -> list[str]:
-    """What differs of the settings that are there now, each by its full name, in words."""
-    told = []
-    for name, value in now.items():
-        before = then.get(name, _ABSENT)
-        if isinstance(before, dict) and isinstance(value, dict):
-            told += _unlike(before, {**dict.fromkeys(before, _ABSENT), **value}, f"{of}{name}.")
-        elif before != value:
-            told.append(f"{of}{name} = {_said(before)}, now it is {_said(value)}")
-    return told
-
-
-def _some(seeds: Sequence[int]) -> str:
-    """The first few of many."""
+def _first_few(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds[:5])) + (", ..." if len(seeds) > 5 else "")
-
-
-_ABSENT = object()  # of a setting that is not there, which is not the same as null
-
-
-def _said(value: Any) -> str:
-    return "not set" if value is _ABSENT else json.dumps(value)
-
-
-def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    """As it comes back from JSON, so that it compares equal when a recording goes on."""
-    try:
-        return json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"settings and extra must be plain JSON: {error}") from error

@@ -1,4 +1,4 @@
-"""Which starts to demonstrate first, so that few demonstrations cover all of them."""
+"""Start selection: an order of initial states in which few demonstrations cover all of them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def evenly(starts: NDArray[np.float64]) -> list[int]:
-    """Row numbers of `starts` (N, D) in the order that covers them best, each exactly once.
+def coverage_order(starts: NDArray[np.float64]) -> list[int]:
+    """Order initial states so that every prefix of the order covers all of them well.
 
-    Each next row is the one that most lowers the sum over all rows of the squared distance to the
-    nearest row chosen so far; so every beginning of the order is spread over all the starts. The
-    greedy choice of facility location (Nemhauser, Wolsey and Fisher 1978,
-    doi:10.1007/BF01588971), within 1 - 1/e of the best set of its size. Of equals the first row
-    is taken. Costs N^2 at first and little a row after that (lazily: a row's gain only shrinks).
+    Each next row is the one that most reduces the sum over all rows of the squared distance to
+    the nearest selected row. This is the greedy algorithm of facility location (Nemhauser, Wolsey
+    and Fisher 1978, doi:10.1007/BF01588971), within 1 - 1/e of the best set of its size. Costs
+    O(N^2) at first and little per row after that, because the gain of a row only shrinks and is
+    computed again only when it is the largest.
+
+    Args:
+        starts: initial states, (N, D).
+
+    Returns:
+        Row numbers, each exactly once; the lower of two equally good rows comes first.
     """
 
-    # Nothing chosen yet counts as far away, the same from every row.
+    # Before the first selection every row is equally far away: twice the diagonal.
     extent = np.ptp(starts, axis=0)
     nearest = np.full(len(starts), 2.0 * float(extent @ extent))
 
     def with_row(row: int) -> tuple[NDArray[np.float64], float]:
-        """What `nearest` becomes with this row, and the loss, minus what that gains."""
+        """`nearest` with this row selected, and the negative of what that gains."""
         then = np.minimum(nearest, ((starts - starts[row]) ** 2).sum(axis=1))
         return then, -float((nearest - then).sum())
 

@@ -1,4 +1,4 @@
-"""ALOHA HDF5: what recorders write is read as they meant it, and what is damaged is named."""
+"""ALOHA datasets: files of the recorders read bit for bit, and damage named by file and field."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
 from imitact.core.validate import check_source
 from imitact.datasets import images
-from imitact.datasets.formats import aloha as aloha_hdf5
+from imitact.datasets.formats import aloha_file
 from imitact.datasets.formats.aloha import AlohaDataset
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
@@ -53,33 +53,33 @@ def test_numbers_and_frames_are_those_of_the_files(tmp_path: Path, dtype: str, j
         )
 
 
-def test_episodes_come_in_natural_order_and_hidden_files_are_none(tmp_path: Path):
+def test_episodes_are_in_natural_order_without_hidden_files(tmp_path: Path):
     for index in (0, 2, 10, 1):
         foreign.aloha_file(tmp_path / f"episode_{index}.hdf5", index=index, ticks=3 + index)
     (tmp_path / "._episode_0.hdf5").write_bytes(b"of another system's file manager")
     assert open_dataset(tmp_path).lengths == (3, 4, 5, 13)
 
 
-def test_mirrored_copies_can_be_left_out(tmp_path: Path):
+def test_a_file_pattern_leaves_mirrored_copies_out(tmp_path: Path):
     foreign.aloha(tmp_path)
     foreign.aloha_file(tmp_path / "mirror_episode_0.hdf5", ticks=4)
     assert open_dataset(tmp_path).lengths == (9, 5, 7, 4)
     assert open_dataset(tmp_path, ReadConfig(files="episode_*.hdf5")).lengths == (9, 5, 7)
 
 
-def test_one_file_is_a_dataset_of_one_episode(tmp_path: Path):
+def test_one_file_opens_as_a_dataset_of_one_episode(tmp_path: Path):
     file = foreign.aloha_file(tmp_path / "episode_7.hdf5", ticks=6)
     assert open_dataset(file).lengths == (6,)
 
 
-def test_joints_of_the_two_arms_have_the_simulated_alohas_names(tmp_path: Path):
+def test_two_arms_get_the_joint_names_of_the_simulated_aloha(tmp_path: Path):
     spec = open_dataset(foreign.aloha(tmp_path)).spec
     assert spec.state_names == spec.action_names == ALOHA_JOINTS
     assert spec.state_units == ALOHA_UNITS
     assert spec.rate_hz == ALOHA_RATE_HZ
 
 
-def test_a_mobile_base_is_the_end_of_the_action(tmp_path: Path):
+def test_the_action_ends_with_the_values_of_a_mobile_base(tmp_path: Path):
     source = open_dataset(foreign.aloha(tmp_path, base=True))
     assert source.spec.action_names[14:] == ("base_linear", "base_angular")
     assert source.spec.action_units[14:] == ("m/s", "rad/s")
@@ -89,11 +89,11 @@ def test_a_mobile_base_is_the_end_of_the_action(tmp_path: Path):
     )
 
 
-def test_what_else_has_a_row_a_tick_is_kept_beside(tmp_path: Path):
+def test_other_arrays_with_a_row_per_tick_are_extra_columns(tmp_path: Path):
     touch = np.arange(9, dtype=np.int16)
     foreign.aloha_file(tmp_path / "episode_0.hdf5", effort=True, dtype="f8", more={"touch": touch})
     source = AlohaDataset(tmp_path)
-    extras = source.episode(0).extras
+    extras = source.episode(0).extra_values([*source.extra_columns])
     assert set(extras) == {"observation.effort", "observation.velocity", "touch",
                            "aloha.observations.qpos", "aloha.action"}  # fmt: skip
     np.testing.assert_array_equal(extras["observation.effort"], foreign.walk(100, 9, 14))
@@ -102,22 +102,21 @@ def test_what_else_has_a_row_a_tick_is_kept_beside(tmp_path: Path):
     assert extras["touch"].dtype == np.int16
 
 
-def test_the_released_codes_offset_gives_each_tick_the_action_before(tmp_path: Path):
+def test_an_action_offset_of_1_pairs_each_tick_with_the_action_before(tmp_path: Path):
     foreign.aloha(tmp_path, sim=False)
     plain = open_dataset(tmp_path).episode(0).action
     moved = open_dataset(tmp_path, ReadConfig(action_offset=1)).episode(0).action
     np.testing.assert_array_equal(moved[1:], plain[:-1])
     np.testing.assert_array_equal(moved[0], plain[0])
     long = foreign.aloha(tmp_path / "long", dtype="f8")
-    extras = open_dataset(long, ReadConfig(action_offset=1)).episode(0).extras
+    episode = open_dataset(long, ReadConfig(action_offset=1)).episode(0)
+    extras = episode.extra_values(["aloha.action"])
     np.testing.assert_array_equal(extras["aloha.action"].astype("f4"), moved)
 
 
-def test_a_source_is_the_same_in_another_process_and_its_fingerprint_tells_data_apart(
-    tmp_path: Path,
-):
+def test_a_pickled_dataset_is_the_same_and_other_data_have_another_fingerprint(tmp_path: Path):
     source = open_dataset(foreign.aloha(tmp_path / "a"))
-    again = copy.deepcopy(source)  # by what pickling takes and gives
+    again = copy.deepcopy(source)  # uses the pickling protocol
     np.testing.assert_array_equal(frames_of(again, 1), frames_of(source, 1))
     assert again.fingerprint == source.fingerprint
     assert open_dataset(foreign.aloha(tmp_path / "b")).fingerprint == source.fingerprint
@@ -134,9 +133,9 @@ def test_a_source_is_the_same_in_another_process_and_its_fingerprint_tells_data_
 # --- compressed images ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_jpeg_is_refused_until_its_colours_are_said_and_then_decoded(tmp_path: Path, told: bool):
-    foreign.aloha(tmp_path, jpeg=True, compress_len=told)
+@pytest.mark.parametrize("has_lengths", [True, False])
+def test_jpeg_is_refused_until_its_channel_order_is_given(tmp_path: Path, has_lengths: bool):
+    foreign.aloha(tmp_path, jpeg=True, compress_len=has_lengths)
     with pytest.raises(BadInput, match=r"JPEG.*--colour-picture.*--read\.colour"):
         open_dataset(tmp_path)
     right = open_dataset(tmp_path, ReadConfig(colour="bgr"))
@@ -146,7 +145,7 @@ def test_jpeg_is_refused_until_its_colours_are_said_and_then_decoded(tmp_path: P
     np.testing.assert_array_equal(wrong[..., ::-1], frames_of(right, 2))
 
 
-def test_ticks_can_be_read_from_the_middle(tmp_path: Path):
+def test_frames_can_be_read_from_the_middle_of_an_episode(tmp_path: Path):
     foreign.aloha(tmp_path, jpeg=True)
     source = open_dataset(tmp_path, ReadConfig(colour="bgr"))
     whole = frames_of(source, 0)
@@ -156,8 +155,8 @@ def test_ticks_can_be_read_from_the_middle(tmp_path: Path):
         list(source.episode(0).frames("top", 3, 10))
 
 
-def test_images_of_any_number_of_bytes_a_row_are_read(tmp_path: Path):
-    """Fixed texts, as RoboTwin writes them, and rows of their own lengths."""
+def test_images_stored_as_byte_strings_are_read(tmp_path: Path):
+    """Byte strings of one length, as RoboTwin writes them, and of differing lengths."""
     packed = [images.jpeg(frame) for frame in foreign.film(0, 9)]
     for kind in ("S", "vlen"):
         file = foreign.aloha_file(tmp_path / kind / "episode_0.hdf5", cameras=())
@@ -176,8 +175,8 @@ def test_images_of_any_number_of_bytes_a_row_are_read(tmp_path: Path):
         assert psnr(frames_of(source), foreign.film(0, 9)) > 35
 
 
-def test_jpeg_decodes_as_other_decoders_do():
-    """Pillow decodes with libjpeg, as OpenCV does."""
+def test_jpeg_decodes_as_with_pillow():
+    """Pillow uses libjpeg, as OpenCV does."""
     frame = foreign.picture(1, 5, 48, 64)
     data = images.jpeg(frame)
     theirs = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
@@ -192,7 +191,7 @@ def test_png_keeps_every_pixel():
     np.testing.assert_array_equal(images.decode(images.png(frame), (13, 17)), frame)
 
 
-def test_depth_and_grey_images_are_left_out_and_named(tmp_path: Path):
+def test_depth_and_grey_images_are_left_out_with_a_reason(tmp_path: Path):
     depth = np.zeros((9, 24, 32), np.uint16)
     foreign.aloha_file(
         tmp_path / "episode_0.hdf5", more={"observations/images/top_depth": depth, "note": depth}
@@ -205,7 +204,7 @@ def test_depth_and_grey_images_are_left_out_and_named(tmp_path: Path):
     }
 
 
-# --- what is wrong is named ----------------------------------------------------------------------
+# --- damage --------------------------------------------------------------------------------------
 
 
 def edit(change: Callable[[h5py.File], object]) -> Callable[[Path], None]:
@@ -245,19 +244,19 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no action": (without("action"), r"episode_1\.hdf5 has no /action.*it has /observations"),
     "no state": (without("observations/qpos"), r"episode_1\.hdf5 has no /observations/qpos"),
     "fewer actions": (instead("action", np.zeros((4, 14))), "/action has 4 rows, /observ.* has 5"),
-    "words": (instead("action", np.array([b"a"] * 5)), "/action holds .*expected numbers"),
+    "words": (instead("action", np.array([b"a"] * 5)), "/action has type .*expected numbers"),
     "no rows": (instead("observations/qpos", np.zeros((0, 14))), r"qpos has shape \(0, 14\)"),
-    "half a film": (edit(unwritten), "/observations/images/top was not written to its end"),
+    "half a film": (edit(unwritten), "/observations/images/top is incomplete"),
     "a link": (edit(elsewhere), r"episode_1\.hdf5 has no /action"),
     "our note": (
         edit(lambda root: root.attrs.__setitem__("imitact", "{")),
-        "attribute 'imitact' is not what imitact writes",
+        'attribute "imitact" was not written by imitact',
     ),
 }
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_a_damaged_file_is_refused_by_file_and_field(tmp_path: Path, kind: str):
+def test_a_damaged_file_is_refused_with_its_name_and_field(tmp_path: Path, kind: str):
     damage, says = DAMAGES[kind]
     foreign.aloha(tmp_path)
     damage(tmp_path / "episode_1.hdf5")
@@ -266,15 +265,18 @@ def test_a_damaged_file_is_refused_by_file_and_field(tmp_path: Path, kind: str):
 
 
 UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
-    "fewer joints": ({"joints": 7}, r"x\.hdf5: /observations/qpos has 7 values .* has 14 values"),
+    "fewer joints": (
+        {"joints": 7},
+        r"x\.hdf5: /observations/qpos has 7 values per tick, but 14 values",
+    ),
     "another size": ({"size": (20, 32)}, r"images/top has an image of 20x32 .* of 24x32"),
-    "another camera": ({"cameras": ("left",)}, r"has no /observations/images/top.*'left'"),
-    "a base": ({"base": True}, "/action has 14 and 2 values a tick"),
+    "another camera": ({"cameras": ("left",)}, r"has no /observations/images/top.*cameras: left\."),
+    "a base": ({"base": True}, "/action has 14 and 2 values per tick"),
 }
 
 
 @pytest.mark.parametrize("kind", UNLIKE)
-def test_episodes_of_a_dataset_are_alike(tmp_path: Path, kind: str):
+def test_an_episode_of_another_size_is_refused(tmp_path: Path, kind: str):
     changes, says = UNLIKE[kind]
     foreign.aloha(tmp_path)
     foreign.aloha_file(tmp_path / "x.hdf5", **changes)
@@ -282,7 +284,7 @@ def test_episodes_of_a_dataset_are_alike(tmp_path: Path, kind: str):
         open_dataset(tmp_path)
 
 
-def test_images_that_are_damaged_are_told_by_camera_and_tick(tmp_path: Path):
+def test_a_damaged_image_is_refused_with_its_camera_and_tick(tmp_path: Path):
     file = foreign.aloha_file(tmp_path / "episode_0.hdf5", jpeg=True)
     with h5py.File(file, "a") as root:
         rows = root["observations/images/top"]
@@ -291,43 +293,48 @@ def test_images_that_are_damaged_are_told_by_camera_and_tick(tmp_path: Path):
         rows[4] = np.frombuffer(packed[:-10].ljust(rows.shape[1], b"\0"), np.uint8)
         rows[6] = rows[0][::-1]
     source = open_dataset(tmp_path, ReadConfig(colour="bgr"))
-    for tick, says in ((2, "neither JPEG nor PNG"), (4, "cut short"), (6, "neither JPEG nor PNG")):
+    for tick, says in (
+        (2, "neither JPEG nor PNG"),
+        (4, "an image that is cut short"),
+        (6, "neither JPEG nor PNG"),
+    ):
         with pytest.raises(
             DamagedFile, match=rf"episode_0\.hdf5: .*images/top, tick {tick}, is {says}"
         ):
             list(source.episode(0).frames("top", tick, tick + 1))
 
 
-def test_a_damaged_file_leaves_the_others_to_who_looks_a_dataset_over(tmp_path: Path):
+def test_a_damaged_file_can_be_reported_and_the_others_read(tmp_path: Path):
     foreign.aloha(tmp_path)
     (tmp_path / "episode_1.hdf5").write_bytes(b"nothing")
-    told: list[Any] = []
-    source = open_dataset(tmp_path, complain=lambda error, episodes: told.append(episodes))
-    assert told == [[1]]
+    reported: list[Any] = []
+    source = open_dataset(tmp_path, on_damage=lambda error, episodes: reported.append(episodes))
+    assert reported == [[1]]
     assert source.lengths == (9, 0, 7)
     assert len(source.episode(2).state) == 7
     with pytest.raises(DamagedFile, match="episode 1"):
         source.episode(1)
 
 
-def test_settings_without_a_use_are_refused_not_ignored(tmp_path: Path):
+def test_read_options_that_a_layout_does_not_use_are_refused(tmp_path: Path):
     foreign.aloha(tmp_path)
-    with pytest.raises(BadInput, match="state and subset are given, which the layout aloha-hdf5"):
+    unused = r"--read\.state and --read\.subset given, but the layout aloha-hdf5"
+    with pytest.raises(BadInput, match=unused):
         open_dataset(tmp_path, ReadConfig(state=("a",), subset="train"))
-    with pytest.raises(BadInput, match=r"no camera 'left'; it has \['top'\]"):
+    with pytest.raises(BadInput, match=r'no camera "left"; available: top'):
         open_dataset(tmp_path, ReadConfig(cameras=("left",)))
-    with pytest.raises(BadInput, match=r"no file named \*\.h5"):
+    with pytest.raises(BadInput, match=r"no file that matches \*\.h5"):
         open_dataset(tmp_path, ReadConfig(files="*.h5"))
     for wrong in ({"rate_hz": -1.0}, {"colour": "grb"}, {"action_offset": 2}):
         with pytest.raises(BadInput):
             ReadConfig(**wrong)  # type: ignore[arg-type]
 
 
-def test_features_and_arrays_name_each_other():
+def test_the_path_of_a_feature_is_the_inverse_of_the_feature_of_a_path():
     for path in ("/observations/qvel", "/observations/effort", "/observations/qpos", "/action",
                  "/observations/velocity", "/observations/state", "/observations/images_seen",
                  "/index", "/timestamp", "/reward", "/next.reward", "/observation.x",
                  "/base_action", "/aloha.x"):  # fmt: skip
-        feature = aloha_hdf5.feature_of(path)
-        assert aloha_hdf5.path_of(feature) == path, feature
+        feature = aloha_file.feature_of(path)
+        assert aloha_file.path_of(feature) == path, feature
         assert feature not in ("index", "timestamp", "action", "observation.state")

@@ -1,10 +1,9 @@
-"""Append episodes to a folder in the ALOHA HDF5 layout, each file whole or not there.
+"""ALOHA writer: episodes appended to a folder in the ALOHA HDF5 layout, each file atomically.
 
-What the released code needs is there: `sim`, /observations/qvel, /observations/images/CAMERA,
-/action (tonyzhaozh/act utils.py), and for compressed images `compress` and /compress_len
-(MarkFzp/act-plus-plus compress_data.py). What the layout has no place for (names, units, rate, the
-order of cameras and of colours, the task) is JSON in the attribute "imitact", which other readers
-ignore.
+A file has what the released code reads: `sim`, /observations/qvel, /observations/images/CAMERA and
+/action (tonyzhaozh/act utils.py), and `compress` and /compress_len for compressed images
+(MarkFzp/act-plus-plus compress_data.py). What the layout has no place for (names, units, rate,
+order of cameras and channels, task) is JSON in the attribute "imitact", which other readers ignore.
 """
 
 from __future__ import annotations
@@ -25,58 +24,61 @@ from imitact.core.aloha_joints import ALOHA_BASE
 from imitact.core.errors import BadInput, SpecMismatch
 from imitact.core.types import Frame, Spec
 from imitact.datasets import images as stills
-from imitact.datasets.formats.aloha import (
+from imitact.datasets.formats.aloha_file import (
     ACTION,
     BASE_ACTION,
     IMAGES,
     LENGTHS,
+    METADATA,
+    METADATA_FORMAT,
     STATE,
-    TOLD,
-    TOLD_FORMAT,
     VELOCITY,
     path_of,
 )
-from imitact.storage.atomic import disk_full_guard, fsync, move_into_place
+from imitact.storage.atomic import write_atomically
 
 Images = Literal["plain", "jpeg"]
-JPEG_COLOUR = "bgr"
-"""As the ALOHA recorders store JPEG: decoded by OpenCV without conversion, it is RGB, which is how
-act-plus-plus reads it."""
+JPEG_CHANNELS = "bgr"
+"""Channel order of stored JPEG images, as the ALOHA recorders write them: OpenCV, used without
+conversion, decodes them to RGB, which is how act-plus-plus reads them."""
+
+_MAX_ATTRIBUTE_BYTES = 60_000
+"""HDF5 limits an attribute to 64 kB."""
 
 
 class AlohaWriter:
-    """Appends episodes to `out`; opening it again goes on after the last one that is there.
+    """Appends episodes to a folder; a new writer continues after the last finished episode.
 
-    out:     created if it is not there; episode i is the file episode_i.hdf5.
-    images:  "plain" stores every pixel, 0.9 MB a frame of 480x640; "jpeg" compresses each frame.
-    staging: a folder on the same disk; what is not finished lies there, and nowhere else.
+    Only one writer may be open per folder.
 
-    Only one writer may be open.
+    Args:
+        out: created if it is missing; episode i becomes the file episode_i.hdf5.
+        spec: the Spec of all episodes.
+        images: "plain" stores every pixel, 0.9 MB per frame of 480x640; "jpeg" compresses frames.
+        staging: folder on the same disk for unfinished files.
     """
 
     def __init__(self, out: Path, spec: Spec, *, images: Images, staging: Path) -> None:
         for camera in spec.cameras:
             if "/" in camera.name or camera.name in (".", ".."):
-                raise BadInput(f"camera {camera.name!r}: HDF5 allows no such name")
+                raise BadInput(f'camera "{camera.name}": HDF5 does not allow this name; rename it')
         self.out = out
         self._spec = spec
         self._images: Images = images
         self._staging = staging
-        for file in staging.glob("episode_*"):
-            file.unlink()
         self._episodes = 0
         while self._file(self._episodes).is_file():
             self._episodes += 1
-        later = [n for n in _numbers_in(out) if n > self._episodes]
+        later = [n for n in _episode_numbers(out) if n > self._episodes]
         if later:
             raise BadInput(
-                f"{out} holds episode_{later[0]}.hdf5 and no episode_{self._episodes}.hdf5; give "
-                "a new folder"
+                f"{out} has episode_{later[0]}.hdf5 but no episode_{self._episodes}.hdf5; give a "
+                "new folder"
             )
 
     @property
     def episodes(self) -> int:
-        """How many are finished."""
+        """Number of finished episodes."""
         return self._episodes
 
     def append(
@@ -89,35 +91,39 @@ class AlohaWriter:
         task: str = "",
         sim: bool = True,
     ) -> list[str]:
-        """Add one episode of T ticks; gives the features among `extras` that it has no place for.
+        """Append one episode of T ticks.
 
-        state, action: (T, S) and (T, A); stored as float32. Values of a mobile base at the end of
-                       the action (`BASE`) go to /base_action.
-        frames:        camera name to its T frames, taken one by one.
-        extras:        feature name to a row for each tick (docs/formats.md).
-        sim:           whether action[t] answers the observation of t; where it is false the
-                       released code moves the actions by one tick.
+        Args:
+            state: (T, S), stored as float32.
+            action: (T, A), stored as float32; values of a mobile base at its end (`ALOHA_BASE`)
+                become /base_action.
+            frames: T frames of each camera, taken one at a time.
+            extras: features with a row per tick (docs/formats.md).
+            task: task description; "" stores none.
+            sim: whether action[t] answers the observation of tick t; where it is False, the
+                released code delays the action by one tick.
+
+        Returns:
+            Names of the extras that the layout has no place for.
         """
         spec, length = self._spec, len(state)
-        want = ((length, spec.state_size), (length, spec.action_size))
-        if (state.shape, action.shape) != want or length < 1:
+        expected = ((length, spec.state_size), (length, spec.action_size))
+        if (state.shape, action.shape) != expected or length < 1:
             raise SpecMismatch(
-                f"state {state.shape}, action {action.shape}; expected {want}, T >= 1"
+                f"state has shape {state.shape} and action {action.shape}; expected {expected[0]} "
+                f"and {expected[1]}, with at least one tick"
             )
-        arrays, homeless = self._arrays(state, action, extras)
-        file = self._file(self._episodes)
-        staged = self._staging / file.name
-        told = self._told(task, invented=[VELOCITY] if VELOCITY not in arrays else [])
+        arrays, unsupported = self._arrays(state, action, extras)
+        metadata = self._metadata(task, invented=[VELOCITY] if VELOCITY not in arrays else [])
         arrays.setdefault(VELOCITY, np.zeros_like(state, dtype=np.float32))
-        try:
-            with disk_full_guard(self.out), _full_disks_are_told():
-                self._write(staged, arrays, frames, length, sim, told)
-                fsync(staged)
-                move_into_place(staged, file)
-        finally:
-            staged.unlink(missing_ok=True)
+
+        def write(path: Path) -> None:
+            with _hdf5_errors_as_os_errors():
+                self._write(path, arrays, frames, length, sim, metadata)
+
+        write_atomically(self._file(self._episodes), write, self._staging)
         self._episodes += 1
-        return homeless
+        return unsupported
 
     def _arrays(
         self,
@@ -125,26 +131,26 @@ class AlohaWriter:
         action: NDArray[np.floating[Any]],
         extras: Mapping[str, NDArray[Any]],
     ) -> tuple[dict[str, NDArray[Any]], list[str]]:
-        """Everything but images by its path, and the features that have no path of their own."""
-        arms = self._spec.action_size - based_values(self._spec)
+        """All arrays but the images by path, and the extras that have no path."""
+        arms = self._spec.action_size - _base_width(self._spec)
         arrays: dict[str, NDArray[Any]] = {STATE: np.asarray(state, np.float32)}
         arrays[ACTION] = np.asarray(action[:, :arms], np.float32)
         if arms < self._spec.action_size:
             arrays[BASE_ACTION] = np.asarray(action[:, arms:], np.float32)
-        homeless = []
+        unsupported = []
         for name, values in extras.items():
             path = path_of(name)
-            if path in arrays:  # the same numbers with more digits, or other numbers
+            if path in arrays:  # maybe the same values with more digits
                 with np.errstate(over="ignore"):
                     rounded = values.astype(np.float32)
                 if rounded.tobytes() != arrays[path].tobytes():
-                    homeless.append(name)
+                    unsupported.append(name)
                     continue
             elif "/" in name or path.count("/") > 2 or path.startswith(IMAGES):
-                homeless.append(name)
+                unsupported.append(name)
                 continue
             arrays[path] = values
-        return arrays, homeless
+        return arrays, unsupported
 
     def _write(
         self,
@@ -153,16 +159,16 @@ class AlohaWriter:
         frames: Mapping[str, Iterable[Frame]],
         length: int,
         sim: bool,
-        told: str,
+        metadata: str,
     ) -> None:
         import h5py
 
         cameras = self._spec.cameras
         if self._images == "plain":
-            self._check_room(sum(length * c.height * c.width * 3 for c in cameras))
+            self._check_free_space(sum(length * c.height * c.width * 3 for c in cameras))
         with h5py.File(staged, "w", rdcc_nbytes=2 << 20) as file:
             file.attrs["sim"] = sim
-            file.attrs[TOLD] = told
+            file.attrs[METADATA] = metadata
             file.create_group(IMAGES)
             for path, values in arrays.items():
                 file.create_dataset(path, data=values)
@@ -181,28 +187,31 @@ class AlohaWriter:
                     lengths[camera.name] = self._write_jpeg(file, path, checked, length)
             if lengths:
                 file.attrs["compress"] = True
-                # A row a camera in the order of the names, as compress_data.py has it.
+                # One row per camera, sorted by name, as in compress_data.py.
                 rows = np.array([lengths[name] for name in sorted(lengths)], np.float32)
                 file.create_dataset(LENGTHS, data=rows)
 
     def _write_jpeg(self, file: Any, path: str, frames: Iterator[Frame], length: int) -> list[int]:
-        """The size of each image in bytes. Images wait in a file until the longest is known."""
-        waiting = self._staging / "episode_images"
+        """Return the size of each image in bytes.
+
+        Images are kept in a temporary file, because the width of the array is the longest one.
+        """
+        packed = self._staging / "episode_images"
         sizes = []
         try:
-            with waiting.open("wb") as out:
+            with packed.open("wb") as out:
                 for frame in frames:
                     data = stills.jpeg(np.ascontiguousarray(frame[..., ::-1]))
                     sizes.append(len(data))
                     out.write(data)
             widest = max(sizes)
-            self._check_room(widest * length)
+            self._check_free_space(widest * length)
             array = file.create_dataset(path, (length, widest), dtype="uint8", chunks=(1, widest))
-            with waiting.open("rb") as back:
+            with packed.open("rb") as back:
                 for tick, size in enumerate(sizes):
                     array[tick] = np.frombuffer(back.read(size).ljust(widest, b"\0"), np.uint8)
         finally:
-            waiting.unlink(missing_ok=True)
+            packed.unlink(missing_ok=True)
         return sizes
 
     def _checked(self, frames: Iterable[Frame], camera: str, length: int) -> Iterator[Frame]:
@@ -214,13 +223,13 @@ class AlohaWriter:
             yield frame
         if count != length:
             raise SpecMismatch(
-                f"camera {camera!r} gave {count} frames, the episode has {length} ticks"
+                f'camera "{camera}" gave {count} frames, the episode has {length} ticks'
             )
 
-    def _told(self, task: str, invented: list[str]) -> str:
+    def _metadata(self, task: str, invented: list[str]) -> str:
         spec = self._spec
-        told: dict[str, Any] = {
-            "format": TOLD_FORMAT,
+        metadata: dict[str, Any] = {
+            "format": METADATA_FORMAT,
             "state": {"names": list(spec.state_names), "units": list(spec.state_units)},
             "action": {"names": list(spec.action_names), "units": list(spec.action_units)},
             "rate_hz": spec.rate_hz,
@@ -228,16 +237,18 @@ class AlohaWriter:
             "invented": invented,
         }
         if task:
-            told["task"] = task
+            metadata["task"] = task
         if self._images == "jpeg":
-            told["colour"] = JPEG_COLOUR
-        text = json.dumps(told, ensure_ascii=True)
-        if len(text) > 60_000:  # an attribute holds 64 kB
-            raise BadInput(f"names of {spec.state_size + spec.action_size} values are too long "
-                           "for an HDF5 attribute")  # fmt: skip
+            metadata["colour"] = JPEG_CHANNELS
+        text = json.dumps(metadata, ensure_ascii=True)
+        if len(text) > _MAX_ATTRIBUTE_BYTES:
+            raise BadInput(
+                f"the names of {spec.state_size + spec.action_size} values take {len(text):,} "
+                f"bytes; an HDF5 attribute holds {_MAX_ATTRIBUTE_BYTES:,}"
+            )
         return text
 
-    def _check_room(self, needed: int) -> None:
+    def _check_free_space(self, needed: int) -> None:
         free = shutil.disk_usage(self._staging).free
         if free < needed:
             raise OSError(errno.ENOSPC, f"{needed:,} bytes are needed", str(self.out))
@@ -246,8 +257,8 @@ class AlohaWriter:
         return self.out / f"episode_{index}.hdf5"
 
 
-def based_values(spec: Spec) -> int:
-    """How many of the last values of an action are those of a mobile base."""
+def _base_width(spec: Spec) -> int:
+    """Number of values at the end of the action that command a mobile base."""
     names = tuple(ALOHA_BASE)
     if spec.action_size > len(names) and spec.action_names[-len(names) :] == names:
         return len(names)
@@ -257,14 +268,14 @@ def based_values(spec: Spec) -> int:
     return count
 
 
-def _numbers_in(out: Path) -> list[int]:
+def _episode_numbers(out: Path) -> list[int]:
     found = (re.fullmatch(r"episode_([0-9]{1,9})\.hdf5", p.name) for p in out.glob("episode_*"))
     return sorted(int(match[1]) for match in found if match)
 
 
 @contextmanager
-def _full_disks_are_told() -> Iterator[None]:
-    """HDF5 tells the system's errors in words; a full disk becomes one that `room_for` knows."""
+def _hdf5_errors_as_os_errors() -> Iterator[None]:
+    """Give a full disk its errno again, which HDF5 puts into the text of its error."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:

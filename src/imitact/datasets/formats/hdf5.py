@@ -1,7 +1,8 @@
-"""An HDF5 file as arrays by path: their shapes, and their rows when asked for."""
+"""HDF5 reader: arrays by path, their shapes, and blocks of their rows."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,25 @@ from numpy.typing import NDArray
 from imitact.core.errors import DamagedFile
 from imitact.parallel.isolated_process import MAX_ANSWER_BYTES, IsolatedProcess
 
-MOST_TICKS = 10_000_000
-"""An array of more rows is a mistake: 55 hours at 50 Hz."""
+MAX_TICKS = 10_000_000
+"""Rows of an array; more are taken for damage. It is 55 hours at 50 Hz."""
 
-_COPY = "Copy the file again from where it came, or record it anew."
+_COPY = "Copy the file again from its source, or record it again."
 
 
 @dataclass(frozen=True)
-class Array:
-    """An array of a file.
+class Hdf5Array:
+    """Header of one array in an HDF5 file.
 
-    kind:       "plain": numbers, or texts of one length; "bytes": rows of any number of bytes;
-                "text": texts; "other": anything else.
-    chunk_rows: rows that are packed together.
-    whole:      whether all of it was written; what was not reads as zeros.
-    here:       whether its numbers lie in this file.
+    Attributes:
+        path: path within the file, "/observations/qpos".
+        shape: sizes; the first is the number of rows.
+        dtype: NumPy type string, "<f4".
+        kind: "plain" for numbers or byte strings of one length, "bytes" for rows of differing
+            length, "text" for text, "other" for anything else.
+        chunk_rows: rows that are compressed together; 1 where the array is not chunked.
+        is_complete: whether every row was written; HDF5 reads missing rows as zeros.
+        is_local: whether the values are in this file, not behind a link to another.
     """
 
     path: str
@@ -34,37 +39,42 @@ class Array:
     dtype: str
     kind: str
     chunk_rows: int
-    whole: bool
-    here: bool
+    is_complete: bool
+    is_local: bool
 
     @property
-    def is_numbers(self) -> bool:
-        """Integers, floats or truths."""
+    def is_numeric(self) -> bool:
+        """Whether the values are integers, floats or booleans."""
         return self.kind == "plain" and self.dtype[1:2] in "biuf"
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row of an array of one length."""
+        """Bytes of one row of a "plain" array."""
         return int(np.prod(self.shape[1:], dtype=object)) * np.dtype(self.dtype).itemsize
 
     @property
-    def told(self) -> str:
-        """Its path, type and shape, for an error that lists what there is."""
+    def width(self) -> int:
+        """Values per tick of an array with one or two axes."""
+        return self.shape[1] if len(self.shape) == 2 else 1
+
+    @property
+    def description(self) -> str:
+        """Path, type and shape, for error messages."""
         return f"{self.path} {self.dtype.strip('<|=>')}{list(self.shape)}"
 
 
-class Hdf5:
-    """HDF5 files, read in a process apart."""
+class Hdf5Reader:
+    """Reads HDF5 files in a separate process, because HDF5 crashes on some damaged files."""
 
     def __init__(self) -> None:
-        self._apart = IsolatedProcess()
+        self._process = IsolatedProcess()
 
-    def arrays(self, file: Path) -> dict[str, Array]:
-        """Every array of a file by its path ("/observations/qpos"), in the order of the names."""
-        head, _ = self._apart.ask(file, "tree", file=str(file.absolute()))
+    def arrays(self, file: Path) -> dict[str, Hdf5Array]:
+        """Headers of all arrays by path, sorted by path."""
+        head, _ = self._process.call(file, "tree", file=str(file.absolute()))
         try:
             found = [
-                Array(
+                Hdf5Array(
                     str(a["path"]), tuple(map(int, a["shape"])), str(a["dtype"]), str(a["kind"]),
                     int(a["chunk_rows"]), bool(a["whole"]), bool(a["here"]),
                 )
@@ -75,65 +85,73 @@ class Hdf5:
         return {array.path: array for array in sorted(found, key=lambda a: a.path)}
 
     def attributes(self, file: Path, path: str = "") -> dict[str, Any]:
-        """The numbers, truths and texts among the attributes of a group."""
-        head, _ = self._apart.ask(file, "attributes", file=str(file.absolute()), path=path)
+        """Attributes of a group that are numbers, booleans or text."""
+        head, _ = self._process.call(file, "attributes", file=str(file.absolute()), path=path)
         return dict(head["attributes"])
 
-    def checked(self, file: Path, array: Array) -> Array:
-        """An array that can be used; refuses one that was not written to its end."""
-        where = f"{file}: {array.path}"
-        if not array.here:
-            raise DamagedFile(
-                f"{where} points to another file, which imitact does not follow; copy the numbers "
-                "into this one (h5repack does)"
-            )
-        if not array.shape or not 1 <= array.shape[0] <= MOST_TICKS:
-            raise DamagedFile(
-                f"{where} has shape {array.shape}; expected 1 to {MOST_TICKS:,} rows. {_COPY}"
-            )
-        if not array.whole:
-            raise DamagedFile(
-                f"{where} was not written to its end: some of its rows are not in the file. {_COPY}"
-            )
-        return array
-
-    def rows(self, file: Path, array: Array, start: int, stop: int) -> NDArray[Any]:
-        """Rows start to stop of an array of numbers, or of texts of one length."""
-        head, body = self._apart.ask(
-            file, "rows", file=str(file.absolute()), path=array.path, start=start, stop=stop
-        )
+    def rows(self, file: Path, array: Hdf5Array, start: int, stop: int) -> NDArray[Any]:
+        """Rows `start` to `stop` of a "plain" array."""
+        head, body = self._read(file, array, start, stop)
         try:
-            dtype = np.dtype(head["dtype"])
-            values = np.frombuffer(body, dtype).reshape(head["shape"])
+            values = np.frombuffer(body, np.dtype(head["dtype"])).reshape(head["shape"])
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedFile(f"{file}: {array.path} cannot be read ({error}). {_COPY}") from error
-        if len(values) != stop - start or values.shape[1:] != array.shape[1:]:
-            raise DamagedFile(
-                f"{file}: {array.path} gave {len(values)} rows of {start} to {stop}. {_COPY}"
-            )
+        _check_count(file, array, len(values), start, stop, values.shape[1:] == array.shape[1:])
         return values
 
-    def cells(self, file: Path, array: Array, start: int, stop: int) -> list[bytes]:
-        """Rows start to stop of an array whose rows are so many bytes each."""
+    def byte_rows(self, file: Path, array: Hdf5Array, start: int, stop: int) -> list[bytes]:
+        """Rows `start` to `stop` of an array whose rows are byte strings."""
         if array.kind == "plain":
             return [row.tobytes() for row in self.rows(file, array, start, stop)]
-        head, body = self._apart.ask(
-            file, "rows", file=str(file.absolute()), path=array.path, start=start, stop=stop
-        )
+        head, body = self._read(file, array, start, stop)
         data, cells, at = bytes(body), [], 0
         for length in head.get("lengths", ()):
             cells.append(data[at : at + length])
             at += length
-        if len(cells) != stop - start:
-            raise DamagedFile(
-                f"{file}: {array.path} gave {len(cells)} rows of {start} to {stop}. {_COPY}"
-            )
+        _check_count(file, array, len(cells), start, stop)
         return cells
 
-    def numbers(self, file: Path, array: Array) -> NDArray[Any]:
-        """All of an array of numbers, (T, ...); refuses more than memory should hold."""
-        if not array.is_numbers or array.row_bytes * array.shape[0] > MAX_ANSWER_BYTES:
+    def values(self, file: Path, array: Hdf5Array) -> NDArray[Any]:
+        """All rows of a numeric array, (T, ...); refuses more bytes than one answer may hold."""
+        if not array.is_numeric or array.row_bytes * array.shape[0] > MAX_ANSWER_BYTES:
             raise DamagedFile(
-                f"{file}: {array.told}; expected numbers, at most {MAX_ANSWER_BYTES:,} bytes"
+                f"{file}: {array.description}; expected numbers, at most {MAX_ANSWER_BYTES:,} bytes"
             )
         return self.rows(file, array, 0, array.shape[0])
+
+    def _read(self, file: Path, array: Hdf5Array, start: int, stop: int) -> tuple[Any, Any]:
+        return self._process.call(
+            file, "rows", file=str(file.absolute()), path=array.path, start=start, stop=stop
+        )
+
+
+def _check_count(
+    file: Path, array: Hdf5Array, count: int, start: int, stop: int, same_shape: bool = True
+) -> None:
+    if count != stop - start or not same_shape:
+        raise DamagedFile(
+            f"{file}: {array.path} gave {count} rows for rows {start} to {stop}. {_COPY}"
+        )
+
+
+def check_readable(file: Path, array: Hdf5Array) -> Hdf5Array:
+    """Return the array; refuse a linked, empty, oversized or incompletely written one."""
+    where = f"{file}: {array.path}"
+    if not array.is_local:
+        raise DamagedFile(
+            f"{where} is a link to another file, and imitact follows none; copy the values into "
+            "this file with h5repack"
+        )
+    if not array.shape or not 1 <= array.shape[0] <= MAX_TICKS:
+        raise DamagedFile(
+            f"{where} has shape {array.shape}; expected 1 to {MAX_TICKS:,} rows. {_COPY}"
+        )
+    if not array.is_complete:
+        raise DamagedFile(f"{where} is incomplete: some of its rows were never written. {_COPY}")
+    return array
+
+
+def natural_sort_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that orders the numbers within names by value: episode_2 before episode_10."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(1, int(p), "") if i % 2 else (0, 0, p) for i, p in enumerate(parts)]

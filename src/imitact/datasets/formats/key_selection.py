@@ -1,9 +1,8 @@
-"""Which arrays of a dataset make up the state, which are cameras: for layouts that name them and
-do not say."""
+"""Key selection: which arrays are the state, the action and the cameras, where no file says so."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,13 @@ UNIT = "unknown"
 
 @dataclass(frozen=True)
 class Keys:
-    """What is read: arrays side by side are the state, one is the action, some are cameras."""
+    """Names of the selected arrays. Its repr enters fingerprints: do not rename it or a field.
+
+    Attributes:
+        state: arrays that form the state, side by side.
+        action: array of the action.
+        cameras: arrays of frames.
+    """
 
     state: tuple[str, ...]
     action: str
@@ -26,70 +31,70 @@ class Keys:
     def all(self) -> tuple[str, ...]:
         return (*self.state, self.action, *self.cameras)
 
+    def left_out(self, available: Iterable[str]) -> dict[str, str]:
+        """Available arrays that are not selected, with the reason."""
+        return dict.fromkeys(sorted({*available} - {*self.all}), "not asked for")
 
-def choose(
-    where: Path,
-    read: ReadConfig,
-    *,
-    vectors: Mapping[str, int],
-    images: Mapping[str, tuple[int, int]],
-    actions: Mapping[str, int],
-    usual_action: str,
-) -> Keys:
-    """The arrays that `read` asks for; the error lists those there are.
 
-    vectors: observation to its values a tick.
-    images:  camera to its height and width.
-    actions: what may be the action, to its values a tick.
+@dataclass(frozen=True)
+class AvailableKeys:
+    """Arrays that can be selected.
+
+    Attributes:
+        vectors: observations and their values per tick.
+        images: cameras and their height and width.
+        actions: arrays that can be the action, and their values per tick.
     """
-    told = ", ".join(f"{name} ({width})" for name, width in vectors.items()) or "none"
-    if not read.state:
-        raise BadInput(
-            f"{where} does not say which observations make up the state; name them in order with "
-            f"--read.state. There are, with their values a tick: {told}"
+
+    vectors: Mapping[str, int]
+    images: Mapping[str, tuple[int, int]]
+    actions: Mapping[str, int]
+
+    def select(self, dataset: Path, read: ReadConfig, default_action: str) -> Keys:
+        """Select the arrays that `read` names; errors list those that are available."""
+        observations = _listed(self.vectors)
+        if not read.state:
+            raise BadInput(
+                f"{dataset} does not say which observations form the state; give their names in "
+                f"order with --read.state. Available, with values per tick: {observations}"
+            )
+        _check_names(dataset, "observation", read.state, self.vectors, observations)
+        _check_names(dataset, "camera", read.cameras, self.images, ", ".join(self.images) or "none")
+        action = read.action or default_action
+        if action not in self.actions:
+            raise BadInput(
+                f'{dataset} has no array "{action}" for the action; give its name with '
+                f"--read.action. Available, with values per tick: {_listed(self.actions)}"
+            )
+        return Keys(read.state, action, read.cameras or tuple(self.images))
+
+    def spec(self, keys: Keys, rate_hz: float) -> Spec:
+        """The Spec of selected arrays; each value is named by its array and its column."""
+        state = tuple(name for key in keys.state for name in _value_names(key, self.vectors[key]))
+        action = _value_names(keys.action, self.actions[keys.action])
+        return Spec(
+            state_names=state,
+            action_names=action,
+            state_units=(UNIT,) * len(state),
+            action_units=(UNIT,) * len(action),
+            cameras=tuple(Camera(name, *self.images[name]) for name in keys.cameras),
+            rate_hz=rate_hz,
         )
-    _refuse_unknown(where, "observation", read.state, vectors, told)
-    _refuse_unknown(where, "camera", read.cameras, images, ", ".join(images) or "none")
-    action = read.action or usual_action
-    listed = ", ".join(f"{name} ({width})" for name, width in actions.items()) or "none"
-    if action not in actions:
-        raise BadInput(
-            f"{where} has no actions {action!r}; name them with --read.action. There are, with "
-            f"their values a tick: {listed}"
-        )
-    return Keys(read.state, action, read.cameras or tuple(images))
 
 
-def spec_of(
-    keys: Keys,
-    *,
-    vectors: Mapping[str, int],
-    images: Mapping[str, tuple[int, int]],
-    actions: Mapping[str, int],
-    rate_hz: float,
-) -> Spec:
-    """The Spec of what was chosen: a value is named after its array, with its place in it."""
-    state = tuple(name for key in keys.state for name in _names(key, vectors[key]))
-    action = _names(keys.action, actions[keys.action])
-    return Spec(
-        state_names=state,
-        action_names=action,
-        state_units=(UNIT,) * len(state),
-        action_units=(UNIT,) * len(action),
-        cameras=tuple(Camera(name, *images[name]) for name in keys.cameras),
-        rate_hz=rate_hz,
-    )
-
-
-def _names(key: str, width: int) -> tuple[str, ...]:
+def _value_names(key: str, width: int) -> tuple[str, ...]:
     return (key,) if width == 1 else tuple(f"{key}_{i}" for i in range(width))
 
 
-def _refuse_unknown(
-    where: Path, what: str, asked: Sequence[str], there: Mapping[str, object], told: str
+def _listed(widths: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({width})" for name, width in widths.items()) or "none"
+
+
+def _check_names(
+    dataset: Path, what: str, given: Sequence[str], available: Mapping[str, object], listed: str
 ) -> None:
-    for name in asked:
-        if name not in there:
-            raise BadInput(f"{where} has no {what} {name!r}; there are: {told}")
-    if len(set(asked)) != len(asked):
-        raise BadInput(f"{what}s are named twice: {list(asked)}")
+    for name in given:
+        if name not in available:
+            raise BadInput(f'{dataset} has no {what} "{name}"; available: {listed}')
+    if len(set(given)) != len(given):
+        raise BadInput(f"each {what} may be given once; given: {', '.join(given)}")

@@ -1,8 +1,7 @@
-"""Arrays of the zarr v2 format: a folder (or a zip file) of chunks, and a JSON file that says how
-they lie together.
+"""zarr v2 reader: arrays stored as a folder, or a zip file, of compressed chunks.
 
-The format: zarr-developers/zarr-specs, docs/v2/v2.0.rst. A chunk that is not there would read as a
-fill value; here it is refused, since who records a dataset writes every chunk.
+Format: zarr-developers/zarr-specs, docs/v2/v2.0.rst. The format reads a missing chunk as a fill
+value; this reader refuses it, because a complete recording has every chunk.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from imitact.parallel.isolated_process import MAX_ANSWER_BYTES, IsolatedProcess
 from imitact.parallel.isolated_worker import CODECS
 from imitact.storage.json_file import parse_json_object, read_bytes
 
-_COPY = "Copy the dataset again from where it came."
-_MOST_JSON = 1 << 20
-_MOST_ROWS = 100_000_000
-_MOST_DIMS = 6
+_COPY = "Copy the dataset again from its source."
+_MAX_JSON_BYTES = 1 << 20
+_MAX_ROWS = 100_000_000
+_MAX_AXES = 6
 
 
-class Store:
-    """The files of a zarr dataset by their path within it, in a folder or in a zip file."""
+class ZarrStore:
+    """Files of a zarr dataset, in a folder or in a zip file, by their path within it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,32 +40,32 @@ class Store:
                 with zipfile.ZipFile(path) as archive:
                     self._names = frozenset(archive.namelist())
             except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-                raise DamagedFile(
-                    f"{path} is no zip file that can be read: {error}. {_COPY}"
-                ) from error
+                raise DamagedFile(f"{path} is not a readable zip file: {error}. {_COPY}") from error
 
-    def file(self, name: str) -> Path:
-        """Where a file is, for an error."""
+    def path_of(self, name: str) -> Path:
+        """Path of a file, for error messages."""
         return self.path / name
 
     def has(self, name: str) -> bool:
         return name in self._names if self._names is not None else (self.path / name).is_file()
 
     def read(self, name: str, limit: int) -> bytes:
-        """All bytes of a file, at most `limit`."""
+        """All bytes of a file; refuses more than `limit`."""
         if self._names is None:
             return read_bytes(self.path / name, limit=limit, advice=_COPY)
         try:
             with zipfile.ZipFile(self.path) as archive:
                 if archive.getinfo(name).file_size > limit:
-                    raise DamagedFile(f"{self.file(name)} has more than {limit:,} bytes. {_COPY}")
+                    raise DamagedFile(
+                        f"{self.path_of(name)} has more than {limit:,} bytes. {_COPY}"
+                    )
                 return archive.read(name)
         except (KeyError, OSError, ValueError, NotImplementedError, EOFError, RuntimeError,
                 zipfile.BadZipFile, zipfile.zlib.error) as error:  # fmt: skip  # pyright: ignore
-            raise DamagedFile(f"{self.file(name)} cannot be read: {error}. {_COPY}") from error
+            raise DamagedFile(f"{self.path_of(name)} cannot be read: {error}. {_COPY}") from error
 
     def arrays(self, group: str) -> list[str]:
-        """Names of the arrays directly in a group, sorted."""
+        """Sorted names of the arrays directly in a group."""
         if self._names is not None:
             parts = (n.removeprefix(f"{group}/") for n in self._names if n.startswith(f"{group}/"))
             return sorted(p.removesuffix("/.zarray") for p in parts
@@ -76,9 +75,9 @@ class Store:
 
 @dataclass(frozen=True)
 class ZarrArray:
-    """An array of a Store, as its .zarray says."""
+    """Header of one array, from its .zarray, and access to its rows."""
 
-    store: Store
+    store: ZarrStore
     name: str
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
@@ -92,21 +91,26 @@ class ZarrArray:
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     @property
-    def told(self) -> str:
-        """Its name, type and shape, for an error that lists what there is."""
+    def width(self) -> int:
+        """Values per tick of an array with one or two axes."""
+        return self.shape[1] if len(self.shape) == 2 else 1
+
+    @property
+    def description(self) -> str:
+        """Name, type and shape, for error messages."""
         return f"{self.name} {self.dtype.name}{list(self.shape)}"
 
     def chunk_names(self) -> Iterator[str]:
-        """Of all its chunks, in order."""
+        """Paths of all chunks, in order."""
         grid = [range(-(-n // c)) for n, c in zip(self.shape, self.chunks, strict=True)]
         for at in itertools.product(*grid):
             yield f"{self.name}/{self.separator.join(map(str, at))}"
 
-    def rows(self, apart: IsolatedProcess, start: int, stop: int) -> NDArray[Any]:
-        """Rows start to stop."""
+    def rows(self, process: IsolatedProcess, start: int, stop: int) -> NDArray[Any]:
+        """Rows `start` to `stop`."""
         if (stop - start) * self.row_bytes > MAX_ANSWER_BYTES:
             raise DamagedFile(
-                f"{self.store.path}: rows {start} to {stop} of {self.told} are more than "
+                f"{self.store.path}: rows {start} to {stop} of {self.description} exceed "
                 f"{MAX_ANSWER_BYTES:,} bytes"
             )
         found = np.empty((stop - start, *self.shape[1:]), self.dtype)
@@ -115,7 +119,7 @@ class ZarrArray:
         for first in range(start // depth, -(-stop // depth)):
             lowest, highest = max(start, first * depth), min(stop, (first + 1) * depth)
             for rest in itertools.product(*others):
-                chunk = self._chunk(apart, (first, *rest))
+                chunk = self._chunk(process, (first, *rest))
                 inside = [slice(lowest - first * depth, highest - first * depth)]
                 place = [slice(lowest - start, highest - start)]
                 for at, size, edge in zip(rest, self.chunks[1:], self.shape[1:], strict=True):
@@ -125,61 +129,56 @@ class ZarrArray:
                 found[tuple(place)] = chunk[tuple(inside)]
         return found
 
-    def _chunk(self, apart: IsolatedProcess, at: tuple[int, ...]) -> NDArray[Any]:
+    def _chunk(self, process: IsolatedProcess, at: tuple[int, ...]) -> NDArray[Any]:
         name = f"{self.name}/{self.separator.join(map(str, at))}"
-        file = self.store.file(name)
+        file = self.store.path_of(name)
         if not self.store.has(name):
-            raise DamagedFile(
-                f"{file} is missing, a chunk of {self.name}: it would read as one value. {_COPY}"
-            )
+            raise DamagedFile(f"{file} is missing, a chunk of {self.name}. {_COPY}")
         size = math.prod(self.chunks) * self.dtype.itemsize
         data: Any = self.store.read(name, limit=size + (size >> 3) + 4096)
         if self.codec is not None and self.codec.get("id") in images.CODECS:
             return self._image(file, data)
         if self.codec is not None:
-            _, data = apart.ask(file, "decode", data, codec=self.codec, most_bytes=size)
+            _, data = process.call(file, "decode", data, codec=self.codec, max_bytes=size)
         if len(data) != size:
-            raise DamagedFile(f"{file} holds {len(data)} bytes, {self.name} needs {size}. {_COPY}")
+            raise DamagedFile(f"{file} has {len(data)} bytes, expected {size}. {_COPY}")
         order: Any = self.order
         return np.frombuffer(data, self.dtype).reshape(self.chunks, order=order)
 
     def _image(self, file: Path, data: bytes) -> NDArray[Any]:
-        """A chunk that is one compressed frame."""
+        """Decode a chunk that is one compressed frame."""
         sizes = [n for n in self.chunks if n > 1]
         if len(sizes) != 3 or sizes[2] != 3 or self.dtype != np.uint8:
             raise BadInput(
-                f"{file}: {self.told} in chunks {list(self.chunks)}; imitact reads compressed "
-                "frames of (H, W, 3) and type uint8, one a chunk"
+                f"{file}: {self.description} in chunks {list(self.chunks)}; imitact reads "
+                "compressed frames of shape (H, W, 3) and type uint8 with one frame per chunk"
             )
-        try:
-            assert self.codec is not None
-            frame = images.decode_as(self.codec["id"], data, (sizes[0], sizes[1]))
-        except images.NoImageError as error:
-            raise DamagedFile(f"{file} is {error}. {_COPY}") from error
+        assert self.codec is not None
+        frame = images.decode_as(self.codec["id"], data, (sizes[0], sizes[1]), str(file), _COPY)
         return frame.reshape(self.chunks)
 
 
-def open_array(store: Store, name: str) -> ZarrArray:
-    """The array of that name; refuses what its .zarray cannot mean."""
-    file = store.file(f"{name}/.zarray")
+def open_array(store: ZarrStore, name: str) -> ZarrArray:
+    """Open an array by name; refuses a .zarray that is invalid or not supported."""
+    file = store.path_of(f"{name}/.zarray")
     if not store.has(f"{name}/.zarray"):
         raise DamagedFile(f"{store.path} has no array {name}. {_COPY}")
-    about = parse_json_object(store.read(f"{name}/.zarray", _MOST_JSON), file, advice=_COPY)
+    about = parse_json_object(store.read(f"{name}/.zarray", _MAX_JSON_BYTES), file, advice=_COPY)
     try:
         if about["zarr_format"] != 2:
-            raise BadInput(f"{file}: zarr format {about['zarr_format']}; imitact reads 2")
+            raise BadInput(f"{file}: zarr format {about['zarr_format']}; imitact reads format 2")
         if about.get("filters"):
-            raise BadInput(f"{file}: filters {about['filters']}; imitact reads arrays without")
+            raise BadInput(f"{file}: it has filters; imitact reads arrays without")
         shape, chunks = _sizes(about["shape"]), _sizes(about["chunks"])
         dtype = np.dtype(str(about["dtype"]))
         codec = about["compressor"]
         separator = str(about.get("dimension_separator", "."))
         if dtype.kind not in "biuf" or dtype.itemsize > 8:
             raise ValueError(f"dtype {about['dtype']!r}")
-        if len(shape) != len(chunks) or not 1 <= len(shape) <= _MOST_DIMS or min(chunks) < 1:
+        if len(shape) != len(chunks) or not 1 <= len(shape) <= _MAX_AXES or min(chunks) < 1:
             raise ValueError(f"shape {shape} in chunks {chunks}")
-        if shape[0] > _MOST_ROWS or math.prod(chunks) * dtype.itemsize > MAX_ANSWER_BYTES:
-            raise ValueError(f"shape {shape} in chunks {chunks} is more than can be")
+        if shape[0] > _MAX_ROWS or math.prod(chunks) * dtype.itemsize > MAX_ANSWER_BYTES:
+            raise ValueError(f"shape {shape} in chunks {chunks} is too large")
         if math.prod(shape[1:]) * dtype.itemsize > MAX_ANSWER_BYTES:
             raise ValueError(f"a row of shape {shape[1:]}")
         if about["order"] not in ("C", "F") or separator not in (".", "/"):
@@ -189,12 +188,12 @@ def open_array(store: Store, name: str) -> ZarrArray:
         known = (None, *CODECS, *images.CODECS)
         if codec is not None and codec.get("id") not in known:
             raise BadInput(
-                f"{file}: compressor {codec.get('id')!r}; imitact reads {', '.join(known[1:])}. "
-                "Write the array again with one of these"
+                f'{file}: compressor "{codec.get("id")}"; imitact reads '
+                f"{', '.join(known[1:])}. Write the array again with one of these"
             )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DamagedFile(
-            f"{file} is not what zarr writes ({type(error).__name__}: {error}). {_COPY}"
+            f"{file} is not a valid zarr header ({type(error).__name__}: {error}). {_COPY}"
         ) from error
     return ZarrArray(store, name, shape, chunks, dtype, about["order"], codec, separator)
 

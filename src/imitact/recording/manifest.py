@@ -1,0 +1,213 @@
+"""Recording manifest: meta/imitact.json, with the settings, seeds and failures of a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imitact.core.errors import BadInput, DamagedFile
+from imitact.datasets.lerobot.layout import (
+    IMITACT,
+    INFO,
+    finished,
+    layout_errors_as_damage,
+    read_json,
+)
+from imitact.recording.episode import SeedResult
+from imitact.storage.checksum import with_checksum
+
+FORMAT = 2
+"""Format 1 has no checksum, and its dataset has none either; an imitact that knows only format 1
+must not continue such a recording, because it would write no checksums."""
+
+_FORMATS = (1, FORMAT)
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A saved episode.
+
+    Attributes:
+        seed: the seed of its start.
+        variation: what the expert varied, by name, in the expert's own units.
+        first_ticks: stage to the first tick whose reward reached it.
+    """
+
+    seed: int
+    variation: Mapping[str, float]
+    first_ticks: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class FailedSeed:
+    """A seed whose episode was not saved.
+
+    Attributes:
+        seed: the seed.
+        stage: the highest stage that it reached.
+        error: what ended the episode early; empty where it ran to its end.
+    """
+
+    seed: int
+    stage: int
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class RecordingReport:
+    """What a recording has saved so far, and which seeds failed.
+
+    Attributes:
+        path: the dataset.
+        stages: meaning of the rewards 0, 1, 2, ...; empty where rewards are not stages.
+        demonstrations: the saved episodes, in the order of the dataset.
+        failures: the seeds that were tried and not saved.
+    """
+
+    path: Path
+    stages: tuple[str, ...]
+    demonstrations: tuple[Demonstration, ...]
+    failures: tuple[FailedSeed, ...]
+
+    @property
+    def saved(self) -> int:
+        """Number of episodes in the dataset."""
+        return len(self.demonstrations)
+
+    @property
+    def failed(self) -> int:
+        """Number of seeds that were tried and not saved."""
+        return len(self.failures)
+
+    def first_ticks(self, stage: int) -> NDArray[np.int64]:
+        """First tick at which each demonstration reached `stage`, of those that reached it."""
+        ticks = [d.first_ticks[stage] for d in self.demonstrations if stage in d.first_ticks]
+        return np.array(ticks, dtype=np.int64)
+
+    def deviations(self) -> dict[str, float]:
+        """Standard deviation over the demonstrations of each value that the expert varied."""
+        values: dict[str, list[float]] = {}
+        for demonstration in self.demonstrations:
+            for name, value in demonstration.variation.items():
+                values.setdefault(name, []).append(value)
+        return {name: float(np.std(column)) for name, column in values.items()}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Contents of meta/imitact.json: what LeRobot's own files have no place for."""
+
+    settings: Mapping[str, Any]
+    demonstrations: tuple[Demonstration, ...] = ()
+    failures: tuple[FailedSeed, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read the manifest of a dataset, limited to its finished episodes."""
+        saved, _ = finished(path)
+        file = path / IMITACT
+        data = read_json(file)
+        if data.get("format") not in _FORMATS:
+            raise BadInput(
+                f"{file} has format {data.get('format')}, this imitact reads "
+                f"{' and '.join(map(str, _FORMATS))}; use the version that recorded it, or record "
+                "into another folder"
+            )
+        with layout_errors_as_damage(file):
+            if origin := data["settings"].get("conversion"):
+                raise BadInput(
+                    f"{path} was converted from {origin.get('from')}, not recorded by imitact; "
+                    "record into another folder"
+                )
+            demonstrations = [
+                Demonstration(
+                    int(e["seed"]),
+                    {name: float(value) for name, value in e["variation"].items()},
+                    {int(stage): int(tick) for stage, tick in e["first_ticks"].items()},
+                )
+                for e in data["episodes"]
+            ]
+            failures = [
+                FailedSeed(int(f["seed"]), int(f["stage"]), str(f.get("trouble", "")))
+                for f in data["failed"]
+            ]
+            settings = dict(data["settings"])
+            settings["stages"] = [str(stage) for stage in settings["stages"]]
+        if saved > len(demonstrations):
+            raise BadInput(
+                f"{file} lists {len(demonstrations)} episodes, the dataset has {saved}: another "
+                "program has added to it. It can be read, not recorded into"
+            )
+        # The file is written before info.json: a kill between them leaves one episode too many.
+        if len(demonstrations) > saved + 1:
+            raise DamagedFile(
+                f"{file} lists {len(demonstrations)} episodes, {path / INFO} {saved}: one of the "
+                "two was altered or lost. Copy the dataset again from its origin, or record into "
+                "another folder"
+            )
+        return cls(settings, tuple(demonstrations[:saved]), tuple(failures))
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as plain JSON with its checksum."""
+        return with_checksum(
+            {
+                "format": FORMAT,
+                "settings": self.settings,
+                "episodes": [
+                    {
+                        "seed": d.seed,
+                        "variation": d.variation,
+                        "first_ticks": {str(s): t for s, t in d.first_ticks.items()},
+                    }
+                    for d in self.demonstrations
+                ],
+                "failed": [
+                    {"seed": f.seed, "stage": f.stage, **({"trouble": f.error} if f.error else {})}
+                    for f in self.failures
+                ],
+            }
+        )
+
+    def plus(self, result: SeedResult) -> Manifest:
+        """The manifest with one more seed."""
+        if not result.success:
+            failure = FailedSeed(result.seed, result.stage, result.error)
+            return Manifest(self.settings, self.demonstrations, (*self.failures, failure))
+        saved = Demonstration(result.seed, result.variation, result.first_ticks)
+        return Manifest(self.settings, (*self.demonstrations, saved), self.failures)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no seed has been tried yet."""
+        return not self.demonstrations and not self.failures
+
+    @property
+    def tried_seeds(self) -> set[int]:
+        """The seeds whose episode was saved or failed."""
+        return {d.seed for d in self.demonstrations} | {f.seed for f in self.failures}
+
+    def report(self, path: Path) -> RecordingReport:
+        """The report of the recording in `path`."""
+        stages = tuple(self.settings["stages"])
+        return RecordingReport(path, stages, self.demonstrations, self.failures)
+
+
+def read_report(path: Path | str) -> RecordingReport:
+    """Read the report of a dataset that imitact recorded."""
+    path = Path(path)
+    if not (path / IMITACT).is_file():
+        raise BadInput(f"{path} was not recorded by imitact: it has no {IMITACT}")
+    return Manifest.read(path).report(path)
+
+
+def is_recording(path: Path) -> bool:
+    """Whether imitact recorded the dataset at a path, so that recording can continue there."""
+    if not (path / IMITACT).is_file():
+        return False
+    settings = read_json(path / IMITACT).get("settings")
+    return isinstance(settings, dict) and "conversion" not in settings
