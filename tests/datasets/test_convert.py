@@ -17,15 +17,16 @@ from PIL import Image
 
 from imitact.core.errors import BadInput, ImitactError
 from imitact.datasets import convert as conversion
-from imitact.datasets.convert import ConvertConfig, convert, read_conversion
+from imitact.datasets.convert import convert, read_conversion
+from imitact.datasets.convert_config import ConvertConfig
 from imitact.datasets.formats.aloha import AlohaDataset
 from imitact.datasets.lerobot.reader import LeRobotDataset
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
-from imitact.datasets.video import VideoConfig
-from imitact.quality.fix import FixPlan, KeptTicks, mend
+from imitact.datasets.video_config import VideoConfig
+from imitact.quality.fix import FixPlan, KeptTicks, write_fixed
 from tests.support import foreign_files as foreign
-from tests.support.fake_dataset import FakeSource
+from tests.support.fake_dataset import FakeDataset
 from tests.support.paths import FIXTURES
 
 FOUND = FIXTURES / "lerobot"
@@ -100,7 +101,7 @@ def test_what_compresses_too_much_is_no_conversion(tmp_path: Path):
     with h5py.File(tmp_path / "a/episode_0.hdf5", "a") as root:
         root["observations/images/top"][...] = noise
     source = open_dataset(tmp_path / "a")
-    with pytest.raises(BadInput, match=r"episode 0, camera 'top'.* dB.*--video\.codec lossless"):
+    with pytest.raises(BadInput, match=r"episode 0, camera \"top\".* dB.*--video\.codec lossless"):
         convert(source, tmp_path / "lr", "lerobot")
     assert not read_conversion(tmp_path / "lr")["done"]
     assert convert(source, tmp_path / "exact", "lerobot", LOSSLESS)["frames"]["top"]["exact"]
@@ -134,14 +135,14 @@ def test_a_jpeg_file_has_what_act_plus_plus_needs(tmp_path: Path):
 
 
 def test_velocities_that_were_not_recorded_are_zeros_and_no_column(tmp_path: Path):
-    convert(FakeSource(), tmp_path / "a", "aloha-hdf5")
+    convert(FakeDataset(), tmp_path / "a", "aloha-hdf5")
     with h5py.File(tmp_path / "a/episode_0.hdf5") as root:
         assert root["observations/qvel"].shape == (7, 3)
         assert not root["observations/qvel"][...].any()
         assert root.attrs["sim"]
     source = AlohaDataset(tmp_path / "a")
-    assert source.extras == {}
-    assert source.spec == FakeSource().spec
+    assert source.extra_columns == {}
+    assert source.spec == FakeDataset().spec
 
 
 @pytest.mark.parametrize("layout", ["robomimic", "diffusion-policy"])
@@ -171,7 +172,7 @@ def test_every_layout_that_is_read_is_converted(tmp_path: Path, layout: str, to:
 # --- interrupted ---------------------------------------------------------------------------------
 
 
-class Killed(FakeSource):
+class Killed(FakeDataset):
     """A Source that ends the process, so to speak, at some frame."""
 
     def at(self, frames: int) -> Killed:
@@ -199,7 +200,7 @@ def files(root: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("to", ["lerobot", "aloha-hdf5"])
 def test_an_interrupted_conversion_goes_on_to_the_same_bytes(tmp_path: Path, to: Any):
-    convert(FakeSource(), tmp_path / "whole", to, LOSSLESS)
+    convert(FakeDataset(), tmp_path / "whole", to, LOSSLESS)
     theirs = files(tmp_path / "whole")
     for frames in (0, 3, 7, 10, 19, 21, 29, 39):  # 20 are written, then 20 compared
         parts = tmp_path / f"parts-{frames}"
@@ -209,7 +210,7 @@ def test_an_interrupted_conversion_goes_on_to_the_same_bytes(tmp_path: Path, to:
                 assert frames >= 20
             if not read_conversion(parts)["done"]:
                 assert (parts / ".staging").is_dir()
-        assert convert(FakeSource(), parts, to, LOSSLESS)["done"]
+        assert convert(FakeDataset(), parts, to, LOSSLESS)["done"]
         ours = files(parts)
         assert ours.keys() == theirs.keys()
         different = {name for name in ours if ours[name] != theirs[name]}
@@ -227,25 +228,25 @@ def test_no_episode_is_written_twice_and_none_compared_twice(tmp_path: Path, to:
 
 
 def test_a_finished_conversion_is_told_and_not_done_again(tmp_path: Path):
-    first = convert(FakeSource(), tmp_path / "a", "lerobot", LOSSLESS)
+    first = convert(FakeDataset(), tmp_path / "a", "lerobot", LOSSLESS)
     before = files(tmp_path / "a")
     assert convert(Killed().at(0), tmp_path / "a", "lerobot", LOSSLESS) == first
     assert files(tmp_path / "a") == before
 
 
 def test_another_conversion_does_not_go_on_there(tmp_path: Path):
-    convert(FakeSource(), tmp_path / "a", "lerobot", LOSSLESS)
+    convert(FakeDataset(), tmp_path / "a", "lerobot", LOSSLESS)
     for source, config, says in (
-        (FakeSource((7, 4, 8)), LOSSLESS, "other settings .source"),
-        (FakeSource(), replace(LOSSLESS, task="go"), "other settings .task"),
-        (FakeSource(), ConvertConfig(), "other settings .video"),
+        (FakeDataset((7, 4, 8)), LOSSLESS, "other settings .source"),
+        (FakeDataset(), replace(LOSSLESS, task="go"), "other settings .task"),
+        (FakeDataset(), ConvertConfig(), "other settings .video"),
     ):
         with pytest.raises(BadInput, match=says):
             convert(source, tmp_path / "a", "lerobot", config)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").write_text("mine")
-    with pytest.raises(BadInput, match=r"is not empty and no conversion.*thesis\.txt"):
-        convert(FakeSource(), tmp_path / "b", "lerobot")
+    with pytest.raises(BadInput, match=r"is not empty and holds no conversion.*thesis\.txt"):
+        convert(FakeDataset(), tmp_path / "b", "lerobot")
 
 
 def test_a_copy_that_differs_is_never_called_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -259,7 +260,7 @@ def test_a_copy_that_differs_is_never_called_done(tmp_path: Path, monkeypatch: p
 
     with monkeypatch.context() as patch:
         patch.setattr(conversion.AlohaWriter, "_arrays", altered)
-        with pytest.raises(ImitactError, match="episode 0: action of the copy is not"):
+        with pytest.raises(ImitactError, match="episode 0: action of the copy differs"):
             convert(source, tmp_path / "b", "aloha-hdf5")
     checked = conversion.AlohaWriter._checked
 
@@ -272,7 +273,7 @@ def test_a_copy_that_differs_is_never_called_done(tmp_path: Path, monkeypatch: p
 
     with monkeypatch.context() as patch:
         patch.setattr(conversion.AlohaWriter, "_checked", painted)
-        with pytest.raises(ImitactError, match="camera 'top': frames of the copy differ"):
+        with pytest.raises(ImitactError, match='camera "top": frames of the copy differ'):
             convert(source, tmp_path / "c", "aloha-hdf5")
     for name in "bc":
         assert not json.loads((tmp_path / name / "conversion.json").read_text())["done"]
@@ -281,7 +282,7 @@ def test_a_copy_that_differs_is_never_called_done(tmp_path: Path, monkeypatch: p
 def test_a_converted_dataset_is_one_like_others(tmp_path: Path):
     """Looked over, mended, and never recorded into."""
     from imitact.quality.inspect import inspect_numbers
-    from imitact.recording.recorder import read_report
+    from imitact.recording.manifest import read_report
 
     foreign.aloha(tmp_path / "a", effort=True)
     convert(open_dataset(tmp_path / "a"), tmp_path / "lr", "lerobot", LOSSLESS)
@@ -289,7 +290,7 @@ def test_a_converted_dataset_is_one_like_others(tmp_path: Path):
     assert isinstance(source, LeRobotDataset)
     inspect_numbers(source)
     plan = FixPlan((KeptTicks(0, 0, 9), KeptTicks(2, 1, 7)), {1: ("asked",)}, source.lengths)
-    mend(source, plan, tmp_path / "mended")
+    write_fixed(source, plan, tmp_path / "mended")
     assert open_dataset(tmp_path / "mended").lengths == (9, 6)
     with pytest.raises(BadInput, match="was converted from aloha-hdf5, not recorded"):
         read_report(tmp_path / "lr")
@@ -305,10 +306,10 @@ def test_a_copy_keeps_the_task_of_every_episode_unless_told_one_for_all(tmp_path
     assert [copy.episode(index).task for index in range(len(told))] == told
     info = json.loads((tmp_path / "own/meta/info.json").read_text())
     assert info["total_tasks"] == len(set(told))
-    assert copy.task_words == dict(enumerate(dict.fromkeys(told)))
+    assert copy.task_texts == dict(enumerate(dict.fromkeys(told)))
     for index, words in enumerate(told):
         numbers = copy.episode(index).columns(["task_index"])["task_index"].to_pylist()
-        assert {copy.task_words[number] for number in numbers} == {words}
+        assert {copy.task_texts[number] for number in numbers} == {words}
     convert(source, tmp_path / "one", "lerobot", replace(LOSSLESS, task="tidy up"))
     one = LeRobotDataset(tmp_path / "one")
     assert {one.episode(index).task for index in range(len(told))} == {"tidy up"}
@@ -334,7 +335,7 @@ def test_a_conversion_of_several_tasks_goes_on_to_the_same_bytes(tmp_path: Path)
 def test_a_writer_of_several_tasks_refuses_others(tmp_path: Path):
     from imitact.datasets.lerobot.writer import LeRobotWriter
 
-    spec, video = FakeSource().spec, VideoConfig(codec="lossless")
+    spec, video = FakeDataset().spec, VideoConfig(codec="lossless")
     for tasks in ([], ["a", ""], ["a", "a"]):
         with pytest.raises(BadInput, match="task"):
             LeRobotWriter(tmp_path / "o", spec, task=tasks, video=video, staging=tmp_path / "s")
@@ -342,5 +343,5 @@ def test_a_writer_of_several_tasks_refuses_others(tmp_path: Path):
         tmp_path / "o", spec, task=["a", "b"], video=video, staging=tmp_path / "s"
     )
     rows = np.zeros((3, spec.state_size)), np.zeros((3, spec.action_size))
-    with pytest.raises(BadInput, match=r"shows 'c'; the writer's tasks are \['a', 'b'\]"):
+    with pytest.raises(BadInput, match=r'task "c", which is not among the writer\'s \("a", "b"\)'):
         writer.append(*rows, {}, {}, {}, task="c")

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from imitact.core.errors import BadInput, DamagedFile
-from imitact.datasets.video import VideoConfig, VideoWriter, check_whole, read_frames
+from imitact.datasets.video import VideoWriter, check_whole, read_frames
+from imitact.datasets.video_config import VideoConfig
 from tests.support.dot_env import DotEnv
 
 EXACT = VideoConfig(codec="lossless", gop=4)

@@ -1,15 +1,14 @@
-"""A source whose frames tell their tick, whatever a video codec does to them."""
+"""Barcode dataset: each frame shows its tick as bars that survive any video codec."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from imitact.core.types import Camera, Frame, Spec
-from tests.support.fake_dataset import FakeSource
+from imitact.core.types import Camera, Dataset, Episode, Frame, Spec
+from tests.support.fake_dataset import FakeEpisode
 
 LENGTHS = (120, 90, 150)
 BITS = 8
@@ -18,8 +17,8 @@ HOSTILE = "</script><img src=x onerror='window.hacked=1'>"
 
 
 @dataclass(frozen=True)
-class Barcode:
-    """A source whose every frame shows its tick as eight black or white bars."""
+class Barcode(Dataset):
+    """A dataset whose every frame shows its tick as eight black or white bars."""
 
     lengths: tuple[int, ...] = LENGTHS
     fingerprint: str = "barcode"
@@ -29,23 +28,11 @@ class Barcode:
         names = ("left_waist", HOSTILE, "right_waist", "right_elbow")
         return Spec(names, names, ("rad",) * 4, ("rad",) * 4, (Camera("top", SIDE, SIDE),), 50.0)
 
-    def episode(self, index: int) -> Any:
-        return BarcodeEpisode(index, self.lengths[index])
+    def episode(self, index: int) -> Episode:
+        return BarcodeEpisode(index, self.lengths[index], size=4)
 
 
-@dataclass(frozen=True)
-class BarcodeEpisode:
-    index: int
-    length: int
-
-    @property
-    def state(self) -> np.ndarray:
-        return FakeSource((self.length,) * 9, size=4).episode(self.index).state
-
-    @property
-    def action(self) -> np.ndarray:
-        return FakeSource((self.length,) * 9, size=4).episode(self.index).action
-
+class BarcodeEpisode(FakeEpisode):
     def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         for tick in range(start, self.length if stop is None else stop):
             bars = [255 * (tick >> bit & 1) for bit in range(BITS)]
@@ -54,7 +41,7 @@ class BarcodeEpisode:
 
 
 def tick_of(frame: Frame) -> int:
-    """The tick that a frame shows."""
-    wide = frame.shape[1] // BITS
-    middle = frame[frame.shape[0] // 2, wide // 2 :: wide, 0] > 128
+    """Return the tick that a frame shows."""
+    bar_px = frame.shape[1] // BITS
+    middle = frame[frame.shape[0] // 2, bar_px // 2 :: bar_px, 0] > 128
     return sum(int(bar) << bit for bit, bar in enumerate(middle))

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from imitact.core.types import Camera, Spec
 from imitact.datasets.lerobot.stats import PixelCounts
 from imitact.datasets.lerobot.writer import LeRobotWriter
-from imitact.datasets.video import VideoConfig, VideoWriter
+from imitact.datasets.video import VideoWriter
+from imitact.datasets.video_config import VideoConfig
 
 NAMES = ("shoulder", "elbow", "wrist", "gripper")
 RATE_HZ = 20.0

@@ -1,4 +1,4 @@
-"""A tiny Source that is computed, not stored: the smallest world of the data and train tests."""
+"""Fake dataset: a small Dataset that is computed, not stored, for tests of everything above it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imitact.core.types import Camera, Frame, Spec
+from imitact.core.types import Camera, Dataset, Episode, Frame, Spec
 
 
 @dataclass(frozen=True)
-class FakeEpisode:
-    """A slow wave: every frame tells its episode and tick in its first pixels."""
+class FakeEpisode(Episode):
+    """A slow sine wave; the first pixels of every frame encode its episode and tick."""
 
-    index: int
-    length: int
-    height: int
-    width: int
-    size: int
+    index: int = 0
+    length: int = 0
+    height: int = 64
+    width: int = 64
+    size: int = 3
 
     @property
     def state(self) -> np.ndarray:
@@ -39,8 +39,8 @@ class FakeEpisode:
 
 
 @dataclass(frozen=True)
-class FakeSource:
-    """Episodes of those lengths; picklable, so that worker processes can have it."""
+class FakeDataset(Dataset):
+    """Episodes of the given lengths; picklable, so that worker processes can have it."""
 
     lengths: tuple[int, ...] = (7, 4, 9)
     cameras: tuple[str, ...] = ("top",)

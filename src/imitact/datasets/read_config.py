@@ -1,77 +1,92 @@
-"""What has to be said about a dataset that does not say everything of itself."""
+"""Read options: what a dataset does not store about itself and its reader must be given."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from imitact.core.errors import BadInput
+from imitact.core.errors import BadInput, DamagedFile
 
 Layout = Literal["lerobot", "aloha-hdf5", "robomimic", "diffusion-policy"]
 
-COLOURS = ("unsaid", "rgb", "bgr")
+OnDamage = Callable[[DamagedFile, Sequence[int]], None]
+"""Called with each damage that opening a dataset finds and the episodes that it affects; no
+episodes where it affects the dataset as a whole."""
+
+MAX_VECTOR_SIZE = 10_000
+"""Values of a state or action; more are refused as a mistake: each needs a name in memory."""
 
 
 @dataclass(frozen=True)
 class ReadConfig:
-    """How a dataset is read. LeRobot's layout says all of it, others leave something open."""
+    """How to read a dataset. LeRobot's layout stores all of it, other layouts leave some open."""
 
     layout: Literal["auto", "lerobot", "aloha-hdf5", "robomimic", "diffusion-policy"] = "auto"
-    """The dataset's layout; auto tells it from what is on disk."""
+    """Layout of the dataset; auto detects it from the files."""
 
     rate_hz: float = 0.0
-    """Ticks a second; 0 takes what the dataset says (robomimic) or what its recorder always does
-    (ALOHA: 50). diffusion-policy says none: give it."""
+    """Ticks per second; 0 takes the stored rate (robomimic) or the recorder's fixed one (ALOHA:
+    50). diffusion-policy stores none: give it."""
 
     state: tuple[str, ...] = ()
-    """robomimic and diffusion-policy: the observations that make up the state, in this order."""
+    """robomimic and diffusion-policy: observations that make up the state, in this order."""
 
     action: str = ""
-    """robomimic and diffusion-policy: the array of the actions, where it is not the usual one."""
+    """robomimic and diffusion-policy: array of the actions, if not the usual one."""
 
     cameras: tuple[str, ...] = ()
-    """Cameras to read, in this order, of layouts other than LeRobot's; none takes all by name."""
+    """Cameras to read, in this order; none reads all by name. Not for LeRobot's layout."""
 
     colour: Literal["unsaid", "rgb", "bgr"] = "unsaid"
-    """Order of the colours in stored images, as a usual decoder gives them: rgb, or bgr where red
-    and blue are exchanged, as in JPEG that the ALOHA recorders write. Images stored as they are
-    count as rgb unless said; of JPEG it must be said: `imitact convert SRC --colour-picture
-    FILE.png` shows both."""
+    """Channel order of decoded images: rgb, or bgr where red and blue are exchanged, as in JPEG of
+    the ALOHA recorders. Needed for JPEG (`imitact convert SRC --colour-picture FILE.png` shows
+    both); images stored raw are rgb unless given."""
 
     action_offset: int = 0
-    """ALOHA: 1 gives each tick the action of the tick before, as the released code does for real
-    robots; 0 takes them as recorded."""
+    """ALOHA: 1 pairs each tick with the action of the tick before, as the released ACT does for
+    real robots; 0 keeps the recorded pairs."""
 
     files: str = ""
-    """ALOHA: which files of the folder, as a pattern; none takes *.hdf5 and *.h5. Give
-    'episode_*.hdf5' to leave mirrored copies out."""
+    """ALOHA: pattern of the files to read; none reads *.hdf5 and *.h5. 'episode_*.hdf5' leaves
+    mirrored copies out."""
 
     subset: str = ""
-    """robomimic: the filter key whose demonstrations are read (train, valid, ...); none reads
-    all."""
+    """robomimic: filter key whose demonstrations to read (train, valid, ...); none reads all."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate_hz < float("inf"):
             raise BadInput(f"rate_hz is {self.rate_hz}; it must be a positive number of ticks/s")
-        if self.colour not in COLOURS:
-            raise BadInput(f"colour is {self.colour!r}; it must be rgb or bgr")
+        if self.colour not in ("unsaid", "rgb", "bgr"):
+            raise BadInput(f"colour is {self.colour}; it must be rgb or bgr")
         if self.action_offset not in (0, 1):
             raise BadInput(f"action_offset is {self.action_offset}; it must be 0 or 1 ticks")
 
-    def refuse_others(self, layout: str, taken: tuple[str, ...]) -> None:
-        """Refuse settings that the layout has no use for: they would be silently ignored.
+    def refuse_unused(self, layout: str, used: Sequence[str]) -> None:
+        """Refuse options that a layout does not use, which would be ignored silently.
 
-        taken: names of those that it has a use for.
+        Args:
+            layout: name of the layout.
+            used: names of the options that it uses.
         """
-        unused = [n for n in self.given() if n not in (*taken, "layout")]
+        unused = [name for name in self.given() if name not in (*used, "layout")]
         if unused:
             raise BadInput(
-                f"{' and '.join(unused)} {'is' if len(unused) == 1 else 'are'} given, which the "
-                f"layout {layout} has no use for; it takes {', '.join(taken) or 'none'}"
+                f"{' and '.join(map(_option, unused))} given, but the layout {layout} does not use "
+                f"{'it' if len(unused) == 1 else 'them'}; it uses "
+                f"{', '.join(map(_option, used)) or 'none'}"
             )
 
     def given(self) -> dict[str, Any]:
-        """The settings that are not as usual, as plain JSON."""
-        told = {f.name: getattr(self, f.name) for f in fields(self)}
-        usual = {f.name: f.default for f in fields(self)}
-        return {n: list(v) if isinstance(v, tuple) else v for n, v in told.items() if v != usual[n]}
+        """Return the options that differ from their defaults, as plain JSON."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        defaults = {f.name: f.default for f in fields(self)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if value != defaults[name]
+        }
+
+
+def _option(name: str) -> str:
+    return f"--read.{name.replace('_', '-')}"

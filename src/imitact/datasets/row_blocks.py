@@ -1,4 +1,4 @@
-"""Rows that hold a tick each: those that are asked for, read in blocks, as numbers."""
+"""Row blocks: the rows of an array read a few megabytes at a time, one row per tick."""
 
 from __future__ import annotations
 
@@ -11,34 +11,43 @@ from numpy.typing import NDArray
 from imitact.core.errors import BadInput
 from imitact.parallel.isolated_process import MAX_ANSWER_BYTES
 
-READ_BYTES = 8 << 20
-"""Of frames read at a time; more only where a chunk of the file holds more."""
+BLOCK_BYTES = 8 << 20
+"""Bytes of frames read at a time; more only where one chunk of the file holds more."""
 
 
-def last_of(index: int, length: int, start: int, stop: int | None) -> int:
-    """The tick after the last one asked for, None being all; refuses what the episode has not."""
+def checked_stop(episode: int, length: int, start: int, stop: int | None) -> int:
+    """Return `stop`, or `length` for None; refuse ticks that an episode does not have."""
     stop = length if stop is None else stop
     if not 0 <= start <= stop <= length:
-        raise BadInput(f"ticks {start} to {stop} of episode {index} do not exist; it has {length}")
+        raise BadInput(
+            f"ticks {start} to {stop} of episode {episode} do not exist; it has {length}"
+        )
     return stop
 
 
 def in_blocks(
     read: Callable[[int, int], Any], start: int, stop: int, row_bytes: int, chunk_rows: int
 ) -> Iterator[Any]:
-    """Rows start to stop, one after the other, read some at a time: a few megabytes, or as many
-    rows as are packed together, so that none is unpacked twice."""
-    most = max(1, READ_BYTES // max(1, row_bytes))
-    packed = min(max(1, chunk_rows), max(most, MAX_ANSWER_BYTES // 4 // max(1, row_bytes)))
-    many = max(1, most // packed) * packed
+    """Yield rows `start` to `stop`, read in blocks of whole chunks so that none is unpacked twice.
+
+    Args:
+        read: reads rows from first to last (exclusive).
+        start: first row.
+        stop: row after the last.
+        row_bytes: size of a row in bytes.
+        chunk_rows: rows that the file compresses together.
+    """
+    most = max(1, BLOCK_BYTES // max(1, row_bytes))
+    chunk = min(max(1, chunk_rows), max(most, MAX_ANSWER_BYTES // 4 // max(1, row_bytes)))
+    block = max(1, most // chunk) * chunk
     at = start
     while at < stop:
-        end = min(stop, at // packed * packed + many)
+        end = min(stop, at // chunk * chunk + block)
         yield from read(at, end)
         at = end
 
 
-def in_float32(values: NDArray[Any]) -> NDArray[np.float32]:
-    """(T, width) whatever the shape; a number too large is infinite, which who trains refuses."""
+def as_float32(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Return rows of any shape as (T, width); values too large for float32 become infinite."""
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(values.reshape(len(values), -1), dtype=np.float32)

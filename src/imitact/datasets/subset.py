@@ -1,53 +1,96 @@
-"""Subsets: some episodes of a dataset, renumbered; the last ones held back for validation."""
+"""Subsets: chosen episodes of a dataset, renumbered, and the split for validation."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput
-from imitact.core.types import Dataset, Episode, Frame, Spec
+from imitact.core.types import Dataset, Episode, ExtraColumn, Frame, Spec
 
 
-class Subset:
-    """Some episodes of a Source, in the order given, numbered from 0; itself a Source."""
+class Subset(Dataset):
+    """Episodes of a dataset in the given order, numbered from 0; itself a Dataset.
 
-    def __init__(self, source: Dataset, indices: Sequence[int]) -> None:
-        count = len(source.lengths)
+    Args:
+        dataset: the dataset to choose from; all properties but the episodes are its own.
+        indices: positions in `dataset`, each at most once.
+    """
+
+    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
+        count = len(dataset.lengths)
         for index in indices:
             if not 0 <= index < count:
                 raise BadInput(f"no episode {index} to choose; the dataset has {count}")
         if len(set(indices)) != len(indices):
-            raise BadInput("an episode was chosen twice")
-        self.source = source
+            raise BadInput("an episode was chosen twice; choose each at most once")
+        self.dataset = dataset
         self.indices = tuple(int(index) for index in indices)
 
     @property
     def spec(self) -> Spec:
-        return self.source.spec
+        return self.dataset.spec
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        lengths = self.source.lengths
+        lengths = self.dataset.lengths
         return tuple(lengths[index] for index in self.indices)
 
     @property
     def fingerprint(self) -> str:
-        """Of the Source and the choice."""
-        text = f"{self.source.fingerprint} {self.indices}"
+        """SHA-256 over the fingerprint of the dataset and the chosen indices."""
+        text = f"{self.dataset.fingerprint} {self.indices}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def episode(self, index: int) -> Episode:
         if not 0 <= index < len(self.indices):
-            raise BadInput(f"no episode {index} in this choice of {len(self.indices)}")
-        return _Renumbered(index, self.source.episode(self.indices[index]))
+            raise BadInput(f"no episode {index} in this subset of {len(self.indices)}")
+        return _RenumberedEpisode(index, self.dataset.episode(self.indices[index]))
+
+    @property
+    def path(self) -> Path | None:
+        return self.dataset.path
+
+    @property
+    def layout(self) -> str:
+        return self.dataset.layout
+
+    @property
+    def read_options(self) -> Mapping[str, Any]:
+        return self.dataset.read_options
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return self.dataset.notices
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        return self.dataset.left_out
+
+    @property
+    def extra_columns(self) -> Mapping[str, ExtraColumn]:
+        return self.dataset.extra_columns
+
+    @property
+    def frames_in_video(self) -> bool:
+        return self.dataset.frames_in_video
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        facts, count = self.dataset.facts, len(self.dataset.lengths)
+        episodes = facts.get("episodes")
+        if not isinstance(episodes, list) or len(episodes) != count:
+            return facts
+        return {**facts, "episodes": [episodes[index] for index in self.indices]}
 
 
-class _Renumbered:
-    """An Episode under its number in a Subset."""
+class _RenumberedEpisode(Episode):
+    """An episode under its number in a Subset."""
 
     def __init__(self, index: int, episode: Episode) -> None:
         self._index = index
@@ -68,18 +111,48 @@ class _Renumbered:
     def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         return self._episode.frames(camera, start, stop)
 
+    @property
+    def task(self) -> str:
+        return self._episode.task
 
-def split_validation(source: Dataset, held_out: int) -> tuple[Subset, Subset]:
-    """(train, held): the last `held_out` episodes are held back.
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self._episode.tasks
 
-    The last ones, not some at random: of demonstrations from even starts they are those whose
-    starts the others cover best, while a random one leaves a hole around its start, in which the
-    policy then fails (docs/architecture.md); of a teleoperated session they are the latest.
+    @property
+    def times_s(self) -> NDArray[np.float64] | None:
+        return self._episode.times_s
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        return self._episode.origin
+
+    @property
+    def own_videos(self) -> Mapping[str, Path]:
+        return self._episode.own_videos
+
+    def extra_values(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        return self._episode.extra_values(names)
+
+
+def split_validation(dataset: Dataset, val_episodes: int) -> tuple[Subset, Subset]:
+    """Split a dataset into training and validation episodes: the last ones are for validation.
+
+    Random ones would be worse for demonstrations from evenly spread starts: each leaves a hole
+    around its start, where the policy then fails (docs/architecture.md). The neighbours of the
+    last ones cover their starts. In a teleoperated session, the last ones are the latest.
+
+    Returns:
+        (training, validation).
+
+    Raises:
+        BadInput: no episode would be left for training.
     """
-    count = len(source.lengths)
-    if not 0 <= held_out < count:
+    count = len(dataset.lengths)
+    if not 0 <= val_episodes < count:
         raise BadInput(
-            f"{held_out} of {count} episodes were to be held out; at least one must be left"
+            f"{val_episodes} of {count} episodes were to be held out for validation; at least one "
+            "must be left for training"
         )
-    kept = count - held_out
-    return Subset(source, range(kept)), Subset(source, range(kept, count))
+    kept = count - val_episodes
+    return Subset(dataset, range(kept)), Subset(dataset, range(kept, count))

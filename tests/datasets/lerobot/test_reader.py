@@ -22,13 +22,14 @@ import pytest
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.validate import check_source
+from imitact.datasets import images
 from imitact.datasets.lerobot.checksums import DatasetChecksums
+from imitact.datasets.lerobot.layout import INFO, TASKS, version_of
 from imitact.datasets.lerobot.parquet import read_cells
-from imitact.datasets.lerobot.reader import INFO, TASKS, LeRobotDataset
-from imitact.datasets.lerobot.reader_v21 import LeRobotV21Dataset, open_lerobot, version_of
-from imitact.datasets.lerobot.stats import merged_all, of_rows
-from imitact.datasets.pictures import decode_picture
-from imitact.quality.fix import mend, plan
+from imitact.datasets.lerobot.reader import LeRobotDataset
+from imitact.datasets.lerobot.reader_v21 import LeRobotV21Dataset, open_lerobot
+from imitact.datasets.lerobot.stats import merge_all_stats, row_stats
+from imitact.quality.fix import plan_fix, write_fixed
 from imitact.quality.inspect import open_damaged
 from tests.support.paths import FIXTURES
 
@@ -104,7 +105,7 @@ def test_what_a_lerobot_wrote_we_read_as_it_does(name: str, writer: str, layout:
                 seen = thumbnail(frames[camera][tick])
                 told = bytes.fromhex(row["frames"][stored.key])
                 want = np.frombuffer(told, np.uint8).reshape(seen.shape)
-                limit = 0.51 if stored.as_pictures else 2.5  # decoders may differ
+                limit = 0.51 if stored.as_images else 2.5  # decoders may differ
                 assert np.abs(seen - want).max() < limit, (index, tick, camera)
     assert next(rows, None) is None
 
@@ -128,8 +129,8 @@ def test_the_same_demonstrations_are_the_same_in_every_layout() -> None:
 def test_the_fixtures_hold_what_they_are_there_for() -> None:
     """Several files, shared and not; columns as fixed lists, lists and pictures; float64."""
     v30 = LeRobotDataset(LEROBOT / "v30")
-    assert len({v30.episode(i)._place.data for i in range(3)}) == 3
-    starts = [v30.episode(i)._place.videos["top"] for i in range(3)]
+    assert len({v30.episode(i)._files.data for i in range(3)}) == 3
+    starts = [v30.episode(i)._files.videos["top"] for i in range(3)]
     assert len({video for video, _ in starts}) == 2
     assert max(from_s for _, from_s in starts) > 0
     kinds = {
@@ -145,7 +146,7 @@ def test_the_fixtures_hold_what_they_are_there_for() -> None:
 def test_of_an_episode_whose_task_changes_the_first_is_told(old: Path, new: Path) -> None:
     for root in (old, new):
         source = open_lerobot(root)
-        assert source.task_words == {0: "task 0", 1: "task 1", 2: "tidy up"}
+        assert source.task_texts == {0: "task 0", 1: "task 1", 2: "tidy up"}
         assert [source.episode(i).task for i in range(3)] == ["task 0", "task 1", "task 0"]
     episodes = (old / "meta/episodes.jsonl").read_text().splitlines()
     episodes[2] = episodes[2].replace('["task 0", "tidy up"]', '["tidy up", "task 0"]')
@@ -162,7 +163,7 @@ def test_other_columns_are_given_in_the_order_of_the_ticks(new: Path, old: Path)
             "next.reward": [0.0, 1.0, 2.0, 3.0],
             "next.done": [False, False, False, True],
         }
-        with pytest.raises(DamagedFile, match=r"lacks the columns \['nothing'\]"):
+        with pytest.raises(DamagedFile, match=r"lacks the columns nothing;"):
             episode.columns(["nothing"])
 
 
@@ -171,7 +172,7 @@ def test_depth_is_left_out_with_a_notice_and_the_rest_is_read(tmp_path: Path) ->
     check_source(source)
     assert [c.name for c in source.spec.cameras] == ["top"]
     (notice,) = source.notices
-    assert "'observation.images.depth' is a depth map" in notice
+    assert "observation.images.depth is left out: it is a depth map" in notice
     _, found = open_damaged(LEROBOT / "depth")
     assert [(f.kind, f.severity) for f in found] == [("left-out", "note")]
     assert open_lerobot(LEROBOT / "h264").notices == ()
@@ -302,7 +303,7 @@ def test_a_description_that_cannot_be_used_concerns_its_episode_alone(new: Path)
     file = new / "meta/episodes/chunk-000/file-000.parquet"
     edit_table(file, lambda t: with_column(t, key, pa.array([0, None, 1], pa.int64())))
     with pytest.raises(
-        DamagedFile, match=r"file-000\.parquet does not hold what its layout promises"
+        DamagedFile, match=r"file-000\.parquet does not follow its layout"
     ):
         open_lerobot(new)
     source, found = open_damaged(new)
@@ -350,12 +351,12 @@ def test_a_missing_or_cut_file_of_v21_is_found_on_opening_and_named(old: Path) -
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("nul", r"episodes\.jsonl, line 2 is no JSON"),
+        ("nul", r"episodes\.jsonl, line 2 is not JSON"),
         ("[1]", r"episodes\.jsonl, line 2 holds list, expected an object"),
-        ('{"tasks": []}', r"episodes\.jsonl, line 2 does not hold .*'episode_index'"),
-        ('{"episode_index": 1, "tasks": ["a"]}', r"line 2 does not hold .*'length'"),
+        ('{"tasks": []}', r"episodes\.jsonl, line 2 does not follow .*'episode_index'"),
+        ('{"episode_index": 1, "tasks": ["a"]}', r"line 2 does not follow .*'length'"),
         ('{"episode_index": 1, "length": 0}', "line 2 .*an episode of 0 ticks"),
-        ('{"episode_index": 1, "length": "x"}', "line 2 does not hold"),
+        ('{"episode_index": 1, "length": "x"}', "line 2 does not follow"),
         ("", r"describes 2 of 3 episodes; the first that is missing is 1"),
         ('{"episode_index": 1, "length": 5}', r"info\.json counts 15 ticks, its episodes 16"),
     ],
@@ -435,15 +436,15 @@ def test_a_png_is_read_to_the_bit_whatever_its_size() -> None:
     for height, width in ((1, 1), (33, 47), (64, 64), (3, 500)):
         frame = noise(height, width)
         data = encoded(frame, "png", "rgb24")
-        assert np.array_equal(decode_picture(data, height, width, "here"), frame)
+        assert np.array_equal(images.decode(data, (height, width), "here"), frame)
 
 
 def test_grey_and_transparent_pictures_become_colour() -> None:
     frame = noise()
-    assert np.array_equal(decode_picture(encoded(frame, "png", "rgba"), 33, 47, "x"), frame)
+    assert np.array_equal(images.decode(encoded(frame, "png", "rgba"), (33, 47), "x"), frame)
     level = np.repeat(noise()[..., :1], 3, axis=2)
     context_bytes = encoded(level, "png", "gray")
-    grey = decode_picture(context_bytes, 33, 47, "x")
+    grey = images.decode(context_bytes, (33, 47), "x")
     assert np.array_equal(grey[..., 0], grey[..., 1])
     assert np.abs(grey.astype(int) - level).max() <= 2
 
@@ -451,27 +452,27 @@ def test_grey_and_transparent_pictures_become_colour() -> None:
 def test_a_jpeg_is_read_nearly() -> None:
     smooth = np.linspace(0, 255, 48 * 64 * 3).reshape(48, 64, 3).astype(np.uint8)
     data = encoded(smooth, "mjpeg", "yuvj420p")
-    found = decode_picture(data, 48, 64, "here")
+    found = images.decode(data, (48, 64), "here")
     assert np.abs(found.astype(int) - smooth).mean() < 4
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "neither a PNG nor a JPEG picture"),
-        (b"II*\0" + bytes(40), "neither a PNG nor a JPEG picture: it begins with"),
-        (encoded(noise(32, 47), "png", "rgb24"), "has 32x47 pixels, its dataset promises 33x47"),
+        (b"", "is neither JPEG nor PNG: it is empty"),
+        (b"II*\0" + bytes(40), "is neither JPEG nor PNG: it begins with"),
+        (encoded(noise(32, 47), "png", "rgb24"), "has 32x47 pixels, expected 33x47"),
         (encoded(noise(), "png", "rgb24")[:60], "here"),
         (encoded(noise(), "png", "rgb24")[:20], "here"),
         (encoded(noise(64, 64), "mjpeg", "yuvj420p"), "here"),
         (b"\xff\xd8\xff" + bytes(100), "here"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "here has 0x0 pixels"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "here is a PNG image without its header"),
     ],
     ids=range(8),
 )
 def test_what_is_no_such_picture_is_refused_by_its_place(data: bytes, message: str) -> None:
     with pytest.raises(DamagedFile, match=message) as told:
-        decode_picture(data, 33, 47, "here")
+        images.decode(data, (33, 47), "here")
     assert str(told.value).startswith("here ")
 
 
@@ -483,7 +484,7 @@ def test_a_cell_without_a_picture_is_named_by_file_episode_and_tick(new: Path) -
     edit_table(file, lambda table: with_column(table, PICTURES, pa.array(cells, kind)))
     episode = open_lerobot(new).episode(1)
     assert len(list(episode.frames("wrist", 0, 2))) == 2
-    says = rf"file-001\.parquet: {PICTURES} of episode 1 at tick 2 holds a path .*000002\.png"
+    says = rf"file-001\.parquet: {PICTURES} of episode 1 at tick 2 holds only .*000002\.png"
     with pytest.raises(DamagedFile, match=says):
         list(episode.frames("wrist", 1))
 
@@ -500,7 +501,7 @@ def test_a_copy_of_v21_is_a_dataset_of_ours_with_pictures_kept_to_the_bit(
             text = text.replace(words, '["task 0"]')
         (old / name).write_text(text)
     source = open_lerobot(old)
-    mend(source, plan(source.lengths, []), tmp_path / "copy")
+    write_fixed(source, plan_fix(source.lengths, []), tmp_path / "copy")
     copy = open_lerobot(tmp_path / "copy")
     assert version_of(tmp_path / "copy") == "v3.0"
     assert copy.lengths == source.lengths
@@ -519,8 +520,8 @@ def statistics(root: Path) -> dict[str, dict[str, np.ndarray]]:
     for index in range(len(source.lengths)):
         episode = source.episode(index)
         rows = {"observation.state": episode.state, "action": episode.action}
-        more = {name: of_rows(values) for name, values in rows.items()}
-        found = merged_all(found, more) if found else more
+        more = {name: row_stats(values) for name, values in rows.items()}
+        found = merge_all_stats(found, more) if found else more
     return found
 
 

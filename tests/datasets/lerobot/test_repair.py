@@ -19,10 +19,16 @@ import pytest
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.validate import check_source
 from imitact.datasets.lerobot.reader import LeRobotDataset
-from imitact.datasets.lerobot.repair import Survey, save, survey
-from imitact.datasets.video import VideoConfig, VideoWriter, frame_times
+from imitact.datasets.lerobot.repair import (
+    RepairPlan,
+    is_unfinished,
+    plan_repair,
+    write_repaired,
+)
+from imitact.datasets.video import VideoWriter, frame_times
+from imitact.datasets.video_config import VideoConfig
 from imitact.quality.inspect import open_damaged
-from tests.cli.test_main import answer, is_refused
+from tests.support.command_line import answer, is_refused
 from tests.support.demonstrations import demonstrate, write
 from tests.support.paths import FIXTURES
 
@@ -58,8 +64,8 @@ def cut_footer(file: Path) -> None:
     file.write_bytes(data[: -8 - footer])
 
 
-def saved(found: Survey, out: Path) -> LeRobotDataset:
-    save(found, out)
+def saved(found: RepairPlan, out: Path) -> LeRobotDataset:
+    write_repaired(found, out)
     source = LeRobotDataset(out)
     check_source(source)
     return source
@@ -89,12 +95,12 @@ def square(frame: np.ndarray) -> tuple[int, int]:
 def test_every_episode_whose_data_file_has_a_footer_is_saved_and_the_rest_named(
     left: Path, tmp_path: Path
 ) -> None:
-    found = survey(left)
+    found = plan_repair(left)
     assert found.lines() == [
         "saved: 4 of 5 episodes, 23 of 30 ticks",
         "lost: data/chunk-000/file-003.parquet has no footer: episode 4",
         f"remains: {TOP}/file-002.mp4, frames 0 to 6 (0.00 to 0.30 s)",
-        "remains: images/observation.images.top/episode-000005, 3 pictures that are in no video",
+        "remains: images/observation.images.top/episode-000005, 3 images that are in no video",
     ]
     before = digests(left)
     source = saved(found, tmp_path / "out")
@@ -113,7 +119,7 @@ def test_every_episode_whose_data_file_has_a_footer_is_saved_and_the_rest_named(
 
 def test_the_copy_is_a_finished_dataset_of_lerobots_layout(left: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    saved(survey(left), out)
+    saved(plan_repair(left), out)
     theirs = pq.read_schema(LEROBOT / "av1/meta/episodes/chunk-000/file-000.parquet")
     ours = pq.read_table(out / "meta/episodes/chunk-000/file-000.parquet")
     assert set(ours.column_names) == set(theirs.names)
@@ -149,19 +155,19 @@ def test_the_verb_says_so_and_what_it_writes_passes_the_check(
     out = tmp_path / "out"
     code, told, _ = answer(capsys, "check", left)
     assert code == 3
-    assert "`imitact check DATASET --repair OUT` saves what can be" in told
-    code, told, _ = answer(capsys, "check", left, "--repair", out)
+    assert "`imitact check DATASET --fix OUT` saves what can be" in told
+    code, told, _ = answer(capsys, "check", left, "--fix", out)
     assert "lost: data/chunk-000/file-003.parquet has no footer: episode 4\n" in told
     assert f"copy of 4 episodes in {out}" in told.splitlines()[-1]
     assert code == 0
-    assert "is there and not empty" in is_refused(capsys, "check", left, "--repair", out)
+    assert "already exists and is not empty" in is_refused(capsys, "check", left, "--fix", out)
 
 
 def test_of_a_file_without_a_footer_the_error_says_what_to_do(left: Path) -> None:
     (left / "meta/episodes/chunk-000").mkdir(parents=True)
     shutil.copy(left / "data/chunk-000/file-003.parquet", left / "meta/episodes/chunk-000")
     with pytest.raises(
-        DamagedFile, match=r"has no footer: its recording was never finished.*--repair"
+        DamagedFile, match=r"has no footer: its recording was never finished.*--fix"
     ):
         LeRobotDataset(left)
 
@@ -177,7 +183,7 @@ def test_metadata_alone_are_made_again_from_the_data_and_the_videos(
     want = [(e.state, e.action, list(e.frames("top")), list(e.frames("wrist")), e.task)
             for e in map(whole.episode, range(3))]  # fmt: skip
     cut_footer(many / "meta/episodes/chunk-000/file-000.parquet")
-    found = survey(many)
+    found = plan_repair(many)
     assert (found.lost, found.remains, found.is_whole) == ((), (), False)
     source = saved(found, tmp_path / "out")
     for index, (state, action, top, wrist, task) in enumerate(want):
@@ -202,8 +208,8 @@ def test_an_episode_lost_in_between_leaves_the_others_numbered_without_a_gap(
     cut_footer(many / "data/chunk-000/file-001.parquet")
     if not is_described:
         shutil.rmtree(many / "meta/episodes")
-    found = survey(many)
-    assert [one.index for one in found.saved] == [0, 2]
+    found = plan_repair(many)
+    assert [one.index for one in found.recoverable] == [0, 2]
     assert found.lost == ("data/chunk-000/file-001.parquet has no footer: episode 1",)
     assert len(found.remains) == 1  # its frames, between those of the others
     source = saved(found, tmp_path / "out")
@@ -224,15 +230,15 @@ def test_from_a_video_on_that_ends_within_an_episode_nothing_is_counted(
     first = len(frame_times(left / f"{TOP}/file-000.mp4")[0])
     assert first in np.cumsum(LENGTHS)
     shutil.copy(left / f"{TOP}/file-002.mp4", left / f"{TOP}/file-000.mp4")  # of 7 frames
-    found = survey(left)
-    assert found.saved == ()
-    assert "episode 0: no video of 'observation.images.top' can be told to hold" in found.lost[1]
+    found = plan_repair(left)
+    assert found.recoverable == ()
+    assert "episode 0: no video of observation.images.top is known to hold" in found.lost[1]
     # What metadata tell needs no count.
     shutil.copy(many / f"{TOP}/file-001.mp4", tmp := many / "longer.mp4")
     assert len(frame_times(tmp)[0]) == 6
     shutil.copy(tmp, many / f"{TOP}/file-000.mp4")
     tmp.unlink()
-    assert [one.index for one in survey(many).saved] == [0, 2]
+    assert [one.index for one in plan_repair(many).recoverable] == [0, 2]
 
 
 def test_an_episode_that_would_not_begin_with_a_key_frame_is_not_saved(left: Path) -> None:
@@ -242,11 +248,11 @@ def test_an_episode_that_would_not_begin_with_a_key_frame_is_not_saved(left: Pat
     with VideoWriter(file, 48, 64, 20.0, VideoConfig(gop=100)) as video:
         for _ in range(count):
             video.add(np.zeros((48, 64, 3), np.uint8))
-    found = survey(left)
-    assert 1 not in [one.index for one in found.saved]
+    found = plan_repair(left)
+    assert 1 not in [one.index for one in found.recoverable]
     line = next(line for line in found.lost if line.startswith("episode 1: "))
     assert "frame 5 of" in line
-    assert "is none that an episode can begin with" in line
+    assert "is not a key frame" in line
 
 
 def test_a_video_that_is_gone_or_cut_costs_its_episodes_and_no_others(
@@ -261,17 +267,17 @@ def test_a_video_that_is_gone_or_cut_costs_its_episodes_and_no_others(
             file.unlink()
         else:
             file.write_bytes(cut)
-        found = survey(left)
-        assert [one.index for one in found.saved] == list(range(kept))
+        found = plan_repair(left)
+        assert [one.index for one in found.recoverable] == list(range(kept))
         assert len(found.lost) == 1 + 4 - kept
-    assert saved(survey(left), tmp_path / "out").lengths == LENGTHS[:kept]
+    assert saved(plan_repair(left), tmp_path / "out").lengths == LENGTHS[:kept]
 
 
 def test_ticks_that_are_missing_cost_their_episode(many: Path) -> None:
     file = many / "data/chunk-000/file-001.parquet"
     pq.write_table(pq.read_table(file).slice(1), file)
-    found = survey(many)
-    assert [one.index for one in found.saved] == [0, 2]
+    found = plan_repair(many)
+    assert [one.index for one in found.recoverable] == [0, 2]
     assert "episode 1: " in found.lost[0]
     assert "holds 3 of its ticks, not numbered from 0" in found.lost[0]
 
@@ -285,8 +291,8 @@ def test_a_tick_of_an_episode_that_cannot_be_is_named_and_the_rest_saved(
     episodes = [*table["episode_index"].to_pylist()[:-1], number]
     column = table.column_names.index("episode_index")
     pq.write_table(table.set_column(column, "episode_index", [episodes]), file)
-    found = survey(many)
-    assert [one.index for one in found.saved] == [0, 1, 2]
+    found = plan_repair(many)
+    assert [one.index for one in found.recoverable] == [0, 1, 2]
     assert any(f"episode {number}: " in line for line in found.lost)
 
 
@@ -296,7 +302,7 @@ def test_where_no_data_file_has_a_footer_nothing_is_written_and_all_is_named(
     for file in (left / "data").rglob("*.parquet"):
         if file.name != "file-003.parquet":
             cut_footer(file)
-    code, told, _ = answer(capsys, "check", left, "--repair", tmp_path / "out")
+    code, told, _ = answer(capsys, "check", left, "--fix", tmp_path / "out")
     assert code == 3
     assert not (tmp_path / "out").exists()
     lines = told.splitlines()
@@ -304,26 +310,30 @@ def test_where_no_data_file_has_a_footer_nothing_is_written_and_all_is_named(
     assert "lost: data/chunk-000/file-000.parquet has no footer: episodes 0 to 4" in lines
     assert f"remains: {TOP}/file-001.mp4, frames 0 to " in told
     with pytest.raises(BadInput, match=r"nothing of .* can be saved"):
-        save(survey(left), tmp_path / "out")
+        write_repaired(plan_repair(left), tmp_path / "out")
 
 
-def test_what_is_whole_is_not_copied_and_other_layouts_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_only_an_unfinished_recording_of_lerobot_is_repaired(
+    left: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    code, _, err = answer(capsys, "check", LEROBOT / "h264", "--repair", out)
-    assert "there is nothing to repair" in err
-    assert code in (0, 3)
     ours = write(tmp_path / "ours", [demonstrate(0)])
     (tmp_path / "empty").mkdir()
+    assert is_unfinished(left)
+    for root in (LEROBOT / "h264", LEROBOT / "v21", ours, tmp_path / "empty"):
+        assert not is_unfinished(root)
+    assert plan_repair(LEROBOT / "h264").is_whole
+    out = tmp_path / "out"
+    code, _, err = answer(capsys, "check", ours, "--fix", out)
+    assert "there is nothing that can be left out safely" in err
+    assert code == 0
     for root, says in (
         (LEROBOT / "v21", "layout v2.1, where every episode has files of its own"),
         (ours, "was recorded by imitact, which finishes every episode at once"),
-        (tmp_path / "empty", "holds no finished dataset"),
     ):
-        assert says in is_refused(capsys, "check", root, "--repair", out)
-    says = is_refused(capsys, "check", ours, "--repair", out, "--fix", out)
-    assert "both --fix and --repair are given" in says
+        with pytest.raises(BadInput, match=says):
+            plan_repair(root)
+    refused = is_refused(capsys, "check", tmp_path / "empty", "--fix", out)
+    assert "holds no finished dataset" in refused
     assert not out.exists()
 
 
@@ -339,7 +349,7 @@ def test_a_state_that_is_no_number_does_not_hinder_and_is_found_afterwards(
     at = table.column_names.index("action")
     pq.write_table(table.set_column(at, table.schema.field(at), column), file)
     shutil.rmtree(many / "meta/episodes")
-    save(survey(many), tmp_path / "out")
+    write_repaired(plan_repair(many), tmp_path / "out")
     source, found = open_damaged(tmp_path / "out")
     assert source is not None
     assert found == []

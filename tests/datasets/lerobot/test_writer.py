@@ -21,12 +21,14 @@ import pytest
 
 from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
 from imitact.core.validate import check_source
-from imitact.datasets.lerobot.reader import INFO, LeRobotDataset
-from imitact.datasets.lerobot.stats import PixelCounts, merged, of_rows, sampled_ticks
+from imitact.datasets.lerobot.layout import INFO
+from imitact.datasets.lerobot.reader import LeRobotDataset
+from imitact.datasets.lerobot.stats import PixelCounts, merge_stats, row_stats, sampled_ticks
 from imitact.datasets.lerobot.writer import LeRobotWriter
 from imitact.datasets.open import open_dataset
 from imitact.datasets.subset import Subset, split_validation
-from imitact.datasets.video import VideoConfig, VideoWriter
+from imitact.datasets.video import VideoWriter
+from imitact.datasets.video_config import VideoConfig
 from imitact.recording.recorder import record
 from imitact.storage import atomic
 from imitact.storage.checksum import with_checksum
@@ -198,7 +200,7 @@ def widest_gap(rows: np.ndarray, q: float) -> np.ndarray:
 
 def test_statistics_of_two_parts_are_those_of_the_whole() -> None:
     rows = np.random.default_rng(0).normal(size=(50, 3))
-    whole, parts = of_rows(rows), merged(of_rows(rows[:20]), of_rows(rows[20:]))
+    whole, parts = row_stats(rows), merge_stats(row_stats(rows[:20]), row_stats(rows[20:]))
     for name in ("min", "max", "mean", "std", "count"):
         np.testing.assert_allclose(parts[name], whole[name], rtol=1e-12)
 
@@ -324,22 +326,22 @@ def test_what_cannot_be_read_says_so(theirs: Path, tmp_path: Path) -> None:
         (lambda i: i.update(codebase_version="v1.6"), "layout v1.6, imitact reads v2.0, v2.1 and"),
         (
             lambda i: i["features"]["observation.images.top"].update(dtype="image"),
-            r"file-000\.parquet lacks the columns \['observation\.images\.top'\]",
+            r"file-000\.parquet lacks the columns observation\.images\.top\.",
         ),
         (
             lambda i: i["features"]["observation.images.top"].update(shape=[48, 64, 4]),
-            r"'observation\.images\.top' has shape \[48, 64, 4\]; imitact reads colour frames",
+            r"observation\.images\.top has shape \[48, 64, 4\]; imitact reads RGB frames",
         ),
-        (lambda i: i["features"].pop("observation.state"), r"no 'observation\.state'"),
+        (lambda i: i["features"].pop("observation.state"), r"no observation\.state; it has"),
         (lambda i: i.update(total_frames=20), "counts 20 ticks, its episodes 19"),
         (lambda i: i.update(total_episodes=4), "the first that is missing is 3"),
-        (lambda i: i.pop("fps"), "lacks 'fps'"),
-        (lambda i: i.update(fps=None), "'fps' is None, expected float"),
-        (lambda i: i.update(total_episodes="3"), "'total_episodes' is '3', expected int"),
-        (lambda i: i.update(features=None), "'features' is None, expected dict"),
-        (lambda i: i["features"].update(action=None), r"info\.json does not hold what"),
-        (lambda i: i["features"]["action"].update(shape=[None]), r"info\.json does not hold what"),
-        (lambda i: i.update(data_path="data/{what}"), r"info\.json does not hold what"),
+        (lambda i: i.pop("fps"), 'lacks "fps"'),
+        (lambda i: i.update(fps=None), '"fps" is of type NoneType, expected float'),
+        (lambda i: i.update(total_episodes="3"), '"total_episodes" is of type str, expected int'),
+        (lambda i: i.update(features=None), '"features" is of type NoneType, expected dict'),
+        (lambda i: i["features"].update(action=None), r"info\.json does not follow"),
+        (lambda i: i["features"]["action"].update(shape=[None]), r"info\.json does not follow"),
+        (lambda i: i.update(data_path="data/{what}"), r"info\.json does not follow"),
     ):
         shutil.copy(LEROBOT / "h264" / INFO, theirs / INFO)
         edit_info(theirs, change)
@@ -352,7 +354,7 @@ def test_two_videos_that_would_be_one_camera_are_refused_by_their_names(theirs: 
         info["features"]["observation.top"] = info["features"]["observation.images.top"]
 
     edit_info(theirs, add)
-    with pytest.raises(BadInput, match=r"'observation\.images\.top' and 'observation\.top' would"):
+    with pytest.raises(BadInput, match=r"observation\.images\.top and observation\.top would"):
         open_dataset(theirs)
 
 
@@ -365,7 +367,7 @@ def test_facts_of_another_shape_are_damage_and_named(
     copy = Path(shutil.copytree(ours, tmp_path / "copy"))
     file = copy / "meta/imitact.json"
     file.write_text(json.dumps(with_checksum({**json.loads(file.read_text()), **change})))
-    with pytest.raises(DamagedFile, match=r"imitact\.json does not hold what its layout promises"):
+    with pytest.raises(DamagedFile, match=r"imitact\.json does not follow its layout"):
         open_dataset(copy)
 
 
@@ -574,7 +576,7 @@ def test_an_append_changes_no_finished_episode(tmp_path: Path) -> None:
 def test_the_thousandth_file_opens_a_new_chunk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imitact.datasets.lerobot.writer.FILES_PER_CHUNK", 2)
+    monkeypatch.setattr("imitact.datasets.lerobot.layout.FILES_PER_CHUNK", 2)
     writer = open_writer(tmp_path / "out")
     for seed in range(3):
         put_episode(writer, seed, tmp_path / "staging")
@@ -588,11 +590,11 @@ def test_the_thousandth_file_opens_a_new_chunk(
 
 def test_a_camera_that_lerobot_could_not_name_is_refused(tmp_path: Path) -> None:
     spec = dot_spec((("top/left", 24, 32),))
-    with pytest.raises(BadInput, match="allows no '/'"):
+    with pytest.raises(BadInput, match='allows no "/"'):
         LeRobotWriter(tmp_path / "o", spec, task="t", video=LOSSLESS, staging=tmp_path)
 
 
 def test_an_episode_of_another_size_is_refused(tmp_path: Path) -> None:
     writer = open_writer(tmp_path / "out")
-    with pytest.raises(SpecMismatch, match=r"expected \(\(4, 2\), \(4, 2\)\)"):
+    with pytest.raises(SpecMismatch, match=r"expected \(4, 2\) and \(4, 2\)"):
         writer.append(np.zeros((4, 3)), np.zeros((4, 2)), {}, {}, {})

@@ -1,10 +1,10 @@
-"""The SHA-256 of every file of a dataset, kept beside it, one small file an episode.
+"""Dataset checksums: the SHA-256 of every file of a dataset, one small JSON file per episode.
 
-`meta/imitact/chunk-CCC/file-FFF.json` belongs to the data, metadata and videos of that chunk and
-file number, and names their SHA-256. It names those of `info.json`, `stats.json` and
-`tasks.parquet` too, as they are once that episode is finished; what counts is what the last
-finished episode names. LeRobot looks at none of it, appending rewrites none of it, and a dataset
-that has none (of another program, or of imitact before it kept them) is read unchecked.
+`meta/imitact/chunk-CCC/file-FFF.json` lists the SHA-256 of the data, metadata and videos with that
+chunk and file number. It also lists those of `info.json`, `stats.json` and `tasks.parquet` as they
+are after that episode; the list of the last finished episode counts. LeRobot ignores these files,
+and appending an episode rewrites none. A dataset without them (of another program, or recorded
+before imitact stored checksums) is read unchecked.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from imitact.core.errors import DamagedFile
 from imitact.storage.checksum import file_sha256, verified, with_checksum
 from imitact.storage.json_file import read_bytes, read_json_object
 
-FOLDER = "meta/imitact"
-DIGESTS = FOLDER + "/chunk-{chunk_index:03d}/file-{file_index:03d}.json"
+CHECKSUM_FOLDER = "meta/imitact"
+CHECKSUMS = CHECKSUM_FOLDER + "/chunk-{chunk_index:03d}/file-{file_index:03d}.json"
 
 _FORMAT = 1
-RESTORE = (
-    "Copy the dataset again from where it came, or record it anew. If you altered it on purpose, "
-    f"remove its folder {FOLDER}, which holds the checksums."
+_RESTORE = (
+    "Copy the dataset again from its origin, or record it again. If you altered it on purpose, "
+    f"remove its folder {CHECKSUM_FOLDER}, which holds the checksums."
 )
 
 
 @dataclass(frozen=True)
-class Named:
-    """What one episode's file of checksums names, by path within the dataset.
+class EpisodeChecksums:
+    """SHA-256 by path within the dataset, as stored with one episode.
 
-    files:   of the episode's own files.
-    dataset: of the files that each episode changes, as they are once it is finished.
+    Attributes:
+        files: the episode's own files.
+        dataset: the files that every episode changes, as they are after this one.
     """
 
     files: Mapping[str, str]
@@ -45,94 +46,97 @@ class Named:
 
 
 class DatasetChecksums:
-    """The checksums of the dataset in `root`, each read when it is first needed."""
+    """The checksums of the dataset in `root`, each file of them read at first use."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._named: dict[Path, Named | None] = {}
-        self._right: set[Path] = set()
+        self._episodes: dict[Path, EpisodeChecksums | None] = {}
+        self._verified: set[Path] = set()
 
-    def named(self, file: Path) -> Named | None:
-        """What is named for the chunk and number of `file`; None where nothing is."""
-        place = self._root / FOLDER / file.parent.name / f"{file.stem}.json"
-        if place not in self._named:
-            self._named[place] = _read(place) if place.is_file() else None
-        return self._named[place]
+    def of_episode(self, file: Path) -> EpisodeChecksums | None:
+        """Return the checksums for the chunk and file number of `file`; None without any."""
+        stored = self._root / CHECKSUM_FOLDER / file.parent.name / f"{file.stem}.json"
+        if stored not in self._episodes:
+            self._episodes[stored] = _read(stored) if stored.is_file() else None
+        return self._episodes[stored]
 
-    def knows(self, file: Path) -> bool:
-        """Whether a file's SHA-256 is named."""
+    def has(self, file: Path) -> bool:
+        """Whether the SHA-256 of a file is stored."""
         return self._sha256(file) is not None
 
     def read(self, file: Path) -> bytes:
-        """The bytes of a file; refuses others than were written."""
-        data = read_bytes(file, limit=1 << 34, advice=RESTORE)
+        """Read a file; raise DamagedFile where it differs from its checksum."""
+        data = read_bytes(file, limit=1 << 34, advice=_RESTORE)
         self.compare(file, hashlib.sha256(data).hexdigest())
         return data
 
     def check(self, file: Path) -> None:
-        """Refuse a file that is not what was written; each is looked at once."""
-        if file not in self._right and self.knows(file):
-            self.compare(file, file_sha256(file, advice=RESTORE))
+        """Raise DamagedFile where a file differs from its checksum; each is hashed once."""
+        if file not in self._verified and self.has(file):
+            self.compare(file, file_sha256(file, advice=_RESTORE))
 
     def compare(self, file: Path, found: str) -> None:
-        """Refuse a file whose SHA-256 is `found` where another is named."""
-        wanted = self._sha256(file)
-        if wanted is not None and found != wanted:
+        """Raise DamagedFile where the SHA-256 `found` of a file is not the stored one."""
+        expected = self._sha256(file)
+        if expected is not None and found != expected:
             raise DamagedFile(_altered(file))
-        self._right.add(file)
+        self._verified.add(file)
 
     def check_dataset(self, last: Path, names: Iterable[str]) -> None:
-        """Refuse files that every episode changes where they are not as the last one left them.
+        """Raise DamagedFile where files of the whole dataset differ from the last episode's list.
 
-        last:  any file of the last finished episode.
-        names: of the files, within the dataset.
+        Args:
+            last: any file of the last finished episode.
+            names: paths within the dataset.
         """
         for name in names:
             file = self._root / name
-            if wanted := self.after(last, name):
-                data = read_bytes(file, advice=RESTORE)
-                if hashlib.sha256(data).hexdigest() not in wanted:
+            if expected := self._allowed_after(last, name):
+                data = read_bytes(file, advice=_RESTORE)
+                if hashlib.sha256(data).hexdigest() not in expected:
                     raise DamagedFile(_altered(file))
 
-    def after(self, last: Path, name: str) -> set[str]:
-        """The SHA-256 that a file may have after the last finished episode; empty: any.
+    def _allowed_after(self, last: Path, name: str) -> set[str]:
+        """Return the SHA-256 values that a file may have after the last finished episode.
 
-        A kill may leave the statistics of the episode after it, whose checksums are there then.
+        A killed writer may leave the statistics of the next episode, whose checksums are then
+        there too. Empty: no checksum is stored, and any is allowed.
         """
-        named = self.named(last)
-        if named is None or name not in named.dataset:
+        stored = self.of_episode(last)
+        if stored is None or name not in stored.dataset:
             return set()
-        following = (self.named(file) for file in _after(last))
-        return {named.dataset[name], *(f.dataset.get(name, "") for f in following if f)}
+        following = (self.of_episode(file) for file in _next_files(last))
+        return {stored.dataset[name], *(f.dataset.get(name, "") for f in following if f)}
 
     def _sha256(self, file: Path) -> str | None:
-        named = self.named(file)
-        if named is None or not file.is_relative_to(self._root):
+        stored = self.of_episode(file)
+        if stored is None or not file.is_relative_to(self._root):
             return None
-        return named.files.get(file.relative_to(self._root).as_posix())
+        return stored.files.get(file.relative_to(self._root).as_posix())
 
 
-def missing(file: Path) -> DamagedFile:
-    """The error of an episode without checksums among others that have them."""
+def missing_checksums(file: Path) -> DamagedFile:
+    """Return the error for an episode without checksums among others that have them."""
     return DamagedFile(
-        f"{FOLDER}/{file.parent.name}/{file.stem}.json is missing beside {file}. {RESTORE}"
+        f"{CHECKSUM_FOLDER}/{file.parent.name}/{file.stem}.json is missing beside {file}. "
+        f"{_RESTORE}"
     )
 
 
-def _read(place: Path) -> Named:
+def _read(file: Path) -> EpisodeChecksums:
     value = verified(
-        read_json_object(place, limit=1 << 24, advice=RESTORE), place, required=True, advice=RESTORE
+        read_json_object(file, limit=1 << 24, advice=_RESTORE), file, required=True, advice=_RESTORE
     )
     files, dataset = value.get("files"), value.get("dataset")
-    if value.get("format") != _FORMAT or not _is_named(files) or not _is_named(dataset):
+    if value.get("format") != _FORMAT or not _is_text_map(files) or not _is_text_map(dataset):
         raise DamagedFile(
-            f"{place} has format {value.get('format')!r}, this imitact reads {_FORMAT}. {RESTORE}"
+            f"{file} has format {value.get('format')}, this imitact reads {_FORMAT}. {_RESTORE}"
         )
-    return Named(files, dataset)  # type: ignore[arg-type]
+    return EpisodeChecksums(files, dataset)  # type: ignore[arg-type]
 
 
-def _after(file: Path) -> list[Path]:
-    """Where the file of the next episode lies: the next number, or the first of the next chunk."""
+def _next_files(file: Path) -> list[Path]:
+    """Return where the next episode's file may lie: next number, or first of the next chunk."""
     found = re.fullmatch(r"chunk-(\d+)/file-(\d+)", f"{file.parent.name}/{file.stem}")
     if not found:
         return []
@@ -143,9 +147,9 @@ def _after(file: Path) -> list[Path]:
     ]
 
 
-def _is_named(value: object) -> bool:
+def _is_text_map(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(part, str) for part in value.values())
 
 
 def _altered(file: Path) -> str:
-    return f"{file} is not the file that was written: its SHA-256 is another. {RESTORE}"
+    return f"{file} differs from the file that was written: its SHA-256 is another. {_RESTORE}"

@@ -1,4 +1,4 @@
-"""What a LeRobot dataset says of its features (in `meta/info.json`), as a Spec."""
+"""LeRobot features: the Spec and the extra columns that `meta/info.json` describes."""
 
 from __future__ import annotations
 
@@ -7,42 +7,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imitact.core.errors import BadInput
-from imitact.core.types import Camera, Spec
-
-STATE = "observation.state"
-ACTION = "action"
-CAMERA_PREFIX = "observation.images."
-
-MOST_VALUES = 10_000
-"""A state or action of more is a mistake; it would have to be named in memory."""
+from imitact.core.types import Camera, ExtraColumn, Spec
+from imitact.datasets.lerobot.layout import ACTION, CAMERA_PREFIX, INDEX_COLUMNS, STATE
+from imitact.datasets.read_config import MAX_VECTOR_SIZE
 
 UNKNOWN_UNIT = "unknown"
-"""The unit of a value whose dataset does not say; LeRobot's layout has no place for units."""
+"""Unit of a value whose dataset does not store one; LeRobot's layout has no place for units."""
+
+_NOT_EXTRA = {STATE, ACTION, *INDEX_COLUMNS}
+_EXTRA_TYPES = ("float32", "float64", "int64", "bool", "int32", "float16")
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredCamera:
     """How the frames of a camera are stored.
 
-    key:         of the feature.
-    as_pictures: one PNG a tick in the data files; else in a video.
+    Attributes:
+        key: name of the feature.
+        as_images: one PNG or JPEG per tick in the data files; else in a video.
     """
 
     key: str
-    as_pictures: bool
+    as_images: bool
 
 
 @dataclass(frozen=True)
 class Features:
     """What is read of a dataset.
 
-    stored:  each camera of the Spec, by its name.
-    notices: what is left out, and why, in words.
+    Attributes:
+        spec: the Spec of its state, action and cameras.
+        stored: how each camera is stored, by its name.
+        notices: the features that are left out, one sentence each.
     """
 
     spec: Spec
-    stored: Mapping[str, Stored]
+    stored: Mapping[str, StoredCamera]
     notices: tuple[str, ...]
 
 
@@ -52,16 +55,22 @@ def read_features(
     units: Mapping[str, tuple[str, ...]],
     path: Path,
 ) -> Features:
-    """The Spec of these features.
+    """Derive the Spec from the features of a dataset.
 
-    units: of "state" and "action", where the dataset tells them.
+    Cameras are the features of dtype video or image, in their order; `observation.images.top` is
+    the camera "top". Depth maps and grey images are left out, with a notice.
 
-    Cameras are the features whose dtype is video or image, in their order there; an
-    `observation.images.top` is the camera "top". Depth is left out, with a notice. Refused: no
-    state or no action, two cameras of one name, frames of two or four channels.
+    Args:
+        features: "features" of `meta/info.json`.
+        rate_hz: ticks per second.
+        units: units of "state" and "action", where the dataset stores them.
+        path: folder of the dataset, for errors.
+
+    Raises:
+        BadInput: no state or no action, two cameras of one name, or frames that are not RGB.
     """
     cameras: list[Camera] = []
-    stored: dict[str, Stored] = {}
+    stored: dict[str, StoredCamera] = {}
     notices: list[str] = []
     for key, feature in features.items():
         if feature.get("dtype") not in ("video", "image"):
@@ -69,19 +78,19 @@ def read_features(
         shape = list(feature.get("shape") or [])
         ends = (shape[0], shape[2]) if len(shape) == 3 else ()
         if _is_depth(feature) or (1 in ends and 3 not in ends):
-            notices.append(f"{key!r} is a depth map or grey, not colour frames: it is left out")
+            notices.append(f"{key} is left out: it is a depth map or grey, not RGB")
             continue
         name = key.removeprefix(CAMERA_PREFIX).removeprefix("observation.")
         if name in stored:
             raise BadInput(
-                f"{path}: the cameras {stored[name].key!r} and {key!r} would both be called "
-                f"{name!r}; rename one of them with LeRobot's own tools"
+                f"{path}: the cameras {stored[name].key} and {key} would both be called "
+                f'"{name}"; rename one of them with LeRobot\'s own tools'
             )
         if 3 not in ends:
-            raise BadInput(f"{key!r} has shape {shape}; imitact reads colour frames, (H, W, 3)")
+            raise BadInput(f"{key} has shape {shape}; imitact reads RGB frames, (H, W, 3)")
         height, width = shape[:2] if shape[2] == 3 else shape[1:]
         cameras.append(Camera(name, height, width))
-        stored[name] = Stored(key, feature["dtype"] == "image")
+        stored[name] = StoredCamera(key, feature["dtype"] == "image")
     state_names = _names(features, STATE, "state")
     action_names = _names(features, ACTION, "action")
     spec = Spec(
@@ -95,21 +104,75 @@ def read_features(
     return Features(spec, stored, tuple(notices))
 
 
+def read_extra_columns(
+    features: Mapping[str, Mapping[str, Any]], converted: Any
+) -> dict[str, ExtraColumn]:
+    """Return the features that are columns of numbers beside state, action and frames.
+
+    Args:
+        features: "features" of `meta/info.json`.
+        converted: "extras" of the settings in `meta/imitact.json`: the type and width that each
+            column had before a conversion to LeRobot's types; entries that do not fit are ignored.
+    """
+    columns: dict[str, ExtraColumn] = {}
+    for name, feature in features.items():
+        shape, dtype = list(feature.get("shape") or []), feature.get("dtype")
+        if name in _NOT_EXTRA or dtype not in _EXTRA_TYPES:
+            continue
+        if len(shape) != 1 or not isinstance(shape[0], int) or not 1 <= shape[0] <= MAX_VECTOR_SIZE:
+            continue
+        column = ExtraColumn(np.dtype(dtype).str, None if shape == [1] else shape[0])
+        columns[name] = _before_conversion(converted, name, column)
+    return columns
+
+
+def storable_columns(columns: Mapping[str, ExtraColumn]) -> dict[str, ExtraColumn]:
+    """Return the columns whose name and type LeRobot's layout allows."""
+    return {
+        name: column
+        for name, column in columns.items()
+        if name not in _NOT_EXTRA
+        and "/" not in name
+        and not name.startswith(CAMERA_PREFIX)
+        and np.dtype(column.dtype) != np.uint64
+    }
+
+
+def stored_type(column: ExtraColumn) -> type[np.generic]:
+    """Return the type in which the layout stores a column: it holds every value of the column's."""
+    dtype = np.dtype(column.dtype)
+    if dtype.kind == "f":
+        return np.float64 if dtype.itemsize > 4 else np.float32
+    return np.int64
+
+
+def _before_conversion(converted: Any, name: str, stored: ExtraColumn) -> ExtraColumn:
+    about = converted.get(name) if isinstance(converted, dict) else None
+    if not isinstance(about, dict):
+        return stored
+    try:
+        column = ExtraColumn(np.dtype(str(about["dtype"])).str, about["width"])
+    except (KeyError, TypeError):
+        return stored
+    fits = column.width in ((None, 1) if stored.width is None else (stored.width,))
+    return column if fits and np.dtype(column.dtype).kind in "biuf" else stored
+
+
 def _is_depth(feature: Mapping[str, Any]) -> bool:
-    # LeRobot 0.6 says is_depth_map, those before it video.is_depth_map, the first in video_info.
+    # LeRobot 0.6 has is_depth_map, those before it video.is_depth_map, the first in video_info.
     info = feature.get("info") or feature.get("video_info") or {}
     return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
 
 
 def _names(features: Mapping[str, Mapping[str, Any]], key: str, stem: str) -> tuple[str, ...]:
-    """Names of the values: those given as a list or dict, however nested, else stem_0, stem_1."""
+    """Return the names of the values: as stored, in any nesting, else stem_0, stem_1, ..."""
     if key not in features:
-        raise BadInput(f"the dataset has no {key!r}; it has {sorted(features)}")
+        raise BadInput(f"the dataset has no {key}; it has {', '.join(sorted(features))}")
     shape = features[key].get("shape") or []
     if len(shape) != 1:
-        raise BadInput(f"{key!r} has shape {list(shape)}; imitact reads vectors")
-    if not 1 <= shape[0] <= MOST_VALUES:
-        raise BadInput(f"{key!r} has {shape[0]} values; imitact reads 1 to {MOST_VALUES}")
+        raise BadInput(f"{key} has shape {list(shape)}; imitact reads vectors")
+    if not 1 <= shape[0] <= MAX_VECTOR_SIZE:
+        raise BadInput(f"{key} has {shape[0]} values; imitact reads 1 to {MAX_VECTOR_SIZE}")
     names = tuple(_leaves(features[key].get("names")))
     if len(names) == shape[0] and len(set(names)) == len(names):
         return names
@@ -120,7 +183,7 @@ def _leaves(names: Any) -> Iterator[str]:
     if isinstance(names, str):
         yield names
     elif isinstance(names, dict):
-        # {"motors": ["a", "b"]} names by its values, {"a": 0, "b": 1} by its keys.
+        # {"motors": ["a", "b"]} has the names as values, {"a": 0, "b": 1} as keys.
         for key, value in names.items():
             yield from _leaves(str(key) if isinstance(value, int) else value)
     elif isinstance(names, list):

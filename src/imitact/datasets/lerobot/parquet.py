@@ -1,9 +1,8 @@
-"""Columns of Parquet files from anywhere, read without trust."""
+"""Parquet files of untrusted origin: columns are read in bounded memory, damage names the file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,101 +12,111 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from imitact.core.errors import DamagedFile, SpecMismatch
+from imitact.core.types import ExtraColumn
 from imitact.datasets.lerobot.checksums import DatasetChecksums
+from imitact.datasets.lerobot.layout import RESTORE, layout_errors_as_damage
 
-RESTORE = "Copy the dataset again from where it came, or record it anew."
-
-_MARK = b"PAR1"
-"""The first and the last four bytes of every Parquet file (the format's own document)."""
+_MAGIC = b"PAR1"
+"""First and last four bytes of every Parquet file (apache/parquet-format, README.md)."""
 
 _EPISODE = "episode_index"
 
-_CELLS = 8
-"""Rows that are read together where a cell is a picture."""
+_IMAGE_ROWS = 8
+"""Rows per batch of a column of images."""
 
-_READ_AHEAD = 1 << 20
-"""Bytes of a column that are read from the disk at once where cells are pictures."""
+_IMAGE_BUFFER_BYTES = 1 << 20
+"""Read buffer for a column of images."""
 
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError)
-"""What pyarrow raises on bytes that are no table: Invalid, NotImplemented, OutOfMemory, ..."""
+"""What pyarrow raises on bytes that are not a table: Invalid, NotImplemented, OutOfMemory, ..."""
 
 
-@contextmanager
-def as_promised(file: Path) -> Iterator[None]:
-    """Where contents that JSON or Parquet allow and the layout does not (a null, a key too few)
-    would be an error of Python's, raise Damaged, naming the file."""
-    try:
-        yield
-    except (
-        *(KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError),
-        *(RecursionError, pa.ArrowException),
-    ) as error:
-        told = f"{type(error).__name__}: {error}"
-        raise DamagedFile(
-            f"{file} does not hold what its layout promises ({told}). {RESTORE}"
-        ) from error
+def verified_contents(file: Path, checksums: DatasetChecksums) -> bytes | Path:
+    """Return the bytes of a file with a checksum, verified; else its path.
 
-
-def contents(file: Path, digests: DatasetChecksums) -> bytes | Path:
-    """The bytes that were written, where that can be told: what is compared is what is read."""
-    if digests.knows(file):
-        return digests.read(file)
+    Bytes, so that what was verified is what is read.
+    """
+    if checksums.has(file):
+        return checksums.read(file)
     if not file.is_file():
         raise DamagedFile(f"{file} is missing. {RESTORE}")
     return file
 
 
 def has_no_footer(file: Path) -> bool:
-    """Whether a file begins as a Parquet file does and does not end as one."""
+    """Whether a file begins as a Parquet file does but does not end as one."""
     size = file.stat().st_size
     with file.open("rb") as opened:
-        begun = opened.read(len(_MARK)) == _MARK
-        opened.seek(max(0, size - len(_MARK)))
-        return begun and (size < 12 or opened.read() != _MARK)
+        begun = opened.read(len(_MAGIC)) == _MAGIC
+        opened.seek(max(0, size - len(_MAGIC)))
+        return begun and (size < 12 or opened.read() != _MAGIC)
 
 
-def open_parquet(held: bytes | Path, file: Path, **options: Any) -> pq.ParquetFile:
-    """The file, its footer read; `held` is what `contents` gave of it."""
+def open_parquet(contents: bytes | Path, file: Path, **options: Any) -> pq.ParquetFile:
+    """Open a Parquet file and read its footer.
+
+    Args:
+        contents: result of `verified_contents`.
+        file: its path, for errors.
+        options: of `pyarrow.parquet.ParquetFile`.
+    """
     try:
-        return pq.ParquetFile(_source(held), **options)
+        source = pa.BufferReader(contents) if isinstance(contents, bytes) else contents
+        return pq.ParquetFile(source, **options)
     except _UNREADABLE as error:
-        if isinstance(held, Path) and has_no_footer(file):
+        if isinstance(contents, Path) and has_no_footer(file):
             raise DamagedFile(
                 f"{file} has no footer: its recording was never finished, or it is cut short. "
-                "`imitact check DATASET --repair OUT` saves the episodes whose files are whole"
+                "`imitact check DATASET --fix OUT` saves the episodes whose files are whole"
             ) from error
-        raise DamagedFile(f"{file} is cut short or no Parquet file: {error}. {RESTORE}") from error
+        raise DamagedFile(
+            f"{file} is cut short or not a Parquet file: {error}. {RESTORE}"
+        ) from error
 
 
 def read_table(
     file: Path,
     names: Sequence[str],
-    digests: DatasetChecksums,
+    checksums: DatasetChecksums,
     optional: Sequence[str] = (),
     episode: int = -1,
 ) -> pa.Table:
-    """The named columns; with `episode`, of that episode only."""
-    held = contents(file, digests)
-    with open_parquet(held, file, page_checksum_verification=True) as opened:
-        there = opened.schema_arrow.names
-        lacking = [name for name in names if name not in there]
-        if lacking:
-            raise DamagedFile(f"{file} lacks the columns {lacking}; it has {there}. {RESTORE}")
-        columns = [*names, *(name for name in optional if name in there)]
+    """Read columns of a Parquet file.
+
+    Args:
+        file: the file.
+        names: required columns.
+        checksums: of the dataset, compared with the file.
+        optional: columns to read too where they exist.
+        episode: read only the rows of this episode; -1 reads all.
+    """
+    contents = verified_contents(file, checksums)
+    with open_parquet(contents, file, page_checksum_verification=True) as opened:
+        stored = opened.schema_arrow.names
+        _check_columns(file, names, stored)
+        columns = [*names, *(name for name in optional if name in stored)]
         try:
-            # Not pyarrow's read_table with filters: where the metadata of a column are damaged its
-            # scanner waits for ever, and looking at statistics aborts (apache/paimon#8408). In one
-            # thread errors come back, and the columns are small.
+            # Not pyarrow's read_table with filters: with damaged column metadata its scanner
+            # hangs, and reading statistics aborts (apache/paimon#8408). In one thread errors come
+            # back, and the columns are small.
             if episode < 0:
                 return opened.read(columns, use_threads=False)
-            groups, rows = _rows(opened, episode)
+            groups, rows = _episode_rows(opened, episode)
             return opened.read_row_groups(groups, columns, use_threads=False).filter(rows)
         except _UNREADABLE as error:
             raise DamagedFile(f"{file} cannot be read: {error}. {RESTORE}") from error
 
 
-def _rows(opened: pq.ParquetFile, episode: int) -> tuple[list[int], pa.Array]:
-    """The row groups with rows of an episode, and which of their rows those are."""
+def _check_columns(file: Path, names: Sequence[str], stored: Sequence[str]) -> None:
+    lacking = [name for name in names if name not in stored]
+    if lacking:
+        raise DamagedFile(
+            f"{file} lacks the columns {', '.join(lacking)}; it has {', '.join(stored)}. {RESTORE}"
+        )
+
+
+def _episode_rows(opened: pq.ParquetFile, episode: int) -> tuple[list[int], pa.Array]:
+    """Return the row groups that hold rows of an episode, and a mask of those rows in them."""
     own = opened.read([_EPISODE], use_threads=False).column(0).to_numpy() == episode
     counts = [opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups)]
     parts = np.split(own, np.cumsum(counts)[:-1])
@@ -116,32 +125,33 @@ def _rows(opened: pq.ParquetFile, episode: int) -> tuple[list[int], pa.Array]:
 
 
 def read_cells(
-    file: Path, column: str, rows: Sequence[int], digests: DatasetChecksums
+    file: Path, column: str, rows: Sequence[int], checksums: DatasetChecksums
 ) -> Iterator[Any]:
-    """The values of a column at these rows of the file, in this order.
+    """Yield the values of a column at the given rows of the file, in the given order.
 
-    For cells as large as pictures: only those of one page are in memory, packed and unpacked (in
-    files of pyarrow's up to 1024 rows of a group of rows, in LeRobot's an episode). Rows that
-    ascend are read in one sweep; each that does not begins another.
+    For cells as large as images: only one page is in memory, compressed and decompressed (up to
+    1024 rows of a row group in pyarrow's files, an episode in LeRobot's). Ascending rows are read
+    in one sweep; each row that is not ascending starts another.
     """
-    held = contents(file, digests)
+    contents = verified_contents(file, checksums)
     opened = open_parquet(
-        held, file, buffer_size=_READ_AHEAD, pre_buffer=False, page_checksum_verification=True
+        contents,
+        file,
+        buffer_size=_IMAGE_BUFFER_BYTES,
+        pre_buffer=False,
+        page_checksum_verification=True,
     )
     sizes = [opened.metadata.row_group(g).num_rows for g in range(opened.num_row_groups)]
     starts = np.cumsum([0, *sizes])
-    if column not in opened.schema_arrow.names:
-        raise DamagedFile(
-            f"{file} lacks the column {column!r}; it has {opened.schema_arrow.names}. {RESTORE}"
-        )
+    _check_columns(file, [column], opened.schema_arrow.names)
     at = 0
     try:
         while at < len(rows):
-            begun = at
+            sweep_start = at
             group = int(np.searchsorted(starts, rows[at], side="right")) - 1
             position = int(starts[group])
             groups = range(group, opened.num_row_groups)
-            for batch in opened.iter_batches(_CELLS, groups, [column], use_threads=False):
+            for batch in opened.iter_batches(_IMAGE_ROWS, groups, [column], use_threads=False):
                 cells = batch.column(column)
                 while at < len(rows) and position <= rows[at] < position + batch.num_rows:
                     yield cells[rows[at] - position].as_py()
@@ -149,34 +159,61 @@ def read_cells(
                 position += batch.num_rows
                 if at == len(rows) or rows[at] < position:
                     break
-            if at == begun:
+            if at == sweep_start:
                 raise DamagedFile(
                     f"{file} has no row {rows[at]}, which its footer counts. {RESTORE}"
                 )
     except _UNREADABLE as error:
-        raise DamagedFile(f"{file}: {column!r} cannot be read: {error}. {RESTORE}") from error
+        raise DamagedFile(f"{file}: {column} cannot be read: {error}. {RESTORE}") from error
 
 
-def matrix(column: pa.ChunkedArray, size: int, what: str, file: Path) -> NDArray[np.float32]:
-    """A column of vectors (or of numbers, for size 1) as float32 (T, size).
+def read_task_texts(file: Path, checksums: DatasetChecksums) -> dict[int, str]:
+    """Read `meta/tasks.parquet`: task descriptions by number; empty where the file is missing."""
+    if not file.is_file():
+        return {}
+    table = read_table(file, ["task_index"], checksums, optional=_TASK_COLUMNS)
+    with layout_errors_as_damage(file):
+        columns = table.to_pydict()
+        texts = next((columns[name] for name in _TASK_COLUMNS if name in columns), [])
+        return {int(n): str(text) for n, text in zip(columns["task_index"], texts, strict=False)}
 
-    Other numbers are rounded to float32; what is too large for it becomes infinite.
-    """
-    count = len(column)
-    if column.null_count:
-        raise DamagedFile(f"{file}: {what} is empty at some ticks. {RESTORE}")
+
+_TASK_COLUMNS = ("task", "__index_level_0__")
+"""Columns that may hold the texts: they are the index of a pandas table, which may be unnamed."""
+
+
+def flat_values(column: pa.ChunkedArray) -> pa.Array:
+    """Return the values of a column of numbers or (nested) vectors as one array."""
     flat = column.combine_chunks()
     while isinstance(flat, pa.FixedSizeListArray | pa.ListArray | pa.LargeListArray):
         flat = flat.flatten()
-    values = flat.to_numpy(zero_copy_only=False)
+    return flat
+
+
+def vectors(column: pa.ChunkedArray, size: int, name: str, file: Path) -> NDArray[np.float32]:
+    """Return a column of vectors (or of numbers, for size 1) as (T, size).
+
+    Other numbers are rounded to float32; those too large for it become infinite.
+    """
+    count = len(column)
+    if column.null_count:
+        raise DamagedFile(f"{file}: {name} is empty at some ticks. {RESTORE}")
+    values = flat_values(column).to_numpy(zero_copy_only=False)
     if values.size != count * size:
         raise SpecMismatch(
-            f"{file}: {what} has {values.size} values over {count} ticks, "
-            f"info.json promises {size} each"
+            f"{file}: {name} has {values.size} values over {count} ticks, "
+            f"info.json declares {size} per tick"
         )
     with np.errstate(over="ignore"):
         return values.reshape(count, size).astype(np.float32)
 
 
-def _source(held: bytes | Path) -> pa.BufferReader | Path:
-    return pa.BufferReader(held) if isinstance(held, bytes) else held
+def extra_values(
+    column: pa.ChunkedArray, about: ExtraColumn, length: int, where: str
+) -> NDArray[Any]:
+    """Return an extra column of an episode as (T,) or (T, width), in its own type."""
+    values = flat_values(column).to_numpy(zero_copy_only=False)
+    if values.size != length * (about.width or 1):
+        raise DamagedFile(f"{where} has {values.size} values over {length} ticks. {RESTORE}")
+    shape = (length,) if about.width is None else (length, about.width)
+    return values.reshape(shape).astype(about.dtype)

@@ -1,23 +1,23 @@
-"""What can be saved of a LeRobotDataset v3.0 whose recording was never finished.
+"""Repair of a LeRobotDataset v3.0 whose recording was never finished, as a copy.
 
-LeRobot writes the footer of a Parquet file when it begins the next one, or when it is told to
-finalize. Killed before that, it leaves its last data file, and the metadata of its last episodes,
-without: nobody can read those (lerobot#2495, lerobot#3522). The videos are whole.
+LeRobot writes the footer of a Parquet file when it begins the next one, or in `finalize`. Killed
+before that, it leaves its last data file and the metadata of its last episodes without a footer,
+and nobody can read those (lerobot#2495, lerobot#3522). The videos are whole.
 
-So an episode is saved whose data file has its footer. Where its frames lie, its metadata tell where
-they can be read; else it is counted: the videos of a camera, one after the other, hold a frame for
-every tick of the dataset, in the order of the column `index`. From a video on that would then end
-within an episode nothing is counted; and an episode whose first frame would be no key frame, or
-whose frames are not at their times, is lost, and its number told.
+An episode can be recovered if its data file has a footer. Its metadata say where its frames are if
+they can be read. Otherwise the frames are counted: the videos of a camera, one after the other,
+hold a frame for every tick of the dataset, in the order of the column `index`. Counting stops at a
+video that would end within an episode, since LeRobot ends none there. An episode is lost, and
+reported, if its first frame would not be a key frame or its frames are not at their times.
 
-The dataset is only read.
+The dataset itself is only read.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,88 +28,108 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.types import Camera, Frame
+from imitact.datasets import images
+from imitact.datasets.episode_encoder import frame_stats
 from imitact.datasets.lerobot.checksums import DatasetChecksums
-from imitact.datasets.lerobot.features import ACTION, STATE, Features, read_features
-from imitact.datasets.lerobot.parquet import as_promised, has_no_footer, open_parquet, read_table
-from imitact.datasets.lerobot.reader import (
+from imitact.datasets.lerobot.features import Features, read_features
+from imitact.datasets.lerobot.layout import (
+    ACTION,
     DATA,
     EPISODES,
     FILES_PER_CHUNK,
     IMITACT,
     INFO,
+    RESTORE,
+    STATE,
     STATS,
     TASKS,
+    V21,
+    V30,
     VIDEOS,
-    LeRobotDataset,
+    file_numbers,
+    layout_errors_as_damage,
     read_info,
-    read_task_words,
+    version_of,
 )
-from imitact.datasets.lerobot.reader_v21 import LeRobotV21Dataset, version_of
+from imitact.datasets.lerobot.parquet import (
+    flat_values,
+    has_no_footer,
+    open_parquet,
+    read_table,
+    read_task_texts,
+)
+from imitact.datasets.lerobot.reader import LeRobotDataset
 from imitact.datasets.lerobot.stats import (
     FeatureStats,
-    PixelCounts,
-    merged_all,
-    of_rows,
-    plain,
-    sampled_ticks,
+    merge_all_stats,
+    row_stats,
+    stats_as_json,
 )
-from imitact.datasets.lerobot.writer import table_bytes, tasks_table
-from imitact.datasets.pictures import decode_picture
+from imitact.datasets.lerobot.writer import stats_columns, table_bytes, tasks_table
 from imitact.datasets.video import TOLERANCE_S, check_whole, frame_times, read_frames
 from imitact.storage.atomic import fsync, make_folder
 from imitact.storage.atomic_folder import atomic_folder, check_output_folder
 from imitact.storage.checksum import file_sha256
 from imitact.storage.json_file import read_json_object
 
-Progress = Callable[[int], object]
-"""Takes the number of episodes that are done."""
+OnEpisode = Callable[[int], object]
+"""Called with the number of episodes that are done."""
 
-_MOST_EPISODES = 1_000_000
-"""A dataset that counts more (or more tasks) counts wrong."""
+_MAX_EPISODES = 1_000_000
+"""Higher counts of episodes or tasks are wrong."""
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Frames `first` to `first + frames` of a video, which are an episode's."""
+class VideoSegment:
+    """The frames of an episode in a video: `count` of them, from the one numbered `first`."""
 
     video: Path
     first: int
-    frames: int
+    count: int
     from_s: float
     to_s: float
 
 
 @dataclass(frozen=True)
-class Saved:
-    """An episode that can be saved.
+class RecoverableEpisode:
+    """An episode that can be copied.
 
-    index:     its number in the dataset.
-    stretches: key of a video feature to where its frames lie.
-    stats:     LeRobot's statistics of each of its features.
+    Attributes:
+        index: its number in the dataset.
+        data: its data file.
+        length: number of ticks.
+        tasks: task descriptions.
+        segments: where its frames are, by the key of the video feature.
+        stats: LeRobot's statistics of its features.
     """
 
     index: int
     data: Path
     length: int
     tasks: tuple[str, ...]
-    stretches: Mapping[str, Stretch]
+    segments: Mapping[str, VideoSegment]
     stats: Mapping[str, FeatureStats]
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What is left of a dataset.
+class RepairPlan:
+    """What can be recovered of a dataset.
 
-    total:   how many episodes it counted.
-    lost:    what cannot be saved, and why: a line a file or an episode.
-    remains: what of the lost episodes is still there, in the dataset itself.
-    broken:  its files that cannot be read.
+    Attributes:
+        root: folder of the dataset.
+        info: its `meta/info.json`.
+        total: number of its episodes.
+        recoverable: the episodes that can be copied.
+        lost: what cannot be recovered, and why: one line per file or episode.
+        remains: what the dataset still holds of the lost episodes, one line each.
+        broken: files that cannot be read.
     """
 
     root: Path
     info: Mapping[str, Any]
     total: int
-    saved: tuple[Saved, ...]
+    recoverable: tuple[RecoverableEpisode, ...]
     lost: tuple[str, ...]
     remains: tuple[str, ...]
     broken: tuple[Path, ...]
@@ -120,23 +140,35 @@ class Survey:
         return not self.lost and not self.broken
 
     def lines(self) -> list[str]:
-        """All of it, for a reader."""
-        ticks = sum(one.length for one in self.saved)
-        of = f"{len(self.saved)} of {self.total} episodes, {ticks} of {self.info['total_frames']}"
+        """Return the plan as lines of text."""
+        ticks = sum(one.length for one in self.recoverable)
+        counts = f"{len(self.recoverable)} of {self.total} episodes"
         return [
-            f"saved: {of} ticks",
+            f"saved: {counts}, {ticks} of {self.info['total_frames']} ticks",
             *(f"lost: {line}" for line in self.lost),
             *(f"remains: {line}" for line in self.remains),
         ]
 
 
-def survey(root: Path, on_progress: Progress = lambda done: None) -> Survey:
-    """Look for every episode that can be saved; each of its frames is decoded once.
+def is_unfinished(root: Path) -> bool:
+    """Whether a folder holds a LeRobotDataset v3.0 that LeRobot did not finish recording."""
+    try:
+        if not version_of(root).startswith(V30) or (root / IMITACT).is_file():
+            return False
+    except BadInput:  # of a damaged info.json, which opening the dataset reports
+        return False
+    metadata = [*root.glob("meta/episodes/*/*.parquet")]
+    return not metadata or any(map(has_no_footer, [*metadata, *root.glob("data/*/*.parquet")]))
 
-    Refuses what is no dataset in the v3.0 layout, or is imitact's own recording, which is finished
-    at every moment.
+
+def plan_repair(root: Path, on_episode: OnEpisode = lambda done: None) -> RepairPlan:
+    """Find every episode that can be recovered; each of its frames is decoded once.
+
+    Raises:
+        BadInput: not a dataset in the v3.0 layout, or a recording of imitact, which is finished at
+            every moment.
     """
-    if version_of(root).startswith(LeRobotV21Dataset.LAYOUTS):
+    if version_of(root).startswith(V21):
         raise BadInput(
             f"{root} has layout {version_of(root)}, where every episode has files of its own and "
             "none waits to be finished; `imitact check --fix OUT` leaves out those that are damaged"
@@ -147,75 +179,82 @@ def survey(root: Path, on_progress: Progress = lambda done: None) -> Survey:
             f"{root} was recorded by imitact, which finishes every episode at once; `imitact check "
             "--fix OUT` leaves out those that are damaged"
         )
-    with as_promised(root / INFO):
+    with layout_errors_as_damage(root / INFO):
         features = read_features(info["features"], float(info["fps"]), {}, root)
         keys = [key for key, f in info["features"].items() if f.get("dtype") == "video"]
         per_chunk = int(info.get("chunks_size") or FILES_PER_CHUNK)
-        if info["total_episodes"] > _MOST_EPISODES:
+        if info["total_episodes"] > _MAX_EPISODES:
             raise ValueError(f"it counts {info['total_episodes']} episodes")
-    rows, unread = _described(root, keys)
-    held, broken, wrong = _held(root)
-    films = {key: _believed(_films(root, key, per_chunk), held) for key in keys}
+    rows, unreadable = _read_metadata(root, keys)
+    stored, broken, wrong = _read_data(root)
+    videos = {key: _counted(_read_videos(root, key, per_chunk), stored) for key in keys}
     try:
-        words = read_task_words(root / TASKS, DatasetChecksums(root))
+        texts = read_task_texts(root / TASKS, DatasetChecksums(root))
     except DamagedFile:
-        words, unread = {}, [*unread, root / TASKS]
+        texts, unreadable = {}, [*unreadable, root / TASKS]
 
-    saved: list[Saved] = []
-    for done, (index, one) in enumerate(sorted(held.items())):
+    recoverable: list[RecoverableEpisode] = []
+    for done, (index, one) in enumerate(sorted(stored.items())):
         row = rows.get(index, {})
         try:
-            stretches = {
-                key: _stretch(root, films[key], key, row, one, info["fps"]) for key in keys
+            segments = {
+                key: _find_segment(root, videos[key], key, row, one, info["fps"]) for key in keys
             }
-            table = _episode(one.data, index)
-            stats = _looked_at(table, info, features, stretches, one, index)
+            table = _read_episode(one.data, index)
+            stats = _compute_stats(table, info, features, segments, one, index)
         except DamagedFile as error:
             wrong[index] = str(error)
         else:
-            tasks = tuple(row.get("tasks") or _tasks(table, words))
-            saved.append(Saved(index, one.data, one.length, tasks, stretches, stats))
-        on_progress(done + 1)
+            tasks = tuple(row.get("tasks") or _tasks(table, texts))
+            recoverable.append(
+                RecoverableEpisode(index, one.data, one.length, tasks, segments, stats)
+            )
+        on_episode(done + 1)
 
-    numbers = [index for index in (0, *held, *wrong) if index < _MOST_EPISODES]
+    numbers = [index for index in (0, *stored, *wrong) if index < _MAX_EPISODES]
     total = max(info["total_episodes"], max(numbers) + 1)
     lost = []
-    unseen = set(range(total)) - set(held) - set(wrong)
-    for file, why, episodes in _behind(root, broken, held, rows, unseen, total):
+    missing = set(range(total)) - set(stored) - set(wrong)
+    for file, why, episodes in _lost_with_files(root, broken, stored, rows, missing, total):
         lost.append(f"{file.relative_to(root)} {why}: {_ranges(episodes)}")
-        unseen -= set(episodes)
-    if unseen:
-        lost.append(f"{_ranges(sorted(unseen))}: in no data file")
+        missing -= set(episodes)
+    if missing:
+        lost.append(f"{_ranges(sorted(missing))}: in no data file")
     lost += [f"episode {index}: {why}" for index, why in sorted(wrong.items())]
-    remains = _remains(root, films, saved) if lost else ()
-    whole = (*unread, *broken)
-    return Survey(root, info, total, tuple(saved), tuple(lost), tuple(remains), whole)
+    remains = _remains(root, videos, recoverable) if lost else ()
+    all_broken = (*unreadable, *broken)
+    return RepairPlan(
+        root, info, total, tuple(recoverable), tuple(lost), tuple(remains), all_broken
+    )
 
 
-def save(found: Survey, out: Path, on_progress: Progress = lambda done: None) -> None:
-    """Write a dataset of the saved episodes to `out`, numbered anew where others are missing.
+def write_repaired(plan: RepairPlan, out: Path, on_episode: OnEpisode = lambda done: None) -> None:
+    """Write a dataset of the recoverable episodes to `out`, numbered without gaps.
 
-    Data are written again as they are, every column; videos are copied, byte for byte; metadata and
-    statistics are made anew. What was written is read back and compared before it is there.
+    Data are copied with all columns and videos byte for byte; metadata and statistics are computed.
+    The copy is read back and compared before it appears.
     """
-    if not found.saved:
-        raise BadInput(f"nothing of {found.root} can be saved; the lines above say why")
-    check_output_folder(out, found.root)
+    if not plan.recoverable:
+        raise BadInput(f"nothing of {plan.root} can be saved; the lines above give the reasons")
+    check_output_folder(out, plan.root)
     with atomic_folder(out, "copy") as building:
-        places = _put_data(found, building)
-        films = _put_videos(found, building)
-        _put_meta(found, building, places, films)
-        _compare(found, building, on_progress)
+        data_files = _write_data(plan, building)
+        video_files = _write_videos(plan, building)
+        _write_metadata(plan, building, data_files, video_files)
+        _compare(plan, building, on_episode)
 
 
-# -- what there is ---------------------------------------------------------------------------------
+# --- reading ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Held:
-    """An episode whose ticks are all in a file that can be read.
+class _StoredEpisode:
+    """An episode whose ticks are all in a readable file.
 
-    first: the number of its first tick in the whole dataset; -1 where they are not numbered so.
+    Attributes:
+        data: its data file.
+        length: number of ticks.
+        first: number of its first tick in the whole dataset; -1 if they are not consecutive.
     """
 
     data: Path
@@ -224,51 +263,59 @@ class _Held:
 
 
 @dataclass(frozen=True)
-class _Film:
-    """A video. first: the number of its first frame among all of its camera; -1 if unknown."""
+class _VideoFile:
+    """A video of a camera.
+
+    Attributes:
+        path: its file.
+        times_s: time of each frame, (N,) in s.
+        key_frames: whether decoding can begin at each frame, (N,).
+        first: number of its first frame among all frames of the camera; -1 if unknown.
+        damage: why it cannot be read; empty for a readable video.
+    """
 
     path: Path
     times_s: NDArray[np.float64]
-    begins: NDArray[np.bool_]
+    key_frames: NDArray[np.bool_]
     first: int
-    why: str = ""
+    damage: str = ""
 
     def has(self, frame: int) -> bool:
-        """Whether the frame of this number is known to be in it."""
+        """Whether it is known to hold the frame of this number."""
         return 0 <= self.first <= frame < self.first + len(self.times_s)
 
 
-def _described(root: Path, keys: Sequence[str]) -> tuple[dict[int, dict[str, Any]], list[Path]]:
-    """The rows of metadata by episode, and the files of them that cannot be read."""
-    told = [f"videos/{key}/{n}" for key in keys for n in ("chunk_index", "file_index")]
-    told += [f"videos/{key}/from_timestamp" for key in keys]
-    told += ["tasks", "data/chunk_index", "data/file_index"]
+def _read_metadata(root: Path, keys: Sequence[str]) -> tuple[dict[int, dict[str, Any]], list[Path]]:
+    """Return the rows of metadata by episode, and the files that cannot be read."""
+    optional = [f"videos/{key}/{n}" for key in keys for n in ("chunk_index", "file_index")]
+    optional += [f"videos/{key}/from_timestamp" for key in keys]
+    optional += ["tasks", "data/chunk_index", "data/file_index"]
     rows: dict[int, dict[str, Any]] = {}
-    unread: list[Path] = []
+    unreadable: list[Path] = []
     for file in sorted((root / "meta/episodes").glob("*/*.parquet")):
         try:
-            table = read_table(file, ["episode_index"], DatasetChecksums(root), optional=told)
-            with as_promised(file):
+            table = read_table(file, ["episode_index"], DatasetChecksums(root), optional=optional)
+            with layout_errors_as_damage(file):
                 rows |= {int(row["episode_index"]): row for row in table.to_pylist()}
         except DamagedFile:
-            unread.append(file)
-    return rows, unread
+            unreadable.append(file)
+    return rows, unreadable
 
 
-def _held(root: Path) -> tuple[dict[int, _Held], dict[Path, str], dict[int, str]]:
-    """Episodes by number; data files that cannot be read, and why; episodes that are not whole."""
-    held: dict[int, _Held] = {}
+def _read_data(root: Path) -> tuple[dict[int, _StoredEpisode], dict[Path, str], dict[int, str]]:
+    """Return episodes by number, and the reasons why files are unreadable or episodes not whole."""
+    stored: dict[int, _StoredEpisode] = {}
     broken: dict[Path, str] = {}
     wrong: dict[int, str] = {}
     names = ["episode_index", "frame_index", "index"]
     for file in sorted((root / "data").glob("*/*.parquet")):
         try:
             table = read_table(file, names, DatasetChecksums(root))
-            with as_promised(file):
+            with layout_errors_as_damage(file):
                 episodes, ticks, numbers = (table[name].to_numpy() for name in names)
                 for index in map(int, np.unique(episodes)):
-                    if not 0 <= index < _MOST_EPISODES:
-                        wrong[index] = f"{file} says so of a tick, and no episode has that number"
+                    if not 0 <= index < _MAX_EPISODES:
+                        wrong[index] = f"{file} has a tick with that number, which is impossible"
                         continue
                     own = episodes == index
                     length = int(own.sum())
@@ -277,208 +324,220 @@ def _held(root: Path) -> tuple[dict[int, _Held], dict[Path, str], dict[int, str]
                         continue
                     rows = np.sort(numbers[own])
                     is_run = np.array_equal(rows, rows[0] + np.arange(length))
-                    held[index] = _Held(file, length, int(rows[0]) if is_run else -1)
+                    stored[index] = _StoredEpisode(file, length, int(rows[0]) if is_run else -1)
         except DamagedFile as error:
             broken[file] = "has no footer" if has_no_footer(file) else f"cannot be read ({error})"
-    return held, broken, {i: why for i, why in wrong.items() if i not in held}
+    return stored, broken, {i: why for i, why in wrong.items() if i not in stored}
 
 
-def _films(root: Path, key: str, chunk: int) -> list[_Film]:
-    """The videos of a feature, in order, with the numbers of their frames as far as known."""
-    films: list[_Film] = []
+def _read_videos(root: Path, key: str, per_chunk: int) -> list[_VideoFile]:
+    """Return the videos of a feature in order, with the numbers of their frames where known."""
+    videos: list[_VideoFile] = []
     first = 0
     files = sorted((root / "videos" / key).glob("chunk-*/file-*.mp4"))
     for number, file in enumerate(files):
         if file.relative_to(root).as_posix() != VIDEOS.format(
-            video_key=key, chunk_index=number // chunk, file_index=number % chunk
+            video_key=key, chunk_index=number // per_chunk, file_index=number % per_chunk
         ):
             first = -1  # one before it is missing
         try:
             check_whole(file)
-            times_s, begins = frame_times(file)
+            times_s, key_frames = frame_times(file)
         except DamagedFile as error:
-            films.append(_Film(file, np.zeros(0), np.zeros(0, np.bool_), -1, str(error)))
+            videos.append(_VideoFile(file, np.zeros(0), np.zeros(0, np.bool_), -1, str(error)))
             first = -1
         else:
-            films.append(_Film(file, times_s, begins, first))
+            videos.append(_VideoFile(file, times_s, key_frames, first))
             first = first + len(times_s) if first >= 0 else -1
-    return films
+    return videos
 
 
-def _believed(films: Sequence[_Film], held: Mapping[int, _Held]) -> list[_Film]:
-    """The films, of which none is counted on from where the count is wrong: where a video would
-    end in the middle of an episode, since LeRobot ends none there."""
-    believed: list[_Film] = []
+def _counted(
+    videos: Sequence[_VideoFile], stored: Mapping[int, _StoredEpisode]
+) -> list[_VideoFile]:
+    """Return the videos, without frame numbers from the first video that ends in an episode.
+
+    LeRobot ends none there, so from that video on the count is wrong.
+    """
+    counted: list[_VideoFile] = []
     is_wrong = False
-    for film in films:
-        if film.first >= 0:
-            end = film.first + len(film.times_s)
-            spans = ((one.first, one.first + one.length) for one in held.values())
+    for video in videos:
+        if video.first >= 0:
+            end = video.first + len(video.times_s)
+            spans = ((one.first, one.first + one.length) for one in stored.values())
             is_wrong |= any(0 <= start < end < stop for start, stop in spans)
-        believed.append(replace(film, first=-1) if is_wrong else film)
-    return believed
+        counted.append(replace(video, first=-1) if is_wrong else video)
+    return counted
 
 
-def _stretch(
-    root: Path, films: Sequence[_Film], key: str, row: Mapping[str, Any], one: _Held, rate_hz: float
-) -> Stretch:
-    """Where the frames of an episode lie: as its metadata say, else counted."""
+def _find_segment(
+    root: Path,
+    videos: Sequence[_VideoFile],
+    key: str,
+    row: Mapping[str, Any],
+    one: _StoredEpisode,
+    rate_hz: float,
+) -> VideoSegment:
+    """Return where the frames of an episode are: by its metadata, else by count."""
     if row.get(f"videos/{key}/from_timestamp") is not None:
-        with as_promised(root / "meta/episodes"):
-            where = {n: int(row[f"videos/{key}/{n}"]) for n in ("chunk_index", "file_index")}
+        with layout_errors_as_damage(root / "meta/episodes"):
+            numbers = {n: int(row[f"videos/{key}/{n}"]) for n in ("chunk_index", "file_index")}
             from_s = float(row[f"videos/{key}/from_timestamp"])
-        path = root / VIDEOS.format(video_key=key, **where)
-        film = next((film for film in films if film.path == path and not film.why), None)
-        if film is None:
+        path = root / VIDEOS.format(video_key=key, **numbers)
+        video = next((v for v in videos if v.path == path and not v.damage), None)
+        if video is None:
             raise DamagedFile(f"{path} is missing or cannot be read")
-        at = int(np.searchsorted(film.times_s, from_s - TOLERANCE_S))
+        at = int(np.searchsorted(video.times_s, from_s - TOLERANCE_S))
     else:
-        film = next((film for film in films if film.has(one.first)), None)
-        if film is None:
-            raise DamagedFile(f"no video of {key!r} can be told to hold its frames")
-        at = one.first - film.first
-        if not film.begins[at]:
+        video = next((v for v in videos if v.has(one.first)), None)
+        if video is None:
+            raise DamagedFile(f"no video of {key} is known to hold its frames")
+        at = one.first - video.first
+        if not video.key_frames[at]:
             raise DamagedFile(
-                f"frame {at} of {film.path} should be its first, by the count, and is none that "
-                "an episode can begin with"
+                f"frame {at} of {video.path} should be its first, by count, but is not a key frame"
             )
-    if at + one.length > len(film.times_s):
+    if at + one.length > len(video.times_s):
         raise DamagedFile(
-            f"{film.path} ends {at + one.length - len(film.times_s)} frames too early"
+            f"{video.path} ends {at + one.length - len(video.times_s)} frames too early"
         )
-    to_s = float(film.times_s[at + one.length - 1]) + 1 / rate_hz
-    return Stretch(film.path, at, one.length, float(film.times_s[at]), to_s)
+    to_s = float(video.times_s[at + one.length - 1]) + 1 / rate_hz
+    return VideoSegment(video.path, at, one.length, float(video.times_s[at]), to_s)
 
 
-def _episode(data: Path, index: int) -> pa.Table:
-    """Every column of an episode, its ticks in order, and the notes of its file."""
-    held = open_parquet(data, data)
-    table = read_table(data, held.schema_arrow.names, DatasetChecksums(data.parent), episode=index)
-    with as_promised(data):
+def _read_episode(data: Path, index: int) -> pa.Table:
+    """Return every column of an episode, in the order of ticks, with the metadata of its file."""
+    opened = open_parquet(data, data)
+    names = opened.schema_arrow.names
+    table = read_table(data, names, DatasetChecksums(data.parent), episode=index)
+    with layout_errors_as_damage(data):
         table = table.take(np.argsort(table["frame_index"].to_numpy(), kind="stable"))
-        return table.replace_schema_metadata(held.schema_arrow.metadata)
+        return table.replace_schema_metadata(opened.schema_arrow.metadata)
 
 
-def _looked_at(
+def _compute_stats(
     table: pa.Table,
     info: Mapping[str, Any],
     features: Features,
-    stretches: Mapping[str, Stretch],
-    one: _Held,
+    segments: Mapping[str, VideoSegment],
+    one: _StoredEpisode,
     index: int,
 ) -> dict[str, FeatureStats]:
-    """The statistics of an episode; refuses one with a frame that cannot be decoded.
+    """Return the statistics of an episode; refuse one with a frame that cannot be decoded.
 
-    Of depth, and of what is no vector of numbers, there are none.
+    Depth maps, and columns that are not numbers, have none.
     """
     stats: dict[str, FeatureStats] = {}
-    pictured = {stored.key: features.spec.camera(n) for n, stored in features.stored.items()}
-    sampled = sampled_ticks(one.length)
-    with as_promised(one.data):
+    cameras = {stored.key: features.spec.camera(n) for n, stored in features.stored.items()}
+    with layout_errors_as_damage(one.data):
         times_s = table["timestamp"].to_numpy().astype(np.float64)
         for key, feature in info["features"].items():
-            if key in pictured:
-                camera = pictured[key]
-                counts = PixelCounts()
-                if key in stretches:
-                    at = (stretches[key].from_s + times_s).tolist()
+            if key in cameras:
+                camera = cameras[key]
+                if key in segments:
+                    at = (segments[key].from_s + times_s).tolist()
                     shape = (camera.height, camera.width, 3)
-                    for tick, frame in enumerate(read_frames(stretches[key].video, at, shape)):
-                        if tick in sampled:
-                            counts.add(frame)
+                    frames = read_frames(segments[key].video, at, shape)
                 else:
-                    for tick in range(one.length):
-                        where = f"{one.data}: {key} of episode {index} at tick {tick}"
-                        data = table[key][tick].as_py()["bytes"]
-                        frame = decode_picture(data, camera.height, camera.width, where)
-                        if tick in sampled:
-                            counts.add(frame)
-                stats[key] = counts.result()
+                    where = f"{one.data}: {key} of episode {index}"
+                    frames = _decoded(table[key], camera, where)
+                stats[key] = frame_stats(frames, one.length)
             elif feature.get("dtype") not in ("video", "image") and key in table.column_names:
                 numbers = _numbers(table[key])
                 if numbers is not None:
-                    with np.errstate(invalid="ignore", over="ignore"):  # of states that are none
-                        stats[key] = of_rows(numbers)
+                    with np.errstate(invalid="ignore", over="ignore"):  # of NaN and infinity
+                        stats[key] = row_stats(numbers)
     return stats
 
 
+def _decoded(cells: pa.ChunkedArray, camera: Camera, where: str) -> Iterator[Frame]:
+    size = (camera.height, camera.width)
+    for tick in range(len(cells)):
+        yield images.decode(cells[tick].as_py()["bytes"], size, f"{where} at tick {tick}", RESTORE)
+
+
 def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64] | None:
-    """The values of a column of numbers or of vectors of them, (T, D); None of anything else."""
-    flat = column.combine_chunks()
-    while isinstance(flat, pa.FixedSizeListArray | pa.ListArray | pa.LargeListArray):
-        flat = flat.flatten()
+    """Return a column of numbers or vectors as (T, D); None for any other column."""
+    flat = flat_values(column)
     kind = flat.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         return None
     return flat.to_numpy(zero_copy_only=False).astype(np.float64).reshape(len(column), -1)
 
 
-def _tasks(table: pa.Table, words: Mapping[int, str]) -> list[str]:
-    """What was asked in an episode, by the numbers beside its ticks."""
+def _tasks(table: pa.Table, texts: Mapping[int, str]) -> list[str]:
+    """Return the tasks of an episode from the numbers stored with its ticks."""
     if "task_index" not in table.column_names:
         return ["unknown"]
     numbers = dict.fromkeys(int(number) for number in table["task_index"].to_pylist())
-    return [words.get(number, f"task {number}") for number in numbers]
+    return [texts.get(number, f"task {number}") for number in numbers]
 
 
-# -- what is lost ----------------------------------------------------------------------------------
+# --- what is lost --------------------------------------------------------------------------------
 
 
-def _behind(
+def _lost_with_files(
     root: Path,
     broken: Mapping[Path, str],
-    held: Mapping[int, _Held],
+    stored: Mapping[int, _StoredEpisode],
     rows: Mapping[int, Mapping[str, Any]],
-    unseen: set[int],
+    missing: set[int],
     total: int,
 ) -> list[tuple[Path, str, list[int]]]:
-    """Each data file that cannot be read, why, and which of the unseen episodes it holds: as the
-    metadata say, else those between the files before and after it."""
+    """Return each unreadable data file, the reason, and the missing episodes that it held.
+
+    Metadata name the file of an episode; without them it is one of those whose numbers lie
+    between the episodes of the files before and after it.
+    """
     found = []
     for file, why in broken.items():
-        told = [index for index in unseen if index in rows and _data_of(root, rows[index]) == file]
-        before = max((i for i, one in held.items() if one.data < file), default=-1)
-        after = min((i for i, one in held.items() if one.data > file), default=total)
-        between = [index for index in unseen if before < index < after and index not in rows]
-        found.append((file, why, sorted({*told, *between})))
+        named = [i for i in missing if i in rows and _data_file(root, rows[i]) == file]
+        before = max((i for i, one in stored.items() if one.data < file), default=-1)
+        after = min((i for i, one in stored.items() if one.data > file), default=total)
+        between = [index for index in missing if before < index < after and index not in rows]
+        found.append((file, why, sorted({*named, *between})))
     return found
 
 
-def _data_of(root: Path, row: Mapping[str, Any]) -> Path | None:
-    """The data file that a row of metadata names."""
+def _data_file(root: Path, row: Mapping[str, Any]) -> Path | None:
+    """Return the data file that a row of metadata names."""
     chunk, number = row.get("data/chunk_index"), row.get("data/file_index")
     if not isinstance(chunk, int) or not isinstance(number, int):
         return None
     return root / DATA.format(chunk_index=chunk, file_index=number)
 
 
-def _remains(root: Path, films: Mapping[str, Sequence[_Film]], saved: Sequence[Saved]) -> list[str]:
-    """The frames of lost episodes that are still there: in videos, or not yet in one."""
+def _remains(
+    root: Path,
+    videos: Mapping[str, Sequence[_VideoFile]],
+    recoverable: Sequence[RecoverableEpisode],
+) -> list[str]:
+    """Return where frames of lost episodes still are: in videos, or in images for one."""
     lines = []
-    for key, some in films.items():
-        for film in some:
-            name = film.path.relative_to(root)
-            if film.why:
+    for key, files in videos.items():
+        for video in files:
+            name = video.path.relative_to(root)
+            if video.damage:
                 lines.append(f"{name}, which cannot be read")
                 continue
-            lost = np.ones(len(film.times_s) + 2, np.bool_)
+            lost = np.ones(len(video.times_s) + 2, np.bool_)
             lost[0] = lost[-1] = False
-            for stretch in (one.stretches[key] for one in saved):
-                if stretch.video == film.path:
-                    lost[1 + stretch.first : 1 + stretch.first + stretch.frames] = False
+            for segment in (one.segments[key] for one in recoverable):
+                if segment.video == video.path:
+                    lost[1 + segment.first : 1 + segment.first + segment.count] = False
             edges = np.flatnonzero(np.diff(lost.astype(np.int8)))
             for start, stop in edges.reshape(-1, 2).tolist():
-                from_s, to_s = film.times_s[start], film.times_s[stop - 1]
+                from_s, to_s = video.times_s[start], video.times_s[stop - 1]
                 lines.append(f"{name}, frames {start} to {stop - 1} ({from_s:.2f} to {to_s:.2f} s)")
     for folder in sorted(root.glob("images/*/episode[-_]*")):
         count = sum(1 for file in folder.iterdir() if file.is_file())
-        lines.append(f"{folder.relative_to(root)}, {count} pictures that are in no video")
+        lines.append(f"{folder.relative_to(root)}, {count} images that are in no video")
     lines += [f"{file.relative_to(root)}, in no episode" for file in sorted(root.glob("*/*.mp4"))]
     return lines
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """ "episodes 3, 7 to 9"."""
+    """Return "episodes 3, 7 to 9"."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
@@ -486,133 +545,126 @@ def _ranges(numbers: Sequence[int]) -> str:
         else:
             runs.append([number, number])
     if not runs:
-        return "no episode that others do not hold"
-    words = ", ".join(f"{a} to {b}" if b > a else str(a) for a, b in runs)
-    return f"episode{'s' if len(numbers) > 1 else ''} {words}"
+        return "no episode that is missing elsewhere"
+    texts = ", ".join(f"{a} to {b}" if b > a else str(a) for a, b in runs)
+    return f"episode{'s' if len(numbers) > 1 else ''} {texts}"
 
 
-# -- the copy --------------------------------------------------------------------------------------
+# --- the copy ------------------------------------------------------------------------------------
 
 
-def _where(number: int) -> dict[str, int]:
-    return {"chunk_index": number // FILES_PER_CHUNK, "file_index": number % FILES_PER_CHUNK}
-
-
-def _put_data(found: Survey, building: Path) -> list[int]:
-    """Write the data files, an episode a row group; gives which file each episode is in."""
-    places: list[int] = []
+def _write_data(plan: RepairPlan, building: Path) -> list[int]:
+    """Write the data files, one row group per episode; return the file number of each episode."""
+    files: list[int] = []
     start = 0
-    for number, data in enumerate(dict.fromkeys(one.data for one in found.saved)):
-        path = building / DATA.format(**_where(number))
+    for number, data in enumerate(dict.fromkeys(one.data for one in plan.recoverable)):
+        path = building / DATA.format(**file_numbers(number))
         make_folder(path.parent)
         schema = open_parquet(data, data).schema_arrow
         with pq.ParquetWriter(path, schema, compression="snappy") as writer:
-            for new, one in enumerate(found.saved):
-                if one.data == data:
-                    table = _episode(data, one.index)
-                    count = np.arange(one.length)
-                    for name, values in (
-                        ("episode_index", np.full(one.length, new)),
-                        ("index", start + count),
-                    ):
-                        at = table.column_names.index(name)
-                        field = table.schema.field(at)
-                        table = table.set_column(at, field, pa.array(values, field.type))
-                    writer.write_table(table)
-                    places.append(number)
-                    start += one.length
+            for new, one in enumerate(plan.recoverable):
+                if one.data != data:
+                    continue
+                table = _read_episode(data, one.index)
+                for name, values in (
+                    ("episode_index", np.full(one.length, new)),
+                    ("index", start + np.arange(one.length)),
+                ):
+                    at = table.column_names.index(name)
+                    field = table.schema.field(at)
+                    table = table.set_column(at, field, pa.array(values, field.type))
+                writer.write_table(table)
+                files.append(number)
+                start += one.length
         fsync(path)
-    return places
+    return files
 
 
-def _put_videos(found: Survey, building: Path) -> dict[Path, int]:
-    """Copy the videos with frames of saved episodes; gives the number of each of a camera's."""
+def _write_videos(plan: RepairPlan, building: Path) -> dict[Path, int]:
+    """Copy the videos of recoverable episodes; return the new file number of each."""
     numbers: dict[Path, int] = {}
-    for key in found.saved[0].stretches:
-        used = dict.fromkeys(one.stretches[key].video for one in found.saved)
+    for key in plan.recoverable[0].segments:
+        used = dict.fromkeys(one.segments[key].video for one in plan.recoverable)
         for number, video in enumerate(used):
-            path = building / VIDEOS.format(video_key=key, **_where(number))
+            path = building / VIDEOS.format(video_key=key, **file_numbers(number))
             make_folder(path.parent)
             shutil.copyfile(video, path)
             fsync(path)
             if file_sha256(path) != file_sha256(video):
-                raise DamagedFile(
-                    f"{path} is not what {video} is: the disk does not keep what it gets"
-                )
+                raise DamagedFile(f"{path} differs from {video} after copying; check the disk")
             numbers[video] = number
     return numbers
 
 
-def _put_meta(
-    found: Survey, building: Path, places: Sequence[int], films: Mapping[Path, int]
+def _write_metadata(
+    plan: RepairPlan, building: Path, data_files: Sequence[int], video_files: Mapping[Path, int]
 ) -> None:
-    """Write what describes the episodes, as LeRobot does."""
+    """Write the files of `meta`, as LeRobot does."""
     rows: list[dict[str, Any]] = []
     stats: dict[str, FeatureStats] = {}
     start = 0
-    for new, (one, place) in enumerate(zip(found.saved, places, strict=True)):
+    for new, (one, number) in enumerate(zip(plan.recoverable, data_files, strict=True)):
         row: dict[str, Any] = {
             "episode_index": new,
             "tasks": list(one.tasks),
             "length": one.length,
-            **{f"data/{n}": v for n, v in _where(place).items()},
+            **{f"data/{n}": v for n, v in file_numbers(number).items()},
             "dataset_from_index": start,
             "dataset_to_index": start + one.length,
         }
-        for key, stretch in one.stretches.items():
-            row |= {f"videos/{key}/{n}": v for n, v in _where(films[stretch.video]).items()}
-            row[f"videos/{key}/from_timestamp"] = stretch.from_s
-            row[f"videos/{key}/to_timestamp"] = stretch.to_s
-        for name, feature in one.stats.items():
-            row |= {f"stats/{name}/{n}": v.tolist() for n, v in feature.items()}
+        for key, segment in one.segments.items():
+            numbers = file_numbers(video_files[segment.video])
+            row |= {f"videos/{key}/{n}": v for n, v in numbers.items()}
+            row[f"videos/{key}/from_timestamp"] = segment.from_s
+            row[f"videos/{key}/to_timestamp"] = segment.to_s
+        row |= stats_columns(one.stats)
         rows.append(row | {f"meta/episodes/{n}": 0 for n in ("chunk_index", "file_index")})
-        stats = merged_all(stats, one.stats) if stats else dict(one.stats)
+        stats = merge_all_stats(stats, one.stats) if stats else dict(one.stats)
         start += one.length
     table = pa.table({name: [row[name] for row in rows] for name in rows[0]})
-    _put(building / EPISODES.format(**_where(0)), table_bytes(table))
-    words = _all_words(found)
-    _put(building / TASKS, table_bytes(tasks_table(words)))
-    # LeRobot's own statistics of what has none here (depth), which are those of the lost ones too.
-    kept = {n: v for n, v in _old_stats(found.root).items() if n not in stats}
-    # As LeRobot writes it, which has NaN where a state is none.
-    text = json.dumps({**plain(stats), **kept}, indent=2, ensure_ascii=False)
-    _put(building / STATS, text.encode())
-    episodes = len(found.saved)
+    _write(building / EPISODES.format(**file_numbers(0)), table_bytes(table))
+    texts = _all_task_texts(plan)
+    _write(building / TASKS, table_bytes(tasks_table(texts)))
+    # LeRobot's own statistics of features without any here (depth); they include lost episodes.
+    kept = {n: v for n, v in _old_stats(plan.root).items() if n not in stats}
+    # As LeRobot writes it, with NaN for statistics of NaN.
+    text = json.dumps({**stats_as_json(stats), **kept}, indent=2, ensure_ascii=False)
+    _write(building / STATS, text.encode())
+    episodes = len(plan.recoverable)
     info = {
-        **found.info,
+        **plan.info,
         "total_episodes": episodes,
         "total_frames": start,
-        "total_tasks": len(words),
+        "total_tasks": len(texts),
         "data_path": DATA,
-        "video_path": VIDEOS if found.saved[0].stretches else None,
+        "video_path": VIDEOS if plan.recoverable[0].segments else None,
         "splits": {"train": f"0:{episodes}"},
         "chunks_size": FILES_PER_CHUNK,
     }
-    _put(building / INFO, json.dumps(info, indent=4, ensure_ascii=False).encode())
+    _write(building / INFO, json.dumps(info, indent=4, ensure_ascii=False).encode())
 
 
-def _all_words(found: Survey) -> list[str]:
-    """The words of every task by its number: the data name tasks by numbers, which are kept."""
+def _all_task_texts(plan: RepairPlan) -> list[str]:
+    """Return every task description by number; data keep their task numbers."""
     try:
-        words = dict(read_task_words(found.root / TASKS, DatasetChecksums(found.root)))
+        texts = dict(read_task_texts(plan.root / TASKS, DatasetChecksums(plan.root)))
     except DamagedFile:
-        words = {}
+        texts = {}
     numbers = [
         int(number)
-        for one in found.saved
+        for one in plan.recoverable
         for number in np.unique(_task_numbers(one.data, one.index))
     ]
-    last = max([*numbers, *words], default=0)
-    if last > _MOST_EPISODES:
-        raise DamagedFile(f"{found.root / 'data'} names task {last}; no dataset has so many")
-    return [words.get(number, f"task {number}") for number in range(last + 1)]
+    last = max([*numbers, *texts], default=0)
+    if last > _MAX_EPISODES:
+        raise DamagedFile(f"{plan.root / 'data'} refers to task {last}; no dataset has so many")
+    return [texts.get(number, f"task {number}") for number in range(last + 1)]
 
 
 def _task_numbers(data: Path, index: int) -> NDArray[Any]:
-    table = read_table(
-        data, ["episode_index"], DatasetChecksums(data.parent), ["task_index"], index
-    )
-    with as_promised(data):
+    checksums = DatasetChecksums(data.parent)
+    table = read_table(data, ["episode_index"], checksums, ["task_index"], index)
+    with layout_errors_as_damage(data):
         if "task_index" not in table.column_names:
             return np.zeros(1, np.int64)
         return table["task_index"].to_numpy()
@@ -625,24 +677,24 @@ def _old_stats(root: Path) -> dict[str, Any]:
         return {}
 
 
-def _put(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes) -> None:
     make_folder(path.parent)
     path.write_bytes(data)
     fsync(path)
 
 
-def _compare(found: Survey, building: Path, on_progress: Progress) -> None:
-    """Read the copy back: states and actions must be equal, and the last frames there."""
+def _compare(plan: RepairPlan, building: Path, on_episode: OnEpisode) -> None:
+    """Read the copy back: states and actions must be equal, and the last frames readable."""
     copy = LeRobotDataset(building)
-    for new, one in enumerate(found.saved):
-        table, episode = _episode(one.data, one.index), copy.episode(new)
+    for new, one in enumerate(plan.recoverable):
+        table, episode = _read_episode(one.data, one.index), copy.episode(new)
         for name, rows in ((STATE, episode.state), (ACTION, episode.action)):
             numbers = _numbers(table[name])
             if numbers is None or not np.array_equal(
                 numbers.astype(np.float32), rows, equal_nan=True
             ):
-                raise DamagedFile(f"{building}: {name} of episode {new} is not that of {one.data}")
+                raise DamagedFile(f"{building}: {name} of episode {new} differs from {one.data}")
         for camera in copy.spec.cameras:
             for _ in episode.frames(camera.name, one.length - 1):
                 pass
-        on_progress(new + 1)
+        on_episode(new + 1)

@@ -1,9 +1,9 @@
-"""The statistics LeRobot keeps of each feature: of one episode, and of episodes together.
+"""LeRobot statistics: min, max, mean, std, count and quantiles of the features of a dataset.
 
-The keys are those of LeRobot 0.6 (datasets/compute_stats.py): min, max, mean, std, count, and
-five quantiles. Means and deviations are exact over all frames; quantiles are exact within an
-episode, and of several episodes the mean weighted by their ticks, as LeRobot has it. What imitact
-trains with is never read from here: `imitact.core.statistics` computes it from the episodes chosen.
+The keys are those of LeRobot 0.6 (datasets/compute_stats.py). Means and standard deviations are
+exact over all frames. Quantiles are exact within an episode; those of several episodes are their
+mean weighted by ticks, as in LeRobot. Training does not use these statistics:
+`imitact.core.statistics` computes its own from the episodes chosen for training.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ FeatureStats = dict[str, NDArray[Any]]
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
-_SAMPLED = 100  # frames of an episode that are looked at, at least, if it has as many
-_POWER = 0.75  # and how their number grows with its length
-_LARGE = 300  # pixels: frames this high or wide are thinned out ...
-_THINNED = 150  # ... to about this many
+_MIN_SAMPLES, _MAX_SAMPLES = 100, 10_000  # sampled frames per episode, if it has as many
+_POWER = 0.75  # growth of their number with the length of the episode
+_LARGE_PX = 300  # frames this high or wide are thinned out ...
+_THINNED_PX = 150  # ... to about this size
 
 
-def of_rows(values: NDArray[Any]) -> FeatureStats:
-    """Statistics of T rows, shape (T, D) or (T,)."""
+def row_stats(values: NDArray[Any]) -> FeatureStats:
+    """Return the statistics of rows (T, D) or (T,)."""
     rows = values.reshape(len(values), -1).astype(np.float64)
     return {
         "min": rows.min(axis=0),
@@ -41,30 +41,30 @@ def of_rows(values: NDArray[Any]) -> FeatureStats:
 
 
 def sampled_ticks(length: int) -> frozenset[int]:
-    """The ticks of an episode whose frames count: as many, and the same, as LeRobot takes."""
-    count = min(length, max(_SAMPLED, min(int(length**_POWER), 10_000)))
+    """Return the ticks whose frames LeRobot samples from an episode of `length` ticks."""
+    count = min(length, max(_MIN_SAMPLES, min(int(length**_POWER), _MAX_SAMPLES)))
     return frozenset(int(t) for t in np.round(np.linspace(0, length - 1, count)))
 
 
 class PixelCounts:
-    """Statistics of the frames of one camera, gathered frame by frame: 3 x 256 counts, no frame."""
+    """Statistics of the frames of one camera, from 3 x 256 counts: no frame is kept."""
 
     def __init__(self) -> None:
         self._counts = np.zeros((3, 256), dtype=np.int64)
         self._frames = 0
 
     def add(self, frame: Frame) -> None:
-        """Count the pixels of a frame; of a large one every n-th row and column, as LeRobot."""
+        """Count the pixels of a frame; every n-th row and column of a large one, as LeRobot."""
         height, width, _ = frame.shape
-        if max(height, width) >= _LARGE:
-            step = max(height, width) // _THINNED
+        if max(height, width) >= _LARGE_PX:
+            step = max(height, width) // _THINNED_PX
             frame = frame[::step, ::step]
         for channel in range(3):
             self._counts[channel] += np.bincount(frame[..., channel].ravel(), minlength=256)
         self._frames += 1
 
     def result(self) -> FeatureStats:
-        """Per channel, scaled to 0 to 1, shape (3, 1, 1)."""
+        """Return the statistics per channel, scaled to 0 to 1, each (3, 1, 1)."""
         levels = np.arange(256) / 255.0
         total = self._counts.sum(axis=1)
         mean = self._counts @ levels / total
@@ -87,8 +87,8 @@ class PixelCounts:
         return {**shaped, "count": np.array([self._frames], dtype=np.int64)}
 
 
-def merged(one: FeatureStats, other: FeatureStats) -> FeatureStats:
-    """Statistics of both together."""
+def merge_stats(one: FeatureStats, other: FeatureStats) -> FeatureStats:
+    """Return the statistics of both together."""
     n, m = float(one["count"][0]), float(other["count"][0])
     total = n + m
     mean = (one["mean"] * n + other["mean"] * m) / total
@@ -106,13 +106,13 @@ def merged(one: FeatureStats, other: FeatureStats) -> FeatureStats:
     }
 
 
-def merged_all(
+def merge_all_stats(
     one: Mapping[str, FeatureStats], other: Mapping[str, FeatureStats]
 ) -> dict[str, FeatureStats]:
-    """`merged` for each feature."""
-    return {name: merged(one[name], other[name]) for name in one}
+    """Merge the statistics of each feature."""
+    return {name: merge_stats(one[name], other[name]) for name in one}
 
 
-def plain(stats: Mapping[str, FeatureStats]) -> dict[str, Any]:
-    """As stats.json has them."""
+def stats_as_json(stats: Mapping[str, FeatureStats]) -> dict[str, Any]:
+    """Return statistics as plain JSON values, as in stats.json."""
     return {name: {k: v.tolist() for k, v in feature.items()} for name, feature in stats.items()}

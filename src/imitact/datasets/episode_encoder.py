@@ -1,0 +1,124 @@
+"""Episode encoder: the frames of an episode as one video file and pixel statistics per camera."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from imitact.core.types import Camera, Episode, Frame, Spec
+from imitact.datasets.lerobot.stats import FeatureStats, PixelCounts, sampled_ticks
+from imitact.datasets.video import VideoWriter
+from imitact.datasets.video_config import VideoConfig
+from imitact.storage.atomic import fsync
+
+
+class CameraEncoder:
+    """Encodes the frames of one camera to a video file and gathers their statistics.
+
+    Use it in a `with` block: leaving it finishes and flushes the file; leaving it by an exception
+    removes the file.
+
+    Args:
+        path: the MP4 file to write.
+        camera: name and size of the frames.
+        rate_hz: frames per second.
+        video: how frames are compressed.
+        length: expected number of frames; it determines which of them are sampled for statistics.
+    """
+
+    def __init__(
+        self, path: Path, camera: Camera, rate_hz: float, video: VideoConfig, length: int
+    ) -> None:
+        self._writer = VideoWriter(path, camera.height, camera.width, rate_hz, video)
+        self._statistics = FrameStatistics(length)
+
+    def __enter__(self) -> CameraEncoder:
+        self._writer.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
+
+    def add(self, frame: Frame) -> None:
+        """Append one frame, uint8 (H, W, 3)."""
+        self._writer.add(frame)
+        self._statistics.add(frame)
+
+    def stats(self) -> FeatureStats:
+        """Return the statistics of the sampled frames."""
+        return self._statistics.result()
+
+
+class FrameStatistics:
+    """Statistics of a camera's frames in an episode of `length` ticks, sampled as LeRobot does."""
+
+    def __init__(self, length: int) -> None:
+        self._sampled = sampled_ticks(length)
+        self._counts = PixelCounts()
+        self._tick = 0
+
+    def add(self, frame: Frame) -> None:
+        """Take the frame of the next tick."""
+        if self._tick in self._sampled:
+            self._counts.add(frame)
+        self._tick += 1
+
+    def result(self) -> FeatureStats:
+        """Return the statistics of the sampled frames."""
+        return self._counts.result()
+
+
+def frame_stats(frames: Iterable[Frame], length: int) -> FeatureStats:
+    """Return the statistics of the frames of one camera in an episode of `length` ticks."""
+    statistics = FrameStatistics(length)
+    for frame in frames:
+        statistics.add(frame)
+    return statistics.result()
+
+
+def encode_episode(
+    episode: Episode,
+    spec: Spec,
+    video: VideoConfig,
+    folder: Path,
+    start: int = 0,
+    stop: int | None = None,
+    finished: Mapping[str, Path] | None = None,
+) -> tuple[dict[str, Path], dict[str, FeatureStats]]:
+    """Encode ticks `start` to `stop` (exclusive; None: all) of an episode, one camera at a time.
+
+    Args:
+        episode: the episode to read.
+        spec: its cameras and rate.
+        video: how frames are compressed.
+        folder: existing folder for the video files, which are numbered.
+        start: first tick.
+        stop: tick after the last.
+        finished: cameras with a video of exactly these ticks, which is copied, not encoded again.
+
+    Returns:
+        The video file of every camera, flushed to the disk, and the statistics of its frames.
+    """
+    stop = len(episode.state) if stop is None else stop
+    videos: dict[str, Path] = {}
+    stats: dict[str, FeatureStats] = {}
+    for number, camera in enumerate(spec.cameras):
+        path = videos[camera.name] = folder / f"{number}.mp4"
+        frames = episode.frames(camera.name, start, stop)
+        if finished and camera.name in finished:
+            shutil.copyfile(finished[camera.name], path)
+            fsync(path)
+            stats[camera.name] = frame_stats(frames, stop - start)
+            continue
+        with CameraEncoder(path, camera, spec.rate_hz, video, stop - start) as encoder:
+            for frame in frames:
+                encoder.add(frame)
+        stats[camera.name] = encoder.stats()
+    return videos, stats
