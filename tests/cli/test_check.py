@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from imitact.cli import check, demo, main, train
-from imitact.cli import envs as scenes
+from imitact.envs import registry as scenes
 from imitact.core.errors import BadInput
 from imitact.core.validate import check_source
 from imitact.datasets.open import open_dataset
 from imitact.quality import fix
 from imitact.quality.inspect import inspect_numbers, open_damaged, unusable
-from imitact.recording.recorder import read_report, record
+from imitact.recording.manifest import read_report
+from imitact.recording.recorder import record
 from tests.cli.test_main import TINY, answer, is_refused
 from tests.support.demonstrations import demonstrate, picture, rewrite, write
 from tests.support.paths import FIXTURES
@@ -237,7 +238,7 @@ def refused(root: Path, out: Path) -> str:
     assert source is not None
     found += inspect_numbers(source, damaged=unusable(found))
     with pytest.raises(BadInput) as error:
-        fix.mend(source, fix.plan(source.lengths, found), out)
+        fix.write_fixed(source, fix.plan_fix(source.lengths, found), out)
     return str(error.value)
 
 
@@ -263,7 +264,7 @@ def test_a_copy_keeps_the_task_of_every_episode(tmp_path: Path):
     todo = fix.FixPlan(
         (fix.KeptTicks(0, 0, 5), fix.KeptTicks(1, 0, 8)), {2: ("x",)}, source.lengths
     )
-    fix.mend(source, todo, tmp_path / "copy")
+    fix.write_fixed(source, todo, tmp_path / "copy")
     copy = open_dataset(tmp_path / "copy")
     told = [copy.episode(index).task for index in range(2)]
     assert len(set(told)) == 2
@@ -275,7 +276,7 @@ def test_episodes_that_share_a_video_are_encoded_each(tmp_path: Path):
     todo = fix.FixPlan(
         (fix.KeptTicks(0, 1, 5), fix.KeptTicks(2, 0, 6)), {1: ("x",)}, source.lengths
     )
-    assert fix.mend(source, todo, tmp_path / "copy") == []
+    assert fix.write_fixed(source, todo, tmp_path / "copy") == []
     copy = open_dataset(tmp_path / "copy")
     assert copy.lengths == (4, 6)
     assert copy.spec == source.spec
@@ -293,16 +294,16 @@ def test_a_copy_that_was_stopped_leaves_nothing_and_can_be_made_again(faulty: Pa
     source, found = open_damaged(faulty)
     assert source is not None
     found += inspect_numbers(source, damaged=unusable(found))
-    todo = fix.plan(source.lengths, found)
+    todo = fix.plan_fix(source.lengths, found)
 
     def stop(done: int) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fix.mend(source, todo, tmp_path / "copy", stop)
+        fix.write_fixed(source, todo, tmp_path / "copy", stop)
     assert not (tmp_path / "copy").exists()
-    fix.mend(source, todo, tmp_path / "copy")
+    fix.write_fixed(source, todo, tmp_path / "copy")
     assert len(open_dataset(tmp_path / "copy").lengths) == 3
     assert [p.name for p in tmp_path.iterdir()] == ["copy"]
 

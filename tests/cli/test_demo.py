@@ -12,7 +12,7 @@ import pytest
 
 from imitact.cli import demo, evaluate, train
 from imitact.cli import record as record_verb
-from imitact.cli.envs import TASK_TEXT, WORKSPACE, start_order
+from imitact.envs.registry import (TASK_TEXTS, WORKSPACES, start_order)
 from imitact.cli.phases import STORE_EVERY_S, Phases
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import FloatArray, Observation, StepResult
@@ -227,7 +227,7 @@ def test_the_task_is_the_same_in_all_phases(
     assert numbers["registered"]["env"] == "gym_aloha/AlohaInsertion-v0"
     recorded = json.loads((tmp_path / "demo" / "data" / "meta" / "imitact.json").read_text())
     assert recorded["settings"]["extra"]["env"] == "insertion"
-    assert recorded["settings"]["task"] == TASK_TEXT["insertion"]
+    assert recorded["settings"]["task"] == TASK_TEXTS["insertion"]
 
     line = is_refused(capsys, *argv(tmp_path / "demo"))
     assert "task was 'insertion', is None" in line
@@ -257,7 +257,7 @@ def test_demonstrations_of_another_layout_are_trained_on_as_they_are(
 
 def test_each_task_has_its_working_area(monkeypatch: pytest.MonkeyPatch):
     assert demo.with_preset(None) == demo.with_preset("quick", "cube")
-    for task, window in WORKSPACE.items():
+    for task, window in WORKSPACES.items():
         asked = demo.with_preset(None, task)
         assert (asked.task, asked.model.crop) == (task, window)
         assert demo.with_preset("released", task).model.crop == ""

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from imitact import cli as verbs
+from imitact.api import record as api_record
 from imitact.cli import (
     check,
     compare,
@@ -35,40 +36,16 @@ from imitact.cli import (
     tune,
     view,
 )
-from imitact.cli import envs as scenes
 from imitact.cli import record as record_verb
 from imitact.core.errors import BadInput, ImitactError
 from imitact.datasets.lerobot.reader import LeRobotDataset
-from imitact.envs.experts import registry
-from imitact.recording.recorder import read_report, record
+from imitact.envs import registry
+from imitact.envs.experts.registry import EXPERTS
+from imitact.recording.manifest import read_report
+from imitact.recording.recorder import record
 from tests.support import dot_env as worlds
+from tests.support.command_line import TINY, answer, is_refused
 from tests.support.paths import ROOT
-
-TINY = [
-    *("--model.chunk", "8", "--model.input-height", "24", "--model.input-width", "32"),
-    *("--model.width", "8", "--model.stages", "2", "--model.norm", "batch", "--model.dim", "16"),
-    *("--model.heads", "2", "--model.ffn", "16", "--model.encoder-layers", "1"),
-    *("--train.batch-size", "2", "--train.steps", "3", "--train.val-episodes", "0"),
-    *("--train.warmup-steps", "0", "--train.num-workers", "1"),
-]
-
-
-def answer(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command line."""
-    code = main.run([str(word) for word in argv])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def is_refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
-    """The one line with which a command line is refused; progress may stand before it."""
-    code, _, err = answer(capsys, *argv)
-    lines = err.splitlines()
-    told = [line for line in lines if line.startswith("imitact")]
-    assert code == 2, err
-    assert told == lines[-1:], err
-    assert "Traceback" not in err
-    return told[0]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +66,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def policy(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("doors") / "training"
-    assert main.run(["train", "--data", str(dataset), "--out", str(out), *TINY]) == 0
+    assert main.run(["train", str(dataset), "--out", str(out), *TINY]) == 0
     return out / "policy"
 
 
@@ -194,7 +171,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, room: Any, *argv: str) -> Any:
 def test_an_option_changes_one_setting_of_a_preset(monkeypatch: pytest.MonkeyPatch):
     paper_model, paper_train = train.preset("paper")
     given = parsed(
-        monkeypatch, train, "train", "--data", "d", "--model.chunk", "7", "--out", "o",
+        monkeypatch, train, "train", "d", "--model.chunk-size", "7", "--out", "o",
         "--preset", "paper", "--train.lr", "0.5",
     )  # fmt: skip
     assert given.model == dataclasses.replace(paper_model, chunk_size=7)
@@ -209,7 +186,7 @@ def test_the_demo_starts_from_the_quick_preset(monkeypatch: pytest.MonkeyPatch):
     assert demo.with_preset("released").model == train.preset("released")[0]
     assert given.train == dataclasses.replace(training, seed=2, steps=9)
     given = parsed(monkeypatch, demo, "demo", "--train.steps", "9", "--task=insertion")
-    assert given.model == dataclasses.replace(model, **scenes.SIGHT["insertion"])
+    assert given.model == dataclasses.replace(model, **registry.RECOMMENDED_MODEL["insertion"])
     assert given.task == "insertion"
 
 
@@ -239,20 +216,20 @@ def test_nested_settings_and_lists_are_read(monkeypatch: pytest.MonkeyPatch):
         ("record --out x --spread 3", "spread is 3"),
         ("record --out x --video.crf 99", "crf is 99"),
         ("record --out x --video.codec vp9", "vp9"),
-        ("train --data nowhere --out x", "no such folder: nowhere"),
-        ("train --data nowhere --out x --preset slow", "no preset 'slow'"),
-        ("train --data nowhere --out x --model.chunk 0", "chunk is 0"),
-        ("train --data nowhere --out x --train.lr -1", "lr is -1"),
-        ("evaluate --policy nowhere --out x", "nowhere: no such directory"),
+        ("train nowhere --out x", "no such folder: nowhere"),
+        ("train nowhere --out x --preset slow", "no preset 'slow'"),
+        ("train nowhere --out x --model.chunk-size 0", "chunk_size is 0"),
+        ("train nowhere --out x --train.lr -1", "lr is -1"),
+        ("evaluate nowhere --out x", "nowhere: no such directory"),
         ("compare nowhere elsewhere", "nowhere"),
-        ("demo --out x --chunking sometimes", "chunking 'sometimes' is not known"),
+        ("demo --out x --chunking sometimes", 'chunking "sometimes" is not known'),
         ("demo --out x --height 240", "480x640"),
         ("demo --out x --model.crop up=0:9,0:9", "names camera 'up'; the cameras are ['top']"),
         ("demo --out x --model.crop top=0:481,0:9", "reaches beyond the 480x640 pixels"),
         ("demo --out x --preset released", "norm 'frozen' keeps the statistics"),
         ("demo --out x --train.val-episodes 50", "--train.val-episodes is 50 of 50"),
-        ("demo --out x --model.chunk 401", "chunk is 401 ticks, a demonstration has 400"),
-        ("demo --out x --task insertion --model.chunk 501", "a demonstration has 500"),
+        ("demo --out x --model.chunk-size 401", "chunk_size is 401 ticks, a demonstration has 400"),
+        ("demo --out x --task insertion --model.chunk-size 501", "a demonstration has 500"),
         ("demo --out x --task=knot", "no demo of task 'knot'"),
         ("demo --out x --train.device cuda:99", "CUDA GPU"),
         ("demo --out x --train.seed 9223372036854775808", "seed is 9223372036854775808"),
@@ -276,17 +253,15 @@ def test_no_verb_at_all_shows_the_help_and_fails(capsys: pytest.CaptureFixture[s
 
 def test_an_empty_dataset_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     (tmp_path / "data").mkdir()
-    assert "holds no" in is_refused(
-        capsys, "train", "--data", tmp_path / "data", "--out", tmp_path / "out"
-    )
+    assert "holds no" in is_refused(capsys, "train", tmp_path / "data", "--out", tmp_path / "out")
 
 
 def test_an_episode_shorter_than_a_chunk_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, dataset: Path
 ):
     line = is_refused(
-        capsys, "train", "--data", dataset, "--out", tmp_path / "out", *TINY,
-        "--model.chunk", "31",
+        capsys, "train", dataset, "--out", tmp_path / "out", *TINY,
+        "--model.chunk-size", "31",
     )  # fmt: skip
     assert "chunk is 31" in line
     assert "30" in line
@@ -298,7 +273,7 @@ def test_a_policy_with_a_missing_file_is_refused(
 ):
     broken = shutil.copytree(policy, tmp_path / "policy")
     (broken / name).unlink()
-    line = is_refused(capsys, "evaluate", "--policy", broken, "--out", tmp_path / "out")
+    line = is_refused(capsys, "evaluate", broken, "--out", tmp_path / "out")
     assert name in line
 
 
@@ -310,7 +285,7 @@ def test_an_altered_policy_is_refused(
     data = bytearray((broken / name).read_bytes())
     data[len(data) // 2 :: 97] = b"?" * len(data[len(data) // 2 :: 97])
     (broken / name).write_bytes(data)
-    line = is_refused(capsys, "evaluate", "--policy", broken, "--out", tmp_path / "out")
+    line = is_refused(capsys, "evaluate", broken, "--out", tmp_path / "out")
     assert str(broken) in line
 
 
@@ -321,7 +296,7 @@ def test_a_policy_with_one_altered_number_is_refused(
     about = json.loads((broken / "policy.json").read_text())
     about["stats"]["action"]["mean"][0] += 0.5
     (broken / "policy.json").write_text(json.dumps(about, indent=2))
-    line = is_refused(capsys, "evaluate", "--policy", broken, "--out", tmp_path / "out")
+    line = is_refused(capsys, "evaluate", broken, "--out", tmp_path / "out")
     assert "policy.json: a value was altered" in line
 
 
@@ -337,24 +312,22 @@ def test_a_camera_too_few_or_of_another_size_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
     monkeypatch.setattr(
-        evaluate, "world_of", lambda env, spec, gym: partial(worlds.DotEnv, cameras)
+        registry, "env_factory_for", lambda env, spec, gym: partial(worlds.DotEnv, cameras)
     )
-    line = is_refused(
-        capsys, "evaluate", "--policy", policy, "--out", tmp_path / "out", "--workers", "1"
-    )
+    line = is_refused(capsys, "evaluate", policy, "--out", tmp_path / "out", "--workers", "1")
     assert says in line
 
 
 def test_the_scene_is_made_as_the_policy_sees_it():
     spec = worlds.dot_spec((("top", 24, 32), ("angle", 24, 32)))
-    assert scenes.world_of("cube", spec).args == ("cube", ("top", "angle"), 24, 32)
+    assert registry.env_factory_for("cube", spec).args == ("cube", ("top", "angle"), 24, 32)
     with pytest.raises(BadInput, match="several sizes"):
-        scenes.world_of("cube", worlds.dot_spec(worlds.TWO_CAMERAS))
+        registry.env_factory_for("cube", worlds.dot_spec(worlds.TWO_CAMERAS))
 
 
 def test_the_four_views_of_the_real_robot_have_one_name():
-    assert scenes.cameras(["aloha4"]) == ("top", "front_close", "left_wrist", "right_wrist")
-    assert scenes.cameras(["angle", "aloha4"])[:2] == ("angle", "top")
+    assert registry.camera_names(["aloha4"]) == ("top", "front_close", "left_wrist", "right_wrist")
+    assert registry.camera_names(["angle", "aloha4"])[:2] == ("angle", "top")
 
 
 @pytest.mark.parametrize(
@@ -381,9 +354,7 @@ def test_a_full_disk_is_one_line(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "file"))
 
     monkeypatch.setattr(getattr(verbs, verb), "run", full)
-    line = is_refused(
-        capsys, verb, "--out", tmp_path, *(["--data", "d"] if verb == "train" else [])
-    )
+    line = is_refused(capsys, verb, "--out", tmp_path, *(["d"] if verb == "train" else []))
     assert "the disk is full" in line
     assert str(tmp_path / "file") in line
 
@@ -394,18 +365,18 @@ def test_a_file_that_may_not_grow_ends_in_one_line_and_leaves_what_was_finished(
 ):
     """A limit on file sizes stands in for a full disk: it fails in the same system calls."""
     limited = (
-        "import resource, sys\nimport worlds\nfrom imitact import cli\n"
-        "from imitact.cli import record\n"
-        "record.world = lambda *given: worlds.make_dot\n"
-        "record.expert = lambda *given: worlds.make_dot_expert\n"
+        "import resource, sys\nfrom imitact.cli import main\n"
+        "from imitact.envs import registry\nfrom tests.support import dot_env\n"
+        "registry.env_factory = lambda *given: dot_env.make_dot\n"
+        "registry.expert_factory = lambda *given: dot_env.make_dot_expert\n"
         "if __name__ == '__main__':\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))\n"
-        "    sys.exit(cli.run(sys.argv[1:]))\n"
+        "    sys.exit(main.run(sys.argv[1:]))\n"
     )
     script = tmp_path / "limited.py"
     script.write_text(limited)
     out = tmp_path / "out"
-    argv = ["--data", dataset, *TINY] if verb == "train" else ["--episodes", "2", "--workers", "1"]
+    argv = [dataset, *TINY] if verb == "train" else ["--episodes", "2", "--workers", "1"]
     done = subprocess.run(
         [sys.executable, script, verb, "--out", out, *argv],
         capture_output=True,
@@ -445,8 +416,8 @@ def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch):
 def test_recording_reports_what_was_saved_and_what_failed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(record_verb, "world", lambda *given: worlds.make_dot)
-    monkeypatch.setattr(record_verb, "expert", lambda *given: worlds.make_dot_expert)
+    monkeypatch.setattr(registry, "env_factory", lambda *given: worlds.make_dot)
+    monkeypatch.setattr(registry, "expert_factory", lambda *given: worlds.make_dot_expert)
     code, out, _ = answer(
         capsys, "record", "--out", tmp_path / "data", "--episodes", "3", "--first-seed", "1",
         "--workers", "1", "--starts", "random",
@@ -455,10 +426,10 @@ def test_recording_reports_what_was_saved_and_what_failed(
     assert "demonstrations: 3" in out
     assert "failed and not saved: seeds 3 (stage" in out
     assert "at the mark: first at tick" in out
-    assert LeRobotDataset(tmp_path / "data").meta["settings"]["extra"] == {
+    assert LeRobotDataset(tmp_path / "data").facts["settings"]["extra"] == {
         "env": "cube",
         "spread": 1.0,
-        "expert": registry.EXPERTS["cube"].REVISION,
+        "expert": EXPERTS["cube"].REVISION,
         "mujoco": metadata.version("mujoco"),
         "gym-aloha": metadata.version("gym-aloha"),
         "mink": metadata.version("mink"),
@@ -470,14 +441,14 @@ def test_recording_reports_what_was_saved_and_what_failed(
 def test_what_is_recorded_first_covers_the_starts(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(record_verb, "world", lambda *given: worlds.make_dot)
-    monkeypatch.setattr(record_verb, "expert", lambda *given: worlds.make_dot_expert)
+    monkeypatch.setattr(registry, "env_factory", lambda *given: worlds.make_dot)
+    monkeypatch.setattr(registry, "expert_factory", lambda *given: worlds.make_dot_expert)
     common = ["record", "--out", tmp_path / "data", "--workers", "1", "--first-seed", "20"]
     assert answer(capsys, *common, "--last-seed", "60", "--episodes", "2")[0] == 0
     tried = {d.seed for d in read_report(tmp_path / "data").demonstrations}
     tried |= {f.seed for f in read_report(tmp_path / "data").failures}
-    assert tried == {*scenes.start_order("cube", range(20, 61))[: len(tried)]}
-    assert sorted(scenes.start_order("cube", range(20, 61))) == [*range(20, 61)]
+    assert tried == {*api_record.even_starts("cube", range(20, 61))[: len(tried)]}
+    assert sorted(api_record.even_starts("cube", range(20, 61))) == [*range(20, 61)]
     # Growing it goes on in that order; other seeds to choose from are another order.
     assert answer(capsys, *common, "--last-seed", "60", "--episodes", "4")[0] == 0
     code, _, err = answer(capsys, *common, "--last-seed", "600", "--episodes", "5")
@@ -489,8 +460,8 @@ def test_evaluations_are_counted_compared_and_gone_on_with(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, policy: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
-    monkeypatch.setattr(evaluate, "world_of", lambda env, spec, gym: worlds.make_dot)
-    common = ["--policy", policy, "--workers", "1", "--episodes"]
+    monkeypatch.setattr(registry, "env_factory_for", lambda env, spec, gym: worlds.make_dot)
+    common = [policy, "--workers", "1", "--episodes"]
     for name, episodes, chunking in (("a", 4, "replay:4"), ("b", 3, "ensemble:0.1/2")):
         code, out, _ = answer(
             capsys, "evaluate", "--out", tmp_path / name, *common, str(episodes),
@@ -512,7 +483,7 @@ def test_evaluations_are_counted_compared_and_gone_on_with(
     digest = hashlib.sha256(msgspec.json.encode(about, order="sorted")).hexdigest()
     (other / "policy.json").write_text(json.dumps({**about, "sha256": digest}))
     line = is_refused(
-        capsys, "evaluate", "--out", tmp_path / "a", "--policy", other, "--workers", "1",
+        capsys, "evaluate", "--out", tmp_path / "a", other, "--workers", "1",
         "--episodes", "4", "--chunking", "replay:4",
     )  # fmt: skip
     assert "another evaluation" in line
@@ -522,7 +493,7 @@ def test_an_exported_policy_is_certified_and_evaluated_like_the_one_it_is_of(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, dataset: Path, policy: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
-    monkeypatch.setattr(evaluate, "world_of", lambda env, spec, gym: worlds.make_dot)
+    monkeypatch.setattr(registry, "env_factory_for", lambda env, spec, gym: worlds.make_dot)
     argv = [
         "export", policy, "--data", dataset, "--out", tmp_path / "out", "--episodes", "3",
         "--workers", "1", "--observations", "4", "--calls", "5", "--torch-calls", "2",
@@ -546,15 +517,13 @@ def test_an_exported_policy_is_certified_and_evaluated_like_the_one_it_is_of(
     assert rows[0]["episode"]["ticks"] == rows[1]["episode"]["ticks"]
     file = tmp_path / "out" / "policy.openvino"
     code, out, _ = answer(
-        capsys, "evaluate", "--policy", file, "--out", tmp_path / "again", "--workers", "1",
+        capsys, "evaluate", file, "--out", tmp_path / "again", "--workers", "1",
         "--episodes", "3", "--chunking", "replay:4",
     )  # fmt: skip
     assert code == 0
     assert "of 3 (95 % interval" in out
     file.write_bytes(file.read_bytes()[:-1])
-    assert "copy it again" in is_refused(
-        capsys, "evaluate", "--policy", file, "--out", tmp_path / "cut"
-    )
+    assert "copy it again" in is_refused(capsys, "evaluate", file, "--out", tmp_path / "cut")
 
 
 def test_evaluating_a_file_loads_no_torch():
@@ -573,8 +542,8 @@ def test_ctrl_c_says_how_to_go_on_and_exits_with_130(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(getattr(verbs, verb), "run", stop)
-    needed = {"record": ["--out", "o"], "train": ["--data", "d", "--out", "o"],
-              "evaluate": ["--policy", "p", "--out", "o"], "tune": ["--policy", "p"],
+    needed = {"record": ["--out", "o"], "train": ["d", "--out", "o"],
+              "evaluate": ["p", "--out", "o"], "tune": ["p"],
               "demo": []}  # fmt: skip
     code, _, err = answer(capsys, verb, *needed[verb])
     assert code == 130
@@ -597,7 +566,7 @@ def test_a_stopped_training_goes_on_with_resume(
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(train, "say", say)
-    argv = ["train", "--data", dataset, "--out", tmp_path / "out", *TINY, "--train.steps", "20"]
+    argv = ["train", dataset, "--out", tmp_path / "out", *TINY, "--train.steps", "20"]
     code, _, err = answer(capsys, *argv)
     assert code == 130
     assert f"stopped by {signal.Signals(number).name}" in err

@@ -12,8 +12,8 @@ from imitact.core.errors import BadInput
 from imitact.core.executor import execution_of
 from imitact.core.types import Env, Policy
 from imitact.deploy.load_policy import policy_identity, policy_loader
+from imitact.envs import registry
 from imitact.envs.gym import GymConfig
-from imitact.envs.registry import env_factory_for
 from imitact.evaluation import report, runner
 from imitact.evaluation.results import Evaluation
 from imitact.evaluation.runner import EvaluationProgress
@@ -62,7 +62,7 @@ def evaluate(
     path, out = _path_of(policy), Path(out)
     make_policy = policy_loader(path)
     loaded = policy if isinstance(policy, Policy) else make_policy()
-    make_env = make_env or env_factory_for(env, loaded.spec, gym)
+    make_env = make_env or registry.env_factory_for(env, loaded.spec, gym)
     evaluation = runner.evaluate(
         make_policy,
         make_env,

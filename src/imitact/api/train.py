@@ -69,9 +69,9 @@ def train(
     from imitact.training.distributed import join_ranks
 
     with join_ranks() if ranks is None else nullcontext(ranks) as ranks:
-        with ranks.together():
+        with ranks.all_succeed():
             dataset = open_dataset(data, read)
-            if ranks.first:
+            if ranks.is_first:
                 for notice in dataset.notices:
                     report(f"dataset: {notice}")
                 if not ignore_errors:

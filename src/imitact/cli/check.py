@@ -275,7 +275,8 @@ def _check_env(name: str, gym: GymConfig) -> None:
         meant = nearest(name, FORMS)
         question = f". Did you mean {meant}?" if meant else ""
         raise BadInput(
-            f"{name} is neither a folder nor a file nor an environment ({', '.join(FORMS)}){question}"
+            f"{name} is neither a folder nor a file, nor an environment: expected "
+            f"{', '.join(FORMS)}{question}"
         )
     with closing(make_env(name, gym=gym)) as env:
         validate.check_env(env)

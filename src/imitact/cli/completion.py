@@ -44,5 +44,6 @@ def run(settings: Completion) -> None:
     script = io.StringIO()
     argv = ["--tyro-print-completion", settings.shell]
     with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
-        tyro.cli(Union[tuple(kinds)], prog="imitact", args=argv)  # noqa: UP007  # made at run time
+        every: Any = Union[tuple(kinds)]  # noqa: UP007  # made at run time
+        tyro.cli(every, prog="imitact", args=argv)
     print_result(script.getvalue().rstrip())

@@ -38,7 +38,7 @@ class Convert:
     """New folder for the copy; its conversion.json lists what was compared."""
 
     to: Literal["lerobot", "aloha-hdf5"] = "lerobot"
-    """Layout of the copy: lerobot (LeRobotDataset v3.0) or aloha-hdf5 (one HDF5 file an episode)."""
+    """Layout of the copy: lerobot (LeRobotDataset v3.0) or aloha-hdf5 (a file per episode)."""
 
     task: str = ""
     """Instruction stored with the episodes. Empty: the dataset's own, or "unknown"."""
@@ -113,8 +113,8 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         found.append(
             f"camera {camera}: every frame equal"
             if frames["exact"]
-            else f"camera {camera}: at least {frames['least_psnr_db']:.1f} dB an episode, the worst "
-            f"frame {frames['worst_frame_db']:.1f} dB"
+            else f"camera {camera}: at least {frames['least_psnr_db']:.1f} dB per episode, "
+            f"{frames['worst_frame_db']:.1f} dB in the worst frame"
         )
     for setting, value in settings["read"].items():
         found.append(f"read with {setting}: {value}")

@@ -99,7 +99,7 @@ def count(
     path = policy_path(settings.policy)
     from imitact.api import evaluate as api
     from imitact.deploy.load_policy import policy_loader
-    from imitact.envs.registry import env_factory_for
+    from imitact.envs import registry
     from imitact.evaluation import runner
 
     api.check_failure_videos(settings.failure_videos)
@@ -123,7 +123,7 @@ def count(
         make_policy = policy_loader(path)
         runner.record_videos(
             make_policy,
-            make_env or env_factory_for(settings.env, make_policy().spec, settings.gym),
+            make_env or registry.env_factory_for(settings.env, make_policy().spec, settings.gym),
             evaluation,
             seeds=seeds,
             out=settings.out,

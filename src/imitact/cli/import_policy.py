@@ -13,7 +13,8 @@ from imitact.cli.options import require_path
 from imitact.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from imitact.models.interop.common import Imported, Told
+    from imitact.models.interop.imported_policy import ImportedPolicy
+    from imitact.models.interop.partial_spec import PartialSpec
 
 RESUME_HINT = "no policy was written; the same command starts again"
 
@@ -92,7 +93,7 @@ def run(settings: ImportPolicy) -> None:
     print_result(f"normalised {own}")
 
 
-def read(settings: ImportPolicy) -> Imported:
+def read(settings: ImportPolicy) -> ImportedPolicy:
     """Return the policy in the checkpoint."""
     from imitact.models.interop import act_release, lerobot_reader
 
@@ -107,7 +108,7 @@ def read(settings: ImportPolicy) -> Imported:
             )
         return lerobot_reader.read(source, told)
     if act_release.is_checkpoint(source):
-        return act_release.read(source, told, heads=settings.num_heads, stats=settings.stats)
+        return act_release.read(source, told, num_heads=settings.num_heads, stats=settings.stats)
     raise BadInput(
         f"{source} is not a checkpoint that can be read; expected LeRobot's (a folder with "
         "config.json and model.safetensors) or the released ACT's (policy_best.ckpt and "
@@ -115,19 +116,20 @@ def read(settings: ImportPolicy) -> Imported:
     )
 
 
-def _told(settings: ImportPolicy) -> Told:
+def _told(settings: ImportPolicy) -> PartialSpec:
     """Return what the options, and behind them the dataset, state about the policy."""
     from imitact.datasets.open import open_dataset
-    from imitact.models.interop import common
-    from imitact.models.interop.common import ALOHA_CAMERA, Told
+    from imitact.models.interop.partial_spec import ALOHA_CAMERA, PartialSpec, parse_cameras
 
-    data = Told.of(open_dataset(settings.data).spec) if settings.data else Told()
+    data = PartialSpec()
+    if settings.data:
+        data = PartialSpec.from_spec(open_dataset(settings.data).spec)
     if settings.rate_hz < 0:
         raise BadInput(f"rate_hz is {settings.rate_hz}; it must be above 0, or 0 for unknown")
     cameras = None
     if settings.cameras:
-        cameras = common.parse_cameras(settings.cameras, (ALOHA_CAMERA.height, ALOHA_CAMERA.width))
-    return Told(
+        cameras = parse_cameras(settings.cameras, (ALOHA_CAMERA.height, ALOHA_CAMERA.width))
+    return PartialSpec(
         state_names=_words(settings.state_names),
         action_names=_words(settings.action_names),
         state_units=_words(settings.state_units),

@@ -127,9 +127,8 @@ def run(settings: Tune) -> None:
     if settings.write:
         print_result(f"policy:  {path} executes {found.chosen} from now on")
     else:
-        print_result(
-            f"policy:  as it was; imitact evaluate {report.evaluate_options(found.chosen)}"
-        )
+        chosen = report.evaluate_options(found.chosen)
+        print_result(f"policy:  unchanged; imitact evaluate {path} {chosen}")
 
 
 def _tunable(given: Path) -> Path:
