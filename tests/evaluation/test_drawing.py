@@ -1,89 +1,90 @@
-"""Laws of drawing on an image."""
+"""Drawing: labels fit their image and change nothing else, and each arm has its panel of curves."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from imitact.core.errors import BadInput
-from imitact.evaluation import drawing
-
-RED = (255, 0, 0)
-PRINTABLE = "".join(chr(code) for code in range(32, 127))
-
-
-def blank(height: int = 20, width: int = 40) -> np.ndarray:
-    return np.zeros((height, width, 3), np.uint8)
+from imitact.core.rollout import Tick
+from imitact.core.types import Observation, Spec
+from imitact.evaluation.drawing import BACKGROUND, TEXT, ActionCurves, draw_label, font, text_width
+from tests.support.tiny_arm import SPEC
 
 
-def drawn(letter: str) -> list[str]:
-    image = blank(7, 5)
-    drawing.text(image, 0, 0, letter, RED)
-    return ["".join("#" if on else "." for on in row) for row in image[:, :, 0] > 0]
+def curves(spec: Spec, ticks: int, level: float = 0.0) -> ActionCurves:
+    """Return curves of actions that stay at one level, each chunk one tick long."""
+    made = ActionCurves(spec)
+    for index in range(ticks):
+        action = np.full(spec.action_size, level)
+        made.add(Tick(index, Observation(action), action, 0.0, False, action[None]))
+    return made
 
 
-def test_a_letter_is_drawn_as_it_is_known() -> None:
-    assert drawn("H") == ["#...#"] * 3 + ["#####"] + ["#...#"] * 3
-    assert drawn("7") == ["#####", "....#", "...#.", "..#..", ".#...", ".#...", ".#..."]
-    assert drawn("L") == ["#...."] * 6 + ["#####"]
+def spec_of(*names: str) -> Spec:
+    units = ("rad",) * len(names)
+    return Spec(names, names, units, units, (), 10.0)
 
 
-def test_every_letter_differs_from_every_other() -> None:
-    shapes = {letter: "".join(drawn(letter)) for letter in PRINTABLE}
-    assert len(set(shapes.values())) == len(PRINTABLE)
-    assert "#" not in shapes[" "]
+def drawn_columns(image: np.ndarray) -> list[int]:
+    """Return the columns that hold something bright."""
+    return np.flatnonzero((image.max(axis=2) > 150).any(axis=0)).tolist()
 
 
-def test_text_fills_exactly_the_width_it_says() -> None:
-    image = blank(20, 80)
-    drawing.text(image, 2, 3, "HM", RED, scale=2)
-    columns = np.nonzero(image[:, :, 0].any(axis=0))[0]
-    rows = np.nonzero(image[:, :, 0].any(axis=1))[0]
-    assert (columns[0], columns[-1]) == (3, 3 + drawing.text_width("HM", 2) - 1)
-    assert (rows[0], rows[-1]) == (2, 2 + drawing.LETTER_HEIGHT * 2 - 1)
+def test_text_is_as_wide_as_its_width_says() -> None:
+    left, top, right, bottom = font(20).getbbox("seed 1000")
+    assert abs(right - left - text_width("seed 1000", 20)) <= 2
+    assert text_width("seed 1000", 20) > text_width("seed 1000", 11) > text_width("seed", 11)
+    assert 0 < bottom - top <= 20
 
 
-def test_a_letter_outside_ascii_shows_as_a_question_mark() -> None:
-    assert drawn("é") == drawn("?")
+def test_a_label_darkens_its_box_and_changes_nothing_else() -> None:
+    page = Image.new("RGB", (400, 100), (120, 120, 120))
+    below = draw_label(page, 10, "2/4 right arm lifts the cube", TEXT)
+    seen = np.asarray(page)
+    changed = np.argwhere((seen != 120).any(axis=2))
+    (top, left), (bottom, right) = changed.min(axis=0), changed.max(axis=0)
+    assert (top, left, bottom) == (10, 8, below - 1)
+    assert right < 400 - 8
+    assert (seen[10:below, 8] == 40).all()
+    assert seen[10:below, 8 : right + 1].max() > 200
 
 
-@pytest.mark.parametrize(("top", "left"), [(-3, 0), (16, 36), (0, -4), (-100, 500)])
-def test_text_beyond_the_border_is_cut_off_not_wrapped(top: int, left: int) -> None:
-    image = blank()
-    room = blank(240, 680)
-    drawing.text(image, top, left, "HHH", RED)
-    drawing.text(room, top + 110, left + 120, "HHH", RED)
-    np.testing.assert_array_equal(image, room[110:130, 120:160])
+@pytest.mark.parametrize("words", [1, 6, 12])
+def test_a_label_is_reduced_until_it_fits(words: int) -> None:
+    page = Image.new("RGB", (480, 60), (120, 120, 120))
+    draw_label(page, 10, " ".join(["lifts"] * words), TEXT)
+    assert (np.asarray(page)[:, -8:] == 120).all()
 
 
-def test_a_steep_line_has_no_gaps() -> None:
-    image = blank(50, 10)
-    drawing.curve(image, np.array([0.0, 49.0, 10.0]), np.array([1.0, 3.0, 8.0]), RED)
-    assert image[:, :, 0].any(axis=1).all()
-    assert image[0, 1, 0] == 255
-    assert image[49, 3, 0] == 255
-    assert image[10, 8, 0] == 255
+def test_a_picture_of_curves_has_the_requested_size_and_background() -> None:
+    picture = curves(SPEC, 3).picture(168, 481)
+    assert picture.size == (481, 168)
+    assert picture.getpixel((480, 167)) == BACKGROUND
 
 
-def test_a_curve_beyond_the_border_is_cut_off() -> None:
-    image = blank()
-    drawing.curve(image, np.array([-50.0, 60.0]), np.array([-80.0, 90.0]), RED, width=3)
-    assert 0 < np.count_nonzero(image[:, :, 0]) < 200
-    assert not image[:, :, 1:].any()
+def test_each_arm_has_a_panel_of_its_own() -> None:
+    two = np.asarray(curves(spec_of("left_a", "left_b", "right_a", "right_b"), 3).picture(168, 480))
+    assert min(drawn_columns(two[:20, 240:])) < 20  # the title of the second panel
+    one = np.asarray(curves(spec_of("waist", "elbow"), 3).picture(168, 480))
+    assert max(drawn_columns(one[:20])) < 200
 
 
-def test_one_point_is_a_dot_and_none_is_nothing() -> None:
-    image = blank()
-    drawing.curve(image, np.array([]), np.array([]), RED)
-    assert not image.any()
-    drawing.curve(image, np.array([4.0]), np.array([5.0]), RED)
-    assert np.argwhere(image[:, :, 0]).tolist() == [[4, 5]]
+def test_a_panel_is_scaled_to_the_range_of_its_actions() -> None:
+    low, high = (np.asarray(curves(SPEC, 30, level).picture(168, 480)) for level in (-5.0, 5.0))
+    # A level line is in the middle of its panel, whatever the level.
+    np.testing.assert_array_equal(low[60:100, 20:100], high[60:100, 20:100])
 
 
-def test_what_is_no_image_is_refused() -> None:
-    with pytest.raises(BadInput, match="float64 of \\(4, 4\\)"):
-        drawing.text(np.zeros((4, 4)), 0, 0, "x", RED)  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match="2 rows and 1 columns"):
-        drawing.curve(blank(), np.zeros(2), np.zeros(1), RED)
-    with pytest.raises(BadInput, match="scale 0"):
-        drawing.text(blank(), 0, 0, "x", RED, scale=0)
+def test_curves_end_in_the_middle_of_the_panel() -> None:
+    seen = np.asarray(curves(spec_of("a"), 40).picture(168, 480))[60:120]
+    columns = drawn_columns(seen)
+    assert abs(max(columns) - 240) <= 2
+    assert min(columns) >= 8
+
+
+def test_many_names_take_several_rows_and_leave_room_for_curves() -> None:
+    names = [f"{letter}-joint-with-a-name" for letter in "abcdefghi"]
+    seen = np.asarray(curves(spec_of(*names), 20).picture(168, 480))
+    assert all(max(drawn_columns(seen[row : row + 13])) < 480 - 6 for row in (4, 17))
+    assert drawn_columns(seen[60:140])

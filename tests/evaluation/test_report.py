@@ -1,4 +1,4 @@
-"""Laws of reporting: what is written is what was counted, and can be checked by who reads it."""
+"""Evaluation reports: the file holds what was counted, and a reader can verify it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import Any
 
 import pytest
 
+from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.evaluation import report
-from imitact.evaluation.results import Evaluation, EvaluationPlan, Row, World, compare
+from imitact.evaluation.results import EnvInfo, EpisodeRow, Evaluation, EvaluationPlan, compare
 from imitact.evaluation.runner import evaluate
 from imitact.storage.checksum import with_checksum
 from tests.support.tiny_arm import Reacher, TinyArm
 
-WORLD = World(400, ("away", "near", "there"), ("a",), ("rad",), 50.0)
+ENV = EnvInfo(400, ("away", "near", "there"), ("a",), ("rad",), 50.0)
 
 
 def made(successes: int, episodes: int = 100, chunking: str = "replay:50") -> Evaluation:
-    """An evaluation from seed 1000 on, of which the first so many episodes succeeded."""
+    """Return an evaluation from seed 1000 on whose first `successes` episodes succeeded."""
     rows = tuple(
-        Row(
+        EpisodeRow(
             seed=1000 + at,
             success=at < successes,
             held=None if at < successes else False,
@@ -38,23 +39,24 @@ def made(successes: int, episodes: int = 100, chunking: str = "replay:50") -> Ev
         )
         for at in range(episodes)
     )
-    return Evaluation(EvaluationPlan(tuple(r.seed for r in rows), chunking), WORLD, rows, 2, 60.0)
+    return Evaluation(
+        EvaluationPlan(tuple(r.seed for r in rows), Execution(chunking)), ENV, rows, 2, 60.0
+    )
 
 
-def test_the_line_says_rate_interval_cap_seeds_and_chunking() -> None:
+def test_the_line_has_rate_interval_cap_seeds_and_chunking() -> None:
     assert report.summary_line(made(94)) == (
         "94 of 100 (95 % interval 87.5 to 97.2), cap 400 ticks, seeds 1000 to 1099, replay:50"
     )
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
     for stop, delay in ((True, 0), (False, 0), (True, 2)):
         counted = evaluate(
             Reacher,
             TinyArm,
             seeds=range(5),
-            chunking="ensemble:0.01",
-            delay_ticks=delay,
+            execution=Execution("ensemble:0.01", delay),
             stop_on_success=stop,
             names={"policy": "ab12"},
             workers=0,
@@ -65,16 +67,16 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         assert [p.name for p in path.parent.iterdir()] == ["evaluation.json"]
 
 
-def test_a_delay_is_told_where_there_is_one_and_nothing_changes_where_there_is_none() -> None:
-    late = replace(made(94), plan=replace(made(94).plan, delay_ticks=3))
+def test_a_delay_is_reported_and_a_delay_of_zero_changes_no_key() -> None:
+    late = replace(made(94), plan=replace(made(94).plan, execution=Execution("replay:50", 3)))
     assert report.summary_line(late).endswith("replay:50 with a delay of 3 ticks")
     assert "delay, ticks" in report.table([made(94), late])
     assert "delay" not in report.table([made(94)])
     assert report.to_dict(late)["delay_ticks"] == 3
-    told = report.to_dict(made(94))
-    assert "delay_ticks" not in told
-    assert "delay_ticks" not in told["plan"]
-    assert report.from_dict(told) == made(94)  # as a file from before there were delays
+    values = report.to_dict(made(94))
+    assert "delay_ticks" not in values
+    assert "delay_ticks" not in values["plan"]
+    assert report.from_dict(values) == made(94)  # as a file from before there were delays
 
 
 def test_the_file_holds_the_figures_under_the_agreed_keys(tmp_path: Path) -> None:
@@ -127,12 +129,12 @@ def extra(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("alter", "says"),
     [
-        (without_a_row, "not of the seeds it names"),
-        (better, "successes does not follow from the rows"),
+        (without_a_row, "not those of its seeds"),
+        (better, "successes does not follow from its rows"),
         (rounded_up, "interval, .*successes does not follow"),
-        (other_seed, "not of the seeds it names"),
+        (other_seed, "not those of its seeds"),
         (older, "format is 0, expected 1"),
-        (no_plan, "is not an evaluation"),
+        (no_plan, "not an evaluation"),
         (extra, "p_hacked does not follow"),
     ],
 )
@@ -151,7 +153,7 @@ def test_figures_that_do_not_follow_from_the_rows_are_refused(
     assert str(path) in str(caught.value)
 
 
-def test_a_file_of_before_there_were_checksums_is_read(tmp_path: Path) -> None:
+def test_a_file_from_before_there_were_checksums_is_read(tmp_path: Path) -> None:
     path = report.write(made(94), tmp_path)
     data = json.loads(path.read_text())
     del data["sha256"]
@@ -164,11 +166,11 @@ def test_a_file_that_is_missing_or_cut_short_is_refused(tmp_path: Path) -> None:
         report.read(tmp_path)
     path = report.write(made(94), tmp_path)
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(DamagedFile, match=r"evaluation\.json is no JSON"):
+    with pytest.raises(DamagedFile, match=r"evaluation\.json is not JSON"):
         report.read(tmp_path)
 
 
-def test_a_table_sets_evaluations_side_by_side() -> None:
+def test_a_table_has_one_column_per_evaluation() -> None:
     table = report.table([made(94).only(range(1000, 1020)), made(18, 20, "ensemble:0.01")])
     start = table.index("replay:50") - len("84.0 to ")  # the widest cell ends with it
     lines = {line[:start].strip(): line[start:].split() for line in table.splitlines()}
@@ -181,15 +183,15 @@ def test_a_table_sets_evaluations_side_by_side() -> None:
     assert len({len(line) for line in table.splitlines()}) == 1  # the last column is flush
 
 
-def test_evaluations_of_different_worlds_share_no_table() -> None:
-    other = replace(made(94), world=replace(WORLD, stages=("off", "on")))
-    with pytest.raises(BadInput, match="do not share a table"):
+def test_evaluations_of_different_environments_cannot_share_a_table() -> None:
+    other = replace(made(94), env_info=replace(ENV, stages=("off", "on")))
+    with pytest.raises(BadInput, match="cannot share a table"):
         report.table([made(94), other])
     with pytest.raises(BadInput, match="no evaluation"):
         report.table([])
 
 
-def test_a_comparison_is_told_in_a_line() -> None:
+def test_a_comparison_is_one_line() -> None:
     line = report.paired_line(compare(made(18, 20), made(15, 20)), "replay", "ensemble")
     assert line == (
         "replay minus ensemble on the same 20 seeds: +15.0 points "
@@ -199,7 +201,7 @@ def test_a_comparison_is_told_in_a_line() -> None:
 
 
 def test_equal_rewards_are_equal_tick_for_tick() -> None:
-    assert report.same_rewards(made(94), made(94)) == []
+    assert report.reward_differences(made(94), made(94)) == []
 
 
 def test_the_first_tick_that_differs_is_named() -> None:
@@ -208,9 +210,9 @@ def test_the_first_tick_that_differs_is_named() -> None:
     rows[1] = replace(rows[1], rewards=((1.0, 150), (0.0, 50), (2.0, 1)))
     rows[2] = replace(rows[2], rewards=((1.0, 200), (2.0, 2)))
     theirs = replace(ours, rows=tuple(rows))
-    assert report.same_rewards(ours, theirs) == [
+    assert report.reward_differences(ours, theirs) == [
         "seed 1001, tick 150: 1 against 0",
         "seed 1002, tick 201: none (it had ended) against 2",
     ]
     with pytest.raises(BadInput, match="same seeds"):
-        report.same_rewards(made(3, 3), made(3, 4))
+        report.reward_differences(made(3, 3), made(3, 4))

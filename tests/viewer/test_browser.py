@@ -34,9 +34,9 @@ def program() -> Iterator[browser.Browser]:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, blobs = Barcode(), Blobs()
-    section = demonstrations.section(source, Path(HOSTILE), blobs, chosen=[0, 1, 2])
+    section = demonstrations.dataset_section(source, Path(HOSTILE), blobs, chosen=[0, 1, 2])
     path = tmp_path_factory.mktemp("browser") / "page.html"
-    page.write(path, page.render(HOSTILE, [{**section, "name": "data"}], blobs))
+    page.write_page(path, page.render_page(HOSTILE, [{**section, "name": "data"}], blobs))
     return path
 
 

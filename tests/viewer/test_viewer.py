@@ -25,11 +25,11 @@ from imitact.datasets.open import open_dataset
 from imitact.evaluation import report, runner
 from imitact.recording.recorder import record
 from imitact.viewer import clips, demonstrations, evaluations, page, trainings
-from imitact.viewer.discover import find
+from imitact.viewer.discover import find_items
 from imitact.viewer.page import Blobs
 from tests.support import dot_env as worlds
 from tests.support.barcode import LENGTHS, Barcode, tick_of
-from tests.support.fake_dataset import FakeSource
+from tests.support.fake_dataset import FakeDataset
 
 HOSTILE = "</script><img src=x onerror=hacked()>&\"'\u2028"
 
@@ -54,7 +54,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six episodes of an expert that misses at seed 3, the first four of them filmed."""
     out = tmp_path_factory.mktemp("view") / "evaluation"
     found = runner.evaluate(
-        worlds.make_dot_expert, worlds.make_dot, seeds=range(6), chunking="replay:1", workers=1,
+        worlds.make_dot_expert, worlds.make_dot, seeds=range(6), execution="replay:1", workers=1,
         videos=4, out=out,
     )  # fmt: skip
     report.write(found, out)
@@ -91,8 +91,8 @@ def validation(step: int) -> dict[str, Any]:
 
 def of_dataset(source: Any, **settings: Any) -> tuple[dict[str, Any], Blobs]:
     blobs = Blobs()
-    settings.setdefault("chosen", demonstrations.choose(source.lengths, None, 8))
-    return {**demonstrations.section(source, Path("data"), blobs, **settings), "name": "d"}, blobs
+    settings.setdefault("chosen", demonstrations.choose_episodes(source.lengths, None, 8))
+    return {**demonstrations.dataset_section(source, Path("data"), blobs, **settings), "name": "d"}, blobs
 
 
 def scripts(text: str) -> list[tuple[str, str]]:
@@ -136,8 +136,8 @@ def test_a_page_loads_nothing_and_says_so_to_the_browser(dataset: Path, tmp_path
 def test_names_from_a_dataset_are_data_and_never_markup():
     spec = Spec((HOSTILE, "b"), (HOSTILE, "c"), ("rad", HOSTILE), ("rad", "1"),
                 (Camera(HOSTILE, 32, 32),), rate_hz=10.0)  # fmt: skip
-    section, blobs = of_dataset(Renamed(FakeSource((4, 5), (HOSTILE,), 32, 32, size=2), spec))
-    text = page.render(HOSTILE, [section], blobs)
+    section, blobs = of_dataset(Renamed(FakeDataset((4, 5), (HOSTILE,), 32, 32, size=2), spec))
+    text = page.render_page(HOSTILE, [section], blobs)
     assert "<img" not in text
     assert "hacked()>" not in text.replace("&gt;", "")
     told = data_of(text)
@@ -171,14 +171,14 @@ class Renamed:
 
 def test_a_page_replaces_a_page_and_no_other_file(dataset: Path, tmp_path: Path):
     out = tmp_path / "page.html"
-    page.write(out, page.render("first", [], Blobs()))
-    page.write(out, page.render("second", [], Blobs()))
+    page.write_page(out, page.render_page("first", [], Blobs()))
+    page.write_page(out, page.render_page("second", [], Blobs()))
     assert "<title>second</title>" in out.read_text()
     out.write_text("a letter")
     assert main.run(["view", str(dataset), "--out", str(out)]) == 2
     assert out.read_text() == "a letter"
     with pytest.raises(BadInput, match="is a folder"):
-        page.check_free(tmp_path)
+        page.check_page_path(tmp_path)
 
 
 def test_without_out_the_page_lies_beside_the_folder_and_not_in_it(tmp_path: Path):
@@ -200,7 +200,7 @@ def test_a_demo_shows_all_that_is_in_it(dataset: Path, evaluation: Path, tmp_pat
     shutil.copytree(evaluation, demo / "compared")
     training(demo / "training")
     (demo / "demo.json").write_text("{}")
-    found = find([demo])
+    found = find_items([demo])
     assert [(each.kind, each.name) for each in found] == [
         ("dataset", "data"),
         ("training", "training"),
@@ -214,8 +214,8 @@ def test_a_demo_shows_all_that_is_in_it(dataset: Path, evaluation: Path, tmp_pat
 
 def test_two_folders_of_one_name_are_told_apart(tmp_path: Path):
     paths = [training(tmp_path / name / "training") for name in ("a", "b")]
-    assert [each.name for each in find(paths)] == ["a/training", "b/training"]
-    assert len({each.name for each in find([paths[0], paths[0]])}) == 2
+    assert [each.name for each in find_items(paths)] == ["a/training", "b/training"]
+    assert len({each.name for each in find_items([paths[0], paths[0]])}) == 2
 
 
 def test_a_folder_with_nothing_to_look_at_is_refused(
@@ -264,15 +264,15 @@ def test_every_camera_has_a_clip(dataset: Path):
 
 
 def test_a_clip_is_as_wide_as_asked_and_its_sides_are_even():
-    assert clips.small(Camera("top", 480, 640), 320) == (240, 320)
-    assert clips.small(Camera("top", 333, 501), 301) == (200, 302 - 2)
-    assert clips.small(Camera("top", 60, 80), 320) == (60, 80)
+    assert clips.clip_size(Camera("top", 480, 640), 320) == (240, 320)
+    assert clips.clip_size(Camera("top", 333, 501), 301) == (200, 302 - 2)
+    assert clips.clip_size(Camera("top", 60, 80), 320) == (60, 80)
     with pytest.raises(BadInput, match="at least 16"):
-        clips.small(Camera("top", 60, 80), 3)
+        clips.clip_size(Camera("top", 60, 80), 3)
 
 
 def test_a_clip_can_be_entered_anywhere():
-    section, blobs = of_dataset(FakeSource((40,)))
+    section, blobs = of_dataset(FakeDataset((40,)))
     (blob,) = section["episodes"][0]["clips"].values()
     with av.open(io.BytesIO(blobs.by_name[blob])) as container:
         keys = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
@@ -282,10 +282,10 @@ def test_a_clip_can_be_entered_anywhere():
 
 def test_the_chosen_episodes_span_the_lengths():
     lengths = [30, 10, 50, 20, 40]
-    assert clips.spread(lengths, 3) == [0, 1, 2]
-    assert clips.spread(lengths, 2) == [1, 2]
-    assert clips.spread(lengths, 9) == [0, 1, 2, 3, 4]
-    assert clips.spread([7] * 9, 3) == [0, 4, 8]
+    assert clips.spread_evenly(lengths, 3) == [0, 1, 2]
+    assert clips.spread_evenly(lengths, 2) == [1, 2]
+    assert clips.spread_evenly(lengths, 9) == [0, 1, 2, 3, 4]
+    assert clips.spread_evenly([7] * 9, 3) == [0, 4, 8]
 
 
 def test_episodes_can_be_chosen_and_must_exist(
@@ -304,7 +304,7 @@ def test_episodes_can_be_chosen_and_must_exist(
 
 
 def test_curves_beyond_what_a_page_carries_are_left_out_aloud(monkeypatch: pytest.MonkeyPatch):
-    source = FakeSource((10,) * 20, height=32, width=32)
+    source = FakeDataset((10,) * 20, height=32, width=32)
     monkeypatch.setattr(demonstrations, "NUMBERS_BYTES", 8 * 10 * 4 * 6)
     section, _ = of_dataset(source, chosen=[3, 9])
     assert len(section["episodes"]) == 8
@@ -314,8 +314,8 @@ def test_curves_beyond_what_a_page_carries_are_left_out_aloud(monkeypatch: pytes
 
 
 def test_a_dataset_with_numbers_that_are_none_can_be_looked_at():
-    section, blobs = of_dataset(Holed(FakeSource((6, 5), size=2, height=32, width=32)))
-    text = page.render("holes", [section], blobs)
+    section, blobs = of_dataset(Holed(FakeDataset((6, 5), size=2, height=32, width=32)))
+    text = page.render_page("holes", [section], blobs)
     told = data_of(text)["sections"][0]
     rows = np.frombuffer(blobs.by_name[told["episodes"][0]["state"]], "<f4").reshape(6, 2)
     assert np.isnan(rows[2, 0])
@@ -326,7 +326,7 @@ def test_a_dataset_with_numbers_that_are_none_can_be_looked_at():
 class Holed:
     """A source with a NaN at tick 2, and a dimension that is never a number."""
 
-    source: FakeSource
+    source: FakeDataset
 
     @property
     def spec(self) -> Spec:
@@ -363,7 +363,7 @@ class _Episode:
 
 
 def test_first_frames_lie_on_one_sheet_in_the_order_of_their_numbers():
-    source = FakeSource((3,) * 5, height=32, width=32)
+    source = FakeDataset((3,) * 5, height=32, width=32)
     section, blobs = of_dataset(source)
     stills = section["stills"]
     assert (stills["height"], stills["width"], stills["columns"]) == (32, 32, 5)
@@ -380,7 +380,7 @@ def test_first_frames_lie_on_one_sheet_in_the_order_of_their_numbers():
 
 
 def test_held_out_errors_keep_their_joints_and_ticks(tmp_path: Path):
-    section = trainings.section(training(tmp_path / "run"))
+    section = trainings.training_section(training(tmp_path / "run"))
     assert section["joints"] == ["joint_a", "joint_b"]
     assert section["matrix"] == [[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]]  # by name, not by place
     assert [v["step"] for v in section["validations"]] == [20, 40]
@@ -397,26 +397,26 @@ def test_a_training_that_still_runs_can_be_looked_at(tmp_path: Path):
     (folder / "held_out.json").unlink()
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 50, "lo')
-    section = trainings.section(folder)
+    section = trainings.training_section(folder)
     assert "not finished" in section["note"]
     assert max(section["curves"][0]["x"]) == 40
     assert section["matrix"] is None
     (folder / "metrics.jsonl").write_text("")
-    assert trainings.section(folder)["curves"] == []
+    assert trainings.training_section(folder)["curves"] == []
 
 
 def test_the_error_by_joint_and_tick_of_another_validation_is_not_shown(tmp_path: Path):
     folder = training(tmp_path / "run")
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(validation(60)) + "\n")  # resumed, and validated since
-    assert trainings.section(folder)["matrix"] is None
+    assert trainings.training_section(folder)["matrix"] is None
 
 
 def test_a_line_that_is_no_line_of_numbers_names_the_file(tmp_path: Path):
     folder = training(tmp_path / "run")
     (folder / "metrics.jsonl").write_text('{"step": 1}\n[2]\n')
     with pytest.raises(DamagedFile, match=r"metrics\.jsonl, line 2"):
-        trainings.section(folder)
+        trainings.training_section(folder)
 
 
 def test_a_long_curve_is_thinned_to_means(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -425,7 +425,7 @@ def test_a_long_curve_is_thinned_to_means(monkeypatch: pytest.MonkeyPatch, tmp_p
     folder.mkdir()
     lines = [json.dumps({"step": s, "loss": float(s % 2)}) for s in range(1, 101)]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    (curve,) = trainings.section(folder)["curves"]
+    (curve,) = trainings.training_section(folder)["curves"]
     assert curve["x"] == [20, 40, 60, 80, 100]
     assert curve["y"] == [0.5] * 5
 
@@ -438,7 +438,7 @@ def test_failures_are_filmed_first(evaluation: Path, monkeypatch: pytest.MonkeyP
     assert [row["seed"] for row in told["rows"] if not row["success"]] == [3]
     monkeypatch.setattr(evaluations, "FILMS", 1)
     blobs = Blobs()
-    section = evaluations.section(told, evaluation, blobs)
+    section = evaluations.evaluation_section(told, evaluation, blobs)
     filmed = [row["seed"] for row in section["rows"] if row["film"]]
     assert filmed == [3]
     film = (evaluation / "videos" / "seed-3.mp4").read_bytes()
@@ -452,7 +452,7 @@ def test_films_beyond_what_a_page_carries_stay_out(
 ):
     monkeypatch.setattr(evaluations, "FILMS_BYTES", 10)
     told = report.to_dict(report.read(evaluation))
-    section = evaluations.section(told, evaluation, Blobs())
+    section = evaluations.evaluation_section(told, evaluation, Blobs())
     assert not any(row["film"] for row in section["rows"])
 
 

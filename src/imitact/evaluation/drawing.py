@@ -1,109 +1,195 @@
-"""Text and curves on a uint8 image, so that a video needs no drawing library."""
+"""Drawing with Pillow: labels and action curves on the pictures of an episode video."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
-from imitact.core.errors import BadInput
-from imitact.core.types import Frame
+from imitact.core.rollout import Tick
+from imitact.core.types import FloatArray, Spec
 
 Colour = tuple[int, int, int]
-"""Red, green, blue, 0 to 255."""
+"""Red, green and blue, 0 to 255."""
 
-LETTER_HEIGHT = 7
-LETTER_STEP = 6
-"""Pixels of a letter, and from one letter to the next, at scale 1."""
-
-# The letters from space to ~, seven rows each from the top, a row of five pixels as one base-32
-# digit, the leftmost pixel its highest bit: "h" is 10001.
-_LETTERS = (
-    "0000000 4444404 aaa0000 aavavaa 4fke5u4 op248j3 cik8lid 4480000 2488842 8422248 04lel40 "
-    "044v440 0000c48 000e000 00000cc 01248g0 ehjlphe 4c4444e eh1248v v2421he 26aiv22 vgu11he "
-    "68guhhe v124888 ehhehhe ehhf12c 0cc0cc0 0cc0c48 248g842 00v0v00 8421248 eh12404 eh1dlle "
-    "ehhhvhh uhhuhhu ehggghe sihhhis vgguggv vgguggg ehgnhhf hhhvhhh e44444e 72222ic hikokih "
-    "ggggggv hrllhhh hhpljhh ehhhhhe uhhuggg ehhhlid uhhukih fgge11u v444444 hhhhhhe hhhhha4 "
-    "hhhllla hha4ahh hhha444 v1248gv e88888e 0g84210 e22222e 4ah0000 000000v 8420000 00e1fhf "
-    "ggmphhu 00egghe 11djhhf 00ehvge 698s888 0fhhf1e ggmphhh 40c444e 20622ic ggikoki c44444e "
-    "00qllhh 00mphhh 00ehhhe 00uhugg 00djf11 00mpggg 00ege1u 88s8896 00hhhjd 00hhha4 00hhlla "
-    "00ha4ah 00hhf1e 00v248v 2448442 4444444 8442448 008l200"
+BACKGROUND: Colour = (18, 20, 24)
+TEXT: Colour = (225, 228, 232)
+_FAINT: Colour = (112, 119, 130)
+_AXIS: Colour = (70, 76, 86)
+# Eight hues that differ on a dark background for colour-blind readers (after Okabe and Ito 2008).
+_HUES: tuple[Colour, ...] = (
+    (86, 180, 233),
+    (230, 159, 0),
+    (0, 200, 150),
+    (240, 228, 66),
+    (100, 130, 255),
+    (235, 100, 60),
+    (224, 130, 190),
+    (170, 170, 170),
 )
-_FIRST = ord(" ")
+_MARGIN = 8  # pixels, as all sizes below
+_LABEL_PX = 20
+_SMALL_PX = 11
+_LINE = 13
+_SCALE = 2  # curves are drawn this many times larger and then reduced, which smooths them
 
 
-def text_width(words: str, scale: int = 1) -> int:
-    """Pixels that `text` needs across, without the gap after the last letter."""
-    return max(0, len(words) * LETTER_STEP - 1) * scale
+@lru_cache
+def font(size_px: int) -> Any:
+    """Return Pillow's built-in font at that size."""
+    return ImageFont.load_default(size_px)
 
 
-def text(image: Frame, top: int, left: int, words: str, colour: Colour, *, scale: int = 1) -> None:
-    """Write one line onto `image`, uint8 (H, W, 3), its upper left corner at (top, left).
+def text_width(text: str, size_px: int) -> int:
+    """Return the width of a line of text in pixels."""
+    return round(font(size_px).getlength(text))
 
-    Letters are 5 by 7 pixels times `scale`. What lies outside the image is cut off; a letter
-    outside ASCII shows as "?".
+
+def draw_label(page: Image.Image, top: int, text: str, colour: Colour) -> int:
+    """Write text on a darkened box at the left of an image; return the row below the box."""
+    size_px = _LABEL_PX
+    while size_px > _SMALL_PX and text_width(text, size_px) + 4 * _MARGIN > page.width:
+        size_px -= 1
+    bottom = top + size_px + _MARGIN
+    box = (_MARGIN, top, min(page.width, 2 * _MARGIN + text_width(text, size_px) + 4), bottom)
+    page.paste(ImageEnhance.Brightness(page.crop(box)).enhance(1 / 3), box)
+    middle = (top + bottom) / 2
+    draw = ImageDraw.Draw(page)
+    draw.text((_MARGIN + 6, middle), text, colour, font(size_px), anchor="lm")
+    return bottom
+
+
+class ActionCurves:
+    """Curves of the commanded actions so far and of the newest chunk, one panel per arm."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._rate_hz = spec.rate_hz
+        self._panels = _panels(spec.action_names)
+        self._units = spec.action_units
+        self._actions: list[NDArray[np.float64]] = []
+        self._chunk: FloatArray | None = None
+        self._chunk_tick = 0
+        self._low = np.full(spec.action_size, np.inf)
+        self._high = np.full(spec.action_size, -np.inf)
+
+    @property
+    def ticks(self) -> int:
+        """Number of ticks added so far."""
+        return len(self._actions)
+
+    def add(self, tick: Tick) -> None:
+        """Add the action of a tick, and its chunk if there is one."""
+        self._actions.append(tick.action)
+        rows = tick.action[None]
+        if tick.chunk is not None:
+            self._chunk, self._chunk_tick = tick.chunk, tick.index
+            rows = np.concatenate([rows, tick.chunk])
+        self._low = np.minimum(self._low, rows.min(axis=0))
+        self._high = np.maximum(self._high, rows.max(axis=0))
+
+    def picture(self, height: int, width: int) -> Image.Image:
+        """Return an image of all panels; time runs across, with the present in the middle."""
+        page = Image.new("RGB", (_SCALE * width, _SCALE * height), BACKGROUND)
+        panel_width = width // len(self._panels)
+        for place, (title, names, columns) in enumerate(self._panels):
+            self._draw_panel(
+                ImageDraw.Draw(page),
+                place * panel_width,
+                height,
+                panel_width,
+                title,
+                names,
+                columns,
+            )
+        return page.reduce(_SCALE)
+
+    def _draw_panel(
+        self,
+        draw: ImageDraw.ImageDraw,
+        offset: int,
+        height: int,
+        width: int,
+        title: str,
+        names: list[str],
+        columns: list[int],
+    ) -> None:
+        left, right = offset + _MARGIN, offset + width - _MARGIN
+        centre = (left + right) // 2
+
+        def write(x: float, y: float, text: str, colour: Colour, anchor: str) -> None:
+            at = (_SCALE * x, _SCALE * y)
+            draw.text(at, text, colour, font(_SCALE * _SMALL_PX), anchor=anchor)
+
+        def line(x: NDArray[Any], y: NDArray[Any], colour: Colour, line_px: float) -> None:
+            points = _SCALE * np.stack([x, y], axis=1)
+            draw.line(points.ravel().tolist(), colour, round(_SCALE * line_px), joint="curve")
+
+        row, at = 4, left
+        for place, name in enumerate([title, *names]):
+            if not name:
+                continue
+            length = text_width(name, _SMALL_PX)
+            if at > left and at + length > right:
+                row, at = row + _LINE, left
+            write(at, row, name, _HUES[(place - 1) % len(_HUES)] if place else TEXT, "la")
+            at += length + _MARGIN
+        legend = row + _LINE + 3
+        axis = height - 20
+        top, bottom = legend + 10, axis - 10
+
+        low, high = float(self._low[columns].min()), float(self._high[columns].max())
+        span = max(high - low, 0.1)  # a joint at rest is a flat line, not noise
+        middle = (low + high) / 2
+        ahead = max(1 if self._chunk is None else len(self._chunk), round(self._rate_hz))
+        now = self.ticks - 1
+        first = max(now - ahead, 0)
+
+        def x_of(ticks: NDArray[np.int64]) -> NDArray[np.float64]:
+            return left + (ticks - now + ahead) / (2 * ahead) * (right - left)
+
+        def y_of(values: FloatArray) -> FloatArray:
+            return (bottom + top) / 2 - (values - middle) / span * (bottom - top)
+
+        line(np.array([centre, centre]), np.array([legend, axis]), _AXIS, 1)
+        line(np.array([left, right]), np.array([axis, axis]), _AXIS, 1)
+        seconds = f"{ahead / self._rate_hz:g} s"
+        write(left, axis + 4, f"-{seconds}", _FAINT, "la")
+        write(centre, axis + 4, "now", _FAINT, "ma")
+        write(right, axis + 4, f"+{seconds}", _FAINT, "ra")
+        units = ", ".join(sorted({self._units[c] for c in columns}, reverse=True))
+        write(left, legend, f"{high:.1f} {units}", _FAINT, "la")
+        write(left, axis - 3, f"{low:.1f}", _FAINT, "ld")
+        past = np.stack(self._actions[first:])
+        past_x = x_of(np.arange(first, now + 1))
+        for place, column in enumerate(columns):
+            hue = _HUES[place % len(_HUES)]
+            if self._chunk is not None and len(self._chunk) > 1:
+                ticks = np.arange(self._chunk_tick, self._chunk_tick + len(self._chunk))
+                shown = ticks >= now - ahead
+                line(x_of(ticks[shown]), y_of(self._chunk[shown, column]), hue, 1.5)
+            line(past_x, y_of(past[:, column]), hue, 2.5)
+
+
+def _panels(names: tuple[str, ...]) -> list[tuple[str, list[str], list[int]]]:
+    """Group actions by the word before the first "_", where that makes two to four groups.
+
+    Returns:
+        Title, short names and columns of each panel.
     """
-    _check(image)
-    if scale < 1:
-        raise BadInput(f"text at scale {scale} cannot be seen; it must be at least 1")
-    if not words:
-        return
-    font = _font()
-    at = [ord(letter) - _FIRST for letter in words]
-    unknown = ord("?") - _FIRST
-    cells = np.zeros((len(words), LETTER_HEIGHT, LETTER_STEP), bool)
-    cells[:, :, :-1] = font[[a if 0 <= a < len(font) else unknown for a in at]]
-    line = cells.transpose(1, 0, 2).reshape(LETTER_HEIGHT, -1)
-    rows, columns = np.nonzero(np.kron(line, np.ones((scale, scale), bool)))
-    _dot(image, rows + top, columns + left, colour)
-
-
-def curve(
-    image: Frame,
-    rows: NDArray[np.floating],
-    columns: NDArray[np.floating],
-    colour: Colour,
-    *,
-    width: int = 1,
-) -> None:
-    """Join the points (rows[i], columns[i]), in pixels, by straight lines of `width` pixels.
-
-    What lies outside the image is cut off; one point is a dot, none draws nothing.
-    """
-    _check(image)
-    if len(rows) != len(columns):
-        raise BadInput(f"a curve has {len(rows)} rows and {len(columns)} columns; one each a point")
-    if len(rows) == 0:
-        return
-    # Enough points between two corners that no pixel of the line is jumped over.
-    spans = np.maximum(np.abs(np.diff(rows)), np.abs(np.diff(columns)))
-    steps = np.maximum(1, np.ceil(spans)).astype(np.int64)
-    corners = np.concatenate([[0], np.cumsum(steps)])
-    between = np.arange(corners[-1] + 1)
-    at_rows = np.rint(np.interp(between, corners, rows)).astype(np.int64)
-    at_columns = np.rint(np.interp(between, corners, columns)).astype(np.int64)
-    for down in range(width):
-        for across in range(width):
-            half = (width - 1) // 2
-            _dot(image, at_rows + down - half, at_columns + across - half, colour)
-
-
-def _check(image: Frame) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise BadInput(
-            f"an image is uint8 of shape (height, width, 3); got {image.dtype} of {image.shape}"
-        )
-
-
-def _dot(image: Frame, rows: NDArray[np.int64], columns: NDArray[np.int64], colour: Colour) -> None:
-    height, width = image.shape[:2]
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    image[rows[inside], columns[inside]] = colour
-
-
-@lru_cache(maxsize=1)
-def _font() -> NDArray[np.bool_]:
-    """(95, 7, 5): which pixels of each letter are set."""
-    rows = [[int(digit, 32) for digit in letter] for letter in _LETTERS.split()]
-    return (np.array(rows)[:, :, None] >> np.arange(4, -1, -1)) & 1 == 1
+    groups: dict[str, list[int]] = {}
+    for column, name in enumerate(names):
+        groups.setdefault(name.partition("_")[0], []).append(column)
+    if not 2 <= len(groups) <= 4 or min(len(c) for c in groups.values()) < 2:
+        groups = {"": list(range(len(names)))}
+    panels = []
+    for columns in groups.values():
+        words = [names[c].split("_") for c in columns]
+        shared = 0
+        while all(len(w) > shared + 1 and w[shared] == words[0][shared] for w in words):
+            shared += 1
+        title = " ".join(words[0][:shared])
+        panels.append((title, ["_".join(w[shared:]) for w in words], columns))
+    return panels

@@ -1,4 +1,4 @@
-"""An episode of a Policy on an Env, as a row of figures."""
+"""Evaluation episodes: a policy runs one seed in an environment and gives one row of results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
-from copy import copy
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,24 +13,37 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core import chunking as chunkings
-from imitact.core import types
+from imitact.core import errors
+from imitact.core.chunking import Execution
 from imitact.core.errors import ImitactError
 from imitact.core.rollout import rollout
 from imitact.core.types import Env, Policy
-from imitact.evaluation.results import HELD_TICKS, EvaluationPlan, Row, World, jerk
-from imitact.evaluation.video import Film, video_path
+from imitact.evaluation.results import HELD_TICKS, EnvInfo, EpisodeRow, EvaluationPlan, jerk
+from imitact.evaluation.video import EpisodeVideo, video_path
 
-TELL_EVERY_S = 1.0
+REPORT_EVERY_S = 1.0
+"""Interval between two progress reports of a running episode."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """An episode to run: a seed under an execution."""
+
+    execution: Execution
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.seed}, {self.execution}"
 
 
 @dataclass(frozen=True)
 class EpisodeError:
-    """An error that ended an episode, as text that crosses processes and can be kept.
+    """An error that ended an episode, as text that can be sent to another process and stored.
 
-    message: what it says; led by its type where that is no error of imitact's.
-    base:    name of the nearest error of the contract, so that bad input stays bad input.
-    trace:   the traceback.
+    Attributes:
+        message: its message, with the type in front unless it is an `ImitactError`.
+        base: name of the nearest error class of `core/errors.py`.
+        trace: traceback.
     """
 
     message: str
@@ -40,32 +52,41 @@ class EpisodeError:
 
     @classmethod
     def of(cls, error: Exception) -> EpisodeError:
-        """The Failure that an exception is."""
+        """Describe an exception."""
         trace = "".join(traceback.format_exception(error))
         if isinstance(error, ImitactError):
-            known = (t.__name__ for t in type(error).__mro__ if vars(types).get(t.__name__) is t)
+            known = (t.__name__ for t in type(error).__mro__ if vars(errors).get(t.__name__) is t)
             return cls(str(error), next(known), trace)
         return cls(f"{type(error).__name__}: {error}", ImitactError.__name__, trace)
 
-    def error(self, where: str, advice: str = "") -> ImitactError:
-        """The error to raise, "where: message advice", with the traceback as a note."""
-        raised = vars(types)[self.base](f"{where}: {self.message}{advice}")
-        raised.add_note(self.trace)
-        return raised
+    def to_exception(self, where: str, advice: str = "") -> ImitactError:
+        """Return the error to raise, "where: message advice", with the traceback as a note."""
+        error = vars(errors)[self.base](f"{where}: {self.message}{advice}")
+        error.add_note(self.trace)
+        return error
 
 
-class Attempts:
-    """A policy and a world, made once, for one seed after another (a Worker of data/crew.py)."""
+class EpisodeWorker:
+    """A policy and an environment, created once, that run one job after another."""
 
     def __init__(
         self,
         make_policy: Callable[[], Policy],
         make_env: Callable[[], Env],
         plan: EvaluationPlan,
-        out: Path | None,
+        video_folder: Path | None,
     ) -> None:
+        """Create the policy and the environment; refuse a policy that does not fit.
+
+        Args:
+            make_policy: creates the policy.
+            make_env: creates the environment.
+            plan: settings of every episode; its execution is not used, and its seeds only choose
+                those whose episodes are recorded.
+            video_folder: output folder whose `videos` take the recorded episodes.
+        """
         self._plan = plan
-        self._out = out
+        self._video_folder = video_folder
         self._env = make_env()
         self._policy = make_policy()
         spec = self._env.spec
@@ -76,15 +97,14 @@ class Attempts:
             advice="Evaluate the policy in the environment that it was trained for, with the same "
             "cameras at the same capture sizes",
         )
-        self._filmed = frozenset(plan.seeds[: plan.videos])
-        self._cameras = plan.filming.chosen(spec) if self._filmed else ()
+        self._recorded = frozenset(plan.seeds[: plan.videos])
+        self._cameras = plan.video.cameras_in(spec) if self._recorded else ()
 
     @property
-    def facts(self) -> World:
-        """What there is to know of the world."""
-        env = self._env
-        spec = env.spec
-        return World(
+    def facts(self) -> EnvInfo:
+        """Properties of the environment."""
+        env, spec = self._env, self._env.spec
+        return EnvInfo(
             env.step_cap,
             tuple(env.stages),
             spec.action_names,
@@ -92,80 +112,84 @@ class Attempts:
             float(spec.rate_hz),
         )
 
-    def under(self, plan: EvaluationPlan) -> Attempts:
-        """The same policy in the same world, neither made again, and nothing filmed."""
-        other = copy(self)
-        other._plan = plan
-        other._filmed, other._cameras = frozenset[int](), ()
-        return other
-
     def close(self) -> None:
-        """Free the world."""
+        """Close the environment."""
         self._env.close()
 
     def work(
-        self, seed: int, go_on: Callable[[], object], tell: Callable[[int], object]
-    ) -> Row | EpisodeError:
-        """Run one episode; an error becomes a Failure. Tells ticks about once a second."""
+        self,
+        job: Job,
+        check_stop: Callable[[], object],
+        report_ticks: Callable[[int], object],
+    ) -> EpisodeRow | EpisodeError:
+        """Run one episode; an exception in it is returned as an EpisodeError.
+
+        Args:
+            job: seed and execution.
+            check_stop: called at every tick; raises to stop the episode.
+            report_ticks: called about once a second with the number of ticks done.
+        """
         try:
-            return self._episode(seed, go_on, tell)
+            return self._episode(job, check_stop, report_ticks)
         except Exception as error:
             return EpisodeError.of(error)
 
     def _episode(
-        self, seed: int, go_on: Callable[[], object], tell: Callable[[int], object]
-    ) -> Row:
+        self,
+        job: Job,
+        check_stop: Callable[[], object],
+        report_ticks: Callable[[int], object],
+    ) -> EpisodeRow:
         plan, env = self._plan, self._env
-        began = told = time.monotonic()
+        started_s = reported_s = time.monotonic()
         actions: list[NDArray[np.float64]] = []
         rewards: list[float] = []
-        won: list[bool] = []
+        successes: list[bool] = []
         queries = 0
-        film = self._film(seed) if seed in self._filmed else None
-        with film or nullcontext():
+        video = self._video(job) if job.seed in self._recorded else None
+        with video or nullcontext():
             for tick in rollout(
                 self._policy,
                 env,
-                seed=seed,
-                chunking=chunkings.parse(plan.chunking, plan.delay_ticks),
+                seed=job.seed,
+                chunking=job.execution,
                 step_cap=plan.step_cap,
                 stop_on_success=plan.stop_on_success,
-                keep=self._cameras if film else (),
-                keep_every=plan.filming.every,
+                keep=self._cameras if video else (),
+                keep_every=plan.video.every,
             ):
                 actions.append(tick.action)
                 rewards.append(float(tick.reward))
-                won.append(bool(tick.success))
+                successes.append(bool(tick.success))
                 queries += tick.chunk is not None
-                if film:
-                    film.take(tick)
-                go_on()
-                if time.monotonic() - told >= TELL_EVERY_S:
-                    tell(len(actions))
-                    told = time.monotonic()
-        top = max(rewards)
+                if video:
+                    video.add(tick)
+                check_stop()
+                if time.monotonic() - reported_s >= REPORT_EVERY_S:
+                    report_ticks(len(actions))
+                    reported_s = time.monotonic()
+        success = any(successes)
         stages = range(len(env.stages))
-        ran_on = not plan.stop_on_success or not any(won)
-        return Row(
-            seed=seed,
-            success=any(won),
-            held=all(won[-HELD_TICKS:]) if ran_on else None,
-            highest_stage=int(top) if stages else None,
-            first_ticks=tuple(_first(rewards, stage) for stage in stages),
+        return EpisodeRow(
+            seed=job.seed,
+            success=success,
+            held=None if plan.stop_on_success and success else all(successes[-HELD_TICKS:]),
+            highest_stage=int(max(rewards)) if stages else None,
+            first_ticks=tuple(_first_tick(rewards, stage) for stage in stages),
             reward_sum=sum(rewards),
             ticks=len(actions),
             queries=queries,
             jerk_rad_s3=jerk(np.stack(actions), env.spec),
             rewards=tuple((reward, len(list(run))) for reward, run in groupby(rewards)),
-            wall_s=round(time.monotonic() - began, 3),
+            wall_s=round(time.monotonic() - started_s, 3),
         )
 
-    def _film(self, seed: int) -> Film:
-        assert self._out is not None
-        path = video_path(self._out, seed)
-        title = f"seed {seed}  {self._plan.execution}"
-        return Film(path, self._env.spec, tuple(self._env.stages), self._plan.filming, title)
+    def _video(self, job: Job) -> EpisodeVideo:
+        assert self._video_folder is not None
+        path = video_path(self._video_folder, job.seed)
+        title = f"seed {job.seed}  {job.execution}"
+        return EpisodeVideo(path, self._env.spec, tuple(self._env.stages), self._plan.video, title)
 
 
-def _first(rewards: list[float], stage: int) -> int | None:
-    return next((at for at, reward in enumerate(rewards) if reward >= stage), None)
+def _first_tick(rewards: list[float], stage: int) -> int | None:
+    return next((tick for tick, reward in enumerate(rewards) if reward >= stage), None)

@@ -1,8 +1,8 @@
-"""An evaluation as a line, a table or a file."""
+"""Evaluation reports: one line, a table, and evaluation.json, which is checked when it is read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,30 +11,46 @@ import msgspec
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.version import __version__
-from imitact.evaluation.results import Evaluation, EvaluationPlan, Row, World, compare, spell
+from imitact.evaluation.results import (
+    EnvInfo,
+    EpisodeRow,
+    Evaluation,
+    EvaluationPlan,
+    compare,
+    describe_seeds,
+)
 from imitact.evaluation.statistics import Paired
 from imitact.storage.atomic import make_folder, write_json
 from imitact.storage.checksum import verified, with_checksum
 from imitact.storage.json_file import read_json_object
 
 FORMAT = 1
-"""Changes whenever an older file could be misread."""
+"""Format number of evaluation.json; raised whenever an older file could be misread."""
 
-NAME = "evaluation.json"
+FILE_NAME = "evaluation.json"
 
 
 def summary_line(evaluation: Evaluation) -> str:
-    """ "94 of 100 (95 % interval 87.5 to 97.2), cap 400 ticks, seeds 1000 to 1099, replay:50"."""
+    """Return the result in one line.
+
+    As in "94 of 100 (95 % interval 87.5 to 97.2), cap 400 ticks, seeds 1000 to 1099, replay:50".
+    """
     low, high = evaluation.interval
     return (
         f"{evaluation.successes} of {evaluation.episodes} "
         f"(95 % interval {100 * low:.1f} to {100 * high:.1f}), "
-        f"cap {evaluation.step_cap} ticks, {spell(evaluation.seeds)}, {evaluation.execution}"
+        f"cap {evaluation.step_cap} ticks, {describe_seeds(evaluation.seeds)}, "
+        f"{evaluation.execution}"
     )
 
 
 def paired_line(comparison: Paired, a: str = "A", b: str = "B") -> str:
-    """Two policies on the same seeds, in one line; `a` and `b` are what to call them."""
+    """Return the comparison of two policies on the same seeds in one line.
+
+    Args:
+        comparison: result of `compare`.
+        a, b: names of the two.
+    """
     low, high = comparison.interval
     return (
         f"{a} minus {b} on the same {comparison.episodes} seeds: "
@@ -46,43 +62,41 @@ def paired_line(comparison: Paired, a: str = "A", b: str = "B") -> str:
 
 
 def table(evaluations: Sequence[Evaluation]) -> str:
-    """Evaluations side by side, a column each, as plain text.
+    """Return a plain-text table with one column per evaluation.
 
-    Refuses none at all, and evaluations whose stages differ.
+    Refuses an empty sequence, and evaluations whose stages differ.
     """
     if not evaluations:
         raise BadInput("there is no evaluation to show")
-    stages = evaluations[0].world.stages
+    stages = evaluations[0].env_info.stages
     for other in evaluations[1:]:
-        if other.world.stages != stages:
+        if other.env_info.stages != stages:
             raise BadInput(
-                f"evaluations of different worlds do not share a table: stages {list(stages)} "
-                f"and {list(other.world.stages)}"
+                "evaluations of different environments cannot share a table: stages "
+                f"{', '.join(stages) or 'none'} and {', '.join(other.env_info.stages) or 'none'}"
             )
-    rows: list[tuple[str, list[str]]] = [
-        ("chunking", [e.chunking for e in evaluations]),
-        *_delays(evaluations),
-        ("success", [f"{e.successes} of {e.episodes}" for e in evaluations]),
-        ("95 % interval", [_percent(e.interval) for e in evaluations]),
-        ("seeds", [spell(e.seeds).removeprefix("seeds ") for e in evaluations]),
-        ("step cap, ticks", [str(e.step_cap) for e in evaluations]),
-        ("held at the end", [_or_dash(e.held, "d") for e in evaluations]),
-    ]
-    for stage, words in enumerate(stages):
-        if stage:
-            rows.append(
-                (f"reward {stage} or more: {words}", [str(e.reached[stage]) for e in evaluations])
-            )
-    rows += [
-        ("success at tick, mean", [_or_dash(e.mean_success_tick, ".0f") for e in evaluations]),
-        ("return, mean", [f"{e.mean_reward_sum:.1f}" for e in evaluations]),
-        ("jerk, rad/s^3, mean", [_or_dash(e.mean_jerk_rad_s3, ",.1f") for e in evaluations]),
-        (
-            "queries an episode",
-            [f"{sum(r.queries for r in e.rows) / e.episodes:.1f}" for e in evaluations],
-        ),
-        ("wall time, s", [f"{e.wall_s:.0f}" for e in evaluations]),
-    ]
+    rows: list[tuple[str, list[str]]] = []
+
+    def add(name: str, cell: Callable[[Evaluation], str]) -> None:
+        rows.append((name, [cell(e) for e in evaluations]))
+
+    add("chunking", lambda e: e.execution.chunking)
+    if any(e.execution.delay_ticks for e in evaluations):
+        add("delay, ticks", lambda e: str(e.execution.delay_ticks))
+    add("success", lambda e: f"{e.successes} of {e.episodes}")
+    add("95 % interval", lambda e: _percent(e.interval))
+    add("seeds", lambda e: describe_seeds(e.seeds).removeprefix("seeds "))
+    add("step cap, ticks", lambda e: str(e.step_cap))
+    add("held at the end", lambda e: _or_dash(e.held, "d"))
+    for stage, name in list(enumerate(stages))[1:]:
+        rows.append(
+            (f"reward {stage} or more: {name}", [str(e.reached[stage]) for e in evaluations])
+        )
+    add("success at tick, mean", lambda e: _or_dash(e.mean_success_tick, ".0f"))
+    add("return, mean", lambda e: f"{e.mean_reward_sum:.1f}")
+    add("jerk, rad/s^3, mean", lambda e: _or_dash(e.mean_jerk_rad_s3, ",.1f"))
+    add("queries per episode", lambda e: f"{sum(r.queries for r in e.rows) / e.episodes:.1f}")
+    add("wall time, s", lambda e: f"{e.wall_s:.0f}")
     head = max(len(name) for name, _ in rows)
     widths = [max(len(cells[at]) for _, cells in rows) for at in range(len(evaluations))]
     lines = []
@@ -93,10 +107,10 @@ def table(evaluations: Sequence[Evaluation]) -> str:
 
 
 def to_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything, as plain JSON values; rates are between 0 and 1, units are in the names."""
-    plan = evaluation.plan.told()
-    delay = evaluation.plan.delay_ticks
-    return _plain(
+    """Return the evaluation as JSON values; rates are between 0 and 1, units are in the names."""
+    plan = evaluation.plan.to_json()
+    delay_ticks = evaluation.execution.delay_ticks
+    return _plain_json(
         {
             "format": FORMAT,
             "successes": evaluation.successes,
@@ -105,11 +119,11 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
             "confidence": 0.95,
             "step_cap": evaluation.step_cap,
             "seeds": evaluation.seeds,
-            "chunking": evaluation.chunking,
-            **({"delay_ticks": delay} if delay else {}),
+            "chunking": evaluation.execution.chunking,
+            **({"delay_ticks": delay_ticks} if delay_ticks else {}),
             "stop_on_success": evaluation.plan.stop_on_success,
             "held": evaluation.held,
-            "stages": evaluation.world.stages,
+            "stages": evaluation.env_info.stages,
             "reached": evaluation.reached,
             "mean_reward_sum": evaluation.mean_reward_sum,
             "mean_jerk_rad_s3": evaluation.mean_jerk_rad_s3,
@@ -118,83 +132,85 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
             "workers": evaluation.workers,
             "wall_s": evaluation.wall_s,
             "plan": plan,
-            "world": asdict(evaluation.world),
+            "world": asdict(evaluation.env_info),
             "rows": [asdict(row) for row in evaluation.rows],
         }
     )
 
 
-def from_dict(data: dict[str, Any], where: str = "evaluation") -> Evaluation:
-    """What `to_dict` wrote. Refuses other formats, and figures that do not follow from the rows."""
-    if data.get("format") != FORMAT:
+def from_dict(values: dict[str, Any], where: str = "evaluation") -> Evaluation:
+    """Read what `to_dict` returned.
+
+    Args:
+        values: JSON values.
+        where: name of the file, for error messages.
+
+    Raises:
+        DamagedFile: another format, or a figure that does not follow from the rows.
+    """
+    if values.get("format") != FORMAT:
         raise DamagedFile(
-            f"{where}: format is {data.get('format')!r}, expected {FORMAT}; use the version of "
+            f"{where}: format is {values.get('format')}, expected {FORMAT}; use the version of "
             f"imitact that wrote it (this is {__version__})"
         )
     try:
         evaluation = Evaluation(
-            plan=msgspec.convert(data["plan"], EvaluationPlan),
-            world=msgspec.convert(data["world"], World),
-            rows=tuple(msgspec.convert(data["rows"], list[Row])),
-            workers=int(data["workers"]),
-            wall_s=float(data["wall_s"]),
+            plan=EvaluationPlan.from_json(values["plan"]),
+            env_info=msgspec.convert(values["world"], EnvInfo),
+            rows=tuple(msgspec.convert(values["rows"], list[EpisodeRow])),
+            workers=int(values["workers"]),
+            wall_s=float(values["wall_s"]),
         )
-        again = to_dict(evaluation)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise DamagedFile(f"{where}: is not an evaluation ({error!r})") from error
+        computed = to_dict(evaluation)
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise DamagedFile(f"{where}: not an evaluation ({error!r})") from error
     if tuple(row.seed for row in evaluation.rows) != evaluation.seeds:
-        raise DamagedFile(f"{where}: its rows are not of the seeds it names")
-    differ = sorted(key for key in {*data, *again} if data.get(key) != again.get(key))
-    if differ:
-        raise DamagedFile(f"{where}: {', '.join(differ)} does not follow from the rows beside it")
+        raise DamagedFile(f"{where}: its rows are not those of its seeds")
+    differing = sorted(key for key in {*values, *computed} if values.get(key) != computed.get(key))
+    if differing:
+        raise DamagedFile(f"{where}: {', '.join(differing)} does not follow from its rows")
     return evaluation
 
 
 def write(evaluation: Evaluation, out: Path) -> Path:
-    """Write out/evaluation.json, whole or not at all; returns its path."""
+    """Write out/evaluation.json atomically; return its path."""
     make_folder(out)
-    path = out / NAME
+    path = out / FILE_NAME
     write_json(path, with_checksum(to_dict(evaluation)), staging=out)
     return path
 
 
 def read(path: Path) -> Evaluation:
-    """What `write` wrote, from the file or the folder that holds it."""
+    """Read what `write` wrote, given the file or its folder."""
     if path.is_dir():
-        path = path / NAME
+        path = path / FILE_NAME
     if not path.is_file():
         raise BadInput(f"{path} is missing; give the output folder of an evaluation")
-    data = verified(read_json_object(path), path, required=False)  # older files have no checksum
-    return from_dict(data, str(path))
+    values = verified(read_json_object(path), path, required=False)  # older files: no checksum
+    return from_dict(values, str(path))
 
 
-def same_rewards(a: Evaluation, b: Evaluation) -> list[str]:
-    """Where two evaluations differ in their rewards; empty if equal tick for tick.
+def reward_differences(a: Evaluation, b: Evaluation) -> list[str]:
+    """Return the first tick at which the rewards of each seed differ, one line per seed.
 
-    One line a seed, naming the first tick. Refuses evaluations of different seeds or caps.
+    Refuses evaluations of different seeds or step caps.
     """
     compare(a, b)  # refuses what cannot be compared
     by_seed = {row.seed: row for row in b.rows}
     lines = []
     for row in a.rows:
-        ours, theirs = row.reward_each_tick(), by_seed[row.seed].reward_each_tick()
-        if ours == theirs:
+        rewards = row.reward_each_tick(), by_seed[row.seed].reward_each_tick()
+        if rewards[0] == rewards[1]:
             continue
-        pairs = zip(ours, theirs, strict=False)
-        at = next((t for t, (x, y) in enumerate(pairs) if x != y), min(len(ours), len(theirs)))
-        shown = [f"{r[at]:g}" if at < len(r) else "none (it had ended)" for r in (ours, theirs)]
+        pairs = enumerate(zip(*rewards, strict=False))
+        at = next((t for t, (x, y) in pairs if x != y), min(map(len, rewards)))
+        shown = [f"{r[at]:g}" if at < len(r) else "none (it had ended)" for r in rewards]
         lines.append(f"seed {row.seed}, tick {at}: {shown[0]} against {shown[1]}")
     return lines
 
 
-def _delays(evaluations: Sequence[Evaluation]) -> list[tuple[str, list[str]]]:
-    """The row of simulated delays, where there is one."""
-    delays = [e.plan.delay_ticks for e in evaluations]
-    return [("delay, ticks", [str(delay) for delay in delays])] if any(delays) else []
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists: what comes back from JSON equals what went in."""
+def _plain_json(value: Any) -> Any:
+    """Return the value as it comes back from JSON, with lists for tuples."""
     return msgspec.json.decode(msgspec.json.encode(value))
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation found: its episodes, and all that follows from them."""
+"""Evaluation results: the plan, one row per episode, and the figures that follow from the rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,29 +14,30 @@ from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
 from imitact.core.types import Spec
 from imitact.evaluation.statistics import Paired, paired, wilson
-from imitact.evaluation.video import Filming
+from imitact.evaluation.video_config import EpisodeVideoConfig
 
 HELD_TICKS = 10
-"""A success is held at the end if each of the last ten ticks succeeds, as in a demonstration."""
+"""A success counts as held if each of the last ten ticks succeeds, as in a demonstration."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One episode.
+class EpisodeRow:
+    """Results of one episode.
 
-    seed:          fixed the start of the world and the policy's own randomness.
-    success:       the environment's criterion held at one tick at least (the field's convention:
-                   gym-aloha, the released ACT and LeRobot all count a momentary success).
-    held:          it held at each of the last HELD_TICKS ticks; None if the episode was stopped at
-                   its first success.
-    highest_stage: the largest reward, where rewards are stages; else None.
-    first_ticks:   for each stage, the first tick whose reward was at least its number, or None.
-    reward_sum:    the return. Not comparable between episodes stopped at success and others.
-    ticks:         actions executed.
-    queries:       how often the policy was asked.
-    jerk_rad_s3:   see `jerk`.
-    rewards:       of all ticks, as (reward, how many ticks in a row).
-    wall_s:        time it took; two rows that differ in nothing else are equal.
+    Attributes:
+        seed: seed of the environment and of the policy.
+        success: whether the environment's criterion held at one tick at least (the convention of
+            gym-aloha, the released ACT and LeRobot, which all count a momentary success).
+        held: whether it held at each of the last HELD_TICKS ticks; None if the episode was stopped
+            at its first success.
+        highest_stage: largest reward, where rewards are stages; else None.
+        first_ticks: for each stage, the first tick whose reward was at least its number, or None.
+        reward_sum: return; not comparable between episodes stopped at success and others.
+        ticks: number of actions executed.
+        queries: number of times the policy was queried.
+        jerk_rad_s3: see `jerk`.
+        rewards: rewards of all ticks, run-length encoded as (reward, number of ticks).
+        wall_s: wall time of the episode; not compared by ==.
     """
 
     seed: int
@@ -51,63 +53,80 @@ class Row:
     wall_s: float = field(compare=False)
 
     def reward_each_tick(self) -> list[float]:
-        """`rewards` written out."""
+        """Return the reward of every tick."""
         return [reward for reward, times in self.rewards for _ in range(times)]
 
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """What is evaluated, as the caller gave it: the same plan gives the same rows.
+    """Settings of an evaluation; equal plans give equal rows.
 
-    step_cap: ticks at most; None takes the environment's own.
-    names:    what policy, environment or dataset this is, in words or fingerprints.
-    videos:   how many of the first seeds are filmed.
-    delay_ticks: simulated: from a question to its answer (see chunking.py).
+    Attributes:
+        seeds: one episode each.
+        execution: how the policy's chunks become actions.
+        step_cap: maximum number of ticks; None takes the environment's own.
+        stop_on_success: whether an episode ends at its first success.
+        names: names or fingerprints of the policy, environment and dataset.
+        videos: number of seeds, from the first, whose episodes are recorded as videos.
+        video: content of the videos.
     """
 
     seeds: tuple[int, ...]
-    chunking: str
+    execution: Execution
     step_cap: int | None = None
     stop_on_success: bool = True
     names: Mapping[str, str] = field(default_factory=dict)
     videos: int = 0
-    filming: Filming = field(default_factory=Filming)
-    delay_ticks: int = 0
+    video: EpisodeVideoConfig = field(default_factory=EpisodeVideoConfig)
 
     def __post_init__(self) -> None:
         if not self.seeds:
             raise BadInput("no seeds were given; evaluate at least one")
         if len(set(self.seeds)) != len(self.seeds):
             twice = sorted({s for s in self.seeds if self.seeds.count(s) > 1})
-            raise BadInput(f"each seed counts once; given more than once: {twice}")
+            raise BadInput(f"seeds given more than once: {', '.join(map(str, twice))}")
         if min(self.seeds) < 0:
-            raise BadInput(f"seeds are 0 or more; got {min(self.seeds)}")
+            raise BadInput(f"seed {min(self.seeds)} is negative; seeds start at 0")
         if self.step_cap is not None and self.step_cap < 1:
-            raise BadInput(f"a step cap of {self.step_cap} ticks runs nothing; at least 1")
+            raise BadInput(f"the step cap is {self.step_cap} ticks; it must be at least 1")
         if self.videos < 0:
-            raise BadInput(f"{self.videos} videos are not possible; 0 films nothing")
-        # One spelling a setting, so that "ensemble:.010" goes on where "ensemble:0.01" stopped.
-        object.__setattr__(self, "chunking", self.execution.chunking)
+            raise BadInput(f"{self.videos} videos were requested; 0 records none")
 
-    @property
-    def execution(self) -> Execution:
-        """How chunks become actions."""
-        return Execution(self.chunking, self.delay_ticks)
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as written to disk; `from_json` reads it.
 
-    def told(self) -> dict[str, Any]:
-        """All of it as plain values.
-
-        A delay of 0 is not told, so that what was written before there were delays reads the same.
+        A delay of 0 is left out, as in files written before there were delays.
         """
-        told = asdict(self)
-        if not self.delay_ticks:
-            del told["delay_ticks"]
-        return told
+        delay_ticks = self.execution.delay_ticks
+        return {
+            "seeds": self.seeds,
+            "chunking": self.execution.chunking,
+            "step_cap": self.step_cap,
+            "stop_on_success": self.stop_on_success,
+            "names": dict(self.names),
+            "videos": self.videos,
+            "filming": asdict(self.video),
+            **({"delay_ticks": delay_ticks} if delay_ticks else {}),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> EvaluationPlan:
+        """Read what `to_json` returned.
+
+        Raises:
+            KeyError, ValueError: where a key is missing or of another type.
+        """
+        fields = {key: value for key, value in values.items() if key in cls.__dataclass_fields__}
+        fields["execution"] = {
+            key: values[key] for key in ("chunking", "delay_ticks") if key in values
+        }
+        fields["video"] = values.get("filming", {})
+        return msgspec.convert(fields, cls)
 
 
 @dataclass(frozen=True)
-class World:
-    """What the environment said of itself: its step cap in ticks, stages, names, units, rate."""
+class EnvInfo:
+    """Properties of the environment that results depend on."""
 
     step_cap: int
     stages: tuple[str, ...]
@@ -118,15 +137,19 @@ class World:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Rows, with the plan and the world they came from; everything else follows from them.
+    """Rows of an evaluation, with the plan and the environment that they came from.
 
-    wall_s: time spent evaluating, without pauses between interrupted runs. It and `workers` do
-            not count when two evaluations are compared by ==.
+    Attributes:
+        plan: settings.
+        env_info: properties of the environment.
+        rows: one per seed, in the order of the plan's seeds.
+        workers: number of worker processes; not compared by ==.
+        wall_s: wall time, without pauses between interrupted runs; not compared by ==.
     """
 
     plan: EvaluationPlan
-    world: World
-    rows: tuple[Row, ...]
+    env_info: EnvInfo
+    rows: tuple[EpisodeRow, ...]
     workers: int = field(compare=False)
     wall_s: float = field(compare=False)
 
@@ -135,25 +158,28 @@ class Evaluation:
         return self.plan.seeds
 
     @property
-    def chunking(self) -> str:
-        return self.plan.chunking
-
-    @property
     def execution(self) -> Execution:
         return self.plan.execution
 
     @property
     def step_cap(self) -> int:
-        """Ticks after which an episode counts as failed."""
-        return self.world.step_cap if self.plan.step_cap is None else self.plan.step_cap
+        """Number of ticks after which an episode counts as failed."""
+        return self.env_info.step_cap if self.plan.step_cap is None else self.plan.step_cap
 
     @property
     def episodes(self) -> int:
+        """Number of episodes."""
         return len(self.rows)
 
     @property
     def successes(self) -> int:
+        """Number of episodes that succeeded."""
         return sum(row.success for row in self.rows)
+
+    @property
+    def failed_seeds(self) -> list[int]:
+        """Seeds of the episodes that failed."""
+        return [row.seed for row in self.rows if not row.success]
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -162,48 +188,51 @@ class Evaluation:
 
     @property
     def held(self) -> int | None:
-        """Episodes whose success held at the end; None where episodes stop at success."""
+        """Number of episodes whose success was held at the end; None if they stop at success."""
         if self.plan.stop_on_success:
             return None
         return sum(bool(row.held) for row in self.rows)
 
     @property
     def reached(self) -> tuple[int, ...]:
-        """For each stage, the episodes that reached it or a higher one."""
+        """For each stage, the number of episodes that reached it or a higher one."""
         return tuple(
             sum(row.first_ticks[stage] is not None for row in self.rows)
-            for stage in range(len(self.world.stages))
+            for stage in range(len(self.env_info.stages))
         )
 
     @property
     def mean_reward_sum(self) -> float:
+        """Mean return."""
         return float(np.mean([row.reward_sum for row in self.rows]))
 
     @property
     def mean_jerk_rad_s3(self) -> float | None:
-        """Mean of the episodes' own means; None where no episode has one."""
+        """Mean over the episodes that have a jerk; None if none has."""
         known = [row.jerk_rad_s3 for row in self.rows if row.jerk_rad_s3 is not None]
         return float(np.mean(known)) if known else None
 
     @property
     def queries_per_s(self) -> float:
-        """How often the policy was asked, in a second of the world's time."""
+        """Policy queries per second of simulated time."""
         ticks = sum(row.ticks for row in self.rows)
-        return sum(row.queries for row in self.rows) * self.world.rate_hz / ticks
+        return sum(row.queries for row in self.rows) * self.env_info.rate_hz / ticks
 
     @property
     def mean_success_tick(self) -> float | None:
-        """Of the episodes that succeeded, the mean tick of the last stage's first reward."""
+        """Mean first tick of the last stage, over the episodes that succeeded."""
         known = [row.first_ticks[-1] for row in self.rows if row.success and row.first_ticks]
         ticks = [tick for tick in known if tick is not None]
         return float(np.mean(ticks)) if ticks else None
 
     def only(self, seeds: Sequence[int]) -> Evaluation:
-        """The same evaluation as if it had run these seeds alone; refuses seeds it has not."""
+        """Return the evaluation of these seeds alone; refuses seeds that were not evaluated."""
         by_seed = {row.seed: row for row in self.rows}
-        missing = [seed for seed in seeds if seed not in by_seed]
+        missing = [str(seed) for seed in seeds if seed not in by_seed]
         if missing:
-            raise BadInput(f"seeds {missing} were not evaluated; there are {spell(self.seeds)}")
+            raise BadInput(
+                f"seeds not evaluated: {', '.join(missing)}; there are {describe_seeds(self.seeds)}"
+            )
         rows = tuple(by_seed[seed] for seed in seeds)
         share = sum(row.wall_s for row in rows) / max(sum(row.wall_s for row in self.rows), 1e-9)
         plan = replace(self.plan, seeds=tuple(seeds))
@@ -211,28 +240,33 @@ class Evaluation:
 
 
 def compare(a: Evaluation, b: Evaluation) -> Paired:
-    """Successes of A and B on the same seeds.
+    """Compare the successes of A and B on the same seeds.
 
     Refuses evaluations of different seeds (see `Evaluation.only`) or different step caps.
     """
     if set(a.seeds) != set(b.seeds):
         raise BadInput(
-            f"A ran {spell(a.seeds)}, B {spell(b.seeds)}; a paired comparison needs the same seeds"
+            f"A ran {describe_seeds(a.seeds)}, B {describe_seeds(b.seeds)}; "
+            "a paired comparison needs the same seeds"
         )
     if a.step_cap != b.step_cap:
         raise BadInput(
             f"A was capped at {a.step_cap} ticks, B at {b.step_cap}; give both the same cap"
         )
-    won = {row.seed: row.success for row in b.rows}
-    return paired([row.success for row in a.rows], [won[row.seed] for row in a.rows])
+    succeeded = {row.seed: row.success for row in b.rows}
+    return paired([row.success for row in a.rows], [succeeded[row.seed] for row in a.rows])
 
 
 def jerk(actions: NDArray[np.floating[Any]], spec: Spec) -> float | None:
-    """How rough a commanded motion is: mean |third difference| · rate³, rad/s³.
+    """Return the mean jerk of a commanded motion, mean |third difference| · rate³, in rad/s³.
 
-    actions: (T, A) as commanded, one row a tick. The mean is over all ticks and all dimensions
-    whose unit is rad: a gripper's 0 to 1 has no place in it. None where there are fewer than four
-    ticks or no joints.
+    Args:
+        actions: commanded actions, (T, A). Only dimensions in rad count: a gripper's 0 to 1 has
+            another unit.
+        spec: units and rate of the actions.
+
+    Returns:
+        Mean over ticks and dimensions; None with fewer than four ticks or without joints in rad.
     """
     columns = [at for at, unit in enumerate(spec.action_units) if unit == "rad"]
     if len(actions) < 4 or not columns:
@@ -240,8 +274,8 @@ def jerk(actions: NDArray[np.floating[Any]], spec: Spec) -> float | None:
     return float(np.abs(np.diff(actions[:, columns], n=3, axis=0)).mean() * spec.rate_hz**3)
 
 
-def spell(seeds: Sequence[int]) -> str:
-    """Seeds in words: "seeds 1000 to 1099", "seed 3", "4 seeds from 1 to 9"."""
+def describe_seeds(seeds: Sequence[int]) -> str:
+    """Return "seeds 1000 to 1099", "seed 3", "seeds 1, 5, 9" or "20 seeds from 0 to 38"."""
     first, last = min(seeds), max(seeds)
     if len(seeds) == 1:
         return f"seed {first}"

@@ -1,28 +1,27 @@
-"""Many episodes of a Policy on an Env: seeded, capped, in parallel, counted."""
+"""Evaluation runner: seeded episodes of a policy in an environment, in parallel and resumable."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from types import TracebackType
 
+from imitact.core.chunking import Execution
 from imitact.core.cpu import available_cores
-from imitact.core.errors import BadInput, ImitactError
+from imitact.core.errors import BadInput
 from imitact.core.types import Env, Policy
-from imitact.evaluation.episode import TELL_EVERY_S, Attempts, EpisodeError
-from imitact.evaluation.eta import Pace
-from imitact.evaluation.results import Evaluation, EvaluationPlan, Row, World
-from imitact.evaluation.video import Filming
-from imitact.parallel.worker_pool import SINGLE_THREADED_RENDERING, Ready, WorkerPool
-from imitact.storage.journal import Journal
+from imitact.evaluation.episode import REPORT_EVERY_S, EpisodeError, EpisodeWorker, Job
+from imitact.evaluation.episode_journal import EpisodeJournal
+from imitact.evaluation.eta import TimeLeft
+from imitact.evaluation.results import EnvInfo, EpisodeRow, Evaluation, EvaluationPlan
+from imitact.evaluation.video_config import EpisodeVideoConfig
+from imitact.parallel.worker_pool import SINGLE_THREADED_RENDERING, WorkerPool, WorkerReady
 from imitact.storage.lock import exclusive_writer
-
-JOURNAL = "episodes.jsonl"
-"""Finished episodes, in the output folder."""
 
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -30,25 +29,230 @@ ONE_THREAD = {
     "OPENBLAS_NUM_THREADS": "1",
     **SINGLE_THREADED_RENDERING,
 }
-"""Set in every process before its libraries load.
+"""Environment variables of every worker process, set before its libraries load.
 
-Processes that each take all cores stand in each other's way; and sums are split by thread, so
-one thread everywhere is what makes rows the same for any number of processes.
+One thread each keeps processes from competing for cores, and makes rows independent of the number
+of processes: the order of floating-point sums depends on the number of threads.
 """
 
 
 @dataclass(frozen=True)
 class EvaluationProgress:
-    """Where an evaluation stands.
+    """Progress of an evaluation or a tuning.
 
-    done, total, successes: episodes, those of earlier, interrupted runs included.
-    left_s:                 what is left by the pace of this run, None before there is one.
+    Attributes:
+        done: number of finished episodes, those of interrupted runs included.
+        total: number of episodes requested so far.
+        successes: number of finished episodes that succeeded.
+        left_s: estimated time left in s; None while unknown.
+        episode_s: wall time of this run per episode that it finished; None before the first.
     """
 
     done: int
     total: int
     successes: int
     left_s: float | None
+    episode_s: float | None = None
+
+
+class Evaluator:
+    """Runs episodes under any executions and seeds, each once, and keeps the results.
+
+    Use as a context manager. The worker processes start with the first episode to run, serve all
+    executions, and end with the context.
+    """
+
+    def __init__(
+        self,
+        make_policy: Callable[[], Policy],
+        make_env: Callable[[], Env],
+        plan: EvaluationPlan,
+        *,
+        workers: int | None = None,
+        journal: EpisodeJournal | None = None,
+        video_folder: Path | None = None,
+        on_progress: Callable[[EvaluationProgress], None] = lambda progress: None,
+    ) -> None:
+        """Prepare a run; nothing is started yet.
+
+        Args:
+            make_policy: creates the policy, once per process; see `evaluate`.
+            make_env: creates the environment, once per process; see `evaluate`.
+            plan: settings of every episode; `evaluations` takes its own seeds and executions.
+            workers: number of processes; None takes one per core, 0 runs in this process.
+            journal: finished episodes, read and extended; None keeps them in memory alone.
+            video_folder: output folder of the videos of the plan's first seeds.
+            on_progress: called as episodes finish, and about once a second in between.
+        """
+        self.workers = available_cores() if workers is None else workers
+        if self.workers < 0:
+            raise BadInput(
+                f"{self.workers} workers were requested; 0 runs the episodes in this process"
+            )
+        self._plan = plan
+        self._make_worker = partial(EpisodeWorker, make_policy, make_env, plan, video_folder)
+        self._journal = journal
+        self._on_progress = on_progress
+        self._rows = dict(journal.rows) if journal else {}
+        self._env_info = journal.env_info if journal else None
+        self._earlier_s = journal.clock_s if journal else 0.0
+        self._started_s = self._reported_s = time.monotonic()
+        self._requested: set[Job] = set()
+        self._ran = 0
+        self._time_left = TimeLeft(self.workers, plan.seeds[: plan.videos])
+        for job, row in self._rows.items():
+            self._time_left.finished(job, row)
+        self._resources = ExitStack()
+        self._pool: WorkerPool | None = None
+        self._pool_size = 0
+        self._worker: EpisodeWorker | None = None
+
+    @classmethod
+    def for_tuning(
+        cls,
+        make_policy: Callable[[], Policy],
+        make_env: Callable[[], Env],
+        *,
+        workers: int | None = None,
+        names: Mapping[str, str] | None = None,
+        step_cap: int | None = None,
+        out: Path | None = None,
+        on_progress: Callable[[EvaluationProgress], None] = lambda progress: None,
+    ) -> Evaluator:
+        """Prepare the runs of a tuning, whose finished episodes are kept in out/tune.jsonl.
+
+        Args:
+            make_policy, make_env, workers, on_progress: see `Evaluator`.
+            names: see `evaluate`.
+            step_cap: maximum number of ticks; None takes the environment's own.
+            out: output folder; None keeps nothing.
+        """
+        plan = EvaluationPlan((0,), Execution(), step_cap=step_cap, names=dict(names or {}))
+        journal = EpisodeJournal.of_tuning(plan, out) if out else None
+        return cls(
+            make_policy, make_env, plan, workers=workers, journal=journal, on_progress=on_progress
+        )
+
+    def __enter__(self) -> Evaluator:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._resources.close()
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds spent, without pauses between interrupted runs."""
+        return self._earlier_s + time.monotonic() - self._started_s
+
+    def missing(self, executions: Sequence[Execution], seeds: Sequence[int]) -> list[Job]:
+        """Return the episodes still to run, seed by seed."""
+        jobs = dict.fromkeys(Job(e, seed) for seed in seeds for e in executions)
+        return [job for job in jobs if job not in self._rows]
+
+    def evaluations(
+        self, executions: Sequence[Execution], seeds: Sequence[int]
+    ) -> list[Evaluation]:
+        """Return one evaluation per execution on all of the seeds, running what is missing."""
+        requested = {Job(e, seed) for e in executions for seed in seeds}
+        self._requested |= requested
+        self._time_left.expect(requested)
+        self._report()
+        if jobs := self.missing(executions, seeds):
+            if self.workers:
+                self._run_in_pool(jobs)
+            else:
+                self._run_here(jobs)
+        return [self._evaluation(execution, tuple(seeds)) for execution in executions]
+
+    def _evaluation(self, execution: Execution, seeds: tuple[int, ...]) -> Evaluation:
+        assert self._env_info is not None
+        rows = tuple(self._rows[Job(execution, seed)] for seed in seeds)
+        plan = replace(self._plan, seeds=seeds, execution=execution)
+        wall_s = round(sum(row.wall_s for row in rows), 3)
+        return Evaluation(plan, self._env_info, rows, self.workers, wall_s)
+
+    def _run_here(self, jobs: Sequence[Job]) -> None:
+        if self._worker is None:
+            self._worker = self._resources.enter_context(closing(self._make_worker()))
+            self._env_ready(self._worker.facts)
+        for job in jobs:
+            started_s = time.monotonic()
+
+            def report_ticks(ticks: int, job: Job = job, started_s: float = started_s) -> None:
+                self._time_left.running(job, ticks, time.monotonic() - started_s)
+                self._report()
+
+            self._finished(job, self._worker.work(job, lambda: None, report_ticks))
+
+    def _run_in_pool(self, jobs: Sequence[Job]) -> None:
+        pool = self._pool_of(min(self.workers, len(jobs)))
+        waiting = list(reversed(jobs))
+        started_s: dict[Job, float] = {}
+        while waiting or pool.in_flight:
+            while waiting and pool.has_idle_worker:
+                started_s[waiting[-1]] = time.monotonic()
+                pool.submit(waiting.pop())
+            for message in pool.events():
+                if isinstance(message, WorkerReady):
+                    self._env_ready(message.facts)
+                else:
+                    self._finished(message.job, message.result)
+            for job, ticks in pool.in_flight.items():
+                self._time_left.running(job, ticks, time.monotonic() - started_s[job])
+            if time.monotonic() - self._reported_s >= REPORT_EVERY_S:
+                self._report()
+
+    def _pool_of(self, size: int) -> WorkerPool:
+        """Return a pool of at least `size` processes; a smaller one is replaced."""
+        if self._pool is None or self._pool_size < size:
+            _check_picklable(self._make_worker)
+            self._resources.close()
+            pool = WorkerPool(size, self._make_worker, ONE_THREAD)
+            self._pool = self._resources.enter_context(pool)
+            self._pool_size = size
+        return self._pool
+
+    def _env_ready(self, env_info: EnvInfo) -> None:
+        plan_cap = self._plan.step_cap
+        self._time_left.step_cap = env_info.step_cap if plan_cap is None else plan_cap
+        if self._journal:
+            self._journal.add_env(env_info)
+        self._env_info = env_info
+
+    def _finished(self, job: Job, result: EpisodeRow | EpisodeError) -> None:
+        if isinstance(result, EpisodeError):
+            advice = ""
+            if self._journal:
+                self._journal.add_error(job, result)
+                advice = (
+                    f" ({len(self._rows)} finished episodes are kept in {self._journal.folder}; "
+                    "the same command continues from there)"
+                )
+            raise result.to_exception(f"seed {job}: the episode failed", advice)
+        self._rows[job] = result
+        self._ran += 1
+        self._time_left.finished(job, result)
+        if self._journal:
+            self._journal.add(job, result, self.wall_s)
+        self._report()
+
+    def _report(self) -> None:
+        self._reported_s = time.monotonic()
+        finished = [self._rows[job] for job in self._requested if job in self._rows]
+        self._on_progress(
+            EvaluationProgress(
+                done=len(finished),
+                total=len(self._requested),
+                successes=sum(row.success for row in finished),
+                left_s=self._time_left.left_s(),
+                episode_s=(self._reported_s - self._started_s) / self._ran if self._ran else None,
+            )
+        )
 
 
 def evaluate(
@@ -56,60 +260,73 @@ def evaluate(
     make_env: Callable[[], Env],
     *,
     seeds: Sequence[int],
-    chunking: str,
-    delay_ticks: int = 0,
+    execution: Execution | str,
     step_cap: int | None = None,
     stop_on_success: bool = True,
     workers: int | None = None,
     videos: int = 0,
-    filming: Filming | None = None,
+    video: EpisodeVideoConfig | None = None,
     names: Mapping[str, str] | None = None,
     out: Path | None = None,
     on_progress: Callable[[EvaluationProgress], None] = lambda progress: None,
 ) -> Evaluation:
-    """Run one episode a seed and count.
-
-    make_policy, make_env: called once in each process; must be picklable (functions of a module,
-                     or functools.partial of one) unless workers is 0.
-    chunking:        "replay:N", "ensemble:M" or "ensemble:M/E" (see chunking.py).
-    delay_ticks:     simulated, from a question to its answer (see chunking.py).
-    step_cap:        ticks at most; None takes the environment's own.
-    stop_on_success: end an episode at its first success, as gym-aloha does; else run to the cap,
-                     and report too whether success held.
-    workers:         processes, each held to one thread, so that rows do not depend on their
-                     number; None takes one a core; 0 runs here, in as many threads as there are.
-    videos:          film the first so many seeds, to out/videos (see `Filming`).
-    names:           stored with the result; an interrupted evaluation goes on only under the same
-                     names, so put the policy's fingerprint here.
-    out:             a folder; each finished episode is kept in out/episodes.jsonl, and the same
-                     call goes on where it was interrupted. None keeps and writes nothing.
-    on_progress:     called as episodes finish, and about once a second between.
+    """Run one episode per seed and count successes.
 
     An episode that raises is noted in the journal and ends the evaluation with an error of the
-    same kind (Misfit stays Misfit) that names the seed; finished episodes are kept, and the
-    failed one is run again next time. Refuses a policy that does not fit the environment, and a
-    folder that another process writes to.
+    same class that names the seed; finished episodes are kept, and the same call runs the failed
+    one again.
+
+    Args:
+        make_policy: creates the policy, once per process. Must be picklable (a function of a
+            module, or functools.partial of one) unless `workers` is 0.
+        make_env: creates the environment; as `make_policy`.
+        seeds: one episode each.
+        execution: how chunks become actions; a text is taken as in `--chunking`.
+        step_cap: maximum number of ticks; None takes the environment's own.
+        stop_on_success: end an episode at its first success, as gym-aloha does; else run to the
+            step cap, and also report whether success was held.
+        workers: number of processes, each held to one thread, so that rows do not depend on their
+            number; None takes one per core; 0 runs here, with as many threads as there are.
+        videos: number of seeds, from the first, to record as videos in out/videos.
+        video: content of the videos.
+        names: stored with the result. An interrupted evaluation continues only under the same
+            names, so give the policy's fingerprint here.
+        out: output folder. Finished episodes are kept in out/episodes.jsonl, and the same call
+            continues an interrupted evaluation. None writes nothing.
+        on_progress: called as episodes finish, and about once a second in between.
+
+    Raises:
+        SpecMismatch: the policy does not fit the environment.
+        BadInput: a setting is out of range, or `out` holds another evaluation or is being written
+            by another process.
     """
     plan = EvaluationPlan(
         seeds=tuple(int(seed) for seed in seeds),
-        chunking=chunking,
+        execution=Execution(execution) if isinstance(execution, str) else execution,
         step_cap=step_cap,
         stop_on_success=stop_on_success,
         names=dict(names or {}),
         videos=videos,
-        filming=filming or Filming(),
-        delay_ticks=delay_ticks,
+        video=video or EpisodeVideoConfig(),
     )
     if out is None and videos:
-        raise BadInput(f"{videos} videos need a folder to go to; give out")
-    count = available_cores() if workers is None else workers
-    if count < 0:
-        raise BadInput(f"{count} workers are not possible; 0 works in this process")
+        raise BadInput(f"{videos} videos need an output folder; give `out`")
     with exclusive_writer(out, "evaluation") if out else nullcontext():
-        return _Run(plan, count, out, on_progress).go(make_policy, make_env)
+        journal = EpisodeJournal.of_evaluation(plan, out) if out else None
+        with Evaluator(
+            make_policy,
+            make_env,
+            plan,
+            workers=workers,
+            journal=journal,
+            video_folder=out,
+            on_progress=on_progress,
+        ) as evaluator:
+            (evaluation,) = evaluator.evaluations([plan.execution], plan.seeds)
+            return replace(evaluation, wall_s=round(evaluator.wall_s, 3))
 
 
-def film(
+def record_videos(
     make_policy: Callable[[], Policy],
     make_env: Callable[[], Env],
     evaluation: Evaluation,
@@ -119,159 +336,30 @@ def film(
     workers: int | None = None,
     on_progress: Callable[[EvaluationProgress], None] = lambda progress: None,
 ) -> Evaluation:
-    """Run seeds of an evaluation once more and film them, to out/videos; those that are there are
-    filmed again. The evaluation in `out`, if any, stays as it is.
+    """Run seeds of an evaluation again and record them to out/videos, replacing existing videos.
 
-    Gives the rows of these runs. They are the evaluation's own where a seed decides all that a
-    world does, as it does in ours.
+    The evaluation in `out`, if any, stays as it is.
+
+    Returns:
+        The evaluation of these runs; its rows are equal to the first ones where the seed alone
+        determines an episode, as in the environments of imitact.
     """
     plan = replace(evaluation.plan, seeds=tuple(seeds), videos=len(seeds))
-    count = available_cores() if workers is None else workers
-    with exclusive_writer(out, "evaluation"):
-        return _Run(plan, count, None, on_progress, films=out).go(make_policy, make_env)
+    with (
+        exclusive_writer(out, "evaluation"),
+        Evaluator(
+            make_policy, make_env, plan, workers=workers, video_folder=out, on_progress=on_progress
+        ) as evaluator,
+    ):
+        return evaluator.evaluations([plan.execution], plan.seeds)[0]
 
 
-def check_picklable(make: Callable[[], object]) -> None:
+def _check_picklable(make_worker: Callable[[], object]) -> None:
     """Refuse what cannot be sent to a worker process."""
     try:
-        ForkingPickler.dumps(make)
+        ForkingPickler.dumps(make_worker)
     except Exception as error:  # pickle raises whatever the object's own code raises
         raise BadInput(
             f"make_policy and make_env cannot be sent to another process ({error}); give "
             "functions of a module, or functools.partial of one, or set workers to 0"
         ) from error
-
-
-def settled(kept: World | None, world: World, journal: Journal | None, out: Path | None) -> World:
-    """The world that episodes run in, noted in the journal when it is first known.
-
-    Refuses another one than the kept episodes of `out` ran in.
-    """
-    if kept is None:
-        if journal:
-            journal.add("world", world)
-    elif kept != world:
-        raise BadInput(
-            f"the environment is not the one that the kept episodes of {out} ran in: "
-            f"it was {kept}, is now {world}; give another output folder"
-        )
-    return world
-
-
-class _Run:
-    """One call of `evaluate`: what is kept, what is still to do, and how fast it goes."""
-
-    def __init__(
-        self,
-        plan: EvaluationPlan,
-        workers: int,
-        out: Path | None,
-        on_progress: Callable[[EvaluationProgress], None],
-        films: Path | None = None,
-    ) -> None:
-        self._plan = plan
-        self._workers = workers
-        self._out = out
-        self._films = films or out
-        self._on_progress = on_progress
-        self._journal = Journal(out / JOURNAL) if out else None
-        self._world: World | None = None
-        self._rows: dict[int, Row] = {}
-        self._before_s = 0.0
-        self._began = time.monotonic()
-        self._pace = Pace(plan, max(1, min(workers, len(plan.seeds))))
-        if self._journal:
-            self._journal.head(plan.told())
-            for world in self._journal.entries("world", World):
-                self._world = world
-            for row in self._journal.entries("episode", Row):
-                if self._rows.setdefault(row.seed, row) is row:
-                    self._pace.finished(row)
-            self._before_s = max(self._journal.entries("clock_s", float), default=0.0)
-
-    def go(self, make_policy: Callable[[], Policy], make_env: Callable[[], Env]) -> Evaluation:
-        waiting = [seed for seed in self._plan.seeds if seed not in self._rows]
-        self._report()
-        if waiting:
-            make = partial(Attempts, make_policy, make_env, self._plan, self._films)
-            if self._workers == 0:
-                self._here(make, waiting)
-            else:
-                self._apart(make, waiting)
-        assert self._world is not None
-        return Evaluation(
-            plan=self._plan,
-            world=self._world,
-            rows=tuple(self._rows[seed] for seed in self._plan.seeds),
-            workers=self._workers,
-            wall_s=round(self._clock_s(), 3),
-        )
-
-    def _here(self, make: Callable[[], Attempts], seeds: Sequence[int]) -> None:
-        with closing(make()) as attempts:
-            self._ready(attempts.facts)
-            for seed in seeds:
-                began = time.monotonic()
-
-                def tell(ticks: int, seed: int = seed, began: float = began) -> None:
-                    self._pace.running(seed, ticks, time.monotonic() - began)
-                    self._report()
-
-                self._finished(seed, attempts.work(seed, lambda: None, tell))
-
-    def _apart(self, make: Callable[[], Attempts], seeds: Sequence[int]) -> None:
-        check_picklable(make)
-        waiting = list(reversed(seeds))
-        given: dict[int, float] = {}
-        with WorkerPool(min(self._workers, len(seeds)), make, ONE_THREAD) as crew:
-            while waiting or crew.under_way:
-                for message in crew.messages():
-                    if isinstance(message, Ready):
-                        self._ready(message.facts)
-                    else:
-                        self._finished(message.seed, message.result)
-                while waiting and crew.idle:
-                    given[waiting[-1]] = time.monotonic()
-                    crew.give(waiting.pop())
-                for seed, ticks in crew.under_way.items():
-                    self._pace.running(seed, ticks, time.monotonic() - given[seed])
-                if time.monotonic() - self._reported >= TELL_EVERY_S:
-                    self._report()
-
-    def _ready(self, world: World) -> None:
-        self._pace.cap = world.step_cap if self._plan.step_cap is None else self._plan.step_cap
-        self._world = settled(self._world, world, self._journal, self._out)
-
-    def _finished(self, seed: int, row: Row | EpisodeError) -> None:
-        if isinstance(row, EpisodeError):
-            raise self._failed(seed, row)
-        self._rows[row.seed] = row
-        self._pace.finished(row)
-        if self._journal:
-            self._journal.add("episode", row)
-            self._journal.add("clock_s", round(self._clock_s(), 3))
-        self._report()
-
-    def _failed(self, seed: int, failure: EpisodeError) -> ImitactError:
-        advice = ""
-        if self._journal:
-            self._journal.add("error", {"seed": seed, **asdict(failure)})
-            advice = (
-                f" ({len(self._rows)} of {len(self._plan.seeds)} episodes are kept in {self._out}; "
-                "the same command goes on from there)"
-            )
-        return failure.error(f"the episode of seed {seed} did not finish", advice)
-
-    def _clock_s(self) -> float:
-        return self._before_s + time.monotonic() - self._began
-
-    def _report(self) -> None:
-        self._reported = time.monotonic()
-        self._on_progress(
-            EvaluationProgress(
-                done=len(self._rows),
-                total=len(self._plan.seeds),
-                successes=sum(row.success for row in self._rows.values()),
-                left_s=self._pace.left_s(),
-            )
-        )

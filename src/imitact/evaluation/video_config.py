@@ -27,7 +27,7 @@ class EpisodeVideoConfig:
         if self.height < 16:
             raise BadInput(f"video.height is {self.height}; it must be at least 16 pixels")
 
-    def chosen(self, spec: Spec) -> tuple[str, ...]:
+    def cameras_in(self, spec: Spec) -> tuple[str, ...]:
         """Return the cameras to show for an environment of this Spec; refuse unknown names."""
         if not self.cameras:
             if not spec.cameras:

@@ -1,1 +1,1 @@
-"""The viewer: demonstrations, trainings and evaluations as one HTML page."""
+"""Viewer: datasets, trainings and evaluations as one HTML page, or sent to Rerun."""

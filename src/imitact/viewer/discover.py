@@ -1,4 +1,4 @@
-"""What there is to look at in a folder."""
+"""Discovery: the datasets, trainings and evaluations in a folder."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from imitact.datasets.open import is_dataset
 
 Kind = Literal["dataset", "training", "evaluation"]
 
-_SIGNS: dict[Kind, tuple[str, ...]] = {
+_FILES: dict[Kind, tuple[str, ...]] = {
     "dataset": ("meta/info.json", "*.hdf5", "meta/episode_ends"),
     "training": ("metrics.jsonl",),
     "evaluation": ("evaluation.json", "episodes.jsonl"),
 }
+"""Files by which each kind is recognised."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """One thing to look at: its kind, its folder, and a name that no other on the page has."""
+class ViewItem:
+    """One item to show.
+
+    Attributes:
+        kind: what it is.
+        path: its folder or file.
+        name: name that is unique on the page.
+    """
 
     kind: Kind
     path: Path
@@ -28,55 +35,55 @@ class Found:
 
 
 def kind_of(folder: Path) -> Kind | None:
-    """What a folder is, by the files in it."""
+    """Return the kind of a folder by its files; None if it is none of them."""
     if is_dataset(folder):
         return "dataset"
-    for kind, signs in _SIGNS.items():
-        if any((folder / sign).is_file() for sign in signs):
+    for kind, names in _FILES.items():
+        if any((folder / name).is_file() for name in names):
             return kind
     return None
 
 
-def find(paths: list[Path]) -> list[Found]:
-    """The datasets, trainings and evaluations at `paths`, in that order.
+def find_items(paths: list[Path]) -> list[ViewItem]:
+    """Return the datasets, trainings and evaluations at `paths`, in that order.
 
-    A path is such a folder, or one whose folders are some, as a demo's; a file stands for its
-    folder. Refuses a path at which there is nothing to look at.
+    Args:
+        paths: folders of such items, folders that contain some (as that of a demo), or files in
+            them. A path without any item is refused.
     """
     kinds: list[tuple[Kind, Path]] = []
     for path in paths:
         if not path.exists():
             raise BadInput(f"no such folder: {path}")
         folder = path if path.is_dir() or is_dataset(path) else path.parent
-        own = kind_of(folder)
-        inner = _folders(folder) if own is None else [folder]
-        here: list[tuple[Kind, Path]] = [
-            (kind, p) for p in inner if (kind := kind_of(p)) is not None
-        ]
-        if not here:
-            signs = "; ".join(f"{k}: {' or '.join(files)}" for k, files in _SIGNS.items())
+        candidates = [folder] if kind_of(folder) else _subfolders(folder)
+        found: list[tuple[Kind, Path]] = [(k, p) for p in candidates if (k := kind_of(p))]
+        if not found:
+            files = "; ".join(f"{kind}: {' or '.join(names)}" for kind, names in _FILES.items())
             raise BadInput(
-                f"{path} holds nothing to look at, nor do its folders. What tells one: {signs}"
+                f"{path} and its folders hold nothing to show. Expected one of these files: {files}"
             )
-        kinds += here
-    order = list(_SIGNS)
-    kinds.sort(key=lambda pair: order.index(pair[0]))  # stable: else as they were given
-    names = _names([path for _, path in kinds])
-    return [Found(kind, path, name) for (kind, path), name in zip(kinds, names, strict=True)]
+        kinds += found
+    order = list(_FILES)
+    kinds.sort(key=lambda pair: order.index(pair[0]))  # stable: otherwise in the order given
+    names = _unique_names([path for _, path in kinds])
+    return [ViewItem(kind, path, name) for (kind, path), name in zip(kinds, names, strict=True)]
 
 
-def _folders(path: Path) -> list[Path]:
-    """The folders in a folder by name, those that are named after a kind first: a demo's main
-    evaluation before the ones that it is compared with."""
+def _subfolders(path: Path) -> list[Path]:
+    """Return the subfolders by name, those named after a kind first.
+
+    The first puts the main evaluation of a demo before those that it is compared with.
+    """
     inner = (p for p in path.iterdir() if p.is_dir())
-    return sorted(inner, key=lambda p: (p.name not in _SIGNS, p.name))
+    return sorted(inner, key=lambda p: (p.name not in _FILES, p.name))
 
 
-def _names(paths: list[Path]) -> list[str]:
-    """The shortest ends of paths that differ from one another; a number where none does."""
-    whole = [path.absolute().parts for path in paths]
-    for depth in range(1, max(len(parts) for parts in whole) + 1):
-        names = ["/".join(parts[-depth:]) for parts in whole]
+def _unique_names(paths: list[Path]) -> list[str]:
+    """Return the shortest ends of the paths that are unique; numbered where the paths are equal."""
+    parts = [path.absolute().parts for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-depth:]) for each in parts]
         if len(set(names)) == len(names):
             return names
-    return [f"{'/'.join(parts[-2:])} ({at})" for at, parts in enumerate(whole, 1)]
+    return [f"{'/'.join(each[-2:])} ({number})" for number, each in enumerate(parts, 1)]

@@ -1,79 +1,84 @@
-"""An evaluation, as what a page shows of it: failures first, and their films where there are any.
-
-Takes the numbers of evaluation.json (docs/formats.md), of whatever wing read and checked them.
-"""
+"""Evaluation section: results of an evaluation for the page, with videos of failures first."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from imitact.evaluation import report
+from imitact.evaluation.episode_journal import read_unfinished
+from imitact.evaluation.results import EpisodeRow
+from imitact.evaluation.video import video_path
 from imitact.viewer.page import Blobs
 
-FILMS = 24
-FILMS_BYTES = 30_000_000
-"""Films at most that a page carries, and their bytes; failures come first."""
+MAX_VIDEOS = 24
+MAX_VIDEO_BYTES = 30_000_000
+"""Limits of the videos in a page; failures come first."""
 
-_KEPT = (
+_ROW_KEYS = (
     *("seed", "success", "highest_stage", "first_ticks", "reward_sum", "ticks", "queries"),
     *("jerk_rad_s3", "rewards"),
 )
 
 
-def section(
-    told: Mapping[str, Any], folder: Path, blobs: Blobs, *, unfinished_of: int = 0
-) -> dict[str, Any]:
-    """What a page shows of an evaluation; its films go to `blobs`.
+def evaluation_section(folder: Path, blobs: Blobs) -> dict[str, Any]:
+    """Return the section of an evaluation, finished or still running.
 
-    told:          the contents of evaluation.json.
-    folder:        where `videos/seed-N.mp4` lie.
-    unfinished_of: how many episodes there will be, where it still runs; else 0.
+    Args:
+        folder: output folder of `imitact evaluate`; it is only read.
+        blobs: takes the videos.
     """
-    films = _films(told["rows"], folder, blobs)
-    world, names = told["world"], told["names"]
+    note = ""
+    if (folder / report.FILE_NAME).is_file():
+        evaluation = report.read(folder)
+    else:
+        evaluation, planned = read_unfinished(folder)
+        note = f"Still running: {evaluation.episodes} of {planned} episodes so far."
+    values = report.to_dict(evaluation)
+    videos = _videos(evaluation.rows, folder, blobs)
+    rate_hz = evaluation.env_info.rate_hz
     facts = [
-        ["success", f"{100 * told['successes'] / told['episodes']:.1f} %"],
-        ["chunking", told["chunking"]],
-        ["seeds", f"{min(told['seeds'])} to {max(told['seeds'])}"],
-        ["step cap", f"{told['step_cap']} ticks, {told['step_cap'] / world['rate_hz']:g} s"],
-        ["success at tick, mean", _number(told["mean_success_tick"], ".0f")],
-        ["jerk, mean", _number(told["mean_jerk_rad_s3"], ",.0f", " rad/s³")],
+        ["success", f"{100 * evaluation.successes / evaluation.episodes:.1f} %"],
+        ["chunking", evaluation.execution.chunking],
+        ["seeds", f"{min(evaluation.seeds)} to {max(evaluation.seeds)}"],
+        ["step cap", f"{evaluation.step_cap} ticks, {evaluation.step_cap / rate_hz:g} s"],
+        ["success at tick, mean", _number(evaluation.mean_success_tick, ".0f")],
+        ["jerk, mean", _number(evaluation.mean_jerk_rad_s3, ",.0f", " rad/s³")],
     ]
-    if told["held"] is not None:
-        facts.append(["held at the end", str(told["held"])])
+    if evaluation.held is not None:
+        facts.append(["held at the end", str(evaluation.held)])
     facts += [
-        [name, value if len(value) < 40 else f"{value[:12]}…"] for name, value in names.items()
+        [name, value if len(value) < 40 else f"{value[:12]}…"]
+        for name, value in evaluation.plan.names.items()
     ]
     return {
         "kind": "evaluation",
         "path": str(folder),
-        "badge": f"{told['successes']}/{told['episodes']}",
-        "note": f"Still running: {told['episodes']} of {unfinished_of} episodes so far."
-        if unfinished_of
-        else "",
+        "badge": f"{evaluation.successes}/{evaluation.episodes}",
+        "note": note,
         "facts": facts,
-        **{key: told[key] for key in ("successes", "episodes", "interval", "step_cap")},
-        **{key: told[key] for key in ("stages", "reached")},
-        "rate_hz": world["rate_hz"],
+        **{key: values[key] for key in ("successes", "episodes", "interval", "step_cap")},
+        **{key: values[key] for key in ("stages", "reached")},
+        "rate_hz": rate_hz,
         "rows": [
-            {**{key: row[key] for key in _KEPT}, "film": films.get(row["seed"])}
-            for row in told["rows"]
+            {**{key: row[key] for key in _ROW_KEYS}, "video": videos.get(row["seed"])}
+            for row in values["rows"]
         ],
     }
 
 
-def _films(rows: list[dict[str, Any]], folder: Path, blobs: Blobs) -> dict[int, str]:
-    """Names of the films by seed: those of failures, then others, as far as there is room."""
-    films: dict[int, str] = {}
-    room = FILMS_BYTES
-    for row in sorted(rows, key=lambda row: (row["success"], row["seed"])):
-        path = folder / "videos" / f"seed-{row['seed']}.mp4"
-        if len(films) < FILMS and path.is_file() and path.stat().st_size <= room:
+def _videos(rows: Sequence[EpisodeRow], folder: Path, blobs: Blobs) -> dict[int, str]:
+    """Return the blob of each seed's video, failures first, within the limits of a page."""
+    videos: dict[int, str] = {}
+    left_bytes = MAX_VIDEO_BYTES
+    for row in sorted(rows, key=lambda row: (row.success, row.seed)):
+        path = video_path(folder, row.seed)
+        if len(videos) < MAX_VIDEOS and path.is_file() and path.stat().st_size <= left_bytes:
             data = path.read_bytes()
-            room -= len(data)
-            films[row["seed"]] = blobs.add(data)
-    return films
+            left_bytes -= len(data)
+            videos[row.seed] = blobs.add(data)
+    return videos
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:

@@ -1,7 +1,7 @@
-"""What a page shows, sent to Rerun: to its viewer, or to a file that it opens.
+"""Rerun export: the sections of a page, sent to a Rerun viewer or written to an .rrd file.
 
-Time runs as on the page: demonstrations on the timelines "tick" and "time", trainings on "step",
-episodes of an evaluation on "seed".
+Timelines are as on the page: "tick" and "time" for demonstrations, "step" for trainings, "seed" for
+evaluations.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from imitact.core.errors import BadInput
+from imitact.core.install import missing_package
 from imitact.storage.atomic import make_folder, write_atomically
 from imitact.viewer.page import Blobs
 
@@ -24,33 +25,35 @@ SPAWN = "spawn"
 
 
 @dataclass(frozen=True)
-class Sink:
-    """Where to: a file, or None for a viewer that is opened."""
+class RerunTarget:
+    """Where to send sections: a file, or None for a viewer that is opened."""
 
     file: Path | None
 
 
-def sink(text: str) -> Sink:
-    """What --rerun says: `spawn`, or a file that ends in .rrd. Refuses if Rerun is missing."""
+def parse_target(text: str) -> RerunTarget:
+    """Parse `--rerun`: `spawn`, or a file that ends in .rrd. Refuses where Rerun is missing."""
     if text != SPAWN and not text.endswith(".rrd"):
-        raise BadInput(f"--rerun is {text!r}; give a file that ends in .rrd, or {SPAWN}")
+        raise BadInput(f'--rerun is "{text}"; give a file that ends in .rrd, or {SPAWN}')
     if find_spec("rerun") is None:
-        raise BadInput("rerun is not installed; pip install 'imitact[view]' has it")
-    return Sink(None if text == SPAWN else Path(text))
+        raise missing_package("rerun", "view")
+    return RerunTarget(None if text == SPAWN else Path(text))
 
 
-def send(to: Sink, title: str, sections: Sequence[Mapping[str, Any]], blobs: Blobs) -> None:
-    """Send the sections of a page; a file is there whole or not at all."""
+def send_sections(
+    target: RerunTarget, title: str, sections: Sequence[Mapping[str, Any]], blobs: Blobs
+) -> None:
+    """Send the sections of a page; a file is written atomically."""
     import rerun as rr
 
     recording = rr.RecordingStream("imitact", recording_id=title)
-    if to.file is None:
-        with _quiet():
+    if target.file is None:
+        with _no_analytics():
             recording.spawn()
         _log(recording, title, sections, blobs)
         recording.flush()
         return
-    path = to.file.absolute()
+    path = target.file.absolute()
     make_folder(path.parent)
 
     def write(staged: Path) -> None:
@@ -63,9 +66,11 @@ def send(to: Sink, title: str, sections: Sequence[Mapping[str, Any]], blobs: Blo
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """A viewer that is started in here sends nothing of its use: it takes itself for one of a
-    continuous integration, the only switch that changes no setting of its user's."""
+def _no_analytics() -> Iterator[None]:
+    """Keep a viewer that is started in this context from sending usage statistics.
+
+    CI is the only switch that does so without changing the user's own settings.
+    """
     before = os.environ.get("CI")
     os.environ["CI"] = before or "true"
     try:
@@ -107,12 +112,12 @@ def _dataset(recording: Any, section: Mapping[str, Any], blobs: Blobs) -> None:
             path = rr.new_entity_path([*root, "camera", camera])
             video = rr.AssetVideo(contents=blobs.by_name[blob], media_type="video/mp4")
             recording.log(path, video, static=True)
-            # As Rerun reads them of the clip: its columns_secs (0.41) cuts seconds to whole ones.
-            shown_ns = video.read_frame_timestamps_nanos()
+            # In ns, as Rerun reads them from the clip: columns_secs (0.41) truncates to seconds.
+            times_ns = video.read_frame_timestamps_nanos()
             recording.send_columns(
                 path,
                 indexes=indexes,
-                columns=rr.VideoFrameReference.columns_nanos(shown_ns),
+                columns=rr.VideoFrameReference.columns_nanos(times_ns),
             )
 
 
@@ -126,14 +131,14 @@ def _training(recording: Any, section: Mapping[str, Any], blobs: Blobs) -> None:
             columns=rr.Scalars.columns(scalars=np.asarray(values, np.float64)),
         )
 
-    for told in section["curves"]:
-        curve([told["key"]], told["x"], told["y"])
+    for each in section["curves"]:
+        curve([each["key"]], each["x"], each["y"])
     validations = section["validations"]
     steps = [validation["step"] for validation in validations]
     for row, joint in enumerate(section["joints"]):
-        curve(["held_out", joint], steps, [v["per_joint"][row] for v in validations])
+        curve(["validation_l1", joint], steps, [v["per_joint"][row] for v in validations])
     if section["matrix"]:
-        path = rr.new_entity_path([section["name"], "held_out_joint_by_tick"])
+        path = rr.new_entity_path([section["name"], "validation_l1_joint_by_tick"])
         error = np.asarray(section["matrix"], np.float32)
         recording.log(path, rr.Tensor(error, dim_names=("joint", "tick")), static=True)
 
@@ -159,8 +164,8 @@ def _evaluation(recording: Any, section: Mapping[str, Any], blobs: Blobs) -> Non
         f"{section['successes']} of {section['episodes']} succeed "
         f"(95 % interval {100 * low:.1f} to {100 * high:.1f})",
         *(
-            f"reached {n}: {words}"
-            for words, n in zip(section["stages"], section["reached"], strict=True)
+            f"reached {n}: {stage}"
+            for stage, n in zip(section["stages"], section["reached"], strict=True)
         ),
         *(f"failed: seed {row['seed']}" for row in rows if not row["success"]),
     ]
@@ -168,9 +173,9 @@ def _evaluation(recording: Any, section: Mapping[str, Any], blobs: Blobs) -> Non
         rr.new_entity_path([root, "summary"]), rr.TextDocument("\n".join(lines)), static=True
     )
     for row in rows:
-        if row["film"]:
+        if row["video"]:
             recording.log(
-                rr.new_entity_path([root, "films", f"seed_{row['seed']}"]),
-                rr.AssetVideo(contents=blobs.by_name[row["film"]], media_type="video/mp4"),
+                rr.new_entity_path([root, "videos", f"seed_{row['seed']}"]),
+                rr.AssetVideo(contents=blobs.by_name[row["video"]], media_type="video/mp4"),
                 static=True,
             )

@@ -1,1 +1,1 @@
-"""Tuning: which execution of the action chunks succeeds most often."""
+"""Tuning: the execution of a policy's action chunks that succeeds most often."""

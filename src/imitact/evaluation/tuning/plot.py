@@ -1,4 +1,4 @@
-"""A tuning as a figure: success and jerk over the grid at each delay, and what delay costs."""
+"""Tuning figure: success and jerk of the grid at each delay, and success over the delay."""
 
 from __future__ import annotations
 
@@ -10,59 +10,59 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from imitact.evaluation.results import Evaluation
-from imitact.evaluation.tuning.race import UNTUNED, Heat, Tuning
+from imitact.evaluation.tuning.race import UNTUNED, DelayRace, Tuning
 from imitact.storage.atomic import write_atomically
 
-NAME = "tune.svg"
+FILE_NAME = "tune.svg"
 
 _OTHER, _CHOSEN, _UNTUNED = "#7a8ca3", "#c8553d", "#2a6f97"
 
 
 def draw(tuning: Tuning, out: Path) -> Path:
-    """Write out/tune.svg; returns its path. Equal tunings give equal bytes."""
-    names = _names(tuning.heats)
-    columns = len(tuning.heats)
+    """Write out/tune.svg and return its path; equal tunings give equal bytes."""
+    names = _names(tuning.races)
+    columns = len(tuning.races)
     wide = max(2.2 * columns + 1.6, 7.0)
     rows = 3 if tuning.confirmed else 2
     heights = [0.24 * len(names) + 0.6] * 2 + [2.4] * (rows - 2)
     with mpl.rc_context({"svg.hashsalt": "imitact", "svg.fonttype": "none", "font.size": 8}):
         figure = Figure(figsize=(wide, sum(heights) + 0.6), layout="constrained")
         cells = figure.add_gridspec(rows, columns, height_ratios=heights)
-        for at, heat in enumerate(tuning.heats):
+        for at, race in enumerate(tuning.races):
             above = figure.add_subplot(cells[0, at])
             below = figure.add_subplot(cells[1, at])
-            _success(above, heat, names)
-            _jerk(below, heat, names)
+            _success(above, race, names)
+            _jerk(below, race, names)
             for panel in (above, below):
                 panel.set_yticks(range(len(names)), names if at == 0 else [""] * len(names))
                 panel.set_ylim(len(names) - 0.5, -0.5)
                 panel.grid(axis="x", linewidth=0.4, alpha=0.6)
-            s = "" if heat.delay_ticks == 1 else "s"
-            above.set_title(f"delay {heat.delay_ticks} tick{s}")
+            s = "" if race.delay_ticks == 1 else "s"
+            above.set_title(f"delay {race.delay_ticks} tick{s}")
         if tuning.confirmed:
             _delays(figure.add_subplot(cells[2, :]), tuning)
         write_atomically(
-            out / NAME,
+            out / FILE_NAME,
             lambda path: figure.savefig(path, format="svg", metadata={"Date": None}),
             staging=out,
         )
-    return out / NAME
+    return out / FILE_NAME
 
 
-def _names(heats: Sequence[Heat]) -> list[str]:
-    """Every setting of any delay, once, by kind and number."""
+def _names(races: Sequence[DelayRace]) -> list[str]:
+    """Return every chunking of any delay, once, by kind and number."""
 
     def key(chunking: str) -> tuple[str, float, float]:
         kind, _, rest = chunking.partition(":")
         first, _, every = rest.partition("/")
         return kind, float(first), float(every or 1)
 
-    return sorted({e.chunking for heat in heats for e in heat.furthest}, key=key)
+    return sorted({e.execution.chunking for race in races for e in race.longest}, key=key)
 
 
-def _success(panel: Axes, heat: Heat, names: Sequence[str]) -> None:
-    for evaluation in heat.furthest:
-        at = names.index(evaluation.chunking)
+def _success(panel: Axes, race: DelayRace, names: Sequence[str]) -> None:
+    for evaluation in race.longest:
+        at = names.index(evaluation.execution.chunking)
         rate = 100 * evaluation.successes / evaluation.episodes
         low, high = (100 * end for end in evaluation.interval)
         panel.errorbar(
@@ -73,7 +73,7 @@ def _success(panel: Axes, heat: Heat, names: Sequence[str]) -> None:
             markersize=4,
             capsize=2,
             linewidth=0.9,
-            color=_colour(heat, evaluation),
+            color=_colour(race, evaluation),
         )
         panel.annotate(
             f"{evaluation.episodes}", (1.01, at), xycoords=("axes fraction", "data"),
@@ -83,29 +83,29 @@ def _success(panel: Axes, heat: Heat, names: Sequence[str]) -> None:
     panel.set_xlabel("success, % (95 % interval; seeds at the right)", fontsize=7)
 
 
-def _jerk(panel: Axes, heat: Heat, names: Sequence[str]) -> None:
-    for evaluation in heat.furthest:
+def _jerk(panel: Axes, race: DelayRace, names: Sequence[str]) -> None:
+    for evaluation in race.longest:
         jerk = evaluation.mean_jerk_rad_s3
         if jerk is not None:
-            at = names.index(evaluation.chunking)
-            panel.plot(jerk, at, "o", markersize=4, color=_colour(heat, evaluation))
+            at = names.index(evaluation.execution.chunking)
+            panel.plot(jerk, at, "o", markersize=4, color=_colour(race, evaluation))
     panel.set_xlim(left=0)
     panel.set_xlabel("jerk, rad/s³", fontsize=7)
 
 
-def _colour(heat: Heat, evaluation: Evaluation) -> str:
-    if evaluation.execution == heat.choice.chosen.execution:
+def _colour(race: DelayRace, evaluation: Evaluation) -> str:
+    if evaluation.execution == race.choice.chosen.execution:
         return _CHOSEN
-    return _UNTUNED if evaluation.chunking == UNTUNED.chunking else _OTHER
+    return _UNTUNED if evaluation.execution.chunking == UNTUNED.chunking else _OTHER
 
 
 def _delays(panel: Axes, tuning: Tuning) -> None:
-    """Success over delay on the confirmation seeds; the lines stand beside each other."""
+    """Draw success over delay on the confirmation seeds, with the lines slightly offset."""
     chosen = tuning.chosen.chunking
-    own = {heat.delay_ticks: heat.choice.chosen.chunking for heat in tuning.heats}
+    own = {race.delay_ticks: race.choice.chosen.execution.chunking for race in tuning.races}
     lines = {
         f"{chosen} (chosen)": (_CHOSEN, dict.fromkeys(own, chosen)),
-        "what was chosen for that delay": (_OTHER, own),
+        "best at that delay": (_OTHER, own),
         f"{UNTUNED.chunking} (untuned)": (_UNTUNED, dict.fromkeys(own, UNTUNED.chunking)),
     }
     for place, (label, (colour, chunkings)) in enumerate(lines.items()):

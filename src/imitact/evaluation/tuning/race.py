@@ -1,10 +1,11 @@
-"""From a grid of executions to the one to take: a race on the same seeds, then a confirmation.
+"""Tuning race: a grid of executions is reduced round by round, and the choice is confirmed.
 
-At each delay the whole grid runs on a few seeds; the better half goes on to twice as many, until
-few finalists are left, which run on all selection seeds and of which `choice.py` takes one. Who is
-dropped is decided by rank alone, so a good setting may be dropped by bad luck; what is left was
-compared on the same seeds. The number that a choice was made by flatters it, so what is chosen
-runs on other seeds, which nothing was chosen by, and only those numbers are its success.
+At each delay the whole grid runs on a few seeds; the better half continues on twice as many, until
+few finalists are left, which run on all selection seeds and of which `selection.py` chooses one.
+Executions are dropped by rank alone, so bad luck can drop a good one. All executions of a round run
+on the same seeds. The success rate that led to the choice is biased upwards, so the chosen
+execution runs again on confirmation seeds that played no part in it, and only that rate is
+reported as its success.
 """
 
 from __future__ import annotations
@@ -20,37 +21,38 @@ from imitact.evaluation.tuning.grid import Grid
 from imitact.evaluation.tuning.selection import Choice, choose, ranked
 
 UNTUNED = Execution()
-"""What is done with a policy that nobody tuned; the confirmation runs it beside."""
+"""Execution of an untuned policy; the confirmation runs it for comparison."""
 
 
 @dataclass(frozen=True)
-class Race:
-    """Seeds, and how many settings they are spent on."""
+class RaceConfig:
+    """Seeds, and the number of executions that they are spent on."""
 
-    delay: int = 0
-    """Ticks from a query to its answer for which the setting is chosen: an answer's time (the
-    certificate of an export tells its 99th percentile) in ticks, rounded up. Joins `delays`."""
+    delay_ticks: int = 0
+    """Ticks from a query to its answer for which the execution is chosen; joins `delays`. Take the
+    99th percentile of the inference time in the certificate of an export, rounded up to ticks."""
 
     first_seed: int = 5000
-    """First of the seeds that settings are compared on. Demonstrations use 0 to 999, evaluations
-    1000 and on."""
+    """First of the seeds on which executions are compared. Demonstrations use 0 to 999, evaluations
+    1000 and up."""
 
     first_round: int = 10
-    """Seeds on which all settings run; each round after it doubles them and halves the settings."""
+    """Seeds of the first round, which runs all executions. Each round doubles the seeds and halves
+    the executions."""
 
     finalists: int = 4
-    """Settings that run on all selection seeds."""
+    """Executions that run on all selection seeds."""
 
     selection: int = 100
     """Seeds of the finalists."""
 
     confirmation: int = 100
-    """Seeds after those, on which what was chosen runs at every delay, beside what was chosen for
-    that delay and replay:50; 0 confirms nothing."""
+    """Seeds on which the chosen execution runs at every delay, beside the best one of that delay
+    and replay:50; 0 skips the confirmation."""
 
     def __post_init__(self) -> None:
         for name, least in (
-            ("delay", 0),
+            ("delay_ticks", 0),
             ("first_seed", 0),
             ("first_round", 1),
             ("finalists", 1),
@@ -67,35 +69,39 @@ class Race:
         if self.first_seed < 5000:
             raise BadInput(
                 f"first_seed is {self.first_seed}; seeds below 5000 are for demonstrations (0 to "
-                "999) and evaluations (from 1000 on), and tuning on them would flatter the result"
+                "999) and evaluations (from 1000 on), and tuning on them would bias the result"
             )
 
     @property
     def selection_seeds(self) -> range:
+        """Seeds that the choice is made by."""
         return range(self.first_seed, self.first_seed + self.selection)
 
     @property
     def confirmation_seeds(self) -> range:
+        """Seeds after those of the selection, that the choice is confirmed on."""
         first = self.first_seed + self.selection
         return range(first, first + self.confirmation)
 
-    def rounds(self, settings: int) -> list[tuple[int, int]]:
-        """(settings, seeds) of each round of a race that so many settings begin."""
+    def rounds(self, executions: int) -> list[tuple[int, int]]:
+        """Return (executions, seeds) of each round, given the number of executions at the start."""
         found = []
         seeds = self.first_round
-        while settings > self.finalists:
-            found.append((settings, min(seeds, self.selection)))
-            settings = max(self.finalists, (settings + 1) // 2)
+        while executions > self.finalists:
+            found.append((executions, min(seeds, self.selection)))
+            executions = max(self.finalists, (executions + 1) // 2)
             seeds *= 2
-        return [*found, (settings, self.selection)]
+        return [*found, (executions, self.selection)]
 
 
 @dataclass(frozen=True)
-class Heat:
+class DelayRace:
     """The race at one delay.
 
-    rounds: the evaluations of each, from best to worst, all of a round on the same seeds.
-    choice: among the finalists, which are the last round.
+    Attributes:
+        delay_ticks: the delay.
+        rounds: evaluations of each round, from best to worst; a round has the same seeds.
+        choice: choice among the finalists, which are the last round.
     """
 
     delay_ticks: int
@@ -103,8 +109,8 @@ class Heat:
     choice: Choice
 
     @property
-    def furthest(self) -> list[Evaluation]:
-        """Each setting with the most seeds it ran on; finalists first, first dropped last."""
+    def longest(self) -> list[Evaluation]:
+        """Longest evaluation of each execution; finalists first, those dropped first last."""
         found: dict[Execution, Evaluation] = {}
         for evaluations in reversed(self.rounds):
             for evaluation in evaluations:
@@ -114,65 +120,69 @@ class Heat:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a tuning found.
+    """Result of a tuning.
 
-    heats:     the race at each delay.
-    chosen:    the setting for the delay that was asked for.
-    confirmed: on the confirmation seeds: at each delay, `chosen` (at that delay), what was chosen
-               for that delay, and UNTUNED; each once.
+    Attributes:
+        races: the race at each delay.
+        chosen: chosen execution, at the delay of `RaceConfig.delay_ticks`.
+        confirmed: evaluations on the confirmation seeds: at each delay the chosen one, the best of
+            that delay, and UNTUNED, without repetition.
     """
 
-    heats: tuple[Heat, ...]
+    races: tuple[DelayRace, ...]
     chosen: Execution
     confirmed: tuple[Evaluation, ...]
 
     def confirmation(self, chunking: str, delay_ticks: int) -> Evaluation | None:
-        """Of a setting at a delay, where it was run."""
+        """Return the evaluation of a chunking at a delay; None where it was not confirmed."""
         wanted = Execution(chunking, delay_ticks)
         return next((e for e in self.confirmed if e.execution == wanted), None)
 
     @property
     def gain(self) -> Paired | None:
-        """Success of what was chosen minus that of UNTUNED, on the confirmation seeds."""
+        """Success of the chosen execution minus that of UNTUNED, on the confirmation seeds."""
         a = self.confirmation(self.chosen.chunking, self.chosen.delay_ticks)
         b = self.confirmation(UNTUNED.chunking, self.chosen.delay_ticks)
         return compare(a, b) if a and b else None
 
 
-Run = Callable[[Sequence[Execution], Sequence[int]], list[Evaluation]]
+RunEpisodes = Callable[[Sequence[Execution], Sequence[int]], list[Evaluation]]
 """Evaluates each execution on all of the seeds."""
 
 
-def episodes(grid: Grid, race: Race, chunk: int) -> int:
-    """How many a tuning runs: exactly in the race, at most in the confirmation."""
+def count_episodes(grid: Grid, race: RaceConfig, chunk_size: int) -> int:
+    """Return the number of episodes: exact for the race, an upper bound for the confirmation."""
     delays = _delays(grid, race)
     total = 0
-    for delay in delays:
+    for delay_ticks in delays:
         before = 0
-        for settings, seeds in race.rounds(len(grid.at(delay, chunk))):
-            total += settings * (seeds - before)
+        for executions, seeds in race.rounds(len(grid.at(delay_ticks, chunk_size))):
+            total += executions * (seeds - before)
             before = seeds
     return total + len(delays) * 3 * race.confirmation
 
 
 def tune(
-    run: Run,
+    run: RunEpisodes,
     grid: Grid,
-    race: Race,
-    chunk: int,
-    on_stage: Callable[[str], object] = lambda words: None,
+    race: RaceConfig,
+    chunk_size: int,
+    on_stage: Callable[[str], object] = lambda text: None,
 ) -> Tuning:
-    """Race the grid at every delay, choose, confirm.
+    """Race the grid at every delay, choose an execution, and confirm it.
 
-    run:      gives evaluations; whatever it ran before it need not run again.
-    chunk:    ticks of the policy's chunks, K.
-    on_stage: told what begins, in words.
+    Args:
+        run: evaluates executions on seeds; may reuse episodes that it ran before.
+        grid: executions to try.
+        race: seeds and rounds.
+        chunk_size: number of ticks in the policy's chunks, K.
+        on_stage: called with a description of each stage as it begins.
     """
     delays = _delays(grid, race)
-    fields = {delay: grid.at(delay, chunk) for delay in delays}
-    heats = tuple(_heat(run, race, delay, fields[delay], on_stage) for delay in delays)
-    by_delay = {heat.delay_ticks: heat.choice.chosen.execution for heat in heats}
-    chosen = by_delay[race.delay]
+    executions = {delay: grid.at(delay, chunk_size) for delay in delays}
+    races = tuple(_race_at(run, race, delay, executions[delay], on_stage) for delay in delays)
+    by_delay = {each.delay_ticks: each.choice.chosen.execution for each in races}
+    chosen = by_delay[race.delay_ticks]
     confirmed: list[Evaluation] = []
     if race.confirmation:
         on_stage(f"confirmation on {race.confirmation} other seeds")
@@ -182,25 +192,28 @@ def tune(
             for execution in (chosen, by_delay[delay], UNTUNED)
         ]
         confirmed = run(list(dict.fromkeys(wanted)), race.confirmation_seeds)
-    return Tuning(heats, chosen, tuple(confirmed))
+    return Tuning(races, chosen, tuple(confirmed))
 
 
-def _delays(grid: Grid, race: Race) -> list[int]:
-    return sorted({*grid.delays, race.delay})
+def _delays(grid: Grid, race: RaceConfig) -> list[int]:
+    return sorted({*grid.delays, race.delay_ticks})
 
 
-def _heat(
-    run: Run,
-    race: Race,
-    delay: int,
-    field: Sequence[Execution],
+def _race_at(
+    run: RunEpisodes,
+    race: RaceConfig,
+    delay_ticks: int,
+    executions: Sequence[Execution],
     on_stage: Callable[[str], object],
-) -> Heat:
-    plan = race.rounds(len(field))
+) -> DelayRace:
+    plan = race.rounds(len(executions))
     rounds: list[tuple[Evaluation, ...]] = []
     for number, (count, seeds) in enumerate(plan, 1):
-        on_stage(f"delay {delay}, round {number} of {len(plan)}: {count} settings on {seeds} seeds")
-        found = ranked(run(field[:count], race.selection_seeds[:seeds]))
+        on_stage(
+            f"delay {delay_ticks}, round {number} of {len(plan)}: "
+            f"{count} executions on {seeds} seeds"
+        )
+        found = ranked(run(executions[:count], race.selection_seeds[:seeds]))
         rounds.append(tuple(found))
-        field = [evaluation.execution for evaluation in found]
-    return Heat(delay, tuple(rounds), choose(rounds[-1]))
+        executions = [evaluation.execution for evaluation in found]
+    return DelayRace(delay_ticks, tuple(rounds), choose(rounds[-1]))

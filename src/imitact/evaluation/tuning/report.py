@@ -1,4 +1,4 @@
-"""A tuning as tables, lines or a file."""
+"""Tuning report: the race, the confirmation and the choice as lines of text, and tune.json."""
 
 from __future__ import annotations
 
@@ -10,75 +10,80 @@ from typing import Any
 from imitact.core.chunking import Execution
 from imitact.core.version import __version__
 from imitact.evaluation.report import paired_line
-from imitact.evaluation.results import Evaluation, spell
+from imitact.evaluation.results import Evaluation, describe_seeds
 from imitact.evaluation.tuning.grid import Grid
-from imitact.evaluation.tuning.race import UNTUNED, Heat, Race, Tuning
-from imitact.evaluation.tuning.selection import AS_LOW, CLOSE
+from imitact.evaluation.tuning.race import UNTUNED, DelayRace, RaceConfig, Tuning
+from imitact.evaluation.tuning.selection import JERK_TOLERANCE, MAX_LOSS
 from imitact.storage.atomic import make_folder, write_json
 
 FORMAT = 1
-"""Changes whenever an older file could be misread."""
+"""Format number of tune.json; raised whenever an older file could be misread."""
 
-NAME = "tune.json"
+FILE_NAME = "tune.json"
+
+_COLUMNS = ["success", "95 % interval", "jerk, rad/s^3", "queries/s"]
 
 
-def lines(tuning: Tuning, race: Race) -> list[str]:
-    """All of it for a reader: the race at each delay, the confirmation, what was chosen."""
-    told: list[str] = []
-    for heat in tuning.heats:
-        told += [f"delay {_ticks(heat.delay_ticks)}, {spell(race.selection_seeds)}:"]
-        told += [*_columns(_race_rows(heat)), ""]
+def report_lines(tuning: Tuning, race: RaceConfig) -> list[str]:
+    """Return the report as text: the race at each delay, the confirmation, the choice."""
+    lines: list[str] = []
+    for each in tuning.races:
+        seeds = describe_seeds(race.selection_seeds)
+        lines += [f"delay {_ticks(each.delay_ticks)}, {seeds}:"]
+        lines += [*_aligned(_race_rows(each)), ""]
     if tuning.confirmed:
-        told += [f"confirmation, {spell(race.confirmation_seeds)}:"]
-        told += [*_columns(_confirmation_rows(tuning)), ""]
-    for heat in tuning.heats:
-        if heat.delay_ticks == tuning.chosen.delay_ticks:
-            told.append(_why(heat))
+        lines += [f"confirmation, {describe_seeds(race.confirmation_seeds)}:"]
+        lines += [*_aligned(_confirmation_rows(tuning)), ""]
+    for each in tuning.races:
+        if each.delay_ticks == tuning.chosen.delay_ticks:
+            lines.append(_reason(each))
     if tuning.gain and tuning.chosen.chunking != UNTUNED.chunking:
-        told.append(paired_line(tuning.gain, tuning.chosen.chunking, UNTUNED.chunking))
-    return told
+        lines.append(paired_line(tuning.gain, tuning.chosen.chunking, UNTUNED.chunking))
+    return lines
 
 
-def _why(heat: Heat) -> str:
-    """How the rule came to its setting."""
-    choice = heat.choice
+def _reason(race: DelayRace) -> str:
+    """Say why the rule chose its execution."""
+    choice = race.choice
     chosen, best = choice.chosen, choice.best
-    others = len(choice.equals) - 1
-    if chosen is best:
-        reason = "the most successes" + (
-            f", and the smoothest or rarest asking of {others + 1} not shown to differ"
-            if others
-            else ""
+    equals = len(choice.equals)
+    if chosen is not best:
+        reason = (
+            f"success not significantly lower than that of {best.execution.chunking} "
+            f"({chosen.successes} against {best.successes} of {chosen.episodes}), "
+            "with lower jerk or fewer queries"
+        )
+    elif equals > 1:
+        reason = (
+            "the most successes, and the lowest jerk or fewest queries of "
+            f"{equals} that do not differ significantly"
         )
     else:
-        reason = (
-            f"not shown to succeed less than {best.chunking} ({best.successes} against "
-            f"{chosen.successes} of {chosen.episodes}), and smoother or asking less often"
-        )
+        reason = "the most successes"
     return f"chosen:  {chosen.execution} ({reason})"
 
 
-def _race_rows(heat: Heat) -> list[list[str]]:
-    choice = heat.choice
+def _race_rows(race: DelayRace) -> list[list[str]]:
+    choice = race.choice
     equal = {id(evaluation) for evaluation in choice.equals}
-    rows = [["setting", "success", "95 % interval", "jerk, rad/s^3", "queries/s", ""]]
-    for evaluation in heat.furthest:
-        fate = f"dropped after {evaluation.episodes}"
-        if evaluation in heat.rounds[-1]:
-            fate = "equal to the best" if id(evaluation) in equal else "shown or counted as lower"
+    rows = [["chunking", *_COLUMNS, ""]]
+    for evaluation in race.longest:
+        result = f"dropped after {evaluation.episodes}"
+        if evaluation in race.rounds[-1]:
+            result = "equal to the best" if id(evaluation) in equal else "lower than the best"
         if evaluation is choice.best:
-            fate = "best"
+            result = "best"
         if evaluation is choice.chosen:
-            fate = "best, chosen" if choice.chosen is choice.best else "equal, chosen"
-        rows.append([evaluation.chunking, *_figures(evaluation), fate])
+            result = "best, chosen" if choice.chosen is choice.best else "equal, chosen"
+        rows.append([evaluation.execution.chunking, *_figures(evaluation), result])
     return rows
 
 
 def _confirmation_rows(tuning: Tuning) -> list[list[str]]:
-    rows = [["setting", "delay", "success", "95 % interval", "jerk, rad/s^3", "queries/s"]]
+    rows = [["chunking", "delay", *_COLUMNS]]
     for evaluation in tuning.confirmed:
-        delay = str(evaluation.plan.delay_ticks)
-        rows.append([evaluation.chunking, delay, *_figures(evaluation)])
+        execution = evaluation.execution
+        rows.append([execution.chunking, str(execution.delay_ticks), *_figures(evaluation)])
     return rows
 
 
@@ -93,57 +98,63 @@ def _figures(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def _columns(rows: list[list[str]]) -> list[str]:
-    """Rows under each other: words to the left, figures to the right."""
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Align columns: text to the left, figures to the right."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    told = []
+    lines = []
     for row in rows:
         cells = [
             cell.ljust(width) if at in (0, 5) else cell.rjust(width)
             for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        told.append(f"  {'  '.join(cells)}".rstrip())
-    return told
+        lines.append(f"  {'  '.join(cells)}".rstrip())
+    return lines
 
 
 def _ticks(count: int) -> str:
     return f"{count} tick" if count == 1 else f"{count} ticks"
 
 
-def to_dict(tuning: Tuning, grid: Grid, race: Race, names: Mapping[str, str]) -> dict[str, Any]:
-    """Everything, as plain JSON values; rates are between 0 and 1, units are in the names."""
+def to_dict(
+    tuning: Tuning, grid: Grid, race: RaceConfig, names: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the tuning as JSON values; rates are between 0 and 1, units are in the names."""
+    race_values = asdict(race)
     return {
         "format": FORMAT,
         "imitact": __version__,
         "names": dict(names),
         "grid": asdict(grid),
-        "race": asdict(race),
-        "rule": {"close": CLOSE, "as_low": AS_LOW, "confidence": 0.95},
+        "race": {"delay": race_values.pop("delay_ticks"), **race_values},
+        "rule": {"close": MAX_LOSS, "as_low": JERK_TOLERANCE, "confidence": 0.95},
         "chosen": asdict(tuning.chosen),
-        "heats": [_heat(heat) for heat in tuning.heats],
-        "confirmed": [_told(evaluation) for evaluation in tuning.confirmed],
+        "heats": [_race_dict(each) for each in tuning.races],
+        "confirmed": [_evaluation_dict(evaluation) for evaluation in tuning.confirmed],
         "gain": asdict(tuning.gain) if tuning.gain else None,
     }
 
 
-def _heat(heat: Heat) -> dict[str, Any]:
-    choice = heat.choice
+def _race_dict(race: DelayRace) -> dict[str, Any]:
+    choice = race.choice
     return {
-        "delay_ticks": heat.delay_ticks,
-        "rounds": [[_told(evaluation) for evaluation in each] for each in heat.rounds],
-        "best": choice.best.chunking,
-        "chosen": choice.chosen.chunking,
+        "delay_ticks": race.delay_ticks,
+        "rounds": [[_evaluation_dict(evaluation) for evaluation in each] for each in race.rounds],
+        "best": choice.best.execution.chunking,
+        "chosen": choice.chosen.execution.chunking,
         "finalists": [
-            {"chunking": evaluation.chunking, "best_minus_it": asdict(difference), "equal": equal}
-            for evaluation, difference, equal in choice.others
+            {
+                "chunking": evaluation.execution.chunking,
+                "best_minus_it": asdict(difference),
+                "equal": equal,
+            }
+            for evaluation, difference, equal in choice.candidates
         ],
     }
 
 
-def _told(evaluation: Evaluation) -> dict[str, Any]:
+def _evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:
     return {
-        "chunking": evaluation.chunking,
-        "delay_ticks": evaluation.plan.delay_ticks,
+        **asdict(evaluation.execution),
         "successes": evaluation.successes,
         "episodes": evaluation.episodes,
         "interval": list(evaluation.interval),
@@ -151,18 +162,18 @@ def _told(evaluation: Evaluation) -> dict[str, Any]:
         "step_cap": evaluation.step_cap,
         "mean_jerk_rad_s3": evaluation.mean_jerk_rad_s3,
         "queries_per_s": evaluation.queries_per_s,
-        "failed_seeds": [row.seed for row in evaluation.rows if not row.success],
+        "failed_seeds": evaluation.failed_seeds,
     }
 
 
-def write(told: Mapping[str, Any], out: Path) -> Path:
-    """Write out/tune.json, whole or not at all; returns its path."""
+def write(values: Mapping[str, Any], out: Path) -> Path:
+    """Write out/tune.json atomically; return its path."""
     make_folder(out)
-    write_json(out / NAME, dict(told), staging=out)
-    return out / NAME
+    write_json(out / FILE_NAME, dict(values), staging=out)
+    return out / FILE_NAME
 
 
-def setting(chosen: Execution) -> str:
-    """As options of `imitact evaluate`."""
-    delay = f" --delay {chosen.delay_ticks}" if chosen.delay_ticks else ""
+def evaluate_options(chosen: Execution) -> str:
+    """Return an execution as options of `imitact evaluate`."""
+    delay = f" --delay-ticks {chosen.delay_ticks}" if chosen.delay_ticks else ""
     return f"--chunking {chosen.chunking}{delay}"

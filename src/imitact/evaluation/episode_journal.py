@@ -1,0 +1,130 @@
+"""Episode journals: each finished episode on disk, so that an interrupted evaluation continues."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from imitact.core.chunking import Execution
+from imitact.core.errors import BadInput, DamagedFile
+from imitact.evaluation.episode import EpisodeError, Job
+from imitact.evaluation.results import EnvInfo, EpisodeRow, Evaluation, EvaluationPlan
+from imitact.storage.journal import Journal, parse_journal_line
+from imitact.storage.settings_diff import differences, plain_json
+
+EVALUATION_JOURNAL = "episodes.jsonl"
+"""File of an evaluation's finished episodes, in its output folder."""
+
+TUNING_JOURNAL = "tune.jsonl"
+"""File of a tuning's finished episodes, in its output folder."""
+
+
+@dataclass(frozen=True)
+class _TunedEpisode:
+    """Entry of a tuning's journal, which holds episodes of many executions."""
+
+    execution: Execution
+    row: EpisodeRow
+
+
+class EpisodeJournal:
+    """Finished episodes of an output folder, by job.
+
+    Attributes:
+        folder: output folder.
+        rows: results of the finished episodes.
+        env_info: environment that they ran in; None before the first.
+        clock_s: seconds spent so far.
+    """
+
+    def __init__(self, path: Path, head: dict[str, Any], execution: Execution | None) -> None:
+        """Open a journal, or begin one.
+
+        Args:
+            path: the file.
+            head: settings that the file begins with; a file of other settings is refused.
+            execution: execution of all its episodes; None where each entry names its own.
+        """
+        self.folder = path.parent
+        self.env_info: EnvInfo | None = None
+        self.rows: dict[Job, EpisodeRow] = {}
+        self._execution = execution
+        self._journal = Journal(path)
+        self._journal.begin(head)
+        for env_info in self._journal.entries("world", EnvInfo):
+            self.env_info = env_info
+        if execution:
+            rows = self._journal.entries("episode", EpisodeRow)
+            finished = [_TunedEpisode(execution, row) for row in rows]
+        else:
+            finished = self._journal.entries("episode", _TunedEpisode)
+        for entry in finished:
+            self.rows.setdefault(Job(entry.execution, entry.row.seed), entry.row)
+        self.clock_s = max(self._journal.entries("clock_s", float), default=0.0)
+
+    @classmethod
+    def of_evaluation(cls, plan: EvaluationPlan, out: Path) -> EpisodeJournal:
+        """Open the journal of an evaluation in its output folder."""
+        return cls(out / EVALUATION_JOURNAL, plan.to_json(), plan.execution)
+
+    @classmethod
+    def of_tuning(cls, plan: EvaluationPlan, out: Path) -> EpisodeJournal:
+        """Open the journal of a tuning in its output folder."""
+        head = {"tune": 1, "names": dict(plan.names), "step_cap": plan.step_cap}
+        return cls(out / TUNING_JOURNAL, head, None)
+
+    def add_env(self, env_info: EnvInfo) -> None:
+        """Store the environment, once; refuse another one than the finished episodes ran in."""
+        if self.env_info is None:
+            self._journal.add("world", env_info)
+            self.env_info = env_info
+        elif self.env_info != env_info:
+            found = differences(plain_json(asdict(self.env_info)), plain_json(asdict(env_info)))
+            raise BadInput(
+                f"the environment differs from that of the finished episodes in {self.folder}: "
+                f"{'; '.join(found)}; give another output folder"
+            )
+
+    def add(self, job: Job, row: EpisodeRow, clock_s: float) -> None:
+        """Store a finished episode, and the seconds spent so far."""
+        self.rows[job] = row
+        entry = row if self._execution else _TunedEpisode(job.execution, row)
+        self._journal.add("episode", entry)
+        self._journal.add("clock_s", round(clock_s, 3))
+
+    def add_error(self, job: Job, error: EpisodeError) -> None:
+        """Store the error of an episode, for a reader; the episode will be run again."""
+        self._journal.add("error", {"seed": job.seed, **asdict(error)})
+
+
+def read_unfinished(out: Path) -> tuple[Evaluation, int]:
+    """Read the finished episodes of an evaluation that may still run, without changing its journal.
+
+    Returns:
+        The evaluation of the episodes so far, and the number of episodes planned.
+    """
+    path = out / EVALUATION_JOURNAL
+    rows: dict[int, EpisodeRow] = {}
+    plan, env_info = None, None
+    try:
+        for line in path.read_bytes().split(b"\n")[:-1]:  # the last one is empty or incomplete
+            entry: Mapping[str, Any] = parse_journal_line(line, required=False)
+            if plan is None:
+                plan = EvaluationPlan.from_json(entry)
+            elif "world" in entry:
+                env_info = msgspec.convert(entry["world"], EnvInfo)
+            elif "episode" in entry:
+                row = msgspec.convert(entry["episode"], EpisodeRow, strict=False)
+                rows[row.seed] = row
+    except (KeyError, ValueError) as error:
+        raise DamagedFile(f"{path} is not the journal of an evaluation: {error}") from error
+    if plan is None or env_info is None or not rows:
+        raise BadInput(f"{path} has no finished episode yet; try again later")
+    seeds = tuple(seed for seed in plan.seeds if seed in rows)
+    done = tuple(rows[seed] for seed in seeds)
+    wall_s = sum(row.wall_s for row in done)
+    return Evaluation(replace(plan, seeds=seeds), env_info, done, 1, wall_s), len(plan.seeds)
