@@ -1,4 +1,4 @@
-"""Laws of an exported policy: it answers as the policy it was made from, or it does not exist."""
+"""Export: a file answers as the policy that it was made from, or it is not written."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from imitact.core.types import Camera, Observation, Policy, Spec
 from imitact.core.views import View
 from imitact.deploy import certificate, runtime, telemetry
 from imitact.deploy import export as exporting
+from imitact.deploy.export import ExportMismatch, export
 from imitact.deploy.export_config import LIMITS, ExportConfig
-from imitact.deploy.export import (Unfaithful, export)
 from imitact.deploy.onnx_act import build
 from imitact.deploy.runtime import ExportedPolicy, load
 from imitact.models.config import ActConfig
 from imitact.models.normalization import Scaling
 from imitact.models.policy import TorchPolicy
 from imitact.storage.sealed_file import FOOTER_BYTES, seal, unseal
-from tests.support.fake_dataset import FakeSource
+from tests.support.fake_dataset import FakeDataset
 
 TINY = ActConfig(
     chunk_size=5, input_height=24, input_width=32, backbone_width=16, backbone_stages=2, backbone_norm="batch", hidden_dim=8, num_heads=2,
@@ -57,7 +57,7 @@ def stats(size: int, seed: int) -> Stats:
 
 
 def made(config: ActConfig = TINY, spec: Spec = SPEC, seed: int = 0) -> TorchPolicy:
-    """A policy none of whose weights and statistics is at its first, harmless value."""
+    """A policy whose weights and statistics all differ from their initial values."""
     sizes = {"state": spec.state_size, "action": spec.action_size, "delta": spec.action_size}
     numbers = {name: stats(size, at) for at, (name, size) in enumerate(sizes.items())}
     policy = TorchPolicy.create(spec, numbers, config, seed=seed, fingerprint="fake")
@@ -79,10 +79,10 @@ def observed(spec: Spec = SPEC, seed: int = 0) -> Observation:
     return Observation(draw.normal(size=spec.state_size), frames)
 
 
-def source_of(spec: Spec) -> FakeSource:
-    """Three short episodes as that Spec has them."""
+def source_of(spec: Spec) -> FakeDataset:
+    """Three short episodes with the cameras of that Spec."""
     names = tuple(c.name for c in spec.cameras)
-    return FakeSource(cameras=names, height=48, width=64, size=3)
+    return FakeDataset(cameras=names, height=48, width=64, size=3)
 
 
 JOINTS = Spec(
@@ -96,19 +96,19 @@ JOINTS = Spec(
 
 
 def exported(policy: TorchPolicy, folder: Path, **changes: Any) -> Path:
-    """The file alone, made as `export` makes it, without a certificate."""
+    """The file as `export` makes it, without a certificate."""
     config = replace(QUICK, **changes)
     making = exporting._Export(
         policy, source_of(policy.spec), folder, config, "policy's", lambda _: None
     )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"policy.{config.to}"
-    path.write_bytes(making._made(folder))
+    path.write_bytes(making._file_bytes(folder))
     return path
 
 
-def far(policy: TorchPolicy, other: Policy, spec: Spec) -> float:
-    """Largest deviation over three observations, in standard deviations."""
+def largest_deviation(policy: TorchPolicy, other: Policy, spec: Spec) -> float:
+    """The largest deviation over three observations, in standard deviations."""
     seen = [observed(spec, seed) for seed in range(3)]
     std = policy.constants["action_std"].numpy()
     error = certificate.answers(other, seen) - certificate.answers(policy, seen)
@@ -117,15 +117,15 @@ def far(policy: TorchPolicy, other: Policy, spec: Spec) -> float:
 
 VARIANTS: dict[str, tuple[dict[str, Any], tuple[Camera, ...]]] = {
     "batch norm": ({}, CAMERAS[:1]),
-    "frozen norm": ({"norm": "frozen", "pretrained": "none"}, CAMERAS[:1]),
-    "group norm": ({"norm": "group"}, CAMERAS[:1]),
-    "four stages": ({"stages": 4}, CAMERAS[:1]),
+    "frozen norm": ({"backbone_norm": "frozen", "pretrained_backbone": "none"}, CAMERAS[:1]),
+    "group norm": ({"backbone_norm": "group"}, CAMERAS[:1]),
+    "four stages": ({"backbone_stages": 4}, CAMERAS[:1]),
     "fixed queries, three layers, mlp": (
         {"queries": "sinusoidal", "decoder_layers": 3, "head": "mlp"}, CAMERAS[:1]),
     "positions in tokens": ({"positions": "tokens"}, CAMERAS[:1]),
     "delta actions": ({"actions": "delta"}, CAMERAS[:1]),
-    "no cvae": ({"cvae": False}, CAMERAS[:1]),
-    "chunk of one": ({"chunk": 1}, CAMERAS[:1]),
+    "no cvae": ({"use_vae": False}, CAMERAS[:1]),
+    "chunk of one": ({"chunk_size": 1}, CAMERAS[:1]),
     "cameras resized to one size": ({}, CAMERAS),
     "cameras of two sizes": ({"input_height": 0, "input_width": 0}, CAMERAS),
     "three cameras, two of one size": (
@@ -145,12 +145,12 @@ def test_the_file_answers_as_the_policy(tmp_path: Path, variant: str, to: str):
     file = load(exported(policy, tmp_path, to=to), threads=1)
     assert isinstance(file, Policy)
     assert file.spec == spec
-    assert far(policy, file, spec) < 1e-4
+    assert largest_deviation(policy, file, spec) < 1e-4
 
 
 def test_equality_of_answers_can_fail(tmp_path: Path):
     other = load(exported(made(seed=1), tmp_path), threads=1)
-    assert far(made(seed=0), other, SPEC) > 1e-1
+    assert largest_deviation(made(seed=0), other, SPEC) > 1e-1
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_equality_of_answers_can_fail(tmp_path: Path):
     [((48, 64), (24, 32)), ((30, 50), (10, 10)), ((30, 50), (24, 32)), ((480, 640), (224, 224)),
      ((7, 9), (14, 27)), ((31, 47), (13, 11))],
 )  # fmt: skip
-def test_a_resized_frame_is_that_of_frames_py_to_the_byte(
+def test_a_resized_frame_equals_that_of_core_views_to_the_byte(
     have: tuple[int, int], want: tuple[int, int]
 ):
     from onnx import TensorProto
@@ -184,11 +184,11 @@ def test_a_resized_frame_is_that_of_frames_py_to_the_byte(
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
-def test_a_policy_that_standardises_in_its_own_way_answers_as_in_torch(to: Any, tmp_path: Path):
+def test_a_policy_with_its_own_scaling_answers_as_in_torch(to: Any, tmp_path: Path):
     spec = replace(SPEC, cameras=CAMERAS)
     policy = made(spec=spec)
     plain = Scaling.plain(spec, policy.stats, TINY)
-    policy = TorchPolicy.of_weights(
+    policy = TorchPolicy.from_weights(
         spec, policy.stats, TINY, policy.net.state_dict(), fingerprint="fake",
         scaling=replace(
             plain,
@@ -197,9 +197,9 @@ def test_a_policy_that_standardises_in_its_own_way_answers_as_in_torch(to: Any, 
             pixel_std={"top": (0.3, 0.2, 0.1), "left wrist": (1.0, 0.5, 0.9)},
         ),
     )  # fmt: skip
-    assert far(policy, load(exported(policy, tmp_path, to=to)), spec) < 1e-4
+    assert largest_deviation(policy, load(exported(policy, tmp_path, to=to)), spec) < 1e-4
     usual = TorchPolicy(policy.net, spec, policy.stats, TINY, "fake")
-    assert far(policy, usual, spec) > 0.1
+    assert largest_deviation(policy, usual, spec) > 0.1
 
 
 def test_the_graph_holds_nothing_that_only_training_needs():
@@ -209,7 +209,7 @@ def test_the_graph_holds_nothing_that_only_training_needs():
     assert not [name for name in names if "cvae" in name]
     assert not kinds & {"BatchNormalization", "Dropout", "Shape", "If", "Loop"}
     sizes = {c.name: np.prod(c.dims) for c in build(policy).graph.initializer}
-    # No self-attention in the first decoder layer: what it gives is known.
+    # The first decoder layer has no self-attention: its result is a constant.
     assert not [name for name in sizes if name.startswith("decoder.0.qkv")]
 
 
@@ -225,8 +225,8 @@ def test_any_reader_of_onnx_opens_the_file(tmp_path: Path):
     path = exported(made(), tmp_path, to="onnx")
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
-    told = {entry.key: entry.value for entry in model.metadata_props}
-    assert json.loads(told["imitact"])["spec"]["rate_hz"] == 50
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(metadata["imitact"])["spec"]["rate_hz"] == 50
 
 
 # -- refusals ----------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_the_file_refuses_what_the_policy_refuses_in_the_same_words(tmp_path: Pa
         assert str(ours.value) == str(theirs.value)
 
 
-def test_a_frame_that_is_a_view_into_a_larger_one_is_read_right(tmp_path: Path):
+def test_a_frame_that_is_a_strided_view_is_read_correctly(tmp_path: Path):
     file = load(exported(made(), tmp_path), threads=1)
     good = observed()
     large = np.zeros((48, 128, 3), np.uint8)
@@ -264,7 +264,7 @@ def test_a_frame_that_is_a_view_into_a_larger_one_is_read_right(tmp_path: Path):
 
 
 @pytest.mark.parametrize("to", ["openvino", "onnx"])
-def test_a_file_that_was_cut_or_altered_anywhere_is_refused(tmp_path: Path, to: str):
+def test_a_file_truncated_or_altered_anywhere_is_refused(tmp_path: Path, to: str):
     path = exported(made(), tmp_path, to=to)
     data = path.read_bytes()
     damaged = tmp_path / "damaged"
@@ -273,7 +273,7 @@ def test_a_file_that_was_cut_or_altered_anywhere_is_refused(tmp_path: Path, to: 
         altered = bytearray(data)
         altered[at] ^= 1
         damaged.write_bytes(altered)
-        with pytest.raises(DamagedFile, match="copy it again"):
+        with pytest.raises(DamagedFile, match="Copy it again"):
             load(damaged)
     for end in (0, 1, 95, 96, 200, len(data) // 2, len(data) - 1):
         damaged.write_bytes(data[:end])
@@ -281,7 +281,7 @@ def test_a_file_that_was_cut_or_altered_anywhere_is_refused(tmp_path: Path, to: 
             load(damaged)
 
 
-def test_a_file_of_another_format_says_which_imitact_reads_it(tmp_path: Path):
+def test_a_file_of_another_format_is_refused_with_the_version_that_wrote_it(tmp_path: Path):
     path = exported(made(), tmp_path)
     sealed = unseal(path)
     end = sealed.about["parts"]["weights"][1]
@@ -290,7 +290,7 @@ def test_a_file_of_another_format_says_which_imitact_reads_it(tmp_path: Path):
         ({**sealed.about, "format": 2}, "execution: "),
         ({**sealed.about, "format": 2, "execution": {"chunking": "all"}}, "execution: .*not known"),
         ({**sealed.about, "format": True}, "format is True, written by imitact .*, this imitact"),
-        ({**sealed.about, "kind": "tensorrt"}, "is for 'tensorrt'"),
+        ({**sealed.about, "kind": "tensorrt"}, "is for tensorrt in fp32"),
         ({**sealed.about, "spec": {}}, "spec: "),
     ):
         path = tmp_path / "other"
@@ -300,7 +300,7 @@ def test_a_file_of_another_format_says_which_imitact_reads_it(tmp_path: Path):
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
-def test_how_a_policy_is_executed_is_exported_with_it(tmp_path: Path, to: str):
+def test_the_execution_of_a_policy_is_exported_with_it(tmp_path: Path, to: str):
     policy = made()
     assert load(exported(policy, tmp_path / "untuned", to=to)).execution is None
     policy.execution = Execution("ensemble:0.01/5", 2)
@@ -309,22 +309,24 @@ def test_how_a_policy_is_executed_is_exported_with_it(tmp_path: Path, to: str):
     assert unseal(path).about["format"] == 2
 
 
-def test_a_runtime_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_runtime_is_refused_with_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     paths = {to: exported(made(), tmp_path, to=to) for to in ("openvino", "onnx")}
     for to, package in (("openvino", "openvino"), ("onnx", "onnxruntime")):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, package, None)
-            with pytest.raises(BadInput, match=r"pip install 'imitact\[runtime\]'"):
+            with pytest.raises(BadInput, match=r"pip install '.\[runtime\]'"):
                 load(paths[to])
 
 
-def test_a_precision_that_the_processor_lacks_is_refused_not_replaced(
+def test_a_precision_that_the_processor_lacks_is_refused_and_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = exported(made(), tmp_path, precision="bf16")
     openvino = telemetry.import_openvino()
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        assert far(made(), load(path, threads=1), SPEC) < LIMITS["bf16"]
+        assert largest_deviation(made(), load(path, threads=1), SPEC) < LIMITS["bf16"]
         # The same file on a processor that runs f32 when asked for bf16.
         monkeypatch.setitem(runtime.OPENVINO_TYPES, "bf16", "f16")
     with pytest.raises(BadInput, match=r"has no arithmetic for that.*--precision fp32"):
@@ -354,7 +356,7 @@ print(chunk.shape, *sorted({{name.split(".")[0] for name in sys.modules}}))
 
 
 def loaded(path: Path, home: Path, first: str = "") -> set[str]:
-    """Modules that a fresh process holds after it loaded a file and answered once."""
+    """The modules in a fresh process that loaded a file and answered once."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", RUN.format(first=first), str(path)],
         capture_output=True, text=True, env={**environment(), "HOME": str(home)},
@@ -366,7 +368,7 @@ def loaded(path: Path, home: Path, first: str = "") -> set[str]:
 
 
 def environment() -> dict[str, str]:
-    """Ours, without what keeps ONNX Runtime or a cache from writing to the home folder."""
+    """Ours, without variables that keep ONNX Runtime or a cache out of the home folder."""
     ours = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "CI"}
     return {name: value for name, value in os.environ.items() if name not in ours}
 
@@ -378,10 +380,10 @@ def test_an_exported_policy_runs_without_torch(tmp_path: Path, to: str):
     home.mkdir()
     heavy = {"torch", "safetensors", "pyarrow", "av", "onnx", "nncf", "tyro", "rich"}
     assert not loaded(path, home) & heavy
-    assert list(home.iterdir()) == []  # nobody wrote an identifier of this user
+    assert list(home.iterdir()) == []  # no identifier of this user was written
 
 
-def test_that_torch_is_loaded_would_be_seen(tmp_path: Path):
+def test_a_process_that_loads_torch_is_detected(tmp_path: Path):
     path = exported(made(), tmp_path)
     assert "torch" in loaded(path, tmp_path, first="import torch")
 
@@ -399,9 +401,8 @@ class Telemetry:
 """
 
 
-def calls_home(tmp_path: Path, code: str) -> bool:
-    """Whether code that runs in a fresh process makes a sender of usage data (here a harmless one
-    in its place)."""
+def sends_usage_data(tmp_path: Path, code: str) -> bool:
+    """Whether code in a fresh process starts the sender of usage data (here a harmless fake)."""
     mark = tmp_path / "called"
     package = tmp_path / "spy" / "openvino_telemetry"
     (package / "backend").mkdir(parents=True)
@@ -413,16 +414,16 @@ def calls_home(tmp_path: Path, code: str) -> bool:
     return mark.exists()
 
 
-def test_quantising_calls_nobody(tmp_path: Path):
+def test_quantizing_sends_no_usage_data(tmp_path: Path):
     code = "from imitact.deploy.telemetry import import_nncf\nimport_nncf()"
-    assert not calls_home(tmp_path / "ours", code)
-    assert calls_home(tmp_path / "plain", "import nncf")  # the spy sees what there is to see
+    assert not sends_usage_data(tmp_path / "ours", code)
+    assert sends_usage_data(tmp_path / "plain", "import nncf")  # so the fake detects it
 
 
 # -- the certificate ---------------------------------------------------------------------------
 
 
-def test_the_certificate_tells_what_a_direct_computation_gives(tmp_path: Path):
+def test_the_certificate_has_the_deviations_of_a_direct_computation(tmp_path: Path):
     policy, source = made(spec=JOINTS), source_of(JOINTS)
     config = replace(QUICK, observations=20)
     found = export(policy, source, tmp_path / "out", config, policy_sha256="p")
@@ -465,7 +466,7 @@ def test_deviation_finds_the_worst_joint_and_tick():
     assert far["per_joint"][0]["unit"] == "rad"
 
 
-def test_observations_for_ranges_are_none_of_those_compared():
+def test_observations_for_int8_ranges_are_not_those_compared():
     source = source_of(JOINTS)
     compared = certificate.observations(source, JOINTS, 5, 0.5)
     ranges = certificate.observations(source, JOINTS, 5, 0.25)
@@ -474,8 +475,8 @@ def test_observations_for_ranges_are_none_of_those_compared():
 
 
 @pytest.fixture
-def crooked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A builder that gets one weight wrong."""
+def wrong_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph builder that gets one weight wrong."""
     right = exporting.build
 
     def wrong(policy: TorchPolicy) -> Any:
@@ -489,9 +490,11 @@ def crooked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting, "build", wrong)
 
 
-def test_a_file_that_deviates_is_refused_and_nothing_is_left(tmp_path: Path, crooked: None):
+def test_a_file_that_deviates_is_refused_and_nothing_remains(tmp_path: Path, wrong_weight: None):
     policy, source = made(spec=JOINTS), source_of(JOINTS)
-    with pytest.raises(Unfaithful, match=r"0\.1 standard deviations from the policy's \(joint_0"):
+    with pytest.raises(
+        ExportMismatch, match=r"0\.1 standard deviations from the policy's \(joint_0"
+    ):
         export(policy, source, tmp_path / "out", QUICK, policy_sha256="p")
     assert list(tmp_path.iterdir()) == []
     allowed = replace(QUICK, limit=0.2)
@@ -499,12 +502,12 @@ def test_a_file_that_deviates_is_refused_and_nothing_is_left(tmp_path: Path, cro
     assert found["deviation"]["max_of_std"] == pytest.approx(0.1, rel=1e-3)
 
 
-def test_a_failed_export_leaves_the_earlier_one(tmp_path: Path, request: pytest.FixtureRequest):
+def test_a_failed_export_leaves_the_earlier_file(tmp_path: Path, request: pytest.FixtureRequest):
     policy, source = made(spec=JOINTS), source_of(JOINTS)
     export(policy, source, tmp_path / "out", QUICK, policy_sha256="p")
     before = digests(tmp_path / "out")
-    request.getfixturevalue("crooked")
-    with pytest.raises(Unfaithful):
+    request.getfixturevalue("wrong_weight")
+    with pytest.raises(ExportMismatch):
         export(policy, source, tmp_path / "out", QUICK, policy_sha256="p")
     assert digests(tmp_path / "out") == before
 
@@ -513,21 +516,21 @@ def digests(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
 
 
-@pytest.mark.parametrize(("low", "stands"), [(-0.039, True), (-0.04, False), (-0.2, False)])
-def test_a_file_stands_only_if_a_loss_of_success_is_ruled_out(
-    tmp_path: Path, low: float, stands: bool
+@pytest.mark.parametrize(("low", "is_kept"), [(-0.039, True), (-0.04, False), (-0.2, False)])
+def test_a_file_is_kept_only_if_a_loss_of_success_is_ruled_out(
+    tmp_path: Path, low: float, is_kept: bool
 ):
-    told: Callable[[Path], dict[str, Any]] = lambda path: {  # noqa: E731
+    compared: Callable[[Path], dict[str, Any]] = lambda path: {  # noqa: E731
         "difference": 0.0, "interval": [low, 0.03], "text": "file minus torch", "loads":
         load(path, threads=1).precision,
     }  # fmt: skip
     policy, source = made(spec=JOINTS), source_of(JOINTS)
-    if stands:
-        found = export(policy, source, tmp_path, QUICK, policy_sha256="p", success=told)
+    if is_kept:
+        found = export(policy, source, tmp_path, QUICK, policy_sha256="p", compare_success=compared)
         assert found["success"]["loads"] == "fp32"
     else:
-        with pytest.raises(Unfaithful, match="a loss of more than 4 points is not ruled out"):
-            export(policy, source, tmp_path, QUICK, policy_sha256="p", success=told)
+        with pytest.raises(ExportMismatch, match="a loss of more than 4 points is not ruled out"):
+            export(policy, source, tmp_path, QUICK, policy_sha256="p", compare_success=compared)
         assert list(tmp_path.iterdir()) == []
 
 
@@ -554,17 +557,18 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
     return line
 
 
-def test_what_cannot_be_exported_is_refused_in_a_line(
+def test_an_export_that_cannot_work_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     policy = made(spec=JOINTS).save(tmp_path / "policy")
     out = ("--out", tmp_path / "out")
     data = ("--data", tmp_path)
-    assert "no such directory" in refused(capsys, "export", tmp_path / "none", *data, *out)
-    assert "model.safetensors" in refused(capsys, "export", tmp_path, *data, *out)
+    assert "no such file or folder" in refused(capsys, "export", tmp_path / "none", *data, *out)
+    (tmp_path / "empty").mkdir()
+    assert "holds no policy.json" in refused(capsys, "export", tmp_path / "empty", *data, *out)
     assert "--data" in refused(capsys, "export", policy, *out, "--precision", "int8")
     assert "info.json" in refused(capsys, "export", policy, *data, *out)
     bf16 = refused(capsys, "export", policy, *data, *out, "--to", "onnx", "--precision", "bf16")
     assert "has no bf16" in bf16
-    assert "'tensorrt'" in refused(capsys, "export", policy, *data, *out, "--to", "tensorrt")
+    assert 'is "tensorrt"' in refused(capsys, "export", policy, *data, *out, "--to", "tensorrt")
     assert not (tmp_path / "out").exists()

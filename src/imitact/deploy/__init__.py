@@ -1,1 +1,1 @@
-"""Deployment: a policy as one file that runs without torch."""
+"""Deployment: a policy as one file that runs without torch, and the certificate of that file."""

@@ -1,4 +1,4 @@
-"""What an exported file is worth, measured: how far it deviates, how fast it answers and loads."""
+"""Export certificate: how far a file deviates from its policy, how fast it answers and loads."""
 
 from __future__ import annotations
 
@@ -21,22 +21,27 @@ from imitact.core.errors import BadInput
 from imitact.core.types import Dataset, Observation, Policy, Spec
 
 WARM_UP_CALLS = 20
-"""Answers before latency is counted: the first ones still place memory."""
+"""Calls before latency is measured; the first ones still allocate memory."""
 
 
 def observations(source: Dataset, spec: Spec, count: int, shift: float) -> list[Observation]:
-    """`count` observations, evenly spread over all ticks of all episodes.
+    """Return `count` observations, spread evenly over all ticks of all episodes.
 
-    shift: where each stands in its share of the ticks, from 0 to 1; other shifts give others.
-
-    Refuses a dataset whose names, cameras or capture sizes are not the policy's.
+    Args:
+        source: the dataset.
+        spec: the policy's; the dataset must have its joints and its cameras.
+        count: how many.
+        shift: where each lies in its share of the ticks, from 0 to 1; other shifts give others.
     """
     spec.check_same(
-        source.spec, "the dataset", "the policy", advice="Give the dataset it was trained on"
+        source.spec,
+        "the dataset",
+        "the policy",
+        advice="Give the dataset that the policy was trained on",
     )
     total = sum(source.lengths)
     if count < 1:
-        raise BadInput(f"{count} observations show nothing; take at least 1")
+        raise BadInput(f"{count} observations are compared; it must be at least 1")
     places = sorted({int((at + shift) * total / count) for at in range(count)})
     ends = np.cumsum(source.lengths)
     found = []
@@ -53,16 +58,20 @@ def observations(source: Dataset, spec: Spec, count: int, shift: float) -> list[
 
 
 def answers(policy: Policy, seen: Sequence[Observation]) -> NDArray[np.float64]:
-    """(N, K, A) of N observations."""
+    """Return the chunks for N observations, (N, K, A)."""
     return np.stack([np.asarray(policy.chunk(one), np.float64) for one in seen])
 
 
 def deviation(
     wanted: NDArray[np.float64], got: NDArray[np.float64], std: NDArray[np.float64], spec: Spec
 ) -> dict[str, Any]:
-    """How far `got` is from `wanted`, both (N, K, A), as JSON values.
+    """Return how far `got` is from `wanted`, as JSON values.
 
-    std: (A,) that the policy standardises actions with; "of_std" figures are shares of it.
+    Args:
+        wanted: (N, K, A), the policy's chunks.
+        got: (N, K, A), the file's.
+        std: (A,) by which the policy standardizes actions; "of_std" values are multiples of it.
+        spec: names and units of the actions.
     """
     error = np.abs(got - wanted)
     share = error / std
@@ -98,10 +107,9 @@ def deviation(
 
 
 def latency(policy: Policy, seen: Sequence[Observation], calls: int) -> dict[str, Any]:
-    """Times of `calls` answers in ms, one after the other, everything from captured frames to
-    physical actions included."""
+    """Return the latency of `calls` answers in ms, from captured frames to physical actions."""
     if calls < 1:
-        raise BadInput(f"{calls} calls have no latency; make at least 1, better 2000")
+        raise BadInput(f"{calls} calls are timed; it must be at least 1, better 2000")
     taken = np.empty(calls)
     for at in range(-min(WARM_UP_CALLS, calls), calls):
         one = seen[at % len(seen)]
@@ -131,18 +139,18 @@ print(json.dumps({"import_s": imported - began, "load_s": time.perf_counter() - 
 
 
 def loading(path: Path, threads: int) -> dict[str, Any]:
-    """Seconds that a fresh process takes to import the runtime and to load a file, ready to answer;
-    and whether it has torch then."""
+    """Measure in a fresh process: seconds to import the runtime and to load a file, and whether
+    torch was imported."""
     command = [sys.executable, "-c", _LOADING, str(path), str(threads)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise BadInput(f"{path} does not load in a process of its own: {done.stderr.strip()}")
+        raise BadInput(f"{path} does not load in a fresh process: {done.stderr.strip()}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """torch computes in so many threads in here, so that both are timed alike."""
+    """Let torch compute with `count` threads in the block, so that both are timed alike."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -152,5 +160,5 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What was measured on."""
+    """Return the machine of the measurement, as JSON values."""
     return {"processor": processor_name(), "system": platform.system(), "threads": threads}

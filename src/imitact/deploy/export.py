@@ -1,7 +1,7 @@
-"""A trained policy as one file that needs no torch, and the certificate that it answers the same.
+"""Export: writes a trained policy as one file that needs no torch, and certifies that file.
 
-OUT/policy.onnx or OUT/policy.openvino is there only once everything that was asked of it holds;
-docs/formats.md describes it, docs/deploy.md what OUT/certificate.json tells.
+OUT/policy.onnx or OUT/policy.openvino appears only when it keeps every limit. docs/formats.md
+describes the file, docs/deploy.md the certificate, OUT/certificate.json.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from imitact.core.version import __version__
 from imitact.deploy import certificate
 from imitact.deploy.export_config import ExportConfig
 from imitact.deploy.onnx_act import build, frame_input
-from imitact.deploy.quantize import quantised
+from imitact.deploy.quantize import quantize
 from imitact.deploy.runtime import FORMAT, TUNED_FORMAT, ExportedPolicy, load
 from imitact.deploy.telemetry import import_nncf, import_openvino
 from imitact.models.policy import TorchPolicy
 from imitact.storage.atomic import disk_full_guard, fsync, make_folder, move_into_place, write_json
-from imitact.storage.checksum import with_checksum as vouched_json
+from imitact.storage.checksum import with_checksum
 from imitact.storage.lock import exclusive_writer
 from imitact.storage.sealed_file import FOOTER_BYTES, seal, with_footer
 
 CERTIFICATE = "certificate.json"
 CERTIFICATE_FORMAT = 1
 WORK = ".exporting"
-"""In OUT while an export is not finished."""
+"""The folder in OUT for unfinished files."""
 
 
-class Unfaithful(BadInput):
+class ExportMismatch(BadInput):
     """An exported file does not do what the policy does; it was not kept."""
 
 
-Success = Callable[[Path], Mapping[str, Any]]
-"""Compares an exported file with the torch policy on the same seeds; gives JSON values, among them
-"difference" (file minus torch, between -1 and 1), its "interval", and both in words, "text"."""
+CompareSuccess = Callable[[Path], Mapping[str, Any]]
+"""Evaluates an exported file and the torch policy on the same seeds. Returns JSON values with at
+least "difference" (file minus torch, -1 to 1), its "interval", and both in words, "text"."""
 
 
 def export(
@@ -54,30 +54,38 @@ def export(
     config: ExportConfig,
     *,
     policy_sha256: str,
-    success: Success | None = None,
+    compare_success: CompareSuccess | None = None,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Write OUT/policy.KIND and OUT/certificate.json; returns the certificate.
+    """Write OUT/policy.KIND and OUT/certificate.json; return the certificate.
 
-    source:        whose observations answers are compared on.
-    policy_sha256: the policy's identity, so that the file tells which policy it is of.
-    success:       compares on seeds; None makes no claim of success.
+    Args:
+        policy: the policy to export.
+        source: the dataset on whose observations answers are compared.
+        out: the folder, created if it is missing.
+        config: the file, and the limits it must keep.
+        policy_sha256: the policy's identity; kept in the file.
+        compare_success: compares success rates; None makes no claim about success.
+        on_line: takes lines of progress.
 
-    Raises Unfaithful where the deviation is above the limit or success is not shown to be as good,
-    and leaves no file then; an earlier export in OUT is untouched.
+    Raises:
+        ExportMismatch: the deviation is above the limit, or a loss of success is not ruled out. No
+            file is written then, and an earlier export in OUT is untouched.
     """
-    was_there = out.exists()
+    existed = out.exists()
     work = out / WORK
     try:
         with exclusive_writer(out, "export"), disk_full_guard(out):
             shutil.rmtree(work, ignore_errors=True)
             try:
                 make_folder(work)
-                return _Export(policy, source, out, config, policy_sha256, on_line).go(success)
+                return _Export(policy, source, out, config, policy_sha256, on_line).run(
+                    compare_success
+                )
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     finally:
-        if not was_there and out.is_dir() and not any(out.iterdir()):
+        if not existed and out.is_dir() and not any(out.iterdir()):
             out.rmdir()
 
 
@@ -96,18 +104,18 @@ class _Export:
         self.out = out
         self.config = config
         self.policy_sha256 = policy_sha256
-        self.say = on_line
+        self.on_line = on_line
 
-    def go(self, success: Success | None) -> dict[str, Any]:
+    def run(self, compare_success: CompareSuccess | None) -> dict[str, Any]:
         config, spec = self.config, self.policy.spec
         seen = certificate.observations(self.source, spec, config.observations, 0.5)
         path = self.out / WORK / f"policy.{config.to}"
-        path.write_bytes(self._made(path.parent))
+        path.write_bytes(self._file_bytes(path.parent))
         fsync(path)
         exported = load(path, threads=config.threads or None)
         with certificate.torch_threads(exported.threads):
-            far = self._deviation(exported, seen)
-            self.say(f"timing {config.calls} answers")
+            deviation = self._deviation(exported, seen)
+            self.on_line(f"timing {config.calls} calls")
             latency = certificate.latency(exported, seen, config.calls)
             torch_latency = certificate.latency(self.policy, seen, config.torch_calls)
         found: dict[str, Any] = {
@@ -124,16 +132,16 @@ class _Export:
                 "is_that_of_training": self.source.fingerprint == self.policy.fingerprint,
                 "episodes": len(self.source.lengths),
             },
-            "limit_of_std": config.most,
-            "deviation": far,
+            "limit_of_std": config.max_deviation,
+            "deviation": deviation,
             "latency": latency,
             "torch_latency": torch_latency,
             "loading": certificate.loading(path, exported.threads),
             "machine": certificate.machine(exported.threads),
-            "success": self._success(success, path),
+            "success": self._success(compare_success, path),
         }
         move_into_place(path, self.out / path.name)
-        found = vouched_json(found)
+        found = with_checksum(found)
         write_json(self.out / CERTIFICATE, found, self.out / WORK)
         return found
 
@@ -141,23 +149,23 @@ class _Export:
         wanted = certificate.answers(self.policy, seen)
         got = certificate.answers(exported, seen)
         std = self.policy.constants["action_divisor"].cpu().numpy().astype(np.float64)
-        far = certificate.deviation(wanted, got, std, self.policy.spec)
-        if not far["max_of_std"] <= self.config.most:
-            worst = far["worst"]
-            raise Unfaithful(
-                f"the file's answers are up to {far['max_of_std']:.3g} standard deviations from "
-                f"the policy's ({worst['joint']}, {worst['tick']} ticks ahead), at most "
-                f"{self.config.most:g} are let through; nothing was written. Use a finer "
-                "--precision, or allow more with --limit"
+        found = certificate.deviation(wanted, got, std, self.policy.spec)
+        if not found["max_of_std"] <= self.config.max_deviation:
+            worst = found["worst"]
+            raise ExportMismatch(
+                f"the file's answers are up to {found['max_of_std']:.3g} standard deviations from "
+                f"the policy's ({worst['joint']}, {worst['tick']} ticks ahead), the limit is "
+                f"{self.config.max_deviation:g}; nothing was written. Use a finer --precision, or "
+                "allow more with --limit"
             )
-        return far
+        return found
 
-    def _success(self, success: Success | None, path: Path) -> dict[str, Any] | None:
-        if success is None:
+    def _success(self, compare_success: CompareSuccess | None, path: Path) -> dict[str, Any] | None:
+        if compare_success is None:
             return None
-        found = dict(success(path))
+        found = dict(compare_success(path))
         if not found["interval"][0] > -self.config.margin / 100:
-            raise Unfaithful(
+            raise ExportMismatch(
                 f"{found['text']}: a loss of more than {self.config.margin:g} points is not ruled "
                 "out, so nothing was written. Run more seeds (--episodes), use a finer "
                 "--precision, or allow more with --margin"
@@ -166,14 +174,14 @@ class _Export:
 
     # -- the file ------------------------------------------------------------------------------
 
-    def _made(self, work: Path) -> bytes:
+    def _file_bytes(self, work: Path) -> bytes:
         config = self.config
         model = build(self.policy)
         made_with = {"onnx": onnx.__version__}
         if config.precision == "int8":
-            self.say(f"taking ranges from {config.calibration} observations")
+            self.on_line(f"quantizing with the ranges of {config.calibration} observations")
             seen = certificate.observations(self.source, self.policy.spec, config.calibration, 0.25)
-            model = quantised(model, [feed(one) for one in seen])
+            model = quantize(model, [feed(one) for one in seen])
             made_with["nncf"] = import_nncf().__version__
         if config.to == "onnx":
             return self._onnx(model, made_with)
@@ -198,8 +206,8 @@ class _Export:
         }
 
     def _onnx(self, model: onnx.ModelProto, made_with: Mapping[str, str]) -> bytes:
-        # Protocol buffers may be written one after the other: the fields of the second join the
-        # first's. So what we say of the graph follows it, and the last bytes are ours.
+        # Concatenated protocol buffers are merged by their readers. So the metadata may follow the
+        # graph, and the last bytes of the file are the footer.
         graph = model.SerializeToString(deterministic=True)
         text = json.dumps(self._about(made_with, {"graph": [0, len(graph)]}), ensure_ascii=False)
         data = graph + _metadata("imitact", text)
@@ -215,7 +223,7 @@ class _Export:
             _rename(read, {node.name for node in model.graph.node})
             openvino.serialize(read, graph, weights)
             first, second = graph.read_bytes(), weights.read_bytes()
-        # Numbers are read where they lie: at a multiple of 64 bytes, as processors like them.
+        # Weights are used where they are mapped, so they are aligned to 64 bytes.
         first += b" " * (-len(first) % 64)
         parts = {
             "graph": [0, len(first)],
@@ -226,8 +234,10 @@ class _Export:
 
 
 def _rename(model: Any, ours: set[str]) -> None:
-    """Names for the nodes that OpenVINO added: it counts them over the whole process, so that two
-    exports of one policy would differ."""
+    """Rename the nodes that OpenVINO added.
+
+    It numbers them over the whole process, so that two exports of one policy would differ.
+    """
     for at, node in enumerate(model.get_ordered_ops()):
         if node.get_friendly_name() not in ours and node.get_type_name() not in _KEPT:
             node.set_friendly_name(f"{node.get_type_name()}.{at}")
@@ -242,6 +252,6 @@ def _metadata(key: str, value: str) -> bytes:
 
 
 def feed(observation: Observation) -> dict[str, Any]:
-    """An observation as the graph takes it."""
+    """Return an observation as the graph's inputs."""
     frames = {frame_input(name): frame[None] for name, frame in observation.frames.items()}
     return {"state": np.asarray(observation.state, np.float32)[None], **frames}

@@ -35,9 +35,11 @@ def policy_path(path: Path | str) -> Path:
         return path
     if whole_folder(path / "policy").is_dir():  # a training or one of its checkpoints
         return path / "policy"
-    if not whole_folder(path).exists():
+    if not path.exists() and not whole_folder(path).exists():
         raise BadInput(f"{path}: no such file or folder; give the policy of a training")
-    return path
+    if not path.exists() or (path / "model.safetensors").exists():  # loading says what is wrong
+        return path
+    raise BadInput(f"{path} holds no policy.json; give the folder that `imitact train` wrote")
 
 
 def policy_loader(path: Path) -> Callable[[], Policy]:

@@ -1,9 +1,9 @@
-"""ACT at inference as a graph: captured frames and joints in, a chunk in physical units out.
+"""ACT as an ONNX graph: captured frames and joints in, a chunk in physical units out.
 
-Whatever does not depend on the observation is computed here, in float64, once: norms go into their
-convolutions, the spread of pixels into the first of these, positions into tables that are added
-after a projection instead of before it, z = 0 and the first decoder layer's self-attention into
-constants. What is left is what the observation changes.
+Everything that does not depend on the observation is computed here once, in float64: norms are
+folded into their convolutions, the standard deviation of pixels into the first of these, position
+embeddings into tables that are added after a projection instead of before it, z = 0 and the first
+decoder layer's self-attention into constants.
 
 Legend: L tokens, K chunk, D width, H heads, N frames of one size, C channels, S state, A action.
 """
@@ -30,16 +30,16 @@ from imitact.models.transformer import Attention, DecoderLayer, EncoderLayer
 Table = NDArray[np.float64]
 
 _EXACT = 1 << 22
-"""Sums of bytes below this, divided in float32 and shifted by half a unit, round as integers do."""
+"""Sums of bytes below this, divided in float32 and shifted by half a unit, are rounded exactly."""
 
 
 def frame_input(camera: str) -> str:
-    """The name of the input that takes a camera's frame."""
+    """Return the name of the input for a camera's frame."""
     return f"frame.{camera}"
 
 
 def build(policy: TorchPolicy) -> onnx.ModelProto:
-    """The graph of a policy.
+    """Return the graph of a policy.
 
     Inputs: "state" (1, S) float32 in the Spec's units, and for each camera "frame.NAME" (1, height,
     width, 3) uint8 at capture size. Output: "action" (1, K, A) float32 in the Spec's units.
@@ -78,8 +78,7 @@ class _Writer:
             assert isinstance(self.net.head, nn.Sequential)
             x = graph.add("Relu", self._linear(x, self.net.head[0], "head.0"))
             x = self._linear(x, self.net.head[2], "head.2")
-        # Not folded into the head: where that computes in bf16 or int8, sums in rad would lose
-        # their last digits.
+        # Not folded into the head: in bf16 or int8, its sums in rad would lose their last digits.
         x = graph.add("Mul", x, self._standard("action_std"), name="physical")
         x = graph.add("Add", x, self._standard("action_mean"), name="physical")
         if config.actions == "delta":
@@ -96,7 +95,7 @@ class _Writer:
         return self.graph.constant(_array(self.policy.constants[name]), name)
 
     def _tokens(self, state: str, frames: Mapping[str, str]) -> tuple[str, Table]:
-        """Tokens (L, D) as they enter the encoder, and their positions (L, D)."""
+        """Return the tokens (L, D) that enter the encoder, and their position embeddings (L, D)."""
         graph, net = self.graph, self.net
         pos = np.concatenate([_array(net.token_pos), _array(net.pos)])
         at_zero = _array(net.latent_proj.bias)[None]  # z = 0 leaves the bias
@@ -113,13 +112,13 @@ class _Writer:
         return x, pos
 
     def _image_tokens(self, frames: Mapping[str, str]) -> list[str]:
-        """Of each camera, in order: (rows * columns of features, D)."""
+        """Return the tokens of each camera, in order: (rows * columns of features, D)."""
         graph, net = self.graph, self.net
-        together: dict[tuple[int, int], list[str]] = {}
+        by_size: dict[tuple[int, int], list[str]] = {}
         for name, view in self.policy.views.items():
-            together.setdefault(view.size, []).append(name)
+            by_size.setdefault(view.size, []).append(name)
         tokens: dict[str, str] = {}
-        for names in together.values():
+        for names in by_size.values():
             views = [self.policy.views[name] for name in names]
             seen = [
                 self._seen(frames[name], self.policy.spec.camera(name), view)
@@ -141,8 +140,9 @@ class _Writer:
     # -- frames --------------------------------------------------------------------------------
 
     def _seen(self, frame: str, camera: Camera, view: View) -> str:
-        """What the network sees of a frame, as frames.py makes it: (1, 3, height, width), minus
-        the mean pixel. So the zeros beside the first convolution are that pixel, as in torch."""
+        """Return what the network sees of a frame, as `core.views` computes it, minus the mean
+        pixel: (1, 3, height, width). So the zeros that pad the first convolution are that pixel, as
+        in torch."""
         graph = self.graph
         top, bottom, left, right = view.window or (0, camera.height, 0, camera.width)
         if (top, bottom, left, right) != (0, camera.height, 0, camera.width):
@@ -154,7 +154,7 @@ class _Writer:
         if have != want:
             x = self._resized(x, have, want)
         x = graph.add("Sub", x, self._standard(f"pixel_mean.{camera.name}"), name="pixels")
-        # The first convolution divides by the spread of the first camera, for all of them.
+        # The first convolution divides by the first camera's standard deviation, for all of them.
         own, first = (
             _array(self.policy.constants[name])
             for name in (f"pixel_std.{camera.name}", "pixel_std")
@@ -164,11 +164,11 @@ class _Writer:
         return x
 
     def _resized(self, x: str, have: tuple[int, int], want: tuple[int, int]) -> str:
-        """The area average, rounded half up.
+        """Return the area average, rounded half up.
 
-        The sums are of whole numbers. Where they stay below _EXACT, adding half a unit more than
-        rounding asks for leaves every quotient away from a whole number by more than float32 errs,
-        so each byte is that of frames.py; above, a pixel in thousands may differ by 1 of 255.
+        The sums are integers. Where they stay below _EXACT, adding half a unit more than rounding
+        needs keeps every quotient farther from an integer than the error of float32, so each byte
+        equals that of `core.views`; above, one pixel in thousands may differ by 1 of 255.
         """
         graph = self.graph
         if have[0] % want[0] == 0 and have[1] % want[1] == 0:
@@ -182,7 +182,7 @@ class _Writer:
             area = 1
             for size, wanted in zip(have, want, strict=True):
                 shared = math.gcd(size, wanted)
-                # Lengths in units of shared / wanted pixels: small whole numbers.
+                # Lengths in units of shared / wanted pixels: small integers.
                 tables.append(overlaps(size, wanted) / shared)
                 area *= size // shared
             x = graph.add("MatMul", x, graph.constant(tables[1].T, "columns"), name="resize")
@@ -232,9 +232,15 @@ class _Writer:
         out: tuple[int, int, int],
         scale: Table | None = None,
     ) -> str:
-        """A convolution with its norm: folded in where the norm is an affine map.
+        """Return a convolution and its norm, which is folded in where it is affine.
 
-        out: frames, rows and columns of the result. scale: of each input channel.
+        Args:
+            x: the input.
+            conv: the convolution.
+            norm: its norm.
+            name: of the node.
+            out: frames, rows and columns of the result.
+            scale: a factor for each input channel.
         """
         graph = self.graph
         assert isinstance(conv, nn.Conv2d)
@@ -286,7 +292,7 @@ class _Writer:
         return self._affine(x, _array(linear.weight), _array(linear.bias), name)
 
     def _affine(self, x: str, weight: Table, bias: Table, name: str) -> str:
-        """x @ weight.T + bias; the bias may be one for each token."""
+        """Return x @ weight.T + bias; the bias may differ for each token."""
         x = self.graph.add("MatMul", x, self.graph.constant(weight.T, f"{name}.weight"), name=name)
         return self.graph.add("Add", x, self.graph.constant(bias, f"{name}.bias"))
 
@@ -307,7 +313,7 @@ class _Writer:
         return self._linear(hidden, layer.linear2, f"{name}.linear2")
 
     def _encoder_layer(self, x: str, pos: Table, layer: EncoderLayer, name: str) -> str:
-        """Queries and keys of x + pos, values of x: one product, the positions in its bias."""
+        """Queries and keys of x + pos, values of x: one product, with the positions in its bias."""
         attention = layer.self_attn
         weight, bias = _projection(attention)
         table = np.tile(bias, (len(pos), 1))
@@ -316,11 +322,11 @@ class _Writer:
         heads = self._heads(qkv, 3, len(pos), attention)
         mixed = self._mixed(heads, len(pos), attention, name)
         x = self._norm(self.graph.add("Add", x, mixed), layer.norm1, f"{name}.norm1")
-        further = self._perceptron(x, layer, name)
-        return self._norm(self.graph.add("Add", x, further), layer.norm2, f"{name}.norm2")
+        hidden_out = self._perceptron(x, layer, name)
+        return self._norm(self.graph.add("Add", x, hidden_out), layer.norm2, f"{name}.norm2")
 
     def _decode(self, memory: str, pos: Table) -> str:
-        """(K, D) of the queries, after the decoder's last norm."""
+        """Return the decoded queries after the last norm, (K, D)."""
         graph, net, chunk = self.graph, self.net, self.config.chunk_size
         learned = self.config.queries == "learned"
         query_pos = _array(net.queries if learned else net.sine_queries)
@@ -331,14 +337,14 @@ class _Writer:
             own, cross = layer.self_attn, layer.multihead_attn
             d = own.width
             if at == 0:
-                # The queries begin as zeros, whose values are all the bias: whatever the weights
-                # of the self-attention, it mixes equal rows. So x is known, and the same in all K.
+                # The queries begin as zeros, so their values all equal the bias, and self-attention
+                # averages equal rows whatever its weights. So x is a constant, equal in all K rows.
                 _, bias = _projection(own)
                 mixed = _array(own.out_proj.weight) @ bias[2 * d :] + _array(own.out_proj.bias)
-                known = np.tile(_normed(mixed, layer.norm1), (chunk, 1))
-                x = graph.constant(known, f"{name}.known")
+                constant = np.tile(_normed(mixed, layer.norm1), (chunk, 1))
+                x = graph.constant(constant, f"{name}.known")
                 weight, bias = _projection(cross)
-                q = (known + query_pos) @ weight[:d].T + bias[:d]
+                q = (constant + query_pos) @ weight[:d].T + bias[:d]
                 query = graph.constant(
                     q.reshape(chunk, cross.heads, -1).transpose(1, 0, 2), f"{name}.query"
                 )
@@ -359,12 +365,12 @@ class _Writer:
             heads = [query, *self._heads(kv, 2, len(pos), cross)]
             mixed = self._mixed(heads, chunk, cross, f"{name}.cross")
             x = self._norm(graph.add("Add", x, mixed), layer.norm2, f"{name}.norm2")
-            further = self._perceptron(x, layer, name)
-            x = self._norm(graph.add("Add", x, further), layer.norm3, f"{name}.norm3")
+            hidden_out = self._perceptron(x, layer, name)
+            x = self._norm(graph.add("Add", x, hidden_out), layer.norm3, f"{name}.norm3")
         return self._norm(x, net.decoder.norm, "decoder.norm")
 
     def _heads(self, x: str, parts: int, tokens: int, attention: Attention) -> list[str]:
-        """(tokens, parts * D) -> parts times (1, H, tokens, D / H)."""
+        """Split (tokens, parts * D) into `parts` values of (1, H, tokens, D / H)."""
         graph = self.graph
         pieces = [x] if parts == 1 else self._cut(x, parts, axis=-1)
         split = []
@@ -374,7 +380,7 @@ class _Writer:
         return split
 
     def _mixed(self, heads: list[str], tokens: int, attention: Attention, name: str) -> str:
-        """softmax(Q K^T) V of all heads, projected; Q is scaled already."""
+        """Return softmax(Q K^T) V of all heads, projected; Q is already scaled."""
         graph = self.graph
         query, key, value = heads
         key = graph.add("Transpose", key, perm=[0, 1, 3, 2])
@@ -387,8 +393,10 @@ class _Writer:
 
 
 def _projection(attention: Attention) -> tuple[Table, Table]:
-    """Weight (3 D, D) and bias (3 D) of queries, keys and values, the queries' divided by the
-    square root of D / H that attention divides scores by."""
+    """Return the weight (3 D, D) and bias (3 D) of queries, keys and values.
+
+    Those of the queries are divided by sqrt(D / H), by which attention divides its scores.
+    """
     weight, bias = _array(attention.in_proj_weight), _array(attention.in_proj_bias)
     scale = np.ones(len(bias))
     scale[: attention.width] /= math.sqrt(attention.width // attention.heads)

@@ -1,6 +1,6 @@
-"""An exported policy as a Policy, without torch.
+"""Exported policy: answers from a file of `imitact export`, without torch.
 
-Needs numpy, msgspec and the runtime that the file was exported for: OpenVINO or ONNX Runtime.
+It needs numpy, msgspec and the runtime that the file was exported for: OpenVINO or ONNX Runtime.
 
     policy = load("runs/exported/policy.openvino")
     chunk = policy.chunk(observation)  # (K, A), in the units of policy.spec
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.chunking import Execution
+from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput, DamagedFile, NotFinite
 from imitact.core.types import Observation, Spec
 from imitact.core.version import __version__
@@ -26,15 +27,14 @@ from imitact.deploy.telemetry import import_onnxruntime, import_openvino
 from imitact.storage.sealed_file import SealedFile, unseal
 
 FORMAT = 1
-"""Number of the file's format."""
+"""Number of the file's format, for a policy that was not tuned."""
 
 TUNED_FORMAT = 2
-"""The same with an "execution"; a reader refuses any other number."""
+"""The same with an "execution". Any other number is refused."""
 
 OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-"""By precision, what OpenVINO calls the type of everything that is not quantised. It is always
-asked for: OpenVINO's own choice would be bf16 wherever the processor has it, whatever was
-certified."""
+"""By precision, OpenVINO's name for the type of everything that is not quantized. It is always set:
+OpenVINO's own choice is bf16 wherever the processor has it, whatever was certified."""
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -44,15 +44,16 @@ class _Engine(Protocol):
 
 
 class ExportedPolicy:
-    """A contract.Policy that answers from an exported file; `load` makes one.
+    """A Policy that answers from an exported file; `load` makes one.
 
-    spec:        what it sees and commands.
-    kind:        the runtime it runs on.
-    precision:   what it computes in, as the runtime confirmed it.
-    fingerprint: of the dataset that the policy was trained on.
-    execution:   how its chunks are best executed, where that was found out (`imitact tune`).
-    identity:    tells exported files apart.
-    threads:     that an answer is computed in.
+    Attributes:
+        spec: what it sees and commands.
+        kind: the runtime it runs on.
+        precision: what it computes in, confirmed by the runtime.
+        fingerprint: of the dataset that the policy was trained on.
+        execution: how its chunks are executed, from `imitact tune`; None where it was not tuned.
+        identity: the SHA-256 of the file; tells exported files apart.
+        threads: how many compute an answer.
     """
 
     def __init__(
@@ -73,12 +74,12 @@ class ExportedPolicy:
         self._engine = engine
 
     def reset(self, seed: int) -> None:
-        """Begin an episode. Nothing here is random (z = 0), so the seed changes nothing."""
+        """Begin an episode; nothing is random (z = 0), so the seed has no effect."""
 
     def chunk(self, observation: Observation) -> NDArray[np.float32]:
-        """The next K actions, shape (K, A), in the units of the Spec.
+        """Return the next K actions, shape (K, A), in the units of the Spec.
 
-        Takes frames at capture size; refuses what the policy that was exported refuses.
+        It takes frames at capture size, and refuses what the exported policy refuses.
         """
         state, frames = self.spec.seen(observation)
         feed: dict[str, NDArray[Any]] = {"state": state.astype(np.float32)[None]}
@@ -91,13 +92,17 @@ class ExportedPolicy:
 
 
 def load(path: Path | str, *, threads: int | None = None) -> ExportedPolicy:
-    """Read a file that `imitact export` wrote, ready to answer.
+    """Load a file that `imitact export` wrote, ready to answer.
 
-    threads: to compute an answer in; None takes OMP_NUM_THREADS where that is set, as torch does,
-             else one for each core that this process may use.
+    Args:
+        path: the file.
+        threads: how many compute an answer; None takes OMP_NUM_THREADS where that is set, as torch
+            does, or else one per core that this process may use.
 
-    Refuses a file that is truncated, altered or of another format; a runtime that is not
-    installed; and a processor that would compute in another precision than was certified.
+    Raises:
+        DamagedFile: the file is truncated, altered or of another format.
+        BadInput: its runtime is not installed, or this processor would compute in another precision
+            than was certified.
     """
     path = Path(path).absolute()
     sealed = unseal(path)
@@ -108,14 +113,14 @@ def load(path: Path | str, *, threads: int | None = None) -> ExportedPolicy:
         engine = (_OpenVino if kind == "openvino" else _OnnxRuntime)(sealed, precision, count)
     except RuntimeError as error:
         raise BadInput(
-            f"{path}: this {kind} cannot run it ({error}); it was exported with "
-            f"{sealed.about.get('made_with')}, install that version or export again"
+            f"{path}: this {kind} cannot run it ({error}). It was exported with "
+            f"{_versions(sealed.about)}: install that version, or export again"
         ) from error
     return ExportedPolicy(sealed, spec, execution, engine, count)
 
 
 def identity(path: Path | str) -> str:
-    """Tells exported files apart: a digest of all that is in one."""
+    """Return the SHA-256 of an exported file, which tells files apart."""
     return unseal(Path(path).absolute()).sha256
 
 
@@ -129,15 +134,15 @@ def _checked(about: Mapping[str, Any], path: Path, size: int) -> tuple[Spec, Exe
         )
     if about.get("kind") not in get_args(Kind) or about.get("precision") not in get_args(Precision):
         raise DamagedFile(
-            f"{path}: is for {about.get('kind')!r} in {about.get('precision')!r}, expected one of "
-            f"{list(get_args(Kind))} in one of {list(get_args(Precision))}"
+            f"{path} is for {about.get('kind')} in {about.get('precision')}, expected "
+            f"{' or '.join(get_args(Kind))} in {', '.join(get_args(Precision))}"
         )
     parts = about.get("parts")
     for name in ("graph",) if about["kind"] == "onnx" else ("graph", "weights"):
         part = parts.get(name) if isinstance(parts, dict) else None
         inside = isinstance(part, list) and [type(edge) for edge in part] == [int, int]
         if not inside or not 0 <= part[0] <= part[1] <= size:  # type: ignore[index]
-            raise DamagedFile(f"{path}: its {name} lies at {part!r}, which is not in the file")
+            raise DamagedFile(f"{path}: its {name} is at {part}, beyond the end of the file")
     if not isinstance(about.get("fingerprint"), str):
         raise DamagedFile(f"{path}: fingerprint is {about.get('fingerprint')!r}, expected a string")
     part = "spec"
@@ -151,21 +156,24 @@ def _checked(about: Mapping[str, Any], path: Path, size: int) -> tuple[Spec, Exe
         raise DamagedFile(f"{path}: {part}: {error}") from error
 
 
+def _versions(about: Mapping[str, Any]) -> str:
+    made_with = about.get("made_with")
+    pairs = made_with.items() if isinstance(made_with, dict) else ()
+    return ", ".join(f"{name} {version}" for name, version in pairs) or "an unknown version"
+
+
 def _by(about: Mapping[str, Any]) -> str:
-    """Which version wrote it, if it says so."""
+    """Return which version wrote the file, if it says so, in words for an error."""
     version = about.get("imitact")
     return f", written by imitact {version}" if isinstance(version, str) else ""
 
 
 def _threads(wanted: int | None) -> int:
     if wanted is None:
-        said = os.environ.get("OMP_NUM_THREADS", "")
-        if said.isdecimal() and int(said) > 0:
-            return int(said)
-        may = getattr(os, "sched_getaffinity", None)
-        return len(may(0)) if may else os.cpu_count() or 1
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        return int(given) if given.isdecimal() and int(given) > 0 else available_cores()
     if wanted < 1:
-        raise BadInput(f"{wanted} threads compute nothing; give at least 1")
+        raise BadInput(f"threads is {wanted}; it must be at least 1")
     return wanted
 
 
@@ -196,8 +204,8 @@ class _OpenVino:
         if runs != wanted:
             raise BadInput(
                 f"the file is {precision}, but this processor "
-                f"({core.get_property('CPU', 'FULL_DEVICE_NAME')}) would compute it in {runs}: it "
-                "has no arithmetic for that. Run it where it was certified, or export with "
+                f"({core.get_property('CPU', 'FULL_DEVICE_NAME')}) has no arithmetic for that and "
+                f"would compute it in {runs}. Run it where it was certified, or export with "
                 "--precision fp32"
             )
         self._request = compiled.create_infer_request()
@@ -218,7 +226,7 @@ class _OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors, which are raised anyway
+        options.log_severity_level = 3  # errors only, which are raised as well
         self._session = onnxruntime.InferenceSession(
             bytes(sealed.data), options, providers=["CPUExecutionProvider"]
         )

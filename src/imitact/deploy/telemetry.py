@@ -1,10 +1,9 @@
-"""The runtimes, imported without their calling home.
+"""Telemetry off: imports the runtimes so that none of them sends usage data.
 
-All three collect usage data unless told otherwise before they are imported: openvino and nncf
-through the package openvino_telemetry (Google Analytics; an identifier of the user in ~/intel as
-soon as openvino is imported), onnxruntime since 1.29 through a sender of its own (Microsoft's
-collector; an identifier in ~/.cache/Microsoft; its docs/Privacy.md). What a laboratory runs on its
-robots is nobody else's business.
+All three collect usage data unless that is disabled before the import: openvino and nncf through
+the package openvino_telemetry (Google Analytics; openvino writes an identifier of the user to
+~/intel when it is imported), onnxruntime since 1.29 by itself (Microsoft's collector; an identifier
+in ~/.cache/Microsoft; its docs/Privacy.md). What a laboratory runs on its robots stays private.
 """
 
 from __future__ import annotations
@@ -15,52 +14,50 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from imitact.core.errors import BadInput
+from imitact.core.install import missing_package
 
 _SENDER = "openvino_telemetry"
 
 
 def import_openvino() -> Any:
-    """The package openvino."""
-    with _quiet():
+    """Import openvino."""
+    with _without_telemetry():
         try:
             import openvino
         except ModuleNotFoundError as error:
-            raise BadInput(_missing(error, "runtime")) from error
+            raise missing_package(str(error.name), "runtime") from error
     return openvino
 
 
 def import_onnxruntime() -> Any:
-    """The package onnxruntime."""
-    with _quiet():
+    """Import onnxruntime."""
+    with _without_telemetry():
         try:
             import onnxruntime
         except ModuleNotFoundError as error:
-            raise BadInput(_missing(error, "runtime")) from error
+            raise missing_package(str(error.name), "runtime") from error
     return onnxruntime
 
 
 def import_nncf() -> Any:
-    """The package nncf."""
-    with _quiet():
+    """Import nncf."""
+    with _without_telemetry():
         try:
             import nncf
         except ModuleNotFoundError as error:
-            raise BadInput(_missing(error, "export")) from error
+            raise missing_package(str(error.name), "export") from error
     return nncf
 
 
-def _missing(error: ModuleNotFoundError, extra: str) -> str:
-    return f"{error.name} is not installed; pip install 'imitact[{extra}]' has it"
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """What is imported in here finds no openvino_telemetry, which all of its users do without, and
-    an onnxruntime whose sender is never made. The variable stays, for processes started later."""
+def _without_telemetry() -> Iterator[None]:
+    """Hide openvino_telemetry, which is optional to its users, and disable onnxruntime's sender.
+
+    The environment variable stays set, for processes that are started later.
+    """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     before = sys.modules.get(_SENDER)
-    sys.modules[_SENDER] = None  # type: ignore[assignment]  # Python's way to say: not installed
+    sys.modules[_SENDER] = None  # type: ignore[assignment]  # for Python: not installed
     try:
         yield
     finally:

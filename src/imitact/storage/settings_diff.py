@@ -52,7 +52,7 @@ def differences(
     Args:
         then: plain JSON values, as stored.
         now: plain JSON values, as asked for.
-        wording: format of one difference.
+        wording: the format of one difference.
 
     Returns:
         One text for each differing setting, in the order of `now`, then of `then`.
@@ -68,7 +68,10 @@ def differences(
         for name in names
         if before.get(name, _ABSENT) != after.get(name, _ABSENT)
         # An empty group that has settings on the other side: they are named one by one.
-        and not any(other.startswith(f"{name}.") for other in names)
+        and not (
+            {} in (before.get(name), after.get(name))
+            and any(other.startswith(f"{name}.") for other in names)
+        )
     ]
 
 
