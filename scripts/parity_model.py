@@ -166,7 +166,7 @@ def imitact_side(case: str) -> dict[str, np.ndarray]:
 
 def our_name(theirs: str) -> str:
     """imitact's name of a LeRobot parameter (without its `model.`)."""
-    from imitact.models.interop.common import renamed
+    from imitact.models.interop.weight_conversion import renamed
     from imitact.models.interop.lerobot_layout import NAMES
 
     return renamed(theirs, NAMES)

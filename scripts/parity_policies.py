@@ -452,12 +452,12 @@ def imported(program: str, case: str, folder: Path) -> Any:
     """The policy that imitact makes of a checkpoint."""
     from imitact.core.types import Camera
     from imitact.models.interop import act_release, lerobot_reader
-    from imitact.models.interop.common import Told
+    from imitact.models.interop.partial_spec import PartialSpec
 
     if program != "act":
-        return lerobot_reader.read(folder, Told())
+        return lerobot_reader.read(folder, PartialSpec())
     cameras = tuple(Camera(name, *SIZE) for name in CASES[case]["cameras"])
-    return act_release.read(folder, Told(cameras=cameras), heads=HEADS)
+    return act_release.read(folder, PartialSpec(cameras=cameras), num_heads=HEADS)
 
 
 def answers(policy: Any, case: str) -> np.ndarray:

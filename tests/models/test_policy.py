@@ -677,7 +677,7 @@ def tensors(directory: Path, change: Callable[[dict[str, Tensor]], Any]) -> None
         ),
         (
             lambda d: edit(d, lambda a: a.update(format=2, execution=LATE | {"delay_ticks": -1})),
-            "-1 ticks late",
+            "the delay is -1 ticks, expected at least 0",
         ),
         (
             lambda d: edit(d, lambda a: a.update(format=2, execution=LATE | {"delay_ticks": "1"})),
@@ -685,7 +685,7 @@ def tensors(directory: Path, change: Callable[[dict[str, Tensor]], Any]) -> None
         ),
         (
             lambda d: edit(d, lambda a: a.update(format=2, execution=LATE | {"chunking": "all"})),
-            "chunking 'all' is not known",
+            'chunking "all" is not known',
         ),
         (lambda d: edit(d, lambda a: a.update(format=True)), "format is True"),
         (lambda d: edit(d, lambda a: a.update(extra=1)), r"unknown keys extra"),

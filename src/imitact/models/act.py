@@ -150,8 +150,8 @@ class Act(nn.Module):
         for size in image_sizes:
             if config.random_shift >= min(size):
                 raise BadInput(
-                    f"random_shift is {config.random_shift}, which moves frames of {size[0]}x{size[1]} pixels "
-                    "out of sight; use a few pixels, or 0"
+                    f"random_shift is {config.random_shift}, which moves frames of "
+                    f"{size[0]}x{size[1]} pixels out of sight; use a few pixels, or 0"
                 )
         grids = [self.backbone.grid(*size) for size in image_sizes]
         tokens = sum(rows * columns for rows, columns in grids)

@@ -99,7 +99,7 @@ class Scaling:
                     f"scaling: {field.name} has {len(value)} dimensions, the Spec {size}"
                 )
 
-    def is_as(self, other: Scaling) -> bool:
+    def is_close(self, other: Scaling) -> bool:
         """Whether the network sees and says the same with both, but for PLAIN_RTOL."""
         if set(self.pixel_mean) != set(other.pixel_mean):
             return False

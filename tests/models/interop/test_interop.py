@@ -6,7 +6,6 @@ themselves: their files, settings, names of weights, and their answers.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pickle
@@ -16,7 +15,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -33,31 +31,17 @@ from imitact.core.types import Camera, Observation, Spec
 from imitact.models.config import ActConfig
 from imitact.models.interop import (
     act_release,
-    common,
     lerobot_reader,
     lerobot_writer,
     restricted_pickle,
 )
-from imitact.models.interop.common import Told
+from imitact.models.interop.json_fields import JsonFields
+from imitact.models.interop.partial_spec import PartialSpec
 from imitact.models.normalization import Scaling
 from imitact.models.policy import TorchPolicy
 from imitact.models.policy_file import identity, set_execution
-from tests.support.paths import ROOT
+from scripts import parity_policies as parity
 
-SCRIPT = ROOT / "scripts" / "parity_policies.py"
-
-
-def _loaded() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("parity_policies", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["parity_policies"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-parity = _loaded()
 CASES = [(program, case) for program, cases in parity.PROGRAMS.items() for case in cases]
 
 
@@ -155,7 +139,7 @@ def test_that_a_lost_normalisation_would_be_seen(
     wanted = recorded("lerobot-0.3.3", "four_cameras")
     folder = copied("lerobot-0.3.3", "four_cameras")
     rewritten(folder / "config.json", lambda c: c.update(normalization_mapping={}))
-    policy = lerobot_reader.read(folder, Told()).policy
+    policy = lerobot_reader.read(folder, PartialSpec()).policy
     assert np.max(np.abs(parity.answers(policy, "four_cameras") - wanted)) > 0.1
 
 
@@ -169,7 +153,7 @@ def test_statistics_that_lerobots_migration_misnamed_are_found(copied: Callable[
 
     file = "policy_preprocessor_step_3_normalizer_processor.safetensors"
     retensored(folder / file, misname)
-    found = lerobot_reader.read(folder, Told())
+    found = lerobot_reader.read(folder, PartialSpec())
     assert sum("LeRobot itself does not find them" in note for note in found.notes) == 4
     assert np.max(np.abs(parity.answers(found.policy, "four_cameras") - wanted)) < parity.ATOL
 
@@ -177,7 +161,7 @@ def test_statistics_that_lerobots_migration_misnamed_are_found(copied: Callable[
 def test_what_the_checkpoint_does_not_hold_is_aloha_s_and_said(
     made: Callable[[str, str], Path],
 ) -> None:
-    found = act_release.read(made("act", "one_camera"), Told(), heads=parity.HEADS)
+    found = act_release.read(made("act", "one_camera"), PartialSpec(), num_heads=parity.HEADS)
     spec = found.policy.spec
     assert (spec.state_names, spec.state_units) == (ALOHA_JOINTS, ALOHA_UNITS)
     assert (spec.cameras, spec.rate_hz) == ((Camera("top", 480, 640),), 50.0)
@@ -187,43 +171,43 @@ def test_what_the_checkpoint_does_not_hold_is_aloha_s_and_said(
     assert "6 of 7 decoder layers are dropped" in said
     assert "is_pad_head is dropped" in said
     names = tuple(f"motor_{i}" for i in range(14))
-    told = Told(names, names, ("deg",) * 14, ("deg",) * 14, (Camera("front", 64, 96),), 30.0)
-    found = act_release.read(made("act", "one_camera"), told, heads=parity.HEADS)
-    assert Told.of(found.policy.spec) == told
-    assert "taken" not in " ".join(found.notes)
-    with pytest.raises(SpecMismatch, match="2 state names were told, the policy has 14: a, b"):
-        common.spec_of(Told(state_names=("a", "b")), 14, 14, ())
+    told = PartialSpec(names, names, ("deg",) * 14, ("deg",) * 14, (Camera("front", 64, 96),), 30.0)
+    found = act_release.read(made("act", "one_camera"), told, num_heads=parity.HEADS)
+    assert PartialSpec.from_spec(found.policy.spec) == told
+    assert "assumed" not in " ".join(found.notes)
+    with pytest.raises(SpecMismatch, match="2 state names were given, the policy has 14: a, b"):
+        PartialSpec(state_names=("a", "b")).complete(14, 14, ())
 
 
 def test_how_chunks_were_executed_comes_along(copied: Callable[..., Path]) -> None:
     folder = copied()
-    assert lerobot_reader.read(folder, Told()).policy.execution == Execution("replay:10")
+    assert lerobot_reader.read(folder, PartialSpec()).policy.execution == Execution("replay:10")
     rewritten(folder / "config.json", lambda c: c.update(temporal_ensemble_coeff=0.01))
-    assert lerobot_reader.read(folder, Told()).policy.execution == Execution("ensemble:0.01")
+    assert lerobot_reader.read(folder, PartialSpec()).policy.execution == Execution("ensemble:0.01")
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda c: c.update(type="diffusion"), "type is 'diffusion'; imitact reads 'act'"),
+        (lambda c: c.update(type="diffusion"), "type is diffusion; imitact reads act"),
         (lambda c: c.pop("type"), "type is missing"),
-        (lambda c: c.update(pre_norm=True), "pre_norm is True; imitact has post-norm layers"),
+        (lambda c: c.update(pre_norm=True), "pre_norm is true; imitact has post-norm layers"),
         (lambda c: c.update(vision_backbone="resnet34"), "vision_backbone is resnet34; imitact ha"),
         (lambda c: c.update(feedforward_activation="gelu"), "imitact has ReLU"),
-        (lambda c: c.update(n_obs_steps=2), "n_obs_steps is 2; one observation"),
+        (lambda c: c.update(n_obs_steps=2), "n_obs_steps is 2; imitact takes one observation"),
         (lambda c: c.update(replace_final_stride_with_dilation=True), "has strides"),
         (lambda c: c.update(dim_model="64"), "dim_model is 64; a whole number is expected"),
-        (lambda c: c.update(chunk_size=10**9), "chunk_size is 1000000000; it must be from 1 to 10000"),
-        (lambda c: c.update(n_heads=7), "dim is 64 and heads 7"),
+        (lambda c: c.update(chunk_size=10**9), "chunk_size is 1000000000; it must be from 1 to"),
+        (lambda c: c.update(n_heads=7), "hidden_dim is 64 and num_heads 7"),
         (lambda c: c.update(n_action_steps=0), "replay:0 executes nothing"),
         (lambda c: c.update(dim_feedforward=97), r"linear1.*shape \(96, 64\), the checkpoint's"),
-        (lambda c: c.update(n_decoder_layers=2), r"missing keys \['decoder\.layers\.1"),
+        (lambda c: c.update(n_decoder_layers=2), r"missing keys decoder\.layers\.1"),
         (lambda c: c.update(input_features=[]), "input_features is .*; an object is expected"),
-        (lambda c: c["input_features"].pop("observation.state"), "'observation.state' is missing"),
+        (lambda c: c["input_features"].pop("observation.state"), "observation.state is missing"),
         (
             lambda c: c["input_features"].update({"observation.environment_state": {
                 "type": "ENV", "shape": [3]}}),
-            "'observation.environment_state' of type 'ENV' has no place",
+            '"observation.environment_state" of type ENV cannot be imported',
         ),
         (
             lambda c: c["input_features"]["observation.images.top"].update(shape=[64, 96, 3]),
@@ -233,7 +217,7 @@ def test_how_chunks_were_executed_comes_along(copied: Callable[..., Path]) -> No
             lambda c: c["input_features"]["observation.state"].update(shape=[13]),
             r"observation.state.(\w+) has 14 values, config.json says 13",
         ),
-        (lambda c: c["output_features"].update(other={}), "exactly 'action' is expected"),
+        (lambda c: c["output_features"].update(other={}), "exactly action is expected"),
     ],
 )  # fmt: skip
 def test_a_config_that_cannot_be_imported_is_named_with_its_field(
@@ -242,7 +226,7 @@ def test_a_config_that_cannot_be_imported_is_named_with_its_field(
     folder = copied()
     rewritten(folder / "config.json", change)
     with pytest.raises(BadInput, match=says) as caught:
-        lerobot_reader.read(folder, Told())
+        lerobot_reader.read(folder, PartialSpec())
     assert str(folder) in str(caught.value)
 
 
@@ -259,8 +243,12 @@ def step(number: int, **changes: Any) -> Callable[[Any], Any]:
 @pytest.mark.parametrize(
     ("file", "change", "says"),
     [
-        (PRE, lambda a: a["steps"].pop(3), "0 of 'normalizer_processor', exactly 1 is expected"),
-        (PRE, lambda a: a["steps"][3].pop("state_file"), r"steps\[3\].state_file is missing; what"),
+        (PRE, lambda a: a["steps"].pop(3), "0 of normalizer_processor, exactly 1 is expected"),
+        (
+            PRE,
+            lambda a: a["steps"][3].pop("state_file"),
+            r"steps\[3\].state_file is missing; the normalization",
+        ),
         (
             PRE,
             lambda a: a["steps"][3].update(state_file="../config.json"),
@@ -270,14 +258,18 @@ def step(number: int, **changes: Any) -> Callable[[Any], Any]:
         (
             PRE,
             lambda a: a["steps"].append({"registry_name": "tokenizer_processor", "config": {}}),
-            "registry_name is tokenizer_processor; imitact does not know what that step does",
+            "registry_name is tokenizer_processor; imitact does not know this step",
         ),
         (PRE, lambda a: a.update(steps={}), "steps is {}; a list of objects is expected"),
         (PRE, step(2, float_dtype="float16"), "imitact computes in float32"),
         (PRE, step(3, norm_map={"STATE": "LOG"}), "norm_map.STATE is LOG; known are MEAN_STD"),
         (PRE, step(3, eps="small"), "eps is small; a number is expected"),
-        (PRE, step(3, features={}), "'observation.state' is missing, which LeRobot would then not"),
-        (POST, lambda a: a.update(steps=[]), "0 of 'unnormalizer_processor'"),
+        (
+            PRE,
+            step(3, features={}),
+            "observation.state is missing, so LeRobot would not normalize it",
+        ),
+        (POST, lambda a: a.update(steps=[]), "0 of unnormalizer_processor"),
     ],
 )
 def test_a_processor_that_cannot_be_imported_is_named_with_its_step(
@@ -286,7 +278,7 @@ def test_a_processor_that_cannot_be_imported_is_named_with_its_step(
     folder = copied()
     rewritten(folder / file, change)
     with pytest.raises(BadInput, match=says) as caught:
-        lerobot_reader.read(folder, Told())
+        lerobot_reader.read(folder, PartialSpec())
     assert str(folder) in str(caught.value)
 
 
@@ -296,34 +288,32 @@ def test_a_checkpoint_without_its_statistics_is_refused_not_run_without_them(
     folder = copied()
     file = folder / "policy_preprocessor_step_3_normalizer_processor.safetensors"
     retensored(file, lambda t: t.pop("observation.images.top.std"))
-    with pytest.raises(DamagedFile, match=r"no 'std' of 'observation.images.top'.*issue 4047"):
-        lerobot_reader.read(folder, Told())
+    with pytest.raises(DamagedFile, match=r"no std of observation.images.top, .*issue 4047"):
+        lerobot_reader.read(folder, PartialSpec())
     retensored(file, lambda t: t.update({"observation.images.top.std": torch.full((3,), np.inf)}))
     with pytest.raises(DamagedFile, match=r"top\.std is not finite: it was never filled"):
-        lerobot_reader.read(folder, Told())
+        lerobot_reader.read(folder, PartialSpec())
     (folder / PRE).unlink()
-    with pytest.raises(DamagedFile, match="what the policy was normalised with is lost"):
-        lerobot_reader.read(folder, Told())
+    with pytest.raises(DamagedFile, match="the normalization of the policy is lost"):
+        lerobot_reader.read(folder, PartialSpec())
 
 
 def test_weights_that_do_not_fit_are_named(copied: Callable[..., Path]) -> None:
     folder = copied()
     table = "model.vae_encoder_pos_enc"
     retensored(folder / "model.safetensors", lambda t: t.update({table: t[table] + 1}))
-    with pytest.raises(DamagedFile, match="another table of positions than ACT's"):
-        lerobot_reader.read(folder, Told())
+    with pytest.raises(DamagedFile, match="differs from ACT's position table"):
+        lerobot_reader.read(folder, PartialSpec())
     retensored(
         folder / "model.safetensors",
         lambda t: t.update({table: t[table] - 1, "model.more": torch.zeros(1)}),
     )
-    with pytest.raises(
-        DamagedFile, match=r"model.safetensors \(tensors\): unknown keys \['more'\]"
-    ):
-        lerobot_reader.read(folder, Told())
+    with pytest.raises(DamagedFile, match=r"model.safetensors \(tensors\): unknown keys more"):
+        lerobot_reader.read(folder, PartialSpec())
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[:1000])
     with pytest.raises(DamagedFile, match=r"model\.safetensors is not a safetensors file"):
-        lerobot_reader.read(folder, Told())
+        lerobot_reader.read(folder, PartialSpec())
 
 
 # --- pickles --------------------------------------------------------------------------------------
@@ -455,31 +445,34 @@ def test_statistics_that_cannot_be_used_are_named(
     folder = copied("act")
     restated(folder, change)
     with pytest.raises(DamagedFile, match=rf"dataset_stats.pkl:? {says}"):
-        act_release.read(folder, Told(), heads=parity.HEADS)
+        act_release.read(folder, PartialSpec(), num_heads=parity.HEADS)
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda t: t.pop("model.query_embed.weight"), "'query_embed.weight' is missing; it is no"),
-        (lambda t: t.update({"model.vq": torch.zeros(2)}), r"unknown keys \['vq'\]"),
+        (
+            lambda t: t.pop("model.query_embed.weight"),
+            '"query_embed.weight" is missing; this is not a checkpoint',
+        ),
+        (lambda t: t.update({"model.vq": torch.zeros(2)}), r"unknown keys vq"),
         (
             lambda t: t.update(
                 {"model.query_embed.weight": torch.zeros(1, 1).expand(10**6, 10**6)}
             ),
-            "'model.query_embed.weight' is larger than the file",
+            '"model.query_embed.weight" is larger than the file',
         ),
         (
             lambda t: t.update({"model.backbones.1.0.body.conv1.weight": torch.zeros(64, 3, 7, 7)}),
-            "has a trunk for each camera",
+            "has a backbone for each camera",
         ),
         (
             lambda t: t.update({"model.action_head.bias": torch.full((14,), np.nan)}),
-            "'head.bias' holds NaN",
+            '"head.bias" holds NaN',
         ),
         (
             lambda t: t.update({"model.pos_table": torch.zeros(1, 22, 64)}),
-            "another table of positions",
+            "differs from ACT's position table",
         ),
     ],
 )
@@ -489,7 +482,7 @@ def test_a_ckpt_that_cannot_be_used_is_named(
     folder = copied("act")
     reweighted(folder, change)
     with pytest.raises(BadInput, match=says) as caught:
-        act_release.read(folder, Told(), heads=parity.HEADS)
+        act_release.read(folder, PartialSpec(), num_heads=parity.HEADS)
     assert "policy_best.ckpt" in str(caught.value)
 
 
@@ -501,7 +494,7 @@ def test_a_hostile_ckpt_is_refused_and_nothing_of_it_runs(
     torch.save({"model.a": Hostile(os.system, f"touch {tmp_path / 'ran'}")},
                folder / "policy_best.ckpt")  # fmt: skip
     with pytest.raises(DamagedFile, match="and nothing in it was run"):
-        act_release.read(folder, Told())
+        act_release.read(folder, PartialSpec())
     assert not (tmp_path / "ran").exists()
 
 
@@ -524,9 +517,11 @@ def test_an_early_generation_comes_in_without_its_cvae_encoder(copied: Callable[
 
 
 def test_cameras_of_several_sizes_cannot_be_the_released_acts(copied: Callable[..., Path]) -> None:
-    told = Told(cameras=(Camera("a", 64, 96), Camera("b", 64, 64)))
-    with pytest.raises(BadInput, match="sees all cameras at one size; told were a of 64x96, b of"):
-        act_release.read(copied("act"), told, heads=parity.HEADS)
+    told = PartialSpec(cameras=(Camera("a", 64, 96), Camera("b", 64, 64)))
+    with pytest.raises(
+        BadInput, match="takes all cameras at one size; given were a of 64x96, b of"
+    ):
+        act_release.read(copied("act"), told, num_heads=parity.HEADS)
 
 
 # --- outward --------------------------------------------------------------------------------------
@@ -542,7 +537,7 @@ def test_an_export_for_lerobot_is_laid_out_as_lerobots_own(
     made: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     folder = made("lerobot-0.6.1", "four_cameras")
-    policy = lerobot_reader.read(folder, Told()).policy
+    policy = lerobot_reader.read(folder, PartialSpec()).policy
     assert lerobot_writer.write(policy, tmp_path / "out") == ()
     theirs = {f.name for f in folder.iterdir()}
     assert {f.name for f in (tmp_path / "out").iterdir()} == theirs | {"imitact.json"}
@@ -563,17 +558,17 @@ def test_what_goes_out_to_lerobot_comes_in_again_with_equal_actions_and_its_name
     program: str, case: str, made: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     names = tuple(f"motor_{i}" for i in range(14))
-    told = Told(names, names, ("deg",) * 14, ("deg",) * 14, rate_hz=30.0)
+    told = PartialSpec(names, names, ("deg",) * 14, ("deg",) * 14, rate_hz=30.0)
     policy = lerobot_reader.read(made(program, case), told).policy
     lerobot_writer.write(policy, tmp_path / "out")
-    found = lerobot_reader.read(tmp_path / "out", Told())
+    found = lerobot_reader.read(tmp_path / "out", PartialSpec())
     again = found.policy
     assert (again.spec, again.execution, again.config) == (
         policy.spec, policy.execution, policy.config,
     )  # fmt: skip
     apart = parity.answers(again, case) - parity.answers(policy, case)
     assert np.max(np.abs(apart)) < 1e-5
-    assert not [n for n in found.notes if "taken" in n]
+    assert not [n for n in found.notes if "assumed" in n]
 
 
 def test_what_goes_out_to_the_released_act_comes_in_again(
@@ -590,7 +585,7 @@ def test_what_goes_out_to_the_released_act_comes_in_again(
     assert set(stats) == set(wanted)
     for name in ("qpos_mean", "qpos_std", "action_mean", "action_std"):
         assert np.array_equal(stats[name], wanted[name])
-    again = act_release.read(tmp_path / "out", Told(), heads=parity.HEADS).policy
+    again = act_release.read(tmp_path / "out", PartialSpec(), num_heads=parity.HEADS).policy
     assert again.spec == policy.spec
     assert np.array_equal(
         parity.answers(again, "four_cameras"), parity.answers(policy, "four_cameras")
@@ -599,8 +594,8 @@ def test_what_goes_out_to_the_released_act_comes_in_again(
 
 SPEC = Spec(("a", "b"), ("c",), ("rad", "1"), ("rad",), (Camera("top", 64, 96),), 30)
 SMALL = ActConfig(
-    chunk_size=4, hidden_dim=8, num_heads=2, dim_feedforward=8, encoder_layers=1, use_vae=False, latent_dim=2, dropout=0.0,
-    pretrained_backbone="none",
+    chunk_size=4, hidden_dim=8, num_heads=2, dim_feedforward=8, encoder_layers=1, use_vae=False,
+    latent_dim=2, dropout=0.0, pretrained_backbone="none",
 )  # fmt: skip
 
 
@@ -634,25 +629,28 @@ def test_imitacts_own_policies_go_out_and_come_in_again(tmp_path: Path) -> None:
     wanted = seen(policy)
     notes = lerobot_writer.write(policy, tmp_path / "lerobot")
     assert [n.split(" ")[0] for n in notes] == ["batch", "the"]
-    found = lerobot_reader.read(tmp_path / "lerobot", Told()).policy
+    found = lerobot_reader.read(tmp_path / "lerobot", PartialSpec()).policy
     assert np.allclose(seen(found), wanted, atol=1e-5)
     notes = act_release.write(policy, tmp_path / "act")
     assert any("state_dim to 14; it must be edited to 2" in n for n in notes)
     assert any("CVAE encoder, which this policy does not have, is zero" in n for n in notes)
-    found = act_release.read(tmp_path / "act", Told(), heads=2).policy
+    found = act_release.read(tmp_path / "act", PartialSpec(), num_heads=2).policy
     assert np.allclose(seen(found), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"width": 32}, "LeRobot's ACT cannot express width 32: its ResNet18 has 64 channels"),
-        ({"stages": 3}, "stages 3"),
-        ({"head": "mlp"}, "head 'mlp': its head is one linear map"),
-        ({"positions": "tokens"}, "positions 'tokens'"),
-        ({"crop": "top=0:32,0:48"}, "crop 'top=0:32,0:48': it sees whole frames"),
-        ({"norm": "group"}, "norm 'group'"),
-        ({"input_height": 32, "input_width": 48}, "resizes frames of camera 'top' from 64x96 to 3"),
+        (
+            {"backbone_width": 32},
+            'LeRobot\'s ACT cannot express backbone_width "32": its ResNet18 has 64 channels',
+        ),
+        ({"backbone_stages": 3}, 'stages "3"'),
+        ({"head": "mlp"}, 'head "mlp": its head is linear'),
+        ({"positions": "tokens"}, 'positions "tokens"'),
+        ({"crop": "top=0:32,0:48"}, 'crop "top=0:32,0:48": it sees whole frames'),
+        ({"backbone_norm": "group"}, 'norm "group"'),
+        ({"input_height": 32, "input_width": 48}, 'resizes frames of camera "top" from 64x96 to 3'),
     ],
 )
 def test_what_lerobot_cannot_express_is_refused_and_nothing_written(
@@ -666,7 +664,7 @@ def test_what_lerobot_cannot_express_is_refused_and_nothing_written(
 def test_a_resizing_policy_goes_out_for_resized_frames_where_asked(tmp_path: Path) -> None:
     policy = small(replace(SMALL, input_height=32, input_width=48))
     notes = lerobot_writer.write(policy, tmp_path / "out", at_input_size=True)
-    assert "camera 'top' must give frames of 32x48 there" in notes[0]
+    assert 'camera "top" must give frames of 32x48 in LeRobot' in notes[0]
     about = json.loads((tmp_path / "out" / "config.json").read_text())
     assert about["input_features"]["observation.images.top"]["shape"] == [3, 32, 48]
 
@@ -675,8 +673,8 @@ def test_a_resizing_policy_goes_out_for_resized_frames_where_asked(tmp_path: Pat
     ("changes", "says"),
     [
         ({"decoder_layers": 2}, "uses its first decoder layer only, this policy 2 layers"),
-        ({"cvae": True, "cvae_layers": 2}, "as many CVAE layers as encoder layers"),
-        ({"input_height": 32, "input_width": 48}, "takes frames of one size and resizes none"),
+        ({"use_vae": True, "vae_encoder_layers": 2}, "as many CVAE layers as encoder layers"),
+        ({"input_height": 32, "input_width": 48}, "takes frames of one size and does not resize"),
     ],
 )
 def test_what_the_released_act_cannot_express_is_refused(
@@ -702,7 +700,7 @@ def test_how_chunks_are_executed_goes_out_where_it_can(tmp_path: Path) -> None:
 def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
-    with pytest.raises(BadInput, match="is there already, and nothing is overwritten"):
+    with pytest.raises(BadInput, match="exists already, and nothing is overwritten"):
         lerobot_writer.write(small(), tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
@@ -750,13 +748,13 @@ def test_both_verbs_do_it_from_a_command_line(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["{tmp}/gone"], "gone: no such file or folder"),
-        (["{tmp}"], "is no checkpoint that imitact knows"),
+        (["{tmp}/gone"], "gone: there is no such file or folder"),
+        (["{tmp}"], "is not a checkpoint that can be"),
         (["{lerobot}", "--cameras", "top"], "--cameras is for the released ACT"),
-        (["{act}", "--cameras", "top=x"], "camera 'top=x' is not of the form NAME"),
-        (["{act}", "--rate-hz", "-1"], "rate_hz is -1.0"),
-        (["{act}", "--heads", "7"], "dim is 64 and heads 7"),
-        (["{act}", "--state-names", "a,b"], "2 state names were told, the policy has 14"),
+        (["{act}", "--cameras", "top=x"], 'camera "top=x" is not of the form NAME'),
+        (["{act}", "--rate-hz", "-1"], "--rate-hz is -1.0"),
+        (["{act}", "--num-heads", "7"], "hidden_dim is 64 and num_heads 7"),
+        (["{act}", "--state-names", "a,b"], "2 state names were given, the policy has 14"),
     ],
 )
 def test_what_cannot_be_imported_is_one_line_and_exit_code_2(
@@ -800,7 +798,7 @@ def test_the_recorded_files_are_small_and_say_where_they_come_from() -> None:
 
 
 def test_a_whole_number_beyond_all_floats_is_refused_by_its_name() -> None:
-    fields = common.Fields({"eps": 10**400, "kept": 3}, Path("config.json"))
+    fields = JsonFields({"eps": 10**400, "kept": 3}, Path("config.json"))
     assert fields.number("kept") == 3.0
     with pytest.raises(DamagedFile, match=r"config\.json: eps is a whole number of 1329 bits"):
         fields.number("eps")

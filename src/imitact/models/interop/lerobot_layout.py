@@ -1,15 +1,17 @@
-"""What LeRobot calls the parts of an ACT checkpoint: files, features and weights.
+"""LeRobot's ACT checkpoints: names of files, features and weights.
 
-Layouts: docs/policies.md.
+docs/policies.md describes the layouts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from imitact.core.errors import DamagedFile
 from imitact.core.types import Camera
-from imitact.models.interop.common import Fields, camera_size
+from imitact.models.interop.json_fields import JsonFields
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
@@ -29,60 +31,78 @@ NAMES = (
     ("vae_encoder_latent_output_proj", "cvae.latent_head"),
     ("vae_encoder.", "cvae.encoder."),
 )
-"""How weights are called there (behind `model.`) and here; all others are called the same."""
+"""Prefixes of weight names: LeRobot's (after `model.`) and imitact's; all others are the same."""
 
-TABLE = "vae_encoder_pos_enc"
+POSITION_TABLE = "vae_encoder_pos_enc"
 BUFFERS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
-"""Where versions before 0.4 kept statistics, among the weights."""
+"""Prefixes of the statistics that versions before 0.4 kept among the weights."""
 
 EPS = 1e-8
-"""What LeRobot adds to the deviation that it divides by (processor/normalize_processor.py)."""
+"""LeRobot adds this to the deviation before it divides (processor/normalize_processor.py)."""
+
+_MAX_SIDE_PX = 16_384
 
 
 @dataclass(frozen=True)
 class Features:
-    """What is seen and commanded: S, A, and key to camera, in the order of config.json."""
+    """Features of a policy, as config.json lists them.
 
-    state: int
-    action: int
+    Attributes:
+        state_size: S.
+        action_size: A.
+        cameras: LeRobot's key to camera, in the order of config.json.
+    """
+
+    state_size: int
+    action_size: int
     cameras: Mapping[str, Camera]
 
 
-def features_of(config: Fields) -> Features:
+def read_features(config: JsonFields) -> Features:
+    """Return the features in config.json; refuse those that imitact's network does not have."""
     inputs, outputs = config.within("input_features"), config.within("output_features")
-    state: int | None = None
+    state_size: int | None = None
     cameras: dict[str, Camera] = {}
     for key in inputs.names():
         feature = inputs.within(key)
         kind = feature.text("type")
         if kind == "VISUAL":
-            shape = feature.raw("shape")
-            size = camera_size(shape, f"{config.path}: input_features.{key}.shape")
-            cameras[key] = Camera(camera_name(key), *size)
+            where = f"{config.path}: input_features.{key}.shape"
+            cameras[key] = Camera(camera_name(key), *_frame_size(feature.raw("shape"), where))
         elif kind == "STATE" and key == STATE:
-            state = _size(feature, key)
+            state_size = _vector_size(feature, key)
         else:
-            raise config.refuse(
+            raise config.error(
                 "input_features",
-                f"{key!r} of type {kind!r} has no place in imitact's network, which takes "
-                f"{STATE!r} and cameras",
+                f'"{key}" of type {kind} cannot be imported; imitact\'s network takes {STATE} and '
+                "cameras",
             )
-    if state is None:
-        raise config.refuse("input_features", f"{STATE!r} is missing; imitact's network needs it")
+    if state_size is None:
+        raise config.error("input_features", f"{STATE} is missing; imitact's network needs it")
     if outputs.names() != [ACTION]:
-        raise config.refuse("output_features", f"exactly {ACTION!r} is expected")
-    return Features(state, _size(outputs.within(ACTION), ACTION), cameras)
-
-
-def _size(feature: Fields, key: str) -> int:
-    shape = feature.raw("shape")
-    if not isinstance(shape, list) or len(shape) != 1 or type(shape[0]) is not int:
-        raise feature.refuse("shape", f"{key!r} is one row of numbers")
-    if not 0 < shape[0] <= 10_000:
-        raise feature.refuse("shape", "1 to 10,000 values are expected")
-    return shape[0]
+        raise config.error("output_features", f"exactly {ACTION} is expected")
+    return Features(state_size, _vector_size(outputs.within(ACTION), ACTION), cameras)
 
 
 def camera_name(key: str) -> str:
-    """ "observation.images.top" is "top", "observation.image" is "image"."""
+    """Return "top" for "observation.images.top" and "image" for "observation.image"."""
     return key.removeprefix(IMAGES).removeprefix("observation.")
+
+
+def _vector_size(feature: JsonFields, key: str) -> int:
+    shape = feature.raw("shape")
+    if not isinstance(shape, list) or len(shape) != 1 or type(shape[0]) is not int:
+        raise feature.error("shape", f"{key} is one row of numbers")
+    if not 0 < shape[0] <= 10_000:
+        raise feature.error("shape", "1 to 10,000 values are expected")
+    return shape[0]
+
+
+def _frame_size(shape: Any, where: str) -> tuple[int, int]:
+    """Return height and width of frames of shape (3, H, W)."""
+    is_numbers = isinstance(shape, list | tuple) and all(type(n) is int for n in shape)
+    if not is_numbers or len(shape) != 3 or shape[0] != 3:
+        raise DamagedFile(f"{where} is {str(shape)[:100]}, expected [3, height, width]")
+    if not (0 < shape[1] <= _MAX_SIDE_PX and 0 < shape[2] <= _MAX_SIDE_PX):
+        raise DamagedFile(f"{where} is {shape}; 1 to {_MAX_SIDE_PX:,} pixels are expected")
+    return shape[1], shape[2]

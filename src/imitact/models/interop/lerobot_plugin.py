@@ -1,7 +1,7 @@
-"""Checkpoints that `lerobot-train --policy.type=imitact` wrote, read.
+"""LeRobot plugin checkpoints: those of `lerobot-train --policy.type=imitact`, read.
 
-They hold imitact's own network by its own names, and among the weights the statistics that it
-standardises with (integrations/lerobot_policy_imitact).
+They hold imitact's own network by its own names, and the normalization statistics among the
+weights (integrations/lerobot_policy_imitact).
 """
 
 from __future__ import annotations
@@ -11,51 +11,53 @@ from pathlib import Path
 from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, ImitactError
 from imitact.models.config import ActConfig
-from imitact.models.interop import common
-from imitact.models.interop.common import Fields, Imported, Told
-from imitact.models.interop.lerobot_layout import CONFIG, WEIGHTS, features_of
-from imitact.models.interop.lerobot_normalization import Numbers, flat, values_of
+from imitact.models.interop.imported_policy import ImportedPolicy
+from imitact.models.interop.json_fields import JsonFields
+from imitact.models.interop.lerobot_layout import CONFIG, WEIGHTS, read_features
+from imitact.models.interop.lerobot_normalization import Statistics, flat_row, partial_stats
+from imitact.models.interop.partial_spec import PartialSpec
 from imitact.models.policy import TorchPolicy
+from imitact.models.safetensors_file import read_safetensors
 
 STATISTICS = "statistics."
-"""Where lerobot_policy_imitact keeps, among its weights, what it standardises with."""
+"""Prefix of the statistics among the plugin's weights."""
 
 
-def read(config: Fields, folder: Path, told: Told) -> Imported:
-    """What `lerobot-train --policy.type=imitact` wrote: imitact's network by its own names."""
+def read(config: JsonFields, folder: Path, known: PartialSpec) -> ImportedPolicy:
+    """Read a checkpoint of the plugin, whose config.json is `config`."""
     path = folder / WEIGHTS
-    features = features_of(config)
+    features = read_features(config)
     try:
         net = ActConfig.from_json(config.object("net"))
     except BadInput as error:
         raise DamagedFile(f"{config.path}: net: {error}") from error
-    tensors = common.read_safetensors(path)
+    tensors = read_safetensors(path)
     weights = {
         name.removeprefix("net."): value.clone()
         for name, value in tensors.items()
         if name.startswith("net.")
     }
-    values: dict[str, Numbers] = {"state": {}, "action": {}}
+    statistics: dict[str, Statistics] = {"state": {}, "action": {}}
     for name, value in tensors.items():
         if not name.startswith(("net.", STATISTICS)):
-            raise DamagedFile(f"{path}: {name!r} is no name of lerobot_policy_imitact's")
+            raise DamagedFile(f'{path}: "{name}" is not a weight of lerobot_policy_imitact')
         if name.startswith(STATISTICS):
             what, _, statistic = name.removeprefix(STATISTICS).partition("_")
-            values.setdefault(what, {})
-            values[what] = {**values[what], statistic: flat(value, name, path)}
-    written = Told(
-        state_names=_texts(config, "state_names"),
-        action_names=_texts(config, "action_names"),
+            row = flat_row(value, name, path)
+            statistics[what] = {**statistics.get(what, {}), statistic: row}
+    stored = PartialSpec(
+        state_names=config.texts("state_names"),
+        action_names=config.texts("action_names"),
         rate_hz=config.number("rate_hz") if config.number("rate_hz", 0) else None,
     )
-    notes: list[str] = []
     try:
         cameras = list(features.cameras.values())
-        told = told.or_else(written)
-        spec, supposed = common.spec_of(told, features.state, features.action, cameras)
+        spec, notes = known.or_else(stored).complete(
+            features.state_size, features.action_size, cameras
+        )
         stats = {}
         for what in ("state", "action"):
-            stats[what], unknown = common.stats_of(values_of(values[what]), 0, what)
+            stats[what], unknown = partial_stats(statistics[what]).complete(0, what)
             if unknown:
                 raise DamagedFile(f"{path}: {unknown[0]}; the policy was saved without a dataset")
         policy = TorchPolicy.from_weights(
@@ -72,13 +74,4 @@ def read(config: Fields, folder: Path, told: Told) -> Imported:
         if str(folder) in str(error):
             raise
         raise DamagedFile(f"{folder}: {error}") from error
-    return Imported(policy, (*notes, *supposed))
-
-
-def _texts(config: Fields, name: str) -> tuple[str, ...] | None:
-    values = config.raw(name)
-    if not values:
-        return None
-    if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
-        raise config.refuse(name, "a list of names is expected")
-    return tuple(values)
+    return ImportedPolicy(policy, tuple(notes))

@@ -1,6 +1,6 @@
-"""LeRobot's checkpoints of ACT, read.
+"""LeRobot's ACT checkpoints, read.
 
-Layouts: docs/policies.md.
+docs/policies.md describes the layouts.
 """
 
 from __future__ import annotations
@@ -14,25 +14,28 @@ from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, ImitactError
 from imitact.core.statistics import Stats
 from imitact.models.config import ActConfig
-from imitact.models.interop import common, lerobot_plugin
-from imitact.models.interop.common import Fields, Imported, Told
+from imitact.models.interop import lerobot_plugin
+from imitact.models.interop.imported_policy import ImportedPolicy, assemble_policy
+from imitact.models.interop.json_fields import JsonFields
 from imitact.models.interop.lerobot_layout import (
     ACTION,
     BUFFERS,
     CONFIG,
     NAMES,
+    POSITION_TABLE,
     STATE,
-    TABLE,
     WEIGHTS,
-    Features,
-    features_of,
+    read_features,
 )
-from imitact.models.interop.lerobot_normalization import (
-    Normalising,
-    normalising_of,
-    scaling_of,
-    values_of,
+from imitact.models.interop.lerobot_normalization import partial_stats, read_normalization
+from imitact.models.interop.partial_spec import PartialSpec
+from imitact.models.interop.sidecar import read_sidecar
+from imitact.models.interop.weight_conversion import (
+    check_position_table,
+    float32_weights,
+    renamed,
 )
+from imitact.models.safetensors_file import read_safetensors
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -40,44 +43,66 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def read(folder: Path, told: Told) -> Imported:
-    """A LeRobot checkpoint of ACT as a policy that gives equal actions.
+def read(folder: Path, known: PartialSpec) -> ImportedPolicy:
+    """Read a LeRobot checkpoint of ACT as a policy with equal actions.
 
-    folder: with config.json and model.safetensors, and from 0.4 on the processor files.
-    told:   names, units and rate, which the checkpoint does not hold.
+    Args:
+        folder: Folder with config.json and model.safetensors, and since 0.4 the processor files.
+        known: Names, units and rate, which the checkpoint does not hold.
 
-    Refuses settings that imitact's network does not have, processors that it does not know, and a
-    normalisation whose statistics are not there.
+    Raises:
+        BadInput: The settings, a processor or the normalization have no equivalent in imitact.
+        DamagedFile: A file is missing or damaged.
     """
-    config = Fields(common.read_json(folder / CONFIG), folder / CONFIG)
+    config = JsonFields.from_file(folder / CONFIG)
     kind = config.text("type")
     if kind == "imitact":
-        return lerobot_plugin.read(config, folder, told)
+        return lerobot_plugin.read(config, folder, known)
     if kind != "act":
-        raise BadInput(f"{folder / CONFIG}: type is {kind!r}; imitact reads 'act' and 'imitact'")
-    features = features_of(config)
+        raise BadInput(f"{folder / CONFIG}: type is {kind}; imitact reads act and imitact")
+    features = read_features(config)
     net = _network(config)
-    tensors = common.read_safetensors(folder / WEIGHTS)
-    normalising, notes = normalising_of(folder, config, features, tensors)
+    tensors = read_safetensors(folder / WEIGHTS)
+    normalization, notes = read_normalization(folder, config, features, tensors)
     weights = _weights(tensors, net, folder / WEIGHTS)
-    return _imported(
-        folder, told, features, net, normalising, weights, _execution(config), notes, "lerobot-act"
-    )
+    execution = _execution(config)
+    try:
+        cameras = list(features.cameras.values())
+        known = known.or_else(read_sidecar(folder))
+        spec, assumed = known.complete(features.state_size, features.action_size, cameras)
+        notes += assumed
+        stats: dict[str, Stats] = {}
+        for what, key, size in (
+            ("state", STATE, features.state_size),
+            ("action", ACTION, features.action_size),
+        ):
+            stored = partial_stats(normalization.statistics.get(key, {}))
+            stats[what], unknown = stored.complete(size, what)
+            notes += unknown
+        policy = assemble_policy(
+            spec, stats, net, weights, normalization.to_scaling(features),
+            origin="lerobot-act", where=str(folder / WEIGHTS), execution=execution,
+        )  # fmt: skip
+    except ImitactError as error:
+        if str(folder) in str(error):
+            raise
+        raise DamagedFile(f"{folder}: {error}") from error
+    return ImportedPolicy(policy, tuple(notes))
 
 
-def _network(config: Fields) -> ActConfig:
-    """The settings of imitact's network; refuses those of another one."""
+def _network(config: JsonFields) -> ActConfig:
+    """Return the network's settings; refuse those of a network that imitact does not have."""
     for name, value, why in (
-        ("n_obs_steps", 1, "one observation is seen at a time"),
+        ("n_obs_steps", 1, "imitact takes one observation at a time"),
         ("vision_backbone", "resnet18", "imitact has ResNet18"),
         ("pre_norm", False, "imitact has post-norm layers"),
         ("feedforward_activation", "relu", "imitact has ReLU"),
     ):
         found = config.raw(name, value)
         if found != value or type(found) is not type(value):
-            raise config.refuse(name, f"{why}; a network with another cannot be imported")
+            raise config.error(name, f"{why}; this network cannot be imported")
     if config.raw("replace_final_stride_with_dilation") not in (None, False, 0):
-        raise config.refuse("replace_final_stride_with_dilation", "imitact's ResNet18 has strides")
+        raise config.error("replace_final_stride_with_dilation", "imitact's ResNet18 has strides")
     cvae = config.truth("use_vae", True)
     try:
         return ActConfig(
@@ -99,8 +124,8 @@ def _network(config: Fields) -> ActConfig:
         raise DamagedFile(f"{config.path}: {error}") from error
 
 
-def _execution(config: Fields) -> Execution:
-    """How LeRobot executes its chunks."""
+def _execution(config: JsonFields) -> Execution:
+    """Return how LeRobot executes the chunks."""
     if config.has("temporal_ensemble_coeff"):
         text = f"ensemble:{config.number('temporal_ensemble_coeff')!r}"
     else:
@@ -111,61 +136,19 @@ def _execution(config: Fields) -> Execution:
         raise DamagedFile(f"{config.path}: {error}") from error
 
 
-# -- weights ---------------------------------------------------------------------------------------
-
-
 def _weights(tensors: Mapping[str, Tensor], net: ActConfig, path: Path) -> dict[str, Tensor]:
-    """By imitact's names."""
+    """Return the weights by imitact's names."""
     found = {}
     for name, value in tensors.items():
         if name.startswith(BUFFERS) or name.endswith("num_batches_tracked"):
             continue
-        own = name.replace("_orig_mod.", "").removeprefix("model.")
-        if own == TABLE:
-            common.check_table(value, net, f"{path}: {name!r}")
+        stripped = name.replace("_orig_mod.", "").removeprefix("model.")
+        if stripped == POSITION_TABLE:
+            check_position_table(value, net, f'{path}: "{name}"')
             continue
-        ours = common.renamed(own, NAMES)
+        ours = renamed(stripped, NAMES)
         if ours in found:
-            raise DamagedFile(f"{path}: {ours!r} is there twice")
-        found[ours] = _matrix(value) if ours == "image_proj.weight" else value
-    return common.flat_weights(found, str(path))
-
-
-def _matrix(value: Tensor) -> Tensor:
-    """A 1x1 convolution as the matrix that it is."""
-    return value.flatten(1) if value.ndim == 4 and value.shape[2:] == (1, 1) else value
-
-
-def _imported(
-    folder: Path,
-    told: Told,
-    features: Features,
-    net: ActConfig,
-    normalising: Normalising,
-    weights: Mapping[str, Tensor],
-    execution: Execution,
-    notes: list[str],
-    origin: str,
-) -> Imported:
-    try:
-        cameras = list(features.cameras.values())
-        told = told.or_else(common.read_side(folder))
-        spec, supposed = common.spec_of(told, features.state, features.action, cameras)
-        scaling = scaling_of(normalising, features)
-        stats: dict[str, Stats] = {}
-        for what, key, size in (
-            ("state", STATE, features.state),
-            ("action", ACTION, features.action),
-        ):
-            values = values_of(normalising.known.get(key, {}))
-            stats[what], unknown = common.stats_of(values, size, what)
-            supposed += unknown
-        policy = common.assembled(
-            spec, stats, net, weights, scaling,
-            origin=origin, where=str(folder / WEIGHTS), execution=execution,
-        )  # fmt: skip
-    except ImitactError as error:
-        if str(folder) in str(error):
-            raise
-        raise DamagedFile(f"{folder}: {error}") from error
-    return Imported(policy, (*notes, *supposed))
+            raise DamagedFile(f'{path}: "{ours}" is there twice')
+        is_pointwise = ours == "image_proj.weight" and value.shape[2:] == (1, 1)
+        found[ours] = value.flatten(1) if is_pointwise else value
+    return float32_weights(found, str(path))

@@ -1,6 +1,6 @@
-"""A policy written as a checkpoint that LeRobot's ACT and its processors load and run.
+"""LeRobot export: a policy written as a checkpoint that LeRobot's ACT and processors run.
 
-Layouts: docs/policies.md.
+docs/policies.md describes the layouts.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
 from imitact.core.statistics import Stats
 from imitact.models.config import ActConfig
-from imitact.models.interop import common
+from imitact.models.interop.json_fields import write_json
 from imitact.models.interop.lerobot_layout import (
     ACTION,
     CONFIG,
     EPS,
     IMAGES,
     NAMES,
+    POSITION_TABLE,
     STATE,
-    TABLE,
     WEIGHTS,
 )
+from imitact.models.interop.sidecar import export_folder
+from imitact.models.interop.weight_conversion import check_expressible, export_weights, renamed
 from imitact.models.normalization import Scaling
 from imitact.models.policy import TorchPolicy
 from imitact.models.transformer import sine_table
@@ -38,28 +40,32 @@ Row = NDArray[np.float32]
 
 
 def write(policy: TorchPolicy, out: Path, *, at_input_size: bool = False) -> tuple[str, ...]:
-    """A checkpoint that LeRobot 0.4 and later load and run; what a person must know of it.
+    """Write a checkpoint that LeRobot 0.4 and later load and run.
 
-    at_input_size: where the policy resizes its frames, which LeRobot's does not, write one that
-                   takes frames of the size that the network sees.
+    Args:
+        policy: The policy.
+        out: New folder.
+        at_input_size: Write a policy for frames at the network's input size even if `policy`
+            resizes its frames, which LeRobot's ACT does not do.
 
-    Refuses settings that LeRobot's ACT cannot express.
+    Returns:
+        What the user must know, one line each.
+
+    Raises:
+        BadInput: LeRobot's ACT cannot express the settings.
     """
-    common.check_expressible(policy, "LeRobot's ACT")
+    check_expressible(policy, "LeRobot's ACT")
     config, spec = policy.config, policy.spec
-    weights, notes = common.frozen_norms(policy)
+    weights, notes = export_weights(policy)
     sizes = _frame_sizes(policy, at_input_size, notes)
-    if config.queries == "sinusoidal":
-        weights["queries"] = sine_table(config.chunk_size, config.hidden_dim)
-        notes.append("the fixed positions of the queries become learned ones of the same values")
     inputs: dict[str, Any] = {STATE: {"type": "STATE", "shape": [spec.state_size]}}
     for name, (height, width) in sizes.items():
         inputs[f"{IMAGES}{name}"] = {"type": "VISUAL", "shape": [3, height, width]}
     outputs = {ACTION: {"type": "ACTION", "shape": [spec.action_size]}}
     scaling = policy.scaling or Scaling.plain(spec, policy.stats, config)
-    modes, known = _known(policy, scaling)
-    coefficient, steps = _executed(policy, notes)
-    about = {
+    modes, statistics = _normalization(policy, scaling)
+    coefficient, steps = _execution(policy, notes)
+    settings = {
         "type": "act",
         "n_obs_steps": 1,
         "input_features": inputs,
@@ -94,47 +100,43 @@ def write(policy: TorchPolicy, out: Path, *, at_input_size: bool = False) -> tup
         "optimizer_weight_decay": 1e-4,
         "optimizer_lr_backbone": 1e-5,
     }
-
-    def fill(folder: Path) -> None:
-        common.write_json(folder / CONFIG, about)
-        _save(_theirs(weights, config), folder / WEIGHTS)
-        _write_processors(folder, inputs, outputs, modes, known)
-        common.write_side(folder, spec)
-
-    common.write_folder(out, fill)
+    with export_folder(out, spec) as folder:
+        write_json(folder / CONFIG, settings)
+        _save(_lerobot_weights(weights, config), folder / WEIGHTS)
+        _write_processors(folder, inputs, outputs, modes, statistics)
     return tuple(notes)
 
 
 def _frame_sizes(
     policy: TorchPolicy, at_input_size: bool, notes: list[str]
 ) -> dict[str, tuple[int, int]]:
-    """Camera to height and width of the frames that are taken there."""
+    """Return camera name to height and width of the frames that the exported policy takes."""
     sizes = {name: view.size for name, view in policy.views.items()}
     resized = [c for c in policy.spec.cameras if sizes[c.name] != (c.height, c.width)]
     if resized and not at_input_size:
         camera = resized[0]
         height, width = sizes[camera.name]
         raise BadInput(
-            f"the policy resizes frames of camera {camera.name!r} from "
-            f"{camera.height}x{camera.width} to {height}x{width}, and LeRobot's ACT resizes "
-            "nothing; --at-input-size writes a policy for frames that are resized before"
+            f'the policy resizes frames of camera "{camera.name}" from '
+            f"{camera.height}x{camera.width} to {height}x{width}, and LeRobot's ACT does not "
+            "resize; --at-input-size writes a policy for frames that are resized beforehand"
         )
     for camera in resized:
         height, width = sizes[camera.name]
         notes.append(
-            f"camera {camera.name!r} must give frames of {height}x{width} there (here "
-            f"{camera.height}x{camera.width} are averaged over areas to that)"
+            f'camera "{camera.name}" must give frames of {height}x{width} in LeRobot (imitact '
+            f"resizes {camera.height}x{camera.width} to that by area averaging)"
         )
     return sizes
 
 
-def _known(
+def _normalization(
     policy: TorchPolicy, scaling: Scaling
 ) -> tuple[dict[str, str], dict[str, dict[str, Row]]]:
-    """Modes and statistics with which LeRobot normalises as the policy does."""
+    """Return the modes and statistics with which LeRobot normalizes as the policy does."""
     shifts = set(scaling.state_shift)
     if shifts - {0.0} and shifts - {-1.0}:
-        raise BadInput("the policy's state is shifted in a way that no mode of LeRobot's gives")
+        raise BadInput("none of LeRobot's modes shifts the state as this policy does")
     eps = np.float32(EPS)
     mean, std = _row(scaling.state_mean), _row(scaling.state_std)
     known = {STATE: _range(policy.stats["state"]), ACTION: _range(policy.stats["action"])}
@@ -168,34 +170,36 @@ def _range(stats: Stats) -> dict[str, Row]:
     }
 
 
-def _executed(policy: TorchPolicy, notes: list[str]) -> tuple[float | None, int]:
-    """temporal_ensemble_coeff and n_action_steps of how its chunks are executed."""
+def _execution(policy: TorchPolicy, notes: list[str]) -> tuple[float | None, int]:
+    """Return temporal_ensemble_coeff and n_action_steps for the policy's execution."""
     execution, chunk = policy.execution or Execution(), policy.config.chunk_size
     kind, _, value = execution.chunking.partition(":")
     if kind == "replay":
         steps = min(int(value), chunk)
         if execution.delay_ticks:
-            notes.append(f"LeRobot knows no delay; {execution} becomes n_action_steps {steps}")
+            notes.append(f"LeRobot has no delay; {execution} becomes n_action_steps {steps}")
         return None, steps
     if "/" not in value and not execution.delay_ticks:
         return float(value), 1
     notes.append(
-        f"LeRobot's ACT cannot execute {execution}; n_action_steps is {chunk} instead, and "
-        "--policy.n_action_steps there chooses another"
+        f"LeRobot's ACT cannot execute {execution}; n_action_steps is {chunk} instead, which "
+        "LeRobot's --policy.n_action_steps changes"
     )
     return None, chunk
 
 
-def _theirs(weights: Mapping[str, Tensor], config: ActConfig) -> dict[str, Tensor]:
-    """By LeRobot's names."""
-    back = [(ours, theirs) for theirs, ours in NAMES]
+def _lerobot_weights(weights: Mapping[str, Tensor], config: ActConfig) -> dict[str, Tensor]:
+    """Return the weights by LeRobot's names."""
+    prefixes = [(ours, theirs) for theirs, ours in NAMES]
     found = {}
     for name, value in weights.items():
-        matrix = name == "image_proj.weight"
-        theirs = "model." + common.renamed(name, back)
-        found[theirs] = value[:, :, None, None] if matrix else value
+        is_pointwise = name == "image_proj.weight"
+        theirs = "model." + renamed(name, prefixes)
+        found[theirs] = value[:, :, None, None] if is_pointwise else value
     if config.use_vae:
-        found[f"model.{TABLE}"] = sine_table(2 + config.chunk_size, config.hidden_dim)[None]
+        found[f"model.{POSITION_TABLE}"] = sine_table(2 + config.chunk_size, config.hidden_dim)[
+            None
+        ]
     return found
 
 
@@ -208,14 +212,14 @@ def _write_processors(
     inputs: Mapping[str, Any],
     outputs: Mapping[str, Any],
     modes: Mapping[str, str],
-    known: Mapping[str, Mapping[str, Row]],
+    statistics: Mapping[str, Mapping[str, Row]],
 ) -> None:
-    """As LeRobot 0.6.1 writes them: the order and the names of steps are part of the format."""
+    """Write LeRobot 0.6.1's processor files; order and names of steps are part of the format."""
     device = {"device": "cpu", "float_dtype": None}
     tensors = {
         f"{key}.{name}": torch.from_numpy(value.copy())
-        for key, statistics in known.items()
-        for name, value in statistics.items()
+        for key, rows in statistics.items()
+        for name, value in rows.items()
     }
     for name, steps, features, at in (
         (
@@ -238,12 +242,12 @@ def _write_processors(
     ):
         step = steps[at][0]
         file = f"{name}_step_{at}_{step}.safetensors"
-        normalising = {"eps": EPS, "features": dict(features), "norm_map": dict(modes)}
-        about = [
-            {"registry_name": word, "config": normalising, "state_file": file}
+        normalizer = {"eps": EPS, "features": dict(features), "norm_map": dict(modes)}
+        entries = [
+            {"registry_name": word, "config": normalizer, "state_file": file}
             if config is None
             else {"registry_name": word, "config": config}
             for word, config in steps
         ]
-        common.write_json(folder / f"{name}.json", {"name": name, "steps": about})
+        write_json(folder / f"{name}.json", {"name": name, "steps": entries})
         _save(tensors, folder / file)

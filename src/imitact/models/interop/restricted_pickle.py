@@ -135,7 +135,9 @@ def _check_instructions(data: bytes) -> None:
             raise _Refused(f"it has more than {_MAX_INSTRUCTIONS} instructions")
         if code.name not in _INSTRUCTIONS:
             raise _Refused(f"it uses the instruction {code.name}")
-        if code.name.endswith("PUT") and argument > _MAX_INSTRUCTIONS:  # sizes the memo table
+        if (
+            code.name.endswith("PUT") and (argument or 0) > _MAX_INSTRUCTIONS
+        ):  # sizes the memo table
             raise _Refused(f"it stores a value under the number {argument}")
         tuples += code.name.startswith("TUPLE")
         if tuples > _MAX_TUPLES:

@@ -1,0 +1,105 @@
+"""Imported policies: a foreign checkpoint's weights and statistics, assembled to a TorchPolicy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imitact.core.statistics import Stats
+from imitact.core.types import Spec
+from imitact.models.config import ActConfig
+from imitact.models.normalization import Scaling
+from imitact.models.policy import TorchPolicy
+
+
+@dataclass(frozen=True)
+class ImportedPolicy:
+    """An imported policy.
+
+    Attributes:
+        policy: The policy.
+        notes: What the user must know about the import, one line each.
+    """
+
+    policy: TorchPolicy
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PartialStats:
+    """Statistics of a state or an action, as far as a checkpoint holds them (None: unknown)."""
+
+    mean: NDArray[np.float64] | None = None
+    std: NDArray[np.float64] | None = None
+    min: NDArray[np.float64] | None = None
+    max: NDArray[np.float64] | None = None
+    count: int | None = None
+
+    def complete(self, size: int, what: str) -> tuple[Stats, list[str]]:
+        """Return full statistics and a line for every unknown part.
+
+        An unknown range becomes the mean alone, of one row: an empty range claims nothing.
+        """
+        mean, std, low, high = self.mean, self.std, self.min, self.max
+        notes = []
+        if mean is None or std is None:
+            if low is None or high is None:
+                notes.append(f"mean, deviation and range of {what} are not in the checkpoint")
+                mean, std = np.zeros(size), np.ones(size)
+            else:
+                notes.append(
+                    f"mean and deviation of {what} are not in the checkpoint, its range is"
+                )
+                mean, std = (low + high) / 2, (high - low) / 2
+        elif low is None or high is None:
+            notes.append(f"the range of {what} is not in the checkpoint")
+        if low is None or high is None:
+            low = high = mean
+        return Stats(mean, std, low, high, self.count or 1), notes
+
+
+def assemble_policy(
+    spec: Spec,
+    stats: Mapping[str, Stats],
+    config: ActConfig,
+    weights: Mapping[str, Tensor],
+    scaling: Scaling,
+    *,
+    origin: str,
+    where: str,
+    **options: Any,
+) -> TorchPolicy:
+    """Return the policy; it keeps the scaling only if that differs from imitact's own.
+
+    Args:
+        spec: State, action and cameras.
+        stats: "state" and "action" statistics.
+        config: Settings of the network.
+        weights: Tensors by imitact's names.
+        scaling: Normalization of the other program.
+        origin: Name of the other program's format; with a digest of the weights it becomes the
+            fingerprint.
+        where: Path of the weights, for error messages.
+        **options: Further arguments of `TorchPolicy.from_weights`.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].contiguous().numpy().tobytes())
+    return TorchPolicy.from_weights(
+        spec,
+        stats,
+        config,
+        weights,
+        fingerprint=f"{origin} {digest.hexdigest()}",
+        scaling=None if scaling.is_close(Scaling.plain(spec, stats, config)) else scaling,
+        where=where,
+        settings="the checkpoint's settings",
+        **options,
+    )

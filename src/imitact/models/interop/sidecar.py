@@ -1,0 +1,57 @@
+"""Sidecar `imitact.json`: the Spec of an exported policy, beside the other program's files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import msgspec
+
+from imitact.core.errors import BadInput, DamagedFile, NotFinite
+from imitact.core.types import Spec
+from imitact.models.interop.json_fields import JsonFields, write_json
+from imitact.models.interop.partial_spec import PartialSpec
+from imitact.storage.atomic_folder import atomic_folder
+
+SIDECAR = "imitact.json"
+
+_FORMAT = 1
+
+
+def read_sidecar(folder: Path) -> PartialSpec:
+    """Return the Spec in a folder's sidecar; all parts are unknown if there is none."""
+    path = folder / SIDECAR
+    if not path.is_file():
+        return PartialSpec()
+    fields = JsonFields.from_file(path)
+    if fields.whole("format") != _FORMAT:
+        raise fields.error(
+            "format",
+            f"this imitact reads {_FORMAT}; use the version that wrote it, or remove the file and "
+            "give names and rate by options",
+        )
+    try:
+        return PartialSpec.from_spec(msgspec.convert(fields.raw("spec"), Spec))
+    except (msgspec.ValidationError, BadInput, NotFinite) as error:
+        raise DamagedFile(f"{path}: spec: {error}") from error
+
+
+def write_sidecar(folder: Path, spec: Spec) -> None:
+    write_json(folder / SIDECAR, {"format": _FORMAT, "spec": asdict(spec)})
+
+
+@contextmanager
+def export_folder(out: Path, spec: Spec) -> Iterator[Path]:
+    """Give a folder to fill; it appears as `out`, sidecar included, when all of it is written.
+
+    Raises:
+        BadInput: `out` exists and is not an empty folder.
+    """
+    out = out.absolute()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"{out} exists already, and nothing is overwritten; give another --out")
+    with atomic_folder(out, "export") as folder:
+        yield folder
+        write_sidecar(folder, spec)
