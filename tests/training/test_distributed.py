@@ -651,7 +651,7 @@ def test_torchrun_stopped_leaves_one_checkpoint_and_another_number_of_ranks_goes
     assert len(stopped) == 1, said
     step = int(stopped[0].partition("after step ")[2].split()[0])
     assert "stopped by SIGTERM" in stopped[0]
-    assert "to go on, give the same command with --resume" in stopped[0]
+    assert "to continue, give the same command with --resume" in stopped[0]
     assert checkpoint.list_checkpoints(out / "checkpoints")[0].name == f"step-{step:08d}"
     assert not (out / "policy").exists()
     assert main.run([*TRAIN, "--out", str(out), "--resume", "--train.num-threads", "1"]) == 0

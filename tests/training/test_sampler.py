@@ -238,7 +238,7 @@ def test_a_value_that_is_not_finite_is_named_by_episode_tick_and_joint(
         return rows
 
     monkeypatch.setattr(FakeEpisode, "action", property(broken))
-    with pytest.raises(NotFinite, match=r"episode 0, tick 2: action 'joint_1' is nan"):
+    with pytest.raises(NotFinite, match=r"episode 0, tick 2: action joint_1 is nan"):
         samples(FakeDataset(), tmp_path)
 
 
@@ -294,7 +294,7 @@ def test_frames_from_the_cache_and_frames_decoded_when_asked_for_are_the_same_by
     assert not (tmp_path / "b").exists()
     assert len(lines) == 1
     assert "0.02 MB" in lines[0]
-    assert "cache_limit_bytes" in lines[0]
+    assert "the limit is 0.02 MB" in lines[0]
 
 
 def test_frames_kept_in_memory_never_exceed_the_limit(tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_a_disk_that_fills_while_the_cache_is_written_leaves_no_half_of_it(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(frame_cache.os, "posix_fallocate", full)
-    with pytest.raises(DiskFull, match="cache_limit_gb to 0"):
+    with pytest.raises(DiskFull, match="--train.cache-limit-gb 0"):
         samples(FakeDataset(), tmp_path)
     assert list(tmp_path.rglob("*.u8")) == []
 
@@ -385,7 +385,7 @@ def test_a_damaged_cache_is_not_built_anew_beyond_the_limit(tmp_path: Path) -> N
     assert isinstance(without.frames, frame_cache.DecodedFrames)
     assert same(want, without.batch(0))
     assert " is damaged (" in lines[0]
-    assert "the limit (cache_limit_bytes) is 0.00 MB" in lines[1]
+    assert "the limit is 0.00 MB" in lines[1]
     assert list(tmp_path.rglob("*.u8")) == []
 
 
@@ -440,18 +440,18 @@ def test_what_a_killed_build_left_is_neither_used_nor_kept(tmp_path: Path) -> No
     assert list(tmp_path.glob("*.building")) == []
 
 
-@pytest.mark.parametrize(("off", "said"), [(-2, "gave 5 frames"), (1, "gave 8 or more frames")])
+@pytest.mark.parametrize(("off", "said"), [(-2, "has 5 frames"), (1, "has 8 or more frames")])
 def test_a_video_with_more_or_fewer_frames_than_ticks_is_refused(
     tmp_path: Path, off: int, said: str
 ) -> None:
-    with pytest.raises(DamagedFile, match=f"episode 0, camera 'top': the video {said}"):
+    with pytest.raises(DamagedFile, match=f"episode 0, camera top: the video {said}"):
         samples(Short(off=off), tmp_path)
     assert list(tmp_path.glob("frames-*/")) == []
 
 
 def test_a_missing_frame_is_refused_without_a_cache_too(tmp_path: Path) -> None:
     one = samples(Short(), tmp_path, cache_limit_bytes=0)
-    with pytest.raises(DamagedFile, match="got 0 frames"), closing(one.stream()) as stream:
+    with pytest.raises(DamagedFile, match="expected one frame of tick 8, got 0"), closing(one.stream()) as stream:
         list(islice(stream, 7))
 
 

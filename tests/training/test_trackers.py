@@ -43,10 +43,10 @@ def refused(self, address, *rest):
     return connect(self, address, *rest)
 
 connect, socket.socket.connect = socket.socket.connect, refused
-from imitact.training.trackers import start
+from imitact.training.trackers import start_trackers
 name, out, first, last = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 said = []
-held = start([name], "cubes", out, first, {"train": {"lr": 0.5}}, said.append)
+held = start_trackers([name], "cubes", out, first, {"train": {"lr": 0.5}}, said.append)
 for step in range(first + 1, last + 1):
     held.log(step, {"loss": step / 4, "held": {"left": step * 2.0}, "per_tick": [1.0, 2.0, 9.0]})
 held.close()
@@ -188,8 +188,8 @@ def test_a_missing_tracker_is_refused_before_anything_is_done(
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"trackers": ("excel",)}, "no tracker 'excel'; there are"),
-     ({"trackers": ("tensorboard",), "project": " "}, "project is empty")],
+    [({"trackers": ("excel",)}, 'no tracker "excel"; expected tensorboard, trackio, wandb'),
+     ({"trackers": ("tensorboard",), "tracker_project": " "}, "--train.tracker-project is empty")],
 )  # fmt: skip
 def test_a_tracker_that_there_is_not_is_refused(
     tmp_path: Path, settings: dict[str, Any], says: str

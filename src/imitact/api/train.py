@@ -92,7 +92,7 @@ def refuse_errors(dataset: Dataset, path: Path, report: Callable[[str], None]) -
     found = inspect_numbers(dataset)
     findings.refuse_errors(found, path, "`--ignore-errors` trains on it all the same")
     if found:
-        report(f"dataset: {findings.tally(found)}; `imitact check {path}` lists them")
+        report(f"dataset: {findings.summary(found)}; `imitact check {path}` lists them")
 
 
 def _changed(base: C, changes: C | Mapping[str, Any] | None, name: str) -> C:
