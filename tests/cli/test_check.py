@@ -14,10 +14,10 @@ import pytest
 from imitact.cli import check, demo, main, train
 from imitact.envs import registry as scenes
 from imitact.core.errors import BadInput
-from imitact.core.validate import check_source
+from imitact.core.validate import check_dataset
 from imitact.datasets.open import open_dataset
 from imitact.quality import fix
-from imitact.quality.inspect import inspect_numbers, open_damaged, unusable
+from imitact.quality.inspect import inspect_numbers, open_damaged, unusable_episodes
 from imitact.recording.manifest import read_report
 from imitact.recording.recorder import record
 from tests.cli.test_main import TINY, answer, is_refused
@@ -172,7 +172,7 @@ def test_a_copy_has_the_safe_remedies_applied_and_passes(
     assert "left out: episode 4 (duplicate)" in out
     assert "left out: episode 5 (damaged-file)" in out
     assert out.splitlines()[-1] == f"copy of 3 episodes in {copy}: nothing found"
-    check_source(open_dataset(copy))
+    check_dataset(open_dataset(copy))
 
     source, mended = open_damaged(faulty)[0], open_dataset(copy)
     assert source is not None
@@ -236,7 +236,7 @@ def test_where_nothing_can_be_mended_nothing_is_written(
 def refused(root: Path, out: Path) -> str:
     source, found = open_damaged(root)
     assert source is not None
-    found += inspect_numbers(source, damaged=unusable(found))
+    found += inspect_numbers(source, damaged=unusable_episodes(found))
     with pytest.raises(BadInput) as error:
         fix.write_fixed(source, fix.plan_fix(source.lengths, found), out)
     return str(error.value)
@@ -255,7 +255,7 @@ def test_a_dataset_of_which_nothing_would_be_left_is_refused(tmp_path: Path):
     root = write(tmp_path / "data", [demonstrate(seed) for seed in range(3)])
     for index in range(3):
         spoil(root, index)
-    assert "nothing of" in refused(root, tmp_path / "copy")
+    assert "would be empty" in refused(root, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 
 
@@ -293,7 +293,7 @@ def test_episodes_that_share_a_video_are_encoded_each(tmp_path: Path):
 def test_a_copy_that_was_stopped_leaves_nothing_and_can_be_made_again(faulty: Path, tmp_path: Path):
     source, found = open_damaged(faulty)
     assert source is not None
-    found += inspect_numbers(source, damaged=unusable(found))
+    found += inspect_numbers(source, damaged=unusable_episodes(found))
     todo = fix.plan_fix(source.lengths, found)
 
     def stop(done: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from imitact.cli import demo, evaluate, train
 from imitact.cli import record as record_verb
-from imitact.envs.registry import (TASK_TEXTS, WORKSPACES, start_order)
+from imitact.envs.registry import TASK_TEXTS, WORKSPACES, start_order
 from imitact.cli.phases import STORE_EVERY_S, Phases
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import FloatArray, Observation, StepResult

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import typing
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -24,17 +23,11 @@ import pytest
 from imitact import cli as verbs
 from imitact.api import record as api_record
 from imitact.cli import (
-    check,
     compare,
-    convert,
     demo,
-    evaluate,
-    export,
     main,
     options,
     train,
-    tune,
-    view,
 )
 from imitact.cli import record as record_verb
 from imitact.core.errors import BadInput, ImitactError
@@ -43,8 +36,9 @@ from imitact.envs import registry
 from imitact.envs.experts.registry import EXPERTS
 from imitact.recording.manifest import read_report
 from imitact.recording.recorder import record
+from imitact.training.config import PRESETS
 from tests.support import dot_env as worlds
-from tests.support.command_line import TINY, answer, is_refused
+from tests.support.command_line import HEAVY, TINY, answer, cpu_cost, is_refused, tiny
 from tests.support.paths import ROOT
 
 
@@ -79,82 +73,130 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]):
     assert all(f"  {verb}" in out for verb in main.VERBS)
 
 
-def test_help_answers_in_half_a_second_without_torch():
-    code = (
-        "import resource, sys\nfrom imitact.cli.main import run\nassert run(['--help']) == 0\n"
-        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "print(used.ru_utime + used.ru_stime, *sys.modules, file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    seconds, *modules = done.stderr.split()
-    assert not {"torch", "tyro", "mujoco", "pyarrow", "av"} & set(modules)
-    assert float(seconds) < 0.5  # of the processor: the clock would measure other tests too
+def test_help_answers_in_half_a_second_of_cpu_without_torch():
+    code, seconds, packages = cpu_cost("--help")
+    assert code == 0
+    assert not (HEAVY | {"tyro", "numpy"}) & packages
+    assert seconds < 0.5  # of the processor: the clock would measure other tests, too
+
+
+def test_every_verb_shows_its_help(capsys: pytest.CaptureFixture[str]):
+    for verb in main.VERBS:
+        code, out, err = answer(capsys, verb, "--help")
+        assert (code, err) == (0, "")
+        assert out.startswith(f"usage: imitact {verb}")
 
 
 @pytest.mark.parametrize("verb", sorted(main.VERBS))
-def test_help_of_a_verb_shows_its_settings(verb: str, capsys: pytest.CaptureFixture[str]):
-    code, out, err = answer(capsys, verb, "--help")
-    assert (code, err) == (0, "")
-    assert out.startswith(f"usage: imitact {verb}")
-
-
-def all_settings(kind: type) -> list[tuple[type, str]]:
-    """Every field of a dataclass of settings and of those within it."""
-    hints = typing.get_type_hints(kind)
-    found = []
-    for field in dataclasses.fields(kind):
-        inner = hints[field.name]
-        if dataclasses.is_dataclass(inner) and isinstance(inner, type):
-            found += all_settings(inner)
-        found.append((kind, field.name))
-    return found
+def test_help_of_a_verb_imports_nothing_heavy(verb: str):
+    code, seconds, packages = cpu_cost(verb, "--help")
+    assert code == 0
+    assert not HEAVY & packages
+    assert seconds < 2  # 0.5 on an idle machine
 
 
 @pytest.mark.parametrize(
-    "kind",
+    "line",
     [
-        record_verb.Record,
-        train.Train,
-        evaluate.Evaluate,
-        compare.Compare,
-        tune.Tune,
-        demo.Demo,
-        export.Export,
-        check.Check,
-        convert.Convert,
-        view.View,
+        "recrod",
+        "record --out o --episode 3",
+        "record --out o --env cubes",
+        "record --out o --cameras tops",
+        "train nowhere --out o",
+        "train nowhere --out o --preset quik",
+        "train nowhere --out o --model.chunk 8",
+        "evaluate nowhere --out o",
+        "evaluate . --out o --env lift",
+        "compare nowhere elsewhere",
+        "tune nowhere",
+        "tune . --env lift",
+        "export nowhere --data d --out o",
+        "export . --data nowhere --out o",
+        "import-policy nowhere --out o",
+        "export-policy nowhere --out o --to lerobot",
+        "view nowhere",
+        "check no/where",
+        "check cubes",
+        "convert nowhere --out o",
+        "demo --preset quik",
+        "demo --task knot",
+        "demo --episodes 0",
+        "completion basch",
     ],
 )
-def test_every_setting_is_explained_in_help(kind: type):
-    mute = [
-        f"{owner.__name__}.{name}"
-        for owner, name in all_settings(kind)
-        if not options.meanings(owner).get(name)
+def test_a_refusal_imports_nothing_heavy(line: str):
+    code, seconds, packages = cpu_cost(*line.split())
+    assert code == 2
+    assert not HEAVY & packages
+    assert seconds < 2  # 0.5 on an idle machine
+
+
+def every_verb() -> list[tuple[str, type]]:
+    """Return each verb with the dataclass of its settings."""
+    found = []
+    for name, verb in main.VERBS.items():
+        module = verb.module()
+        start = module.with_preset(*[None] * len(verb.first)) if verb.first else module.OPTIONS
+        found.append((name, start if isinstance(start, type) else type(start)))
+    return found
+
+
+def test_every_setting_is_explained_in_one_or_two_sentences_of_help():
+    owners = {option.owner for _, kind in every_verb() for option in options.options(kind)}
+    texts = {owner: options.help_texts(owner) for owner in owners}
+    unexplained = [
+        f"{name}: {option.name}"
+        for name, kind in every_verb()
+        for option in options.options(kind)
+        if not texts[option.owner].get(option.field.name)
     ]
-    assert mute == []
+    assert unexplained == []
 
 
-def test_a_meaning_is_read_from_either_place():
+def test_a_field_is_explained_by_the_text_below_it():
     @dataclasses.dataclass
     class Two:
-        """What it is.
-
-        first, second: the same
-                       for both.
-        """
+        """What it is."""
 
         first: int = 0
-        second: int = 0
-        third: int = 0
         """On its
         own."""
-        fourth: int = 0
+        second: int = 0
 
-    assert options.meanings(Two) == {
-        "first": "the same for both.",
-        "second": "the same for both.",
-        "third": "On its own.",
-    }
+    assert options.help_texts(Two) == {"first": "On its own."}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_verbs_and_options(shell: str, capsys: pytest.CaptureFixture[str]):
+    code, out, _ = answer(capsys, "completion", shell)
+    assert code == 0
+    assert all(verb in out for verb in main.VERBS)
+    assert "model.chunk-size" in out
+    assert "failure-videos" in out
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_completes_a_verb_and_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    script = tmp_path / "imitact.bash"
+    script.write_text(answer(capsys, "completion", "bash")[1])
+    complete = (
+        f"source {script}; COMP_WORDS=(imitact $1 $2); COMP_CWORD=$((COMP_CWORD_WANTED));"
+        'COMP_LINE="imitact $1 $2"; COMP_POINT=${#COMP_LINE};'
+        "f=$(complete -p imitact | sed 's/.*-F \\([^ ]*\\).*/\\1/'); $f imitact \"${2:-$1}\" x;"
+        "printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+
+    def completed(*words: str) -> list[str]:
+        done = subprocess.run(
+            ["bash", "-c", complete, "bash", *words],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "COMP_CWORD_WANTED": str(len(words))},
+        )
+        return done.stdout.split()
+
+    assert "evaluate" in completed("eval")
+    assert "--failure-videos" in completed("evaluate", "--failure")
 
 
 # --- what is parsed ----------------------------------------------------------------------------
@@ -169,7 +211,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, room: Any, *argv: str) -> Any:
 
 
 def test_an_option_changes_one_setting_of_a_preset(monkeypatch: pytest.MonkeyPatch):
-    paper_model, paper_train = train.preset("paper")
+    paper_model, paper_train = PRESETS["paper"]
     given = parsed(
         monkeypatch, train, "train", "d", "--model.chunk-size", "7", "--out", "o",
         "--preset", "paper", "--train.lr", "0.5",
@@ -181,9 +223,9 @@ def test_an_option_changes_one_setting_of_a_preset(monkeypatch: pytest.MonkeyPat
 
 def test_the_demo_starts_from_the_quick_preset(monkeypatch: pytest.MonkeyPatch):
     given = parsed(monkeypatch, demo, "demo", "--train.seed", "2", "--train.steps", "9")
-    model, training = train.preset("quick")
+    model, training = PRESETS["quick"]
     assert given.model == dataclasses.replace(model, crop="top=165:405,180:500")
-    assert demo.with_preset("released").model == train.preset("released")[0]
+    assert demo.with_preset("released").model == PRESETS["released"][0]
     assert given.train == dataclasses.replace(training, seed=2, steps=9)
     given = parsed(monkeypatch, demo, "demo", "--train.steps", "9", "--task=insertion")
     assert given.model == dataclasses.replace(model, **registry.RECOMMENDED_MODEL["insertion"])
@@ -206,34 +248,48 @@ def test_nested_settings_and_lists_are_read(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ("recrod", f"no verb 'recrod'; there are {', '.join(main.VERBS)}"),
-        ("record", "--out"),
-        ("record --out x --episode 3", "--episode"),
-        ("record --out x --episodes three", "three"),
-        ("record --out x --env lift", "no environment 'lift'; there are ['cube', 'insertion']"),
-        ("record --out x --cameras up", "no camera 'up'"),
+        ("recrod", f'no verb "recrod"; expected {", ".join(main.VERBS)}. Did you mean record?'),
+        ("record", "--out is missing"),
+        ("record --out x --episode 3", "no option --episode. Did you mean --episodes?"),
+        ("record --out x --codec h264", "no option --codec. Did you mean --video.codec?"),
+        ("record --out x --episodes 3 --episodes 4", "--episodes given twice"),
+        ("record --out x --episodes", "--episodes needs a value: an integer"),
+        ("record --out x more", "more is not expected here"),
+        ("record --out x --episodes three", '--episodes is "three"; expected an integer'),
+        (
+            "record --out x --env lift",
+            'no environment "lift"; expected cube, insertion, gym:NAME, FILE.py:NAME',
+        ),
+        ("record --out x --cameras up", 'no camera of the ALOHA scene "up"'),
         ("record --out x --height 0", "at least 1 pixel"),
         ("record --out x --spread 3", "spread is 3"),
-        ("record --out x --video.crf 99", "crf is 99"),
-        ("record --out x --video.codec vp9", "vp9"),
-        ("train nowhere --out x", "no such folder: nowhere"),
-        ("train nowhere --out x --preset slow", "no preset 'slow'"),
-        ("train nowhere --out x --model.chunk-size 0", "chunk_size is 0"),
-        ("train nowhere --out x --train.lr -1", "lr is -1"),
-        ("evaluate nowhere --out x", "nowhere: no such directory"),
+        ("record --out x --video.crf 99", "--video.crf is 99"),
+        ("record --out x --video.codec h265", "expected h264, lossless, av1. Did you mean h264?"),
+        ("train --out x", "DATA is missing"),
+        ("train nowhere --out x", "nowhere: there is no such dataset"),
+        (
+            "train nowhere --out x --preset slow",
+            'no preset "slow"; expected paper, released, quick',
+        ),
+        ("train nowhere --out x --model.chunk-size 0", "--model.chunk-size is 0"),
+        ("train nowhere --out x --train.lr -1", "--train.lr is -1"),
+        ("evaluate nowhere --out x", "nowhere: no such file or folder"),
         ("compare nowhere elsewhere", "nowhere"),
         ("demo --out x --chunking sometimes", 'chunking "sometimes" is not known'),
         ("demo --out x --height 240", "480x640"),
-        ("demo --out x --model.crop up=0:9,0:9", "names camera 'up'; the cameras are ['top']"),
-        ("demo --out x --model.crop top=0:481,0:9", "reaches beyond the 480x640 pixels"),
-        ("demo --out x --preset released", "norm 'frozen' keeps the statistics"),
+        ("demo --out x --model.crop up=0:9,0:9", 'names camera "up"; the cameras are top'),
+        ("demo --out x --model.crop top=0:481,0:9", "exceeds the 480x640 pixels"),
+        ("demo --out x --preset released", 'backbone_norm "frozen" keeps the statistics'),
         ("demo --out x --train.val-episodes 50", "--train.val-episodes is 50 of 50"),
-        ("demo --out x --model.chunk-size 401", "chunk_size is 401 ticks, a demonstration has 400"),
+        (
+            "demo --out x --model.chunk-size 401",
+            "--model.chunk-size is 401 ticks, a demonstration has 400",
+        ),
         ("demo --out x --task insertion --model.chunk-size 501", "a demonstration has 500"),
-        ("demo --out x --task=knot", "no demo of task 'knot'"),
+        ("demo --out x --task=knot", 'no task of the demo "knot"'),
         ("demo --out x --train.device cuda:99", "CUDA GPU"),
         ("demo --out x --train.seed 9223372036854775808", "seed is 9223372036854775808"),
-        ("demo --out x --compared-episodes 101", "compared_episodes is 101"),
+        ("demo --out x --compared-episodes 101", "--compared-episodes is 101"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -260,10 +316,9 @@ def test_an_episode_shorter_than_a_chunk_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, dataset: Path
 ):
     line = is_refused(
-        capsys, "train", dataset, "--out", tmp_path / "out", *TINY,
-        "--model.chunk-size", "31",
+        capsys, "train", dataset, "--out", tmp_path / "out", *tiny("--model.chunk-size", "31"),
     )  # fmt: skip
-    assert "chunk is 31" in line
+    assert "--model.chunk-size is 31" in line
     assert "30" in line
 
 
@@ -297,13 +352,13 @@ def test_a_policy_with_one_altered_number_is_refused(
     about["stats"]["action"]["mean"][0] += 0.5
     (broken / "policy.json").write_text(json.dumps(about, indent=2))
     line = is_refused(capsys, "evaluate", broken, "--out", tmp_path / "out")
-    assert "policy.json: a value was altered" in line
+    assert "policy.json is not what was written" in line
 
 
 @pytest.mark.parametrize(
     ("cameras", "says"),
     [
-        ((("side", 24, 32),), "camera 'top'"),
+        ((("side", 24, 32),), "cameras are side (24x32), expected top (24x32)"),
         ((("top", 48, 64),), "24x32"),
     ],
 )
@@ -486,7 +541,8 @@ def test_evaluations_are_counted_compared_and_gone_on_with(
         capsys, "evaluate", "--out", tmp_path / "a", other, "--workers", "1",
         "--episodes", "4", "--chunking", "replay:4",
     )  # fmt: skip
-    assert "another evaluation" in line
+    assert "episodes.jsonl was begun with other settings: " in line
+    assert "names.policy was " in line
 
 
 def test_an_exported_policy_is_certified_and_evaluated_like_the_one_it_is_of(
@@ -523,7 +579,7 @@ def test_an_exported_policy_is_certified_and_evaluated_like_the_one_it_is_of(
     assert code == 0
     assert "of 3 (95 % interval" in out
     file.write_bytes(file.read_bytes()[:-1])
-    assert "copy it again" in is_refused(capsys, "evaluate", file, "--out", tmp_path / "cut")
+    assert "Copy it again" in is_refused(capsys, "evaluate", file, "--out", tmp_path / "cut")
 
 
 def test_evaluating_a_file_loads_no_torch():
@@ -565,8 +621,8 @@ def test_a_stopped_training_goes_on_with_resume(
             lines.extend([""] * 100)
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(train, "say", say)
-    argv = ["train", dataset, "--out", tmp_path / "out", *TINY, "--train.steps", "20"]
+    monkeypatch.setattr(train, "print_progress", say)
+    argv = ["train", dataset, "--out", tmp_path / "out", *tiny("--train.steps", "20")]
     code, _, err = answer(capsys, *argv)
     assert code == 130
     assert f"stopped by {signal.Signals(number).name}" in err

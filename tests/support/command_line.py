@@ -20,9 +20,20 @@ TINY = [
 ]
 """Options that train a network of a few thousand weights for three steps."""
 
-HEAVY = {"torch", "av", "pyarrow", "mujoco", "dm_control", "gymnasium", "mink", "h5py", "matplotlib",
-         "onnx", "openvino", "scipy"}  # fmt: skip
+HEAVY = {"torch", "av", "pyarrow", "mujoco", "dm_control", "gymnasium", "mink", "h5py",
+         "matplotlib", "onnx", "openvino", "scipy", "PIL"}  # fmt: skip
 """Packages that help and refusals never import."""
+
+
+def tiny(*changes: str) -> list[str]:
+    """Return TINY with options changed or added: an option must not be given twice."""
+    argv = [*TINY]
+    for name, value in zip(changes[::2], changes[1::2], strict=True):
+        if name in argv:
+            argv[argv.index(name) + 1] = value
+        else:
+            argv += [name, value]
+    return argv
 
 
 def answer(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, str, str]:

@@ -88,4 +88,4 @@ def even_starts(env: str, seeds: Sequence[int]) -> list[int]:
     """
     if env not in aloha.TASKS:
         return [*seeds]
-    return [seeds[row] for row in start_selection.coverage_order(aloha.starts(env, seeds))]
+    return [seeds[row] for row in start_selection.coverage_order(aloha.start_positions(env, seeds))]

@@ -21,7 +21,7 @@ from imitact.core.suggestions import nearest
 from imitact.datasets.read_config import ReadConfig
 from imitact.envs.gym import GymConfig
 from imitact.envs.registry import FORMS, is_env_name
-from imitact.quality.findings import CONTRACT, SEVERITIES, Finding, errors, in_order, tally
+from imitact.quality.findings import CONTRACT, SEVERITIES, Finding, by_severity, errors, summary
 from imitact.quality.limits import Limits
 
 RESUME_HINT = "nothing was changed"
@@ -110,13 +110,13 @@ def inspect_dataset(path: Path, read: ReadConfig, settings: Check) -> list[Findi
     if dataset is None:
         return found
     count = len(dataset.lengths)
-    damaged = inspect.unusable(found)
+    damaged = inspect.unusable_episodes(found)
     with ProgressDisplay("numbers", count, "episodes") as display:
         found += inspect.inspect_numbers(
             dataset, settings.limits, damaged=damaged, on_progress=display.to
         )
     if settings.frames and dataset.spec.cameras:
-        damaged = inspect.unusable(found)
+        damaged = inspect.unusable_episodes(found)
         with ProgressDisplay("frames", count - len(damaged), "episodes") as display:
             found += inspect.inspect_frames(
                 dataset,
@@ -125,7 +125,7 @@ def inspect_dataset(path: Path, read: ReadConfig, settings: Check) -> list[Findi
                 workers=settings.workers,
                 on_progress=display.to,
             )
-    return in_order(found)
+    return by_severity(found)
 
 
 def _print(found: Sequence[Finding], lines: int) -> None:
@@ -148,13 +148,13 @@ def _end(settings: Check, found: Sequence[Finding], subject: str = "") -> int:
     if settings.json:
         contents = {
             "path": str(settings.path),
-            "summary": tally(found),
+            "summary": summary(found),
             "findings": [f.to_dict() for f in found],
         }
         folder = settings.json.absolute().parent
         make_folder(folder)
         write_json(settings.json, contents, staging=folder)
-    print_result(f"{subject or settings.path}: {tally(found)}")
+    print_result(f"{subject or settings.path}: {summary(found)}")
     return ERRORS_FOUND if errors(found) else 0
 
 
@@ -217,7 +217,7 @@ def _fix_findings(
         return _end(settings, found)
     plan = fix.plan_fix(dataset.lengths, found)
     lost = any(f.kind == "damaged-file" and f.episode is None for f in found)
-    if not plan.changes and not lost:
+    if not plan.has_changes and not lost:
         if path == settings.path:
             print_progress("no copy: there is nothing that can be left out safely")
             return _end(settings, found)
@@ -231,7 +231,7 @@ def _fix_findings(
             print_result(line)
         kept, again = len(plan.kept), inspect_dataset(out, ReadConfig(), settings)
         if settings.json and path == settings.path:
-            print_result(f"{settings.path}: {tally(found)}")
+            print_result(f"{settings.path}: {summary(found)}")
     _print(again, settings.lines)
     return _end(settings, again, f"copy of {kept} episodes in {out}")
 

@@ -365,9 +365,9 @@ def _evaluate_registered(settings: Demo, policy: Path, phases: Phases) -> Evalua
     if not settings.registered_episodes:
         return None
     options = _options(settings, policy, "registered", settings.registered_episodes)
-    name = gym_aloha_reference.IDS[settings.task]
+    name = gym_aloha_reference.GYM_IDS[settings.task]
     print_progress(f"5/5 registered: {options.episodes} of those seeds through {name}")
-    make = partial(gym_aloha_reference.make, settings.task)
+    make = partial(gym_aloha_reference.RegisteredAloha, settings.task)
     return _count("registered", options, phases, make)
 
 

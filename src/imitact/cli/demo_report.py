@@ -79,7 +79,7 @@ def demo_numbers(
         "demonstrations": _demonstrations(settings, data),
         "compared": _headline(compared) if compared else None,
         "registered": {
-            "env": gym_aloha_reference.IDS[settings.task],
+            "env": gym_aloha_reference.GYM_IDS[settings.task],
             "seeds": list(reference.seeds),
             "same_rewards": not differences,
             "differences": differences,

@@ -186,7 +186,8 @@ def named_as_typed(text: str, known: Sequence[Option], argv: Sequence[str]) -> s
 
 def _explained(box: str, known: Sequence[Option], argv: Sequence[str]) -> str:
     """Return the error in a box of tyro as one line, with options as typed."""
-    title, _, rest = re.sub("[─│╭╮╰╯]", " ", box).strip().partition("\n")
+    plain = re.sub("[─│╭╮╰╯|+]|--+(?![a-z])", " ", box)  # its frame, in UTF-8 or in ASCII
+    title, _, rest = plain.strip().partition("\n")
     text = " ".join(rest.split())
     if title.strip() == "Required options":
         missing = re.findall(r"^ +(--\S+|[A-Z][A-Z_]*)(?= |$)", rest, flags=re.MULTILINE)

@@ -13,7 +13,7 @@ from imitact.cli.console import ProgressDisplay, print_result
 from imitact.cli.options import shallow_dict
 from imitact.datasets.video_config import VideoConfig
 from imitact.envs.gym import GymConfig
-from imitact.envs.registry import check_env_name
+from imitact.envs.registry import env_factory
 
 if TYPE_CHECKING:
     from imitact.recording.manifest import RecordingReport
@@ -90,7 +90,9 @@ def make(
     settings: Record, on_progress: Callable[[RecordingProgress], None] = lambda p: None
 ) -> RecordingReport:
     """Record, showing progress."""
-    check_env_name(settings.env)
+    env_factory(
+        settings.env, settings.cameras, settings.height, settings.width, settings.gym
+    )  # refuses a misspelt name before anything heavy is imported
     from imitact.api.record import record
 
     with ProgressDisplay("recording", settings.episodes, "demonstrations") as display:

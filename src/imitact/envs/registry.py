@@ -21,9 +21,9 @@ from imitact.core.suggestions import unknown
 from imitact.core.types import Camera, Env, Policy, Spec
 from imitact.envs import aloha, gym
 from imitact.envs.experts import registry as experts
-from imitact.envs.gym import GYM, GymConfig
+from imitact.envs.gym import (GYM_PREFIX, GymConfig)
 
-FORMS = (*aloha.TASKS, f"{GYM}NAME", "FILE.py:NAME", "MODULE:NAME")
+FORMS = (*aloha.TASKS, f"{GYM_PREFIX}NAME", "FILE.py:NAME", "MODULE:NAME")
 """The forms that the name of an environment takes."""
 
 TASK_TEXTS = {
@@ -104,8 +104,8 @@ def env_factory(
     A name that is misspelt, and a camera that the scene does not have, are refused here.
     """
     check_env_name(name)
-    if name.startswith(GYM):
-        return partial(gym.make, name.removeprefix(GYM), gym_config(gym_settings))
+    if name.startswith(GYM_PREFIX):
+        return partial(gym.GymEnv, name.removeprefix(GYM_PREFIX), gym_config(gym_settings))
     if name not in aloha.TASKS:
         return partial(_own_env, name)
     chosen = camera_names(cameras)
@@ -113,7 +113,7 @@ def env_factory(
         if camera not in aloha.CAMERAS:
             raise unknown("camera of the ALOHA scene", camera, (*aloha.CAMERAS, FOUR_VIEWS))
         Camera(camera, height, width)
-    return partial(aloha.make, name, chosen, height, width)
+    return partial(aloha.AlohaEnv, name, chosen, height, width)
 
 
 def env_factory_for(
@@ -138,7 +138,7 @@ def env_factory_for(
     own = make()
     own.close()
     advice = "Give the settings it was recorded with (--gym.cameras, --gym.make)"
-    spec.check_same(own.spec, name, "the policy", advice=advice if name.startswith(GYM) else "")
+    spec.check_same(own.spec, name, "the policy", advice=advice if name.startswith(GYM_PREFIX) else "")
     return make
 
 
@@ -155,7 +155,7 @@ def gym_config(settings: GymConfig | Mapping[str, Any] | None) -> GymConfig:
 
 def camera_names(names: Sequence[str]) -> tuple[str, ...]:
     """Return camera names with `aloha4` replaced by the four names it stands for."""
-    return tuple(n for name in names for n in (aloha.ALOHA_FOUR if name == FOUR_VIEWS else (name,)))
+    return tuple(n for name in names for n in (aloha.REAL_ALOHA_CAMERAS if name == FOUR_VIEWS else (name,)))
 
 
 def expert_factory(
@@ -212,7 +212,7 @@ def demonstrator_settings(
             path = Path(text.rpartition(":")[0])
             if path.suffix == ".py":
                 found[key] = hashlib.sha256(path.read_bytes()).hexdigest()
-        if env.startswith(GYM):
+        if env.startswith(GYM_PREFIX):
             settings = gym_config(gym_settings).to_json()
             found |= {"gym": settings, "gymnasium": _version("gymnasium")}
         return found
