@@ -1,7 +1,7 @@
-"""A page in a real browser: scrub one episode, and every video, cursor and value follows.
+"""A page in a real browser: all videos, cursors and values show the same tick.
 
-Needs Chromium (Debian: apt-get install chromium; IMITACT_CHROMIUM names another); where there is
-none, every test here is skipped and says so. tests/test_view.py looks at pages without one.
+Needs Chromium (Debian: apt-get install chromium; IMITACT_CHROMIUM names another one); without it
+all tests here are skipped. test_viewer.py tests pages without a browser.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.barcode import BITS, HOSTILE, LENGTHS, SIDE, Barcode
 PROGRAM = browser.find()
 pytestmark = pytest.mark.skipif(
     PROGRAM is None,
-    reason="no Chromium: the page was not driven in a browser (Debian: apt-get install chromium)",
+    reason="no Chromium (Debian: apt-get install chromium)",
 )
 
 
@@ -45,7 +45,7 @@ def shown(program: browser.Browser, file: Path) -> browser.Page:
     return program.open(file, width=1200, height=900, dark=False, fragment="#tick=0")
 
 
-STANDS = """[...document.querySelectorAll('.card video')]
+IS_STILL = """[...document.querySelectorAll('.card video')]
     .every((video) => video.readyState >= 2 && !video.seeking && video.paused)"""
 
 READ = f"""[...document.querySelectorAll('.card')].map((card) => {{
@@ -66,9 +66,9 @@ CLAIMS = "[...document.querySelectorAll('.card')].map((card) => Number(card.data
 
 
 def pictures(shown: browser.Page) -> list[int]:
-    """The tick that each video really shows, once all stand still."""
-    shown.until(STANDS)
-    # A seek is done before its frame is composed: ask until two frames of the screen agree.
+    """Return the tick that each video shows once all videos are still."""
+    shown.until(IS_STILL)
+    # A seek ends before its frame is composed, so wait for two frames of the screen.
     frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
     shown(frames)
     return shown(READ)
@@ -84,7 +84,7 @@ def is_at(shown: browser.Page, tick: int) -> None:
 
 
 @pytest.mark.parametrize("tick", [0, 1, 17, 88, 89, 90, 149])
-def test_at_any_tick_every_video_shows_its_frame_of_that_tick(shown: browser.Page, tick: int):
+def test_every_video_shows_its_frame_of_the_tick(shown: browser.Page, tick: int):
     shown(f"location.hash = '#tick={tick}'")
     shown.until(f"document.querySelector('.card').dataset.tick == {min(tick, LENGTHS[0] - 1)}")
     is_at(shown, tick)
@@ -106,7 +106,7 @@ def test_arrow_keys_step_one_tick_and_ten_with_shift(shown: browser.Page):
     is_at(shown, 0)
 
 
-def test_dragging_in_a_chart_scrubs_all(shown: browser.Page):
+def test_dragging_in_a_chart_moves_all_videos_and_cursors(shown: browser.Page):
     box = shown("JSON.parse(JSON.stringify(document.querySelector('.plot canvas')"
                 ".getBoundingClientRect()))")  # fmt: skip
     shown(f"scrollTo(0, {box['top'] - 200})")
@@ -118,10 +118,10 @@ def test_dragging_in_a_chart_scrubs_all(shown: browser.Page):
     is_at(shown, at)
 
 
-def test_playing_keeps_videos_and_cursors_together_and_pausing_stands_exactly(
+def test_playing_keeps_videos_and_cursors_together_and_pausing_stops_at_one_tick(
     shown: browser.Page,
 ):
-    shown.until(STANDS)
+    shown.until(IS_STILL)
     shown.key(" ")
     shown.until("Number(document.querySelector('.cursor').dataset.at) > 20")
     shown.key(" ")
@@ -132,23 +132,23 @@ def test_playing_keeps_videos_and_cursors_together_and_pausing_stands_exactly(
           "document.querySelector('.bar input').dispatchEvent(new Event('input'))")  # fmt: skip
     shown.key(" ")
     shown.until("document.querySelector('.cursor').dataset.at == 149")
-    is_at(shown, 149)  # at the end it stops by itself
+    is_at(shown, 149)  # playing stops at the end
 
 
-def test_values_beside_the_names_are_those_of_the_episode_in_front(shown: browser.Page):
+def test_values_beside_the_names_are_those_of_the_episode_in_focus(shown: browser.Page):
     shown.key("]")
     shown(f"location.hash = '#tick=30&episodes={0},{1},{2}'")
     shown.until("document.querySelector('.cursor').dataset.at == 30")
     values = shown("[...document.querySelectorAll('.chart .value')].map((v) => v.textContent)")
     episode = Barcode().episode(1)
-    told = [f"{s:.3f} → {a:.3f}" for s, a in zip(episode.state[30], episode.action[30],
+    expected = [f"{s:.3f} → {a:.3f}" for s, a in zip(episode.state[30], episode.action[30],
                                                   strict=True)]  # fmt: skip
     order = shown("[...document.querySelectorAll('.chart .name')].map((n) => n.textContent)")
     names = list(Barcode().spec.state_names)
-    assert [values[order.index(name)] for name in names] == told
+    assert [values[order.index(name)] for name in names] == expected
 
 
-def test_episodes_can_be_taken_out_and_brought_back(shown: browser.Page):
+def test_episodes_can_be_hidden_and_shown_again(shown: browser.Page):
     chip = "[...document.querySelectorAll('.chip')].find((c) => c.textContent === '1')"
     shown(f"{chip}.click()")
     assert shown("[...document.querySelectorAll('.card')].map((c) => c.dataset.episode)") == [
@@ -161,7 +161,7 @@ def test_episodes_can_be_taken_out_and_brought_back(shown: browser.Page):
     is_at(shown, 1)
 
 
-def test_the_page_asks_for_nothing_and_complains_of_nothing(shown: browser.Page, file: Path):
+def test_the_page_requests_nothing_and_logs_no_error(shown: browser.Page, file: Path):
     pictures(shown)
     assert [url for url in shown.asked_for if not url.startswith(file.as_uri())] == []
     assert shown.complaints == []
@@ -173,17 +173,17 @@ def test_markup_in_a_name_is_shown_as_text_and_never_runs(shown: browser.Page):
     assert shown("document.querySelectorAll('main img').length") == 0
     assert shown("document.querySelector('h1').textContent") == HOSTILE
     assert HOSTILE in shown("document.querySelector('main').textContent")
-    # And where some were run after all, the page's policy stops it.
+    # If markup did enter the page, its content security policy would block the script.
     shown("""{const made = document.createElement('script');
            made.textContent = 'window.hacked = 2'; document.body.append(made);}""")
     assert shown("typeof window.hacked") == "undefined"
-    assert any("Content Security Policy" in told for told in shown.complaints)
+    assert any("Content Security Policy" in message for message in shown.complaints)
 
 
-def test_both_lights_have_their_own_colours(program: browser.Browser, file: Path):
-    ground = "getComputedStyle(document.body).backgroundColor"
-    light = program.open(file, width=800, height=600, dark=False)(ground)
-    dark = program.open(file, width=800, height=600, dark=True)(ground)
+def test_the_light_and_the_dark_theme_have_their_own_colours(program: browser.Browser, file: Path):
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = program.open(file, width=800, height=600, dark=False)(background)
+    dark = program.open(file, width=800, height=600, dark=True)(background)
     brightness = [sum(json.loads(c.replace("rgb(", "[").replace(")", "]"))) for c in (light, dark)]
     assert brightness[0] > 600
     assert brightness[1] < 150

@@ -1,4 +1,4 @@
-"""A page shows what is there, carries all it needs, and runs nothing that a dataset brought."""
+"""Viewer: a page shows what is in a folder, loads nothing, and runs nothing from a dataset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,19 @@ import av
 import numpy as np
 import pytest
 
-from imitact.cli import main, view
+from imitact.cli import main
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Camera, Frame, Spec
 from imitact.datasets.open import open_dataset
 from imitact.evaluation import report, runner
+from imitact.evaluation.episode_journal import read_unfinished
 from imitact.recording.recorder import record
 from imitact.viewer import clips, demonstrations, evaluations, page, trainings
 from imitact.viewer.discover import find_items
 from imitact.viewer.page import Blobs
 from tests.support import dot_env as worlds
 from tests.support.barcode import LENGTHS, Barcode, tick_of
-from tests.support.fake_dataset import FakeDataset
+from tests.support.fake_dataset import FakeDataset, FakeEpisode
 
 HOSTILE = "</script><img src=x onerror=hacked()>&\"'\u2028"
 
@@ -51,7 +51,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six episodes of an expert that misses at seed 3, the first four of them filmed."""
+    """Six episodes of an expert that fails at seed 3, with videos of the first four."""
     out = tmp_path_factory.mktemp("view") / "evaluation"
     found = runner.evaluate(
         worlds.make_dot_expert, worlds.make_dot, seeds=range(6), execution="replay:1", workers=1,
@@ -62,7 +62,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def training(folder: Path, *, steps: int = 40, matrix: bool = True) -> Path:
-    """The files of a training, as the loop writes them."""
+    """Write the files of a training as the training loop does."""
     folder.mkdir(parents=True)
     lines: list[dict[str, Any]] = []
     for step in range(10, steps + 1, 10):
@@ -92,11 +92,14 @@ def validation(step: int) -> dict[str, Any]:
 def of_dataset(source: Any, **settings: Any) -> tuple[dict[str, Any], Blobs]:
     blobs = Blobs()
     settings.setdefault("chosen", demonstrations.choose_episodes(source.lengths, None, 8))
-    return {**demonstrations.dataset_section(source, Path("data"), blobs, **settings), "name": "d"}, blobs
+    return {
+        **demonstrations.dataset_section(source, Path("data"), blobs, **settings),
+        "name": "d",
+    }, blobs
 
 
 def scripts(text: str) -> list[tuple[str, str]]:
-    """Attributes and contents of every script element, as a browser would cut them."""
+    """Return attributes and contents of every script element, as a browser separates them."""
     return re.findall(r"<script([^>]*)>(.*?)</script>", text, flags=re.DOTALL)
 
 
@@ -106,7 +109,7 @@ def data_of(text: str) -> dict[str, Any]:
 
 
 def decoded(data: bytes) -> tuple[list[float], list[Frame]]:
-    """Times in s and frames of a video."""
+    """Return the times in s and the frames of a video."""
     with av.open(io.BytesIO(data)) as container:
         stream = container.streams.video[0]
         pictures = list(container.decode(stream))
@@ -117,7 +120,7 @@ def decoded(data: bytes) -> tuple[list[float], list[Frame]]:
 # --- the page ----------------------------------------------------------------------------------
 
 
-def test_a_page_loads_nothing_and_says_so_to_the_browser(dataset: Path, tmp_path: Path):
+def test_a_page_loads_nothing_and_forbids_it_to_the_browser(dataset: Path, tmp_path: Path):
     out = tmp_path / "page.html"
     assert main.run(["view", str(dataset), "--out", str(out)]) == 0
     text = out.read_text()
@@ -133,10 +136,10 @@ def test_a_page_loads_nothing_and_says_so_to_the_browser(dataset: Path, tmp_path
     assert "unsafe" not in policy
 
 
-def test_names_from_a_dataset_are_data_and_never_markup():
+def test_names_from_a_dataset_are_text_and_never_markup():
     spec = Spec((HOSTILE, "b"), (HOSTILE, "c"), ("rad", HOSTILE), ("rad", "1"),
                 (Camera(HOSTILE, 32, 32),), rate_hz=10.0)  # fmt: skip
-    section, blobs = of_dataset(Renamed(FakeDataset((4, 5), (HOSTILE,), 32, 32, size=2), spec))
+    section, blobs = of_dataset(Renamed((4, 5), (HOSTILE,), 32, 32, size=2, names=spec))
     text = page.render_page(HOSTILE, [section], blobs)
     assert "<img" not in text
     assert "hacked()>" not in text.replace("&gt;", "")
@@ -151,22 +154,15 @@ def test_names_from_a_dataset_are_data_and_never_markup():
 
 
 @dataclass(frozen=True)
-class Renamed:
-    """A source under another Spec."""
+class Renamed(FakeDataset):
+    """A dataset under another Spec."""
 
-    source: Any
-    spec: Spec
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        return self.source.lengths
+    names: Spec | None = None
 
     @property
-    def fingerprint(self) -> str:
-        return "renamed"
-
-    def episode(self, index: int) -> Any:
-        return self.source.episode(index)
+    def spec(self) -> Spec:
+        assert self.names
+        return self.names
 
 
 def test_a_page_replaces_a_page_and_no_other_file(dataset: Path, tmp_path: Path):
@@ -181,7 +177,7 @@ def test_a_page_replaces_a_page_and_no_other_file(dataset: Path, tmp_path: Path)
         page.check_page_path(tmp_path)
 
 
-def test_without_out_the_page_lies_beside_the_folder_and_not_in_it(tmp_path: Path):
+def test_by_default_the_page_is_written_beside_the_folder_and_not_in_it(tmp_path: Path):
     folder = training(tmp_path / "run")
     before = sorted(p.name for p in folder.iterdir())
     assert main.run(["view", str(folder)]) == 0
@@ -189,10 +185,10 @@ def test_without_out_the_page_lies_beside_the_folder_and_not_in_it(tmp_path: Pat
     assert sorted(p.name for p in folder.iterdir()) == before
 
 
-# --- what is found -----------------------------------------------------------------------------
+# --- discovery --------------------------------------------------------------------------------
 
 
-def test_a_demo_shows_all_that_is_in_it(dataset: Path, evaluation: Path, tmp_path: Path):
+def test_a_demo_gives_one_section_per_folder(dataset: Path, evaluation: Path, tmp_path: Path):
     demo = tmp_path / "demo"
     demo.mkdir()
     shutil.copytree(dataset, demo / "data")
@@ -212,13 +208,13 @@ def test_a_demo_shows_all_that_is_in_it(dataset: Path, evaluation: Path, tmp_pat
     assert [s["kind"] for s in data_of(out.read_text())["sections"]] == [e.kind for e in found]
 
 
-def test_two_folders_of_one_name_are_told_apart(tmp_path: Path):
+def test_two_folders_of_the_same_name_get_different_names(tmp_path: Path):
     paths = [training(tmp_path / name / "training") for name in ("a", "b")]
     assert [each.name for each in find_items(paths)] == ["a/training", "b/training"]
     assert len({each.name for each in find_items([paths[0], paths[0]])}) == 2
 
 
-def test_a_folder_with_nothing_to_look_at_is_refused(
+def test_a_folder_without_anything_to_show_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert main.run(["view", str(tmp_path)]) == 2
@@ -246,7 +242,7 @@ def test_every_number_of_an_episode_is_in_the_page(dataset: Path):
     assert all(section["notes"][str(i)]["marks"] for i in range(3))
 
 
-def test_frame_i_of_a_clip_is_what_the_camera_saw_at_tick_i():
+def test_frame_i_of_a_clip_is_the_camera_frame_of_tick_i():
     section, blobs = of_dataset(Barcode())
     for told, length in zip(section["episodes"], LENGTHS, strict=True):
         times, frames = decoded(blobs.by_name[told["clips"]["top"]])
@@ -263,7 +259,7 @@ def test_every_camera_has_a_clip(dataset: Path):
         assert shapes == {"top": (24, 32, 3), "wrist": (32, 24, 3)}  # never enlarged
 
 
-def test_a_clip_is_as_wide_as_asked_and_its_sides_are_even():
+def test_a_clip_has_the_requested_width_and_even_sides():
     assert clips.clip_size(Camera("top", 480, 640), 320) == (240, 320)
     assert clips.clip_size(Camera("top", 333, 501), 301) == (200, 302 - 2)
     assert clips.clip_size(Camera("top", 60, 80), 320) == (60, 80)
@@ -271,7 +267,7 @@ def test_a_clip_is_as_wide_as_asked_and_its_sides_are_even():
         clips.clip_size(Camera("top", 60, 80), 3)
 
 
-def test_a_clip_can_be_entered_anywhere():
+def test_a_clip_has_a_key_frame_every_eight_frames():
     section, blobs = of_dataset(FakeDataset((40,)))
     (blob,) = section["episodes"][0]["clips"].values()
     with av.open(io.BytesIO(blobs.by_name[blob])) as container:
@@ -280,7 +276,7 @@ def test_a_clip_can_be_entered_anywhere():
     assert max(np.diff(np.flatnonzero([*keys, True]))) <= 8
 
 
-def test_the_chosen_episodes_span_the_lengths():
+def test_chosen_episodes_are_spread_over_the_lengths():
     lengths = [30, 10, 50, 20, 40]
     assert clips.spread_evenly(lengths, 3) == [0, 1, 2]
     assert clips.spread_evenly(lengths, 2) == [1, 2]
@@ -295,7 +291,7 @@ def test_episodes_can_be_chosen_and_must_exist(
     assert main.run(["view", str(dataset), "--out", out, "--episodes", "2,0"]) == 0
     (section,) = data_of(Path(out).read_text())["sections"]
     assert [e["index"] for e in section["episodes"] if e["clips"]] == [0, 2]
-    assert "2 of 3 episodes have their videos" in section["left_out"]
+    assert "2 of 3 episodes have videos" in section["left_out"]
     capsys.readouterr()
     assert main.run(["view", str(dataset), "--out", out, "--episodes", "3"]) == 2
     assert "no episode 3" in capsys.readouterr().err
@@ -303,9 +299,11 @@ def test_episodes_can_be_chosen_and_must_exist(
     assert "0,5,9" in capsys.readouterr().err
 
 
-def test_curves_beyond_what_a_page_carries_are_left_out_aloud(monkeypatch: pytest.MonkeyPatch):
+def test_curves_beyond_the_limit_are_left_out_with_a_note(
+    monkeypatch: pytest.MonkeyPatch,
+):
     source = FakeDataset((10,) * 20, height=32, width=32)
-    monkeypatch.setattr(demonstrations, "NUMBERS_BYTES", 8 * 10 * 4 * 6)
+    monkeypatch.setattr(demonstrations, "MAX_CURVE_BYTES", 8 * 10 * 4 * 6)
     section, _ = of_dataset(source, chosen=[3, 9])
     assert len(section["episodes"]) == 8
     assert {3, 9} <= {e["index"] for e in section["episodes"]}
@@ -313,8 +311,8 @@ def test_curves_beyond_what_a_page_carries_are_left_out_aloud(monkeypatch: pytes
     assert len(section["lengths"]) == len(section["starts"]["indices"]) == 20
 
 
-def test_a_dataset_with_numbers_that_are_none_can_be_looked_at():
-    section, blobs = of_dataset(Holed(FakeDataset((6, 5), size=2, height=32, width=32)))
+def test_a_dataset_with_values_that_are_not_finite_can_be_shown():
+    section, blobs = of_dataset(WithGaps((6, 5), size=2, height=32, width=32))
     text = page.render_page("holes", [section], blobs)
     told = data_of(text)["sections"][0]
     rows = np.frombuffer(blobs.by_name[told["episodes"][0]["state"]], "<f4").reshape(6, 2)
@@ -322,47 +320,23 @@ def test_a_dataset_with_numbers_that_are_none_can_be_looked_at():
     assert np.isfinite(told["starts"]["ranges"]).all()
 
 
-@dataclass(frozen=True)
-class Holed:
-    """A source with a NaN at tick 2, and a dimension that is never a number."""
+class WithGaps(FakeDataset):
+    """A dataset with a NaN at tick 2, and a dimension that is never finite."""
 
-    source: FakeDataset
+    def episode(self, index: int) -> FakeEpisode:
+        return EpisodeWithGaps(index, self.lengths[index], self.height, self.width, self.size)
 
+
+class EpisodeWithGaps(FakeEpisode):
     @property
-    def spec(self) -> Spec:
-        return self.source.spec
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        return self.source.lengths
-
-    @property
-    def fingerprint(self) -> str:
-        return "holed"
-
-    def episode(self, index: int) -> Any:
-        episode = self.source.episode(index)
-        state = episode.state.copy()
+    def state(self) -> np.ndarray:
+        state = super().state
         state[2, 0] = np.nan
         state[:, 1] = np.inf
-        return _Episode(index, state, episode)
+        return state
 
 
-@dataclass(frozen=True)
-class _Episode:
-    index: int
-    state: np.ndarray
-    inner: Any
-
-    @property
-    def action(self) -> np.ndarray:
-        return self.inner.action
-
-    def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
-        return self.inner.frames(camera, start, stop)
-
-
-def test_first_frames_lie_on_one_sheet_in_the_order_of_their_numbers():
+def test_first_frames_are_on_one_sheet_in_the_order_of_the_episodes():
     source = FakeDataset((3,) * 5, height=32, width=32)
     section, blobs = of_dataset(source)
     stills = section["stills"]
@@ -379,19 +353,19 @@ def test_first_frames_lie_on_one_sheet_in_the_order_of_their_numbers():
 # --- trainings ---------------------------------------------------------------------------------
 
 
-def test_held_out_errors_keep_their_joints_and_ticks(tmp_path: Path):
+def test_validation_errors_keep_their_joints_and_ticks(tmp_path: Path):
     section = trainings.training_section(training(tmp_path / "run"))
     assert section["joints"] == ["joint_a", "joint_b"]
-    assert section["matrix"] == [[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]]  # by name, not by place
+    assert section["matrix"] == [[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]]  # by name, not by position
     assert [v["step"] for v in section["validations"]] == [20, 40]
     curves = {curve["key"]: curve for curve in section["curves"]}
     assert curves["loss"]["x"] == [10, 20, 30, 40]
     assert curves["held_out_l1_rad"]["y"] == pytest.approx([1 / 20, 1 / 40])
-    assert "kl" not in curves  # never anything but zero
-    assert "l1" not in curves  # the loss itself
+    assert "kl" not in curves  # always zero
+    assert "l1" not in curves  # equal to the loss
 
 
-def test_a_training_that_still_runs_can_be_looked_at(tmp_path: Path):
+def test_a_training_that_still_runs_can_be_shown(tmp_path: Path):
     folder = training(tmp_path / "run")
     (folder / "training.json").unlink()
     (folder / "held_out.json").unlink()
@@ -405,22 +379,22 @@ def test_a_training_that_still_runs_can_be_looked_at(tmp_path: Path):
     assert trainings.training_section(folder)["curves"] == []
 
 
-def test_the_error_by_joint_and_tick_of_another_validation_is_not_shown(tmp_path: Path):
+def test_the_error_per_joint_and_tick_of_another_validation_is_not_shown(tmp_path: Path):
     folder = training(tmp_path / "run")
     with (folder / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(validation(60)) + "\n")  # resumed, and validated since
+        file.write(json.dumps(validation(60)) + "\n")  # resumed and validated again
     assert trainings.training_section(folder)["matrix"] is None
 
 
-def test_a_line_that_is_no_line_of_numbers_names_the_file(tmp_path: Path):
+def test_a_damaged_line_of_metrics_is_named(tmp_path: Path):
     folder = training(tmp_path / "run")
     (folder / "metrics.jsonl").write_text('{"step": 1}\n[2]\n')
     with pytest.raises(DamagedFile, match=r"metrics\.jsonl, line 2"):
         trainings.training_section(folder)
 
 
-def test_a_long_curve_is_thinned_to_means(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(trainings, "POINTS", 5)
+def test_a_long_curve_is_reduced_to_means(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(trainings, "MAX_POINTS", 5)
     folder = tmp_path / "run"
     folder.mkdir()
     lines = [json.dumps({"step": s, "loss": float(s % 2)}) for s in range(1, 101)]
@@ -433,30 +407,28 @@ def test_a_long_curve_is_thinned_to_means(monkeypatch: pytest.MonkeyPatch, tmp_p
 # --- evaluations -------------------------------------------------------------------------------
 
 
-def test_failures_are_filmed_first(evaluation: Path, monkeypatch: pytest.MonkeyPatch):
-    told = report.to_dict(report.read(evaluation))
-    assert [row["seed"] for row in told["rows"] if not row["success"]] == [3]
-    monkeypatch.setattr(evaluations, "FILMS", 1)
+def test_videos_of_failures_come_first(evaluation: Path, monkeypatch: pytest.MonkeyPatch):
+    kept = report.read(evaluation)
+    assert kept.failed_seeds == [3]
+    monkeypatch.setattr(evaluations, "MAX_VIDEOS", 1)
     blobs = Blobs()
-    section = evaluations.evaluation_section(told, evaluation, blobs)
-    filmed = [row["seed"] for row in section["rows"] if row["film"]]
-    assert filmed == [3]
-    film = (evaluation / "videos" / "seed-3.mp4").read_bytes()
-    assert list(blobs.by_name.values()) == [film]
+    section = evaluations.evaluation_section(evaluation, blobs)
+    assert [row["seed"] for row in section["rows"] if row["video"]] == [3]
+    video = (evaluation / "videos" / "seed-3.mp4").read_bytes()
+    assert list(blobs.by_name.values()) == [video]
     assert (section["successes"], section["episodes"]) == (5, 6)
-    assert section["interval"] == told["interval"]
+    assert tuple(section["interval"]) == kept.interval
 
 
-def test_films_beyond_what_a_page_carries_stay_out(
+def test_videos_beyond_the_limit_of_a_page_are_left_out(
     evaluation: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(evaluations, "FILMS_BYTES", 10)
-    told = report.to_dict(report.read(evaluation))
-    section = evaluations.evaluation_section(told, evaluation, Blobs())
-    assert not any(row["film"] for row in section["rows"])
+    monkeypatch.setattr(evaluations, "MAX_VIDEO_BYTES", 10)
+    section = evaluations.evaluation_section(evaluation, Blobs())
+    assert not any(row["video"] for row in section["rows"])
 
 
-def test_an_evaluation_that_still_runs_can_be_looked_at_and_is_not_touched(
+def test_an_evaluation_that_still_runs_can_be_shown_and_is_not_changed(
     evaluation: Path, tmp_path: Path
 ):
     folder = tmp_path / "running"
@@ -465,8 +437,8 @@ def test_an_evaluation_that_still_runs_can_be_looked_at_and_is_not_touched(
     rows = [at for at, line in enumerate(lines) if line.startswith(b'{"episode"')]
     torn = b"".join(lines[: rows[3]]) + lines[rows[3]][:20]
     (folder / "episodes.jsonl").write_bytes(torn)
-    found, of = view.read_evaluation(folder)
-    assert (found.episodes, of) == (3, 6)
+    found, planned = read_unfinished(folder)
+    assert (found.episodes, planned) == (3, 6)
     whole = report.read(evaluation)
     assert found == replace(whole.only(found.seeds), plan=found.plan)
     assert (folder / "episodes.jsonl").read_bytes() == torn
@@ -478,21 +450,21 @@ def test_an_evaluation_that_still_runs_can_be_looked_at_and_is_not_touched(
 # --- Rerun -------------------------------------------------------------------------------------
 
 
-def test_a_rerun_target_that_is_none_is_refused(dataset: Path, capsys: pytest.CaptureFixture[str]):
+def test_an_invalid_rerun_target_is_refused(dataset: Path, capsys: pytest.CaptureFixture[str]):
     assert main.run(["view", str(dataset), "--rerun", "file.mp4"]) == 2
     assert "ends in .rrd" in capsys.readouterr().err
 
 
 @dataclass
-class Row:
-    """What an .rrd file holds of a path: its timelines, and its values at each row of them."""
+class Entity:
+    """An entity of an .rrd file: its timelines, and its values at each row of them."""
 
     timelines: dict[str, np.ndarray]
     values: dict[str, list[Any]]
 
 
-def read_rerun(file: Path) -> dict[str, Row]:
-    """Every path of a file, by Rerun's own reader; what stands at no time has no timelines."""
+def read_rerun(file: Path) -> dict[str, Entity]:
+    """Read every entity of a file with Rerun's own reader; static ones have no timelines."""
     from rerun.chunk import RrdReader
 
     parts: dict[str, list[tuple[dict[str, np.ndarray], dict[str, list[Any]]]]] = {}
@@ -505,10 +477,10 @@ def read_rerun(file: Path) -> dict[str, Row]:
             if ":" in name
         }
         parts.setdefault(chunk.entity_path.strip("/"), []).append((times, columns))
-    found: dict[str, Row] = {}
+    found: dict[str, Entity] = {}
     for path, chunks in parts.items():
-        row = found[path] = Row({}, {})
-        for times, columns in chunks:  # of one path in the order in which they were sent
+        row = found[path] = Entity({}, {})
+        for times, columns in chunks:  # those of one path are in the order of sending
             for name, part in times.items():
                 before = row.timelines.get(name, part[:0])
                 row.timelines[name] = np.concatenate([before, part])
@@ -517,25 +489,25 @@ def read_rerun(file: Path) -> dict[str, Row]:
     return found
 
 
-def scalars(row: Row) -> np.ndarray:
+def scalars(row: Entity) -> np.ndarray:
     assert all(len(value) == 1 for value in row.values["scalars"])
     return np.array([value[0] for value in row.values["scalars"]])
 
 
-def blob(row: Row) -> bytes:
+def blob(row: Entity) -> bytes:
     (value,) = row.values["blob"]
     (held,) = value
     return bytes(held)
 
 
-def to_rerun(tmp_path: Path, *paths: Path) -> dict[str, Row]:
+def to_rerun(tmp_path: Path, *paths: Path) -> dict[str, Entity]:
     file = tmp_path / "sent.rrd"
     assert main.run(["view", *map(str, paths), "--rerun", str(file)]) == 0
-    assert [p.name for p in tmp_path.glob("*.rrd*")] == ["sent.rrd"]  # whole, and nothing beside it
+    assert [p.name for p in tmp_path.glob("*.rrd*")] == ["sent.rrd"]  # and no partial file
     return read_rerun(file)
 
 
-def test_states_actions_and_frames_of_every_episode_read_back_from_rerun_equal(
+def test_rerun_reads_back_the_states_actions_and_frames_of_every_episode(
     dataset: Path, tmp_path: Path
 ):
     found = to_rerun(tmp_path, dataset)
@@ -566,21 +538,21 @@ def test_states_actions_and_frames_of_every_episode_read_back_from_rerun_equal(
     assert len(episodes) == len(source.lengths) == 3
 
 
-def test_a_training_and_an_evaluation_read_back_from_rerun_equal(evaluation: Path, tmp_path: Path):
+def test_rerun_reads_back_a_training_and_an_evaluation(evaluation: Path, tmp_path: Path):
     folder = training(tmp_path / "act")
     found = to_rerun(tmp_path, folder, evaluation)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    told = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
     row = found["act/loss"]
-    assert row.timelines["step"].tolist() == list(told)
-    np.testing.assert_allclose(scalars(row), list(told.values()), rtol=1e-5)  # six digits, as shown
+    assert row.timelines["step"].tolist() == list(losses)
+    np.testing.assert_allclose(scalars(row), list(losses.values()), rtol=1e-5)  # six digits
     validated = [line for line in lines if "held_out_l1_per_joint" in line]
-    row = found["act/held_out/joint_b"]
+    row = found["act/validation_l1/joint_b"]
     assert row.timelines["step"].tolist() == [line["step"] for line in validated]
     assert scalars(row).tolist() == [line["held_out_l1_per_joint"]["joint_b"] for line in validated]
     kept = report.read(evaluation)
     row = found["evaluation/success"]
     assert row.timelines["seed"].tolist() == list(kept.seeds)
     assert scalars(row).tolist() == [float(seed != 3) for seed in kept.seeds]
-    film = (evaluation / "videos" / "seed-3.mp4").read_bytes()
-    assert blob(found["evaluation/films/seed_3"]) == film
+    video = (evaluation / "videos" / "seed-3.mp4").read_bytes()
+    assert blob(found["evaluation/videos/seed_3"]) == video

@@ -1,30 +1,30 @@
-// What a page of imitact does: tabs, one time axis for videos and curves, charts on canvases.
-// No library and no network: all it shows is in the page. Names come from datasets, so text enters
-// the page by textContent alone, never as markup.
+// Basics of the page: elements, numbers, binary contents, colours and axis ticks.
+// No library and no network: everything shown is in the page. Names come from datasets, so text is
+// set by textContent alone, never as markup.
 "use strict";
 
 const page = JSON.parse(document.getElementById("data").textContent);
 
-// el("p", {class: "x", onclick: f, "aria-label": "y"}, "text", child): an element.
+// Create an element: el("p", {class: "x", onclick: f, "aria-label": "y"}, "text", child).
 function el(tag, props = {}, ...children) {
-  const made = document.createElement(tag);
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value === true) made.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value);
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
   }
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
-  return made;
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
 }
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const count = (value) => value.toLocaleString("en");
 const plural = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
-// A unit to print beside a value: none where it is a bare number or nobody told it.
+// The unit to print after a value; empty for plain numbers and unknown units.
 const unit = (name) => (name === "1" || name === "unknown" || !name ? "" : ` ${name}`);
 
-// Four significant digits, without an exponent where people need none.
+// Three or four significant digits, with an exponent only for very large and very small values.
 function short(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   if (value === 0) return "0";
@@ -34,36 +34,36 @@ function short(value) {
   return String(Number(value.toPrecision(size >= 100 ? 4 : 3)));
 }
 
-// The bytes that the page carries under a name; they are decoded when first asked for.
+// Decode the binary contents of that name.
 function bytes(name) {
   const text = atob(document.getElementById(name).textContent.trim());
   const out = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) out[i] = text.charCodeAt(i);
   return out;
 }
-const floats = (name) => new Float32Array(bytes(name).buffer); // little-endian, as is every browser
+const floats = (name) => new Float32Array(bytes(name).buffer); // little-endian, as every browser is
 const urls = new Map();
 function url(name, type) {
   if (!urls.has(name)) urls.set(name, URL.createObjectURL(new Blob([bytes(name)], { type })));
   return urls.get(name);
 }
 
-// Colours of episodes: eight that colour-blind eyes tell apart, then hues that never repeat.
+// Colours of episodes: eight that colour-blind readers can distinguish, then hues that never repeat.
 function hue(place) {
   if (place < 8) return style(`--e${place}`);
   return `hsl(${(place * 137.508) % 360} 65% ${dark.matches ? 68 : 42}%)`;
 }
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const drawn = new Set(); // every canvas that must be drawn again when colours or sizes change
-const redraw = () => drawn.forEach((chart) => chart.draw());
+const charts = new Set(); // drawn again when colours or sizes change
+const redraw = () => charts.forEach((chart) => chart.draw());
 dark.addEventListener("change", redraw);
 matchMedia("print").addEventListener("change", redraw);
 const sizes = new ResizeObserver((entries) => {
   for (const entry of entries) entry.target.chart.draw();
 });
 
-// A canvas as large as its box, in real pixels; its size in CSS pixels is [context, width, height].
+// Fit a canvas to its box in device pixels; return its context, and its size in CSS pixels.
 function fit(canvas) {
   const box = canvas.getBoundingClientRect();
   const scale = window.devicePixelRatio || 1;
@@ -78,8 +78,8 @@ function fit(canvas) {
   return [context, box.width, box.height];
 }
 
-// Round numbers from low to high, about so many.
-function rounds(low, high, about) {
+// About `about` round numbers from low to high, for an axis.
+function roundNumbers(low, high, about) {
   const span = high - low;
   if (!(span > 0)) return [low];
   const raw = span / Math.max(about, 1);
@@ -90,7 +90,7 @@ function rounds(low, high, about) {
   return out;
 }
 
-// 1, 10, 100, with 2 and 5 between them where few would be shown.
+// Powers of ten, with 2 and 5 between them where there are few.
 function decades(low, high) {
   const out = [];
   const times = Math.log10(high / low) < 2.2 ? [1, 2, 5] : [1];
@@ -100,5 +100,5 @@ function decades(low, high) {
       if (value >= low && value <= high) out.push(value);
     }
   }
-  return out.length > 1 ? out : rounds(low, high, 3);
+  return out.length > 1 ? out : roundNumbers(low, high, 3);
 }

@@ -1,8 +1,8 @@
-// A chart of lines, and the parts that every tab has.
+// Charts: lines over a common axis, and the parts that several tabs share.
 
-// lines: [{x, y, colour, width, dash, alpha, label}], x and y arrays of equal length, x increasing.
-// Two layers: all of it, and what is in focus above it; the cursor is an element of its own, so that
-// moving it draws nothing.
+// lines: [{x, y, colour, width, dash, alpha, dots}], with x increasing and as long as y. There are
+// two layers, all lines and above them the lines in focus. The cursor is an element of its own, so
+// that moving it redraws nothing.
 class Chart {
   constructor({ title, note = "", low, high, from = 0, to = 1, log = false, height = 96, label }) {
     Object.assign(this, { low, high, from, to, log, lines: [], above: [], marks: [] });
@@ -18,12 +18,12 @@ class Chart {
       el("figcaption", {}, el("span", { class: "name" }, title), el("span", { class: "unit" }, note),
         this.value), this.box);
     this.box.chart = this;
-    drawn.add(this);
+    charts.add(this);
     sizes.observe(this.box);
   }
 
-  // Call take(x) while a pointer moves over the chart (or only while it is pressed), null as it leaves.
-  follow(take, pressed = false) {
+  // Call move(x) while the pointer moves over the chart (or only while pressed), move(null) as it leaves.
+  onPointer(move, pressed = false) {
     const at = (event) => {
       const box = this.canvas.getBoundingClientRect();
       const share = (event.clientX - box.left - this.left) / Math.max(box.width - this.left - 6, 1);
@@ -33,12 +33,12 @@ class Chart {
     this.box.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
       this.box.setPointerCapture(event.pointerId);
-      take(at(event), event);
+      move(at(event), event);
     });
     this.box.addEventListener("pointermove", (event) => {
-      if (!pressed || event.buttons & 1) take(at(event), event);
+      if (!pressed || event.buttons & 1) move(at(event), event);
     });
-    if (!pressed) this.box.addEventListener("pointerleave", () => take(null));
+    if (!pressed) this.box.addEventListener("pointerleave", () => move(null));
   }
 
   across(x, width) {
@@ -61,9 +61,9 @@ class Chart {
     const grid = style("--grid");
     const faint = style("--faint");
     let about = Math.max(2, Math.floor(height / 34));
-    let edge = this.log ? decades(this.low, this.high) : rounds(this.low, this.high, about);
-    // One number on an axis tells no scale.
-    while (!this.log && edge.length < 2 && about < 12) edge = rounds(this.low, this.high, ++about);
+    let edge = this.log ? decades(this.low, this.high) : roundNumbers(this.low, this.high, about);
+    // An axis needs two numbers to show its scale.
+    while (!this.log && edge.length < 2 && about < 12) edge = roundNumbers(this.low, this.high, ++about);
     context.textAlign = "right";
     for (const y of edge) {
       const row = Math.round(this.down(y, height)) + 0.5;
@@ -77,7 +77,7 @@ class Chart {
       context.fillText(short(Number(y.toPrecision(6))), this.left - 6, row);
     }
     context.textAlign = "center";
-    for (const x of rounds(this.from, this.to, Math.max(2, Math.floor(width / 90)))) {
+    for (const x of roundNumbers(this.from, this.to, Math.max(2, Math.floor(width / 90)))) {
       const column = this.across(x, width);
       const text = count(Number(x.toPrecision(6)));
       const half = context.measureText(text).width / 2;
@@ -95,9 +95,9 @@ class Chart {
     context.textAlign = "center";
     context.fillStyle = style("--faint");
     context.strokeStyle = style("--mark");
-    let [words, from, to] = ["", 0, -Infinity]; // of the label that is not written yet
+    let [words, from, to] = ["", 0, -Infinity]; // of the label not written yet
     const write = () => words && context.fillText(words, (from + to) / 2, 9);
-    for (const { x, text } of this.marks) { // by tick
+    for (const { x, text } of this.marks) { // in the order of ticks
       const column = Math.round(this.across(x, width)) + 0.5;
       context.setLineDash([2, 3]);
       context.beginPath();
@@ -106,7 +106,7 @@ class Chart {
       context.stroke();
       const room = (context.measureText(words).width + context.measureText(text).width) / 2 + 4;
       if (column - (from + to) / 2 < room) {
-        [words, to] = [`${words}, ${text}`, column]; // stages at almost one tick share a label
+        [words, to] = [`${words}, ${text}`, column]; // stages at nearly the same tick share a label
       } else {
         write();
         [words, from, to] = [text, column, column];
@@ -130,7 +130,7 @@ class Chart {
       context.setLineDash(line.dash ?? []);
       context.beginPath();
       const { x, y } = line;
-      // Where many points fall on one pixel, its lowest and highest are what can be seen.
+      // Where many points fall on one pixel, only its lowest and highest are visible.
       const crowd = x.length / Math.max(width - this.left, 1);
       const stride = crowd > 3 ? Math.floor(crowd) : 1;
       for (let i = 0; i < x.length; i += stride) {
@@ -160,8 +160,8 @@ class Chart {
     context.restore();
   }
 
-  // The cursor to x, or away.
-  point(x) {
+  // Move the cursor to x; null hides it.
+  setCursor(x) {
     this.at = x;
     this.place();
   }
@@ -175,8 +175,8 @@ class Chart {
   }
 }
 
-// The range of numbers, with a little room; [0, 1] where there are none.
-function range(arrays, room = 0.06) {
+// The range of all numbers, with a margin; [0, 1] where there are none.
+function range(arrays, margin = 0.06) {
   let [low, high] = [Infinity, -Infinity];
   for (const array of arrays) {
     for (let i = 0; i < array.length; i++) {
@@ -185,7 +185,7 @@ function range(arrays, room = 0.06) {
     }
   }
   if (!(high >= low)) return [0, 1];
-  const pad = (high - low) * room || Math.abs(high) * 0.1 || 0.1;
+  const pad = (high - low) * margin || Math.abs(high) * 0.1 || 0.1;
   return [low - pad, high + pad];
 }
 
@@ -195,7 +195,7 @@ const facts = (pairs) => el("dl", { class: "facts" },
 
 const heading = (text, note = "") => el("h2", {}, text, note ? el("small", {}, note) : null);
 
-// A table of numbers for who cannot see, or will not trust, a picture.
+// A table that is built when it is opened: the numbers of a chart as text.
 function table(summary, head, rows) {
   const whole = el("details", {}, el("summary", {}, summary));
   whole.addEventListener("toggle", () => {
@@ -209,8 +209,9 @@ function table(summary, head, rows) {
   return whole;
 }
 
-function choice(label, options, chosen, take) {
-  const select = el("select", { onchange: () => take(select.value) },
+// A labelled drop-down list; onChoose is called with the value.
+function choice(label, options, chosen, onChoose) {
+  const select = el("select", { onchange: () => onChoose(select.value) },
     options.map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
   return el("label", { class: "choice" }, label, select);
 }

@@ -1,29 +1,29 @@
-// Demonstrations: videos, states and actions over one time axis; lengths and starts.
+// Demonstrations: videos, states and actions over one time axis; lengths and starts of episodes.
 
-const UNPLAYABLE = "This browser cannot play h264 video. Curves and cursors work all the same; another "
-  + "browser, or imitact view with --rerun, shows the frames.";
+const UNPLAYABLE = "This browser cannot play h264 video. Curves and cursors still work; another browser, or "
+  + "imitact view with --rerun, shows the frames.";
 
 class Dataset {
   constructor(section, hash) {
-    this.told = section;
+    this.data = section;
     this.rate = section.rate_hz;
     this.tick = 0;
     this.playing = false;
     this.speed = 1;
     this.camera = section.cameras[0]?.name;
     this.by = new Map(section.episodes.map((episode, place) => [episode.index, { ...episode, place }]));
-    const filmed = section.episodes.filter((e) => Object.keys(e.clips).length).map((e) => e.index);
-    const asked = (hash.get("episodes") || "").split(",").map(Number).filter((i) => this.by.has(i));
-    this.selected = asked.length && hash.get("episodes") ? asked : filmed.length ? filmed : [...this.by.keys()].slice(0, 8);
+    const withVideo = section.episodes.filter((e) => Object.keys(e.clips).length).map((e) => e.index);
+    const requested = (hash.get("episodes") || "").split(",").map(Number).filter((i) => this.by.has(i));
+    this.selected = requested.length && hash.get("episodes") ? requested : withVideo.length ? withVideo : [...this.by.keys()].slice(0, 8);
     this.focused = this.selected[0];
     this.cards = new Map();
     this.element = el("div", {},
       facts(section.facts), section.left_out ? el("p", { class: "hint" }, section.left_out) : null,
-      heading("Episodes", "one time axis: scrub one and all follow"),
+      heading("Episodes", "one time axis for all videos and curves"),
       this.makeBar(), this.makePicker(), (this.grid = el("div", { class: "cards" })),
       this.makePanels(), this.makeLengths(), this.makeStarts());
     this.choose(this.selected);
-    this.to(clamp(Number(hash.get("tick")) || 0, 0, this.last));
+    this.seekTo(clamp(Number(hash.get("tick")) || 0, 0, this.last));
   }
 
   get last() {
@@ -42,8 +42,8 @@ class Dataset {
         });
       };
       episode.columns = {
-        state: columns(episode.state, this.told.state.names.length),
-        action: columns(episode.action, this.told.action.names.length),
+        state: columns(episode.state, this.data.state.names.length),
+        action: columns(episode.action, this.data.action.names.length),
       };
       episode.x = Float32Array.from({ length: episode.ticks }, (_, tick) => tick);
     }
@@ -55,21 +55,21 @@ class Dataset {
     this.playButton = button("▶", "play (space)", () => this.play(!this.playing));
     this.slider = el("input", {
       type: "range", min: 0, step: 1, "aria-label": "tick",
-      oninput: () => { this.play(false); this.to(Number(this.slider.value)); },
+      oninput: () => { this.play(false); this.seekTo(Number(this.slider.value)); },
     });
     const key = (name) => el("kbd", {}, name);
     this.clock = el("output", { class: "clock", "aria-live": "off" });
     return el("div", { class: "bar", role: "group", "aria-label": "time" },
-      button("⇤", "first tick (home)", () => { this.play(false); this.to(0); }),
-      button("‹", "one tick back (left arrow)", () => this.by1(-1)), this.playButton,
-      button("›", "one tick on (right arrow)", () => this.by1(1)),
+      button("⇤", "first tick (home)", () => { this.play(false); this.seekTo(0); }),
+      button("‹", "one tick back (left arrow)", () => this.step(-1)), this.playButton,
+      button("›", "one tick forward (right arrow)", () => this.step(1)),
       this.slider, this.clock,
       choice("speed", [["0.25", "¼×"], ["0.5", "½×"], ["1", "1×"], ["2", "2×"]], "1", (value) => {
         this.speed = Number(value);
         if (this.playing) { this.play(false); this.play(true); }
       }),
-      this.told.cameras.length > 1
-        ? choice("camera", this.told.cameras.map((c) => [c.name, c.name]), this.camera, (name) => {
+      this.data.cameras.length > 1
+        ? choice("camera", this.data.cameras.map((c) => [c.name, c.name]), this.camera, (name) => {
           this.camera = name;
           this.choose(this.selected);
         }) : null,
@@ -79,28 +79,28 @@ class Dataset {
 
   makePicker() {
     this.chips = new Map();
-    const chips = this.told.episodes.map(({ index, clips }) => {
-      const filmed = Object.keys(clips).length > 0;
+    const chips = this.data.episodes.map(({ index, clips }) => {
+      const hasVideo = Object.keys(clips).length > 0;
       const chip = el("button", {
-        type: "button", class: filmed ? "chip filmed" : "chip",
-        title: `episode ${index}${this.note(index)}${filmed ? "" : ", curves only"}`,
+        type: "button", class: hasVideo ? "chip with-video" : "chip",
+        title: `episode ${index}${this.note(index)}${hasVideo ? "" : ", curves only"}`,
         onclick: () => this.toggle(index),
       }, String(index));
       this.chips.set(index, chip);
       return chip;
     });
-    const all = this.told.episodes.map((e) => e.index);
-    const filmed = all.filter((index) => Object.keys(this.by.get(index).clips).length);
+    const all = this.data.episodes.map((e) => e.index);
+    const withVideo = all.filter((index) => Object.keys(this.by.get(index).clips).length);
     return el("div", { class: "picker", role: "group", "aria-label": "episodes shown" },
       el("span", { class: "label" }, "show"), chips,
-      filmed.length && filmed.length < all.length
-        ? el("button", { type: "button", class: "text", onclick: () => this.choose(filmed) }, "with video") : null,
+      withVideo.length && withVideo.length < all.length
+        ? el("button", { type: "button", class: "text", onclick: () => this.choose(withVideo) }, "with video") : null,
       el("button", { type: "button", class: "text", onclick: () => this.choose(all) }, `all ${all.length}`));
   }
 
   note(index) {
-    const { seed, task } = this.told.notes[index] || {};
-    return (seed === undefined ? "" : `, seed ${seed}`) + (task ? `: ${task}` : "");
+    const { seed, name, task } = this.data.notes[index] || {};
+    return (seed === undefined ? "" : `, seed ${seed}`) + (name ? `, ${name}` : "") + (task ? `: ${task}` : "");
   }
 
   toggle(index) {
@@ -128,13 +128,13 @@ class Dataset {
     for (const panel of this.panels) panel.chart.to = Math.max(1, this.last);
     this.drawCurves();
     this.focus(this.focused);
-    this.to(Math.min(this.tick, this.last));
+    this.seekTo(Math.min(this.tick, this.last));
   }
 
   makeCard(index, place) {
     const episode = this.by.get(index);
     const clip = episode.clips[this.camera];
-    const told = this.told.notes[index] || {};
+    const note = this.data.notes[index] || {};
     const clock = el("output", { class: "at" });
     let picture;
     let video = null;
@@ -144,34 +144,34 @@ class Dataset {
       picture = el("div", { class: "picture" }, video);
       video.addEventListener("error", () => picture.replaceChildren(el("p", { class: "absent" }, UNPLAYABLE)));
       video.addEventListener("seeked", () => this.seeked(card));
-      video.addEventListener("loadedmetadata", () => this.seek(card, card.want ?? 0));
+      video.addEventListener("loadedmetadata", () => this.seek(card, card.target ?? 0));
       video.src = url(clip, "video/mp4");
       picture.style.aspectRatio = `${episode.sizes[this.camera][1]} / ${episode.sizes[this.camera][0]}`;
     } else if (!this.camera) {
       picture = el("p", { class: "absent" }, "This dataset has no camera.");
     } else {
-      picture = el("p", { class: "absent" }, `No video of episode ${index} in this page. `, el("code", {}, `--episodes ${index}`), " puts it there.");
+      picture = el("p", { class: "absent" }, `No video of episode ${index} in this page. `, el("code", {}, `--episodes ${index}`), " adds it.");
     }
     const done = el("div", { class: "done" });
     const ribbon = el("div", { class: "ribbon" }, done,
-      (told.marks || []).map(([stage, tick]) => {
-        const mark = el("i", { title: `${this.told.stages[stage] ?? `stage ${stage}`}: tick ${tick}` });
+      (note.marks || []).map(([stage, tick]) => {
+        const mark = el("i", { title: `${this.data.stages[stage] ?? `stage ${stage}`}: tick ${tick}` });
         mark.style.left = `${(100 * tick) / Math.max(episode.ticks - 1, 1)}%`;
         return mark;
       }));
     const element = el("article", { class: "card", "data-episode": index, onclick: () => this.focus(index) },
       el("header", {}, el("b", {}, `episode ${index}`),
-        el("span", {}, told.seed === undefined ? "" : `seed ${told.seed}`), clock),
+        el("span", {}, note.seed === undefined ? note.name || "" : `seed ${note.seed}`), clock),
       picture, ribbon);
     element.style.setProperty("--own", hue(place));
-    const card = { index, element, video, clock, done, want: null, sought: 0, ticks: episode.ticks };
+    const card = { index, element, video, clock, done, target: null, sought: 0, ticks: episode.ticks };
     this.cards.set(index, card);
     return element;
   }
 
-  // Panels: a joint each, its state and its action; arms side by side where names tell them.
+  // One panel per joint with its state and its action; arms side by side where names begin with them.
   makePanels() {
-    const { state, action } = this.told;
+    const { state, action } = this.data;
     const dims = state.names.map((name, at) => ({ name, unit: state.units[at], state: at, action: action.names.indexOf(name) }));
     action.names.forEach((name, at) => {
       if (!state.names.includes(name)) dims.push({ name, unit: action.units[at], state: -1, action: at });
@@ -185,27 +185,27 @@ class Dataset {
     const columns = arms ? [...groups.values()] : [dims];
     this.panels = dims.map((dim) => {
       const chart = new Chart({ title: dim.name, note: unit(dim.unit), label: `${dim.name} over ticks`, height: 104 });
-      chart.follow((x, event) => { this.play(false); this.to(Math.round(x)); event?.preventDefault?.(); }, true);
+      chart.onPointer((x, event) => { this.play(false); this.seekTo(Math.round(x)); event?.preventDefault?.(); }, true);
       return { ...dim, chart };
     });
     const of = (dim) => this.panels[dims.indexOf(dim)].chart.element;
     this.curves = "both";
     return el("section", {},
-      heading("States and actions", "drag in any chart to move through time"),
+      heading("States and actions", "drag in a chart to move through time"),
       el("div", { class: "legend" },
         el("span", {}, el("i", { class: "solid" }), "state"), el("span", {}, el("i", { class: "dash" }), "action"),
-        el("span", { class: "who" }, (this.who = el("b", {}, "")), " is in front; values beside the names are at its tick"),
+        el("span", { class: "focus" }, (this.focusName = el("b", {}, "")), " is in front; the values beside the names are its own at this tick"),
         choice("curves", [["both", "state and action"], ["state", "state"], ["action", "action"], ["gap", "action − state"]], "both", (value) => {
           this.curves = value;
           this.drawCurves();
           this.focus(this.focused);
-          this.to(this.tick);
+          this.seekTo(this.tick);
         })),
       el("div", { class: arms ? "arms" : "panels" },
         arms ? columns.map((group) => el("div", {}, group.map(of))) : dims.map(of)));
   }
 
-  // Curves of an episode in a panel, as wanted.
+  // Curves of an episode in a panel, of the kind selected.
   linesOf(panel, index, colour, front) {
     const { columns, x } = this.numbers(index);
     const state = panel.state >= 0 ? columns.state[panel.state] : null;
@@ -238,19 +238,19 @@ class Dataset {
   focus(index) {
     this.focused = index;
     const place = this.selected.indexOf(index);
-    const marks = (this.told.notes[index]?.marks || []).map(([stage, tick]) => ({ x: tick, text: String(stage) }));
+    const marks = (this.data.notes[index]?.marks || []).map(([stage, tick]) => ({ x: tick, text: String(stage) }));
     for (const panel of this.panels) {
       panel.chart.marks = marks;
       panel.chart.above = this.linesOf(panel, index, hue(place), true);
       panel.chart.focus();
     }
     for (const card of this.cards.values()) card.element.classList.toggle("front", card.index === index);
-    this.who.textContent = `episode ${index}`;
-    this.who.style.color = hue(place);
-    this.readings();
+    this.focusName.textContent = `episode ${index}`;
+    this.focusName.style.color = hue(place);
+    this.showValues();
   }
 
-  readings() {
+  showValues() {
     const { columns, ticks } = this.numbers(this.focused);
     const tick = Math.min(this.tick, ticks - 1);
     for (const panel of this.panels) {
@@ -261,40 +261,40 @@ class Dataset {
     }
   }
 
-  by1(ticks) {
+  step(ticks) {
     this.play(false);
-    this.to(this.tick + ticks);
+    this.seekTo(this.tick + ticks);
   }
 
-  // Everything to a tick: the one place that moves time.
-  to(tick) {
+  // Move everything to a tick; time changes here and nowhere else.
+  seekTo(tick) {
     this.tick = clamp(Math.round(tick), 0, this.last);
     this.slider.value = this.tick;
     this.clock.textContent = `tick ${this.tick} / ${this.last}   ${(this.tick / this.rate).toFixed(2)} s`;
     this.slider.setAttribute("aria-valuetext", `tick ${this.tick}, ${(this.tick / this.rate).toFixed(2)} seconds`);
-    for (const panel of this.panels) panel.chart.point(this.tick);
+    for (const panel of this.panels) panel.chart.setCursor(this.tick);
     for (const card of this.cards.values()) {
       const own = Math.min(this.tick, card.ticks - 1);
       card.element.dataset.tick = own;
       card.clock.textContent = own < this.tick ? `ended at ${own}` : `tick ${own}`;
       card.done.style.width = `${(100 * own) / Math.max(card.ticks - 1, 1)}%`;
       if (!card.video) continue;
-      // The middle of a frame: no rounding of times can fall on its neighbour.
+      // The middle of a frame, so that rounding cannot select a neighbour.
       const time = (own + 0.5) / this.rate;
       if (!this.playing) this.seek(card, time);
       else if (own === card.ticks - 1) { card.video.pause(); this.seek(card, time); }
       else if (Math.abs(card.video.currentTime - time) > 0.08 && performance.now() - card.sought > 500) {
-        card.sought = performance.now(); // seldom: where decoding is slow, seeking makes it slower
+        card.sought = performance.now(); // rarely, since seeking makes slow decoding slower
         this.seek(card, time);
       }
     }
-    this.readings();
+    this.showValues();
     remember(this);
   }
 
-  // One seek at a time a video; the newest wish follows when it is done.
+  // One seek at a time per video; the newest target follows when it is done.
   seek(card, time) {
-    card.want = time;
+    card.target = time;
     if (card.busy || card.video.readyState < 1 || Math.abs(card.video.currentTime - time) < 1e-4) return;
     card.busy = true;
     card.video.currentTime = time;
@@ -302,7 +302,7 @@ class Dataset {
 
   seeked(card) {
     card.busy = false;
-    if (card.want !== null && !this.playing) this.seek(card, card.want);
+    if (card.target !== null && !this.playing) this.seek(card, card.target);
   }
 
   play(on) {
@@ -312,21 +312,21 @@ class Dataset {
     this.playButton.setAttribute("aria-label", on ? "pause (space)" : "play (space)");
     if (!on) {
       for (const { video } of this.cards.values()) video?.pause();
-      this.to(this.tick);
+      this.seekTo(this.tick);
       return;
     }
-    if (this.tick >= this.last) this.to(0);
+    if (this.tick >= this.last) this.seekTo(0);
     for (const { video, ticks } of this.cards.values()) {
       if (!video || this.tick >= ticks - 1) continue;
       video.playbackRate = this.speed;
-      video.play().catch(() => {}); // a video that may not play is moved by seeking
+      video.play().catch(() => {}); // a video that is not allowed to play is moved by seeking
     }
     const began = performance.now();
     const first = this.tick;
     const frame = (now) => {
       if (!this.playing) return;
       const tick = first + Math.floor(((now - began) / 1000) * this.rate * this.speed);
-      this.to(tick);
+      this.seekTo(tick);
       if (tick >= this.last) this.play(false);
       else requestAnimationFrame(frame);
     };
@@ -336,8 +336,8 @@ class Dataset {
   key(event) {
     const by = event.shiftKey ? 10 : 1;
     const acts = {
-      ArrowLeft: () => this.by1(-by), ArrowRight: () => this.by1(by),
-      Home: () => { this.play(false); this.to(0); }, End: () => { this.play(false); this.to(this.last); },
+      ArrowLeft: () => this.step(-by), ArrowRight: () => this.step(by),
+      Home: () => { this.play(false); this.seekTo(0); }, End: () => { this.play(false); this.seekTo(this.last); },
       " ": () => this.play(!this.playing),
       "[": () => this.next(-1), "]": () => this.next(1),
     };
@@ -352,13 +352,13 @@ class Dataset {
   }
 
   makeLengths() {
-    const lengths = this.told.lengths;
+    const lengths = this.data.lengths;
     const [low, high] = [Math.min(...lengths), Math.max(...lengths)];
     const mean = lengths.reduce((a, b) => a + b, 0) / lengths.length;
     const seconds = (ticks) => `${(ticks / this.rate).toFixed(2)} s`;
-    const note = low === high ? `all ${lengths.length} have ${low} ticks, ${seconds(low)}`
+    const summary = low === high ? `all ${lengths.length} have ${low} ticks, ${seconds(low)}`
       : `${low} to ${high} ticks (${seconds(low)} to ${seconds(high)}), mean ${mean.toFixed(0)}`;
-    const whole = el("section", {}, heading("Lengths", note));
+    const whole = el("section", {}, heading("Lengths", summary));
     if (low < high) {
       const bins = Math.min(24, high - low + 1);
       const width = (high - low + 1) / bins;
@@ -373,8 +373,8 @@ class Dataset {
           const shown = bin.slice(0, 12).join(", ") + (bin.length > 12 ? ", …" : "");
           const fill = el("i", {});
           fill.style.height = `${(100 * bin.length) / most}%`;
-          const told = `${span} ticks: ${plural(bin.length, "episode")}${bin.length ? ` (${shown})` : ""}`;
-          return el("div", { role: "listitem", title: told, "aria-label": `${span} ticks: ${bin.length}` },
+          const text = `${span} ticks: ${plural(bin.length, "episode")}${bin.length ? ` (${shown})` : ""}`;
+          return el("div", { role: "listitem", title: text, "aria-label": `${span} ticks: ${bin.length}` },
             el("b", {}, bin.length ? String(bin.length) : ""), fill,
             el("span", {}, bins <= 12 || at % 4 === 0 ? String(first) : ""));
         })));
@@ -385,12 +385,12 @@ class Dataset {
   }
 
   makeStarts() {
-    const { starts, state } = this.told;
+    const { starts, state } = this.data;
     const values = floats(starts.state);
     const size = state.names.length;
     const columns = state.names.map((_, dim) => starts.indices.map((_, row) => values[row * size + dim]));
     const whole = el("section", {}, heading("Starts", `the first state and the first frame of ${plural(starts.indices.length, "episode")}`));
-    if (this.told.stills) whole.append(this.makeStills());
+    if (this.data.stills) whole.append(this.makeStills());
     const same = starts.indices.length > 1
       && columns.every((column) => Math.max(...column) - Math.min(...column) < 1e-6);
     const rows = same ? [] : columns.map((column, dim) => {
@@ -400,11 +400,11 @@ class Dataset {
         (index) => this.by.has(index) && this.toggle(index),
         (index) => `episode ${index}: ${short(column[starts.indices.indexOf(index)])}${unit(state.units[dim])}`);
       return el("div", { class: "start" }, el("span", { class: "name" }, state.names[dim]), strip.box,
-        el("span", { class: "value", title: "standard deviation over the starts" }, `σ ${short(deviation)}${unit(state.units[dim])}`));
+        el("span", { class: "value", title: "standard deviation of the starts" }, `σ ${short(deviation)}${unit(state.units[dim])}`));
     });
     whole.append(
-      el("p", { class: "hint" }, same ? "All of them start in one pose; what varies is in the frames."
-        : "Each dot is where a joint is at tick 0, on the range it moves over in the whole dataset. A click shows it."),
+      el("p", { class: "hint" }, same ? "All episodes start in the same pose; only the frames differ."
+        : "Each dot is the position of a joint at tick 0, on its range in the whole dataset. Click to show the episode."),
       el("div", { class: "starts" }, rows),
       table("start poses as a table", ["episode", ...state.names],
         () => starts.indices.map((index, row) => [index, ...columns.map((column) => short(column[row]))])));
@@ -412,13 +412,13 @@ class Dataset {
   }
 
   makeStills() {
-    const { blob, columns, width, height, indices } = this.told.stills;
+    const { blob, columns, width, height, indices } = this.data.stills;
     this.stills = new Map();
     const sheet = url(blob, "image/jpeg");
     return el("div", { class: "stills", role: "group", "aria-label": "first frames" }, indices.map((index, at) => {
-      const told = `episode ${index}${this.note(index)}`;
+      const label = `episode ${index}${this.note(index)}`;
       const still = el("button", {
-        type: "button", "aria-label": told, title: told,
+        type: "button", "aria-label": label, title: label,
         onclick: () => this.by.has(index) && this.toggle(index),
       }, el("span", {}, String(index)));
       still.style.width = `${width}px`;
@@ -431,22 +431,22 @@ class Dataset {
   }
 }
 
-// Dots along a line: a value each.
+// Strip chart: one dot per value along a line.
 class Strip {
-  constructor(values, [low, high], names, take, tell) {
-    Object.assign(this, { values, low, high, names, tell });
+  constructor(values, [low, high], names, onClick, describe) {
+    Object.assign(this, { values, low, high, names });
     this.canvas = el("canvas", { role: "img", "aria-label": "start values" });
     this.box = el("div", { class: "strip" }, this.canvas);
     this.box.chart = this;
     this.box.addEventListener("pointermove", (event) => {
-      const name = this.near(event);
-      this.box.title = name === null ? "" : tell(name);
+      const name = this.nearest(event);
+      this.box.title = name === null ? "" : describe(name);
     });
     this.box.addEventListener("click", (event) => {
-      const name = this.near(event);
-      if (name !== null) take(name);
+      const name = this.nearest(event);
+      if (name !== null) onClick(name);
     });
-    drawn.add(this);
+    charts.add(this);
     sizes.observe(this.box);
   }
 
@@ -454,7 +454,7 @@ class Strip {
     return 6 + ((value - this.low) / (this.high - this.low || 1)) * (width - 12);
   }
 
-  near(event) {
+  nearest(event) {
     const box = this.canvas.getBoundingClientRect();
     let [best, found] = [12, null];
     this.values.forEach((value, at) => {
@@ -475,7 +475,7 @@ class Strip {
     context.fillStyle = style("--accent");
     context.globalAlpha = this.values.length > 30 ? 0.45 : 0.7;
     this.values.forEach((value, at) => {
-      // A fixed little scatter, so that equal values do not hide each other.
+      // A small fixed offset keeps equal values from hiding each other.
       const jitter = (((at * 7919) % 13) / 12 - 0.5) * (height - 9);
       context.beginPath();
       context.arc(this.across(value, width), height / 2 + jitter, 2.5, 0, 7);

@@ -1,8 +1,8 @@
-// An evaluation: success, stages reached, episodes with failures first.
+// An evaluation: success rate, stages reached, and episodes with failures first.
 
 class Evaluation {
   constructor(section) {
-    this.told = section;
+    this.data = section;
     const percent = (share) => `${(100 * share).toFixed(1)} %`;
     const [low, high] = section.interval;
     const share = section.successes / section.episodes;
@@ -24,22 +24,22 @@ class Evaluation {
   }
 
   makeStages() {
-    const { stages, reached, episodes } = this.told;
-    return el("section", {}, heading("Stages reached", "how many episodes got so far, and where the others were lost"),
-      el("div", { class: "levels funnel" }, stages.map((words, stage) => {
+    const { stages, reached, episodes } = this.data;
+    return el("section", {}, heading("Stages reached", "number of episodes that reached each stage, and where the others failed"),
+      el("div", { class: "levels funnel" }, stages.map((name, stage) => {
         const fill = el("i", {});
         fill.style.width = `${(100 * reached[stage]) / episodes}%`;
         const lost = stage ? reached[stage - 1] - reached[stage] : 0;
-        return el("div", {}, el("span", { class: "name" }, `${stage}  ${words}`), el("div", { class: "level" }, fill),
+        return el("div", {}, el("span", { class: "name" }, `${stage}  ${name}`), el("div", { class: "level" }, fill),
           el("span", { class: "value" }, String(reached[stage]), lost ? el("em", {}, ` −${lost}`) : null));
       })));
   }
 
   makeRows() {
-    const { rows, step_cap: cap, stages, rate_hz: rate } = this.told;
+    const { rows, step_cap: cap, stages, rate_hz: rate } = this.data;
     const reachedAt = (row) => (row.success ? row.first_ticks[row.first_ticks.length - 1] : null);
     const columns = [
-      ["seed", (r) => r.seed], ["outcome", (r) => (r.success ? 1 : 0)], ["highest stage", (r) => r.highest_stage ?? -1],
+      ["seed", (r) => r.seed], ["result", (r) => (r.success ? 1 : 0)], ["highest stage", (r) => r.highest_stage ?? -1],
       ["success at tick", (r) => reachedAt(r) ?? Infinity], ["ticks", (r) => r.ticks], ["queries", (r) => r.queries],
       ["jerk, rad/s³", (r) => r.jerk_rad_s3 ?? 0], ["return", (r) => r.reward_sum],
     ];
@@ -59,13 +59,13 @@ class Evaluation {
         part.style.background = heatColour(0.12 + 0.88 * clamp(reward / top, 0, 1));
         ribbon.append(part);
       }
-      const film = row.film ? el("button", { type: "button", class: "film", onclick: () => this.show(row, entry) }, "▶ film") : "";
+      const play = row.video ? el("button", { type: "button", class: "play", onclick: () => this.playVideo(row) }, "▶ video") : "";
       const entry = el("tr", { class: row.success ? "" : "failed", "data-seed": row.seed },
         el("th", { scope: "row" }, String(row.seed)),
         el("td", {}, el("span", { class: row.success ? "good" : "bad" }, row.success ? "✓ success" : "✗ failed")),
         el("td", { title: stages[row.highest_stage] ?? "" }, row.highest_stage === null ? "–" : String(row.highest_stage)),
         el("td", {}, short(reachedAt(row))), el("td", {}, String(row.ticks)), el("td", {}, String(row.queries)),
-        el("td", {}, short(row.jerk_rad_s3)), el("td", {}, short(row.reward_sum)), el("td", { class: "wide" }, ribbon), el("td", {}, film));
+        el("td", {}, short(row.jerk_rad_s3)), el("td", {}, short(row.reward_sum)), el("td", { class: "wide" }, ribbon), el("td", {}, play));
       return entry;
     };
     const fill = () => {
@@ -79,54 +79,53 @@ class Evaluation {
     };
     fill();
     const failures = rows.filter((row) => !row.success).length;
-    this.stage = el("div", { class: "screen", hidden: true });
-    const first = [...rows].sort((a, b) => a.success - b.success || a.seed - b.seed).filter((row) => row.film);
-    const strip = first.length ? el("div", { class: "films" }, first.map((row) => this.makeFilm(row))) : null;
-    const unfilmed = rows.filter((row) => !row.success && !row.film).map((row) => row.seed);
-    const some = unfilmed.slice(0, 8).join(", ") + (unfilmed.length > 8 ? ", …" : "");
-    const hint = unfilmed.length
-      ? `${plural(unfilmed.length, "failure")} not filmed, seed${unfilmed.length === 1 ? "" : "s"} ${some}. `
-        + `imitact evaluate with --first-seed ${unfilmed[0]} --episodes 1 --videos 1 films one.` : "";
+    const first = [...rows].sort((a, b) => a.success - b.success || a.seed - b.seed).filter((row) => row.video);
+    const strip = first.length ? el("div", { class: "videos" }, first.map((row) => this.makeVideo(row))) : null;
+    const without = rows.filter((row) => !row.success && !row.video).map((row) => row.seed);
+    const some = without.slice(0, 8).join(", ") + (without.length > 8 ? ", …" : "");
+    const hint = without.length
+      ? `${plural(without.length, "failure")} without video, seed${without.length === 1 ? "" : "s"} ${some}. `
+        + `imitact evaluate with --first-seed ${without[0]} --episodes 1 --videos 1 records one.` : "";
     return el("section", {}, heading("Episodes", `failures first: ${failures} of ${rows.length}`), strip,
       hint ? el("p", { class: "hint" }, hint) : null,
       el("div", { class: "legend" },
         el("label", { class: "choice" }, el("input", {
           type: "checkbox", onchange: (event) => { only = event.target.checked; fill(); },
         }), "failures only"),
-        el("span", {}, `bars: the stage at each tick, over ${cap} ticks (${(cap / rate).toFixed(1)} s), dark to bright`)),
+        el("span", {}, `bars: stage at each tick over ${cap} ticks (${(cap / rate).toFixed(1)} s), dark to bright`)),
       el("div", { class: "scroll" }, el("table", { class: "rows" },
         el("thead", {}, el("tr", {}, head,
           el("th", { scope: "col", class: "wide" }, "stages over time"), el("th", {}))),
         body)));
   }
 
-  makeFilm(row) {
-    const video = el("video", { controls: true, muted: true, playsinline: true, preload: "metadata", "aria-label": `film of seed ${row.seed}` });
+  makeVideo(row) {
+    const video = el("video", { controls: true, muted: true, playsinline: true, preload: "metadata", "aria-label": `video of seed ${row.seed}` });
     video.muted = true;
-    const figure = el("figure", { class: row.success ? "" : "failed", "data-film": row.seed },
+    const figure = el("figure", { class: row.success ? "" : "failed", "data-video": row.seed },
       video, el("figcaption", {}, el("span", { class: row.success ? "good" : "bad" }, row.success ? "✓" : "✗"),
-        ` seed ${row.seed}: ${this.told.stages[row.highest_stage] ?? `return ${short(row.reward_sum)}`}`));
-    video.addEventListener("error", () => video.replaceWith(el("p", { class: "absent" }, 
-      "This browser cannot play h264 video; the film lies in the evaluation's folder videos.")));
-    video.src = url(row.film, "video/mp4");
+        ` seed ${row.seed}: ${this.data.stages[row.highest_stage] ?? `return ${short(row.reward_sum)}`}`));
+    video.addEventListener("error", () => video.replaceWith(el("p", { class: "absent" },
+      "This browser cannot play h264 video; the file is in the folder videos of the evaluation.")));
+    video.src = url(row.video, "video/mp4");
     return figure;
   }
 
-  show(row) {
-    const figure = this.element.querySelector(`[data-film="${row.seed}"]`);
+  playVideo(row) {
+    const figure = this.element.querySelector(`[data-video="${row.seed}"]`);
     figure.scrollIntoView({ behavior: "smooth", block: "center" });
     const video = figure.querySelector("video");
     if (video) { video.currentTime = 0; video.play().catch(() => {}); }
   }
 
   makeSpread() {
-    const { rows } = this.told;
+    const { rows } = this.data;
     const parts = [
       ["success at tick", rows.filter((row) => row.success).map((row) => [row.first_ticks[row.first_ticks.length - 1] ?? row.ticks, true]), ""],
       ["jerk", rows.filter((row) => row.jerk_rad_s3 !== null).map((row) => [row.jerk_rad_s3, row.success]), " rad/s³"],
     ].filter(([, values]) => values.length > 1);
     if (!parts.length) return null;
-    return el("section", {}, heading("Ticks and jerk", "the distribution over the episodes; failures in red"),
+    return el("section", {}, heading("Ticks and jerk", "distribution over the episodes; failures in red"),
       el("div", { class: "panels wide" }, parts.map(([name, values, own]) => new Histogram(name, own, values).element)));
   }
 }
@@ -147,7 +146,7 @@ class Histogram {
     this.element = el("figure", { class: "chart" }, el("figcaption", {},
       el("span", { class: "name" }, title), el("span", { class: "unit" }, own),
       el("output", { class: "value" }, `median ${short(middle)}, ${short(low)} to ${short(high)}`)), this.box);
-    drawn.add(this);
+    charts.add(this);
     sizes.observe(this.box);
   }
 
@@ -167,7 +166,7 @@ class Histogram {
     context.fillStyle = style("--faint");
     context.textBaseline = "middle";
     context.textAlign = "center";
-    for (const value of rounds(this.low, this.high, 6)) {
+    for (const value of roundNumbers(this.low, this.high, 6)) {
       const column = 6 + ((value - this.low) / (this.high - this.low || 1)) * (width - 12);
       context.fillText(short(Number(value.toPrecision(6))), clamp(column, 14, width - 14), height - 8);
     }

@@ -1,7 +1,7 @@
-// The page: a tab for each thing to look at, keys, and an address that remembers.
+// The page: a tab per section, the keyboard, and an address that restores what is shown.
 
 const KINDS = { dataset: Dataset, training: Training, evaluation: Evaluation };
-const WORDS = { dataset: "Demonstrations", training: "Training", evaluation: "Evaluation" };
+const LABELS = { dataset: "Demonstrations", training: "Training", evaluation: "Evaluation" };
 
 const hashNow = () => new URLSearchParams(location.hash.slice(1));
 let tabs = [];
@@ -17,7 +17,7 @@ function show(at, focus = false) {
     tab.panel.hidden = place !== at;
   });
   const tab = tabs[at];
-  if (!tab.view) { // made when first looked at
+  if (!tab.view) { // built when first shown
     tab.view = new KINDS[tab.section.kind](tab.section, hashNow());
     tab.panel.append(tab.view.element);
   }
@@ -26,44 +26,44 @@ function show(at, focus = false) {
   remember(tab.view);
 }
 
-// The address remembers what is looked at, so that a link, or a reload, shows the same.
-let later = 0;
+// Keep what is shown in the address, so that a link or a reload shows the same.
+let timer = 0;
 function remember(view) {
-  clearTimeout(later);
-  later = setTimeout(() => {
-    const words = new URLSearchParams();
-    if (tabs.length > 1) words.set("tab", tabs[open].section.name);
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    const state = new URLSearchParams();
+    if (tabs.length > 1) state.set("tab", tabs[open].section.name);
     if (view instanceof Dataset) {
-      words.set("tick", view.tick);
-      words.set("episodes", view.selected.join(","));
+      state.set("tick", view.tick);
+      state.set("episodes", view.selected.join(","));
     }
-    const text = `#${words.toString().replaceAll("%2C", ",")}`;
+    const text = `#${state.toString().replaceAll("%2C", ",")}`;
     if (text !== location.hash) history.replaceState(null, "", text);
   }, 250);
 }
 
-function follow() {
+function restore() {
   const hash = hashNow();
   const at = tabs.findIndex((tab) => tab.section.name === hash.get("tab"));
   if (at >= 0 && at !== open) show(at);
   const view = tabs[open].view;
   if (!(view instanceof Dataset)) return;
-  const asked = (hash.get("episodes") || "").split(",").filter(Boolean).map(Number).filter((index) => view.by.has(index));
-  if (asked.length && asked.join() !== view.selected.join()) view.choose(asked);
-  if (hash.has("tick")) { view.play(false); view.to(Number(hash.get("tick")) || 0); }
+  const episodes = (hash.get("episodes") || "").split(",").filter(Boolean).map(Number).filter((index) => view.by.has(index));
+  if (episodes.length && episodes.join() !== view.selected.join()) view.choose(episodes);
+  if (hash.has("tick")) { view.play(false); view.seekTo(Number(hash.get("tick")) || 0); }
 }
 
-function begin() {
+function start() {
   if (!page.sections.length) return;
-  const list = el("div", { role: "tablist", "aria-label": "what the page shows" });
+  const list = el("div", { role: "tablist", "aria-label": "sections" });
   const main = el("main", {});
   const several = (kind) => page.sections.filter((section) => section.kind === kind).length > 1;
   tabs = page.sections.map((section, at) => {
-    const words = WORDS[section.kind];
+    const label = LABELS[section.kind];
     const button = el("button", { type: "button", role: "tab", id: `tab-${at}`, "aria-controls": `panel-${at}`, onclick: () => show(at) },
-      several(section.kind) ? section.name : words, section.badge ? el("small", {}, section.badge) : null);
+      several(section.kind) ? section.name : label, section.badge ? el("small", {}, section.badge) : null);
     const panel = el("section", { role: "tabpanel", id: `panel-${at}`, "aria-labelledby": `tab-${at}`, hidden: true, "data-kind": section.kind },
-      el("p", { class: "where" }, words, " in ", el("code", {}, section.path)));
+      el("p", { class: "where" }, label, " in ", el("code", {}, section.path)));
     list.append(button);
     main.append(panel);
     return { section, button, panel, view: null };
@@ -76,19 +76,19 @@ function begin() {
     show((open + by + tabs.length) % tabs.length, true);
   });
   document.body.append(el("header", { class: "top" }, el("h1", {}, page.title), tabs.length > 1 ? list : null), main,
-    el("footer", {}, `imitact ${page.imitact}. Everything in this page is in this file; nothing is loaded.`));
+    el("footer", {}, `imitact ${page.imitact}. This file contains everything that the page shows; nothing is loaded.`));
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const at = event.target;
     if (at.tagName === "SELECT" || at.tagName === "VIDEO" || (at.tagName === "INPUT" && at.type !== "range")) return;
-    if (event.key === " " && (at.tagName === "BUTTON" || at.tagName === "SUMMARY")) return; // it is pressed by it
+    if (event.key === " " && (at.tagName === "BUTTON" || at.tagName === "SUMMARY")) return; // the space bar presses it
     if (tabs[open].view?.key?.(event)) event.preventDefault();
   });
-  addEventListener("hashchange", follow);
+  addEventListener("hashchange", restore);
   const first = tabs.findIndex((tab) => tab.section.name === hashNow().get("tab"));
   show(Math.max(first, 0));
   dark.addEventListener("change", () => { if (tabs[open].view instanceof Dataset) tabs[open].view.choose(tabs[open].view.selected); });
   document.documentElement.dataset.ready = "yes";
 }
 
-begin();
+start();

@@ -1,31 +1,30 @@
-// A training: learning curves, held-out error over horizon, joints and training.
+// A training: learning curves, and validation error over the horizon, the joints and the steps.
 
 class Training {
   constructor(section) {
-    this.told = section;
+    this.data = section;
     this.element = el("div", {}, facts(section.facts),
       section.note ? el("p", { class: "hint" }, section.note) : null,
-      section.curves.length ? this.makeCurves() : el("p", { class: "hint" }, "No numbers yet."),
-      section.validations.length ? this.makeHeldOut() : null);
+      section.curves.length ? this.makeCurves() : el("p", { class: "hint" }, "No metrics yet."),
+      section.validations.length ? this.makeValidation() : null);
   }
 
   makeCurves() {
-    const { curves } = this.told;
+    const { curves } = this.data;
     const last = Math.max(...curves.map((curve) => curve.x[curve.x.length - 1]));
     this.smooth = 0.9;
-    const charts = curves.map((curve) => {
+    const panels = curves.map((curve) => {
       const chart = new Chart({
         title: curve.label, note: curve.unit ? ` ${curve.unit}` : "",
-        from: 0, to: last, height: 150, label: `${curve.label} over updates`,
+        from: 0, to: last, height: 150, label: `${curve.label} over steps`,
       });
       chart.curve = curve;
-      chart.follow((step) => charts.forEach((other) => this.read(other, step)));
+      chart.onPointer((step) => panels.forEach((other) => this.showValue(other, step)));
       return chart;
     });
-    this.charts = charts;
     const positive = (curve) => curve.y.every((value) => value > 0);
     const set = () => {
-      for (const chart of charts) {
+      for (const chart of panels) {
         const { curve } = chart;
         chart.log = this.log && curve.log && positive(curve);
         const own = style("--accent");
@@ -37,21 +36,21 @@ class Training {
         if (chart.log) [chart.low, chart.high] = [Math.min(...curve.y) * 0.9, Math.max(...curve.y) * 1.1];
         else if (positive(curve)) chart.low = Math.max(0, chart.low);
         chart.draw();
-        this.read(chart, null);
+        this.showValue(chart, null);
       }
     };
     this.log = true;
     set();
     dark.addEventListener("change", set);
-    return el("section", {}, heading("Learning curves", "means over the updates between two lines of metrics.jsonl"),
+    return el("section", {}, heading("Learning curves", "means over the steps between two lines of metrics.jsonl"),
       el("div", { class: "legend" },
         el("label", { class: "choice" }, el("input", {
           type: "checkbox", checked: true, onchange: (event) => { this.log = event.target.checked; set(); },
         }), "logarithmic"),
         choice("smoothing", [["0", "none"], ["0.9", "over 10 lines"], ["0.98", "over 50 lines"]], "0.9",
           (value) => { this.smooth = Number(value); set(); })),
-      el("div", { class: "panels wide" }, charts.map((chart) => chart.element)),
-      table("the last numbers as a table", ["what", "update", "value", "lowest", "highest"],
+      el("div", { class: "panels wide" }, panels.map((chart) => chart.element)),
+      table("last values as a table", ["metric", "step", "value", "lowest", "highest"],
         () => curves.map(({ label, unit: own, x, y }) => [
           label + (own ? `, ${own}` : ""),
           count(x[x.length - 1]), short(y[y.length - 1]), short(Math.min(...y)), short(Math.max(...y)),
@@ -65,11 +64,11 @@ class Training {
     return values.map((value) => {
       kept = this.smooth * kept + (1 - this.smooth) * value;
       weight = this.smooth * weight + (1 - this.smooth);
-      return kept / weight; // the zero it began with takes no part
+      return kept / weight; // corrects for the start at zero
     });
   }
 
-  read(chart, step) {
+  showValue(chart, step) {
     const { x, y } = chart.curve;
     let at = x.length - 1;
     if (step !== null) {
@@ -78,14 +77,14 @@ class Training {
       if (at < x.length - 1 && x[at + 1] - step < step - x[at]) at++;
     }
     chart.value.textContent = `${short(y[at])} at ${count(x[at])}`;
-    chart.point(step === null ? null : x[at]);
+    chart.setCursor(step === null ? null : x[at]);
   }
 
-  makeHeldOut() {
-    const { validations, joints, units, matrix, rate_hz: rate } = this.told;
+  makeValidation() {
+    const { validations, joints, units, matrix, rate_hz: rate } = this.data;
     const last = validations[validations.length - 1];
-    const whole = el("section", {}, heading("Held-out error",
-      `L1 between prediction and demonstration on held-out episodes, at update ${count(last.step)}`));
+    const whole = el("section", {}, heading("Validation error",
+      `L1 between prediction and demonstration on the validation episodes, at step ${count(last.step)}`));
     const time = (tick) => `tick ${tick}${rate ? ` (${(tick / rate).toFixed(2)} s ahead)` : ""}`;
     if (last.per_tick.length > 1) {
       const axis = Float32Array.from(last.per_tick, (_, tick) => tick);
@@ -106,32 +105,32 @@ class Training {
       };
       set();
       dark.addEventListener("change", set);
-      chart.follow((x) => {
+      chart.onPointer((x) => {
         const tick = x === null ? axis.length - 1 : Math.round(x);
         chart.value.textContent = `${short(last.per_tick[tick])}${unit(units[0])} at ${time(tick)}`;
-        chart.point(x === null ? null : tick);
+        chart.setCursor(x === null ? null : tick);
       });
       whole.append(chart.element);
       if (validations.length > 1) {
         const earlier = validations.slice(0, -1).map((v) => count(v.step)).join(", ");
-        whole.append(el("p", { class: "hint" }, `Paler lines are earlier validations: updates ${earlier}.`));
+        whole.append(el("p", { class: "hint" }, `Paler lines are earlier validations, at steps ${earlier}.`));
       }
     }
     if (matrix) {
-      whole.append(this.heat("each joint over the horizon", joints, units, matrix, matrix[0].map((_, tick) => tick), (at) => time(at), (row) => {
+      whole.append(this.heatMap("each joint over the horizon", joints, units, matrix, matrix[0].map((_, tick) => tick), (at) => time(at), (row) => {
         if (!this.horizon) return;
         const axis = Float32Array.from(matrix[0], (_, tick) => tick);
         this.horizon.above = row === null ? [] : [{ x: axis, y: matrix[row], colour: style("--mark"), width: 1.75 }];
         this.horizon.focus();
       }, "tick of the chunk"));
     } else {
-      whole.append(el("p", { class: "hint" }, "The held_out.json of this training has no error of each joint over "
-        + "the horizon: an earlier version wrote it, or validation has gone on since."));
+      whole.append(el("p", { class: "hint" }, "The held_out.json of this training has no error per joint and tick: "
+        + "an earlier version wrote it, or there has been another validation since."));
     }
     if (validations.length > 1) {
       const over = joints.map((_, row) => validations.map((validation) => validation.per_joint[row]));
-      whole.append(this.heat("each joint over training", joints, units, over, validations.map((v) => v.step),
-        (at) => `update ${count(validations[at].step)}`, () => {}, "update"));
+      whole.append(this.heatMap("each joint over training", joints, units, over, validations.map((v) => v.step),
+        (at) => `step ${count(validations[at].step)}`, () => {}, "step"));
     }
     const most = new Map();
     joints.forEach((_, row) => most.set(units[row], Math.max(most.get(units[row]) || 0, last.per_joint[row])));
@@ -140,20 +139,20 @@ class Training {
       fill.style.width = `${(100 * last.per_joint[row]) / (most.get(units[row]) || 1)}%`;
       return el("div", {}, el("span", { class: "name" }, name), el("div", { class: "level" }, fill),
         el("span", { class: "value" }, `${short(last.per_joint[row])}${unit(units[row])}`));
-    })), table("held-out error as a table", ["joint", "unit", ...validations.map((v) => `update ${count(v.step)}`)],
+    })), table("validation error as a table", ["joint", "unit", ...validations.map((v) => `step ${count(v.step)}`)],
       () => joints.map((name, row) => [name, units[row], ...validations.map((v) => short(v.per_joint[row]))])));
     return whole;
   }
 
-  heat(title, names, units, rows, columns, tell, front, axis) {
-    return new Heat(title, names, units, rows, columns, tell, front, axis).element;
+  heatMap(title, names, units, rows, columns, describe, onRow, axis) {
+    return new HeatMap(title, names, units, rows, columns, describe, onRow, axis).element;
   }
 }
 
-// Rows of coloured cells. Each unit has its own scale: an error in rad and one of a gripper's
-// opening have nothing in common.
-class Heat {
-  constructor(title, names, units, rows, columns, tell, front, axis) {
+// Heat map: rows of coloured cells. Each unit has its own scale, since errors in rad and errors of a
+// gripper's opening cannot be compared.
+class HeatMap {
+  constructor(title, names, units, rows, columns, describe, onRow, axis) {
     Object.assign(this, { names, units, rows, columns, axis });
     this.scale = new Map();
     rows.forEach((row, at) => this.scale.set(units[at], Math.max(this.scale.get(units[at]) || 0, ...row)));
@@ -163,9 +162,9 @@ class Heat {
     this.row = 18;
     this.box.style.height = `${names.length * this.row + 20}px`;
     this.box.chart = this;
-    const words = (own) => unit(own) || ` (${own === "1" ? "gripper, 0 to 1" : own})`;
+    const unitText = (own) => unit(own) || ` (${own === "1" ? "gripper, 0 to 1" : own})`;
     const legend = [...this.scale].map(([own, high]) =>
-      el("span", { class: "scale" }, "0", el("i", {}), short(high) + words(own)));
+      el("span", { class: "scale" }, "0", el("i", {}), short(high) + unitText(own)));
     this.element = el("figure", { class: "chart" },
       el("figcaption", {}, el("span", { class: "name" }, title), el("span", { class: "unit" }, legend), this.value),
       this.box);
@@ -174,11 +173,11 @@ class Heat {
       const at = Math.floor((event.clientY - box.top) / this.row);
       const column = Math.floor(((event.clientX - box.left - this.left) / (box.width - this.left - 6)) * columns.length);
       if (at < 0 || at >= names.length || column < 0 || column >= columns.length) return;
-      this.value.textContent = `${names[at]}, ${tell(column)}: ${short(rows[at][column])}${unit(units[at])}`;
-      front(at);
+      this.value.textContent = `${names[at]}, ${describe(column)}: ${short(rows[at][column])}${unit(units[at])}`;
+      onRow(at);
     });
-    this.box.addEventListener("pointerleave", () => { this.value.textContent = ""; front(null); });
-    drawn.add(this);
+    this.box.addEventListener("pointerleave", () => { this.value.textContent = ""; onRow(null); });
+    charts.add(this);
     sizes.observe(this.box);
   }
 
@@ -200,7 +199,7 @@ class Heat {
     });
     context.fillStyle = style("--faint");
     context.textAlign = "center";
-    const places = this.columns.length <= 12 ? this.columns.map((_, at) => at) : rounds(0, this.columns.length - 1, 8);
+    const places = this.columns.length <= 12 ? this.columns.map((_, at) => at) : roundNumbers(0, this.columns.length - 1, 8);
     for (const at of places) {
       const text = count(this.columns[at] ?? at);
       const half = context.measureText(text).width / 2;
@@ -209,7 +208,7 @@ class Heat {
   }
 }
 
-// Dark to bright, rising evenly in lightness, for eyes of every kind (five stops of cividis).
+// Dark to bright with evenly rising lightness, readable for colour-blind readers (five stops of cividis).
 const STOPS = [[0, 34, 78], [66, 78, 108], [124, 123, 120], [188, 175, 111], [254, 232, 56]];
 function heatColour(share) {
   const at = clamp(share, 0, 1) * (STOPS.length - 1);
