@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from imitact.datasets.open import open_dataset
-from imitact.quality.findings import Finding, errors, in_order, tally
-from imitact.quality.inspect import inspect_frames, inspect_numbers, open_damaged, unusable
-from imitact.quality.tracking import theil_sen
-from imitact.quality.video_sync import VideoLimits, nonnegative, watch
+from imitact.quality.findings import Finding, by_severity, errors, summary
+from imitact.quality.inspect import inspect_frames, inspect_numbers, open_damaged, unusable_episodes
+from imitact.quality.tracking import theil_sen_slope
+from imitact.quality.video_sync import VideoLimits, measure_motion, nonnegative_least_squares
 from tests.support.demonstrations import NAMES, Rows, demonstrate, edit_info, follow, rewrite, write
-from tests.support.fake_dataset import FakeSource
+from tests.support.fake_dataset import FakeDataset
 from tests.support.paths import FIXTURES
 
 LEROBOT = FIXTURES / "lerobot"
@@ -33,10 +33,10 @@ def sound() -> tuple[Rows, ...]:
 def look_over(root: Path, frames: bool = False) -> list[Finding]:
     source, found = open_damaged(root)
     assert source is not None
-    found += inspect_numbers(source, damaged=unusable(found))
+    found += inspect_numbers(source, damaged=unusable_episodes(found))
     if frames:
-        found += inspect_frames(source, damaged=unusable(found), workers=1)
-    return in_order(found)
+        found += inspect_frames(source, damaged=unusable_episodes(found), workers=1)
+    return by_severity(found)
 
 
 def numbers(tmp_path: Path, episodes: Sequence[Rows], **named: object) -> list[Finding]:
@@ -76,7 +76,7 @@ def test_what_lerobot_wrote_has_no_errors(name: str):
 
 
 def test_any_source_can_be_looked_over():
-    assert lines(errors(inspect_numbers(FakeSource((60, 70, 80))))) == []
+    assert lines(errors(inspect_numbers(FakeDataset((60, 70, 80))))) == []
 
 
 # --- numbers and times -------------------------------------------------------------------------
@@ -642,7 +642,7 @@ def test_a_frame_is_forgotten_when_the_next_has_come(tmp_path: Path):
     """Memory does not grow with the video: each frame is gone once it was compared."""
     import weakref
 
-    source = FakeSource((30,))
+    source = FakeDataset((30,))
     alive: list[int] = []
 
     class Watched:
@@ -654,7 +654,7 @@ def test_a_frame_is_forgotten_when_the_next_has_come(tmp_path: Path):
                 del frame
                 alive.append(sum(ref() is not None for ref in before))
 
-    seen = watch(Watched(), "top", VideoLimits())  # type: ignore[arg-type]
+    seen = measure_motion(Watched(), "top", VideoLimits())  # type: ignore[arg-type]
     assert len(seen.blank) == 30
     assert len(seen.change) == 29
     assert max(alive) <= 2
@@ -668,8 +668,8 @@ def test_a_third_of_wild_points_cannot_turn_the_slope():
     x = np.arange(30.0)
     y = 0.25 * x + rng.normal(0, 0.01, 30)
     y[rng.permutation(30)[:8]] += rng.uniform(-50, 50, 8)
-    assert theil_sen(x, y) == pytest.approx(0.25, abs=0.05)
-    assert theil_sen(np.arange(4000.0), 0.25 * np.arange(4000.0)) == pytest.approx(0.25)
+    assert theil_sen_slope(x, y) == pytest.approx(0.25, abs=0.05)
+    assert theil_sen_slope(np.arange(4000.0), 0.25 * np.arange(4000.0)) == pytest.approx(0.25)
 
 
 def test_what_a_camera_sees_of_each_joint_is_never_below_nothing():
@@ -677,8 +677,10 @@ def test_what_a_camera_sees_of_each_joint_is_never_below_nothing():
     speeds = rng.uniform(0, 1, (400, 4))
     want = np.array([0.5, 0.0, 2.0, 0.0])
     right = speeds.T @ (speeds @ want)
-    np.testing.assert_allclose(nonnegative(speeds.T @ speeds, right), want, atol=1e-6)
-    pulled = nonnegative(speeds.T @ speeds, speeds.T @ (speeds @ np.array([0.5, -1.0, 2.0, 0.0])))
+    np.testing.assert_allclose(nonnegative_least_squares(speeds.T @ speeds, right), want, atol=1e-6)
+    pulled = nonnegative_least_squares(
+        speeds.T @ speeds, speeds.T @ (speeds @ np.array([0.5, -1.0, 2.0, 0.0]))
+    )
     assert np.all(pulled >= 0)
     assert pulled[1] == 0
 
@@ -688,8 +690,8 @@ def test_the_worst_stands_first_and_the_count_says_how_many():
         return Finding("kind", severity, "what", "remedy", episode)  # type: ignore[arg-type]
 
     given = [finding("note", 1), finding("error", 3), finding("warning", None), finding("error", 2)]
-    assert [(f.severity, f.episode) for f in in_order(given)] == [
+    assert [(f.severity, f.episode) for f in by_severity(given)] == [
         ("error", 2), ("error", 3), ("warning", None), ("note", 1),
     ]  # fmt: skip
-    assert tally(given) == "2 errors in 2 episodes, 1 warning, 1 note in 1 episode"
-    assert tally([]) == "nothing found"
+    assert summary(given) == "2 errors in 2 episodes, 1 warning, 1 note in 1 episode"
+    assert summary([]) == "nothing found"

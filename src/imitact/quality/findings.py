@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, as findings: how bad, where, and what to do."""
+"""Findings: what a check found, with severity, place and remedy."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from typing import Any, Literal
 from imitact.core.errors import BadInput
 
 Severity = Literal["error", "warning", "note"]
-"""An error spoils a policy or stops its training, a warning may make it worse, and a note is worth
-knowing."""
+"""An error spoils a policy or stops its training, a warning may make it worse, a note is for
+information."""
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 Fix = Literal["", "drop", "trim"]
-"""What a copy may do about it without guessing: leave the episode out, cut the ticks off; or
-nothing."""
-
+"""What `fix.py` does about it: leave the episode out, cut the ticks off, or nothing."""
 
 CONTRACT = "contract"
-"""The kind of what is found in a policy or an environment, whose place is its `part`."""
+"""Kind of a finding about a policy or an environment, which `part` names."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or may be.
+    """One defect, or possible defect.
 
-    kind:    its name, as docs/checking.md has it.
-    what:    what came and what was expected, in words, with units.
-    remedy:  what to do about it.
-    episode: where; None where it is the dataset's.
-    ticks:   the first, and the one after the last; None where it is all of the episode.
-    part:    the joint or camera; "" where it is none alone.
-    value:   the number that was compared with a limit, in `unit`; None where there is none.
-    fix:     what a copy may do about it.
+    Attributes:
+        kind: identifier from docs/checking.md.
+        severity: how bad it is.
+        what: what was found and what was expected, with units.
+        remedy: what to do about it.
+        episode: its episode; None where it concerns the dataset.
+        ticks: first tick and the one after the last; None where it concerns the whole episode.
+        part: joint or camera; empty where it concerns no single one.
+        value: number that was compared with a limit, in `unit`; None where there is none.
+        unit: unit of `value`.
+        fix: what a fixed copy does about it.
     """
 
     kind: str
@@ -50,10 +51,10 @@ class Finding:
 
     @property
     def where(self) -> str:
-        """ "episode 3, ticks 10 to 24, left_waist", or "all episodes"."""
-        words = ["all episodes" if self.episode is None else f"episode {self.episode}"]
+        """Place in words: "episode 3, ticks 10 to 24, left_waist", or "all episodes"."""
         if self.kind == CONTRACT:
             return self.part
+        words = ["all episodes" if self.episode is None else f"episode {self.episode}"]
         if self.ticks is not None:
             first, stop = self.ticks
             last = stop - 1
@@ -64,17 +65,16 @@ class Finding:
 
     @property
     def line(self) -> str:
-        """All of it for a reader."""
+        """The finding as one line of text."""
         return f"{self.severity}: {self.where}: {self.what}. {self.remedy}. [{self.kind}]"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
-        told = asdict(self)
-        return {**told, "ticks": list(self.ticks) if self.ticks else None}
+        """The finding as plain JSON."""
+        return {**asdict(self), "ticks": list(self.ticks) if self.ticks else None}
 
 
-def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """The worst first; equally bad ones by kind, then by episode and tick."""
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """Sort findings by severity, worst first, then by kind, episode and tick."""
     return sorted(
         findings,
         key=lambda f: (
@@ -87,33 +87,36 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def errors(findings: Iterable[Finding]) -> list[Finding]:
-    """Those that are errors."""
+    """The findings that are errors."""
     return [f for f in findings if f.severity == "error"]
 
 
-def tally(findings: Sequence[Finding]) -> str:
-    """ "3 errors in 2 episodes, 1 warning"; "nothing found" where there is none."""
-    told = []
+def summary(findings: Sequence[Finding]) -> str:
+    """Counts in words: "3 errors in 2 episodes, 1 warning", or "nothing found"."""
+    counts = []
     for severity in SEVERITIES:
         some = [f for f in findings if f.severity == severity]
         if some:
             count = f"{len(some)} {severity}{'s' if len(some) > 1 else ''}"
             episodes = len({f.episode for f in some} - {None})
             within = f" in {episodes} episode{'s' if episodes > 1 else ''}" if episodes else ""
-            told.append(count + within)
-    return ", ".join(told) or "nothing found"
+            counts.append(count + within)
+    return ", ".join(counts) or "nothing found"
 
 
-def refuse_errors(findings: Sequence[Finding], path: object, anyway: str) -> None:
-    """Raise BadInput where there are errors, naming the first.
+def refuse_errors(findings: Sequence[Finding], path: object, override: str) -> None:
+    """Raise BadInput where there are errors, with the first of them.
 
-    anyway: how to go on regardless, in words.
+    Args:
+        findings: what was found.
+        path: the dataset.
+        override: how to proceed regardless; ends the message.
     """
-    wrong = errors(in_order(findings))
-    if wrong:
-        first = wrong[0]
+    found = errors(by_severity(findings))
+    if found:
+        first = found[0]
         raise BadInput(
-            f"{path} has {tally(wrong)}, the first: {first.where}: {first.what}. "
-            f"`imitact check {path}` tells all of them, with remedies, and its --fix OUT writes a "
-            f"copy without those that can be left out; {anyway}"
+            f"{path} has {summary(found)}, the first: {first.where}: {first.what}. "
+            f"`imitact check {path}` lists all of them with remedies, and its --fix OUT writes a "
+            f"copy without those that can be left out; {override}"
         )

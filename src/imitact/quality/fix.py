@@ -1,35 +1,34 @@
-"""A copy of a dataset with the safe remedies applied: episodes left out, idle ticks cut off.
+"""Dataset fix: a copy without bad episodes and idle ticks, in LeRobot's layout.
 
-The source is only read. The copy appears when all of it is on the disk.
+The dataset may have any layout and is only read. The copy appears when it is complete.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from imitact.core.errors import BadInput
-from imitact.core.types import Camera
-from imitact.datasets.lerobot.reader import LeRobotDataset, LeRobotEpisode
-from imitact.datasets.lerobot.stats import PixelCounts, sampled_ticks
-from imitact.datasets.lerobot.writer import NAMELESS, LeRobotWriter
-from imitact.datasets.video import VideoConfig, VideoWriter
+from imitact.core.types import Dataset, ExtraColumn
+from imitact.datasets.episode_encoder import encode_episode
+from imitact.datasets.lerobot.features import storable_columns
+from imitact.datasets.lerobot.writer import UNKNOWN_TASK, LeRobotWriter
+from imitact.datasets.video_config import VideoConfig
 from imitact.quality.findings import Finding
-from imitact.storage.atomic import fsync, make_folder
+from imitact.storage.atomic import make_folder
 from imitact.storage.atomic_folder import atomic_folder, check_output_folder
 from imitact.storage.checksum import with_checksum
 
-_OWN = {"observation.state", "action", "timestamp", "frame_index", "episode_index", "index",
-        "task_index"}  # fmt: skip
+_LAYOUT = "lerobot"
 _STAGING = ".staging"
 
 
 @dataclass(frozen=True)
 class KeptTicks:
-    """Ticks start to stop of an episode of the source, which are kept."""
+    """Ticks `start` to `stop` (exclusive) of episode `index` of the dataset."""
 
     index: int
     start: int
@@ -38,53 +37,59 @@ class KeptTicks:
 
 @dataclass(frozen=True)
 class FixPlan:
-    """What a copy is to hold.
+    """What a copy keeps.
 
-    kept:  in the order of the source.
-    left:  episode to the kinds of finding for which it is left out.
+    Attributes:
+        kept: the ticks that it has, in the order of the dataset.
+        dropped: episodes that it lacks, each with the kinds of finding that caused it.
+        lengths: lengths of all episodes of the dataset.
     """
 
     kept: tuple[KeptTicks, ...]
-    left: Mapping[int, tuple[str, ...]]
+    dropped: Mapping[int, tuple[str, ...]]
     lengths: tuple[int, ...]
 
-    @property
-    def cut(self) -> tuple[KeptTicks, ...]:
-        """Those of which ticks are cut off."""
-        return tuple(p for p in self.kept if (p.start, p.stop) != (0, self.lengths[p.index]))
+    def is_whole(self, ticks: KeptTicks) -> bool:
+        """Whether these are all ticks of their episode."""
+        return (ticks.start, ticks.stop) == (0, self.lengths[ticks.index])
 
     @property
-    def changes(self) -> bool:
-        """Whether the copy differs from the source."""
-        return bool(self.left or self.cut)
+    def trimmed(self) -> tuple[KeptTicks, ...]:
+        """The episodes that lose ticks."""
+        return tuple(ticks for ticks in self.kept if not self.is_whole(ticks))
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether the copy differs from the dataset."""
+        return bool(self.dropped or self.trimmed)
 
     def lines(self) -> list[str]:
-        """What is done, for a reader."""
-        told = [
+        """The changes, one line each."""
+        lines = [
             f"left out: episode {index} ({', '.join(kinds)})"
-            for index, kinds in sorted(self.left.items())
+            for index, kinds in sorted(self.dropped.items())
         ]
-        for part in self.cut:
-            length = self.lengths[part.index]
+        for ticks in self.trimmed:
+            length = self.lengths[ticks.index]
             ends = [
                 f"{count} ticks at its {end}"
-                for count, end in ((part.start, "start"), (length - part.stop, "end"))
+                for count, end in ((ticks.start, "start"), (length - ticks.stop, "end"))
                 if count
             ]
-            told.append(f"cut: episode {part.index}, {' and '.join(ends)}; {length} ticks before")
-        return told
+            lines.append(f"cut: episode {ticks.index}, {' and '.join(ends)}; {length} ticks before")
+        return lines
 
 
-def plan(lengths: Sequence[int], findings: Sequence[Finding]) -> FixPlan:
-    """What the safe remedies of these findings come to."""
-    left: dict[int, tuple[str, ...]] = {}
+def plan_fix(lengths: Sequence[int], findings: Sequence[Finding]) -> FixPlan:
+    """Plan the copy that applies the fixes of these findings."""
+    dropped: dict[int, tuple[str, ...]] = {}
     bounds = {index: [0, length] for index, length in enumerate(lengths)}
     for finding in findings:
         if finding.episode is None:
             continue
         if finding.fix == "drop":
-            kinds = left.get(finding.episode, ())
-            left[finding.episode] = (*kinds, *({finding.kind} - {*kinds}))
+            kinds = dropped.get(finding.episode, ())
+            dropped[finding.episode] = (*kinds, *({finding.kind} - {*kinds}))
         elif finding.fix == "trim" and finding.ticks is not None:
             bound = bounds[finding.episode]
             first, stop = finding.ticks
@@ -92,119 +97,124 @@ def plan(lengths: Sequence[int], findings: Sequence[Finding]) -> FixPlan:
                 bound[0] = max(bound[0], stop)
             else:
                 bound[1] = min(bound[1], first)
-    kept = tuple(KeptTicks(i, *bound) for i, bound in bounds.items() if i not in left)
-    return FixPlan(kept, left, tuple(lengths))
+    kept = tuple(KeptTicks(i, *bound) for i, bound in bounds.items() if i not in dropped)
+    return FixPlan(kept, dropped, tuple(lengths))
 
 
-def mend(
-    source: LeRobotDataset,
-    todo: FixPlan,
+def write_fixed(
+    dataset: Dataset,
+    plan: FixPlan,
     out: Path,
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> list[str]:
-    """Write the copy to `out`; gives what it does not hold of the source beside what was planned.
+    """Write the planned copy of a dataset.
 
-    States, actions and cameras are kept, under new numbers without gaps, all on time stamps of
-    1/rate. The videos of imitact's own recordings are copied where no tick was cut off, all others
-    are encoded again, with the settings of the recording or the usual ones.
+    States, actions, cameras and extra columns are kept, with episodes renumbered and time stamps
+    of tick / rate. Videos that imitact recorded are copied where no tick is cut; all others are
+    encoded again, with the settings of the recording, or losslessly where the dataset stores
+    images.
 
-    Refuses an `out` that holds something, a plan that keeps nothing.
+    Args:
+        dataset: the dataset to copy.
+        plan: what to keep.
+        out: folder of the copy; it must be empty or not exist.
+        on_progress: called with the number of episodes that are done.
+
+    Returns:
+        One line for each feature that the copy does not have.
+
+    Raises:
+        BadInput: the plan keeps nothing, or `out` cannot be used.
     """
-    if not todo.kept:
+    if not plan.kept:
         raise BadInput(
-            f"nothing of {source.path} would be left: each of its {len(todo.lengths)} episodes has "
-            "a finding for which it is left out; the cause is not one episode's"
+            f"a copy of {dataset.path} would be empty: each of its {len(plan.lengths)} episodes "
+            "has a finding for which it is left out. Fix the common cause instead"
         )
-    check_output_folder(out, source.path)
-    # In the order in which the episodes show them, each once.
-    tasks = [*dict.fromkeys(source.episode(part.index).task or NAMELESS for part in todo.kept)]
+    check_output_folder(out, dataset.path)
+    columns = storable_columns(dataset.extra_columns)
     with atomic_folder(out, "copy") as building:
         make_folder(building / _STAGING)
-        _write(source, todo, building, tasks, on_progress)
+        _write_episodes(dataset, plan, columns, building, on_progress)
         shutil.rmtree(building / _STAGING)
-    extra = sorted(source.feature_names - _OWN - {s.key for s in source.stored.values()})
-    return [f"not copied: {name}; only states, actions and cameras are" for name in extra]
+    refused = sorted({*dataset.extra_columns} - {*columns})
+    left_out = {
+        **dataset.left_out,
+        **dict.fromkeys(refused, "LeRobot's layout has no such name or type"),
+    }
+    return [f"not copied: {name}: {reason}" for name, reason in left_out.items()]
 
 
-def _write(
-    source: LeRobotDataset,
-    todo: FixPlan,
+def _write_episodes(
+    dataset: Dataset,
+    plan: FixPlan,
+    columns: Mapping[str, ExtraColumn],
     building: Path,
-    tasks: list[str],
     on_progress: Callable[[int], object],
 ) -> None:
-    settings = source.meta.get("settings", {})
-    recorded = "video" in settings and len(source.meta["episodes"]) == len(todo.lengths)
-    video = VideoConfig(**settings["video"]) if recorded else _usual(source)
+    settings = dataset.facts.get("settings", {})
+    is_recording = "video" in settings and len(dataset.facts["episodes"]) == len(plan.lengths)
+    video = VideoConfig(**settings["video"]) if is_recording else _default_video(dataset)
     staging = building / _STAGING
-    writer = LeRobotWriter(building, source.spec, task=tasks, video=video, staging=staging)
-    told: list[Any] = []
-    for done, part in enumerate(todo.kept):
-        episode = source.episode(part.index)
-        whole = (part.start, part.stop) == (0, todo.lengths[part.index])
-        own = source.own_videos(part.index) if recorded and whole else {}
-        videos, pixels = {}, {}
-        for number, camera in enumerate(source.spec.cameras):
-            videos[camera.name] = staging / f"{number}.mp4"
-            counts = PixelCounts()
-            if camera.name in own:
-                shutil.copyfile(own[camera.name], videos[camera.name])
-                fsync(videos[camera.name])
-                sampled = sampled_ticks(part.stop)
-                for tick, frame in enumerate(episode.frames(camera.name)):
-                    if tick in sampled:
-                        counts.add(frame)
-            else:
-                _encode(
-                    episode, camera, part, source.spec.rate_hz, video, videos[camera.name], counts
-                )
-            pixels[camera.name] = counts.result()
-        if recorded:
-            told.append(_moved(source.meta["episodes"][part.index], part.start))
-        facts = _facts(source, told, recorded, todo)
-        ticks = slice(part.start, part.stop)
-        task = episode.task or NAMELESS
-        writer.append(episode.state[ticks], episode.action[ticks], videos, pixels, facts, task)
-        on_progress(done + 1)
+    tasks = [*dict.fromkeys(dataset.episode(t.index).task or UNKNOWN_TASK for t in plan.kept)]
+    writer = LeRobotWriter(
+        building, dataset.spec, task=tasks, video=video, staging=staging, extra_columns=columns
+    )
+    facts = _recording_facts(dataset) if is_recording else _new_facts(dataset, columns)
+    has_origins = is_recording or dataset.layout != _LAYOUT
+    origins: list[Mapping[str, Any]] = []
+    for done, ticks in enumerate(plan.kept, 1):
+        episode = dataset.episode(ticks.index)
+        own = episode.own_videos if is_recording and plan.is_whole(ticks) else {}
+        videos, stats = encode_episode(
+            episode, dataset.spec, video, staging, ticks.start, ticks.stop, own
+        )
+        if has_origins:
+            origins.append(_trimmed_origin(episode.origin, ticks.start))
+        manifest = {**facts, "episodes": origins, "mended": plan.lines()}
+        kept = slice(ticks.start, ticks.stop)
+        values = episode.extra_values([*columns])
+        writer.append(
+            episode.state[kept],
+            episode.action[kept],
+            videos,
+            stats,
+            manifest if facts["format"] == 1 else with_checksum(manifest),
+            episode.task or UNKNOWN_TASK,
+            {name: rows[kept] for name, rows in values.items()},
+        )
+        on_progress(done)
 
 
-def _encode(
-    episode: LeRobotEpisode,
-    camera: Camera,
-    part: KeptTicks,
-    rate_hz: float,
-    video: VideoConfig,
-    path: Path,
-    counts: PixelCounts,
-) -> None:
-    sampled = sampled_ticks(part.stop - part.start)
-    with VideoWriter(path, camera.height, camera.width, rate_hz, video) as writer:
-        for tick, frame in enumerate(episode.frames(camera.name, part.start, part.stop)):
-            writer.add(frame)
-            if tick in sampled:
-                counts.add(frame)
+def _default_video(dataset: Dataset) -> VideoConfig:
+    if not dataset.frames_in_video:
+        return VideoConfig(codec="lossless")
+    has_odd_size = any(c.height % 2 or c.width % 2 for c in dataset.spec.cameras)
+    return VideoConfig(chroma="444" if has_odd_size else "420")
 
 
-def _usual(source: LeRobotDataset) -> VideoConfig:
-    if any(stored.as_pictures for stored in source.stored.values()):
-        return VideoConfig(codec="lossless")  # as those are: nothing is lost by copying
-    odd = any(c.height % 2 or c.width % 2 for c in source.spec.cameras)
-    return VideoConfig(chroma="444" if odd else "420")
+def _trimmed_origin(origin: Mapping[str, Any], start: int) -> Mapping[str, Any]:
+    """The origin of an episode without its first `start` ticks."""
+    if "first_ticks" not in origin:
+        return origin
+    ticks = {stage: max(0, tick - start) for stage, tick in origin["first_ticks"].items()}
+    return {**origin, "first_ticks": ticks}
 
 
-def _moved(episode: Mapping[str, Any], start: int) -> dict[str, Any]:
-    """What imitact.json tells of an episode, with its first `start` ticks cut off."""
-    ticks = episode.get("first_ticks", {})
-    return {**episode, "first_ticks": {s: max(0, t - start) for s, t in ticks.items()}}
+def _recording_facts(dataset: Dataset) -> dict[str, Any]:
+    """Contents of meta/imitact.json for the copy of a recording, without its episodes."""
+    return {**dataset.facts, "failed": dataset.facts.get("failed", [])}
 
 
-def _facts(
-    source: LeRobotDataset, told: list[Any], recorded: bool, todo: FixPlan
-) -> dict[str, Any]:
-    """What meta/imitact.json of the copy holds: units above all, which LeRobot has no place for."""
-    spec = source.spec
-    units = {"units": {"state": list(spec.state_units), "action": list(spec.action_units)}}
-    before = source.meta if recorded else {"format": 1, "settings": {**units, "stages": []}}
-    facts = {**before, "episodes": list(told), "failed": before.get("failed", []),
-             "mended": todo.lines()}  # fmt: skip
-    return facts if facts["format"] == 1 else with_checksum(facts)
+def _new_facts(dataset: Dataset, columns: Mapping[str, ExtraColumn]) -> dict[str, Any]:
+    """Contents of meta/imitact.json for the copy of another dataset, without its episodes."""
+    spec = dataset.spec
+    settings: dict[str, Any] = {
+        "units": {"state": list(spec.state_units), "action": list(spec.action_units)},
+        "stages": [],
+    }
+    if columns:
+        settings["extras"] = {name: asdict(column) for name, column in columns.items()}
+    if dataset.layout != _LAYOUT:
+        settings["conversion"] = {"from": dataset.layout, "read": dict(dataset.read_options)}
+    return {"format": 1, "settings": settings, "episodes": [], "failed": []}

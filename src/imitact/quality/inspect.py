@@ -1,7 +1,6 @@
-"""A whole dataset looked over, episode by episode: first its numbers, then its videos.
+"""Dataset inspection: all checks of a dataset, first of its numbers, then of its frames.
 
-Memory holds one episode at a time, and of each about a kilobyte for what only all of them
-together tell.
+Memory holds one episode at a time, and about a kilobyte per episode for comparisons between them.
 """
 
 from __future__ import annotations
@@ -17,155 +16,165 @@ from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Dataset, FloatArray
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
-from imitact.quality.findings import Finding, errors, in_order
+from imitact.quality.findings import Finding, by_severity, errors
 from imitact.quality.limits import Limits
 from imitact.quality.motion import constant_dimensions, inspect_motion, scales, travel
-from imitact.quality.outliers import Crowd
+from imitact.quality.outliers import OutlierCheck
 from imitact.quality.timestamps import inspect_ticks
-from imitact.quality.tracking import Followers, track
-from imitact.quality.video_sync import CameraSync, Seen, watch
+from imitact.quality.tracking import TrackingCheck, tracking_sums
+from imitact.quality.video_sync import CameraSync, FrameMotion, measure_motion
 
-Progress = Callable[[int], object]
-"""Takes the number of episodes that are done."""
+OnProgress = Callable[[int], object]
+"""Called with the number of episodes that are done."""
 
 
 def open_damaged(
     path: Path, read: ReadConfig | None = None
 ) -> tuple[Dataset | None, list[Finding]]:
-    """The dataset in a folder with what its files lack, each episode's own.
+    """Open a dataset that may be damaged.
 
-    None where what concerns all episodes is damaged. What is no dataset at all is refused, as
-    `open_source` refuses it.
+    Returns:
+        The dataset, and a finding for each damaged episode; None for the dataset where the damage
+        concerns all episodes.
+
+    Raises:
+        BadInput: there is no dataset at `path`.
     """
     found: list[Finding] = []
 
-    def complain(error: DamagedFile, episodes: Sequence[int]) -> None:
-        found.extend(_damage(error, index) for index in episodes or (None,))
+    def on_damage(error: DamagedFile, episodes: Sequence[int]) -> None:
+        found.extend(_damage_finding(error, index) for index in episodes or (None,))
 
     try:
-        source = open_dataset(path, read, complain)
+        dataset = open_dataset(path, read, on_damage)
     except DamagedFile as error:
-        return None, [*found, _damage(error, None)]
-    left_out = "Nothing, if colour frames are what the policy is to see"
-    notices: Sequence[str] = getattr(source, "notices", ())
-    return source, [*found, *(Finding("left-out", "note", n, left_out) for n in notices)]
+        return None, [*found, _damage_finding(error, None)]
+    remedy = "Nothing to do if the policy uses colour frames only"
+    return dataset, [*found, *(Finding("left-out", "note", n, remedy) for n in dataset.notices)]
 
 
-def _damage(error: BadInput, index: int | None) -> Finding:
+def _damage_finding(error: BadInput, index: int | None) -> Finding:
     what, _, remedy = str(error).partition(". ")
     return Finding(
         "damaged-file",
         "error",
         what,
-        f"{remedy or 'Copy the dataset again from where it came'}".rstrip("."),
+        f"{remedy or 'Copy the dataset again from its origin'}".rstrip("."),
         index,
         fix="" if index is None else "drop",
     )
 
 
 def inspect_numbers(
-    source: Dataset,
+    dataset: Dataset,
     limits: Limits | None = None,
     *,
     damaged: Collection[int] = (),
-    on_progress: Progress = lambda done: None,
+    on_progress: OnProgress = lambda done: None,
 ) -> list[Finding]:
-    """Look over states, actions and time stamps of every episode; no frame is decoded.
+    """Check states, actions and time stamps of every episode; decodes no frame.
 
-    damaged: episodes that are known to be, and are left out.
+    Args:
+        dataset: the dataset.
+        limits: limits of the checks.
+        damaged: episodes to skip.
+        on_progress: called after each episode.
     """
     limits = limits or Limits()
-    spec = source.spec
+    spec = dataset.spec
     found: list[Finding] = []
     travels: list[tuple[FloatArray, FloatArray]] = []
     lowest = np.full(spec.state_size, np.inf), np.full(spec.action_size, np.inf)
     highest = -lowest[0], -lowest[1]
     sound: list[int] = []
-    for index in range(len(source.lengths)):
+    for index in range(len(dataset.lengths)):
         if index in damaged:
             continue
         try:
-            episode = source.episode(index)
-            state, action = episode.state, episode.action
-            times_s = getattr(episode, "times_s", None)
-        except BadInput as error:  # Damaged, or a Misfit of one file's columns
-            found.append(_damage(error, index))
+            episode = dataset.episode(index)
+            state, action, times_s = episode.state, episode.action, episode.times_s
+        except BadInput as error:  # DamagedFile, or SpecMismatch for the columns of one file
+            found.append(_damage_finding(error, index))
             continue
         own = inspect_ticks(index, state, action, times_s, spec, limits.ticks)
         found += own
         if not any(f.kind in ("not-finite", "too-short") for f in own):
             sound.append(index)
             travels.append((travel(state), travel(action)))
-            for at, rows in enumerate((state, action)):
-                np.minimum(lowest[at], rows.min(axis=0), out=lowest[at])
-                np.maximum(highest[at], rows.max(axis=0), out=highest[at])
+            for part, rows in enumerate((state, action)):
+                np.minimum(lowest[part], rows.min(axis=0), out=lowest[part])
+                np.maximum(highest[part], rows.max(axis=0), out=highest[part])
     if not sound:
-        return in_order(found)
+        return by_severity(found)
     scale = scales(spec, travels)
     del travels
     found += constant_dimensions(spec, lowest, highest)
-    followers = Followers(spec, scale, limits.tracking)
-    crowd = Crowd(spec, scale, limits.crowd)
-    for done, index in enumerate(sound):
-        episode = source.episode(index)
+    tracking = TrackingCheck(spec, scale, limits.tracking)
+    outliers = OutlierCheck(spec, scale, limits.outliers)
+    for done, index in enumerate(sound, 1):
+        episode = dataset.episode(index)
         state, action = episode.state, episode.action
         own = inspect_motion(index, state, action, scale, spec, limits.motion)
         found += own
-        if not errors(own):  # readings that stopped follow nothing
-            followers.add(index, track(state, action, scale, spec, limits.tracking))
-        crowd.add(index, state, action)
-        on_progress(done + 1)
-    return in_order([*found, *followers.findings(), *crowd.findings()])
+        if not errors(own):  # stopped sensors would distort the delays
+            tracking.add(index, tracking_sums(state, action, scale, spec, limits.tracking))
+        outliers.add(index, state, action)
+        on_progress(done)
+    return by_severity([*found, *tracking.findings(), *outliers.findings()])
 
 
 def inspect_frames(
-    source: Dataset,
+    dataset: Dataset,
     limits: Limits | None = None,
     *,
     damaged: Collection[int] = (),
     workers: int = 0,
-    on_progress: Progress = lambda done: None,
+    on_progress: OnProgress = lambda done: None,
 ) -> list[Finding]:
-    """Decode every frame of every episode once, and compare what moves with the joints.
+    """Decode every frame once and compare the motion in it with the joints.
 
-    damaged: episodes whose numbers cannot be used, and are left out.
-    workers: threads that decode, an episode and a camera each; 0 takes one a core.
+    Args:
+        dataset: the dataset.
+        limits: limits of the checks.
+        damaged: episodes to skip, as from `unusable_episodes`.
+        workers: threads, each decoding one camera of an episode at a time; 0 for one per core.
+        on_progress: called after each episode.
     """
     limits = limits or Limits()
-    spec = source.spec
-    chosen = [i for i in range(len(source.lengths)) if i not in damaged]
+    spec = dataset.spec
+    chosen = [i for i in range(len(dataset.lengths)) if i not in damaged]
     if not spec.cameras or not chosen:
         return []
-    states = (source.episode(i).state for i in chosen)
+    states = (dataset.episode(i).state for i in chosen)
     scale = scales(spec, [(travel(state), np.ones(spec.action_size)) for state in states])[0]
     cameras = {c.name: CameraSync(c.name, spec, scale, limits.video) for c in spec.cameras}
     jobs = [(index, name) for index in chosen for name in cameras]
 
-    def look(job: tuple[int, str]) -> Seen:
-        return watch(source.episode(job[0]), job[1], limits.video)
+    def measure(job: tuple[int, str]) -> FrameMotion:
+        return measure_motion(dataset.episode(job[0]), job[1], limits.video)
 
-    for done, (index, name), seen in _in_turn(look, jobs, workers or available_cores()):
-        cameras[name].add(index, source.episode(index).state, seen)
-        on_progress((done + 1) // len(cameras))
-    return in_order([f for camera in cameras.values() for f in camera.findings()])
+    results = _in_order(measure, jobs, workers or available_cores())
+    for done, ((index, name), motion) in enumerate(results, 1):
+        cameras[name].add(index, dataset.episode(index).state, motion)
+        on_progress(done // len(cameras))
+    return by_severity(f for camera in cameras.values() for f in camera.findings())
 
 
-def _in_turn(
-    look: Callable[[tuple[int, str]], Seen], jobs: Sequence[tuple[int, str]], workers: int
-) -> Iterator[tuple[int, tuple[int, str], Seen]]:
-    """Do the jobs side by side; give them back in their order. Whoever stops taking stops them."""
+def _in_order(
+    measure: Callable[[tuple[int, str]], FrameMotion], jobs: Sequence[tuple[int, str]], workers: int
+) -> Iterator[tuple[tuple[int, str], FrameMotion]]:
+    """Run jobs in threads and yield them with their results, in order; closing cancels the rest."""
     if workers == 1:
-        yield from ((at, job, look(job)) for at, job in enumerate(jobs))
+        yield from ((job, measure(job)) for job in jobs)
         return
     pool = ThreadPoolExecutor(workers)
     try:
-        for at, (job, seen) in enumerate(zip(jobs, pool.map(look, jobs), strict=True)):
-            yield at, job, seen
+        yield from zip(jobs, pool.map(measure, jobs), strict=True)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def unusable(findings: Sequence[Finding]) -> set[int]:
-    """Episodes whose states cannot be compared with anything."""
+def unusable_episodes(findings: Sequence[Finding]) -> set[int]:
+    """Episodes whose states cannot be compared with frames."""
     kinds = ("damaged-file", "not-finite", "too-short", "time-stamps")
     return {f.episode for f in findings if f.kind in kinds and f.episode is not None}

@@ -1,11 +1,11 @@
-"""Limits of the quality checks: the settings of all of them, as the command line shows them."""
+"""Check limits: the settings of all quality checks, as the command line shows them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from imitact.quality.motion import MotionLimits
-from imitact.quality.outliers import CrowdLimits
+from imitact.quality.outliers import OutlierLimits
 from imitact.quality.timestamps import TickLimits
 from imitact.quality.tracking import TrackingLimits
 from imitact.quality.video_sync import VideoLimits
@@ -13,19 +13,19 @@ from imitact.quality.video_sync import VideoLimits
 
 @dataclass(frozen=True)
 class Limits:
-    """What counts as wrong. docs/checking.md says where each number comes from."""
+    """Limits beyond which something is a finding; docs/checking.md gives their sources."""
 
     ticks: TickLimits = field(default_factory=TickLimits)
-    """Of numbers and time stamps."""
+    """Values and time stamps."""
 
     motion: MotionLimits = field(default_factory=MotionLimits)
-    """Of what moves and what stands still."""
+    """Movement and standstill."""
 
     tracking: TrackingLimits = field(default_factory=TrackingLimits)
-    """Of how the state follows its action."""
+    """How the state follows its action."""
 
-    crowd: CrowdLimits = field(default_factory=CrowdLimits)
-    """Of an episode among the others."""
+    outliers: OutlierLimits = field(default_factory=OutlierLimits)
+    """Episodes compared with each other."""
 
     video: VideoLimits = field(default_factory=VideoLimits)
-    """Of frames against joints."""
+    """Frames compared with joints."""

@@ -1,4 +1,4 @@
-"""What moves in an episode, and what should have: idle ends, and states that stand still."""
+"""Motion check: idle ends of episodes, frozen joints, and states that stop being updated."""
 
 from __future__ import annotations
 
@@ -13,70 +13,78 @@ from imitact.quality.findings import Finding
 
 Floats = NDArray[np.float64]
 
+MAD_TO_SIGMA = 1.4826
+"""Standard deviation per median absolute deviation of normally distributed values."""
+
 
 @dataclass(frozen=True)
 class MotionLimits:
-    """When something counts as moving. Lengths are in rad for a joint in rad and in 1 for a
-    normalised gripper; for other units, in parts of how far the value usually goes in an episode.
-    """
+    """Limits for movement. Lengths are in rad for joints in rad and in 1 for normalized grippers;
+    for other units, they are a fraction of the usual travel in an episode."""
 
     still_rad: float = 0.02
-    """A joint has moved once it is this far from where it began; above an encoder's noise of two or
-    three counts (0.0015 rad each), below any movement that matters."""
+    """Distance within which a joint counts as still: more than the noise of an encoder (two or
+    three counts of 0.0015 rad), less than any purposeful movement."""
 
     idle_head_s: float = 0.5
-    """Seconds without movement at the start that a demonstration may have; a policy that has seen
-    long ones stands still at the start, and nothing ends that."""
+    """Longest standstill at the start, s; a policy that learns longer ones may never leave the
+    start."""
 
     idle_tail_s: float = 5.0
-    """Seconds without movement at the end; holding what was reached is worth learning (scripted
-    demonstrations of one fixed length do so for 2 to 5 s), the rest is the same sample again."""
+    """Longest standstill at the end, s; scripted demonstrations of a fixed length hold their goal
+    for 2 to 5 s, and more repeats the same sample."""
 
     keep_head_s: float = 0.2
-    """Seconds that trimming leaves before the first movement."""
+    """Standstill that trimming keeps before the first movement, s."""
 
     keep_tail_s: float = 1.0
-    """Seconds that trimming leaves after the last movement."""
+    """Standstill that trimming keeps after the last movement, s."""
 
     frozen_rad: float = 0.1
-    """An action must move this far before its state is expected to; less, friction may hold."""
+    """Travel of an action from which on its state must follow; friction may hold less."""
 
-    frozen_part: float = 0.02
-    """A state that moves by less than this part of what its action moves is frozen."""
+    frozen_fraction: float = 0.02
+    """A state is frozen if its travel is a smaller fraction of the travel of its action."""
 
     dropout_s: float = 0.3
-    """Seconds for which all states may repeat to the bit while actions move; sensors that answer
-    never do, but for a few ticks before a movement shows."""
+    """Longest time that all states may repeat exactly while actions move, s; working sensors
+    repeat for a few ticks at most."""
 
     stuck_s: float = 1.0
-    """Seconds for which one state may repeat to the bit while its action moves twice
-    `frozen_rad`."""
+    """Longest time that one state may repeat exactly while its action moves twice `frozen_rad`,
+    s."""
 
 
 def scales(spec: Spec, travels: Sequence[tuple[FloatArray, FloatArray]]) -> tuple[Floats, Floats]:
-    """What counts as 1 rad, for each state and each action dimension, (S,) and (A,).
+    """Return the amount that corresponds to 1 rad in each state and action dimension.
 
-    travels: of each episode how far each state and each action goes, (S,) and (A,).
+    It is 1 for joints in rad and grippers in 1. For other units, which have no limits of their
+    own, it is the median travel over the episodes; 1 where the value never moves.
 
-    1 for joints in rad and grippers in 1; for other units the median over episodes of how far the
-    value goes, since degrees, metres and unknown units have no limits of their own here. 1 where
-    it never moves.
+    Args:
+        spec: the units.
+        travels: travel of each state (S,) and each action (A,) in every episode.
+
+    Returns:
+        Arrays of shape (S,) and (A,).
     """
     both = []
     for units, column in ((spec.state_units, 0), (spec.action_units, 1)):
-        typical = np.ones(len(units))
+        usual = np.ones(len(units))
         if travels and units:
-            went = np.stack([t[column] for t in travels]).astype(np.float64)
-            typical = np.median(went, axis=0)
-            typical = np.where(typical > 0, typical, went.max(axis=0))
-            typical = np.where(typical > 0, typical, 1.0)
-        both.append(np.where([unit in ("rad", "1") for unit in units], 1.0, typical))
+            by_episode = np.stack([t[column] for t in travels]).astype(np.float64)
+            usual = np.median(by_episode, axis=0)
+            usual = np.where(usual > 0, usual, by_episode.max(axis=0))
+            usual = np.where(usual > 0, usual, 1.0)
+        both.append(np.where([unit in ("rad", "1") for unit in units], 1.0, usual))
     return both[0], both[1]
 
 
-def pairs(spec: Spec) -> list[tuple[int, int]]:
-    """(state, action) dimensions that are the same joint: of one name, or, where a dataset names
-    none, of one number. None where sizes or names do not tell."""
+def joint_pairs(spec: Spec) -> list[tuple[int, int]]:
+    """(state, action) dimensions of the same joint, matched by name and unit.
+
+    Unnamed dimensions are matched by number if there are as many states as actions.
+    """
     states = {_stem(name): at for at, name in enumerate(spec.state_names)}
     return [
         (states[_stem(name)], at)
@@ -88,7 +96,7 @@ def pairs(spec: Spec) -> list[tuple[int, int]]:
 
 
 def _stem(name: str) -> str:
-    """`state_3` and `action_3`, as the reader numbers what has no name, are both "3"."""
+    """ "3" for both `state_3` and `action_3`, the reader's names of unnamed dimensions."""
     for prefix in ("state_", "action_"):
         if name.startswith(prefix) and name.removeprefix(prefix).isdigit():
             return name.removeprefix(prefix)
@@ -96,28 +104,28 @@ def _stem(name: str) -> str:
 
 
 def is_gripper(spec: Spec, action: int) -> bool:
-    """A gripper's action goes beyond what it holds, on purpose: its state need not follow."""
+    """Whether an action closes a gripper, whose state need not follow: it may hold something."""
     return spec.action_units[action] == "1" or "gripper" in spec.action_names[action].lower()
 
 
 def travel(rows: FloatArray) -> Floats:
-    """How far each dimension of (T, D) goes: its largest value less its smallest, (D,)."""
+    """Travel of each dimension of (T, D): its range, (D,)."""
     return np.ptp(rows.astype(np.float64), axis=0)
 
 
 def idle_ends(
     state: FloatArray, action: FloatArray, scale: tuple[Floats, Floats], still_rad: float
 ) -> tuple[int, int]:
-    """(first, stop): the ticks between the first and the last movement of any state or action.
+    """Return (first, stop) of the ticks with movement of any state or action; (T, 0) if none.
 
-    `first` is the first tick that is not where tick 0 was, `stop` the one after the last that is
-    not where the last tick is; (T, 0) where nothing moves.
+    `first` is the first tick that is away from the position of tick 0, `stop` the one after the
+    last that is away from the final position.
     """
     rows = np.concatenate([state / scale[0], action / scale[1]], axis=1)
-    away = np.abs(rows - rows[0]).max(axis=1) > still_rad
-    left = np.abs(rows - rows[-1]).max(axis=1) > still_rad
-    first = int(np.argmax(away)) if away.any() else len(rows)
-    stop = len(rows) - int(np.argmax(left[::-1])) if left.any() else 0
+    has_left = np.abs(rows - rows[0]).max(axis=1) > still_rad
+    is_away = np.abs(rows - rows[-1]).max(axis=1) > still_rad
+    first = int(np.argmax(has_left)) if has_left.any() else len(rows)
+    stop = len(rows) - int(np.argmax(is_away[::-1])) if is_away.any() else 0
     return first, stop
 
 
@@ -129,26 +137,32 @@ def inspect_motion(
     spec: Spec,
     limits: MotionLimits,
 ) -> list[Finding]:
-    """Of one episode of finite numbers: idle head and tail, frozen joints, a state that dropped
-    out.
+    """Find idle ends, frozen joints and state dropouts in an episode of finite values.
 
-    scale: what counts as 1 rad, from `scales`.
+    Args:
+        index: number of the episode.
+        state: (T, S).
+        action: (T, A).
+        scale: the amounts that correspond to 1 rad, from `scales`.
+        spec: names, units and rate.
+        limits: limits of this check.
     """
-    found = _idle(index, state, action, scale, spec.rate_hz, limits)
-    frozen, moved = [], travel(action) / scale[1]
-    for s, a in pairs(spec):
+    found = _inspect_ends(index, state, action, scale, spec.rate_hz, limits)
+    frozen: set[int] = set()
+    moved = travel(action) / scale[1]
+    for s, a in joint_pairs(spec):
         if moved[a] < limits.frozen_rad:
             continue
         followed = float(travel(state)[s] / scale[1][a])
-        if followed < limits.frozen_part * moved[a]:
-            frozen.append(s)
+        if followed < limits.frozen_fraction * moved[a]:
+            frozen.add(s)
             found.append(
                 Finding(
                     "frozen-joint",
                     "error",
-                    f"its state moves by {_said(followed, scale[1][a], spec.state_units[s])} while "
-                    f"its action moves by {_said(moved[a], scale[1][a], spec.action_units[a])}",
-                    "Look at the sensor and its bus; leave the episode out or record it again",
+                    f"its state moves by {_amount(followed, scale[1][a], spec.state_units[s])}, "
+                    f"its action by {_amount(moved[a], scale[1][a], spec.action_units[a])}",
+                    "Check the sensor and its bus; leave the episode out or record it again",
                     index,
                     (0, len(state)),
                     spec.state_names[s],
@@ -157,11 +171,11 @@ def inspect_motion(
                     fix="drop",
                 )
             )
-    found += _dropouts(index, state, action, scale, spec, limits, set(frozen))
+    found += _inspect_dropouts(index, state, action, scale, spec, limits, frozen)
     return found
 
 
-def _idle(
+def _inspect_ends(
     index: int,
     state: FloatArray,
     action: FloatArray,
@@ -176,8 +190,8 @@ def _idle(
             Finding(
                 "no-motion",
                 "warning",
-                f"no state and no action leaves its place in {length} ticks",
-                "Leave the episode out: it teaches to stand still",
+                f"no state and no action moves in {length} ticks",
+                "Leave the episode out: it teaches the policy to stand still",
                 index,
                 (0, length),
                 fix="drop",
@@ -185,22 +199,23 @@ def _idle(
         ]
     found = []
     ends = (
-        ("idle-head", first, limits.idle_head_s, limits.keep_head_s, "before the first movement"),
+        ("idle-head", first, limits.idle_head_s, limits.keep_head_s, "before the first"),
         ("idle-tail", length - stop, limits.idle_tail_s, limits.keep_tail_s, "after the last"),
     )
-    for kind, idle, allowed_s, keep_s, words in ends:
+    for kind, idle, allowed_s, keep_s, which in ends:
         keep = round(keep_s * rate_hz)
         cut = idle - keep
         if idle / rate_hz > allowed_s and cut > 0:
-            head = kind == "idle-head"
+            is_head = kind == "idle-head"
             found.append(
                 Finding(
                     kind,
                     "warning",
-                    f"{idle / rate_hz:.2f} s {words}, expected at most {allowed_s:g} s",
-                    f"Cut these ticks off; {keep_s:g} s stay",
+                    f"it stands still for {idle / rate_hz:.2f} s {which} movement, expected at "
+                    f"most {allowed_s:g} s",
+                    f"Cut these ticks; keep {keep_s:g} s",
                     index,
-                    (0, cut) if head else (stop + keep, length),
+                    (0, cut) if is_head else (stop + keep, length),
                     value=idle / rate_hz,
                     unit="s",
                     fix="trim",
@@ -209,7 +224,7 @@ def _idle(
     return found
 
 
-def _dropouts(
+def _inspect_dropouts(
     index: int,
     state: FloatArray,
     action: FloatArray,
@@ -218,28 +233,28 @@ def _dropouts(
     limits: MotionLimits,
     frozen: set[int],
 ) -> list[Finding]:
-    """Stretches in which states repeat to the bit while their actions move."""
+    """Find stretches in which states repeat exactly while their actions move."""
     found: list[Finding] = []
     same = state[1:] == state[:-1]
-    joints = [(s, a) for s, a in pairs(spec) if s not in frozen]
+    joints = [(s, a) for s, a in joint_pairs(spec) if s not in frozen]
     if len(frozen) == state.shape[1] or not joints:
         return found
-    everything = same.all(axis=1)
+    all_same = same.all(axis=1)
     least = max(2, round(limits.dropout_s * spec.rate_hz))
-    whole = []
-    for first, stop in _runs(everything, least):
-        went = [float(travel(action[first:stop, a : a + 1])[0] / scale[1][a]) for _, a in joints]
-        if max(went) >= limits.frozen_rad:
-            whole.append((first, stop))
-            a = joints[int(np.argmax(went))][1]
+    dropouts = []
+    for first, stop in _repeats(all_same, least):
+        moves = [float(travel(action[first:stop, a : a + 1])[0] / scale[1][a]) for _, a in joints]
+        if max(moves) >= limits.frozen_rad:
+            dropouts.append((first, stop))
+            a = joints[int(np.argmax(moves))][1]
             found.append(
                 Finding(
                     "state-dropout",
                     "error",
                     f"all states repeat for {(stop - first) / spec.rate_hz:.2f} s while "
                     f"{spec.action_names[a]} is commanded to move by "
-                    f"{_said(max(went), scale[1][a], spec.action_units[a])}",
-                    "The readings stopped; leave the episode out or record it again",
+                    f"{_amount(max(moves), scale[1][a], spec.action_units[a])}",
+                    "The sensors stopped; leave the episode out or record it again",
                     index,
                     (first, stop),
                     value=(stop - first) / spec.rate_hz,
@@ -251,68 +266,83 @@ def _dropouts(
     for s, a in joints:
         if is_gripper(spec, a):
             continue
-        for first, stop in _runs(same[:, s], least):
-            if any(first < end and start < stop for start, end in whole):
+        for first, stop in _repeats(same[:, s], least):
+            if any(first < end and start < stop for start, end in dropouts):
                 continue
-            went = float(travel(action[first:stop, a : a + 1])[0] / scale[1][a])
-            if went >= 2 * limits.frozen_rad:
+            moved_rad = float(travel(action[first:stop, a : a + 1])[0] / scale[1][a])
+            if moved_rad >= 2 * limits.frozen_rad:
                 found.append(
                     Finding(
                         "stuck-joint",
                         "warning",
                         f"its state repeats for {(stop - first) / spec.rate_hz:.2f} s while its "
-                        f"action moves by {_said(went, scale[1][a], spec.action_units[a])}",
-                        "Something held the joint, or its readings stopped; look at the video",
+                        f"action moves by {_amount(moved_rad, scale[1][a], spec.action_units[a])}",
+                        "The joint was blocked, or its sensor stopped; watch the video",
                         index,
                         (first, stop),
                         spec.state_names[s],
-                        value=went,
+                        value=moved_rad,
                         unit=_unit(spec.action_units[a]),
                     )
                 )
     return found
 
 
-def _runs(same: NDArray[np.bool_], least: int) -> list[tuple[int, int]]:
-    """(first, stop) ticks of the stretches of at least so many equal ticks; same[t] says that
-    tick t + 1 equals tick t."""
-    edges = np.diff(np.concatenate([[False], same, [False]]).astype(np.int8))
-    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-    return [(int(s), int(e) + 1) for s, e in zip(starts, ends, strict=True) if e + 1 - s >= least]
+def _repeats(same: NDArray[np.bool_], least: int) -> list[tuple[int, int]]:
+    """(first, stop) of stretches of at least `least` equal ticks.
+
+    same[t] says whether tick t + 1 equals tick t.
+    """
+    return [(first, stop + 1) for first, stop in true_runs(same) if stop + 1 - first >= least]
+
+
+def true_runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """(first, stop) of each stretch of True."""
+    edges = np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8))
+    starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    return [(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True)]
 
 
 def constant_dimensions(
     spec: Spec, lowest: tuple[FloatArray, FloatArray], highest: tuple[FloatArray, FloatArray]
 ) -> list[Finding]:
-    """Dimensions that have one value in the whole dataset.
+    """Find dimensions with a single value in the whole dataset.
 
-    lowest, highest: over all ticks of all episodes, state (S,) and action (A,).
+    Args:
+        spec: names and units.
+        lowest: smallest value of each state (S,) and each action (A,) over all ticks.
+        highest: largest values.
     """
     still = [high - low <= 1e-6 * np.maximum(1.0, np.abs(high)) for low, high in
              zip(lowest, highest, strict=True)]  # fmt: skip
-    partner = {("state", s): ("action", a) for s, a in pairs(spec)}
+    partner = {("state", s): ("action", a) for s, a in joint_pairs(spec)}
     partner |= {a: s for s, a in partner.items()}
     constant = {
-        (what, int(at))
-        for what, flags in zip(("state", "action"), still, strict=True)
-        for at in np.flatnonzero(flags)
+        (part, int(dimension))
+        for part, flags in zip(("state", "action"), still, strict=True)
+        for dimension in np.flatnonzero(flags)
     }
     found = []
-    for what, at in sorted(constant, key=lambda key: (key[0] == "action", key[1])):
-        name = (spec.state_names if what == "state" else spec.action_names)[at]
-        value = float((lowest[0] if what == "state" else lowest[1])[at])
-        alone = partner.get((what, at)) not in constant
+    for part, dimension in sorted(constant, key=lambda key: (key[0] == "action", key[1])):
+        column, names, units = (
+            (0, spec.state_names, spec.state_units)
+            if part == "state"
+            else (1, spec.action_names, spec.action_units)
+        )
+        value = float(lowest[column][dimension])
+        partner_moves = partner.get((part, dimension)) not in constant
+        other = "action" if part == "state" else "state"
         found.append(
             Finding(
                 "constant-dimension",
-                "warning" if alone else "note",
-                f"{what} is {value:.6g} at every tick of every episode"
-                + ("" if alone else ", and so is the other side of the joint"),
-                "A policy learns nothing of it; leave it out if it is not part of the robot, "
-                "look at its sensor if it is",
-                part=name,
+                "warning" if partner_moves else "note",
+                f"{part} is {value:.6g} at every tick of every episode"
+                + ("" if partner_moves else f", and so is the {other} of the joint"),
+                "A policy learns nothing from it; leave it out if it is not part of the robot, "
+                "else check its sensor",
+                part=names[dimension],
                 value=value,
-                unit=_unit((spec.state_units if what == "state" else spec.action_units)[at]),
+                unit=_unit(units[dimension]),
             )
         )
     return found
@@ -322,6 +352,6 @@ def _unit(unit: str) -> str:
     return "" if unit in ("1", "unknown") else unit
 
 
-def _said(amount: float, scale: float, unit: str) -> str:
-    """In the value's own unit: limits are in rad, or in what counts as 1 rad."""
+def _amount(amount: float, scale: float, unit: str) -> str:
+    """A scaled amount in words, in its own unit."""
     return f"{amount * scale:.3g} {_unit(unit)}".strip()

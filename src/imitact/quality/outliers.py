@@ -1,4 +1,4 @@
-"""Each episode among the others: the same one twice, or one unlike all of them."""
+"""Outlier check: duplicate episodes, and episodes of unusual length, motion or start."""
 
 from __future__ import annotations
 
@@ -10,114 +10,120 @@ from numpy.typing import NDArray
 
 from imitact.core.types import FloatArray, Spec
 from imitact.quality.findings import Finding
-from imitact.quality.motion import Floats
-
-_SIGMA = 1.4826
-"""Standard deviations in a median absolute deviation, of normal values."""
+from imitact.quality.motion import MAD_TO_SIGMA, Floats
 
 
 @dataclass(frozen=True)
-class CrowdLimits:
-    """When an episode is unlike the others."""
+class OutlierLimits:
+    """Limits beyond which an episode is an outlier."""
 
     deviations: float = 8.0
     """Distance from the median in robust standard deviations (1.4826 times the median absolute
-    deviation); 8, since what people do is not normal: a task begun left or right has two heaps."""
+    deviation); 8, because human demonstrations often have two clusters, not one."""
 
-    length_part: float = 0.5
-    """And at least this part of the median length, or of the median way."""
+    min_fraction: float = 0.5
+    """Least distance from the median length, or the median path length, as a fraction of it."""
 
     start_rad: float = 0.3
-    """And for where an episode starts, at least so far, in rad, or in parts of how far the value
-    usually goes in an episode."""
+    """Least distance of a start from the median start, rad; for other units, as a fraction of the
+    usual travel in an episode."""
 
-    fewest: int = 8
-    """Episodes without which nobody is unlike the others."""
+    min_episodes: int = 8
+    """Least number of episodes for this check."""
 
 
 @dataclass(frozen=True)
-class _Member:
-    """What is kept of an episode, whatever its length."""
+class _EpisodeSummary:
+    """What is kept of an episode.
+
+    Attributes:
+        index: its number.
+        length: in ticks.
+        path_length: sum of all movements of all actions, in scaled units.
+        start: first state in scaled units, (S,).
+    """
 
     index: int
     length: int
-    way: float
+    path_length: float
     start: Floats
 
 
-class Crowd:
-    """Gathers the episodes, then tells which are there twice and which stand apart."""
+class OutlierCheck:
+    """Collects all episodes of a dataset, then finds duplicates and outliers among them."""
 
-    def __init__(self, spec: Spec, scale: tuple[Floats, Floats], limits: CrowdLimits) -> None:
+    def __init__(self, spec: Spec, scale: tuple[Floats, Floats], limits: OutlierLimits) -> None:
         self._spec, self._scale, self._limits = spec, scale, limits
-        self._members: list[_Member] = []
-        self._first: dict[bytes, int] = {}
-        self._twice: list[tuple[int, int, int]] = []
+        self._summaries: list[_EpisodeSummary] = []
+        self._first_with: dict[bytes, int] = {}
+        self._duplicates: list[tuple[int, int, int]] = []
 
     def add(self, index: int, state: FloatArray, action: FloatArray) -> None:
-        """One episode of finite numbers."""
-        print_ = hashlib.sha256()
+        """Add an episode of finite values."""
+        hash_ = hashlib.sha256()
         for rows in (state, action):
-            print_.update(np.ascontiguousarray(rows, dtype="<f4").tobytes())
-        before = self._first.setdefault(print_.digest(), index)
-        if before != index:
-            self._twice.append((index, before, len(state)))
-        way = float(np.abs(np.diff(action / self._scale[1], axis=0)).sum())
+            hash_.update(np.ascontiguousarray(rows, dtype="<f4").tobytes())
+        original = self._first_with.setdefault(hash_.digest(), index)
+        if original != index:
+            self._duplicates.append((index, original, len(state)))
+        path_length = float(np.abs(np.diff(action / self._scale[1], axis=0)).sum())
         start = state[0].astype(np.float64) / self._scale[0]
-        self._members.append(_Member(index, len(state), way, start))
+        self._summaries.append(_EpisodeSummary(index, len(state), path_length, start))
 
     def findings(self) -> list[Finding]:
         found = [
             Finding(
                 "duplicate",
                 "warning",
-                f"all its states and actions are those of episode {before}",
-                "Leave one of the two out: twice, it counts double, and held out it is no test",
+                f"all its states and actions equal those of episode {original}",
+                "Leave one of the two out: it counts double in training, and invalidates "
+                "validation if the two are split",
                 index,
                 (0, length),
                 fix="drop",
             )
-            for index, before, length in self._twice
+            for index, original, length in self._duplicates
         ]
-        copies = {index for index, _, _ in self._twice}
-        others = [m for m in self._members if m.index not in copies]
-        if len(others) < self._limits.fewest:
+        duplicates = {index for index, _, _ in self._duplicates}
+        episodes = [s for s in self._summaries if s.index not in duplicates]
+        if len(episodes) < self._limits.min_episodes:
             return found
-        lengths = np.array([m.length for m in others], dtype=np.float64)
-        ways = np.array([m.way for m in others])
-        starts = np.stack([m.start for m in others])
-        rate = self._spec.rate_hz
-        for values, kind, words, factor, unit in (
-            (lengths, "outlier-length", "it lasts", 1 / rate, "s"),
-            (ways, "outlier-motion", "its actions go a way of", 1.0, "rad, all dimensions"),
+        lengths = np.array([s.length for s in episodes], dtype=np.float64)
+        path_lengths = np.array([s.path_length for s in episodes])
+        starts = np.stack([s.start for s in episodes])
+        rate_hz = self._spec.rate_hz
+        for values, kind, what, factor, unit in (
+            (lengths, "outlier-length", "it lasts", 1 / rate_hz, "s"),
+            (path_lengths, "outlier-motion", "its actions move by", 1.0, "rad, all dimensions"),
         ):
-            usual, limit = self._far(values, self._limits.length_part * float(np.median(values)))
-            for row in np.flatnonzero(np.abs(values - usual) > limit):
+            least = self._limits.min_fraction * float(np.median(values))
+            median, limit = self._median_and_limit(values, least)
+            for row in np.flatnonzero(np.abs(values - median) > limit):
                 found.append(
                     Finding(
                         kind,
                         "warning",
-                        f"{words} {values[row] * factor:.3g} {unit}, the others' median is "
-                        f"{usual * factor:.3g}",
-                        "Watch it: a demonstration that was broken off, or waited for something?",
-                        others[row].index,
+                        f"{what} {values[row] * factor:.3g} {unit}; the median is "
+                        f"{median * factor:.3g}",
+                        "Watch it: was the demonstration interrupted, or did it wait?",
+                        episodes[row].index,
                         value=float(values[row] * factor),
                         unit=unit,
                     )
                 )
         for dimension, name in enumerate(self._spec.state_names):
             column = starts[:, dimension]
-            usual, limit = self._far(column, self._limits.start_rad)
+            median, limit = self._median_and_limit(column, self._limits.start_rad)
             scale = float(self._scale[0][dimension])
-            for row in np.flatnonzero(np.abs(column - usual) > limit):
+            for row in np.flatnonzero(np.abs(column - median) > limit):
                 found.append(
                     Finding(
                         "outlier-start",
                         "note",
-                        f"it starts at {column[row] * scale:.3g}, the others at "
-                        f"{usual * scale:.3g} (median)",
-                        "Watch its beginning: was the arm brought back to its start?",
-                        others[row].index,
+                        f"it starts at {column[row] * scale:.3g}; the median start is "
+                        f"{median * scale:.3g}",
+                        "Watch its beginning: was the arm in its start position?",
+                        episodes[row].index,
                         (0, 1),
                         name,
                         value=float(column[row] * scale),
@@ -126,8 +132,8 @@ class Crowd:
                 )
         return found
 
-    def _far(self, values: NDArray[np.float64], least: float) -> tuple[float, float]:
-        """The median, and the distance from it beyond which a value stands apart."""
-        usual = float(np.median(values))
-        sigma = _SIGMA * float(np.median(np.abs(values - usual)))
-        return usual, max(self._limits.deviations * sigma, least)
+    def _median_and_limit(self, values: NDArray[np.float64], least: float) -> tuple[float, float]:
+        """The median, and the distance from it beyond which a value is an outlier."""
+        median = float(np.median(values))
+        sigma = MAD_TO_SIGMA * float(np.median(np.abs(values - median)))
+        return median, max(self._limits.deviations * sigma, least)

@@ -1,4 +1,4 @@
-"""Whether the numbers of one episode are numbers, and come at the times they should."""
+"""Time stamp check: finite values, episode length, and time stamps on schedule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.types import FloatArray, Spec
-from imitact.datasets.video import exact_rate
+from imitact.datasets.video_config import exact_rate
 from imitact.quality.findings import Finding
 
 _DROP = "Leave the episode out or record it again"
@@ -16,14 +16,14 @@ _DROP = "Leave the episode out or record it again"
 
 @dataclass(frozen=True)
 class TickLimits:
-    """What the numbers of an episode must keep to."""
+    """Limits for the values and time stamps of an episode."""
 
     tolerance_s: float = 1e-4
-    """How far a time stamp may be from its tick's time, s; LeRobot's own tolerance, beyond which no
-    frame is found for the tick."""
+    """Largest deviation of a time stamp from tick / rate, s; LeRobot's tolerance, beyond which it
+    finds no frame for the tick."""
 
-    shortest_ticks: int = 2
-    """Fewer ticks than these show no movement."""
+    min_ticks: int = 2
+    """Shortest episode, in ticks; shorter ones show no movement."""
 
 
 def inspect_ticks(
@@ -34,10 +34,15 @@ def inspect_ticks(
     spec: Spec,
     limits: TickLimits,
 ) -> list[Finding]:
-    """Of one episode: values that are not finite, time stamps off their schedule, no length.
+    """Find values that are not finite, time stamps off schedule, and too short an episode.
 
-    state, action: (T, S) and (T, A).
-    times_s:       (T,) as the dataset tells them; None where it tells none.
+    Args:
+        index: number of the episode.
+        state: (T, S).
+        action: (T, A).
+        times_s: recorded times, (T,); None where the dataset has none.
+        spec: names and rate.
+        limits: limits of this check.
     """
     found: list[Finding] = []
     for what, rows, names in (
@@ -60,12 +65,12 @@ def inspect_ticks(
                     fix="drop",
                 )
             )
-    if len(state) < limits.shortest_ticks:
+    if len(state) < limits.min_ticks:
         found.append(
             Finding(
                 "too-short",
                 "error",
-                f"it has {len(state)} ticks, expected at least {limits.shortest_ticks}",
+                f"it has {len(state)} ticks, expected at least {limits.min_ticks}",
                 _DROP,
                 index,
                 value=float(len(state)),
@@ -74,25 +79,25 @@ def inspect_ticks(
             )
         )
     if times_s is not None and len(times_s):
-        found += _times(index, times_s, spec.rate_hz, limits.tolerance_s)
+        found += _inspect_times(index, times_s, spec.rate_hz, limits.tolerance_s)
     return found
 
 
-def _times(
+def _inspect_times(
     index: int, times_s: NDArray[np.float64], rate_hz: float, tolerance_s: float
 ) -> list[Finding]:
-    """At most one finding: the first tick that is off its schedule tells of all later ones."""
-    due_s = np.arange(len(times_s)) / float(exact_rate(rate_hz))
-    # They are stored as float32: late in a long episode that is coarser than the tolerance.
-    allowed_s = tolerance_s + np.spacing(due_s.astype(np.float32))
-    off = ~(np.abs(times_s - due_s) <= allowed_s)
+    """Find the first tick off schedule; the later ones usually follow from it."""
+    expected_s = np.arange(len(times_s)) / float(exact_rate(rate_hz))
+    # Stored as float32, whose spacing late in a long episode exceeds the tolerance.
+    allowed_s = tolerance_s + np.spacing(expected_s.astype(np.float32))
+    off = ~(np.abs(times_s - expected_s) <= allowed_s)
     if not off.any():
         return []
     tick = int(np.argmax(off))
-    came_s, wanted_s = float(times_s[tick]), float(due_s[tick])
-    what = f"its time stamp is {came_s:.6f} s, expected {wanted_s:.6f} s at {rate_hz:g} Hz"
-    if tick and came_s <= times_s[tick - 1]:
-        what = f"its time stamp is {came_s:.6f} s, not after the tick before it"
+    time_s, due_s = float(times_s[tick]), float(expected_s[tick])
+    what = f"its time stamp is {time_s:.6f} s, expected {due_s:.6f} s at {rate_hz:g} Hz"
+    if tick and time_s <= times_s[tick - 1]:
+        what = f"its time stamp is {time_s:.6f} s, not after the tick before it"
     return [
         Finding(
             "time-stamps",
@@ -101,7 +106,7 @@ def _times(
             f"Frames are found by these times. {_DROP}",
             index,
             (tick, tick + 1),
-            value=came_s - wanted_s,
+            value=time_s - due_s,
             unit="s",
             fix="drop",
         )
