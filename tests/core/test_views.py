@@ -83,15 +83,15 @@ def test_a_size_below_one_pixel_is_refused():
 def test_a_view_is_its_window_resized() -> None:
     frame = noise(12, 16)
     view = views.View(4, 5, (2, 10, 1, 11))
-    assert np.array_equal(view.of(frame), views.resize(frame[2:10, 1:11].copy(), 4, 5))
-    assert np.array_equal(views.View(8, 10, (2, 10, 1, 11)).of(frame), frame[2:10, 1:11])
-    assert np.array_equal(views.View(4, 5).of(frame), views.resize(frame, 4, 5))
+    assert np.array_equal(view.apply(frame), views.resize(frame[2:10, 1:11].copy(), 4, 5))
+    assert np.array_equal(views.View(8, 10, (2, 10, 1, 11)).apply(frame), frame[2:10, 1:11])
+    assert np.array_equal(views.View(4, 5).apply(frame), views.resize(frame, 4, 5))
 
 
 @pytest.mark.parametrize("window", [(0, 13, 0, 4), (0, 4, 3, 17)])
 def test_a_window_beyond_the_frame_is_refused(window: tuple[int, int, int, int]) -> None:
     with pytest.raises(SpecMismatch, match="a frame of 12x16 pixels does not hold"):
-        views.View(4, 4, window).of(noise(12, 16))
+        views.View(4, 4, window).apply(noise(12, 16))
 
 
 @pytest.mark.parametrize("window", [(4, 4, 0, 1), (5, 4, 0, 1), (-1, 4, 0, 1), (0, 1, 2, 2)])

@@ -180,7 +180,7 @@ def test_a_resized_frame_equals_that_of_core_views_to_the_byte(
         captured = draw.integers(0, 256, (*have, 3), dtype=np.uint8)
         (got,) = session.run(None, {"frame": captured[None]})
         mean = policy.constants["pixel_mean"].numpy()
-        assert np.array_equal(np.rint(got[0] + mean).transpose(1, 2, 0), View(*want).of(captured))
+        assert np.array_equal(np.rint(got[0] + mean).transpose(1, 2, 0), View(*want).apply(captured))
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])

@@ -62,7 +62,8 @@ def test_ctrl_c_while_processes_start_comes_to_this_process_afterwards() -> None
     code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
     with StopFlag() as stop:
         with interrupts_blocked():
-            os.kill(os.getpid(), signal.SIGINT)
+            # To this thread: other threads of a test run do not block it.
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
             assert not stop.received
         assert stop.received == "SIGINT"

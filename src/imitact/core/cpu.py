@@ -1,4 +1,4 @@
-"""What the processor says of itself."""
+"""CPU: the processor's name, its instruction sets, and how many cores this process may use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """The processor's feature flags as Linux names them; empty where it does not tell."""
+    """Return the processor's feature flags as in Linux; empty on other systems."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
@@ -21,7 +21,7 @@ def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 
 def processor_name(path: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name, as it says itself."""
+    """Return the name of the processor."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
@@ -34,9 +34,9 @@ def processor_name(path: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def arithmetic() -> str:
-    """The widest unit that the processor multiplies matrices with, as Linux names its flag.
+    """Return the flag of the widest instruction set for matrix products.
 
-    Two processors of one name can differ by a factor of five here.
+    Processors of one name can differ in it, and by a factor of five in speed.
     """
     found = cpu_flags()
     for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "asimd"):
@@ -46,7 +46,7 @@ def arithmetic() -> str:
 
 
 def available_cores() -> int:
-    """CPUs that this process may use: a container or `taskset` may allow fewer than there are."""
+    """Return the CPUs that this process may use; a container or `taskset` may allow fewer."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,14 +1,14 @@
-"""The errors that imitact raises on purpose; each message says what to do."""
+"""Errors: the exceptions that imitact raises on purpose; each message says what to do."""
 
 from __future__ import annotations
 
 
 class ImitactError(Exception):
-    """Base of every error that imitact raises on purpose; the message says what to do."""
+    """Base of all errors that imitact raises on purpose."""
 
 
 class BadInput(ImitactError):
-    """Something the caller gave cannot be used: a path, a name, a size, a setting."""
+    """Something that the caller gave cannot be used: a path, a name, a size, a setting."""
 
 
 class SpecMismatch(BadInput):
@@ -16,12 +16,12 @@ class SpecMismatch(BadInput):
 
 
 class DamagedFile(BadInput):
-    """A file that imitact wrote, or was given, is truncated, altered or not what its name says."""
+    """A file is missing, truncated, altered, or not of the format that it should have."""
 
 
 class NotFinite(ImitactError):
-    """A NaN or an infinity appeared where only finite numbers make sense."""
+    """A NaN or an infinity where only finite numbers make sense."""
 
 
 class DiskFull(BadInput):
-    """There is no room left to write what must be written."""
+    """The disk, or the user's quota of it, is full."""

@@ -33,8 +33,8 @@ class ActionExecutor:
 
         Args:
             policy: a trained policy, an expert, or any other Policy.
-            execution: how chunks become actions: a text such as `ensemble:0.01/10`, or an Execution;
-                None takes the execution that the policy was tuned for, or else `replay:50`.
+            execution: how chunks become actions: text such as `ensemble:0.01/10`, an Execution, or
+                a Chunking; None takes what the policy was tuned for, or else `replay:50`.
             observed: the Spec of the observations; None takes that of the policy.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Mean, spread and range of each dimension, gathered a block of rows at a time."""
+"""Statistics: mean, standard deviation and range of each dimension, accumulated in blocks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ _FIELDS = ("mean", "std", "min", "max")
 
 @dataclass(frozen=True)
 class Stats:
-    """What is known of N rows of D values, in the units of the rows.
+    """Statistics of N rows of D values, in the units of the rows.
 
-    mean, std, min, max: float64 (D,); std is the population's (divides by N), as LeRobot's.
-    count:               N.
+    Attributes:
+        mean: float64 (D,).
+        std: float64 (D,), of the population (divides by N), as in LeRobot.
+        min: float64 (D,).
+        max: float64 (D,).
+        count: N.
     """
 
     mean: NDArray[np.float64]
@@ -35,7 +39,7 @@ class Stats:
             if value.ndim != 1 or value.shape != np.shape(self.mean):
                 raise BadInput(
                     f"statistics: {name} has shape {value.shape}, mean {np.shape(self.mean)}; "
-                    "all four must be (D,)"
+                    "both must be (D,)"
                 )
             if not np.all(np.isfinite(value)):
                 raise NotFinite(f"statistics: {name} is not finite: {value}")
@@ -44,23 +48,26 @@ class Stats:
         if np.any(self.std < 0):
             raise BadInput(f"statistics: std is negative: {self.std}")
         if self.count < 1:
-            raise BadInput(f"statistics of {self.count} rows mean nothing; at least 1 is needed")
+            raise BadInput(f"statistics: count is {self.count}; it must be at least 1")
 
     @property
     def size(self) -> int:
-        """D."""
+        """The number of dimensions, D."""
         return int(self.mean.shape[0])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers; `from_dict` gives the same Stats back, bit for bit."""
+        """Return lists and numbers, from which `from_dict` restores the same Stats exactly."""
         return {**{n: getattr(self, n).tolist() for n in _FIELDS}, "count": self.count}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "statistics") -> Stats:
-        """Refuses missing or unknown keys and values that are not numbers, naming `where`."""
+        """Restore Stats; missing or unknown keys and values that are not numbers are refused."""
         expected = {*_FIELDS, "count"}
         if set(data) != expected:
-            raise DamagedFile(f"{where}: has keys {sorted(data)}, expected {sorted(expected)}")
+            raise DamagedFile(
+                f"{where} has the keys {', '.join(sorted(data)) or 'none'}, expected "
+                f"{', '.join(sorted(expected))}"
+            )
         try:
             columns = {n: np.asarray(data[n], dtype=np.float64) for n in _FIELDS}
             count = int(data["count"])
@@ -70,15 +77,15 @@ class Stats:
 
 
 class Accumulator:
-    """Gathers Stats; blocks may come in any sizes.
+    """Accumulates Stats over blocks of rows of any size.
 
-    Mean and squared deviations are combined pairwise (Chan, Golub and LeVeque 1979), which
-    loses nothing where a sum of squares would (a joint at 100 rad that moves by 1e-6).
+    Means and squared deviations are combined pairwise (Chan, Golub and LeVeque 1979). A sum of
+    squares would lose the deviation of, say, a joint at 100 rad that moves by 1e-6.
     """
 
     def __init__(self, size: int) -> None:
         if size < 1:
-            raise BadInput(f"statistics need at least one dimension; got {size}")
+            raise BadInput(f"statistics have {size} dimensions; at least 1 is needed")
         self._count = 0
         self._mean = np.zeros(size)
         self._squares = np.zeros(size)
@@ -86,7 +93,7 @@ class Accumulator:
         self._max = np.full(size, -np.inf)
 
     def add(self, rows: Rows) -> None:
-        """Take a block of rows, shape (N, D); N may be 0. Refuses values that are not finite."""
+        """Add a block of rows, (N, D); N may be 0. Values that are not finite are refused."""
         size = self._mean.shape[0]
         if rows.ndim != 2 or rows.shape[1] != size:
             raise BadInput(f"rows have shape {rows.shape}, expected (N, {size})")
@@ -99,16 +106,16 @@ class Accumulator:
         count, mean = block.shape[0], block.mean(axis=0)
         squares = np.square(block - mean).sum(axis=0)
         total = self._count + count
-        apart = mean - self._mean
-        self._squares = self._squares + squares + np.square(apart) * (self._count * count / total)
-        self._mean = self._mean + apart * (count / total)
+        shift = mean - self._mean
+        self._squares = self._squares + squares + np.square(shift) * (self._count * count / total)
+        self._mean = self._mean + shift * (count / total)
         self._min = np.minimum(self._min, block.min(axis=0))
         self._max = np.maximum(self._max, block.max(axis=0))
         self._count = total
 
     def result(self) -> Stats:
-        """The Stats of all rows so far; refuses where there were none."""
+        """Return the Stats of all rows so far; BadInput where there were none."""
         if self._count == 0:
-            raise BadInput("no rows were given, so there are no statistics")
+            raise BadInput("there are no statistics, because no rows were added")
         std = np.sqrt(self._squares / self._count)
         return Stats(self._mean, std, self._min, self._max, self._count)

@@ -1,4 +1,4 @@
-"""The nouns that cross the wings of imitact, as types that need numpy and nothing else.
+"""Core types: Spec, Observation, Policy, Env, Robot, Episode, Dataset; they need numpy alone.
 
 Legend for shapes: K ticks of a chunk, A action dimensions, S state dimensions, T ticks of an
 episode, H and W pixels of a frame, C = 3 colour channels (RGB).
@@ -6,7 +6,7 @@ episode, H and W pixels of a frame, C = 3 colour channels (RGB).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -40,8 +40,8 @@ class Camera:
             raise BadInput("a camera has no name; give it the name that the dataset uses")
         if self.height < 1 or self.width < 1:
             raise BadInput(
-                f"camera {self.name!r} has size {self.height}x{self.width}; "
-                "both must be at least 1 pixel"
+                f"camera {self.name} has {self.height}x{self.width} pixels; height and width must "
+                "be at least 1 pixel"
             )
 
     def __str__(self) -> str:
@@ -51,14 +51,16 @@ class Camera:
 
 @dataclass(frozen=True)
 class Spec:
-    """What is seen and what is commanded: the contract between data, policy and robot.
+    """What is observed and what is commanded: the contract between dataset, policy and robot.
 
-    state_names:  the S measured values, in order.
-    action_names: the A commanded values, in order.
-    state_units, action_units: one unit a value: "rad" for joints, "1" for a normalised gripper
-                  (0 closed, 1 open), "m", "px", ...
-    cameras:      capture sizes, in the order in which the model sees them.
-    rate_hz:      ticks a second.
+    Attributes:
+        state_names: the S measured values, in order.
+        action_names: the A commanded values, in order.
+        state_units: a unit for each state: "rad" for joints, "1" for a normalized gripper (0
+            closed, 1 open), "m", "px", ...
+        action_units: a unit for each action.
+        cameras: names and capture sizes, in the order in which the network sees them.
+        rate_hz: ticks per second.
     """
 
     state_names: tuple[str, ...]
@@ -75,35 +77,39 @@ class Spec:
         ):
             if len(set(names)) != len(names):
                 twice = sorted({n for n in names if names.count(n) > 1})
-                raise BadInput(f"{what} names must differ; given more than once: {twice}")
+                raise BadInput(f"{what} names must differ; given more than once: {_listed(twice)}")
             if len(names) != len(units):
                 raise BadInput(
-                    f"{len(names)} {what} names but {len(units)} units; give one unit a name"
+                    f"{len(names)} {what} names but {len(units)} units; give one unit for each name"
                 )
         if not self.action_names:
             raise BadInput("a Spec needs at least one action dimension")
         cameras = [c.name for c in self.cameras]
         if len(set(cameras)) != len(cameras):
-            raise BadInput(f"camera names must differ; given: {cameras}")
+            raise BadInput(f"camera names must differ; given: {_listed(cameras)}")
         if not (np.isfinite(self.rate_hz) and self.rate_hz > 0):
-            raise BadInput(f"rate_hz is {self.rate_hz}; it must be a positive number of ticks/s")
+            raise BadInput(
+                f"rate_hz is {self.rate_hz}; it must be a positive number of ticks per second"
+            )
 
     @property
     def state_size(self) -> int:
-        """S."""
+        """The number of states, S."""
         return len(self.state_names)
 
     @property
     def action_size(self) -> int:
-        """A."""
+        """The number of actions, A."""
         return len(self.action_names)
 
     def camera(self, name: str) -> Camera:
-        """The camera of that name; the error lists the names there are."""
+        """Return the camera of that name; the error lists the names that exist."""
         for camera in self.cameras:
             if camera.name == name:
                 return camera
-        raise SpecMismatch(f"no camera {name!r}; there are {[c.name for c in self.cameras]}")
+        raise SpecMismatch(
+            f"there is no camera {name}; there are {_listed(c.name for c in self.cameras)}"
+        )
 
     def check_same(
         self,
@@ -142,16 +148,16 @@ class Spec:
             fits = all(there.get(camera.name) == camera for camera in self.cameras)
             if self.cameras == other.cameras if all_cameras else fits:
                 return []
-            wanted, came = (", ".join(map(str, s.cameras)) or "none" for s in (self, other))
+            wanted, came = (_listed(map(str, spec.cameras)) for spec in (self, other))
             return [f"cameras are {came}, expected {wanted}"]
         attribute = part.replace(" ", "_")
         wanted, came = getattr(self, attribute), getattr(other, attribute)
         if wanted == came:
             return []
-        return [f"{part} are {', '.join(came) or 'none'}, expected {', '.join(wanted) or 'none'}"]
+        return [f"{part} are {_listed(came)}, expected {_listed(wanted)}"]
 
     def check_state(self, state: NDArray[Any], where: str = "observation") -> None:
-        """Refuse a state of another size, or one that is not finite."""
+        """Raise SpecMismatch for a state of another shape, NotFinite for a NaN or infinity."""
         if state.shape != (self.state_size,):
             raise SpecMismatch(
                 f"{where}: state has shape {state.shape}, expected ({self.state_size},): "
@@ -159,10 +165,10 @@ class Spec:
             )
         if not np.all(np.isfinite(state)):
             bad = [n for n, v in zip(self.state_names, state, strict=True) if not np.isfinite(v)]
-            raise NotFinite(f"{where}: state is not finite in {bad}")
+            raise NotFinite(f"{where}: state is not finite in {_listed(bad)}")
 
     def check_action(self, action: NDArray[Any], where: str = "action") -> None:
-        """Refuse an action of another size, or one that is not finite."""
+        """Raise SpecMismatch for an action of another shape, NotFinite for a NaN or infinity."""
         if action.shape != (self.action_size,):
             raise SpecMismatch(
                 f"{where}: action has shape {action.shape}, expected ({self.action_size},): "
@@ -170,35 +176,36 @@ class Spec:
             )
         if not np.all(np.isfinite(action)):
             bad = [n for n, v in zip(self.action_names, action, strict=True) if not np.isfinite(v)]
-            raise NotFinite(f"{where}: action is not finite in {bad}")
+            raise NotFinite(f"{where}: action is not finite in {_listed(bad)}")
 
     def check_frame(self, name: str, frame: NDArray[Any], where: str = "observation") -> None:
-        """Refuse a frame of another size or type than the capture of that camera."""
+        """Raise SpecMismatch for a frame of another size or type than that camera captures."""
         camera = self.camera(name)
         want = (camera.height, camera.width, 3)
         if frame.shape != want or frame.dtype != np.uint8:
             raise SpecMismatch(
-                f"{where}: camera {name!r} gave {frame.dtype} of shape {frame.shape}, "
-                f"expected uint8 of shape {want} (the capture size; imitact resizes by itself)"
+                f"{where}: camera {name} gave {frame.dtype} of shape {frame.shape}, expected uint8 "
+                f"of shape {want} (the capture size; imitact resizes frames itself)"
             )
 
-    def seen(
+    def checked(
         self, observation: Observation, where: str = "observation"
     ) -> tuple[NDArray[Any], dict[str, Frame]]:
-        """The state, and each camera's frame in the order of `cameras`.
+        """Return the state, and each camera's frame in the order of `cameras`, both checked.
 
-        Refuses what does not fit: a camera that is missing, another size or type, a state that is
-        not finite.
+        Raises:
+            SpecMismatch: a camera is missing, or a size or type differs.
+            NotFinite: the state holds a NaN or an infinity.
         """
         state = np.asarray(observation.state)
         self.check_state(state, where)
-        there = tuple(observation.frames)
         frames: dict[str, Frame] = {}
         for camera in self.cameras:
-            if camera.name not in there:
+            if camera.name not in observation.frames:
                 raise SpecMismatch(
-                    f"{where}: no frame of camera {camera.name!r}; it has {list(there)}, the "
-                    f"policy needs {[c.name for c in self.cameras]}"
+                    f"{where}: no frame of camera {camera.name}; it has frames of "
+                    f"{_listed(observation.frames)}, expected "
+                    f"{_listed(c.name for c in self.cameras)}"
                 )
             frames[camera.name] = np.asarray(observation.frames[camera.name])
             self.check_frame(camera.name, frames[camera.name], where)
@@ -206,12 +213,7 @@ class Spec:
 
 
 class LazyFrames(Mapping[str, Frame]):
-    """Frames by camera name, each rendered or read when it is first asked for, then kept.
-
-    read:  gives the frame of a camera name.
-    valid: says whether the world still stands where this observation was taken; a frame that
-           was not read before the world moved on is refused, never taken from the wrong tick.
-    """
+    """Frames by camera name, each rendered or decoded at its first use, then kept."""
 
     def __init__(
         self,
@@ -219,6 +221,14 @@ class LazyFrames(Mapping[str, Frame]):
         read: Callable[[str], Frame],
         valid: Callable[[], bool] = lambda: True,
     ) -> None:
+        """Remember how to read the frames.
+
+        Args:
+            names: the cameras.
+            read: returns the frame of a camera.
+            valid: whether the environment is still at the tick of this observation. A frame that is
+                first used later is refused, because it would show another tick.
+        """
         self._names = tuple(names)
         self._read = read
         self._valid = valid
@@ -226,12 +236,12 @@ class LazyFrames(Mapping[str, Frame]):
 
     def __getitem__(self, name: str) -> Frame:
         if name not in self._names:
-            raise KeyError(f"no camera {name!r}; there are {list(self._names)}")
+            raise KeyError(f"there is no camera {name}; there are {_listed(self._names)}")
         if name not in self._kept:
             if not self._valid():
                 raise ImitactError(
-                    f"camera {name!r} was asked for after its tick: the world has moved on. "
-                    "Read the frames of an observation before the next step."
+                    f"the frame of camera {name} was read after its tick, when the environment had "
+                    "moved on; read the frames of an observation before the next step"
                 )
             self._kept[name] = self._read(name)
         return self._kept[name]
@@ -245,13 +255,14 @@ class LazyFrames(Mapping[str, Frame]):
 
 @dataclass(frozen=True)
 class Observation:
-    """What is known at one tick.
+    """What is observed at one tick.
 
-    state:      (S,) measured values, in the units of the Spec.
-    frames:     camera name to Frame at capture size; may be lazy.
-    privileged: the true state of a simulator, None elsewhere. A recorder never stores it; only
-                experts look.
-    committed:  (d, A) actions already promised and not yet executed; empty or None here.
+    Attributes:
+        state: (S,) measured values, in the units of the Spec.
+        frames: camera name to Frame at capture size; may be lazy.
+        privileged: the true state of a simulator, None elsewhere. Only experts use it; it is never
+            recorded.
+        committed: (d, A) actions that are decided and not yet executed; None where there are none.
     """
 
     state: FloatArray
@@ -262,9 +273,9 @@ class Observation:
 
 @runtime_checkable
 class Policy(Protocol):
-    """Anything that answers an observation with the next K actions, in physical units.
+    """Answers an observation with the next K actions, in physical units.
 
-    A trained model, an exported file, a client across a wire, a scripted expert (K = 1) and a
+    A trained network, an exported file, a client of a server, a scripted expert (K = 1) and a
     recorded episode are all Policies.
     """
 
@@ -276,17 +287,18 @@ class Policy(Protocol):
         ...
 
     def chunk(self, observation: Observation) -> FloatArray:
-        """The next K actions, shape (K, A); row 0 is for the tick of the observation."""
+        """Return the next K actions, (K, A); row 0 is for the tick of the observation."""
         ...
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step of an Env gave.
+    """The result of one step of an Env.
 
-    observation: the world after the step.
-    reward:      of this step; for staged tasks the number of the stage reached.
-    success:     the task's own criterion holds at this tick.
+    Attributes:
+        observation: after the step.
+        reward: of this step; for tasks with stages, the number of the stage reached.
+        success: whether the task's own criterion holds at this tick.
     """
 
     observation: Observation
@@ -296,7 +308,7 @@ class StepResult:
 
 @runtime_checkable
 class Env(Protocol):
-    """A world that takes one action a tick. It never ends by itself: whoever runs it stops."""
+    """An environment that takes one action per tick. It never ends an episode; its caller does."""
 
     @property
     def spec(self) -> Spec: ...
@@ -308,15 +320,15 @@ class Env(Protocol):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """What a reward of 0, 1, 2, ... means, in words; empty where rewards are not stages."""
+        """What rewards of 0, 1, 2, ... mean, in words; empty where rewards are not stages."""
         ...
 
     def reset(self, seed: int) -> Observation:
-        """Begin an episode; the seed alone fixes the start."""
+        """Begin an episode; the seed alone determines its start."""
         ...
 
     def step(self, action: FloatArray) -> StepResult:
-        """One control period. Refuses an action that does not fit the Spec."""
+        """Advance one control period; an action that does not fit the Spec is refused."""
         ...
 
     def close(self) -> None: ...
@@ -324,7 +336,7 @@ class Env(Protocol):
 
 @runtime_checkable
 class Robot(Protocol):
-    """Hardware: observed and commanded at its own pace (deploy/ holds the schedule)."""
+    """Hardware, which is observed and commanded on a schedule that its caller keeps."""
 
     @property
     def spec(self) -> Spec: ...
@@ -332,7 +344,7 @@ class Robot(Protocol):
     def observe(self) -> Observation: ...
 
     def command(self, action: FloatArray) -> FloatArray:
-        """Send an action, (A,); returns what was really sent."""
+        """Send an action, (A,); return what was actually sent."""
         ...
 
     def close(self) -> None: ...
@@ -476,3 +488,8 @@ class Dataset(Protocol):
         origin of each) and "failed" (the attempts that were not saved).
         """
         return {}
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return names as a list in a sentence; "none" where there are none."""
+    return ", ".join(names) or "none"

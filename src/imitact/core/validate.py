@@ -1,7 +1,6 @@
-"""The contract as runnable checks: hand in your own policy, environment or dataset.
+"""Contract checks: whether your own policy, environment or dataset keeps the contract of its type.
 
-Each check raises the first breach it finds as an error that says what came and what the
-contract asks for; it returns nothing where all is well.
+Each check raises the first violation that it finds, with what came and what was expected.
 """
 
 from __future__ import annotations
@@ -13,19 +12,20 @@ from imitact.core.types import Dataset, Env, Observation, Policy, Spec
 
 
 def check_observation(spec: Spec, observation: Observation, where: str = "observation") -> None:
-    """State and every camera of the Spec: there, of the right size and type, finite."""
+    """Check that state and every camera are present, of the right size and type, and finite."""
     spec.check_state(np.asarray(observation.state), where)
     for camera in spec.cameras:
         if camera.name not in observation.frames:
             raise SpecMismatch(
-                f"{where}: camera {camera.name!r} is missing; "
-                f"it has {sorted(observation.frames)}, expected {[c.name for c in spec.cameras]}"
+                f"{where}: camera {camera.name} is missing; it has "
+                f"{', '.join(sorted(observation.frames)) or 'none'}, expected "
+                f"{', '.join(c.name for c in spec.cameras)}"
             )
         spec.check_frame(camera.name, observation.frames[camera.name], where)
 
 
 def check_chunk(spec: Spec, chunk: np.ndarray, where: str = "chunk") -> None:
-    """(K, A) with K at least 1, finite."""
+    """Check that a chunk is (K, A) with K at least 1, and finite."""
     if chunk.ndim != 2 or chunk.shape[0] < 1 or chunk.shape[1] != spec.action_size:
         raise SpecMismatch(
             f"{where}: has shape {chunk.shape}, expected (K, {spec.action_size}) with K >= 1"
@@ -38,7 +38,7 @@ def check_chunk(spec: Spec, chunk: np.ndarray, where: str = "chunk") -> None:
 
 
 def check_policy(policy: Policy, observation: Observation, seed: int = 0) -> None:
-    """A policy answers with a chunk that fits its Spec, and the same seed gives the same answer."""
+    """Check that chunks fit the Spec, and that the same seed gives the same chunk."""
     answers = []
     for _ in range(2):
         policy.reset(seed)
@@ -46,13 +46,13 @@ def check_policy(policy: Policy, observation: Observation, seed: int = 0) -> Non
         check_chunk(policy.spec, answers[-1], "the policy's chunk")
     if not np.array_equal(answers[0], answers[1]):
         raise SpecMismatch(
-            "the policy gave two answers to one observation after the same reset; "
-            "its randomness must come from the seed of reset alone"
+            "the policy gave two answers to one observation after the same reset; all of its "
+            "randomness must come from the seed of reset"
         )
 
 
 def check_env(env: Env, seed: int = 0, ticks: int = 5) -> None:
-    """Observations fit the Spec; the seed fixes the start; equal actions give equal worlds."""
+    """Check that observations fit the Spec, and that seed and actions determine an episode."""
     if env.step_cap < 1:
         raise SpecMismatch(
             f"the environment's step cap is {env.step_cap}; it must be at least 1 tick"
@@ -69,16 +69,16 @@ def check_env(env: Env, seed: int = 0, ticks: int = 5) -> None:
                 action = np.zeros(env.spec.action_size)
                 named = dict(zip(env.spec.state_names, observation.state, strict=True))
                 for at, name in enumerate(env.spec.action_names):
-                    action[at] = named.get(name, 0.0)  # holding still is safe in any world
-            outcome = env.step(action)
-            if not np.isfinite(outcome.reward):
-                raise NotFinite(f"tick {tick} of the environment: the reward is {outcome.reward}")
-            if env.stages and not 0 <= outcome.reward < len(env.stages):
+                    action[at] = named.get(name, 0.0)  # holding still is safe in any environment
+            result = env.step(action)
+            if not np.isfinite(result.reward):
+                raise NotFinite(f"tick {tick} of the environment: the reward is {result.reward}")
+            if env.stages and not 0 <= result.reward < len(env.stages):
                 raise SpecMismatch(
-                    f"tick {tick} of the environment: reward {outcome.reward} names no stage; "
-                    f"there are {len(env.stages)}"
+                    f"tick {tick} of the environment: reward {result.reward} is not a stage; "
+                    f"there are {len(env.stages)}, numbered from 0"
                 )
-            observation = outcome.observation
+            observation = result.observation
         runs.append(np.stack(seen))
     if not np.array_equal(runs[0], runs[1]):
         raise SpecMismatch(
@@ -95,23 +95,23 @@ def _check_refusal(env: Env) -> None:
         except (SpecMismatch, NotFinite):
             continue
         raise SpecMismatch(
-            f"the environment took an action of shape {wrong.shape} holding {wrong[0]}; "
+            f"the environment accepted an action of shape {wrong.shape} with {wrong[0]} in it; "
             "it must refuse what does not fit its Spec"
         )
 
 
-def check_source(source: Dataset) -> None:
-    """Lengths, sizes and types of every episode, finite values, and a first and last frame each."""
-    if not source.lengths:
+def check_dataset(dataset: Dataset) -> None:
+    """Check lengths, shapes and finite values of every episode, and its first and last frames."""
+    if not dataset.lengths:
         raise SpecMismatch("the dataset has no episodes")
-    for index, length in enumerate(source.lengths):
+    for index, length in enumerate(dataset.lengths):
         where = f"episode {index}"
         if length < 1:
             raise SpecMismatch(f"{where} has no ticks")
-        episode = source.episode(index)
+        episode = dataset.episode(index)
         for what, rows, size in (
-            ("state", episode.state, source.spec.state_size),
-            ("action", episode.action, source.spec.action_size),
+            ("state", episode.state, dataset.spec.state_size),
+            ("action", episode.action, dataset.spec.action_size),
         ):
             if rows.shape != (length, size):
                 raise SpecMismatch(
@@ -120,11 +120,9 @@ def check_source(source: Dataset) -> None:
             if not np.all(np.isfinite(rows)):
                 tick = int(np.argwhere(~np.isfinite(rows))[0][0])
                 raise NotFinite(f"{where}: {what} is not finite at tick {tick}")
-        for camera in source.spec.cameras:
+        for camera in dataset.spec.cameras:
             for tick in {0, length - 1}:
                 frames = list(episode.frames(camera.name, tick, tick + 1))
                 if len(frames) != 1:
-                    raise SpecMismatch(
-                        f"{where}: camera {camera.name!r} has no frame at tick {tick}"
-                    )
-                source.spec.check_frame(camera.name, frames[0], where)
+                    raise SpecMismatch(f"{where}: camera {camera.name} has no frame at tick {tick}")
+                dataset.spec.check_frame(camera.name, frames[0], where)

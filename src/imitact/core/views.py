@@ -1,9 +1,9 @@
-"""The one way from what a camera captures to what the network sees: a window of it, resized.
+"""Views: crop and resize, from a captured frame to what the network sees.
 
-Every pixel of the result is the average of the area it covers, pixels at the border of that
-area counting by the share that lies inside, rounded half up. The arithmetic is exact (integers
-below 2^53), so the same frame gives the same bytes on every machine: a cached training frame
-equals what the policy makes of the same captured frame.
+Each pixel of the result is the average over the area that it covers, rounded half up; a pixel at
+the border of that area counts by the share that lies inside. The arithmetic is exact (integers
+below 2^53), so a frame gives the same bytes on every machine, and a cached training frame equals
+what the policy computes from the same captured frame.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ from imitact.core.errors import BadInput, SpecMismatch
 from imitact.core.types import Frame
 
 VERSION = 1
-"""Changes whenever the bytes of a result would; caches of resized frames store it."""
+"""Raised whenever the bytes of a result would change; caches of resized frames store it."""
 
-_LARGEST = 1 << 24  # pixels; above it a 32-bit sum of bytes could overflow
+_MAX_PIXELS = 1 << 24  # above it a 32-bit sum of bytes could overflow
 
 
 @dataclass(frozen=True)
 class View:
     """What a network sees of a camera.
 
-    height, width: of the result, pixels.
-    window:        the part of the captured frame that is seen, as its first row, the row after
-                   its last, its first column and the column after its last; None for all of it.
+    Attributes:
+        height: of the result, in pixels.
+        width: of the result, in pixels.
+        window: the part of the captured frame that is seen, as (first row, row after the last,
+            first column, column after the last); None for all of it.
     """
 
     height: int
@@ -41,57 +43,59 @@ class View:
             top, bottom, left, right = self.window
             if not (0 <= top < bottom and 0 <= left < right):
                 raise BadInput(
-                    f"window {self.window} (rows {top} to {bottom}, columns {left} to {right}) "
-                    "holds no pixel; each range must begin at 0 or above and end after that"
+                    f"the window of rows {top} to {bottom} and columns {left} to {right} holds no "
+                    "pixel; each range must begin at 0 or above and end after its beginning"
                 )
 
     @property
     def size(self) -> tuple[int, int]:
-        """height, width."""
+        """Height and width."""
         return self.height, self.width
 
-    def of(self, frame: Frame) -> Frame:
-        """The window of a captured frame, uint8 (H, W, 3), resized to (height, width, 3).
+    def apply(self, frame: Frame) -> Frame:
+        """Return the window of a captured frame, uint8 (H, W, 3), resized to (height, width, 3).
 
-        Refuses a frame that does not reach as far as the window.
+        Raises:
+            SpecMismatch: the frame is smaller than the window reaches.
         """
         if self.window is not None:
             top, bottom, left, right = self.window
             if bottom > frame.shape[0] or right > frame.shape[1]:
                 raise SpecMismatch(
-                    f"a frame of {frame.shape[0]}x{frame.shape[1]} pixels does not hold rows "
-                    f"{top} to {bottom} and columns {left} to {right}"
+                    f"a frame of {frame.shape[0]}x{frame.shape[1]} pixels does not hold the window "
+                    f"of rows {top} to {bottom} and columns {left} to {right}"
                 )
             frame = frame[top:bottom, left:right]
         return resize(frame, self.height, self.width)
 
 
 def resize(frame: Frame, height: int, width: int) -> Frame:
-    """The area average of `frame`, uint8 (H, W, 3), as uint8 (height, width, 3).
+    """Return the area average of a frame, uint8 (H, W, 3), as uint8 (height, width, 3).
 
-    Returns the frame itself (not a copy) where the size is the same. Refuses other types and
-    shapes, and sizes below one pixel.
+    Where the size is the same, that is the frame itself and not a copy.
+
+    Raises:
+        SpecMismatch: the frame has another type or shape.
+        BadInput: a size is below one pixel, or the frame has 2^24 pixels or more.
     """
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise SpecMismatch(
-            f"a frame is uint8 of shape (height, width, 3); got {frame.dtype} of {frame.shape}"
+            f"the frame is {frame.dtype} of shape {frame.shape}, expected uint8 (height, width, 3)"
         )
     if height < 1 or width < 1:
         raise BadInput(f"cannot resize a frame to {height}x{width}; both must be at least 1 pixel")
     have_h, have_w = frame.shape[:2]
     if (have_h, have_w) == (height, width):
         return frame
-    if have_h * have_w >= _LARGEST:
-        raise BadInput(
-            f"a frame of {have_h}x{have_w} pixels is too large; the limit is 2^24 pixels"
-        )
+    if have_h * have_w >= _MAX_PIXELS:
+        raise BadInput(f"the frame has {have_h}x{have_w} pixels, expected fewer than 2^24")
     if have_h % height == 0 and have_w % width == 0:
         return _whole_factors(frame, have_h // height, have_w // width)
     return _any_factors(frame, height, width)
 
 
 def _whole_factors(frame: Frame, down: int, across: int) -> Frame:
-    """The common case (480x640 to 120x160), 20 times faster than the general one."""
+    """Average whole blocks (such as 480x640 to 120x160), 20 times faster than the general case."""
     small = frame[0::down].astype(np.uint32 if down > 256 else np.uint16)
     for row in range(1, down):
         small += frame[row::down]
@@ -104,7 +108,7 @@ def _whole_factors(frame: Frame, down: int, across: int) -> Frame:
 
 def _any_factors(frame: Frame, height: int, width: int) -> Frame:
     have_h, have_w = frame.shape[:2]
-    # float64 holds every partial sum exactly, so the order in which a BLAS adds cannot matter.
+    # float64 holds every partial sum exactly, so the order in which a BLAS adds has no effect.
     rows = overlaps(have_h, height) @ frame.reshape(have_h, -1).astype(np.float64)
     columns = np.matmul(overlaps(have_w, width), rows.reshape(height, have_w, 3))
     area = have_h * have_w
@@ -113,7 +117,7 @@ def _any_factors(frame: Frame, height: int, width: int) -> Frame:
 
 @lru_cache(maxsize=32)
 def overlaps(have: int, want: int) -> NDArray[np.float64]:
-    """(want, have): the length that output i shares with input j, in units of 1 / want pixel."""
+    """Return the length that output i shares with input j in 1 / want pixels, (want, have)."""
     starts = np.arange(want)[:, None] * have
     edges = np.arange(have)[None, :] * want
     shared = np.minimum(starts + have, edges + want) - np.maximum(starts, edges)

@@ -54,7 +54,10 @@ class ExportedPolicy:
         execution: how its chunks are executed, from `imitact tune`; None where it was not tuned.
         identity: the SHA-256 of the file; tells exported files apart.
         threads: how many compute an answer.
+        path: the file; None before `load` returns it.
     """
+
+    path: Path | None = None
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class ExportedPolicy:
 
         It takes frames at capture size, and refuses what the exported policy refuses.
         """
-        state, frames = self.spec.seen(observation)
+        state, frames = self.spec.checked(observation)
         feed: dict[str, NDArray[Any]] = {"state": state.astype(np.float32)[None]}
         for name, frame in frames.items():
             feed[f"frame.{name}"] = np.ascontiguousarray(frame)[None]
@@ -116,7 +119,9 @@ def load(path: Path | str, *, threads: int | None = None) -> ExportedPolicy:
             f"{path}: this {kind} cannot run it ({error}). It was exported with "
             f"{_versions(sealed.about)}: install that version, or export again"
         ) from error
-    return ExportedPolicy(sealed, spec, execution, engine, count)
+    policy = ExportedPolicy(sealed, spec, execution, engine, count)
+    policy.path = path
+    return policy
 
 
 def identity(path: Path | str) -> str:
