@@ -1,4 +1,4 @@
-"""Frames to and from compressed video, by timestamp."""
+"""Video files: frames encoded as they come, and decoded by timestamp."""
 
 from __future__ import annotations
 
@@ -25,25 +25,32 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 TOLERANCE_S = 1e-4
-"""A frame may be this far from the time it is asked for, seconds; LeRobot's own tolerance."""
+"""Default distance of a frame from its requested time, in s; that of LeRobot."""
 
 
 def _options(config: VideoConfig) -> dict[str, str]:
     common = {"g": str(config.gop), "preset": config.used_preset}
-    # One thread and no frame reordering: the bytes depend on the frames alone, whatever the
-    # machine's number of cores, and decoding order is display order.
+    # One thread and no frame reordering: the bytes depend on the frames alone, not on the number
+    # of cores, and decoding order is display order.
     if config.codec == "av1":
-        os.environ.setdefault("SVT_LOG", "1")  # errors only; it would print every setting
+        os.environ.setdefault("SVT_LOG", "1")  # errors only; by default it prints every setting
         return {**common, "crf": str(config.crf), "svtav1-params": "lp=1:pred-struct=1"}
     quality = {"qp": "0"} if config.codec == "lossless" else {"crf": str(config.crf)}
     return {**common, **quality, "bf": "0", "threads": "1"}
 
 
 class VideoWriter:
-    """Compresses frames as they come; frame i has the time i / rate exactly.
+    """Encodes frames as they come; frame i has the time i / rate exactly.
 
-    Use it in a `with` block: leaving it finishes the file and flushes it to the disk; leaving it
-    by an exception removes the file. Holds the few frames that the encoder itself holds.
+    Use it in a `with` block: leaving it finishes and flushes the file; leaving it by an exception
+    removes the file. Memory holds only the few frames that the encoder buffers.
+
+    Args:
+        path: the MP4 file to write.
+        height: of the frames, pixels.
+        width: of the frames, pixels.
+        rate_hz: frames per second.
+        config: how frames are compressed.
     """
 
     def __init__(
@@ -59,7 +66,7 @@ class VideoWriter:
                 str(path),
                 "w",
                 format="mp4",
-                # The index first, so that a player need not read to the end to begin.
+                # Index first, so that a player can start before it has the whole file.
                 options={"movflags": "faststart"},
                 container_options={"fflags": "+bitexact"},
             )
@@ -73,15 +80,15 @@ class VideoWriter:
             self._stream.pix_fmt = "rgb24" if config.codec == "lossless" else config.stored_pixels
             self._stream.codec_context.time_base = self._tick_s
             if config.codec != "lossless":
-                # What the conversion below computes; players guess another matrix for large frames.
+                # The matrix of PyAV's conversion from RGB; players assume another for large frames.
                 self._stream.codec_context.colorspace = 5  # BT.470BG = BT.601
                 self._stream.codec_context.color_range = 1  # 16 to 235
             self._stream.codec_context.open(strict=False)
         except (av.error.FFmpegError, ValueError) as error:
             self._abandon()
             raise BadInput(
-                f"the encoder refused {height}x{width} frames with {config}: {error}; "
-                "see VideoConfig for what may be set"
+                f"the encoder refused {height}x{width} frames with codec {config.codec}, preset "
+                f"{config.used_preset} and pixel format {config.stored_pixels}: {error}"
             ) from error
 
     def __enter__(self) -> VideoWriter:
@@ -101,7 +108,7 @@ class VideoWriter:
                 self._mux(None)
                 self._container.close()
                 fsync(self._path)
-                check_whole(self._path)  # a container closes without complaint on a full disk
+                check_whole(self._path)  # a container raises nothing on a full disk
         except BaseException:
             self._abandon()
             raise
@@ -136,14 +143,18 @@ def read_frames(
     shape: tuple[int, int, int],
     tolerance_s: float = TOLERANCE_S,
 ) -> Iterator[Frame]:
-    """The frames shown at the given times, in order, decoded as they are asked for.
+    """Yield the frames at the given times, in order, decoded lazily.
 
-    times_s:     increasing, seconds from the start of the file.
-    shape:       (H, W, 3) that every frame must have.
-    tolerance_s: how far from its time a frame may be.
+    Seeks to the key frame before the first time and decodes from there.
 
-    Seeks to the key frame before the first time, then decodes on. Refuses a file that ends, or
-    has no frame, where one is asked for.
+    Args:
+        path: the video.
+        times_s: increasing times from the start of the file, in s.
+        shape: expected (H, W, 3) of the frames.
+        tolerance_s: how far a frame may be from its time, in s.
+
+    Raises:
+        DamagedFile: no frame at one of the times, another size, or not decodable.
     """
     if len(times_s) == 0:
         return
@@ -164,12 +175,12 @@ def _decoded(
     stream = container.streams.video[0]
     base = stream.time_base
     if base is None:
-        raise DamagedFile(f"{path} does not say how long its frames last. {_RESTORE}")
+        raise DamagedFile(f"{path} has no time base. {_RESTORE}")
     context = stream.codec_context
     if context is None:
-        raise DamagedFile(f"{path} does not say how it was coded. {_RESTORE}")
-    told = (context.height, context.width)  # 0 where only the stream itself tells
-    if all(told) and told != shape[:2]:  # before memory is taken for a frame
+        raise DamagedFile(f"{path} has no known codec. {_RESTORE}")
+    size = (context.height, context.width)  # 0 where only the decoded stream has it
+    if all(size) and size != shape[:2]:  # checked before memory is allocated for a frame
         raise _other_size(path, context.height, context.width, shape)
     first = max(0.0, times_s[0] - tolerance_s)
     if first > 0:
@@ -181,7 +192,7 @@ def _decoded(
         if picture.pts is None:
             continue
         seen_s = float(picture.pts * base)
-        # One frame may answer several times: a rate may have been raised by repetition.
+        # One frame may serve several times: a rate may have been raised by repeating frames.
         while abs(seen_s - time_s) <= tolerance_s:
             frame: Frame = picture.to_ndarray(format="rgb24")  # pyright: ignore[reportAssignmentType]
             if frame.shape != shape:
@@ -201,15 +212,15 @@ def _decoded(
 
 def _other_size(path: Path, height: int, width: int, shape: tuple[int, int, int]) -> DamagedFile:
     return DamagedFile(
-        f"{path} has frames of {height}x{width} pixels, its dataset promises "
-        f"{shape[0]}x{shape[1]} (meta/info.json). {_RESTORE}"
+        f"{path} has frames of {height}x{width} pixels, expected {shape[0]}x{shape[1]} as in "
+        f"meta/info.json. {_RESTORE}"
     )
 
 
-_RESTORE = "Copy the file again from where it came, or record the dataset anew."
+_RESTORE = "Copy the file again from its origin, or record the dataset again."
 
-_MOST_BOXES = 10_000
-"""A file of more is no MP4 of anybody's; fragments of a second make a day of video."""
+_MAX_BOXES = 10_000
+"""Boxes of an MP4 file; even fragments of one second would make hours of video."""
 
 
 def _opened(path: Path) -> InputContainer:
@@ -218,7 +229,7 @@ def _opened(path: Path) -> InputContainer:
     try:
         container = av.open(str(path), metadata_errors="replace")
     except av.error.FFmpegError as error:
-        raise DamagedFile(f"{path} is not a video that can be read: {error}. {_RESTORE}") from error
+        raise DamagedFile(f"{path} is not a readable video: {error}. {_RESTORE}") from error
     if not container.streams.video:
         container.close()
         raise DamagedFile(f"{path} holds no video. {_RESTORE}")
@@ -226,9 +237,10 @@ def _opened(path: Path) -> InputContainer:
 
 
 def frame_times(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The time of every frame of a video, s, in order, and whether decoding can begin at it.
+    """Read the times of all frames of a video, decoding nothing.
 
-    Decodes nothing.
+    Returns:
+        Time of each frame, (N,) in s, ascending, and whether it is a key frame, (N,).
     """
     found: list[tuple[float, bool]] = []
     with _opened(path) as container:
@@ -242,14 +254,14 @@ def frame_times(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     found.sort()
     return (
         np.array([time_s for time_s, _ in found], dtype=np.float64),
-        np.array([begins for _, begins in found], dtype=np.bool_),
+        np.array([is_key for _, is_key in found], dtype=np.bool_),
     )
 
 
 def check_whole(path: Path) -> None:
-    """Refuse an MP4 file that is missing, cut short or no MP4, reading only its box headers.
+    """Raise DamagedFile for a missing, truncated or other than MP4 file; reads box headers only.
 
-    ISO 14496-12, section 4.2: a file is a row of boxes, each with its size and four letters.
+    ISO 14496-12, section 4.2: a file is a sequence of boxes, each with its size and type.
     """
     if not path.is_file():
         raise DamagedFile(f"{path} is missing. {_RESTORE}")
@@ -257,7 +269,7 @@ def check_whole(path: Path) -> None:
     kinds: list[bytes] = []
     at = 0
     with path.open("rb") as file:
-        while at < size and len(kinds) < _MOST_BOXES:
+        while at < size and len(kinds) < _MAX_BOXES:
             file.seek(at)
             head = file.read(16)
             if len(head) < 8:
@@ -272,4 +284,4 @@ def check_whole(path: Path) -> None:
             kinds.append(kind)
             at += length
     if at != size or b"moov" not in kinds or b"mdat" not in kinds or kinds[0] != b"ftyp":
-        raise DamagedFile(f"{path} is cut short or no MP4 file ({size:,} bytes). {_RESTORE}")
+        raise DamagedFile(f"{path} is cut short or not an MP4 file ({size:,} bytes). {_RESTORE}")
