@@ -1,8 +1,8 @@
-"""A film of an evaluation as a small animated picture, for the README.
+"""Animated picture: an episode video as a small GIF, for the README.
 
-    python scripts/make_picture.py runs/demo/evaluation/videos/FILM.mp4 docs/images/cube.gif
+    python scripts/make_picture.py runs/demo/evaluation/videos/seed-1000.mp4 docs/images/cube.gif
 
-Every third picture of the film, made smaller: a picture every 0.12 s, below 1 MB.
+Takes every third picture of the video, reduced: one every 0.12 s, less than 1 MB in all.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ WIDTH = 360
 COLOURS = 160
 
 
-def pictures(film: Path) -> tuple[list[Image.Image], float]:
-    """The chosen frames, made small, and the seconds between them."""
-    with av.open(str(film)) as container:
+def read_pictures(video: Path) -> tuple[list[Image.Image], float]:
+    """Return every third picture, reduced, and the seconds between two of them."""
+    with av.open(str(video)) as container:
         stream = container.streams.video[0]
         rate = stream.average_rate
         if rate is None:
-            raise SystemExit(f"{film} has no frame rate")
+            raise SystemExit(f"{video} has no frame rate")
         frames = [
             frame.to_image() for i, frame in enumerate(container.decode(stream)) if i % EVERY == 0
         ]
@@ -34,11 +34,11 @@ def pictures(film: Path) -> tuple[list[Image.Image], float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("film", type=Path)
+    parser.add_argument("video", type=Path)
     parser.add_argument("picture", type=Path)
     options = parser.parse_args()
-    frames, seconds = pictures(options.film)
-    # One palette for all: colours that do not flicker, and differences that pack well.
+    frames, seconds = read_pictures(options.video)
+    # One palette for all frames: colours do not flicker, and frames compress well.
     palette = frames[len(frames) // 2].quantize(COLOURS)
     flat = [f.quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
     options.picture.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-"""The pictures of docs/view.md: the page of a demo, opened in a headless Chromium.
+"""Screenshots for docs/view.md: the page of a demo in a headless Chromium.
 
     python scripts/make_view_picture.py runs/demo docs/images
 
 Writes view-demonstrations.png, view-curves.png, view-training.png, view-evaluation.png and
-view-dark.png, and says how long the page took to open and to move by a tick, with the chosen
+view-dark.png, and prints how long the page took to open and to move by a tick, with the default
 episodes and with all.
 """
 
@@ -22,7 +22,7 @@ from imitact.cli import main as cli
 
 LARGEST_BYTES = 300_000
 
-MOVE = """new Promise((done) => {
+MOVE_CURSOR = """new Promise((done) => {
     const slider = document.querySelector('.bar input');
     const last = Number(slider.max);
     const times = [];
@@ -50,19 +50,19 @@ TRAINING_END = "[...document.querySelectorAll('[data-kind=training] figure')].at
 EVALUATION_END = "document.querySelectorAll('[data-kind=evaluation] tbody tr')[8]"
 
 
-def below(page: browser.Page, what: str, room: int = 0) -> int:
-    """Where the page is cut, so that `what` is the last in it: pixels from its top."""
-    return round(page(f"{what}.getBoundingClientRect().bottom + scrollY")) + room
+def bottom_of(page: browser.Page, element: str, margin: int = 0) -> int:
+    """Return the bottom of an element, in pixels from the top of the page."""
+    return round(page(f"{element}.getBoundingClientRect().bottom + scrollY")) + margin
 
 
-def settled(page: browser.Page) -> None:
+def wait_for_videos(page: browser.Page) -> None:
     page.until("""[...document.querySelectorAll('.card video')]
         .every((video) => video.readyState >= 2 && !video.seeking)""")
     page("new Promise((d) => setTimeout(d, 400))")
 
 
 def save(page: browser.Page, path: Path, *, height: int | None = None) -> None:
-    """The window (or so much of the page from its top) as a PNG of few colours, below 300 kB."""
+    """Save the window, or the page down to `height`, as a PNG of few colours below 300 kB."""
     whole = path.with_suffix(".whole.png")
     page.picture(whole, height=height)
     picture = Image.open(io.BytesIO(whole.read_bytes())).convert("RGB")
@@ -76,15 +76,15 @@ def save(page: browser.Page, path: Path, *, height: int | None = None) -> None:
     print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
 
 
-def tab(page: browser.Page, kind: str) -> None:
+def open_tab(page: browser.Page, kind: str) -> None:
     panel = f"document.querySelector('[data-kind={kind}]')"
     page(f"document.getElementById({panel}.getAttribute('aria-labelledby')).click()")
     page("scrollTo(0, 0)")
     page("new Promise((d) => setTimeout(d, 500))")
 
 
-def move(page: browser.Page, what: str) -> None:
-    times = page(MOVE)
+def time_cursor(page: browser.Page, what: str) -> None:
+    times = page(MOVE_CURSOR)
     median, slow = times[len(times) // 2], times[int(0.95 * len(times))]
     print(f"{what}: {len(times)} moves of the cursor, median {median:.1f} ms, 95 % {slow:.1f} ms")
 
@@ -93,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("demo", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--page", type=Path, help="a page that was made before, to be used as is")
+    parser.add_argument("--page", type=Path, help="an existing page to use as it is")
     options = parser.parse_args()
     program = browser.find()
     if program is None:
@@ -106,26 +106,26 @@ def main() -> None:
         page = running.open(file, width=1280, height=860, dark=False, fragment="#tick=120")
         took = page("performance.getEntriesByType('navigation')[0].loadEventEnd")
         print(f"{file.stat().st_size / 1e6:.1f} MB, opened in {took / 1000:.2f} s")
-        settled(page)
+        wait_for_videos(page)
         save(page, options.folder / "view-demonstrations.png")
         page("document.querySelector('.arms, .panels').scrollIntoView()")
-        page("scrollBy(0, -140)")  # its heading, below the bar that stays
-        settled(page)
+        page("scrollBy(0, -140)")  # its heading, below the sticky bar
+        wait_for_videos(page)
         save(page, options.folder / "view-curves.png")
         page("scrollTo(0, 0)")
-        move(page, "episodes with video")
-        tab(page, "training")
-        save(page, options.folder / "view-training.png", height=below(page, TRAINING_END, 12))
-        tab(page, "evaluation")
-        save(page, options.folder / "view-evaluation.png", height=below(page, EVALUATION_END))
+        time_cursor(page, "episodes with video")
+        open_tab(page, "training")
+        save(page, options.folder / "view-training.png", height=bottom_of(page, TRAINING_END, 12))
+        open_tab(page, "evaluation")
+        save(page, options.folder / "view-evaluation.png", height=bottom_of(page, EVALUATION_END))
         dark = running.open(file, width=1280, height=860, dark=True, fragment="#tick=200")
-        settled(dark)
+        wait_for_videos(dark)
         save(dark, options.folder / "view-dark.png")
         print(f"all episodes chosen in {dark(CHOOSE_ALL):.0f} ms")
-        move(dark, "all episodes")
-        complaints = page.complaints + dark.complaints
-        if complaints:
-            raise SystemExit("the page complains: " + "; ".join(complaints))
+        time_cursor(dark, "all episodes")
+        errors = page.complaints + dark.complaints
+        if errors:
+            raise SystemExit("the page logged errors: " + "; ".join(errors))
 
 
 if __name__ == "__main__":

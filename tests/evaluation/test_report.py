@@ -127,7 +127,7 @@ def extra(data: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("alter", "says"),
+    ("alter", "message"),
     [
         (without_a_row, "not those of its seeds"),
         (better, "successes does not follow from its rows"),
@@ -139,7 +139,7 @@ def extra(data: dict[str, Any]) -> None:
     ],
 )
 def test_figures_that_do_not_follow_from_the_rows_are_refused(
-    tmp_path: Path, alter: Callable[[dict[str, Any]], None], says: str
+    tmp_path: Path, alter: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     path = report.write(made(94), tmp_path)
     data = json.loads(path.read_text())
@@ -148,7 +148,7 @@ def test_figures_that_do_not_follow_from_the_rows_are_refused(
     with pytest.raises(DamagedFile, match=r"evaluation\.json is not what was written"):
         report.read(tmp_path)
     path.write_text(json.dumps(with_checksum(data)))
-    with pytest.raises(DamagedFile, match=says) as caught:
+    with pytest.raises(DamagedFile, match=message) as caught:
         report.read(tmp_path)
     assert str(path) in str(caught.value)
 

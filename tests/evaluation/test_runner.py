@@ -269,7 +269,7 @@ def test_an_episode_whose_line_is_incomplete_is_run_again(tmp_path: Path) -> Non
 
 def test_a_journal_of_another_evaluation_is_not_continued(tmp_path: Path) -> None:
     run(out=tmp_path, names={"policy": "ab12"})
-    for other, says in (
+    for other, message in (
         ({"seeds": range(7)}, "seeds was .0, 1, 2, 3, 4, 5., is now .0, 1, 2, 3, 4, 5, 6."),
         ({"execution": "replay:4"}, 'chunking was "replay:3", is now "replay:4"'),
         ({"step_cap": 9}, "step_cap was null, is now 9"),
@@ -277,7 +277,7 @@ def test_a_journal_of_another_evaluation_is_not_continued(tmp_path: Path) -> Non
         ({"names": {"policy": "cd34"}}, "names.policy was .*ab12.* is now .*cd34"),
         ({"videos": 1}, "videos was 0, is now 1"),
     ):
-        with pytest.raises(BadInput, match=says) as caught:
+        with pytest.raises(BadInput, match=message) as caught:
             run(out=tmp_path, **({"names": {"policy": "ab12"}} | other))
         assert "another folder" in str(caught.value)
 
@@ -432,7 +432,7 @@ def test_the_seed_of_a_killed_worker_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(
-    ("policy", "says"),
+    ("policy", "message"),
     [
         (
             tiny_arm.OtherJoints,
@@ -450,15 +450,15 @@ def test_the_seed_of_a_killed_worker_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_policy_that_does_not_fit_is_refused_before_the_first_episode(
-    policy: type[Reacher], says: str, workers: int, tmp_path: Path
+    policy: type[Reacher], message: str, workers: int, tmp_path: Path
 ) -> None:
-    with pytest.raises(SpecMismatch, match=says):
+    with pytest.raises(SpecMismatch, match=message):
         run(policy, workers=workers, out=tmp_path)
     assert finished(tmp_path) == 0
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "message"),
     [
         ({"seeds": []}, "no seeds"),
         ({"seeds": [1, 2, 1]}, "more than once: 1$"),
@@ -469,8 +469,8 @@ def test_a_policy_that_does_not_fit_is_refused_before_the_first_episode(
         ({"workers": -1}, "-1 workers"),
     ],
 )
-def test_an_impossible_plan_is_refused(given: dict[str, Any], says: str) -> None:
-    with pytest.raises(BadInput, match=says):
+def test_an_impossible_plan_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         run(**given)
 
 

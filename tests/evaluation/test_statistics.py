@@ -1,4 +1,4 @@
-"""Laws of the intervals, and the numbers that their authors published."""
+"""Success statistics: properties of the intervals, and the numbers that their authors published."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_wilson_gives_the_published_limits(
     assert wilson(successes, episodes) == pytest.approx((low, high), abs=5.1e-5)
 
 
-def test_wilson_covers_the_true_rate_as_often_as_it_says() -> None:
-    # The exact coverage, averaged over rates: no sampling, so no luck.
+def test_wilson_covers_the_true_rate_at_its_confidence() -> None:
+    # The exact coverage, averaged over rates, without sampling.
     n = 60
     limits = [wilson(k, n) for k in range(n + 1)]
     coverage = []
@@ -53,7 +53,7 @@ def test_wilson_covers_the_true_rate_as_often_as_it_says() -> None:
 
 
 @given(counts)
-def test_wilson_holds_the_rate_and_stays_within_zero_and_one(count: tuple[int, int]) -> None:
+def test_wilson_contains_the_rate_and_stays_within_zero_and_one(count: tuple[int, int]) -> None:
     successes, episodes = count
     low, high = wilson(successes, episodes)
     assert 0 <= low <= successes / episodes <= high <= 1
@@ -67,19 +67,19 @@ def test_the_interval_of_failures_mirrors_that_of_successes(count: tuple[int, in
     assert wilson(episodes - successes, episodes) == pytest.approx((1 - high, 1 - low), abs=1e-12)
 
 
-def test_no_success_and_nothing_but_success_touch_the_ends_yet_keep_a_width() -> None:
+def test_intervals_of_no_and_of_all_successes_reach_the_ends_and_keep_a_width() -> None:
     assert wilson(0, 100)[0] == 0.0
     assert wilson(100, 100)[1] == 1.0
     assert wilson(0, 100)[1] == pytest.approx(0.0370, abs=5e-5)
     assert wilson(1, 1)[0] == pytest.approx(0.2065, abs=5e-5)
 
 
-def test_more_confidence_is_wider() -> None:
+def test_a_higher_confidence_gives_a_wider_interval() -> None:
     assert wilson(9, 10, 0.99)[0] < wilson(9, 10, 0.95)[0] < wilson(9, 10, 0.8)[0]
 
 
 @pytest.mark.parametrize(
-    ("successes", "episodes", "confidence", "says"),
+    ("successes", "episodes", "confidence", "message"),
     [
         (0, 0, 0.95, "0 episodes"),
         (5, 4, 0.95, "5 successes of 4"),
@@ -88,10 +88,10 @@ def test_more_confidence_is_wider() -> None:
         (1, 4, 0.0, "95 % is 0.95"),
     ],
 )
-def test_wilson_refuses_what_means_nothing(
-    successes: int, episodes: int, confidence: float, says: str
+def test_wilson_refuses_impossible_counts_and_confidences(
+    successes: int, episodes: int, confidence: float, message: str
 ) -> None:
-    with pytest.raises(BadInput, match=says):
+    with pytest.raises(BadInput, match=message):
         wilson(successes, episodes, confidence)
 
 
@@ -128,7 +128,7 @@ def test_the_exact_test_gives_the_published_p_values(
 
 
 @given(discordant())
-def test_swapping_the_policies_turns_the_comparison_round(case: tuple[int, int, int]) -> None:
+def test_swapping_the_policies_mirrors_the_comparison(case: tuple[int, int, int]) -> None:
     only_a, only_b, n = case
     low, high = tango(only_a, only_b, n)
     assert tango(only_b, only_a, n) == (-high, -low)
@@ -136,7 +136,9 @@ def test_swapping_the_policies_turns_the_comparison_round(case: tuple[int, int, 
 
 
 @given(discordant())
-def test_the_interval_holds_the_difference_and_stays_within_one(case: tuple[int, int, int]) -> None:
+def test_the_interval_contains_the_difference_and_is_within_one(
+    case: tuple[int, int, int],
+) -> None:
     only_a, only_b, n = case
     low, high = tango(only_a, only_b, n)
     assert -1 <= low <= (only_a - only_b) / n <= high <= 1
@@ -144,7 +146,7 @@ def test_the_interval_holds_the_difference_and_stays_within_one(case: tuple[int,
 
 
 @given(discordant())
-def test_the_limits_are_where_the_score_test_at_that_level_turns(
+def test_the_score_test_changes_its_decision_at_the_limits(
     case: tuple[int, int, int],
 ) -> None:
     # Independent of the root search: z squared at the limit, by a likelihood found on a grid.
@@ -170,7 +172,7 @@ def test_the_limits_are_where_the_score_test_at_that_level_turns(
     assert score == pytest.approx(-1.959964, abs=1e-3)
 
 
-def test_two_policies_that_never_differ_are_equal_but_not_surely() -> None:
+def test_two_policies_that_never_differ_have_an_interval_around_zero() -> None:
     same = paired([True, False] * 10, [True, False] * 10)
     assert same.difference == 0.0
     assert same.p_value == 1.0
@@ -178,14 +180,14 @@ def test_two_policies_that_never_differ_are_equal_but_not_surely() -> None:
     assert 0.1 < same.interval[1] < 0.2
 
 
-def test_a_policy_that_always_wins_differs_by_one_at_most() -> None:
+def test_the_difference_of_a_policy_that_always_wins_is_at_most_one() -> None:
     won = paired([True] * 8, [False] * 8)
     assert won.difference == 1.0
     assert won.interval[1] == 1.0
     assert won.p_value == pytest.approx(2 / 2**8)
 
 
-def test_a_pairing_needs_both_sides_of_every_seed() -> None:
+def test_a_comparison_needs_both_policies_on_every_seed() -> None:
     with pytest.raises(BadInput, match="3 episodes of A against 2 of B"):
         paired([True] * 3, [True] * 2)
     with pytest.raises(BadInput, match="at least 1 seed"):

@@ -43,7 +43,7 @@ def record(
 
 
 def shows(picture: np.ndarray, page: Image.Image, box: tuple[int, int, int, int]) -> bool:
-    """Whether a box of the picture looks as on the page, apart from its brightness."""
+    """Whether a box of the picture equals that of the page, except in brightness."""
     left, top, right, bottom = box
     expected = np.asarray(page).astype(float)[top:bottom, left:right].max(axis=2)
     seen = picture[top:bottom, left:right].astype(float).max(axis=2)
@@ -114,7 +114,7 @@ def test_the_newest_chunk_is_drawn_ahead_of_now(tmp_path: Path) -> None:
 
     chunks = record(tmp_path / "a.mp4", EpisodeVideoConfig(every=1), k=6)
     single = record(tmp_path / "b.mp4", EpisodeVideoConfig(every=1), k=1)
-    assert drawn_ahead(chunks[9]) > 100  # tick 9 asked for a chunk
+    assert drawn_ahead(chunks[9]) > 100  # the policy was queried at tick 9
     assert (
         drawn_ahead(chunks[9]) > drawn_ahead(chunks[11]) > 0
     )  # two of its actions are executed by then

@@ -9,6 +9,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ from imitact.cli import main
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Camera, Frame, Spec
 from imitact.datasets.open import open_dataset
+from imitact.datasets.read_config import ReadConfig
 from imitact.evaluation import report, runner
 from imitact.evaluation.episode_journal import read_unfinished
 from imitact.recording.recorder import record
 from imitact.viewer import clips, demonstrations, evaluations, page, trainings
 from imitact.viewer.discover import find_items
 from imitact.viewer.page import Blobs
-from tests.support import dot_env as worlds
+from tests.support import dot_env, foreign_files
 from tests.support.barcode import LENGTHS, Barcode, tick_of
 from tests.support.fake_dataset import FakeDataset, FakeEpisode
 
@@ -40,8 +42,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("view") / "data"
     record(
         out,
-        make_env=worlds.make_two_camera_dot,
-        make_expert=worlds.make_dot_expert,
+        make_env=dot_env.make_two_camera_dot,
+        make_expert=dot_env.make_dot_expert,
         episodes=3,
         task="go to the mark",
         seeds=range(1000),
@@ -54,7 +56,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six episodes of an expert that fails at seed 3, with videos of the first four."""
     out = tmp_path_factory.mktemp("view") / "evaluation"
     found = runner.evaluate(
-        worlds.make_dot_expert, worlds.make_dot, seeds=range(6), execution="replay:1", workers=1,
+        dot_env.make_dot_expert, dot_env.make_dot, seeds=range(6), execution="replay:1", workers=1,
         videos=4, out=out,
     )  # fmt: skip
     report.write(found, out)
@@ -143,10 +145,10 @@ def test_names_from_a_dataset_are_text_and_never_markup():
     text = page.render_page(HOSTILE, [section], blobs)
     assert "<img" not in text
     assert "hacked()>" not in text.replace("&gt;", "")
-    told = data_of(text)
-    assert told["title"] == HOSTILE
-    assert told["sections"][0]["state"]["names"] == [HOSTILE, "b"]
-    assert told["sections"][0]["cameras"][0]["name"] == HOSTILE
+    shown = data_of(text)
+    assert shown["title"] == HOSTILE
+    assert shown["sections"][0]["state"]["names"] == [HOSTILE, "b"]
+    assert shown["sections"][0]["cameras"][0]["name"] == HOSTILE
     for file in Path(page.__file__).with_name("web").glob("*.js"):
         assert not re.search(
             r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", file.read_text()
@@ -230,10 +232,10 @@ def test_every_number_of_an_episode_is_in_the_page(dataset: Path):
     source = open_dataset(dataset)
     section, blobs = of_dataset(source)
     assert [e["index"] for e in section["episodes"]] == [0, 1, 2]
-    for told in section["episodes"]:
-        episode = source.episode(told["index"])
+    for shown in section["episodes"]:
+        episode = source.episode(shown["index"])
         for what in ("state", "action"):
-            rows = np.frombuffer(blobs.by_name[told[what]], "<f4").reshape(told["ticks"], -1)
+            rows = np.frombuffer(blobs.by_name[shown[what]], "<f4").reshape(shown["ticks"], -1)
             np.testing.assert_array_equal(rows, getattr(episode, what))
     first = np.frombuffer(blobs.by_name[section["starts"]["state"]], "<f4").reshape(3, -1)
     np.testing.assert_array_equal(first, [source.episode(i).state[0] for i in range(3)])
@@ -242,19 +244,45 @@ def test_every_number_of_an_episode_is_in_the_page(dataset: Path):
     assert all(section["notes"][str(i)]["marks"] for i in range(3))
 
 
+ROBOMIMIC = ReadConfig(state=("robot0_eef_pos", "robot0_gripper_qpos"))
+DIFFUSION_POLICY = ReadConfig(state=("state",), rate_hz=10)
+
+
+@pytest.mark.parametrize(
+    ("make", "read", "name"),
+    [
+        (foreign_files.aloha, ReadConfig(), "episode_1.hdf5"),
+        (lambda folder: foreign_files.robomimic(folder / "demo.hdf5"), ROBOMIMIC, "demo_1"),
+        (foreign_files.replay_buffer, DIFFUSION_POLICY, None),
+    ],
+)
+def test_a_dataset_of_another_layout_is_shown_with_the_names_of_its_episodes(
+    make: Callable[[Path], Path], read: ReadConfig, name: str | None, tmp_path: Path
+):
+    (tmp_path / "data").mkdir()
+    source = open_dataset(make(tmp_path / "data"), read)
+    section, _ = of_dataset(source)
+    assert section["lengths"] == list(source.lengths)
+    assert all(
+        set(e["clips"]) == {c.name for c in source.spec.cameras} for e in section["episodes"]
+    )
+    assert section["notes"]["1"].get("name") == name
+    assert "seed" not in section["notes"]["1"]
+
+
 def test_frame_i_of_a_clip_is_the_camera_frame_of_tick_i():
     section, blobs = of_dataset(Barcode())
-    for told, length in zip(section["episodes"], LENGTHS, strict=True):
-        times, frames = decoded(blobs.by_name[told["clips"]["top"]])
+    for shown, length in zip(section["episodes"], LENGTHS, strict=True):
+        times, frames = decoded(blobs.by_name[shown["clips"]["top"]])
         assert times == pytest.approx(np.arange(length) / 50)
         assert [tick_of(frame) for frame in frames] == list(range(length))
 
 
 def test_every_camera_has_a_clip(dataset: Path):
     section, blobs = of_dataset(open_dataset(dataset))
-    for told in section["episodes"]:
+    for shown in section["episodes"]:
         shapes = {
-            name: decoded(blobs.by_name[blob])[1][0].shape for name, blob in told["clips"].items()
+            name: decoded(blobs.by_name[blob])[1][0].shape for name, blob in shown["clips"].items()
         }
         assert shapes == {"top": (24, 32, 3), "wrist": (32, 24, 3)}  # never enlarged
 
@@ -314,10 +342,10 @@ def test_curves_beyond_the_limit_are_left_out_with_a_note(
 def test_a_dataset_with_values_that_are_not_finite_can_be_shown():
     section, blobs = of_dataset(WithGaps((6, 5), size=2, height=32, width=32))
     text = page.render_page("holes", [section], blobs)
-    told = data_of(text)["sections"][0]
-    rows = np.frombuffer(blobs.by_name[told["episodes"][0]["state"]], "<f4").reshape(6, 2)
+    shown = data_of(text)["sections"][0]
+    rows = np.frombuffer(blobs.by_name[shown["episodes"][0]["state"]], "<f4").reshape(6, 2)
     assert np.isnan(rows[2, 0])
-    assert np.isfinite(told["starts"]["ranges"]).all()
+    assert np.isfinite(shown["starts"]["ranges"]).all()
 
 
 class WithGaps(FakeDataset):

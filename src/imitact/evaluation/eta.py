@@ -13,7 +13,7 @@ _MIN_TICKS = 5  # the first ticks include the start of everything
 class TimeLeft:
     """Estimates the time left from finished and running episodes.
 
-    Episodes recorded as videos are estimated apart from the others, since they render. A waiting
+    Episodes recorded as videos have an estimate of their own, since they render. A waiting
     episode takes the mean of the finished ones; a running one continues at its own speed to the
     mean number of ticks or, beyond that, to the step cap.
 

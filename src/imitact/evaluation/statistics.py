@@ -1,4 +1,4 @@
-"""How sure a success rate is: intervals for one policy, and for two on the same seeds."""
+"""Success statistics: intervals and tests for one policy, and for two on the same seeds."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from imitact.core.errors import BadInput
 
 
 def wilson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The score interval of a success rate, as (low, high) between 0 and 1.
+    """Return the score interval of a success rate, as (low, high) between 0 and 1.
 
-    All rates p that the normal test with variance p(1-p)/n would not reject. It never leaves
-    [0, 1] and has a width even at 0 of n and n of n, where the textbook p ± z·s shrinks to a
-    point. Source: Wilson 1927, JASA 22:209; recommended for all n by Newcombe 1998, Statistics
-    in Medicine 17:857 (method 3), whose table the tests repeat.
+    It contains all rates p that the normal test with variance p(1-p)/n would not reject. It never
+    leaves [0, 1] and has a width even at 0 of n and n of n, where the textbook p ± z·s shrinks to a
+    point. Source: Wilson 1927, JASA 22:209; recommended for all n by Newcombe 1998, Statistics in
+    Medicine 17:857 (method 3), whose table the tests repeat.
 
     Refuses no episodes at all, more successes than episodes, and a confidence outside (0, 1).
     """
     if episodes < 1:
-        raise BadInput(f"{episodes} episodes say nothing about a rate; run at least 1")
+        raise BadInput(f"{episodes} episodes give no rate; run at least 1")
     if not 0 <= successes <= episodes:
-        raise BadInput(f"{successes} successes of {episodes} episodes is not possible")
+        raise BadInput(f"{successes} successes of {episodes} episodes are not possible")
     z2 = _z(confidence) ** 2
     centre = successes + z2 / 2
     reach = math.sqrt(z2 * (successes * (episodes - successes) / episodes + z2 / 4))
@@ -35,13 +35,18 @@ def wilson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[flo
 
 @dataclass(frozen=True)
 class Paired:
-    """Two policies, A and B, on the same seeds.
+    """Comparison of two policies, A and B, on the same seeds.
 
-    both, only_a, only_b, neither: seeds on which so many of the two succeeded.
-    difference: success rate of A minus that of B, between -1 and 1.
-    interval:   of the difference, at `confidence`.
-    p_value:    of the exact McNemar test: how often chance alone would split the seeds on which
-                A and B differ at least so unevenly, if both were equally good.
+    Attributes:
+        both: number of seeds on which both succeeded.
+        only_a: number of seeds on which A alone succeeded.
+        only_b: number of seeds on which B alone succeeded.
+        neither: number of seeds on which both failed.
+        difference: success rate of A minus that of B, between -1 and 1.
+        interval: interval of the difference at `confidence`.
+        confidence: confidence of the interval.
+        p_value: p-value of the exact McNemar test: how often chance alone would split the seeds on
+            which A and B differ at least this unevenly, if both were equally good.
     """
 
     both: int
@@ -55,12 +60,12 @@ class Paired:
 
     @property
     def episodes(self) -> int:
-        """Seeds that both ran."""
+        """Number of seeds, all run by both."""
         return self.both + self.only_a + self.only_b + self.neither
 
 
 def paired(a: Sequence[bool], b: Sequence[bool], confidence: float = 0.95) -> Paired:
-    """Compare the successes of two policies, a[i] and b[i] being of the same seed.
+    """Compare the successes of two policies, where a[i] and b[i] are of the same seed.
 
     The interval of the difference is Tango's score interval (Tango 1998, Statistics in Medicine
     17:891), one of those that Fagerland, Lydersen and Laake 2014 (Statistics in Medicine
@@ -70,7 +75,7 @@ def paired(a: Sequence[bool], b: Sequence[bool], confidence: float = 0.95) -> Pa
     Refuses sequences of different lengths, and empty ones.
     """
     if len(a) != len(b):
-        raise BadInput(f"{len(a)} episodes of A against {len(b)} of B; a pair shares a seed")
+        raise BadInput(f"{len(a)} episodes of A against {len(b)} of B; give one of each per seed")
     if not a:
         raise BadInput("no episodes to compare; run at least 1 seed with both policies")
     both = sum(1 for x, y in zip(a, b, strict=True) if x and y)
@@ -89,9 +94,10 @@ def paired(a: Sequence[bool], b: Sequence[bool], confidence: float = 0.95) -> Pa
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """The two-sided exact McNemar p-value: twice the smaller binomial tail at 1/2, at most 1.
+    """Return the two-sided exact McNemar p-value.
 
-    With no seed on which the two differ it is 1. Refuses negative counts.
+    It is twice the smaller binomial tail at 1/2, at most 1, and 1 with no seed on which the two
+    differ. Refuses negative counts.
     """
     if only_a < 0 or only_b < 0:
         raise BadInput(f"counts cannot be negative; got {only_a} and {only_b}")
@@ -101,23 +107,23 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def tango(only_a: int, only_b: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The score interval of the difference of two paired rates, (only_a - only_b) / episodes.
+    """Return the score interval of a paired difference of rates, (only_a - only_b) / episodes.
 
-    All differences d for which |(only_a - only_b - n·d) / sqrt(n(2q + d(1 - d)))| <= z, where q
-    is the most likely rate of `only_b` given d (Tango 1998). It has a width even where A and B
-    never differ. Refuses counts that do not fit into the episodes, and no episodes.
+    It contains all differences d for which |(only_a - only_b - n·d) / sqrt(n(2q + d(1 - d)))| <= z,
+    where q is the most likely rate of `only_b` given d (Tango 1998). It has a width even where A
+    and B never differ. Refuses counts that do not fit into the episodes, and no episodes.
     """
     if episodes < 1:
-        raise BadInput(f"{episodes} episodes say nothing about a difference; run at least 1")
+        raise BadInput(f"{episodes} episodes give no difference; run at least 1")
     if only_a < 0 or only_b < 0 or only_a + only_b > episodes:
-        raise BadInput(f"{only_a} and {only_b} differing seeds of {episodes} is not possible")
+        raise BadInput(f"{only_a} and {only_b} differing seeds of {episodes} are not possible")
     z = _z(confidence)
-    # One limit serves both ends, so swapping A and B turns the interval round exactly.
+    # Both ends come from one function, so swapping A and B mirrors the interval exactly.
     return -_upper(only_b, only_a, episodes, z), _upper(only_a, only_b, episodes, z)
 
 
 def _upper(more: int, less: int, n: int, z: float) -> float:
-    """The largest difference that the score test at z does not reject."""
+    """Return the largest difference that the score test at z does not reject."""
     low, high = (more - less) / n, 1.0
     for _ in range(60):  # halves to below the spacing of float64
         middle = (low + high) / 2
@@ -134,5 +140,5 @@ def _upper(more: int, less: int, n: int, z: float) -> float:
 
 def _z(confidence: float) -> float:
     if not 0 < confidence < 1:
-        raise BadInput(f"a confidence of {confidence} is not possible; 95 % is 0.95")
+        raise BadInput(f"confidence is {confidence}; it must be between 0 and 1 (95 % is 0.95)")
     return NormalDist().inv_cdf((1 + confidence) / 2)

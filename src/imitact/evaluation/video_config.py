@@ -23,17 +23,15 @@ class EpisodeVideoConfig:
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise BadInput(f"video.every is {self.every}; it must be at least 1 tick")
+            raise BadInput(f"--video.every is {self.every}; it must be at least 1 tick")
         if self.height < 16:
-            raise BadInput(f"video.height is {self.height}; it must be at least 16 pixels")
+            raise BadInput(f"--video.height is {self.height}; it must be at least 16 pixels")
 
     def cameras_in(self, spec: Spec) -> tuple[str, ...]:
         """Return the cameras to show for an environment of this Spec; refuse unknown names."""
         if not self.cameras:
             if not spec.cameras:
-                raise BadInput(
-                    "there is no camera to film with; set videos and failure_videos to 0"
-                )
+                raise BadInput("the environment has no camera; set videos and failure_videos to 0")
             return (spec.cameras[0].name,)
         for name in self.cameras:
             spec.camera(name)

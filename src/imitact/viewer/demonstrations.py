@@ -100,8 +100,8 @@ def choose_episodes(
 
     Args:
         lengths: number of ticks of every episode.
-        requested: indices that were asked for; unknown ones are refused.
-        most: number of episodes to choose where none were asked for, spread over the lengths.
+        requested: indices to take; unknown ones are refused.
+        most: number of episodes to choose where `requested` is None, spread over the lengths.
     """
     if requested is None:
         if most < 1:

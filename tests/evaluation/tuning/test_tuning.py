@@ -34,7 +34,7 @@ from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
 from imitact.models.policy_file import identity
 from imitact.storage.lock import exclusive_writer
-from tests.support import dot_env as worlds
+from tests.support import dot_env
 from tests.support.tiny_arm import Reacher, TinyArm
 
 ENV = EnvInfo(400, ("away", "there"), ("a",), ("rad",), 50.0)
@@ -93,7 +93,7 @@ def test_an_execution_that_is_left_out_queries_as_often_as_one_that_is_tried(
         return np.diff(queries[2:]).tolist()
 
     def alike(a: list[int], b: list[int]) -> bool:
-        """One of them may begin at another tick, which leaves room for one query more."""
+        """One of them may begin at another tick and so have one query more."""
         shorter = min(len(a), len(b))
         return a[:shorter] == b[:shorter] and abs(len(a) - len(b)) <= 1
 
@@ -117,7 +117,7 @@ def test_at_a_delay_of_ten_a_query_every_five_ticks_becomes_one_every_ten() -> N
 
 
 @pytest.mark.parametrize(
-    ("grid", "says"),
+    ("grid", "message"),
     [
         ({"replay": (0,)}, "replay is 0"),
         ({"every": (0,)}, "every is 0"),
@@ -127,8 +127,8 @@ def test_at_a_delay_of_ten_a_query_every_five_ticks_becomes_one_every_ten() -> N
         ({"replay": (), "m": ()}, "the grid is empty"),
     ],
 )
-def test_an_invalid_grid_is_refused(grid: dict[str, Any], says: str) -> None:
-    with pytest.raises(BadInput, match=says):
+def test_an_invalid_grid_is_refused(grid: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         Grid(**grid)
 
 
@@ -308,18 +308,18 @@ def test_the_number_of_episodes_is_known_in_advance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("race", "says"),
+    ("race", "message"),
     [
         ({"first_seed": 1000}, "would bias the result"),
-        ({"delay_ticks": -1}, "delay_ticks is -1"),
+        ({"delay_ticks": -1}, "delay-ticks is -1"),
         ({"finalists": 0}, "finalists is 0"),
-        ({"first_round": 0}, "first_round is 0"),
-        ({"selection": 9}, "at least first_round, which is 10"),
+        ({"first_round": 0}, "first-round is 0"),
+        ({"selection": 9}, "at least --first-round, which is 10"),
         ({"confirmation": -1}, "confirmation is -1"),
     ],
 )
-def test_an_invalid_race_is_refused(race: dict[str, Any], says: str) -> None:
-    with pytest.raises(BadInput, match=says):
+def test_an_invalid_race_is_refused(race: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         RaceConfig(**race)
 
 
@@ -486,13 +486,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seen = Accumulator(2)
     seen.add(draw.uniform(0, 1, (50, 2)))
     stats = {"state": seen.result(), "action": seen.result()}
-    policy = TorchPolicy.create(worlds.dot_spec(), stats, TINY, seed=0, fingerprint="none")
+    policy = TorchPolicy.create(dot_env.dot_spec(), stats, TINY, seed=0, fingerprint="none")
     return policy.save(tmp_path_factory.mktemp("tune") / "policy")
 
 
 @pytest.fixture
 def policy(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(registry, "env_factory_for", lambda env, spec, gym: worlds.make_dot)
+    monkeypatch.setattr(registry, "env_factory_for", lambda env, spec, gym: dot_env.make_dot)
     return shutil.copytree(saved, tmp_path / "policy")
 
 
@@ -560,18 +560,18 @@ def test_tuning_again_runs_no_episode_twice_and_more_seeds_run_only_those(
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"delays": "8"}, "a chunk has 8 ticks"),
         ({"replay": "0"}, "replay is 0"),
         ({"first_seed": "1000"}, "would bias"),
-        ({"selection": "1"}, "at least first_round"),
+        ({"selection": "1"}, "at least --first-round"),
         ({"workers": "-1"}, "workers is -1"),
     ],
 )
 def test_invalid_settings_are_refused_before_anything_is_written(
     changes: dict[str, str],
-    says: str,
+    message: str,
     policy: Path,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -579,7 +579,7 @@ def test_invalid_settings_are_refused_before_anything_is_written(
     before = (policy / "policy.json").read_bytes()
     code, _, err = answer(capsys, "tune", policy, *small(**changes))
     assert code == 2
-    assert says in err.splitlines()[-1]
+    assert message in err.splitlines()[-1]
     assert (policy / "policy.json").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["policy"]
 

@@ -31,10 +31,10 @@ class Grid:
         for name, least in (("replay", 1), ("every", 1), ("delays", 0)):
             for value in getattr(self, name):
                 if value < least:
-                    raise BadInput(f"{name} is {value}; it must be at least {least}")
+                    raise BadInput(f"--{name} is {value}; it must be at least {least}")
         for m in self.m:
             if not math.isfinite(m):
-                raise BadInput(f"m is {m}; it must be finite")
+                raise BadInput(f"--m is {m}; it must be finite")
         if not self.replay and not (self.m and self.every):
             raise BadInput("the grid is empty; give --replay, or both --m and --every")
         if not self.delays:

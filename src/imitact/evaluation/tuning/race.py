@@ -60,15 +60,16 @@ class RaceConfig:
         ):
             value = getattr(self, name)
             if value < least:
-                raise BadInput(f"{name} is {value}; it must be at least {least}")
+                option = name.replace("_", "-")
+                raise BadInput(f"--{option} is {value}; it must be at least {least}")
         if self.selection < self.first_round:
             raise BadInput(
-                f"selection is {self.selection} seeds; it must be at least first_round, which is "
-                f"{self.first_round}"
+                f"--selection is {self.selection} seeds; it must be at least --first-round, which "
+                f"is {self.first_round}"
             )
         if self.first_seed < 5000:
             raise BadInput(
-                f"first_seed is {self.first_seed}; seeds below 5000 are for demonstrations (0 to "
+                f"--first-seed is {self.first_seed}; seeds below 5000 are for demonstrations (0 to "
                 "999) and evaluations (from 1000 on), and tuning on them would bias the result"
             )
 

@@ -104,8 +104,8 @@ class Chart {
       context.moveTo(column, 12);
       context.lineTo(column, height - this.bottom);
       context.stroke();
-      const room = (context.measureText(words).width + context.measureText(text).width) / 2 + 4;
-      if (column - (from + to) / 2 < room) {
+      const space = (context.measureText(words).width + context.measureText(text).width) / 2 + 4;
+      if (column - (from + to) / 2 < space) {
         [words, to] = [`${words}, ${text}`, column]; // stages at nearly the same tick share a label
       } else {
         write();
