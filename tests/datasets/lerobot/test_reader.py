@@ -6,23 +6,19 @@ tests/fixtures/lerobot/v21 was written by LeRobot 0.3.3, v30 and converted by 0.
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from imitact.core.errors import BadInput, DamagedFile
-from imitact.core.validate import check_source
-from imitact.datasets import images
+from imitact.core.validate import check_dataset
 from imitact.datasets.lerobot.checksums import DatasetChecksums
 from imitact.datasets.lerobot.layout import INFO, TASKS, version_of
 from imitact.datasets.lerobot.parquet import read_cells
@@ -86,7 +82,7 @@ def test_what_a_lerobot_wrote_we_read_as_it_does(name: str, writer: str, layout:
     reading = load(name)
     assert (reading["lerobot"], version_of(LEROBOT / name)) == (writer, layout)
     source = open_lerobot(LEROBOT / name)
-    check_source(source)
+    check_dataset(source)
     assert source.spec.rate_hz == reading["fps"]
     assert sum(source.lengths) == reading["total_frames"]
     assert [s.key for s in source.stored.values()] == reading["cameras"]
@@ -169,7 +165,7 @@ def test_other_columns_are_given_in_the_order_of_the_ticks(new: Path, old: Path)
 
 def test_depth_is_left_out_with_a_notice_and_the_rest_is_read(tmp_path: Path) -> None:
     source = open_lerobot(LEROBOT / "depth")
-    check_source(source)
+    check_dataset(source)
     assert [c.name for c in source.spec.cameras] == ["top"]
     (notice,) = source.notices
     assert "observation.images.depth is left out: it is a depth map" in notice
@@ -202,7 +198,7 @@ def test_what_is_optional_may_be_missing(new: Path, old: Path) -> None:
         for name in (TASKS, "meta/tasks.jsonl", "meta/stats.json", "meta/episodes_stats.jsonl"):
             (root / name).unlink(missing_ok=True)
         source = open_lerobot(root)
-        check_source(source)
+        check_dataset(source)
         assert source.spec.state_names == ("state_0", "state_1", "state_2")
         for index in range(3):
             assert np.array_equal(source.episode(index).state, want[root][index])
@@ -345,7 +341,7 @@ def test_a_missing_or_cut_file_of_v21_is_found_on_opening_and_named(old: Path) -
         with pytest.raises(DamagedFile, match=rf"{file.name} is missing"):
             open_lerobot(old)
         file.write_bytes(data)
-    check_source(open_lerobot(old))
+    check_dataset(open_lerobot(old))
 
 
 @pytest.mark.parametrize(
@@ -386,7 +382,7 @@ def test_of_a_damaged_v21_the_other_episodes_are_still_told_of(old: Path) -> Non
 
 def test_v20_is_read_too_and_other_layouts_are_refused_by_name(old: Path) -> None:
     edit_info(old, lambda i: i.update(codebase_version="v2.0"))
-    check_source(open_lerobot(old))
+    check_dataset(open_lerobot(old))
     for version in ("v1.6", "v4.0", None):
         edit_info(old, lambda i, version=version: i.update(codebase_version=version))
         with pytest.raises(BadInput, match=rf"layout {version}, imitact reads v2\.0, v2\.1 and"):
@@ -408,72 +404,7 @@ def test_episodes_of_v21_lie_where_info_json_says(old: Path) -> None:
     with pytest.raises(DamagedFile, match="missing"):
         open_lerobot(old)
     edit_info(old, lambda i: i.update(chunks_size=1))
-    check_source(open_lerobot(old))
-
-
-# --- pictures -----------------------------------------------------------------------------------
-
-
-def encoded(frame: np.ndarray, codec: str, format_: str) -> bytes:
-    """One picture, as FFmpeg writes it."""
-    context = av.CodecContext.create(codec, "w")
-    context.width, context.height = frame.shape[1], frame.shape[0]
-    context.pix_fmt = format_
-    context.time_base = Fraction(1)
-    picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=format_)
-    picture.pts = 0
-    held = io.BytesIO()
-    for packet in [*context.encode(picture), *context.encode(None)]:
-        held.write(bytes(packet))
-    return held.getvalue()
-
-
-def noise(height: int = 33, width: int = 47) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def test_a_png_is_read_to_the_bit_whatever_its_size() -> None:
-    for height, width in ((1, 1), (33, 47), (64, 64), (3, 500)):
-        frame = noise(height, width)
-        data = encoded(frame, "png", "rgb24")
-        assert np.array_equal(images.decode(data, (height, width), "here"), frame)
-
-
-def test_grey_and_transparent_pictures_become_colour() -> None:
-    frame = noise()
-    assert np.array_equal(images.decode(encoded(frame, "png", "rgba"), (33, 47), "x"), frame)
-    level = np.repeat(noise()[..., :1], 3, axis=2)
-    context_bytes = encoded(level, "png", "gray")
-    grey = images.decode(context_bytes, (33, 47), "x")
-    assert np.array_equal(grey[..., 0], grey[..., 1])
-    assert np.abs(grey.astype(int) - level).max() <= 2
-
-
-def test_a_jpeg_is_read_nearly() -> None:
-    smooth = np.linspace(0, 255, 48 * 64 * 3).reshape(48, 64, 3).astype(np.uint8)
-    data = encoded(smooth, "mjpeg", "yuvj420p")
-    found = images.decode(data, (48, 64), "here")
-    assert np.abs(found.astype(int) - smooth).mean() < 4
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "is neither JPEG nor PNG: it is empty"),
-        (b"II*\0" + bytes(40), "is neither JPEG nor PNG: it begins with"),
-        (encoded(noise(32, 47), "png", "rgb24"), "has 32x47 pixels, expected 33x47"),
-        (encoded(noise(), "png", "rgb24")[:60], "here"),
-        (encoded(noise(), "png", "rgb24")[:20], "here"),
-        (encoded(noise(64, 64), "mjpeg", "yuvj420p"), "here"),
-        (b"\xff\xd8\xff" + bytes(100), "here"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "here is a PNG image without its header"),
-    ],
-    ids=range(8),
-)
-def test_what_is_no_such_picture_is_refused_by_its_place(data: bytes, message: str) -> None:
-    with pytest.raises(DamagedFile, match=message) as told:
-        images.decode(data, (33, 47), "here")
-    assert str(told.value).startswith("here ")
+    check_dataset(open_lerobot(old))
 
 
 def test_a_cell_without_a_picture_is_named_by_file_episode_and_tick(new: Path) -> None:

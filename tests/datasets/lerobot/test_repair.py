@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from imitact.core.errors import BadInput, DamagedFile
-from imitact.core.validate import check_source
+from imitact.core.validate import check_dataset
 from imitact.datasets.lerobot.reader import LeRobotDataset
 from imitact.datasets.lerobot.repair import (
     RepairPlan,
@@ -67,7 +67,7 @@ def cut_footer(file: Path) -> None:
 def saved(found: RepairPlan, out: Path) -> LeRobotDataset:
     write_repaired(found, out)
     source = LeRobotDataset(out)
-    check_source(source)
+    check_dataset(source)
     return source
 
 
