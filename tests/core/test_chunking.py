@@ -1,4 +1,4 @@
-"""Laws of executing chunks."""
+"""Chunking: replay and temporal ensemble execute the predictions of the paper, late or not."""
 
 from itertools import pairwise
 
@@ -12,15 +12,15 @@ from imitact.core.errors import BadInput, ImitactError, NotFinite
 
 
 def run(chunking, chunks, ticks):
-    """Feed chunks[t] at each tick that wants one; returns the actions and the ticks asked."""
+    """Feed chunks[t] at each tick that wants one; return the actions and the ticks of the queries."""
     chunking.reset()
-    actions, asked = [], []
+    actions, queried = [], []
     for tick in range(ticks):
         if chunking.wants_chunk:
             chunking.feed(chunks[tick])
-            asked.append(tick)
+            queried.append(tick)
         actions.append(chunking.next())
-    return np.stack(actions), asked
+    return np.stack(actions), queried
 
 
 def papers_ensemble(chunks, ticks, m):
@@ -31,10 +31,10 @@ def papers_ensemble(chunks, ticks, m):
     for tick in range(ticks):
         table[tick, tick : tick + k] = chunks[tick]
         column = table[:, tick]
-        votes = column[~np.isnan(column).any(axis=1)]
-        weights = np.exp(-m * np.arange(len(votes)))
+        predictions = column[~np.isnan(column).any(axis=1)]
+        weights = np.exp(-m * np.arange(len(predictions)))
         weights = weights / weights.sum()
-        actions.append((votes * weights[:, None]).sum(axis=0))
+        actions.append((predictions * weights[:, None]).sum(axis=0))
     return np.stack(actions)
 
 
@@ -45,10 +45,10 @@ def random_chunks(ticks, k, a, seed=0):
 
 @given(st.integers(1, 12), st.integers(1, 30), st.floats(-0.5, 0.5), st.integers(0, 2**16))
 @settings(max_examples=50, deadline=None)
-def test_the_ensemble_is_the_papers_table_in_little_memory(k, ticks, m, seed):
+def test_the_ensemble_equals_the_table_of_the_paper(k, ticks, m, seed):
     chunks = random_chunks(ticks, k, 3, seed)
-    actions, asked = run(Ensemble(m), chunks, ticks)
-    assert asked == list(range(ticks))
+    actions, queried = run(Ensemble(m), chunks, ticks)
+    assert queried == list(range(ticks))
     np.testing.assert_allclose(actions, papers_ensemble(chunks, ticks, m), rtol=1e-12, atol=1e-12)
 
 
@@ -60,13 +60,13 @@ def test_the_oldest_prediction_weighs_most_when_m_is_positive():
     assert ensemble.next()[0] == pytest.approx(1.0 / (1.0 + np.exp(-0.5)))
 
 
-def test_a_zero_action_is_a_vote_not_an_absence():
+def test_a_zero_action_counts_like_any_other():
     chunks = [np.full((2, 1), 2.0), np.zeros((2, 1))]
     actions, _ = run(Ensemble(0.0), chunks, 2)
     assert actions[1, 0] == pytest.approx(1.0)
 
 
-def test_a_chunk_stops_voting_when_its_last_tick_has_passed():
+def test_a_chunk_does_not_count_beyond_its_last_tick():
     chunks = [np.full((2, 1), 100.0), np.zeros((2, 1)), np.zeros((2, 1))]
     actions, _ = run(Ensemble(0.0), chunks, 3)
     assert actions[2, 0] == 0.0
@@ -95,8 +95,8 @@ def test_replay_holds_one_chunk(delay):
 
 def test_a_query_every_n_ticks_averages_the_predictions_of_those_ticks_alone():
     chunks = random_chunks(8, 6, 2)
-    actions, asked = run(Ensemble(0.1, every=3), chunks, 8)
-    assert asked == [0, 3, 6]
+    actions, queried = run(Ensemble(0.1, every=3), chunks, 8)
+    assert queried == [0, 3, 6]
     np.testing.assert_allclose(actions[2], chunks[0][2])
     weights = np.exp(-0.1 * np.arange(2))
     np.testing.assert_allclose(
@@ -104,9 +104,9 @@ def test_a_query_every_n_ticks_averages_the_predictions_of_those_ticks_alone():
     )
 
 
-def test_a_chunk_shorter_than_the_interval_is_asked_for_again_when_it_runs_out():
-    _, asked = run(Ensemble(0.0, every=5), random_chunks(8, 3, 1), 8)
-    assert asked[:3] == [0, 3, 5]
+def test_the_policy_is_queried_again_when_a_short_chunk_runs_out():
+    _, queried = run(Ensemble(0.0, every=5), random_chunks(8, 3, 1), 8)
+    assert queried[:3] == [0, 3, 5]
 
 
 @pytest.mark.parametrize(("m", "born"), [(-1000.0, 30), (-1e308, 30), (1e308, 11)])
@@ -116,24 +116,24 @@ def test_no_m_can_overflow_the_weights(m, born):
     np.testing.assert_allclose(actions[30], chunks[born][30 - born])
 
 
-def test_replay_executes_n_of_k_then_asks_again():
+def test_replay_executes_n_of_k_actions_then_queries_again():
     chunks = random_chunks(10, 5, 2)
-    actions, asked = run(Replay(3), chunks, 10)
-    assert asked == [0, 3, 6, 9]
+    actions, queried = run(Replay(3), chunks, 10)
+    assert queried == [0, 3, 6, 9]
     np.testing.assert_array_equal(actions[4], chunks[3][1])
 
 
-def test_replay_of_more_than_there_is_executes_the_whole_chunk():
-    _, asked = run(Replay(100), random_chunks(10, 4, 1), 10)
-    assert asked == [0, 4, 8]
+def test_replay_of_more_than_k_actions_executes_the_whole_chunk():
+    _, queried = run(Replay(100), random_chunks(10, 4, 1), 10)
+    assert queried == [0, 4, 8]
 
 
-def test_one_tick_chunks_make_replay_and_ensemble_the_same():
+def test_with_one_tick_chunks_replay_and_ensemble_are_equal():
     chunks = random_chunks(6, 1, 3)
     np.testing.assert_allclose(run(Replay(1), chunks, 6)[0], run(Ensemble(0.01), chunks, 6)[0])
 
 
-def test_changing_a_chunk_after_it_was_fed_changes_nothing():
+def test_a_chunk_that_is_changed_after_it_was_fed_changes_no_action():
     chunk = np.ones((2, 1))
     for chunking in (Replay(2), Ensemble(0.0)):
         chunking.feed(chunk)
@@ -142,7 +142,7 @@ def test_changing_a_chunk_after_it_was_fed_changes_nothing():
         chunk[:] = 1.0
 
 
-def test_reset_forgets_the_episode_before():
+def test_reset_drops_the_chunks_of_the_episode_before():
     for chunking in (Replay(4), Ensemble(0.0)):
         chunking.feed(np.full((4, 1), 5.0))
         chunking.next()
@@ -167,13 +167,13 @@ def test_an_action_without_a_chunk_is_refused():
 
 
 @pytest.mark.parametrize("text", ["replay:50", "ensemble:0.01", "ensemble:-0.1", "ensemble:0/5"])
-def test_a_setting_is_read_back_as_it_was_written(text):
+def test_a_setting_is_parsed_back_to_the_same_text(text):
     assert parse(parse(text).text).text == parse(text).text == text
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 @settings(deadline=None)  # a busy machine may pause anything
-def test_every_m_is_read_back_to_its_last_bit(m):
+def test_every_m_is_parsed_back_to_its_last_bit(m):
     assert parse(Ensemble(m).text)._m == m
 
 
@@ -181,7 +181,7 @@ def test_every_m_is_read_back_to_its_last_bit(m):
     "text",
     ["", "replay", "replay:0", "replay:-1", "replay:1.5", "ensemble:nan", "ensemble:1/0", "mean:3"],
 )
-def test_a_setting_that_means_nothing_is_refused(text):
+def test_an_invalid_setting_is_refused(text):
     with pytest.raises(BadInput):
         parse(text)
 
@@ -196,34 +196,34 @@ def test_a_chunk_of_another_width_is_refused():
         Replay(3).feed(np.zeros(3))
 
 
-# Answers that are late
+# Late answers
 
 
 def numbered(ticks, k):
-    """Chunks that say where they are from: 1000 times the tick they were asked at, plus the row."""
+    """Chunks whose values are 1000 times the tick of their query, plus the row."""
     return [1000.0 * t + np.arange(k, dtype=float)[:, None] for t in range(ticks)]
 
 
 def run_late(chunking, chunks, ticks):
     """Like `run`; a tick in which the robot waits has the action None."""
     chunking.reset()
-    actions, asked = [], []
+    actions, queried = [], []
     for tick in range(ticks):
         if chunking.wants_chunk:
             chunking.feed(chunks[tick])
-            asked.append(tick)
+            queried.append(tick)
         action = chunking.next()
         actions.append(None if action is None else float(action[0]))
-    return actions, asked
+    return actions, queried
 
 
-def votes_by_hand(asked, actions, delay, tick, k):
-    """The chunks live at a tick, oldest first, as (asked at, row), counted from what happened."""
+def live_predictions(queried, actions, delay, tick, k):
+    """The chunks that are live at a tick, oldest first, as (tick of the query, row)."""
     moved = [0]
     for action in actions:
         moved.append(moved[-1] + (action is not None))
-    there = [t for t in asked if t + delay <= tick]
-    rows = [(t, moved[tick] - moved[t]) for t in there]
+    arrived = [t for t in queried if t + delay <= tick]
+    rows = [(t, moved[tick] - moved[t]) for t in arrived]
     return [(t, row) for t, row in rows if row < k]
 
 
@@ -238,79 +238,79 @@ late_settings = st.one_of(
 
 @given(late_settings, st.integers(1, 20))
 @settings(max_examples=300, deadline=None)
-def test_an_action_is_made_of_the_answers_that_are_there_each_at_its_own_row(setting, k):
+def test_an_action_is_made_of_the_chunks_that_have_arrived_each_at_its_own_row(setting, k):
     chunking, m, delay = setting
-    actions, asked = run_late(chunking, numbered(60, k), 60)
+    actions, queried = run_late(chunking, numbered(60, k), 60)
     for tick, action in enumerate(actions):
-        live = votes_by_hand(asked, actions, delay, tick, k)
+        live = live_predictions(queried, actions, delay, tick, k)
         if action is None:
             assert live == []
             continue
-        votes = np.array([1000 * t + row for t, row in live], dtype=float)
+        predictions = np.array([1000 * t + row for t, row in live], dtype=float)
         if m is None:
-            assert action == votes[-1]
+            assert action == predictions[-1]
         else:
-            weights = np.exp(-m * np.arange(len(votes)))
-            assert action == pytest.approx(weights @ votes / weights.sum(), rel=1e-9)
+            weights = np.exp(-m * np.arange(len(predictions)))
+            assert action == pytest.approx(weights @ predictions / weights.sum(), rel=1e-9)
 
 
 @given(late_settings, st.integers(1, 20))
 @settings(max_examples=300, deadline=None)
-def test_one_question_at_a_time(setting, k):
+def test_there_is_one_query_at_a_time(setting, k):
     chunking, _, delay = setting
-    _, asked = run_late(chunking, numbered(60, k), 60)
-    assert asked[0] == 0
-    assert all(later - earlier >= max(delay, 1) for earlier, later in pairwise(asked))
+    _, queried = run_late(chunking, numbered(60, k), 60)
+    assert queried[0] == 0
+    assert all(later - earlier >= max(delay, 1) for earlier, later in pairwise(queried))
 
 
 @given(late_settings, st.integers(1, 30))
 @settings(max_examples=300, deadline=None)
-def test_a_robot_waits_at_the_start_alone_where_chunks_are_long_enough(setting, k):
+def test_with_long_enough_chunks_a_robot_waits_only_at_the_start(setting, k):
     chunking, _, delay = setting
     actions, _ = run_late(chunking, numbered(90, k), 90)
     assert actions[:delay] == [None] * delay
     if k >= 2 * delay:
         assert None not in actions[delay:]
-    else:  # yet it never stands still for longer than an answer takes
+    else:  # and it never waits longer than the delay
         gaps = "".join("." if a is None else "x" for a in actions).split("x")
         assert max(map(len, gaps)) <= delay
 
 
 def test_the_first_chunk_begins_at_row_0_after_the_wait_and_the_next_at_row_d():
-    actions, asked = run_late(Replay(10, delay_ticks=3), numbered(30, 20), 30)
-    assert asked == [0, 13, 23]
+    actions, queried = run_late(Replay(10, delay_ticks=3), numbered(30, 20), 30)
+    assert queried == [0, 13, 23]
     assert actions[:3] == [None] * 3
     assert actions[3:13] == [float(row) for row in range(10)]
-    assert actions[13:16] == [10.0, 11.0, 12.0]  # the earlier chunk goes on meanwhile
+    assert actions[13:16] == [10.0, 11.0, 12.0]  # the earlier chunk is executed meanwhile
     assert actions[16:19] == [13003.0, 13004.0, 13005.0]
 
 
-def test_an_answer_is_asked_for_before_the_chunk_runs_out():
+def test_the_policy_is_queried_before_the_chunk_runs_out():
     for chunking in (Replay(20, 3), Ensemble(0.0, 20, 3)):
-        actions, asked = run_late(chunking, numbered(40, 10), 40)
-        assert asked[:2] == [0, 10]  # 7 rows executed, 3 left for the time of the answer
+        actions, queried = run_late(chunking, numbered(40, 10), 40)
+        assert queried[:2] == [0, 10]  # 7 rows executed, 3 left for the time of the answer
         assert actions[12:14] == [9.0, 10003.0]
 
 
-def test_a_query_more_often_than_answers_come_is_one_as_often_as_they_come():
+def test_a_policy_is_not_queried_more_often_than_it_answers():
     for chunking in (Replay(4, 6), Ensemble(0.0, 4, 6)):
-        _, asked = run_late(chunking, numbered(60, 30), 60)
-        assert asked[:2] == [0, 10]  # 4 ticks after the first action, which waited 6
-        assert set(np.diff(asked[1:])) == {6}
+        _, queried = run_late(chunking, numbered(60, 30), 60)
+        assert queried[:2] == [0, 10]  # 4 ticks after the first action, which waited 6
+        assert set(np.diff(queried[1:])) == {6}
 
 
-def test_a_late_prediction_votes_by_the_age_of_its_observation():
+def test_a_late_prediction_is_weighted_by_the_age_of_its_observation():
     m = 0.5
-    actions, asked = run_late(Ensemble(m, every=4, delay_ticks=2), numbered(20, 12), 20)
-    assert asked[:3] == [0, 6, 10]  # 4 and 8 ticks after the first action
-    assert actions[7] == 5.0  # asked, not there yet
+    actions, queried = run_late(Ensemble(m, every=4, delay_ticks=2), numbered(20, 12), 20)
+    assert queried[:3] == [0, 6, 10]  # 4 and 8 ticks after the first action
+    assert actions[7] == 5.0  # queried, not arrived yet
     old, new = 6.0, 6002.0
     assert actions[8] == pytest.approx((old + np.exp(-m) * new) / (1 + np.exp(-m)))
 
 
 def test_a_chunk_as_short_as_its_delay_is_executed_whole_between_waits():
-    actions, asked = run_late(Replay(9, delay_ticks=4), numbered(20, 3), 20)
-    assert asked == [0, 7, 14]
+    actions, queried = run_late(Replay(9, delay_ticks=4), numbered(20, 3), 20)
+    assert queried == [0, 7, 14]
     assert actions[4:7] == [0.0, 1.0, 2.0]
     assert actions[7:11] == [None] * 4
     assert actions[11:14] == [7000.0, 7001.0, 7002.0]
@@ -326,7 +326,7 @@ def test_a_delay_below_zero_is_refused():
             make()
 
 
-def test_an_execution_has_one_spelling_and_says_its_delay():
+def test_equal_executions_are_spelled_alike_and_name_their_delay():
     assert Execution("ensemble:.010/1", 3) == Execution("ensemble:0.01", 3)
     assert str(Execution("ensemble:0.01/5")) == "ensemble:0.01/5"
     assert str(Execution("replay:50", 1)) == "replay:50 with a delay of 1 tick"
@@ -335,7 +335,7 @@ def test_an_execution_has_one_spelling_and_says_its_delay():
         Execution("replay")
 
 
-def test_a_number_of_any_length_is_refused_not_computed():
+def test_numbers_of_any_length_are_refused_at_once():
     for text in ("replay:" + "9" * 10_000, "ensemble:1/" + "9" * 10_000, "ensemble:1e999"):
         with pytest.raises(BadInput):
             parse(text)

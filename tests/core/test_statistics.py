@@ -1,4 +1,4 @@
-"""Laws of statistics gathered in blocks."""
+"""Statistics: blocks of any size give the statistics of all rows."""
 
 import numpy as np
 import pytest
@@ -32,12 +32,12 @@ def test_blocks_of_any_size_give_the_statistics_of_all_rows(cuts, seed):
     assert stats.count == 50
 
 
-def test_a_tiny_motion_far_from_zero_keeps_its_spread():
+def test_a_tiny_motion_far_from_zero_keeps_its_standard_deviation():
     data = 1e4 + np.array([[0.0], [1e-6], [2e-6]])
     assert of(data).std[0] == pytest.approx(np.std([0, 1e-6, 2e-6]), rel=1e-3)
 
 
-def test_what_is_written_is_read_back_bit_for_bit():
+def test_statistics_are_restored_bit_for_bit():
     stats = of(rows())
     back = Stats.from_dict(stats.to_dict())
     for name in ("mean", "std", "min", "max"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imitact.core.errors import SpecMismatch
+from imitact.core.errors import BadInput, SpecMismatch
 from imitact.core.types import Camera, Spec, SpecPart
 
 SPEC = Spec(
@@ -64,3 +64,16 @@ def test_more_cameras_in_another_order_fit_unless_all_must_be_the_same() -> None
     with pytest.raises(SpecMismatch, match="cameras are side"):
         SPEC.check_same(more, "the env", "the policy", all_cameras=True)
     SPEC.check_same(replace(SPEC), "the env", "the policy", all_cameras=True)
+
+
+def test_a_spec_that_contradicts_itself_is_refused():
+    with pytest.raises(BadInput, match="more than once"):
+        Spec(("x", "x"), ("x",), ("rad", "rad"), ("rad",), (), 50.0)
+    with pytest.raises(BadInput, match="units"):
+        Spec(("x",), ("x",), (), ("rad",), (), 50.0)
+    with pytest.raises(BadInput, match="rate_hz"):
+        Spec(("x",), ("x",), ("rad",), ("rad",), (), 0.0)
+    with pytest.raises(BadInput, match="at least 1 pixel"):
+        Camera("eye", 0, 4)
+    with pytest.raises(SpecMismatch, match="there is no camera side; there are top, wrist"):
+        SPEC.camera("side")

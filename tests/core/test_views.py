@@ -1,4 +1,4 @@
-"""Laws of the one resize."""
+"""Views: a resized frame is the exact area average, in both implementations."""
 
 import numpy as np
 import pytest
@@ -39,14 +39,14 @@ def test_each_pixel_is_the_average_of_the_area_it_covers(have_h, have_w, height,
 
 
 @pytest.mark.parametrize(("height", "width"), [(120, 160), (240, 320), (60, 640), (1, 1)])
-def test_the_fast_form_equals_the_general_one_bit_for_bit(height, width):
+def test_the_fast_case_equals_the_general_one_bit_for_bit(height, width):
     frame = noise(480, 640)
     assert np.array_equal(
         views.resize(frame, height, width), views._any_factors(frame, height, width)
     )
 
 
-def test_a_tall_frame_cannot_overflow_the_fast_form():
+def test_a_tall_frame_does_not_overflow_the_fast_case():
     white = np.full((600, 2, 3), 255, np.uint8)
     assert np.all(views.resize(white, 1, 1) == 255)
 
@@ -57,7 +57,7 @@ def test_a_frame_of_one_colour_keeps_it_at_any_size():
         assert np.all(views.resize(frame, *size) == 201)
 
 
-def test_halving_twice_is_not_assumed_to_equal_quartering():
+def test_halving_twice_differs_from_quartering_by_at_most_one():
     frame = noise(8, 8)
     twice = views.resize(views.resize(frame, 4, 4), 2, 2)
     assert np.abs(twice.astype(int) - views.resize(frame, 2, 2).astype(int)).max() <= 1
@@ -68,7 +68,7 @@ def test_the_same_size_gives_the_same_bytes():
     assert np.array_equal(views.resize(frame, 12, 16), frame)
 
 
-def test_floats_and_grey_images_are_refused_with_what_came():
+def test_float_and_grey_images_are_refused_with_their_type_and_shape():
     with pytest.raises(SpecMismatch, match="float32"):
         views.resize(np.zeros((4, 4, 3), np.float32), 2, 2)
     with pytest.raises(SpecMismatch, match=r"\(4, 4\)"):
@@ -80,7 +80,7 @@ def test_a_size_below_one_pixel_is_refused():
         views.resize(noise(4, 4), 0, 2)
 
 
-def test_a_view_is_its_window_resized() -> None:
+def test_a_view_is_the_resized_window() -> None:
     frame = noise(12, 16)
     view = views.View(4, 5, (2, 10, 1, 11))
     assert np.array_equal(view.apply(frame), views.resize(frame[2:10, 1:11].copy(), 4, 5))
@@ -90,7 +90,7 @@ def test_a_view_is_its_window_resized() -> None:
 
 @pytest.mark.parametrize("window", [(0, 13, 0, 4), (0, 4, 3, 17)])
 def test_a_window_beyond_the_frame_is_refused(window: tuple[int, int, int, int]) -> None:
-    with pytest.raises(SpecMismatch, match="a frame of 12x16 pixels does not hold"):
+    with pytest.raises(SpecMismatch, match="a frame of 12x16 pixels does not hold the window"):
         views.View(4, 4, window).apply(noise(12, 16))
 
 
