@@ -6,7 +6,6 @@ docs/formats.md describes both files. Reading `policy.json` alone needs no torch
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -22,8 +21,8 @@ from imitact.core.types import Camera, Spec
 from imitact.core.version import __version__
 from imitact.models.config import ActConfig
 from imitact.models.normalization import Scaling, check_stats
-from imitact.storage.atomic import disk_full_guard, fsync, write_bytes
-from imitact.storage.atomic_folder import replace_folder, whole_folder
+from imitact.storage.atomic import write_bytes
+from imitact.storage.atomic_folder import check_replaceable, replaced_folder, whole_folder
 from imitact.storage.checksum import file_sha256, json_sha256, verified, with_checksum
 from imitact.storage.json_file import read_bytes, read_json_object
 
@@ -102,28 +101,20 @@ def write_policy(
         record: Contents of policy.json.
         write_weights: Writes the safetensors file to the path it is given.
     """
-    _check_target(directory)
-    fresh = directory.with_name(f".{directory.name}.saving")
+    check_replaceable(directory, {WEIGHTS, POLICY_JSON}, "a policy")
     advice = "free some space and save again (an earlier policy there is untouched)"
-    with disk_full_guard(directory, advice):
-        try:
-            if fresh.exists():
-                shutil.rmtree(fresh)
-            fresh.mkdir(parents=True)
+    try:
+        with replaced_folder(directory, advice=advice) as fresh:
             weights = fresh / WEIGHTS
             write_weights(weights)
             size, checksum = weights.stat().st_size, file_sha256(weights)
             values = record.to_json({"bytes": size, "sha256": checksum})
             (fresh / POLICY_JSON).write_bytes(_policy_json_bytes(values))
-            for path in (weights, fresh / POLICY_JSON, fresh):
-                fsync(path)
-            replace_folder(fresh, directory)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(fresh, ignore_errors=True)
-            raise BadInput(
-                f"could not save the policy to {directory}: {error}; check the path and its "
-                "permissions and save again (an earlier policy there is untouched)"
-            ) from error
+    except (OSError, SafetensorError) as error:
+        raise BadInput(
+            f"could not save the policy to {directory}: {error}; check the path and its "
+            "permissions and save again (an earlier policy there is untouched)"
+        ) from error
 
 
 def read_policy(directory: Path) -> tuple[PolicyRecord, dict[str, Tensor]]:
@@ -155,12 +146,7 @@ def write_policy_json(path: Path, values: Mapping[str, Any]) -> None:
         values: All values, as `read_policy_json` returns them.
     """
     # Staged beside the directory: a policy directory holds nothing but its two files.
-    staging = path.parent.with_name(f".{path.parent.name}.rewriting")
-    staging.mkdir(exist_ok=True)
-    try:
-        write_bytes(path, _policy_json_bytes(values), staging)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    write_bytes(path, _policy_json_bytes(values), staging=path.parent.parent)
 
 
 def set_execution(directory: Path | str, execution: Execution | None) -> None:
@@ -205,19 +191,6 @@ def _with_execution(values: Mapping[str, Any], execution: Execution | None) -> d
 def _without_execution(values: Mapping[str, Any]) -> dict[str, Any]:
     rest = {name: value for name, value in values.items() if name != "execution"}
     return _with_execution(rest, None)
-
-
-def _check_target(directory: Path) -> None:
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise BadInput(f"{directory} is a file; a policy is saved as a directory")
-    others = sorted({p.name for p in directory.iterdir()} - {WEIGHTS, POLICY_JSON})
-    if others:
-        raise BadInput(
-            f'{directory} holds other files than a policy, such as "{others[0]}", and saving would '
-            "remove them; give a new directory"
-        )
 
 
 # -- reading -----------------------------------------------------------------------------------

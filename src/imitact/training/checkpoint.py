@@ -21,8 +21,7 @@ from torch import Tensor
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.version import __version__
-from imitact.storage.atomic import disk_full_guard, fsync, make_folder
-from imitact.storage.atomic_folder import replace_folder
+from imitact.storage.atomic_folder import replaced_folder
 from imitact.storage.checksum import file_sha256
 from imitact.storage.json_file import read_json_object
 
@@ -65,14 +64,11 @@ def save(
     """
     final = folder / _name(state.step)
     building = folder / f"{_BUILDING}{final.name}"
-    with disk_full_guard(
-        final, "the checkpoints before it are untouched; free some space, then resume"
-    ):
-        try:
-            make_folder(folder)
-            for leftover in folder.glob(f"{_BUILDING}*"):  # of a killed process
-                shutil.rmtree(leftover)
-            building.mkdir()
+    advice = "the checkpoints before it are untouched; free some space, then resume"
+    for leftover in folder.glob(f"{_BUILDING}*"):  # of a killed process
+        shutil.rmtree(leftover)
+    try:
+        with replaced_folder(final, building=building, advice=advice):
             save_policy(building / "policy")
             save_file(dict(state.tensors), building / TENSORS)
             files = sorted(p for p in building.rglob("*") if p.is_file())
@@ -84,15 +80,10 @@ def save(
             }
             record["own_sha256"] = _own_sha256(record)
             (building / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False))
-            for path in (*files, building / RECORD, building / "policy", building):
-                fsync(path)
-            replace_folder(building, final)
-        except SafetensorError as error:  # only its text contains the system's error
-            raise BadInput(
-                f"cannot write {final}: {error}; the checkpoints before it are untouched"
-            ) from error
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+    except SafetensorError as error:  # only its text contains the system's error
+        raise BadInput(
+            f"cannot write {final}: {error}; the checkpoints before it are untouched"
+        ) from error
     for old in list_checkpoints(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return final
