@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from imitact.core.cpu import processor_name
 from imitact.models.convolution import weight_gradient
 from imitact.models.dropout import dropout, relu_dropout_unscaled
-from imitact.models.resnet import FrozenNorm, convolved
-from imitact.models.transformer import written_out
+from imitact.models.resnet import FrozenNorm, convolve_and_norm
+from imitact.models.transformer import unfused_attention
 
 SHAPES = (
     # inputs, outputs, kernel, stride, rows and columns of the input
@@ -86,7 +86,7 @@ def attention(batch: int, heads: int, queries: int, memory: int, width: int):
     name = f"attention of {queries} to {memory} tokens, {heads} heads of {width}, batch {batch}"
     return both(
         name,
-        lambda: written_out(q, k, v, None, 0.0)[0].backward(grad),
+        lambda: unfused_attention(q, k, v, None, 0.0)[0].backward(grad),
         lambda: F.scaled_dot_product_attention(q, k, v).backward(grad),
     )
 
@@ -132,7 +132,7 @@ def main() -> None:
     rows.append(
         both(
             "convolution and frozen norm, 64 channels, both ways",
-            lambda: convolved(x, conv, norm).backward(grad),
+            lambda: convolve_and_norm(x, conv, norm).backward(grad),
             plain,
         )
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from imitact.models.convolution import convolve, weight_gradient
-from imitact.models.resnet import Backbone, FrozenNorm, convolved
+from imitact.models.resnet import Backbone, FrozenNorm, convolve_and_norm
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -19,7 +19,7 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tens
 @pytest.fixture(autouse=True)
 def avx2_alone(monkeypatch: pytest.MonkeyPatch):
     """Our gradient is used on such a processor only."""
-    monkeypatch.setattr("imitact.models.convolution._avx2_alone", lambda: True)
+    monkeypatch.setattr("imitact.models.convolution._has_avx2_only", lambda: True)
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def test_our_gradient_is_used_where_it_is_faster_and_only_there(monkeypatch: pyt
     assert kind(x, weight.detach()) == "none"
     with torch.no_grad():
         assert kind(x, weight) == "none"
-    monkeypatch.setattr("imitact.models.convolution._avx2_alone", lambda: False)
+    monkeypatch.setattr("imitact.models.convolution._has_avx2_only", lambda: False)
     assert kind(x, weight) == "ConvolutionBackward0"
 
 
@@ -81,7 +81,7 @@ def test_a_frozen_norm_folded_into_its_convolution_gives_what_it_gives_after_it(
     with torch.no_grad():
         conv.weight.copy_(draw(6, 5, 3, 3, seed=9))
     x = draw(2, 5, 8, 10, seed=10)
-    folded = convolved(x, conv, norm)
+    folded = convolve_and_norm(x, conv, norm)
     after = nn.functional.batch_norm(
         conv(x), norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, 1e-5
     )
@@ -96,7 +96,7 @@ def test_a_frozen_norm_folded_into_its_convolution_gives_what_it_gives_after_it(
 def test_a_convolution_cannot_change_what_it_was_given():
     """In-place operations of the trunk must not reach a tensor that a backward pass still needs."""
     trunk = Backbone(width=64, norm="frozen").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trunk.initialise(torch.Generator().manual_seed(0))
+    trunk.initialize(torch.Generator().manual_seed(0))
     frames = channels_last(draw(2, 3, 64, 64, dtype=torch.float32))
     before = frames.clone()
     trunk(frames).sum().backward()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from imitact.models import dropout as room
-from imitact.models.dropout import drawn, dropout, relu_dropout_unscaled, scale
+from imitact.models import dropout as module
+from imitact.models.dropout import dropout, dropout_mask, kept_scale, relu_dropout_unscaled
 from imitact.models.transformer import Attention, EncoderLayer
 
 
@@ -22,13 +22,13 @@ def seeded():
 @pytest.mark.parametrize("p", [0.01, 0.1, 0.5, 0.9])
 def test_a_share_p_is_dropped(p: float):
     count = 400_000
-    share = drawn((count,), p).float().mean().item()
+    share = dropout_mask((count,), p).float().mean().item()
     assert abs(share - p) < 5 * (p * (1 - p) / count) ** 0.5 + 2**-16
 
 
 def test_neighbours_are_dropped_independently():
     """Four elements share one random number; none may know of another."""
-    dropped = drawn((100_000, 4), 0.3).double()
+    dropped = dropout_mask((100_000, 4), 0.3).double()
     correlation = torch.corrcoef(dropped.T) - torch.eye(4)
     assert correlation.abs().max() < 0.02
     along = torch.corrcoef(torch.stack([dropped[:-1].flatten(), dropped[1:].flatten()]))
@@ -41,7 +41,7 @@ def test_the_mean_stays():
 
 def test_what_is_kept_is_scaled_and_the_rest_is_zero():
     y = dropout(torch.full((1000,), 3.0), 0.25, True)
-    assert set(y.unique().tolist()) == {0.0, torch.tensor(3.0 * scale(0.25)).item()}
+    assert set(y.unique().tolist()) == {0.0, torch.tensor(3.0 * kept_scale(0.25)).item()}
 
 
 @pytest.mark.parametrize("shape", [(0,), (1,), (3,), (5, 7)])
@@ -51,10 +51,10 @@ def test_any_shape_will_do(shape: tuple[int, ...]):
 
 def test_restoring_torchs_state_restores_the_masks():
     state = torch.get_rng_state()
-    first, second = drawn((1000,), 0.5), drawn((1000,), 0.5)
+    first, second = dropout_mask((1000,), 0.5), dropout_mask((1000,), 0.5)
     assert not torch.equal(first, second)
     torch.set_rng_state(state)
-    assert torch.equal(drawn((1000,), 0.5), first)
+    assert torch.equal(dropout_mask((1000,), 0.5), first)
 
 
 def test_without_training_nothing_is_dropped_and_nothing_drawn():
@@ -72,7 +72,7 @@ def test_the_gradient_passes_where_the_value_did():
     (y * factor).sum().backward()
     assert x.grad is not None
     assert torch.equal(x.grad != 0, y > 0)
-    assert set(x.grad.unique().tolist()) == {0.0, scale(0.4)}
+    assert set(x.grad.unique().tolist()) == {0.0, kept_scale(0.4)}
     assert (y[x <= 0] == 0).all()
 
 
@@ -151,5 +151,5 @@ def test_other_devices_use_torchs_own(monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object) -> Tensor:
         raise AssertionError("masks are drawn on the CPU for tensors of the CPU only")
 
-    monkeypatch.setattr(room, "drawn", refuse)
+    monkeypatch.setattr(module, "dropout_mask", refuse)
     assert dropout(torch.ones(3, device="meta"), 0.1, True).device.type == "meta"

@@ -1,4 +1,4 @@
-"""ACT as a network: normalised tensors in, a chunk of normalised actions and the loss out.
+"""ACT network: from normalized tensors to a chunk of normalized actions, and the training loss.
 
 Source: Zhao et al. 2023 (arXiv:2304.13705) and its released code (tonyzhaozh/act).
 
@@ -11,31 +11,33 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imitact.core.errors import BadInput
 from imitact.models.batch_shard import WHOLE, BatchShard
 from imitact.models.config import ActConfig
+from imitact.models.cvae_encoder import CvaeEncoder
 from imitact.models.resnet import Backbone
 from imitact.models.transformer import (
     Decoder,
     Encoder,
-    initialise,
-    initialise_linear,
+    initialize_layers,
+    initialize_linear,
     sine_grid,
     sine_table,
 )
 
 MAX_IMAGE_TOKENS = 2**18
-"""More image tokens than this are a mistake: attention costs their square."""
+"""Larger inputs are refused as a mistake: the cost of attention grows with their square."""
 
 
 class Prediction(NamedTuple):
-    """What the network answers, normalised.
+    """Output of the network, normalized.
 
-    action:       (B, K, A).
-    mean, logvar: (B, Z) of z given the actions; None without a CVAE or without actions.
+    Attributes:
+        action: (B, K, A).
+        mean: (B, Z), mean of z given the actions; None without a CVAE or without actions.
+        logvar: (B, Z), log-variance of z; None like `mean`.
     """
 
     action: Tensor
@@ -44,9 +46,12 @@ class Prediction(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Scalars of a batch: total = l1 + kl_weight * kl.
+    """Losses of a batch, scalars.
 
-    l1: mean absolute error of normalised actions. kl: nats, summed over the Z dimensions of z.
+    Attributes:
+        total: l1 + kl_weight * kl.
+        l1: Mean absolute error of normalized actions.
+        kl: KL divergence in nats, summed over the Z dimensions of z.
     """
 
     total: Tensor
@@ -54,55 +59,22 @@ class Losses(NamedTuple):
     kl: Tensor
 
 
-class Cvae(nn.Module):
-    """[CLS, joints, K actions] -> mean and log-variance of z; no images."""
-
-    pos: Tensor
-
-    def __init__(self, config: ActConfig, state_size: int, action_size: int) -> None:
-        super().__init__()
-        dim = config.hidden_dim
-        self.cls = nn.Parameter(torch.empty(1, dim))
-        self.state_proj = nn.Linear(state_size, dim)
-        self.action_proj = nn.Linear(action_size, dim)
-        self.encoder = Encoder(
-            config.vae_encoder_layers, dim, config.num_heads, config.dim_feedforward, config.dropout
-        )
-        self.latent_head = nn.Linear(dim, 2 * config.latent_dim)
-
-    def initialise(self, generator: torch.Generator) -> None:
-        nn.init.normal_(self.cls, generator=generator)
-        for linear in (self.state_proj, self.action_proj, self.latent_head):
-            initialise_linear(linear, generator)
-        initialise(self.encoder, generator, xavier=False)
-
-    def forward(self, state: Tensor, action: Tensor, is_pad: Tensor) -> tuple[Tensor, Tensor]:
-        """state (B, S), action (B, K, A), is_pad (B, K) -> mean and logvar, (B, Z) float32."""
-        batch = state.shape[0]
-        tokens = [
-            self.cls.expand(batch, 1, -1),
-            self.state_proj(state)[:, None],
-            self.action_proj(action),
-        ]
-        keep = F.pad(~is_pad, (2, 0), value=True)
-        cls = self.encoder(torch.cat(tokens, dim=1), self.pos, keep, first=1)[:, 0]
-        mean, logvar = self.latent_head(cls).float().chunk(2, dim=-1)
-        return mean, logvar
-
-
 class Act(nn.Module):
-    """The network. It knows sizes and normalised numbers, no names and no units.
+    """The network, on normalized numbers, without names or units.
 
-    state_size, action_size: S and A.
-    image_sizes: height and width in pixels of each camera's input, in order; they may differ,
-                 and there may be none.
-    generator:   source of all initial weights; with None there are none (only shapes, on torch's
-                 meta device) until `adopt` brings saved ones.
+    One backbone processes all cameras, and cameras of one size go through it as one batch (so batch
+    norm sees them together). The tokens are [latent, state, cameras in order, each in row-major
+    order]; as in the released code, they carry no camera identity. Dropout and the noise on the
+    state draw from torch's global random state.
 
-    One trunk sees all cameras, and cameras of one size go through it as one batch (so batch
-    norm sees them together). The tokens are [latent, joints, camera after camera, each row after
-    row]; they carry no camera identity, as in the released code. Dropout and the noise on
-    the state draw from torch's global random state.
+    Args:
+        config: Settings.
+        state_size: S.
+        action_size: A.
+        image_sizes: Height and width in pixels of each camera's input, in order; they may differ,
+            and there may be none.
+        generator: Source of all initial weights; None leaves the weights on torch's meta device
+            until `adopt`.
     """
 
     pos: Tensor
@@ -120,7 +92,7 @@ class Act(nn.Module):
         super().__init__()
         self.config = config
         dim = config.hidden_dim
-        # On the meta device torch's own constructors draw nothing from the global random state.
+        # On the meta device torch's constructors draw nothing from the global random state.
         with torch.device("meta"):
             if image_sizes:
                 self.backbone = Backbone(
@@ -130,7 +102,7 @@ class Act(nn.Module):
                 )
                 self.image_proj = nn.Linear(self.backbone.channels, dim)
                 if config.shift_as_input:
-                    self.shift_proj = nn.Linear(2, dim, bias=False)  # of 0 it makes 0
+                    self.shift_proj = nn.Linear(2, dim, bias=False)  # maps 0 to 0
             self.state_proj = nn.Linear(state_size, dim)
             self.latent_proj = nn.Linear(config.latent_dim, dim)
             self.token_pos = nn.Parameter(torch.empty(2, dim))
@@ -146,7 +118,7 @@ class Act(nn.Module):
                     nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, action_size)
                 )
             if config.use_vae:
-                self.cvae = Cvae(config, state_size, action_size)
+                self.cvae = CvaeEncoder(config, state_size, action_size)
         for size in image_sizes:
             if config.random_shift >= min(size):
                 raise BadInput(
@@ -157,8 +129,9 @@ class Act(nn.Module):
         tokens = sum(rows * columns for rows, columns in grids)
         if tokens > MAX_IMAGE_TOKENS:
             raise BadInput(
-                f"cameras of {list(image_sizes)} pixels give {tokens} image tokens, at most "
-                f"{MAX_IMAGE_TOKENS} are sensible; set input_height and input_width"
+                f"cameras of {', '.join(f'{h}x{w}' for h, w in image_sizes)} pixels give {tokens} "
+                f"image tokens, at most {MAX_IMAGE_TOKENS} are sensible; set input_height and "
+                "input_width"
             )
         self._grids = grids
         self._same_size = [  # cameras of one size, by index
@@ -167,16 +140,16 @@ class Act(nn.Module):
         ]
         if generator is not None:
             self.to_empty(device="cpu")
-            self._initialise(generator)
-            self._tabulate()
+            self._initialize(generator)
+            self._compute_tables()
 
     def adopt(self, weights: Mapping[str, Tensor]) -> None:
-        """Take these tensors as weights (not copies of them); names and shapes must fit."""
+        """Use these tensors themselves as weights; names and shapes must fit."""
         self.load_state_dict(weights, assign=True)
-        self._tabulate()
+        self._compute_tables()
 
-    def _tabulate(self) -> None:
-        """Position tables: computed, not saved."""
+    def _compute_tables(self) -> None:
+        """Compute the position tables, which are not saved."""
         config, dim = self.config, self.config.hidden_dim
         image_pos = [sine_grid(*grid, dim) for grid in self._grids]
         self.register_buffer("pos", torch.cat([torch.zeros(0, dim), *image_pos]), persistent=False)
@@ -187,27 +160,27 @@ class Act(nn.Module):
             table = sine_table(2 + config.chunk_size, dim)
             self.cvae.register_buffer("pos", table, persistent=False)
 
-    def _initialise(self, generator: torch.Generator) -> None:
-        if self._sees:
-            self.backbone.initialise(generator)
-            initialise_linear(self.image_proj, generator)
+    def _initialize(self, generator: torch.Generator) -> None:
+        if self._has_cameras:
+            self.backbone.initialize(generator)
+            initialize_linear(self.image_proj, generator)
         for linear in (self.state_proj, self.latent_proj):
-            initialise_linear(linear, generator)
+            initialize_linear(linear, generator)
         nn.init.normal_(self.token_pos, generator=generator)
-        initialise(self.encoder, generator, xavier=True)
-        initialise(self.decoder, generator, xavier=True)
+        initialize_layers(self.encoder, generator, xavier=True)
+        initialize_layers(self.decoder, generator, xavier=True)
         if self.config.queries == "learned":
             nn.init.normal_(self.queries, generator=generator)
         for part in self.head.modules():
             if isinstance(part, nn.Linear):
-                initialise_linear(part, generator)
+                initialize_linear(part, generator)
         if hasattr(self, "shift_proj"):
-            initialise_linear(self.shift_proj, generator)
-        if self.config.use_vae:  # last, so that the rest starts the same with and without it
-            self.cvae.initialise(generator)
+            initialize_linear(self.shift_proj, generator)
+        if self.config.use_vae:  # last, so that all other weights are the same with and without it
+            self.cvae.initialize(generator)
 
     @property
-    def _sees(self) -> bool:
+    def _has_cameras(self) -> bool:
         return hasattr(self, "backbone")
 
     def _image_tokens(self, images: Sequence[Tensor], shifts: Tensor | None = None) -> list[Tensor]:
@@ -222,8 +195,8 @@ class Act(nn.Module):
         found = [tokens[i] for i in sorted(tokens)]
         if not self.config.shift_as_input or shifts is None:
             return found
-        told = self.shift_proj(shifts)[:, :, None]  # (N, B, 1, D)
-        return [own + its for own, its in zip(found, told, strict=True)]
+        embedded = self.shift_proj(shifts)[:, :, None]  # (N, B, 1, D)
+        return [own + shift for own, shift in zip(found, embedded, strict=True)]
 
     def forward(
         self,
@@ -235,14 +208,20 @@ class Act(nn.Module):
         shard: BatchShard = WHOLE,
         shifts: Tensor | None = None,
     ) -> Prediction:
-        """state (B, S), images N times (B, 3, H, W), action (B, K, A), is_pad (B, K) bool.
+        """Predict a chunk.
 
-        shifts (N, B, 2) is by how much each image was moved down and right, as a share of
-        config.random_shift; None: not at all. It is looked at with config.shift_as_input only.
+        With a CVAE and with actions, z = mean + exp(logvar / 2) * noise; otherwise z = 0.
 
-        With a CVAE and with actions, z = mean + exp(logvar / 2) * noise; `noise` (B, Z) is
-        standard normal, drawn from torch's global random state (or as `shard` says) where it is not
-        given. Without either, z = 0. Padded ticks of `action` are not looked at.
+        Args:
+            state: (B, S).
+            images: N tensors (B, 3, H, W).
+            action: (B, K, A), for training; padded ticks are ignored.
+            is_pad: (B, K) bool; None for no padding.
+            noise: (B, Z), standard normal; None draws it from torch's global random state or as
+                `shard` defines.
+            shard: Position of the samples in a larger batch.
+            shifts: (N, B, 2), shift of each image down and right as a share of random_shift, used
+                with shift_as_input only; None for no shift.
         """
         if self.training and self.config.state_noise:
             state = state + self.config.state_noise * _normal(state, shard)
@@ -273,11 +252,11 @@ class Act(nn.Module):
     def losses(
         self, prediction: Prediction, action: Tensor, is_pad: Tensor, shard: BatchShard = WHOLE
     ) -> Losses:
-        """The training loss against normalised actions (B, K, A), in float32.
+        """Return the training loss against normalized actions (B, K, A), in float32.
 
-        l1 averages |error| over valid ticks and all action dimensions (config.l1_ticks "all": over
+        l1 averages |error| over valid ticks and all action dimensions (with l1_ticks "all" over
         padded ticks too, as zeros). kl = -1/2 sum_z(1 + logvar - mean^2 - exp(logvar)), averaged
-        over the batch. Of a `shard` of a batch: its share of that batch's losses.
+        over the batch. For a shard of a batch, its share of that batch's losses.
         """
         error = (prediction.action.float() - action).abs().masked_fill(is_pad[..., None], 0.0)
         if self.config.l1_ticks == "all":
@@ -293,8 +272,11 @@ class Act(nn.Module):
 
 
 def _in_float32(layer: nn.Module, x: Tensor) -> Tensor:
-    """The layer's answer without autocast. bf16 has 8 binary digits: joints rounded to them are off
-    by up to a 250th of twice their deviation, which is millimetres at the end of an arm."""
+    """Apply a layer without autocast.
+
+    bf16 has 8 binary digits: joints rounded to them are off by up to a 250th of twice their
+    deviation, which is millimetres at the end of an arm.
+    """
     if not torch.is_autocast_enabled(x.device.type):
         return layer(x)
     with torch.autocast(x.device.type, enabled=False):
@@ -302,7 +284,7 @@ def _in_float32(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def _normal(like: Tensor, shard: BatchShard) -> Tensor:
-    """Standard normal numbers of that shape, (B, ...), those of the samples in `shard`."""
+    """Return standard normal numbers of that shape, (B, ...), for the samples of the shard."""
     return shard.drawn(
         lambda count, generator: torch.randn(
             count, *like.shape[1:], generator=generator, dtype=like.dtype, device=like.device

@@ -1,14 +1,13 @@
-"""Frames as they might have been: moved, seen from nearer or in other light, in training only.
+"""Image augmentation for training: random shifts, crops and color changes of frames.
 
-A trunk without pretrained weights learns where things are from a few dozen places of the cube,
-and between those it answers like the nearest one. Frames that move against the targets make it
-measure: the random crops of robomimic (Mandlekar et al. 2021, arXiv:2108.03298, section 4.3) and
-Diffusion Policy (Chi et al. 2023, arXiv:2303.04137), as the shift with repeated borders of DrQ
-(Kostrikov et al. 2020, arXiv:2004.13649), which keeps the size and needs no crop at inference.
+A backbone without pretrained weights sees an object at a few dozen positions only, and between
+those it predicts as for the nearest one. Random shifts make it measure positions: random crops of
+robomimic (Mandlekar et al. 2021, arXiv:2108.03298, section 4.3) and Diffusion Policy (Chi et al.
+2023, arXiv:2303.04137), in the form of DrQ's shift with repeated borders (Kostrikov et al. 2020,
+arXiv:2004.13649), which keeps the size and needs no crop at inference.
 
-Each frame of a batch is changed on its own: a sample has one tick of each camera, and two cameras
-do not move, or change their light, together. All of it is computed on the frames' device; draws are
-from its global random state, or as a `Part` says.
+Every frame of a batch is changed independently. Everything is computed on the frames' device, with
+random numbers from its global random state or as the `BatchShard` defines.
 
 Legend: B frames, H and W pixels, C channels.
 """
@@ -25,17 +24,15 @@ from torch import Tensor
 from imitact.models.batch_shard import WHOLE, BatchShard
 
 _GREY = (0.299, 0.587, 0.114)
-"""What red, green and blue give to the grey of a pixel (ITU-R BT.601)."""
+"""Weights of red, green and blue in the luma of a pixel (ITU-R BT.601)."""
 
 _COLOUR = ((0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
-"""The two axes of colour beside that grey (YIQ): both are 0 for a grey pixel."""
+"""The two chroma axes of YIQ: both are 0 for a grey pixel."""
 
 
-def random_shifts(frames: Tensor, pixels: int, part: BatchShard = WHOLE) -> Tensor:
-    """(2, B, 1) by how many pixels each frame is to move down and right, -`pixels` to `pixels`,
-    each as likely. Draws from the global random state of the frames' device, or as `part` says.
-    """
-    return part.drawn(
+def random_shifts(frames: Tensor, pixels: int, shard: BatchShard = WHOLE) -> Tensor:
+    """Return how many pixels each frame moves down and right, (2, B, 1), uniform in ±`pixels`."""
+    return shard.drawn(
         lambda count, generator: torch.randint(
             -pixels, pixels + 1, (2, count, 1), generator=generator, device=frames.device
         ),
@@ -44,33 +41,40 @@ def random_shifts(frames: Tensor, pixels: int, part: BatchShard = WHOLE) -> Tens
     )
 
 
-def shift_frames(frames: Tensor, by: Tensor) -> Tensor:
-    """Each frame moved by whole pixels, `by` (2, B, 1) as of `shifts`.
+def shift_frames(frames: Tensor, pixels: Tensor) -> Tensor:
+    """Move each frame by whole pixels, with repeated borders.
 
-    frames: (B, H, W, C), of any type; what moves in repeats the border.
+    Args:
+        frames: (B, H, W, C), of any type.
+        pixels: (2, B, 1), as from `random_shifts`.
     """
     batch, height, width, channels = frames.shape
     device = frames.device
-    down, right = by
+    down, right = pixels
     rows = (torch.arange(height, device=device) - down).clamp(0, height - 1)  # (B, H)
     columns = (torch.arange(width, device=device) - right).clamp(0, width - 1)  # (B, W)
     first = torch.arange(batch, device=device)[:, None, None] * height
     places = (first + rows[:, :, None]) * width + columns[:, None, :]
-    # By whole pixels, 14 times as fast on a CPU as frames[index, rows, columns]: 1.2 ms for 16
-    # frames of 120x160 instead of 17.
+    # 14 times as fast on a CPU as frames[index, rows, columns]: 1.2 ms instead of 17 for 16 frames
+    # of 120x160.
     return frames.reshape(-1, channels).index_select(0, places.flatten()).view(frames.shape)
 
 
-def random_crop(images: Tensor, share: float, part: BatchShard = WHOLE) -> Tensor:
-    """Each image's window of a random place, enlarged to the image again, bilinearly.
+def random_crop(images: Tensor, share: float, shard: BatchShard = WHOLE) -> Tensor:
+    """Crop each image at random and resize it back, bilinearly.
 
-    images: (B, C, H, W) of floating point. A window has the image's proportions and 1 - `share`
-    to 1 of its height and width, each as likely, and lies anywhere within it (the random resized
-    crop of torchvision, with one proportion: a stretched picture shows no place the scene has).
+    This is torchvision's random resized crop with a fixed aspect ratio, since stretched images
+    show the scene distorted.
+
+    Args:
+        images: (B, C, H, W) of floating point.
+        share: Largest share of height and width that is cropped away; the crop's size is uniform in
+            [1 - share, 1] and its position uniform within the image.
+        shard: Position of the images in a larger batch.
     """
     batch, device = images.shape[0], images.device
-    size = 1.0 - share * _uniform(1, images, part)[0]
-    place = (2.0 * _uniform(2, images, part) - 1.0) * (1.0 - size)
+    size = 1.0 - share * _uniform(1, images, shard)[0]
+    place = (2.0 * _uniform(2, images, shard) - 1.0) * (1.0 - size)
     # grid_sample's coordinates run from -1 to 1 over the image: x = size * x' + place.
     window = torch.zeros(batch, 2, 3, device=device, dtype=images.dtype)
     window[:, 0, 0] = window[:, 1, 1] = size
@@ -80,17 +84,21 @@ def random_crop(images: Tensor, share: float, part: BatchShard = WHOLE) -> Tenso
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def jitter_color(images: Tensor, strength: float, part: BatchShard = WHOLE) -> Tensor:
-    """Each image in other light: brightness, contrast, saturation and hue changed at random.
+def jitter_color(images: Tensor, strength: float, shard: BatchShard = WHOLE) -> Tensor:
+    """Change brightness, contrast, saturation and hue of each image at random.
 
-    images: (B, 3, H, W) of floating point, red, green and blue from 0 to 255; what leaves that
-    range is cut off. The first three are multiplied by 1 - `strength` to 1 + `strength` (contrast
-    about the image's mean grey, saturation about each pixel's), hue is turned by up to a quarter
-    of `strength` of a full turn, either way: torchvision's ColorJitter, where LeRobot's usual
-    values are a strength of 0.2 with more saturation. In that order, as one matrix for each image.
+    This is torchvision's ColorJitter as one matrix per image, in that order: the first three are
+    scaled by 1 - `strength` to 1 + `strength` (contrast about the image's mean grey, saturation
+    about each pixel's), hue is rotated by up to `strength` / 4 of a turn in both directions.
+    LeRobot's usual values are a strength of 0.2 with more saturation.
+
+    Args:
+        images: (B, 3, H, W) of floating point, RGB from 0 to 255; results are clipped to that.
+        strength: Largest relative change.
+        shard: Position of the images in a larger batch.
     """
     batch, device, dtype = images.shape[0], images.device, images.dtype
-    draws = 2.0 * _uniform(4, images, part).to(dtype) - 1.0
+    draws = 2.0 * _uniform(4, images, shard).to(dtype) - 1.0
     brightness, contrast, saturation = 1.0 + strength * draws[:3]
     turn = 2.0 * math.pi * strength / 4.0 * draws[3]
     grey = torch.tensor(_GREY, device=device, dtype=dtype)
@@ -102,20 +110,20 @@ def jitter_color(images: Tensor, strength: float, part: BatchShard = WHOLE) -> T
     change[:, 1, 1] = change[:, 2, 2] = saturation * turn.cos()
     change[:, 2, 1] = saturation * turn.sin()
     change[:, 1, 2] = -change[:, 2, 1]
-    # A grey pixel has no colour to change, so the mean grey goes through as it is.
+    # A grey pixel has no chroma to change, so the mean grey stays as it is.
     colour = back @ change @ to_yiq
     mean = torch.einsum("c,bchw->b", grey, images) / (images.shape[2] * images.shape[3])
     matrix = (brightness * contrast)[:, None, None] * colour
     offset = brightness * (1.0 - contrast) * mean
-    pixels = images.permute(0, 2, 3, 1).flatten(1, 2)  # as they lie in memory, channels last
+    pixels = images.permute(0, 2, 3, 1).flatten(1, 2)  # in memory order, channels last
     changed = torch.baddbmm(offset[:, None, None], pixels, matrix.transpose(1, 2))
     changed = changed.clamp_(0.0, 255.0).view(batch, *images.shape[2:], 3)
     return changed.permute(0, 3, 1, 2)
 
 
-def _uniform(rows: int, images: Tensor, part: BatchShard) -> Tensor:
-    """Numbers from 0 to 1, (rows, B), those of the samples in `part`."""
-    return part.drawn(
+def _uniform(rows: int, images: Tensor, shard: BatchShard) -> Tensor:
+    """Return uniform numbers in [0, 1), (rows, B), for the samples of the shard."""
+    return shard.drawn(
         lambda count, generator: torch.rand(rows, count, generator=generator, device=images.device),
         len(images),
         axis=1,

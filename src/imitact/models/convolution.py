@@ -1,4 +1,4 @@
-"""Convolutions of the trunk, with a frozen norm folded in and a faster gradient of the weights.
+"""Convolution with a faster weight gradient on CPUs with AVX2.
 
 Legend: B frames, C input and O output channels, H and W rows and columns, N positions, k kernel.
 """
@@ -16,25 +16,24 @@ from imitact.core.cpu import arithmetic
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    """A square convolution that pads by half its kernel; (B, C, H, W) -> (B, O, H', W').
+    """Convolve (B, C, H, W) to (B, O, H', W') with a square kernel, padded by half of it.
 
     `bias` is a constant: it gets no gradient.
     """
     padding = weight.shape[-1] // 2
-    if _ours(x, weight):
+    if _is_faster(x, weight):
         return _Convolution.apply(x, weight, bias, stride)  # type: ignore[return-value]
     return F.conv2d(x, weight, bias, stride, padding)
 
 
-def _ours(x: Tensor, weight: Tensor) -> bool:
-    """Where our gradient of the weights is faster than oneDNN's: float32 with channels last, on a
-    processor that has AVX2 and no more.
+def _is_faster(x: Tensor, weight: Tensor) -> bool:
+    """Whether `weight_gradient` is faster than oneDNN: float32 on processors with AVX2 only.
 
-    bf16 has kernels of its own there, with fewer input channels our products are too narrow, and
-    of a 1x1 kernel there is nothing to gain.
+    oneDNN has separate kernels for bf16; with fewer than 64 input channels the products are too
+    narrow, and 1x1 kernels gain nothing.
     """
     return (
-        _avx2_alone()
+        _has_avx2_only()
         and weight.requires_grad
         and torch.is_grad_enabled()
         and x.device.type == "cpu"
@@ -46,7 +45,7 @@ def _ours(x: Tensor, weight: Tensor) -> bool:
 
 
 @cache
-def _avx2_alone() -> bool:
+def _has_avx2_only() -> bool:
     return arithmetic() == "avx2"
 
 
@@ -74,25 +73,30 @@ class _Convolution(torch.autograd.Function):
 
 
 def weight_gradient(x: Tensor, grad: Tensor, k: int, stride: int) -> Tensor:
-    """The gradient of a convolution's weights, (O, C, k, k), as one matrix product a frame and
-    place in the kernel.
+    """Return the gradient of a convolution's weights, (O, C, k, k).
 
-    x (B, C, H, W) is what went in, grad (B, O, H', W') the gradient of what came out; both with
-    channels last. Written on one grid of rows as wide as the padded input, the outputs meet the
-    inputs under a place of the kernel at a constant distance, so each product reads both as they
-    lie: nothing is gathered. Where the grid is padding, the gradient is zero.
+    It is one matrix product per frame and kernel position. The output gradient is laid out on a
+    grid with rows as wide as the padded input's, so that outputs and the inputs under one kernel
+    position are a constant distance apart, and each product reads both in place, without im2col.
+    Grid cells that are padding have gradient zero.
 
-    With AVX2 it is faster than oneDNN's kernel for float32 with channels last, the more so the
-    larger the grid, and with AVX-512 slower; docs/performance.md has the figures.
+    With AVX2 this is faster than oneDNN's float32 kernel, more so on larger grids, and with AVX-512
+    slower; docs/performance.md has the figures.
+
+    Args:
+        x: Input of the convolution, (B, C, H, W), channels last.
+        grad: Gradient of its output, (B, O, H', W'), channels last.
+        k: Kernel size.
+        stride: Stride of the convolution.
     """
     batch, channels = x.shape[:2]
     outputs, rows, columns = grad.shape[1:]
     padding = k // 2
-    # One grid for each phase of the stride, wide enough for every place in the kernel.
+    # One grid per phase of the stride, wide enough for every kernel position.
     tall, wide = rows + (k - 1) // stride, columns + (k - 1) // stride
     padded = _framed(x, padding, tall * stride, wide * stride)
     spread = _framed(grad, 0, rows, wide)
-    # The last row needs no padding behind it, so that every slice ends within the grid.
+    # The last row needs no padding, so that every slice ends within the grid.
     count = (rows - 1) * wide + columns
     left = spread.view(batch, rows * wide, outputs)[:, :count].transpose(1, 2)  # (B, O, N)
     phases = [
@@ -112,11 +116,11 @@ def weight_gradient(x: Tensor, grad: Tensor, k: int, stride: int) -> Tensor:
 
 
 def _framed(x: Tensor, offset: int, tall: int, wide: int) -> Tensor:
-    """x (B, C, H, W) at (offset, offset) of an otherwise zero (B, tall, wide, C)."""
+    """Return x (B, C, H, W) at (offset, offset) of an otherwise zero (B, tall, wide, C)."""
     batch, channels, height, width = x.shape
     height, width = min(height, tall - offset), min(width, wide - offset)
     result = x.new_empty(batch, tall, wide, channels)
-    # Only the frame is set to zero: all of it would be one more pass over memory.
+    # Only the margin is set to zero, which saves a pass over the whole tensor.
     result[:, :offset] = 0
     result[:, offset + height :] = 0
     result[:, :, :offset] = 0

@@ -1,8 +1,7 @@
-"""What state, actions and pixels are standardised with.
+"""Normalization constants of state, actions and pixels.
 
-The network sees numbers around zero. imitact takes the mean and the standard deviation of the
-training episodes; policies that other programs trained bring their own offsets and factors, and
-give equal answers only with those.
+imitact normalizes with mean and standard deviation of the training episodes. Policies that other
+programs trained have other offsets and factors, and give equal actions only with those.
 
 Legend: S state, A action.
 """
@@ -21,31 +20,32 @@ from imitact.core.types import Spec
 from imitact.models.config import ActConfig
 
 STD_FLOOR = 1e-2
-"""Least standard deviation that is divided by, in the unit of the dimension (tonyzhaozh/act,
-utils.py): a joint that never moved in the demonstrations must not blow up when it trembles."""
+"""Smallest divisor, in the unit of the dimension (tonyzhaozh/act, utils.py): a joint that never
+moved in the demonstrations must not yield huge values when it trembles."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of RGB pixels / 255, as torchvision's weights expect."""
+"""Statistics of RGB pixels / 255 that torchvision's weights expect."""
 
 PLAIN_RTOL = 1e-6
-"""Divisors this close (relative) count as equal: LeRobot adds 1e-8 to each, which is that much of
+"""Relative tolerance of equal divisors: LeRobot adds 1e-8 to each, which is this share of
 STD_FLOOR."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Offsets and factors, in physical units; of pixels, RGB / 255.
+    """Offsets and factors, in physical units; for pixels, of RGB / 255.
 
-    state_mean:  (S,) the network sees (x - state_mean) / state_std + state_shift.
-    state_std:   (S,) above 0.
-    state_shift: (S,) 0 where values are centred, -1 where their least is seen as -1. Beside the
-                 mean, since a dimension that never moved may have a divisor of 1e-8, and a mean
-                 that is off by its last digit is then off by 1.
-    action_mean: (A,) an answer y of the network means y * action_std + action_mean.
-    action_std:  (A,) 0 for an action that is always the same.
-    pixel_mean:  camera name to 3 numbers; the network sees (pixel - pixel_mean) / pixel_std.
-    pixel_std:   camera name to 3 numbers above 0.
+    Attributes:
+        state_mean: (S,); the network's input is (x - state_mean) / state_std + state_shift.
+        state_std: (S,), above 0.
+        state_shift: (S,); 0 for centered values, -1 if the minimum is mapped to -1. Separate from
+            the mean, since a constant dimension may have a divisor of 1e-8, where rounding of the
+            mean would matter.
+        action_mean: (A,); an output y of the network means y * action_std + action_mean.
+        action_std: (A,); 0 for a constant action.
+        pixel_mean: Camera name to 3 numbers; the input is (pixel - pixel_mean) / pixel_std.
+        pixel_std: Camera name to 3 numbers above 0.
     """
 
     state_mean: tuple[float, ...]
@@ -60,16 +60,16 @@ class Scaling:
         for field in fields(self):
             value = getattr(self, field.name)
             for name, numbers in value.items() if isinstance(value, dict) else [("", value)]:
-                where = f"scaling: {field.name}{f' of camera {name!r}' if name else ''}"
+                where = f"scaling: {field.name}" + (f' of camera "{name}"' if name else "")
                 if not np.all(np.isfinite(numbers)):
-                    raise BadInput(f"{where} is not finite: {list(numbers)}")
+                    raise BadInput(f"{where} is not finite: {_shown(numbers)}")
                 floor = 0.0 if field.name == "action_std" else np.nextafter(0, 1)
                 if field.name.endswith("std") and np.any(np.asarray(numbers) < floor):
-                    raise BadInput(f"{where} must be above 0; it is {list(numbers)}")
+                    raise BadInput(f"{where} must be above 0; it is {_shown(numbers)}")
 
     @classmethod
     def plain(cls, spec: Spec, stats: Mapping[str, Stats], config: ActConfig) -> Scaling:
-        """imitact's own: (x - mean) / max(std, STD_FLOOR), and pixels as ImageNet's."""
+        """Return imitact's own: (x - mean) / max(std, STD_FLOOR), and ImageNet's for pixels."""
         state, action = stats["state"], stats["action" if config.actions == "absolute" else "delta"]
         names = [c.name for c in spec.cameras]
         return cls(
@@ -83,14 +83,15 @@ class Scaling:
         )
 
     def check(self, spec: Spec) -> None:
-        """Refuse other sizes or cameras than the Spec's."""
+        """Refuse sizes or cameras other than the Spec's."""
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, dict):
                 names = [c.name for c in spec.cameras]
                 if sorted(value) != sorted(names):
                     raise SpecMismatch(
-                        f"scaling: {field.name} is of cameras {sorted(value)}, the Spec has {names}"
+                        f"scaling: {field.name} has cameras {', '.join(sorted(value)) or 'none'}, "
+                        f"the Spec {', '.join(names) or 'none'}"
                     )
                 continue
             size = spec.state_size if field.name.startswith("state") else spec.action_size
@@ -100,7 +101,7 @@ class Scaling:
                 )
 
     def is_close(self, other: Scaling) -> bool:
-        """Whether the network sees and says the same with both, but for PLAIN_RTOL."""
+        """Whether both give the same inputs and actions, within PLAIN_RTOL."""
         if set(self.pixel_mean) != set(other.pixel_mean):
             return False
         for field in fields(self):
@@ -126,6 +127,10 @@ def check_stats(spec: Spec, stats: Mapping[str, Stats], config: ActConfig) -> No
             raise SpecMismatch(
                 f'statistics of "{name}" have {stats[name].size} dimensions, the Spec {size}'
             )
+
+
+def _shown(numbers: tuple[float, ...]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
 
 
 def _numbers(values: NDArray[np.float64]) -> tuple[float, ...]:

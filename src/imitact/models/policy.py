@@ -59,7 +59,10 @@ class TorchPolicy:
         execution: Preferred execution of the chunks, as found by `imitact tune`; None if unknown.
         scaling: Normalization of a policy that another program trained; None for imitact's own,
             (x - mean) / max(std, STD_FLOOR) and ImageNet's for pixels.
+        path: Directory that it was loaded from; None if it was built otherwise.
     """
+
+    path: Path | None = None
 
     def __init__(
         self,
@@ -224,10 +227,10 @@ class TorchPolicy:
             SpecMismatch: The state or a frame does not fit the Spec.
             NotFinite: The state or the answer is NaN or infinite.
         """
-        state, captured = self.spec.seen(observation)
+        state, captured = self.spec.checked(observation)
         frames: dict[str, Tensor] = {}
         for name, frame in captured.items():
-            small = self.views[name].of(frame)
+            small = self.views[name].apply(frame)
             frames[name] = torch.from_numpy(np.stack([small])).to(self.device)
         batch = {"state": _float(state)[None].to(self.device), "frames": frames}
         with torch.inference_mode():
@@ -337,6 +340,7 @@ class TorchPolicy:
             where=str(directory / WEIGHTS),
             settings=f"the settings in {POLICY_JSON}",
         )
+        policy.path = directory
         return policy.to(device)
 
 

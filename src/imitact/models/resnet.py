@@ -1,7 +1,7 @@
-"""The ResNet18 trunk: a frame in, a grid of features out.
+"""ResNet18 backbone: from a frame to a grid of features.
 
-Key names are torchvision's (`conv1`, `bn1`, `layer1.0.conv1`, `layer2.0.downsample.0`, ...), so
-its ImageNet weights load as they are; torchvision itself is not needed.
+Parameter names are torchvision's (`conv1`, `bn1`, `layer1.0.conv1`, `layer2.0.downsample.0`, ...),
+so its ImageNet weights load unchanged; torchvision itself is not needed.
 
 Legend: B frames, C channels, H and W rows and columns.
 """
@@ -28,14 +28,14 @@ from imitact.models.config import (
 from imitact.models.convolution import convolve
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
-"""torchvision's ResNet18_Weights.IMAGENET1K_V1; the end of the name is its SHA-256."""
+"""torchvision's ResNet18_Weights.IMAGENET1K_V1; the name ends with the start of its SHA-256."""
 
 
 class FrozenNorm(nn.Module):
-    """Batch normalisation whose statistics and affine map never change: all four are buffers.
+    """Batch normalization with constant statistics and affine map: all four are buffers.
 
-    x * scale + shift with scale = weight / sqrt(running_var + 1e-5) and
-    shift = bias - running_mean * scale, one of each a channel.
+    Computes x * scale + shift per channel, with scale = weight / sqrt(running_var + 1e-5) and
+    shift = bias - running_mean * scale.
     """
 
     weight: Tensor
@@ -51,14 +51,14 @@ class FrozenNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def reset(self) -> None:
-        """Back to the identity."""
+        """Set to the identity."""
         self.weight.fill_(1.0)
         self.bias.zero_()
         self.running_mean.zero_()
         self.running_var.fill_(1.0)
 
     def affine(self) -> tuple[Tensor, Tensor]:
-        """(C,) scale and shift."""
+        """Return scale and shift, (C,) each."""
         scale = self.weight * (self.running_var + 1e-5).rsqrt()
         return scale, self.bias - self.running_mean * scale
 
@@ -67,9 +67,11 @@ class FrozenNorm(nn.Module):
         return x * scale[:, None, None] + shift[:, None, None]
 
 
-def convolved(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
-    """norm(conv(x)); a frozen norm is folded into the convolution, which costs a pass over its
-    weights instead of two over its output, and two more backward."""
+def convolve_and_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
+    """Return norm(conv(x)), with a frozen norm folded into the convolution.
+
+    Folding takes a pass over the weights instead of two over the output, and two more backward.
+    """
     stride = conv.stride[0]
     if isinstance(norm, FrozenNorm):
         scale, shift = norm.affine()
@@ -86,7 +88,7 @@ def _norm(kind: Norm, channels: int) -> nn.Module:
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (He et al. 2016, figure 2)."""
+    """Residual block of two 3x3 convolutions (He et al. 2016, figure 2)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm) -> None:
         super().__init__()
@@ -103,26 +105,27 @@ class Block(nn.Module):
         shortcut = x
         if self.downsample is not None:
             conv, norm = self.downsample
-            shortcut = convolved(x, cast(nn.Conv2d, conv), norm)
-        x = F.relu(convolved(x, self.conv1, self.bn1), inplace=True)
-        x = convolved(x, self.conv2, self.bn2)
+            shortcut = convolve_and_norm(x, cast(nn.Conv2d, conv), norm)
+        x = F.relu(convolve_and_norm(x, self.conv1, self.bn1), inplace=True)
+        x = convolve_and_norm(x, self.conv2, self.bn2)
         return F.relu(x.add_(shortcut), inplace=True)
 
 
 class Backbone(nn.Module):
-    """ResNet18 without its classifier; one for all cameras.
+    """ResNet18 without its classifier, shared by all cameras.
 
-    width:  channels of the first stage; each later stage doubles them. 64 is ResNet18.
-    stages: 4 is ResNet18 (features at 1/32 of the frame); 3 stops at 1/16.
-    norm:   what normalises each convolution's output.
+    `forward` maps normalized frames (B, 3, H, W) to features (B, channels, *grid(H, W)).
 
-    forward: (B, 3, H, W) float, ImageNet-normalised -> (B, channels, *grid(H, W)).
+    Args:
+        width: Channels of the first stage; each later stage doubles them. 64 is ResNet18.
+        stages: 4 is ResNet18 (features at 1/32 of the frame); 3 stops at 1/16.
+        norm: Normalization after each convolution.
     """
 
     def __init__(self, *, width: int = 64, stages: int = 4, norm: Norm = "batch") -> None:
         super().__init__()
         if norm not in get_args(Norm):
-            raise BadInput(f"norm is {norm!r}; it must be one of {list(get_args(Norm))}")
+            raise BadInput(f'norm is "{norm}"; it must be one of {", ".join(get_args(Norm))}')
         if width < 1 or stages not in (1, 2, 3, 4):
             raise BadInput(
                 f"width {width} and stages {stages}: width must be at least 1, stages 1 to 4"
@@ -144,8 +147,8 @@ class Backbone(nn.Module):
             setattr(self, f"layer{stage}", blocks)
             inputs = outputs
 
-    def initialise(self, generator: torch.Generator) -> None:
-        """Random weights, all from `generator`: He's normal by fan-out, norms at the identity."""
+    def initialize(self, generator: torch.Generator) -> None:
+        """Initialize from `generator`: He's normal by fan-out for weights, identity for norms."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(
@@ -157,27 +160,30 @@ class Backbone(nn.Module):
                 module.reset_parameters()
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of features for a frame of that size: 480x640 gives 15x20."""
+        """Return rows and columns of features for a frame size: 480x640 gives 15x20."""
         for _ in range(1 + self.stages):
             height, width = math.ceil(height / 2), math.ceil(width / 2)
         return height, width
 
     def forward(self, x: Tensor) -> Tensor:
-        # ReLU after the pooling gives what it gives before, for a quarter of the work.
-        x = F.relu(F.max_pool2d(convolved(x, self.conv1, self.bn1), 3, 2, 1), inplace=True)
+        # ReLU commutes with max pooling, and after it takes a quarter of the work.
+        x = F.relu(F.max_pool2d(convolve_and_norm(x, self.conv1, self.bn1), 3, 2, 1), inplace=True)
         for stage in range(1, self.stages + 1):
             x = getattr(self, f"layer{stage}")(x)
         return x
 
 
 def load_pretrained(backbone: Backbone, pretrained: str) -> None:
-    """Give the trunk the weights that `pretrained` names.
+    """Load pretrained weights into the backbone.
 
-    pretrained: a path to torchvision's ResNet18 weights (`.safetensors`, or `.pth`/`.pt`, read
-                with weights_only), "imagenet-download" (the network is used for nothing else),
-                "none" for random weights, or "" where nobody said.
+    Args:
+        backbone: The backbone.
+        pretrained: A path to torchvision's ResNet18 weights (`.safetensors`, or `.pth`/`.pt`, read
+            with weights_only), "imagenet-download", "none" for random weights, or "" for no choice.
 
-    Refused: what `check_pretrained` refuses, and weights of other names or shapes.
+    Raises:
+        BadInput: `check_pretrained` refuses the choice, or the shapes do not fit.
+        DamagedFile: The file does not hold these weights.
     """
     check_pretrained(backbone.norm, pretrained)
     if pretrained in ("", RANDOM):
@@ -193,8 +199,8 @@ def _download() -> dict[str, Tensor]:
         )
     except (OSError, RuntimeError) as error:
         raise BadInput(
-            f"could not download ImageNet weights from {IMAGENET_URL}: {error}. Fetch that file "
-            "where there is a network and give its path as `pretrained`"
+            f"could not download ImageNet weights from {IMAGENET_URL}: {error}. Download it on a "
+            "machine with a network and give its path as pretrained_backbone"
         ) from error
 
 
@@ -206,30 +212,28 @@ def _read(path: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         # weights_only: a .pth is a pickle, and a pickle may run anything.
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the two readers raise on bytes that are not weights
+    except Exception as error:  # the readers raise various types on damaged bytes
         raise DamagedFile(f"{path} cannot be read as weights: {error}") from error
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise DamagedFile(
-            f"{path} holds {type(weights).__name__}, expected a dict of tensors by name"
-        )
+        raise DamagedFile(f"{path} holds {type(weights).__name__}, expected tensors by name")
     return cast(dict[str, Tensor], weights)
 
 
 def _fill(backbone: Backbone, weights: dict[str, Tensor], where: str) -> None:
     own = backbone.state_dict()
-    # Frozen norms do not count batches; the classifier and stages beyond ours are not ours.
+    # Frozen norms have no batch counters; the classifier and further stages are not used.
     optional = {name for name in own if name.endswith("num_batches_tracked")}
     missing = sorted(own.keys() - weights.keys() - optional)
     if missing:
         raise DamagedFile(
             f"{where}: {len(missing)} of {len(own)} weights are missing, the first is "
-            f"{missing[0]!r}; expected the names of torchvision's ResNet18"
+            f'"{missing[0]}"; expected the names of torchvision\'s ResNet18'
         )
     for name in own.keys() & weights.keys():
         if own[name].shape != weights[name].shape:
             raise BadInput(
-                f"{where}: {name!r} has shape {tuple(weights[name].shape)}, this trunk (width "
+                f'{where}: "{name}" has shape {tuple(weights[name].shape)}, this backbone (width '
                 f"{backbone.width}) needs {tuple(own[name].shape)}; pretrained ResNet18 weights "
-                "need width 64"
+                "need backbone_width 64"
             )
     backbone.load_state_dict({**own, **{n: weights[n] for n in own.keys() & weights.keys()}})

@@ -1,8 +1,8 @@
-"""Encoder and decoder layers as ACT uses them (DETR's), and their position tables.
+"""Transformer layers: encoder and decoder as in ACT (DETR's), and their position tables.
 
-Positions are added to the queries and keys of every layer, never to the values; each sublayer is
+Positions are added to the queries and keys of every layer, not to the values; each sublayer is
 followed by its residual sum and LayerNorm ("post-norm"). Parameter names are those of
-`torch.nn.MultiheadAttention` and of the released code, so foreign weights need renaming only.
+`torch.nn.MultiheadAttention` and of the released code, so imported weights need renaming only.
 
 Legend: B batch, L tokens (Q of the query, M of the memory), D width, H heads.
 """
@@ -19,7 +19,7 @@ from imitact.models.dropout import dropout, dropout_unscaled, relu_dropout_unsca
 
 
 def sine_table(length: int, width: int) -> Tensor:
-    """Sine and cosine, interleaved, of position / 10000^(2i/width); (length, width) float32.
+    """Return interleaved sine and cosine of position / 10000^(2i/width), (length, width) float32.
 
     Positions count from 0 (Vaswani et al. 2017, section 3.5). Computed in float64.
     """
@@ -30,11 +30,11 @@ def sine_table(length: int, width: int) -> Tensor:
 
 
 def sine_grid(rows: int, columns: int, width: int) -> Tensor:
-    """2-D positions of a feature grid, row after row; (rows * columns, width) float32.
+    """Return 2-D positions of a feature grid in row-major order, (rows * columns, width) float32.
 
-    The first half of the channels tells the row, the second half the column. Rows count 1 to
-    `rows` and are scaled to 2 pi at the last one (likewise columns), as DETR and the released
-    ACT do (`PositionEmbeddingSine(normalize=True)`).
+    The first half of the channels encodes the row, the second half the column. Rows count from 1
+    and are scaled to 2 pi at the last one, likewise columns, as in DETR and the released ACT
+    (`PositionEmbeddingSine(normalize=True)`).
     """
     half = width // 2
     channel = torch.arange(half, dtype=torch.float64)
@@ -53,9 +53,9 @@ def sine_grid(rows: int, columns: int, width: int) -> Tensor:
 class Attention(nn.Module):
     """Multi-head attention, batch first.
 
-    The attention matrix is never handed out, so that fused kernels can be used: torch's
-    `scaled_dot_product_attention`, but on a CPU with dropout, where torch has none, and in bf16
-    training there, where its gradient is slow.
+    It never returns the attention matrix, so that torch's fused `scaled_dot_product_attention` can
+    be used. Exceptions are CPUs with dropout, for which torch has no fused kernel, and bf16
+    training on CPUs, where the kernel's gradient is slow.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -71,7 +71,7 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None) -> Tensor:
-        """query (B, Q, D), key and value (B, M, D), keep (B, M) bool: tokens to attend to."""
+        """Attend from query (B, Q, D) to key and value (B, M, D), where keep (B, M) is true."""
         d, weight, bias = self.width, self.in_proj_weight, self.in_proj_bias
         if query is key:  # one larger product instead of two
             q, k = F.linear(query, weight[: 2 * d], bias[: 2 * d]).chunk(2, dim=-1)
@@ -85,27 +85,32 @@ class Attention(nn.Module):
         if _fused(q, p):
             mixed, factor = F.scaled_dot_product_attention(q, k, v, mask, p), 1.0
         else:
-            mixed, factor = written_out(q, k, v, mask, p)
+            mixed, factor = unfused_attention(q, k, v, mask, p)
         return _scaled_linear(mixed.transpose(1, 2).flatten(2), self.out_proj, factor)
 
 
 def _fused(query: Tensor, p: float) -> bool:
-    """Whether torch has one kernel for attention with that dropout, and it is the fastest way.
+    """Whether torch's fused attention kernel exists for this dropout and is the fastest way.
 
-    With its gradient the one for bf16 on CPUs is not: it takes 1.9 to 4.5 times as long as the
-    products written out (docs/performance.md).
+    Its gradient for bf16 on CPUs takes 1.9 to 4.5 times as long as the unfused products
+    (docs/performance.md).
     """
     if query.device.type != "cpu":
         return True
     return p == 0 and not (query.dtype == torch.bfloat16 and query.requires_grad)
 
 
-def written_out(
+def unfused_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float
 ) -> tuple[Tensor, float]:
-    """Attention product by product, and the factor that its result lacks (dropout of share p).
+    """Return attention with dropout p, and the factor that its result still has to be scaled by.
 
-    q (B, H, Q, D / H), k and v (B, H, M, D / H), mask bool, what it is spread to (B, H, Q, M).
+    Args:
+        q: (B, H, Q, D / H).
+        k: (B, H, M, D / H).
+        v: (B, H, M, D / H).
+        mask: bool, broadcast to (B, H, Q, M); false excludes.
+        p: Dropout rate.
     """
     scores = (q * (q.shape[-1] ** -0.5)) @ k.transpose(-2, -1)
     if mask is not None:
@@ -114,20 +119,20 @@ def written_out(
     return weights @ v, factor
 
 
-def perceptron(x: Tensor, inner: nn.Linear, outer: nn.Linear, p: float, training: bool) -> Tensor:
-    """Two linear layers, with ReLU and dropout between them."""
+def feedforward(x: Tensor, inner: nn.Linear, outer: nn.Linear, p: float, training: bool) -> Tensor:
+    """Apply two linear layers with ReLU and dropout between them."""
     hidden, factor = relu_dropout_unscaled(inner(x), p, training)
     return _scaled_linear(hidden, outer, factor)
 
 
 def _scaled_linear(x: Tensor, linear: nn.Linear, factor: float) -> Tensor:
-    """linear(factor * x), by a pass over the weights instead of one over x."""
+    """Return linear(factor * x), scaling the weights, which are smaller than x."""
     weight = linear.weight if factor == 1 else linear.weight * factor
     return F.linear(x, weight, linear.bias)
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, then a two-layer perceptron, over all tokens."""
+    """Self-attention and a feedforward network over all tokens."""
 
     def __init__(self, width: int, heads: int, ffn: int, dropout: float) -> None:
         super().__init__()
@@ -142,14 +147,14 @@ class EncoderLayer(nn.Module):
         return dropout(x, self.dropout, self.training)
 
     def forward(self, x: Tensor, pos: Tensor, keep: Tensor | None, first: int | None) -> Tensor:
-        """x (B, L, D), pos (L, D) -> (B, L, D), or only the first `first` tokens of it."""
+        """Map x (B, L, D) with pos (L, D) to (B, L, D), or to its first `first` tokens only."""
         key = x + pos
         query = key
         value = x
         if first is not None:
             query, x = key[:, :first], x[:, :first]
         x = self.norm1(x + self._drop(self.self_attn(query, key, value, keep)))
-        hidden = perceptron(x, self.linear1, self.linear2, self.dropout, self.training)
+        hidden = feedforward(x, self.linear1, self.linear2, self.dropout, self.training)
         return self.norm2(x + self._drop(hidden))
 
 
@@ -163,10 +168,14 @@ class Encoder(nn.Module):
     def forward(
         self, x: Tensor, pos: Tensor, keep: Tensor | None = None, first: int | None = None
     ) -> Tensor:
-        """x (B, L, D), pos (L, D), keep (B, L) bool or None for all.
+        """Encode tokens.
 
-        first: only that many leading tokens of the result are wanted; the last layer then
-        computes no others (they could not change these).
+        Args:
+            x: (B, L, D).
+            pos: (L, D).
+            keep: (B, L) bool, tokens to attend to; None for all.
+            first: Return only this many leading tokens. The last layer then skips the others, which
+                cannot change these.
         """
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
@@ -175,7 +184,7 @@ class Encoder(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention among the queries, attention to the memory, then a perceptron."""
+    """Self-attention of the queries, attention to the memory and a feedforward network."""
 
     def __init__(self, width: int, heads: int, ffn: int, dropout: float) -> None:
         super().__init__()
@@ -192,16 +201,16 @@ class DecoderLayer(nn.Module):
         return dropout(x, self.dropout, self.training)
 
     def forward(self, x: Tensor, query_pos: Tensor, memory: Tensor, key: Tensor) -> Tensor:
-        """x (B, Q, D), query_pos (Q, D), memory (B, M, D), key = memory + positions."""
+        """Map x (B, Q, D) with query_pos (Q, D), memory (B, M, D) and key = memory + positions."""
         query = x + query_pos
         x = self.norm1(x + self._drop(self.self_attn(query, query, x, None)))
         x = self.norm2(x + self._drop(self.multihead_attn(x + query_pos, key, memory, None)))
-        hidden = perceptron(x, self.linear1, self.linear2, self.dropout, self.training)
+        hidden = feedforward(x, self.linear1, self.linear2, self.dropout, self.training)
         return self.norm3(x + self._drop(hidden))
 
 
 class Decoder(nn.Module):
-    """A stack of decoder layers; the output is that of the last one, normalised.
+    """A stack of decoder layers; the output is that of the last one, after LayerNorm.
 
     The released ACT returns the output of its *first* layer and never trains the other six
     (tonyzhaozh/act issue 25); `layers=1` is that model exactly.
@@ -213,7 +222,7 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, query_pos: Tensor, memory: Tensor, memory_pos: Tensor) -> Tensor:
-        """query_pos (Q, D), memory (B, M, D), memory_pos (M, D) -> (B, Q, D)."""
+        """Decode memory (B, M, D) at memory_pos (M, D) for query_pos (Q, D) to (B, Q, D)."""
         key = memory + memory_pos
         x = memory.new_zeros(memory.shape[0], *query_pos.shape)
         for layer in self.layers:
@@ -221,27 +230,27 @@ class Decoder(nn.Module):
         return self.norm(x)
 
 
-def initialise_linear(module: nn.Linear, generator: torch.Generator) -> None:
-    """torch's default for a linear layer, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), from `generator`."""
+def initialize_linear(module: nn.Linear, generator: torch.Generator) -> None:
+    """Initialize as torch does, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), from `generator`."""
     bound = 1 / math.sqrt(max(1, module.in_features))
     nn.init.uniform_(module.weight, -bound, bound, generator=generator)
     if module.bias is not None:
         nn.init.uniform_(module.bias, -bound, bound, generator=generator)
 
 
-def initialise(module: nn.Module, generator: torch.Generator, *, xavier: bool) -> None:
-    """Random weights for a stack of layers, all from `generator`.
+def initialize_layers(module: nn.Module, generator: torch.Generator, *, xavier: bool) -> None:
+    """Initialize a stack of layers from `generator`, with torch's defaults.
 
-    torch's own defaults; with `xavier`, every matrix is Xavier-uniform instead, as the released
-    code does for its main encoder and decoder (and not for the CVAE encoder).
+    With `xavier`, every matrix is Xavier-uniform instead, as in the released code's main encoder
+    and decoder (but not in its CVAE encoder).
     """
     for part in module.modules():
         if isinstance(part, nn.Linear):
-            initialise_linear(part, generator)
+            initialize_linear(part, generator)
         elif isinstance(part, nn.LayerNorm):
             part.reset_parameters()
     for part in module.modules():
-        if isinstance(part, Attention):  # as `nn.MultiheadAttention`
+        if isinstance(part, Attention):  # as in `nn.MultiheadAttention`
             nn.init.xavier_uniform_(part.in_proj_weight, generator=generator)
             nn.init.zeros_(part.in_proj_bias)
             nn.init.zeros_(part.out_proj.bias)
