@@ -6,31 +6,27 @@ import os
 import platform
 from pathlib import Path
 
+_CPUINFO = Path("/proc/cpuinfo")
 
-def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+
+def cpu_flags(path: Path = _CPUINFO) -> frozenset[str]:
     """Return the processor's feature flags as in Linux; empty on other systems."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return frozenset()
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == "flags":
-            return frozenset(value.split())
-    return frozenset()
+    return frozenset(_first(path, "flags").split())
 
 
-def processor_name(path: Path = Path("/proc/cpuinfo")) -> str:
+def processor_name(path: Path = _CPUINFO) -> str:
     """Return the name of the processor."""
+    return _first(path, "model name") or platform.processor() or platform.machine()
+
+
+def _first(path: Path, field: str) -> str:
+    """Return the first value of a field of /proc/cpuinfo; empty where there is none."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
-        lines = []
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return platform.processor() or platform.machine()
+        return ""
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in pairs if name.strip() == field), "")
 
 
 def arithmetic() -> str:

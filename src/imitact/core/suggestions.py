@@ -11,8 +11,9 @@ def nearest(given: str, choices: Collection[str]) -> str | None:
     """Return the choice that `given` is most probably a misspelling of, or None."""
     import difflib  # 5 ms, needed only where something is misspelt
 
-    found = difflib.get_close_matches(given.lower(), choices, n=1, cutoff=0.6)
-    return found[0] if found else None
+    lower = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(given.lower(), lower, n=1)
+    return lower[found[0]] if found else None
 
 
 def unknown(what: str, given: str, choices: Collection[str]) -> BadInput:

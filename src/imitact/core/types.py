@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,7 @@ Frame = NDArray[np.uint8]
 """One camera image: uint8, shape (H, W, 3), RGB."""
 
 SpecPart = Literal["state names", "action names", "state units", "action units", "rate", "cameras"]
-SPEC_PARTS: tuple[SpecPart, ...] = (
-    "state names", "action names", "state units", "action units", "rate", "cameras",
-)  # fmt: skip
+SPEC_PARTS: tuple[SpecPart, ...] = get_args(SpecPart)
 """Everything that `Spec.check_same` can compare."""
 
 
@@ -158,25 +156,11 @@ class Spec:
 
     def check_state(self, state: NDArray[Any], where: str = "observation") -> None:
         """Raise SpecMismatch for a state of another shape, NotFinite for a NaN or infinity."""
-        if state.shape != (self.state_size,):
-            raise SpecMismatch(
-                f"{where}: state has shape {state.shape}, expected ({self.state_size},): "
-                f"{', '.join(self.state_names)}"
-            )
-        if not np.all(np.isfinite(state)):
-            bad = [n for n, v in zip(self.state_names, state, strict=True) if not np.isfinite(v)]
-            raise NotFinite(f"{where}: state is not finite in {_listed(bad)}")
+        _check_values("state", state, self.state_names, where)
 
     def check_action(self, action: NDArray[Any], where: str = "action") -> None:
         """Raise SpecMismatch for an action of another shape, NotFinite for a NaN or infinity."""
-        if action.shape != (self.action_size,):
-            raise SpecMismatch(
-                f"{where}: action has shape {action.shape}, expected ({self.action_size},): "
-                f"{', '.join(self.action_names)}"
-            )
-        if not np.all(np.isfinite(action)):
-            bad = [n for n, v in zip(self.action_names, action, strict=True) if not np.isfinite(v)]
-            raise NotFinite(f"{where}: action is not finite in {_listed(bad)}")
+        _check_values("action", action, self.action_names, where)
 
     def check_frame(self, name: str, frame: NDArray[Any], where: str = "observation") -> None:
         """Raise SpecMismatch for a frame of another size or type than that camera captures."""
@@ -488,6 +472,16 @@ class Dataset(Protocol):
         origin of each) and "failed" (the attempts that were not saved).
         """
         return {}
+
+
+def _check_values(what: str, values: NDArray[Any], names: Sequence[str], where: str) -> None:
+    if values.shape != (len(names),):
+        raise SpecMismatch(
+            f"{where}: {what} has shape {values.shape}, expected ({len(names)},): {_listed(names)}"
+        )
+    if not np.all(np.isfinite(values)):
+        bad = [n for n, v in zip(names, values, strict=True) if not np.isfinite(v)]
+        raise NotFinite(f"{where}: {what} is not finite in {_listed(bad)}")
 
 
 def _listed(names: Iterable[str]) -> str:

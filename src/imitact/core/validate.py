@@ -13,15 +13,7 @@ from imitact.core.types import Dataset, Env, Observation, Policy, Spec
 
 def check_observation(spec: Spec, observation: Observation, where: str = "observation") -> None:
     """Check that state and every camera are present, of the right size and type, and finite."""
-    spec.check_state(np.asarray(observation.state), where)
-    for camera in spec.cameras:
-        if camera.name not in observation.frames:
-            raise SpecMismatch(
-                f"{where}: camera {camera.name} is missing; it has "
-                f"{', '.join(sorted(observation.frames)) or 'none'}, expected "
-                f"{', '.join(c.name for c in spec.cameras)}"
-            )
-        spec.check_frame(camera.name, observation.frames[camera.name], where)
+    spec.checked(observation, where)
 
 
 def check_chunk(spec: Spec, chunk: np.ndarray, where: str = "chunk") -> None:
