@@ -29,14 +29,14 @@ from tests.support import foreign_files as foreign
 from tests.support.fake_dataset import FakeDataset
 from tests.support.paths import FIXTURES
 
-FOUND = FIXTURES / "lerobot"
+LEROBOT = FIXTURES / "lerobot"
 """Datasets that LeRobot wrote."""
 
 LOSSLESS = ConvertConfig(video=VideoConfig(codec="lossless"))
 
 
 def arrays_of(file: Path) -> dict[str, np.ndarray]:
-    """Every array of an HDF5 file by its path."""
+    """Return every array of an HDF5 file by its path."""
     found: dict[str, np.ndarray] = {}
 
     def visit(name: str, item: Any) -> None:
@@ -82,20 +82,20 @@ def test_aloha_through_lerobot_and_back_is_the_same_to_the_bit(
     assert before.spec == after.spec
 
 
-def test_what_the_codec_loses_is_little_and_told(tmp_path: Path):
+def test_the_report_states_how_little_compression_loses(tmp_path: Path):
     foreign.aloha(tmp_path / "a")
-    told = convert(open_dataset(tmp_path / "a"), tmp_path / "lr", "lerobot")
-    near = told["frames"]["top"]
+    report = convert(open_dataset(tmp_path / "a"), tmp_path / "lr", "lerobot")
+    near = report["frames"]["top"]
     assert not near["exact"]
     assert 35 <= near["least_psnr_db"] < 100
     assert near["worst_frame_db"] <= near["least_psnr_db"]
-    told = convert(
+    report = convert(
         open_dataset(tmp_path / "lr"), tmp_path / "b", "aloha-hdf5", ConvertConfig(images="jpeg")
     )
-    assert 35 <= told["frames"]["top"]["least_psnr_db"] < 100
+    assert 35 <= report["frames"]["top"]["least_psnr_db"] < 100
 
 
-def test_what_compresses_too_much_is_no_conversion(tmp_path: Path):
+def test_a_conversion_that_loses_too_much_fails(tmp_path: Path):
     foreign.aloha(tmp_path / "a", (3,))
     noise = np.random.default_rng(0).integers(0, 256, (3, 24, 32, 3), dtype=np.uint8)
     with h5py.File(tmp_path / "a/episode_0.hdf5", "a") as root:
@@ -107,7 +107,7 @@ def test_what_compresses_too_much_is_no_conversion(tmp_path: Path):
     assert convert(source, tmp_path / "exact", "lerobot", LOSSLESS)["frames"]["top"]["exact"]
 
 
-def test_jpeg_is_written_as_act_plus_plus_reads_it(tmp_path: Path):
+def test_jpeg_is_written_in_the_channel_order_of_act_plus_plus(tmp_path: Path):
     """cv2.imdecode takes what libjpeg gives for BGR, and act-plus-plus takes that for RGB."""
     foreign.aloha(tmp_path / "a", (4,), cameras=("left", "high"))
     convert(
@@ -119,7 +119,7 @@ def test_jpeg_is_written_as_act_plus_plus_reads_it(tmp_path: Path):
             assert np.abs(seen.astype(int) - foreign.picture(0, tick)).mean() < 3
 
 
-def test_a_jpeg_file_has_what_act_plus_plus_needs(tmp_path: Path):
+def test_a_jpeg_file_has_the_attributes_that_act_plus_plus_needs(tmp_path: Path):
     foreign.aloha(tmp_path / "a", (4,), cameras=("left", "high"))
     convert(
         open_dataset(tmp_path / "a"), tmp_path / "b", "aloha-hdf5", ConvertConfig(images="jpeg")
@@ -134,7 +134,7 @@ def test_a_jpeg_file_has_what_act_plus_plus_needs(tmp_path: Path):
     assert source.spec == open_dataset(tmp_path / "a").spec
 
 
-def test_velocities_that_were_not_recorded_are_zeros_and_no_column(tmp_path: Path):
+def test_missing_velocities_are_written_as_zeros_and_not_read_as_a_column(tmp_path: Path):
     convert(FakeDataset(), tmp_path / "a", "aloha-hdf5")
     with h5py.File(tmp_path / "a/episode_0.hdf5") as root:
         assert root["observations/qvel"].shape == (7, 3)
@@ -147,16 +147,16 @@ def test_velocities_that_were_not_recorded_are_zeros_and_no_column(tmp_path: Pat
 
 @pytest.mark.parametrize("layout", ["robomimic", "diffusion-policy"])
 @pytest.mark.parametrize("to", ["lerobot", "aloha-hdf5"])
-def test_every_layout_that_is_read_is_converted(tmp_path: Path, layout: str, to: Any):
+def test_every_layout_can_be_converted(tmp_path: Path, layout: str, to: Any):
     if layout == "robomimic":
         path, read = foreign.robomimic(tmp_path / "a.hdf5"), ReadConfig(state=("robot0_eef_pos",))
     else:
         path = foreign.replay_buffer(tmp_path / "a.zarr")
         read = ReadConfig(state=("state",), rate_hz=10)
     source = open_dataset(path, read)
-    told = convert(source, tmp_path / "b", to, LOSSLESS)
-    assert told["done"]
-    assert told["left_out"]
+    report = convert(source, tmp_path / "b", to, LOSSLESS)
+    assert report["done"]
+    assert report["left_out"]
     copy = open_dataset(tmp_path / "b")
     assert copy.spec.rate_hz == source.spec.rate_hz
     assert copy.spec.state_names == source.spec.state_names
@@ -172,10 +172,10 @@ def test_every_layout_that_is_read_is_converted(tmp_path: Path, layout: str, to:
 # --- interrupted ---------------------------------------------------------------------------------
 
 
-class Killed(FakeDataset):
-    """A Source that ends the process, so to speak, at some frame."""
+class Interrupted(FakeDataset):
+    """A dataset that interrupts the process after a number of frames."""
 
-    def at(self, frames: int) -> Killed:
+    def at(self, frames: int) -> Interrupted:
         object.__setattr__(self, "left", [frames])
         return self
 
@@ -199,14 +199,14 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("to", ["lerobot", "aloha-hdf5"])
-def test_an_interrupted_conversion_goes_on_to_the_same_bytes(tmp_path: Path, to: Any):
+def test_an_interrupted_conversion_continues_to_the_same_bytes(tmp_path: Path, to: Any):
     convert(FakeDataset(), tmp_path / "whole", to, LOSSLESS)
     theirs = files(tmp_path / "whole")
     for frames in (0, 3, 7, 10, 19, 21, 29, 39):  # 20 are written, then 20 compared
         parts = tmp_path / f"parts-{frames}"
         for _ in range(2):  # stopped twice, where the second time gets beyond it
             with contextlib.suppress(KeyboardInterrupt):
-                convert(Killed().at(frames), parts, to, LOSSLESS)
+                convert(Interrupted().at(frames), parts, to, LOSSLESS)
                 assert frames >= 20
             if not read_conversion(parts)["done"]:
                 assert (parts / ".staging").is_dir()
@@ -218,23 +218,23 @@ def test_an_interrupted_conversion_goes_on_to_the_same_bytes(tmp_path: Path, to:
 
 
 @pytest.mark.parametrize("to", ["lerobot", "aloha-hdf5"])
-def test_no_episode_is_written_twice_and_none_compared_twice(tmp_path: Path, to: Any):
+def test_no_episode_is_written_or_compared_twice(tmp_path: Path, to: Any):
     with pytest.raises(KeyboardInterrupt):
-        convert(Killed().at(12), tmp_path / "a", to, LOSSLESS)  # 7 and 4 ticks are written
-    nine = Killed().at(9 + 12)
+        convert(Interrupted().at(12), tmp_path / "a", to, LOSSLESS)  # 7 and 4 ticks are written
+    nine = Interrupted().at(9 + 12)
     with pytest.raises(KeyboardInterrupt):  # the 9 of the last one, then 7 and 4 compared
         convert(nine, tmp_path / "a", to, LOSSLESS)
-    assert convert(Killed().at(9), tmp_path / "a", to, LOSSLESS)["done"]
+    assert convert(Interrupted().at(9), tmp_path / "a", to, LOSSLESS)["done"]
 
 
-def test_a_finished_conversion_is_told_and_not_done_again(tmp_path: Path):
+def test_a_finished_conversion_is_returned_and_not_repeated(tmp_path: Path):
     first = convert(FakeDataset(), tmp_path / "a", "lerobot", LOSSLESS)
     before = files(tmp_path / "a")
-    assert convert(Killed().at(0), tmp_path / "a", "lerobot", LOSSLESS) == first
+    assert convert(Interrupted().at(0), tmp_path / "a", "lerobot", LOSSLESS) == first
     assert files(tmp_path / "a") == before
 
 
-def test_another_conversion_does_not_go_on_there(tmp_path: Path):
+def test_a_conversion_with_other_settings_does_not_continue(tmp_path: Path):
     convert(FakeDataset(), tmp_path / "a", "lerobot", LOSSLESS)
     for source, config, says in (
         (FakeDataset((7, 4, 8)), LOSSLESS, "other settings .source"),
@@ -249,8 +249,10 @@ def test_another_conversion_does_not_go_on_there(tmp_path: Path):
         convert(FakeDataset(), tmp_path / "b", "lerobot")
 
 
-def test_a_copy_that_differs_is_never_called_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The comparison can fail: a writer that alters one value, one that alters one pixel."""
+def test_a_copy_that_differs_is_never_reported_as_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Writers that alter one value or one pixel show that the comparison can fail."""
     foreign.aloha(tmp_path / "a")
     source = open_dataset(tmp_path / "a")
     original = conversion.AlohaWriter._arrays
@@ -279,8 +281,8 @@ def test_a_copy_that_differs_is_never_called_done(tmp_path: Path, monkeypatch: p
         assert not json.loads((tmp_path / name / "conversion.json").read_text())["done"]
 
 
-def test_a_converted_dataset_is_one_like_others(tmp_path: Path):
-    """Looked over, mended, and never recorded into."""
+def test_a_converted_dataset_can_be_checked_and_fixed(tmp_path: Path):
+    """It can be checked and fixed, but not recorded into."""
     from imitact.quality.inspect import inspect_numbers
     from imitact.recording.manifest import read_report
 
@@ -296,27 +298,27 @@ def test_a_converted_dataset_is_one_like_others(tmp_path: Path):
         read_report(tmp_path / "lr")
 
 
-def test_a_copy_keeps_the_task_of_every_episode_unless_told_one_for_all(tmp_path: Path):
-    source = LeRobotDataset(FOUND / "h264")
-    told = [source.episode(index).task for index in range(len(source.lengths))]
-    assert len(set(told)) > 1
+def test_a_copy_keeps_the_task_of_every_episode_unless_one_is_given(tmp_path: Path):
+    source = LeRobotDataset(LEROBOT / "h264")
+    tasks = [source.episode(index).task for index in range(len(source.lengths))]
+    assert len(set(tasks)) > 1
     report = convert(source, tmp_path / "own", "lerobot", LOSSLESS)
-    assert report["settings"]["tasks"] == [*dict.fromkeys(told)]
+    assert report["settings"]["tasks"] == [*dict.fromkeys(tasks)]
     copy = LeRobotDataset(tmp_path / "own")
-    assert [copy.episode(index).task for index in range(len(told))] == told
+    assert [copy.episode(index).task for index in range(len(tasks))] == tasks
     info = json.loads((tmp_path / "own/meta/info.json").read_text())
-    assert info["total_tasks"] == len(set(told))
-    assert copy.task_texts == dict(enumerate(dict.fromkeys(told)))
-    for index, words in enumerate(told):
+    assert info["total_tasks"] == len(set(tasks))
+    assert copy.task_texts == dict(enumerate(dict.fromkeys(tasks)))
+    for index, words in enumerate(tasks):
         numbers = copy.episode(index).columns(["task_index"])["task_index"].to_pylist()
         assert {copy.task_texts[number] for number in numbers} == {words}
     convert(source, tmp_path / "one", "lerobot", replace(LOSSLESS, task="tidy up"))
     one = LeRobotDataset(tmp_path / "one")
-    assert {one.episode(index).task for index in range(len(told))} == {"tidy up"}
+    assert {one.episode(index).task for index in range(len(tasks))} == {"tidy up"}
 
 
-def test_a_conversion_of_several_tasks_goes_on_to_the_same_bytes(tmp_path: Path):
-    source = open_dataset(FOUND / "h264")
+def test_a_conversion_of_several_tasks_continues_to_the_same_bytes(tmp_path: Path):
+    source = open_dataset(LEROBOT / "h264")
     convert(source, tmp_path / "whole", "lerobot", LOSSLESS)
 
     def stop(what: str, done: int) -> None:
@@ -332,7 +334,7 @@ def test_a_conversion_of_several_tasks_goes_on_to_the_same_bytes(tmp_path: Path)
             assert same.read_bytes() == file.read_bytes(), file
 
 
-def test_a_writer_of_several_tasks_refuses_others(tmp_path: Path):
+def test_a_writer_refuses_a_task_that_it_was_not_given(tmp_path: Path):
     from imitact.datasets.lerobot.writer import LeRobotWriter
 
     spec, video = FakeDataset().spec, VideoConfig(codec="lossless")

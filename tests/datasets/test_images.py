@@ -14,7 +14,7 @@ from imitact.datasets import images
 
 
 def encoded(frame: np.ndarray, codec: str, format_: str) -> bytes:
-    """One picture, as FFmpeg writes it."""
+    """Return one image as FFmpeg encodes it."""
     context = av.CodecContext.create(codec, "w")
     context.width, context.height = frame.shape[1], frame.shape[0]
     context.pix_fmt = format_
@@ -31,24 +31,24 @@ def noise(height: int = 33, width: int = 47) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_a_png_is_read_to_the_bit_whatever_its_size() -> None:
+def test_a_png_of_any_size_is_decoded_bit_for_bit() -> None:
     for height, width in ((1, 1), (33, 47), (64, 64), (3, 500)):
         frame = noise(height, width)
         data = encoded(frame, "png", "rgb24")
         assert np.array_equal(images.decode(data, (height, width), "here"), frame)
 
 
-def test_grey_and_transparent_pictures_become_colour() -> None:
+def test_grey_and_transparent_images_become_rgb() -> None:
     frame = noise()
     assert np.array_equal(images.decode(encoded(frame, "png", "rgba"), (33, 47), "x"), frame)
     level = np.repeat(noise()[..., :1], 3, axis=2)
-    context_bytes = encoded(level, "png", "gray")
-    grey = images.decode(context_bytes, (33, 47), "x")
+    data = encoded(level, "png", "gray")
+    grey = images.decode(data, (33, 47), "x")
     assert np.array_equal(grey[..., 0], grey[..., 1])
     assert np.abs(grey.astype(int) - level).max() <= 2
 
 
-def test_a_jpeg_is_read_nearly() -> None:
+def test_a_jpeg_is_decoded_closely() -> None:
     smooth = np.linspace(0, 255, 48 * 64 * 3).reshape(48, 64, 3).astype(np.uint8)
     data = encoded(smooth, "mjpeg", "yuvj420p")
     found = images.decode(data, (48, 64), "here")
@@ -69,7 +69,7 @@ def test_a_jpeg_is_read_nearly() -> None:
     ],
     ids=range(8),
 )
-def test_what_is_no_such_picture_is_refused_by_its_place(data: bytes, message: str) -> None:
-    with pytest.raises(DamagedFile, match=message) as told:
+def test_other_bytes_are_refused_with_their_place(data: bytes, message: str) -> None:
+    with pytest.raises(DamagedFile, match=message) as refusal:
         images.decode(data, (33, 47), "here")
-    assert str(told.value).startswith("here ")
+    assert str(refusal.value).startswith("here ")

@@ -17,29 +17,29 @@ LEROBOT = FIXTURES / "lerobot"
 
 
 def test_a_subset_is_the_chosen_episodes_renumbered() -> None:
-    source = open_dataset(LEROBOT / "h264")
-    subset = Subset(source, [2, 0])
+    dataset = open_dataset(LEROBOT / "h264")
+    subset = Subset(dataset, [2, 0])
     assert subset.lengths == (6, 5)
     assert subset.episode(0).index == 0
-    assert np.array_equal(subset.episode(0).state, source.episode(2).state)
+    assert np.array_equal(subset.episode(0).state, dataset.episode(2).state)
     assert np.array_equal(
-        list(subset.episode(1).frames("top")), list(source.episode(0).frames("top"))
+        list(subset.episode(1).frames("top")), list(dataset.episode(0).frames("top"))
     )
-    assert len({subset.fingerprint, Subset(source, [0, 2]).fingerprint, source.fingerprint}) == 3
+    assert len({subset.fingerprint, Subset(dataset, [0, 2]).fingerprint, dataset.fingerprint}) == 3
     for wrong in ([3], [-1], [0, 0]):
         with pytest.raises(BadInput):
-            Subset(source, wrong)
+            Subset(dataset, wrong)
 
 
-def test_a_split_holds_back_the_last_episodes_and_loses_nothing() -> None:
-    source = Subset(open_dataset(LEROBOT / "h264"), [0, 1, 2])
+def test_a_split_keeps_the_last_episodes_for_validation_and_loses_none() -> None:
+    dataset = Subset(open_dataset(LEROBOT / "h264"), [0, 1, 2])
     for count in range(3):
-        train, held = split_validation(source, count)
+        train, held = split_validation(dataset, count)
         assert (*train.indices, *held.indices) == (0, 1, 2)
         assert len(held.indices) == count
     for wrong in (3, -1):
         with pytest.raises(BadInput, match="held out"):
-            split_validation(source, wrong)
+            split_validation(dataset, wrong)
 
 
 def properties(kind: type) -> set[str]:

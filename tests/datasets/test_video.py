@@ -1,4 +1,4 @@
-"""Frames to and from video: to the bit where nothing is lost, at exact times, never by halves."""
+"""Video files: exact frames where the codec is lossless, exact times, whole files or none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXACT = VideoConfig(codec="lossless", gop=4)
 
 
 def dots(count: int, height: int = 24, width: int = 32) -> list[np.ndarray]:
-    """Frames of a dot that moves, over a smooth ground."""
+    """Frames of a dot that moves over a smooth background."""
     env = DotEnv((("top", height, width),))
     frames = [env.reset(1).frames["top"]]
     for tick in range(count - 1):
@@ -48,9 +48,7 @@ def read(path: Path, ticks: list[int], rate_hz: float, like: np.ndarray) -> list
 
 
 @pytest.mark.parametrize(("height", "width"), [(24, 32), (23, 31), (16, 16)])
-def test_lossless_video_gives_every_frame_back_to_the_bit(
-    tmp_path: Path, height: int, width: int
-) -> None:
+def test_lossless_video_keeps_every_pixel(tmp_path: Path, height: int, width: int) -> None:
     frames = noise(9, height, width)
     path = write(tmp_path / "v.mp4", frames, 20, EXACT)
     assert np.array_equal(read(path, list(range(9)), 20, frames[0]), frames)
@@ -76,7 +74,7 @@ def test_frame_i_has_the_time_i_over_rate_and_none_is_reordered(
 
 
 @pytest.mark.parametrize("codec", ["h264", "lossless", "av1"])
-def test_key_frames_are_never_further_apart_than_asked(tmp_path: Path, codec: str) -> None:
+def test_key_frames_are_at_most_gop_frames_apart(tmp_path: Path, codec: str) -> None:
     config = VideoConfig(codec=codec, gop=4)  # type: ignore[arg-type]
     path = write(tmp_path / "v.mp4", dots(19, 64, 64), 20, config)
     with av.open(str(path)) as container:
@@ -87,7 +85,7 @@ def test_key_frames_are_never_further_apart_than_asked(tmp_path: Path, codec: st
 
 
 @pytest.mark.parametrize("start", [0, 1, 3, 4, 5, 9, 18])
-def test_reading_from_the_middle_gives_what_reading_from_the_start_gives(
+def test_reading_from_the_middle_gives_the_same_frames_as_from_the_start(
     tmp_path: Path, start: int
 ) -> None:
     frames = dots(19)
@@ -96,7 +94,7 @@ def test_reading_from_the_middle_gives_what_reading_from_the_start_gives(
     assert np.array_equal(read(path, list(range(start, 19)), 20, frames[0]), whole[start:])
 
 
-def test_a_lossy_frame_is_close_to_what_went_in(tmp_path: Path) -> None:
+def test_a_compressed_frame_is_close_to_the_original(tmp_path: Path) -> None:
     frames = dots(19, 96, 128)
     path = write(tmp_path / "v.mp4", frames, 20, VideoConfig())
     seen = np.stack(read(path, list(range(19)), 20, frames[0])).astype(float)
@@ -110,7 +108,7 @@ def test_equal_frames_give_equal_files(tmp_path: Path) -> None:
         assert write(tmp_path / "other.mp4", dots(12), 20, config).read_bytes() == one
 
 
-def test_a_frame_may_be_a_little_off_its_time_but_not_more(tmp_path: Path) -> None:
+def test_a_frame_may_be_off_its_time_by_the_tolerance_only(tmp_path: Path) -> None:
     frames = noise(6, 24, 32)
     path = write(tmp_path / "v.mp4", frames, 20, EXACT)
     for off_s in (-9e-5, 9e-5):
@@ -128,13 +126,13 @@ def test_a_time_beyond_the_end_is_refused(tmp_path: Path) -> None:
         read(path, [4, 5, 6], 20, frames[0])
 
 
-def test_one_frame_may_answer_several_times(tmp_path: Path) -> None:
+def test_one_frame_may_serve_several_times(tmp_path: Path) -> None:
     frames = noise(4, 24, 32)
     path = write(tmp_path / "v.mp4", frames, 20, EXACT)
     assert np.array_equal(read(path, [1, 1, 2], 20, frames[0]), [frames[i] for i in (1, 1, 2)])
 
 
-def test_frames_of_another_size_than_promised_are_refused(tmp_path: Path) -> None:
+def test_frames_of_an_unexpected_size_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "v.mp4", dots(3), 20, EXACT)
     with pytest.raises(DamagedFile, match="24x32 pixels, expected 48x64"):
         list(read_frames(path, [0.0], (48, 64, 3)))
@@ -150,7 +148,7 @@ def test_a_video_cut_at_any_byte_is_not_whole(tmp_path: Path) -> None:
             check_whole(path)
 
 
-def test_a_codec_that_nobody_knows_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_unknown_codec_is_refused_with_the_file_name(tmp_path: Path) -> None:
     path = write(tmp_path / "v.mp4", dots(3), 20, EXACT)
     data = path.read_bytes()
     assert b"avc1" in data
@@ -159,7 +157,7 @@ def test_a_codec_that_nobody_knows_is_refused_by_name(tmp_path: Path) -> None:
         read(path, [0], 20, dots(1)[0])
 
 
-def test_words_in_a_video_that_are_not_utf8_do_not_hinder(tmp_path: Path) -> None:
+def test_metadata_that_are_not_utf8_do_not_matter(tmp_path: Path) -> None:
     frames = dots(3)
     plain, path = write(tmp_path / "plain.mp4", frames, 20, EXACT), tmp_path / "v.mp4"
     with av.open(str(plain)) as source, av.open(str(path), "w") as copy:
@@ -175,7 +173,7 @@ def test_words_in_a_video_that_are_not_utf8_do_not_hinder(tmp_path: Path) -> Non
     assert np.array_equal(read(path, [2], 20, frames[2])[0], frames[2])
 
 
-def test_what_is_no_video_is_refused_by_name(tmp_path: Path) -> None:
+def test_other_files_are_refused_with_their_name(tmp_path: Path) -> None:
     path = tmp_path / "v.mp4"
     with pytest.raises(DamagedFile, match=r"v\.mp4 is missing"):
         list(read_frames(path, [0.0], (24, 32, 3)))
@@ -205,7 +203,7 @@ def test_a_frame_of_another_shape_or_type_is_refused(tmp_path: Path) -> None:
             writer.add(wrong)
 
 
-def test_an_odd_size_needs_full_colour(tmp_path: Path) -> None:
+def test_an_odd_size_needs_full_colour_resolution(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="set chroma to 444"):
         VideoWriter(tmp_path / "v.mp4", 23, 32, 20, VideoConfig())
     frames = dots(3, 23, 31)
@@ -216,13 +214,13 @@ def test_an_odd_size_needs_full_colour(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"codec": "divx"}, {"crf": 52}, {"crf": -1}, {"gop": 0}, {"chroma": "411"}]
 )
-def test_a_setting_that_means_nothing_is_refused_by_name(wrong: dict) -> None:
+def test_an_impossible_setting_is_refused_by_name(wrong: dict) -> None:
     (name,) = wrong
     with pytest.raises(BadInput, match=name):
         VideoConfig(**wrong)
 
 
-def test_a_preset_that_the_encoder_does_not_know_is_refused(tmp_path: Path) -> None:
+def test_a_preset_unknown_to_the_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="the encoder refused"):
         VideoWriter(tmp_path / "v.mp4", 24, 32, 20, VideoConfig(preset="heroic"))
     assert list(tmp_path.iterdir()) == []
@@ -245,7 +243,7 @@ print((peaks[1] - peaks[0]) // 1024)
 """
 
 
-def test_writing_holds_a_few_frames_however_long_the_video(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MEMORY, str(tmp_path / "v.mp4")]
     grown_mib = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert grown_mib < 20  # the 200 frames between the two looks are 176 MiB

@@ -1,5 +1,7 @@
-"""Small real datasets whose every defect is put there on purpose: an arm of three joints and a
-gripper that goes from point to point, filmed as a bright square that moves with two of them.
+"""Demonstrations: small stored datasets of a simulated arm, with defects added on purpose.
+
+The arm has three joints and a gripper and moves from point to point; its camera sees a bright
+square that follows two of the joints.
 """
 
 from __future__ import annotations
@@ -15,9 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imitact.core.types import Camera, Spec
-from imitact.datasets.lerobot.stats import PixelCounts
+from imitact.datasets.episode_encoder import CameraEncoder
 from imitact.datasets.lerobot.writer import LeRobotWriter
-from imitact.datasets.video import VideoWriter
 from imitact.datasets.video_config import VideoConfig
 
 NAMES = ("shoulder", "elbow", "wrist", "gripper")
@@ -34,21 +35,27 @@ def arm_spec(cameras: Sequence[str] = (), units: Sequence[str] = ("rad",) * 3 + 
     )  # fmt: skip
 
 
-def follow(action: np.ndarray, pace: float = 0.4, seed: int = 0) -> np.ndarray:
-    """The state of an arm that goes a part of the way to its command in each tick, with the noise
-    of an encoder: about two ticks late."""
+def follow(action: np.ndarray, gain: float = 0.4, seed: int = 0) -> np.ndarray:
+    """Return the state of an arm that covers part of the way to its command in each tick.
+
+    It lags by about two ticks and has the noise of an encoder.
+    """
     state = np.empty_like(action)
     at = action[0].copy()
     for tick, target in enumerate(action):
         state[tick] = at
-        at = at + pace * (target - at)
+        at = at + gain * (target - at)
     return state + np.random.default_rng(seed).normal(0, 0.0005, action.shape)
 
 
 def demonstrate(seed: int, head: int = 3, tail: int = 12, moves: int = 5) -> Rows:
-    """(state, action) of one demonstration of some 160 ticks: moves, a rest after each.
+    """Return state and action of a demonstration of about 160 ticks: moves, each with a rest.
 
-    head, tail: ticks without movement at either end.
+    Args:
+        seed: of the targets.
+        head: ticks without movement at the start.
+        tail: ticks without movement at the end.
+        moves: number of moves.
     """
     rng = np.random.default_rng(seed)
     at = np.array([0.0, -0.8, 0.4, 0.0]) + rng.normal(0, 0.02, 4)
@@ -64,7 +71,7 @@ def demonstrate(seed: int, head: int = 3, tail: int = 12, moves: int = 5) -> Row
 
 
 def picture(state: np.ndarray) -> np.ndarray:
-    """A smooth background with a bright square, across by the shoulder and down by the elbow."""
+    """Return a frame: a bright square, placed by shoulder and elbow, on a smooth background."""
     rows = np.linspace(40, 110, HEIGHT)[:, None, None]
     columns = np.linspace(0, 60, WIDTH)[None, :, None]
     frame = (rows + columns + np.array([0.0, 10.0, 20.0])).astype(np.uint8)
@@ -83,9 +90,15 @@ def write(
     units: Sequence[str] = ("rad",) * 3 + ("1",),
     tasks: str = "go from point to point",
 ) -> Path:
-    """A dataset of these (state, action), by imitact's own writer.
+    """Write a dataset with imitact's own writer.
 
-    film: may change the frames of an episode; fewer of them than ticks is one of the defects.
+    Args:
+        out: folder of the dataset.
+        episodes: state and action of each episode.
+        cameras: names of the cameras.
+        film: changes the frames of an episode; it may drop some, as a defect.
+        units: of the four values.
+        tasks: task description.
     """
     spec = arm_spec(cameras, units)
     video = VideoConfig()
@@ -96,13 +109,13 @@ def write(
     for index, (state, action) in enumerate(episodes):
         videos, pixels = {}, {}
         for camera in cameras:
-            videos[camera] = staging / f"{camera}.mp4"
-            counts = PixelCounts()
-            with VideoWriter(videos[camera], HEIGHT, WIDTH, RATE_HZ, video) as writing:
-                for frame in film(index, [picture(row) for row in state]):
-                    writing.add(frame)
-                    counts.add(frame)
-            pixels[camera] = counts.result()
+            path = videos[camera] = staging / f"{camera}.mp4"
+            frames = film(index, [picture(row) for row in state])
+            size = Camera(camera, HEIGHT, WIDTH)
+            with CameraEncoder(path, size, RATE_HZ, video, len(frames)) as encoder:
+                for frame in frames:
+                    encoder.add(frame)
+            pixels[camera] = encoder.stats()
         facts.append({"seed": index, "variation": {}, "first_ticks": {"1": 40}})
         writer.append(
             state, action, videos, pixels,
@@ -121,8 +134,10 @@ def write(
 
 
 def rewrite(root: Path, index: int, change: Callable[[dict[str, np.ndarray]], object]) -> None:
-    """Alter the stored columns of an episode in place, as no writer would: `change` gets them by
-    name, and may set or shorten each. What vouches for the files goes, as by a person's hand."""
+    """Alter the stored columns of an episode in place, and remove the checksums.
+
+    `change` gets the columns by name, and may set or shorten each.
+    """
     shutil.rmtree(root / "meta/imitact", ignore_errors=True)
     file = root / f"data/chunk-000/file-{index:03d}.parquet"
     table = pq.read_table(file)

@@ -1,4 +1,4 @@
-"""LeRobot datasets as they are found: of several versions and converters, whole and less so.
+"""LeRobot datasets of several versions and converters, whole and damaged.
 
 tests/fixtures/lerobot/v21 was written by LeRobot 0.3.3, v30 and converted by 0.4.4
 (scripts/make_old_lerobot_fixtures.py), depth by 0.6.1 (scripts/make_lerobot_fixtures.py).
@@ -31,7 +31,7 @@ from tests.support.paths import FIXTURES
 
 LEROBOT = FIXTURES / "lerobot"
 BLOCK = 8
-PICTURES = "observation.images.wrist"
+WRIST = "observation.images.wrist"
 V21_DATA = "data/chunk-000/episode_000001.parquet"
 V21_VIDEO = "videos/chunk-000/observation.images.top/episode_000001.mp4"
 
@@ -71,25 +71,25 @@ def with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, values)
 
 
-# --- what each LeRobot wrote -------------------------------------------------------------------
+# --- datasets of each LeRobot version -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "writer", "layout"),
     [("v21", "0.3.3", "v2.1"), ("v30", "0.4.4", "v3.0"), ("converted", "0.4.4", "v3.0")],
 )
-def test_what_a_lerobot_wrote_we_read_as_it_does(name: str, writer: str, layout: str) -> None:
+def test_each_version_is_read_as_lerobot_reads_it(name: str, writer: str, layout: str) -> None:
     reading = load(name)
     assert (reading["lerobot"], version_of(LEROBOT / name)) == (writer, layout)
-    source = open_lerobot(LEROBOT / name)
-    check_dataset(source)
-    assert source.spec.rate_hz == reading["fps"]
-    assert sum(source.lengths) == reading["total_frames"]
-    assert [s.key for s in source.stored.values()] == reading["cameras"]
+    dataset = open_lerobot(LEROBOT / name)
+    check_dataset(dataset)
+    assert dataset.spec.rate_hz == reading["fps"]
+    assert sum(dataset.lengths) == reading["total_frames"]
+    assert [s.key for s in dataset.stored.values()] == reading["cameras"]
     rows = iter(reading["rows"])
-    for index, length in enumerate(source.lengths):
-        episode = source.episode(index)
-        frames = {name: list(episode.frames(name)) for name in source.stored}
+    for index, length in enumerate(dataset.lengths):
+        episode = dataset.episode(index)
+        frames = {name: list(episode.frames(name)) for name in dataset.stored}
         for tick in range(length):
             row = next(rows)
             assert (row["episode_index"], row["frame_index"]) == (index, tick)
@@ -97,16 +97,16 @@ def test_what_a_lerobot_wrote_we_read_as_it_does(name: str, writer: str, layout:
             assert episode.state[tick].tolist() == np.float32(row["observation.state"]).tolist()
             assert episode.action[tick].tolist() == row["action"]
             assert episode.times_s[tick] == row["timestamp"]
-            for camera, stored in source.stored.items():
+            for camera, stored in dataset.stored.items():
                 seen = thumbnail(frames[camera][tick])
-                told = bytes.fromhex(row["frames"][stored.key])
-                want = np.frombuffer(told, np.uint8).reshape(seen.shape)
+                expected_bytes = bytes.fromhex(row["frames"][stored.key])
+                want = np.frombuffer(expected_bytes, np.uint8).reshape(seen.shape)
                 limit = 0.51 if stored.as_images else 2.5  # decoders may differ
                 assert np.abs(seen - want).max() < limit, (index, tick, camera)
     assert next(rows, None) is None
 
 
-def test_the_same_demonstrations_are_the_same_in_every_layout() -> None:
+def test_the_same_demonstrations_are_equal_in_every_version() -> None:
     v21, v30, converted = (open_lerobot(LEROBOT / n) for n in ("v21", "v30", "converted"))
     assert isinstance(v21, LeRobotV21Dataset)
     assert not isinstance(v30, LeRobotV21Dataset)
@@ -122,8 +122,8 @@ def test_the_same_demonstrations_are_the_same_in_every_layout() -> None:
     assert v30.spec.action_names == ("left", "right")
 
 
-def test_the_fixtures_hold_what_they_are_there_for() -> None:
-    """Several files, shared and not; columns as fixed lists, lists and pictures; float64."""
+def test_the_fixtures_cover_the_storage_variants() -> None:
+    """Several files, shared and not; columns as fixed lists, lists and images; float64."""
     v30 = LeRobotDataset(LEROBOT / "v30")
     assert len({v30.episode(i)._files.data for i in range(3)}) == 3
     starts = [v30.episode(i)._files.videos["top"] for i in range(3)]
@@ -139,18 +139,18 @@ def test_the_fixtures_hold_what_they_are_there_for() -> None:
     assert all("double" in kind for kind in kinds.values())
 
 
-def test_of_an_episode_whose_task_changes_the_first_is_told(old: Path, new: Path) -> None:
+def test_the_task_of_an_episode_is_that_of_its_first_tick(old: Path, new: Path) -> None:
     for root in (old, new):
-        source = open_lerobot(root)
-        assert source.task_texts == {0: "task 0", 1: "task 1", 2: "tidy up"}
-        assert [source.episode(i).task for i in range(3)] == ["task 0", "task 1", "task 0"]
+        dataset = open_lerobot(root)
+        assert dataset.task_texts == {0: "task 0", 1: "task 1", 2: "tidy up"}
+        assert [dataset.episode(i).task for i in range(3)] == ["task 0", "task 1", "task 0"]
     episodes = (old / "meta/episodes.jsonl").read_text().splitlines()
     episodes[2] = episodes[2].replace('["task 0", "tidy up"]', '["tidy up", "task 0"]')
     (old / "meta/episodes.jsonl").write_text("\n".join(episodes))
-    assert open_lerobot(old).episode(2).task == "task 0"  # whatever the order of the list
+    assert open_lerobot(old).episode(2).task == "task 0"  # independent of the order of the list
 
 
-def test_other_columns_are_given_in_the_order_of_the_ticks(new: Path, old: Path) -> None:
+def test_other_columns_are_read_in_the_order_of_ticks(new: Path, old: Path) -> None:
     edit_table(new / "data/chunk-000/file-001.parquet", lambda table: table.take([3, 0, 2, 1]))
     for root in (new, old):
         episode = open_lerobot(root).episode(1)
@@ -164,10 +164,10 @@ def test_other_columns_are_given_in_the_order_of_the_ticks(new: Path, old: Path)
 
 
 def test_depth_is_left_out_with_a_notice_and_the_rest_is_read(tmp_path: Path) -> None:
-    source = open_lerobot(LEROBOT / "depth")
-    check_dataset(source)
-    assert [c.name for c in source.spec.cameras] == ["top"]
-    (notice,) = source.notices
+    dataset = open_lerobot(LEROBOT / "depth")
+    check_dataset(dataset)
+    assert [c.name for c in dataset.spec.cameras] == ["top"]
+    (notice,) = dataset.notices
     assert "observation.images.depth is left out: it is a depth map" in notice
     _, found = open_damaged(LEROBOT / "depth")
     assert [(f.kind, f.severity) for f in found] == [("left-out", "note")]
@@ -179,10 +179,10 @@ def test_depth_is_left_out_with_a_notice_and_the_rest_is_read(tmp_path: Path) ->
         assert len(open_lerobot(copy).notices) == 1
 
 
-# --- what may be missing or otherwise -----------------------------------------------------------
+# --- variations that are allowed ----------------------------------------------------------------
 
 
-def test_what_is_optional_may_be_missing(new: Path, old: Path) -> None:
+def test_optional_metadata_may_be_missing(new: Path, old: Path) -> None:
     want = {root: [open_lerobot(root).episode(i).state for i in range(3)] for root in (new, old)}
     optional = ("robot_type", "splits", "chunks_size", "data_path", "video_path", "total_tasks")
 
@@ -197,11 +197,11 @@ def test_what_is_optional_may_be_missing(new: Path, old: Path) -> None:
         edit_info(root, drop)
         for name in (TASKS, "meta/tasks.jsonl", "meta/stats.json", "meta/episodes_stats.jsonl"):
             (root / name).unlink(missing_ok=True)
-        source = open_lerobot(root)
-        check_dataset(source)
-        assert source.spec.state_names == ("state_0", "state_1", "state_2")
+        dataset = open_lerobot(root)
+        check_dataset(dataset)
+        assert dataset.spec.state_names == ("state_0", "state_1", "state_2")
         for index in range(3):
-            assert np.array_equal(source.episode(index).state, want[root][index])
+            assert np.array_equal(dataset.episode(index).state, want[root][index])
     edit_table(
         new / "meta/episodes/chunk-000/file-000.parquet",
         lambda table: table.drop_columns(["tasks", *(n for n in table.column_names if "/" in n
@@ -215,7 +215,7 @@ def test_what_is_optional_may_be_missing(new: Path, old: Path) -> None:
     [pa.list_(pa.float64()), pa.large_list(pa.float32()), pa.list_(pa.float64(), 2)],
     ids=str,
 )
-def test_numbers_may_be_stored_in_many_ways(new: Path, kind: pa.DataType) -> None:
+def test_vectors_may_be_stored_in_any_list_type(new: Path, kind: pa.DataType) -> None:
     file = new / "data/chunk-000/file-001.parquet"
     want = open_lerobot(new).episode(1).action
     rows = pq.read_table(file)["action"].to_pylist()
@@ -223,7 +223,7 @@ def test_numbers_may_be_stored_in_many_ways(new: Path, kind: pa.DataType) -> Non
     assert np.array_equal(open_lerobot(new).episode(1).action, want)
 
 
-def test_whole_numbers_and_claims_are_numbers_too(new: Path) -> None:
+def test_integers_and_booleans_are_numbers_too(new: Path) -> None:
     file = new / "data/chunk-000/file-001.parquet"
     for kind, value in ((pa.int32(), 3), (pa.bool_(), True), (pa.float16(), np.float16(1.5))):
         column = pa.array([[value, value]] * 4, pa.list_(kind))
@@ -231,14 +231,14 @@ def test_whole_numbers_and_claims_are_numbers_too(new: Path) -> None:
         assert np.all(open_lerobot(new).episode(1).action == float(value))
 
 
-def test_a_number_beyond_float32_is_infinite_and_found_by_the_check(new: Path) -> None:
+def test_a_number_too_large_for_float32_becomes_infinite(new: Path) -> None:
     file = new / "data/chunk-000/file-001.parquet"
     column = pa.array([[1e300, 0.0, 0.0]] * 4, pa.list_(pa.float64()))
     edit_table(file, lambda table: with_column(table, "observation.state", column))
     assert np.isinf(open_lerobot(new).episode(1).state[:, 0]).all()
 
 
-def test_pictures_may_lie_in_any_order_in_their_file(new: Path) -> None:
+def test_images_may_be_in_any_order_in_their_file(new: Path) -> None:
     file = new / "data/chunk-000/file-002.parquet"
     before = list(open_lerobot(new).episode(2).frames("wrist"))
     order = np.array([5, 2, 0, 4, 1, 3])
@@ -250,8 +250,8 @@ def test_pictures_may_lie_in_any_order_in_their_file(new: Path) -> None:
     assert np.array_equal(list(open_lerobot(new).episode(2).frames("wrist", 1)), before[1:])
 
 
-def test_pictures_are_the_recorded_ones_to_the_bit() -> None:
-    """As scripts/make_old_lerobot_fixtures.py drew them: PNG loses nothing."""
+def test_stored_images_are_decoded_bit_for_bit() -> None:
+    """The frames of scripts/make_old_lerobot_fixtures.py; PNG is lossless."""
     frames = list(open_lerobot(LEROBOT / "v30").episode(1).frames("wrist"))
     rows = np.linspace(20, 120, 32)[:, None, None]
     columns = np.linspace(0, 80, 40)[None, :, None]
@@ -261,8 +261,8 @@ def test_pictures_are_the_recorded_ones_to_the_bit() -> None:
         assert np.array_equal(frame, want)
 
 
-def test_of_pictures_those_of_a_page_are_in_memory_at_a_time(tmp_path: Path) -> None:
-    """Whatever the size of the file: 48 MB here, in pages of 2.4 MB (LeRobot's hold an episode)."""
+def test_only_one_page_of_images_is_in_memory(tmp_path: Path) -> None:
+    """48 MB here, in pages of 2.4 MB (LeRobot's hold an episode)."""
     count, size = 400, 120_000
     rng = np.random.default_rng(0)
     cells = [{"bytes": rng.bytes(size), "path": None} for _ in range(count)]
@@ -280,21 +280,21 @@ def test_of_pictures_those_of_a_page_are_in_memory_at_a_time(tmp_path: Path) -> 
     assert most < 12_000_000
 
 
-def test_the_fingerprint_covers_pictures(new: Path) -> None:
+def test_the_fingerprint_covers_stored_images(new: Path) -> None:
     before = open_lerobot(new).fingerprint
     file = new / "data/chunk-000/file-001.parquet"
 
     def change(table: pa.Table) -> pa.Table:
-        cells = table[PICTURES].to_pylist()
+        cells = table[WRIST].to_pylist()
         cells[0], cells[1] = cells[1], cells[0]
-        return with_column(table, PICTURES, pa.array(cells, table.schema.field(PICTURES).type))
+        return with_column(table, WRIST, pa.array(cells, table.schema.field(WRIST).type))
 
     edit_table(file, change)
     assert open_lerobot(new).fingerprint != before
 
 
-def test_a_description_that_cannot_be_used_concerns_its_episode_alone(new: Path) -> None:
-    """As a batch of videos that was never encoded leaves it: null, not a number."""
+def test_an_unusable_description_affects_only_its_episode(new: Path) -> None:
+    """A batch of videos that was never encoded leaves a null instead of a number."""
     key = "videos/observation.images.top/file_index"
     file = new / "meta/episodes/chunk-000/file-000.parquet"
     edit_table(file, lambda t: with_column(t, key, pa.array([0, None, 1], pa.int64())))
@@ -302,23 +302,23 @@ def test_a_description_that_cannot_be_used_concerns_its_episode_alone(new: Path)
         DamagedFile, match=r"file-000\.parquet does not follow its layout"
     ):
         open_lerobot(new)
-    source, found = open_damaged(new)
-    assert source is not None
+    dataset, found = open_damaged(new)
+    assert dataset is not None
     assert [(f.kind, f.episode) for f in found] == [("damaged-file", 1)]
-    assert source.lengths == (5, 0, 6)
+    assert dataset.lengths == (5, 0, 6)
 
 
-def test_damaged_metadata_of_a_column_are_an_error_and_stop_nothing(tmp_path: Path) -> None:
+def test_damaged_column_metadata_raise_an_error_and_do_not_hang(tmp_path: Path) -> None:
     root = Path(shutil.copytree(LEROBOT / "converted", tmp_path / "converted"))
     file = root / "data/chunk-000/file-000.parquet"
     data = bytearray(file.read_bytes())
-    data[8006] ^= 0x40  # in the footer: how long a histogram of a column's size statistics is
+    data[8006] ^= 0x40  # in the footer: length of a histogram in the size statistics of a column
     file.write_bytes(data)
     with pytest.raises(DamagedFile, match=r"file-000\.parquet cannot be read: .*histogram"):
         _ = open_lerobot(root).episode(0).state
 
 
-def test_a_place_with_a_name_that_no_file_can_have_is_refused(new: Path) -> None:
+def test_a_path_template_with_too_long_a_name_is_refused(new: Path) -> None:
     info = json.loads((new / INFO).read_text())
     info["data_path"] = "data/" + "9" * 256 + "-{chunk_index}-{file_index}.parquet"
     (new / INFO).write_text(json.dumps(info))
@@ -329,7 +329,7 @@ def test_a_place_with_a_name_that_no_file_can_have_is_refused(new: Path) -> None
 # --- v2.1: errors that name file and field ------------------------------------------------------
 
 
-def test_a_missing_or_cut_file_of_v21_is_found_on_opening_and_named(old: Path) -> None:
+def test_opening_v21_names_a_missing_or_truncated_file(old: Path) -> None:
     for name in (V21_DATA, V21_VIDEO, "meta/episodes.jsonl"):
         file = old / name
         data = file.read_bytes()
@@ -357,7 +357,7 @@ def test_a_missing_or_cut_file_of_v21_is_found_on_opening_and_named(old: Path) -
         ('{"episode_index": 1, "length": 5}', r"info\.json counts 15 ticks, its episodes 16"),
     ],
 )
-def test_a_wrong_line_of_v21_is_named_by_its_number(old: Path, line: str, message: str) -> None:
+def test_a_wrong_line_of_v21_is_reported_by_number(old: Path, line: str, message: str) -> None:
     file = old / "meta/episodes.jsonl"
     lines = file.read_text().splitlines()
     lines[1] = line
@@ -366,21 +366,21 @@ def test_a_wrong_line_of_v21_is_named_by_its_number(old: Path, line: str, messag
         open_lerobot(old)
 
 
-def test_of_a_damaged_v21_the_other_episodes_are_still_told_of(old: Path) -> None:
+def test_a_damaged_episode_of_v21_leaves_the_others_readable(old: Path) -> None:
     (old / V21_DATA).unlink()
-    source, found = open_damaged(old)
-    assert source is not None
+    dataset, found = open_damaged(old)
+    assert dataset is not None
     assert [(f.kind, f.episode) for f in found] == [("damaged-file", 1)]
     assert "episode_000001.parquet is missing" in found[0].what
-    assert len(source.episode(2).state) == 6
+    assert len(dataset.episode(2).state) == 6
     lines = (old / "meta/episodes.jsonl").read_text().splitlines()
     lines[1] = '{"episode_index": 1, "length": -4}'
     (old / "meta/episodes.jsonl").write_text("\n".join(lines))
-    source, found = open_damaged(old)
+    dataset, found = open_damaged(old)
     assert {f.episode for f in found} == {1}
 
 
-def test_v20_is_read_too_and_other_layouts_are_refused_by_name(old: Path) -> None:
+def test_v20_is_read_and_other_versions_are_refused_by_name(old: Path) -> None:
     edit_info(old, lambda i: i.update(codebase_version="v2.0"))
     check_dataset(open_lerobot(old))
     for version in ("v1.6", "v4.0", None):
@@ -390,8 +390,8 @@ def test_v20_is_read_too_and_other_layouts_are_refused_by_name(old: Path) -> Non
     assert version_of(old.parent) == ""
 
 
-def test_episodes_of_v21_lie_where_info_json_says(old: Path) -> None:
-    """A thousand a chunk is the usual number, not the only one."""
+def test_files_of_v21_are_where_info_json_places_them(old: Path) -> None:
+    """A thousand files per chunk is the default, not a rule."""
     for name in (V21_DATA, V21_VIDEO):
         there = old / name.replace("chunk-000", "chunk-001")
         there.parent.mkdir(parents=True)
@@ -407,23 +407,23 @@ def test_episodes_of_v21_lie_where_info_json_says(old: Path) -> None:
     check_dataset(open_lerobot(old))
 
 
-def test_a_cell_without_a_picture_is_named_by_file_episode_and_tick(new: Path) -> None:
+def test_a_missing_image_is_reported_by_file_episode_and_tick(new: Path) -> None:
     file = new / "data/chunk-000/file-001.parquet"
-    cells = pq.read_table(file)[PICTURES].to_pylist()
+    cells = pq.read_table(file)[WRIST].to_pylist()
     cells[2] = {"bytes": None, "path": "frame-000002.png"}
-    kind = pq.read_schema(file).field(PICTURES).type
-    edit_table(file, lambda table: with_column(table, PICTURES, pa.array(cells, kind)))
+    kind = pq.read_schema(file).field(WRIST).type
+    edit_table(file, lambda table: with_column(table, WRIST, pa.array(cells, kind)))
     episode = open_lerobot(new).episode(1)
     assert len(list(episode.frames("wrist", 0, 2))) == 2
-    says = rf"file-001\.parquet: {PICTURES} of episode 1 at tick 2 holds only .*000002\.png"
-    with pytest.raises(DamagedFile, match=says):
+    message = rf"file-001\.parquet: {WRIST} of episode 1 at tick 2 holds only .*000002\.png"
+    with pytest.raises(DamagedFile, match=message):
         list(episode.frames("wrist", 1))
 
 
 # --- copies and statistics ----------------------------------------------------------------------
 
 
-def test_a_copy_of_v21_is_a_dataset_of_ours_with_pictures_kept_to_the_bit(
+def test_a_fixed_copy_of_v21_is_v30_with_images_kept_bit_for_bit(
     old: Path, tmp_path: Path
 ) -> None:
     for name in ("meta/episodes.jsonl", "meta/tasks.jsonl"):
@@ -431,13 +431,13 @@ def test_a_copy_of_v21_is_a_dataset_of_ours_with_pictures_kept_to_the_bit(
         for words in ('["task 1"]', '["task 0", "tidy up"]'):
             text = text.replace(words, '["task 0"]')
         (old / name).write_text(text)
-    source = open_lerobot(old)
-    write_fixed(source, plan_fix(source.lengths, []), tmp_path / "copy")
+    dataset = open_lerobot(old)
+    write_fixed(dataset, plan_fix(dataset.lengths, []), tmp_path / "copy")
     copy = open_lerobot(tmp_path / "copy")
     assert version_of(tmp_path / "copy") == "v3.0"
-    assert copy.lengths == source.lengths
+    assert copy.lengths == dataset.lengths
     for index in range(3):
-        ours, theirs = copy.episode(index), source.episode(index)
+        ours, theirs = copy.episode(index), dataset.episode(index)
         assert np.array_equal(ours.state, theirs.state)
         assert np.array_equal(list(ours.frames("wrist")), list(theirs.frames("wrist")))
         assert np.array_equal(list(ours.frames("top")), list(theirs.frames("top")))
@@ -445,11 +445,11 @@ def test_a_copy_of_v21_is_a_dataset_of_ours_with_pictures_kept_to_the_bit(
 
 
 def statistics(root: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Of state and action, as imitact computes them."""
-    source = open_lerobot(root)
+    """Return the statistics of state and action as imitact computes them."""
+    dataset = open_lerobot(root)
     found: dict[str, Any] = {}
-    for index in range(len(source.lengths)):
-        episode = source.episode(index)
+    for index in range(len(dataset.lengths)):
+        episode = dataset.episode(index)
         rows = {"observation.state": episode.state, "action": episode.action}
         more = {name: row_stats(values) for name, values in rows.items()}
         found = merge_all_stats(found, more) if found else more
@@ -457,7 +457,7 @@ def statistics(root: Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("name", ["h264", "av1", "v30", "converted"])
-def test_statistics_of_state_and_action_are_those_that_lerobot_stored(name: str) -> None:
+def test_statistics_of_state_and_action_equal_those_of_lerobot(name: str) -> None:
     stored = json.loads((LEROBOT / name / "meta/stats.json").read_text())
     for feature, ours in statistics(LEROBOT / name).items():
         assert ours["count"].tolist() == stored[feature]["count"]
@@ -466,22 +466,22 @@ def test_statistics_of_state_and_action_are_those_that_lerobot_stored(name: str)
 
 
 @pytest.mark.parametrize("name", ["h264", "av1", "v30"])
-def test_quantiles_are_lerobots_within_its_own_sampling_error(name: str) -> None:
-    """LeRobot's are of a histogram, of ticks taken as they come: off by at most the gap between
-    two neighbours among the ticks of an episode; together they are means of those."""
-    source = open_lerobot(LEROBOT / name)
+def test_quantiles_equal_lerobots_within_its_sampling_error(name: str) -> None:
+    """LeRobot reads quantiles from a histogram: within an episode they are off by at most the gap
+    between two neighbouring ticks, and those of several episodes are the mean of these."""
+    dataset = open_lerobot(LEROBOT / name)
     stored = json.loads((LEROBOT / name / "meta/stats.json").read_text())
     for feature, ours in statistics(LEROBOT / name).items():
-        rows = [getattr(source.episode(i), feature.rpartition(".")[2]) for i in
-                range(len(source.lengths))]  # fmt: skip
+        rows = [getattr(dataset.episode(i), feature.rpartition(".")[2]) for i in
+                range(len(dataset.lengths))]  # fmt: skip
         for key in ("q01", "q10", "q50", "q90", "q99"):
             q = int(key[1:]) / 100
-            gaps = sum(len(r) * neighbours(r, q) for r in rows) / sum(map(len, rows))
+            gaps = sum(len(r) * gap(r, q) for r in rows) / sum(map(len, rows))
             assert np.all(np.abs(ours[key] - np.array(stored[feature][key])) <= gaps + 1e-6), key
 
 
-def neighbours(rows: np.ndarray, q: float) -> np.ndarray:
-    """How far apart the two ticks are between which a quantile lies, and a bin more."""
+def gap(rows: np.ndarray, q: float) -> np.ndarray:
+    """Return the distance between the two ticks around a quantile, plus one bin."""
     ordered = np.sort(rows, axis=0)
     at = q * (len(rows) - 1)
     low, high = max(int(np.floor(at)) - 1, 0), min(int(np.ceil(at)) + 1, len(rows) - 1)

@@ -1,4 +1,4 @@
-"""Recordings that LeRobot never finished: what is saved of them, and what is said of the rest.
+"""Recordings that LeRobot never finished: what is recovered, and what is reported as lost.
 
 tests/fixtures/lerobot/unfinished is what LeRobot 0.6.1 leaves when it is killed after five
 episodes of 5, 8, 6, 4 and 7 ticks and three frames of a sixth (scripts/make_lerobot_fixtures.py).
@@ -37,7 +37,7 @@ LENGTHS = (5, 8, 6, 4, 7)
 TOP = "videos/observation.images.top/chunk-000"
 
 
-def digests(root: Path) -> dict[str, str]:
+def checksums(root: Path) -> dict[str, str]:
     return {
         p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in sorted(root.rglob("*"))
@@ -46,33 +46,33 @@ def digests(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def left(tmp_path: Path) -> Path:
-    """What a killed recording left."""
-    return Path(shutil.copytree(LEROBOT / "unfinished", tmp_path / "left"))
+def unfinished(tmp_path: Path) -> Path:
+    """A copy of a killed recording."""
+    return Path(shutil.copytree(LEROBOT / "unfinished", tmp_path / "unfinished"))
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """A finished dataset of three data files and two videos, pictures beside them."""
+    """A finished dataset of three data files, two videos and stored images."""
     return Path(shutil.copytree(LEROBOT / "v30", tmp_path / "many"))
 
 
 def cut_footer(file: Path) -> None:
-    """As it lies there before it is finished: the footer's length and mark come last."""
+    """Cut a file to its unfinished state: the length of the footer and the magic come last."""
     data = file.read_bytes()
     footer = int.from_bytes(data[-8:-4], "little")
     file.write_bytes(data[: -8 - footer])
 
 
-def saved(found: RepairPlan, out: Path) -> LeRobotDataset:
-    write_repaired(found, out)
-    source = LeRobotDataset(out)
-    check_dataset(source)
-    return source
+def recovered(plan: RepairPlan, out: Path) -> LeRobotDataset:
+    write_repaired(plan, out)
+    dataset = LeRobotDataset(out)
+    check_dataset(dataset)
+    return dataset
 
 
-def demonstrated() -> list[tuple[np.ndarray, np.ndarray]]:
-    """States and actions as scripts/parity_dataset.py drew them."""
+def recorded_rows() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the states and actions of scripts/parity_dataset.py."""
     rng = np.random.default_rng(5)
     episodes = []
     for length in LENGTHS:
@@ -83,31 +83,31 @@ def demonstrated() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def square(frame: np.ndarray) -> tuple[int, int]:
-    """Row and column of the bright square of 12 pixels."""
+    """Return row and column of the bright square of 12 pixels."""
     red = frame[..., 0].astype(int) - frame[..., 1]
     row, column = (np.convolve(red.sum(axis=a), np.ones(12), "valid").argmax() for a in (1, 0))
     return int(row), int(column)
 
 
-# --- a recording killed by LeRobot's own hand ---------------------------------------------------
+# --- a recording that LeRobot did not finish ----------------------------------------------------
 
 
-def test_every_episode_whose_data_file_has_a_footer_is_saved_and_the_rest_named(
-    left: Path, tmp_path: Path
+def test_episodes_with_a_finished_data_file_are_recovered_and_others_reported(
+    unfinished: Path, tmp_path: Path
 ) -> None:
-    found = plan_repair(left)
-    assert found.lines() == [
-        "saved: 4 of 5 episodes, 23 of 30 ticks",
+    plan = plan_repair(unfinished)
+    assert plan.lines() == [
+        "recovered: 4 of 5 episodes, 23 of 30 ticks",
         "lost: data/chunk-000/file-003.parquet has no footer: episode 4",
         f"remains: {TOP}/file-002.mp4, frames 0 to 6 (0.00 to 0.30 s)",
         "remains: images/observation.images.top/episode-000005, 3 images that are in no video",
     ]
-    before = digests(left)
-    source = saved(found, tmp_path / "out")
-    assert digests(left) == before
-    assert source.lengths == LENGTHS[:4]
-    for index, (state, action) in enumerate(demonstrated()[:4]):
-        episode = source.episode(index)
+    before = checksums(unfinished)
+    dataset = recovered(plan, tmp_path / "out")
+    assert checksums(unfinished) == before
+    assert dataset.lengths == LENGTHS[:4]
+    for index, (state, action) in enumerate(recorded_rows()[:4]):
+        episode = dataset.episode(index)
         assert np.array_equal(episode.state, state)
         assert np.array_equal(episode.action, action)
         assert episode.task == f"task {index % 2}"
@@ -117,9 +117,9 @@ def test_every_episode_whose_data_file_has_a_footer_is_saved_and_the_rest_named(
             assert abs(column - 4 * tick) <= 1
 
 
-def test_the_copy_is_a_finished_dataset_of_lerobots_layout(left: Path, tmp_path: Path) -> None:
+def test_the_copy_is_a_finished_dataset_of_lerobot(unfinished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    saved(plan_repair(left), out)
+    recovered(plan_repair(unfinished), out)
     theirs = pq.read_schema(LEROBOT / "av1/meta/episodes/chunk-000/file-000.parquet")
     ours = pq.read_table(out / "meta/episodes/chunk-000/file-000.parquet")
     assert set(ours.column_names) == set(theirs.names)
@@ -131,7 +131,7 @@ def test_the_copy_is_a_finished_dataset_of_lerobots_layout(left: Path, tmp_path:
              for n in pq.read_table(f)["index"].to_pylist()]  # fmt: skip
     assert index == list(range(23))
     info = json.loads((out / "meta/info.json").read_text())
-    before = json.loads((left / "meta/info.json").read_text())
+    before = json.loads((unfinished / "meta/info.json").read_text())
     assert (info["total_episodes"], info["total_frames"], info["splits"]) == (
         4,
         23,
@@ -139,55 +139,57 @@ def test_the_copy_is_a_finished_dataset_of_lerobots_layout(left: Path, tmp_path:
     )
     assert info["features"] == before["features"]
     stats = json.loads((out / "meta/stats.json").read_text())
-    rows = np.concatenate([state for state, _ in demonstrated()[:4]]).astype(np.float64)
+    rows = np.concatenate([state for state, _ in recorded_rows()[:4]]).astype(np.float64)
     np.testing.assert_allclose(stats["observation.state"]["mean"], rows.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(stats["observation.state"]["std"], rows.std(axis=0), rtol=1e-12)
     assert np.shape(stats["observation.images.top"]["q01"]) == (3, 1, 1)
-    there, here = digests(left), digests(out)
+    there, here = checksums(unfinished), checksums(out)
     for name in (f"{TOP}/file-000.mp4", f"{TOP}/file-001.mp4"):
         assert there[name] == here[name]  # not one video is encoded again
     assert f"{TOP}/file-002.mp4" not in here
 
 
 def test_the_verb_says_so_and_what_it_writes_passes_the_check(
-    left: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    unfinished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    code, told, _ = answer(capsys, "check", left)
+    code, output, _ = answer(capsys, "check", unfinished)
     assert code == 3
-    assert "`imitact check DATASET --fix OUT` saves what can be" in told
-    code, told, _ = answer(capsys, "check", left, "--fix", out)
-    assert "lost: data/chunk-000/file-003.parquet has no footer: episode 4\n" in told
-    assert f"copy of 4 episodes in {out}" in told.splitlines()[-1]
+    assert "`imitact check DATASET --fix OUT` recovers" in output
+    code, output, _ = answer(capsys, "check", unfinished, "--fix", out)
+    assert "lost: data/chunk-000/file-003.parquet has no footer: episode 4\n" in output
+    assert f"copy of 4 episodes in {out}" in output.splitlines()[-1]
     assert code == 0
-    assert "already exists and is not empty" in is_refused(capsys, "check", left, "--fix", out)
+    refusal = is_refused(capsys, "check", unfinished, "--fix", out)
+    assert "already exists and is not empty" in refusal
 
 
-def test_of_a_file_without_a_footer_the_error_says_what_to_do(left: Path) -> None:
-    (left / "meta/episodes/chunk-000").mkdir(parents=True)
-    shutil.copy(left / "data/chunk-000/file-003.parquet", left / "meta/episodes/chunk-000")
+def test_the_error_for_a_missing_footer_advises_repair(unfinished: Path) -> None:
+    (unfinished / "meta/episodes/chunk-000").mkdir(parents=True)
+    data = unfinished / "data/chunk-000/file-003.parquet"
+    shutil.copy(data, unfinished / "meta/episodes/chunk-000")
     with pytest.raises(
         DamagedFile, match=r"has no footer: its recording was never finished.*--fix"
     ):
-        LeRobotDataset(left)
+        LeRobotDataset(unfinished)
 
 
 # --- other ways to be unfinished ----------------------------------------------------------------
 
 
-def test_metadata_alone_are_made_again_from_the_data_and_the_videos(
+def test_missing_metadata_are_rebuilt_from_data_and_videos(
     many: Path, tmp_path: Path
 ) -> None:
-    """Killed between the two footers of finalize: nothing is lost."""
+    """A kill between the two footers of finalize loses nothing."""
     whole = LeRobotDataset(many)
     want = [(e.state, e.action, list(e.frames("top")), list(e.frames("wrist")), e.task)
             for e in map(whole.episode, range(3))]  # fmt: skip
     cut_footer(many / "meta/episodes/chunk-000/file-000.parquet")
-    found = plan_repair(many)
-    assert (found.lost, found.remains, found.is_whole) == ((), (), False)
-    source = saved(found, tmp_path / "out")
+    plan = plan_repair(many)
+    assert (plan.lost, plan.remains, plan.is_whole) == ((), (), False)
+    dataset = recovered(plan, tmp_path / "out")
     for index, (state, action, top, wrist, task) in enumerate(want):
-        episode = source.episode(index)
+        episode = dataset.episode(index)
         assert np.array_equal(episode.state, state)
         assert np.array_equal(episode.action, action)
         assert np.array_equal(list(episode.frames("top")), top)
@@ -201,38 +203,39 @@ def test_metadata_alone_are_made_again_from_the_data_and_the_videos(
 
 
 @pytest.mark.parametrize("is_described", [True, False])
-def test_an_episode_lost_in_between_leaves_the_others_numbered_without_a_gap(
+def test_episodes_after_a_lost_one_are_renumbered_without_a_gap(
     many: Path, tmp_path: Path, is_described: bool
 ) -> None:
     whole = LeRobotDataset(many)
     cut_footer(many / "data/chunk-000/file-001.parquet")
     if not is_described:
         shutil.rmtree(many / "meta/episodes")
-    found = plan_repair(many)
-    assert [one.index for one in found.recoverable] == [0, 2]
-    assert found.lost == ("data/chunk-000/file-001.parquet has no footer: episode 1",)
-    assert len(found.remains) == 1  # its frames, between those of the others
-    source = saved(found, tmp_path / "out")
+    plan = plan_repair(many)
+    assert [one.index for one in plan.recoverable] == [0, 2]
+    assert plan.lost == ("data/chunk-000/file-001.parquet has no footer: episode 1",)
+    assert len(plan.remains) == 1  # its frames, between those of the others
+    dataset = recovered(plan, tmp_path / "out")
     for new, old in enumerate((0, 2)):
-        assert np.array_equal(source.episode(new).state, whole.episode(old).state)
+        assert np.array_equal(dataset.episode(new).state, whole.episode(old).state)
         for camera in ("top", "wrist"):
-            frames = (list(s.episode(i).frames(camera)) for s, i in ((source, new), (whole, old)))
+            frames = (list(s.episode(i).frames(camera)) for s, i in ((dataset, new), (whole, old)))
             assert np.array_equal(*frames)
     assert pq.read_table(tmp_path / "out/data/chunk-000/file-001.parquet")["index"].to_pylist() == (
         list(range(5, 11))
     )
 
 
-def test_from_a_video_on_that_ends_within_an_episode_nothing_is_counted(
-    left: Path, many: Path
+def test_counting_stops_at_a_video_that_ends_within_an_episode(
+    unfinished: Path, many: Path
 ) -> None:
-    """Other frames than were recorded: whose they are, a count cannot tell."""
-    first = len(frame_times(left / f"{TOP}/file-000.mp4")[0])
+    """With other frames than were recorded, a count cannot assign them."""
+    first = len(frame_times(unfinished / f"{TOP}/file-000.mp4")[0])
     assert first in np.cumsum(LENGTHS)
-    shutil.copy(left / f"{TOP}/file-002.mp4", left / f"{TOP}/file-000.mp4")  # of 7 frames
-    found = plan_repair(left)
-    assert found.recoverable == ()
-    assert "episode 0: no video of observation.images.top is known to hold" in found.lost[1]
+    seven_frames = unfinished / f"{TOP}/file-002.mp4"
+    shutil.copy(seven_frames, unfinished / f"{TOP}/file-000.mp4")
+    plan = plan_repair(unfinished)
+    assert plan.recoverable == ()
+    assert "episode 0: no video of observation.images.top is known to hold" in plan.lost[1]
     # What metadata tell needs no count.
     shutil.copy(many / f"{TOP}/file-001.mp4", tmp := many / "longer.mp4")
     assert len(frame_times(tmp)[0]) == 6
@@ -241,49 +244,49 @@ def test_from_a_video_on_that_ends_within_an_episode_nothing_is_counted(
     assert [one.index for one in plan_repair(many).recoverable] == [0, 2]
 
 
-def test_an_episode_that_would_not_begin_with_a_key_frame_is_not_saved(left: Path) -> None:
-    file = left / f"{TOP}/file-000.mp4"
+def test_an_episode_that_would_not_begin_with_a_key_frame_is_lost(unfinished: Path) -> None:
+    file = unfinished / f"{TOP}/file-000.mp4"
     count = len(frame_times(file)[0])
     assert count > LENGTHS[0] + 1
     with VideoWriter(file, 48, 64, 20.0, VideoConfig(gop=100)) as video:
         for _ in range(count):
             video.add(np.zeros((48, 64, 3), np.uint8))
-    found = plan_repair(left)
-    assert 1 not in [one.index for one in found.recoverable]
-    line = next(line for line in found.lost if line.startswith("episode 1: "))
+    plan = plan_repair(unfinished)
+    assert 1 not in [one.index for one in plan.recoverable]
+    line = next(line for line in plan.lost if line.startswith("episode 1: "))
     assert "frame 5 of" in line
     assert "is not a key frame" in line
 
 
-def test_a_video_that_is_gone_or_cut_costs_its_episodes_and_no_others(
-    left: Path, tmp_path: Path
+def test_a_missing_or_truncated_video_loses_only_its_episodes(
+    unfinished: Path, tmp_path: Path
 ) -> None:
-    file = left / f"{TOP}/file-001.mp4"
+    file = unfinished / f"{TOP}/file-001.mp4"
     data = file.read_bytes()
-    first = len(frame_times(left / f"{TOP}/file-000.mp4")[0])
+    first = len(frame_times(unfinished / f"{TOP}/file-000.mp4")[0])
     kept = int(np.searchsorted(np.cumsum(LENGTHS), first, side="right"))
     for cut in (data[: len(data) // 2], None):
         if cut is None:
             file.unlink()
         else:
             file.write_bytes(cut)
-        found = plan_repair(left)
-        assert [one.index for one in found.recoverable] == list(range(kept))
-        assert len(found.lost) == 1 + 4 - kept
-    assert saved(plan_repair(left), tmp_path / "out").lengths == LENGTHS[:kept]
+        plan = plan_repair(unfinished)
+        assert [one.index for one in plan.recoverable] == list(range(kept))
+        assert len(plan.lost) == 1 + 4 - kept
+    assert recovered(plan_repair(unfinished), tmp_path / "out").lengths == LENGTHS[:kept]
 
 
-def test_ticks_that_are_missing_cost_their_episode(many: Path) -> None:
+def test_missing_ticks_lose_only_their_episode(many: Path) -> None:
     file = many / "data/chunk-000/file-001.parquet"
     pq.write_table(pq.read_table(file).slice(1), file)
-    found = plan_repair(many)
-    assert [one.index for one in found.recoverable] == [0, 2]
-    assert "episode 1: " in found.lost[0]
-    assert "holds 3 of its ticks, not numbered from 0" in found.lost[0]
+    plan = plan_repair(many)
+    assert [one.index for one in plan.recoverable] == [0, 2]
+    assert "episode 1: " in plan.lost[0]
+    assert "holds 3 of its ticks, not numbered from 0" in plan.lost[0]
 
 
 @pytest.mark.parametrize("number", [2**31, 2**60, -1])
-def test_a_tick_of_an_episode_that_cannot_be_is_named_and_the_rest_saved(
+def test_an_impossible_episode_number_is_reported_and_the_rest_recovered(
     many: Path, number: int
 ) -> None:
     file = many / "data/chunk-000/file-001.parquet"
@@ -291,34 +294,34 @@ def test_a_tick_of_an_episode_that_cannot_be_is_named_and_the_rest_saved(
     episodes = [*table["episode_index"].to_pylist()[:-1], number]
     column = table.column_names.index("episode_index")
     pq.write_table(table.set_column(column, "episode_index", [episodes]), file)
-    found = plan_repair(many)
-    assert [one.index for one in found.recoverable] == [0, 1, 2]
-    assert any(f"episode {number}: " in line for line in found.lost)
+    plan = plan_repair(many)
+    assert [one.index for one in plan.recoverable] == [0, 1, 2]
+    assert any(f"episode {number}: " in line for line in plan.lost)
 
 
-def test_where_no_data_file_has_a_footer_nothing_is_written_and_all_is_named(
-    left: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_nothing_is_written_if_no_data_file_has_a_footer(
+    unfinished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for file in (left / "data").rglob("*.parquet"):
+    for file in (unfinished / "data").rglob("*.parquet"):
         if file.name != "file-003.parquet":
             cut_footer(file)
-    code, told, _ = answer(capsys, "check", left, "--fix", tmp_path / "out")
+    code, output, _ = answer(capsys, "check", unfinished, "--fix", tmp_path / "out")
     assert code == 3
     assert not (tmp_path / "out").exists()
-    lines = told.splitlines()
-    assert lines[0] == "saved: 0 of 5 episodes, 0 of 30 ticks"
+    lines = output.splitlines()
+    assert lines[0] == "recovered: 0 of 5 episodes, 0 of 30 ticks"
     assert "lost: data/chunk-000/file-000.parquet has no footer: episodes 0 to 4" in lines
-    assert f"remains: {TOP}/file-001.mp4, frames 0 to " in told
-    with pytest.raises(BadInput, match=r"nothing of .* can be saved"):
-        write_repaired(plan_repair(left), tmp_path / "out")
+    assert f"remains: {TOP}/file-001.mp4, frames 0 to " in output
+    with pytest.raises(BadInput, match=r"nothing of .* can be recovered"):
+        write_repaired(plan_repair(unfinished), tmp_path / "out")
 
 
 def test_only_an_unfinished_recording_of_lerobot_is_repaired(
-    left: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    unfinished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours = write(tmp_path / "ours", [demonstrate(0)])
     (tmp_path / "empty").mkdir()
-    assert is_unfinished(left)
+    assert is_unfinished(unfinished)
     for root in (LEROBOT / "h264", LEROBOT / "v21", ours, tmp_path / "empty"):
         assert not is_unfinished(root)
     assert plan_repair(LEROBOT / "h264").is_whole
@@ -326,18 +329,18 @@ def test_only_an_unfinished_recording_of_lerobot_is_repaired(
     code, _, err = answer(capsys, "check", ours, "--fix", out)
     assert "there is nothing that can be left out safely" in err
     assert code == 0
-    for root, says in (
+    for root, message in (
         (LEROBOT / "v21", "layout v2.1, where every episode has files of its own"),
         (ours, "was recorded by imitact, which finishes every episode at once"),
     ):
-        with pytest.raises(BadInput, match=says):
+        with pytest.raises(BadInput, match=message):
             plan_repair(root)
     refused = is_refused(capsys, "check", tmp_path / "empty", "--fix", out)
     assert "holds no finished dataset" in refused
     assert not out.exists()
 
 
-def test_a_state_that_is_no_number_does_not_hinder_and_is_found_afterwards(
+def test_nan_does_not_prevent_recovery(
     many: Path, tmp_path: Path
 ) -> None:
     file = many / "data/chunk-000/file-001.parquet"
@@ -350,7 +353,7 @@ def test_a_state_that_is_no_number_does_not_hinder_and_is_found_afterwards(
     pq.write_table(table.set_column(at, table.schema.field(at), column), file)
     shutil.rmtree(many / "meta/episodes")
     write_repaired(plan_repair(many), tmp_path / "out")
-    source, found = open_damaged(tmp_path / "out")
-    assert source is not None
-    assert found == []
-    assert np.isnan(source.episode(1).action[2, 0])
+    dataset, findings = open_damaged(tmp_path / "out")
+    assert dataset is not None
+    assert findings == []
+    assert np.isnan(dataset.episode(1).action[2, 0])

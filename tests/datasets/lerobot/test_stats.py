@@ -7,14 +7,14 @@ import numpy as np
 from imitact.datasets.lerobot.stats import PixelCounts, merge_stats, row_stats, sampled_ticks
 
 
-def test_statistics_of_two_parts_are_those_of_the_whole() -> None:
+def test_merged_statistics_are_those_of_all_rows() -> None:
     rows = np.random.default_rng(0).normal(size=(50, 3))
     whole, parts = row_stats(rows), merge_stats(row_stats(rows[:20]), row_stats(rows[20:]))
     for name in ("min", "max", "mean", "std", "count"):
         np.testing.assert_allclose(parts[name], whole[name], rtol=1e-12)
 
 
-def test_pixel_statistics_need_no_frame_kept() -> None:
+def test_pixel_counts_give_the_statistics_of_the_pixels() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (5, 24, 32, 3), dtype=np.uint8)
     counts = PixelCounts()
     for frame in frames:
@@ -29,7 +29,7 @@ def test_pixel_statistics_need_no_frame_kept() -> None:
     assert found["count"].tolist() == [5]
 
 
-def test_a_long_episode_is_sampled_as_lerobot_samples_it() -> None:
+def test_frames_of_a_long_episode_are_sampled_as_in_lerobot() -> None:
     assert sampled_ticks(30) == frozenset(range(30))
     assert len(sampled_ticks(400)) == 100
     assert {0, 399} <= sampled_ticks(400)

@@ -1,4 +1,4 @@
-"""The LeRobotDataset v3.0 layout: what LeRobot wrote we read, what we write LeRobot reads.
+"""LeRobotDataset v3.0: imitact reads datasets of LeRobot, and LeRobot those of imitact.
 
 tests/fixtures/lerobot was made by LeRobot 0.6.1 (scripts/make_lerobot_fixtures.py);
 scripts/parity_dataset.py checks the same live.
@@ -46,17 +46,17 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
 
 
 def assert_reads_as_recorded(
-    source: LeRobotDataset, reading: dict[str, Any], levels: float
+    dataset: LeRobotDataset, reading: dict[str, Any], levels: float
 ) -> None:
-    """Tick by tick what LeRobot read; frames to within `levels` of 255 (decoders may differ)."""
-    assert source.spec.rate_hz == reading["fps"]
-    assert len(source.lengths) == reading["total_episodes"]
-    assert sum(source.lengths) == reading["total_frames"]
-    cameras = [c.name for c in source.spec.cameras]
+    """Compare each tick with LeRobot's reading; frames within `levels` of 255 (decoders differ)."""
+    assert dataset.spec.rate_hz == reading["fps"]
+    assert len(dataset.lengths) == reading["total_episodes"]
+    assert sum(dataset.lengths) == reading["total_frames"]
+    cameras = [c.name for c in dataset.spec.cameras]
     assert [f"observation.images.{name}" for name in cameras] == reading["cameras"]
     rows = iter(reading["rows"])
-    for index, length in enumerate(source.lengths):
-        episode = source.episode(index)
+    for index, length in enumerate(dataset.lengths):
+        episode = dataset.episode(index)
         frames = {name: episode.frames(name) for name in cameras}
         for tick in range(length):
             row = next(rows)
@@ -66,8 +66,8 @@ def assert_reads_as_recorded(
             assert episode.action[tick].tolist() == row["action"]
             for name in cameras:
                 seen = thumbnail(next(frames[name]))
-                tenths = bytes.fromhex(row["frames"][f"observation.images.{name}"])
-                want = np.frombuffer(tenths, "<u2").reshape(seen.shape) / 10
+                encoded = bytes.fromhex(row["frames"][f"observation.images.{name}"])
+                want = np.frombuffer(encoded, "<u2").reshape(seen.shape) / 10
                 assert np.abs(seen - want).max() < levels + 0.06, (index, tick, name)
     assert next(rows, None) is None
 
@@ -78,7 +78,7 @@ def load(name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As scripts/make_lerobot_fixtures.py wrote it for LeRobot."""
+    """The dataset that scripts/make_lerobot_fixtures.py gave to LeRobot."""
     root = tmp_path_factory.mktemp("layout") / "ours"
     record(
         root,
@@ -95,23 +95,23 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["h264", "av1"])
-def test_what_lerobot_wrote_we_read_as_lerobot_does(name: str) -> None:
-    source = open_dataset(LEROBOT / name)
-    check_dataset(source)
-    assert_reads_as_recorded(source, load(f"{name}.json"), levels=2)
+def test_datasets_of_lerobot_are_read_as_lerobot_reads_them(name: str) -> None:
+    dataset = open_dataset(LEROBOT / name)
+    check_dataset(dataset)
+    assert_reads_as_recorded(dataset, load(f"{name}.json"), levels=2)
 
 
-def test_what_we_write_lerobot_read_back(ours: Path) -> None:
+def test_lerobot_read_what_imitact_wrote(ours: Path) -> None:
     reading = load("ours.json")
-    source = open_dataset(ours)
-    assert_reads_as_recorded(source, reading, levels=0)
+    dataset = open_dataset(ours)
+    assert_reads_as_recorded(dataset, reading, levels=0)
     rows = pq.read_table(ours / "data/chunk-000/file-001.parquet").to_pydict()
     recorded = [row for row in reading["rows"] if row["episode_index"] == 1]
     for column in ("timestamp", "frame_index", "episode_index", "index"):
         assert rows[column] == [row[column] for row in recorded]
 
 
-def test_our_files_and_columns_are_those_that_lerobot_accepted(ours: Path) -> None:
+def test_files_and_columns_are_those_that_lerobot_accepted(ours: Path) -> None:
     reading = load("ours.json")
     files = sorted(p.relative_to(ours).as_posix() for p in ours.rglob("*") if p.is_file())
     assert files == reading["files"]
@@ -122,7 +122,7 @@ def test_our_files_and_columns_are_those_that_lerobot_accepted(ours: Path) -> No
     assert note["index_columns"] == ["task"]  # without it LeRobot finds no task
 
 
-def test_our_metadata_has_every_column_of_lerobots_own(ours: Path) -> None:
+def test_metadata_have_every_column_of_lerobots_own(ours: Path) -> None:
     theirs = pq.read_schema(LEROBOT / "h264/meta/episodes/chunk-000/file-000.parquet")
     mine = pq.read_schema(ours / "meta/episodes/chunk-000/file-000.parquet")
     assert set(theirs.names) == set(mine.names)
@@ -150,54 +150,55 @@ def test_statistics_have_lerobots_keys_and_shapes(ours: Path) -> None:
 
 
 def test_statistics_are_those_of_all_ticks(ours: Path) -> None:
-    source = open_dataset(ours)
+    dataset = open_dataset(ours)
     stats = json.loads((ours / "meta/stats.json").read_text())
     for feature in ("state", "action"):
-        rows = np.concatenate([getattr(source.episode(i), feature) for i in range(3)])
+        rows = np.concatenate([getattr(dataset.episode(i), feature) for i in range(3)])
         of = stats[feature if feature == "action" else f"observation.{feature}"]
         for name in ("min", "max", "mean", "std"):
             want = getattr(rows.astype(np.float64), name)(axis=0)
             np.testing.assert_allclose(of[name], want, rtol=1e-12)
         assert of["count"] == [36]
-    frames = np.concatenate([np.stack(list(source.episode(i).frames("wrist"))) for i in range(3)])
+    frames = np.concatenate([np.stack(list(dataset.episode(i).frames("wrist"))) for i in range(3)])
     wrist = stats["observation.images.wrist"]
     np.testing.assert_allclose(np.ravel(wrist["mean"]), frames.mean((0, 1, 2)) / 255, rtol=1e-12)
     np.testing.assert_allclose(np.ravel(wrist["std"]), frames.std((0, 1, 2)) / 255, rtol=1e-9)
 
 
 BIN = 1 / 5000
-"""Of its range: LeRobot reads quantiles from a histogram of so many bins (RunningQuantileStats)."""
+"""Bin of the histogram from which LeRobot reads quantiles, in parts of the range
+(RunningQuantileStats)."""
 
 
-def test_statistics_are_those_that_lerobot_computes_of_our_data(ours: Path) -> None:
-    """Recorded from LeRobot's own functions (scripts/parity_dataset.py: lerobots_stats). Of pixels
-    it sums levels and their squares in single precision, which leaves it four digits."""
+def test_statistics_are_those_that_lerobot_computes(ours: Path) -> None:
+    """Recorded from LeRobot's own functions (scripts/parity_dataset.py: lerobots_stats). It sums
+    pixels and their squares in single precision, which leaves four digits."""
     theirs, mine = load("ours.json")["stats"], json.loads((ours / "meta/stats.json").read_text())
-    source = open_dataset(ours)
+    dataset = open_dataset(ours)
     assert len(theirs) == 4
     for feature, statistics in theirs.items():
         is_camera = "images" in feature
         for name, value in statistics.items():
-            apart = np.abs(np.array(mine[feature][name]) - np.array(value))
+            difference = np.abs(np.array(mine[feature][name]) - np.array(value))
             if not name.startswith("q"):
-                assert np.all(apart <= (1e-4 if is_camera else 1e-6)), (feature, name)
+                assert np.all(difference <= (1e-4 if is_camera else 1e-6)), (feature, name)
             elif is_camera:
-                assert np.all(apart <= BIN + 1e-9), (feature, name)
+                assert np.all(difference <= BIN + 1e-9), (feature, name)
             else:  # where two ticks are neighbours, it may take the one or the other
-                rows = [getattr(source.episode(i), feature.rpartition(".")[2]) for i in range(3)]
+                rows = [getattr(dataset.episode(i), feature.rpartition(".")[2]) for i in range(3)]
                 gaps = np.mean([widest_gap(r, int(name[1:]) / 100) for r in rows], axis=0)
-                assert np.all(apart <= gaps + 1e-9), (feature, name)
+                assert np.all(difference <= gaps + 1e-9), (feature, name)
 
 
 def widest_gap(rows: np.ndarray, q: float) -> np.ndarray:
-    """How far apart the ticks are among which a quantile lies, and a bin more."""
+    """Return the distance between the ticks around a quantile, plus one bin."""
     ordered = np.sort(rows.astype(np.float64), axis=0)
     at = q * (len(rows) - 1)
     low, high = max(int(at) - 1, 0), min(int(at) + 2, len(rows) - 1)
     return ordered[high] - ordered[low] + BIN * (ordered[-1] - ordered[0])
 
 
-# --- reading what others wrote -----------------------------------------------------------------
+# --- reading datasets of LeRobot ---------------------------------------------------------------
 
 
 @pytest.fixture
@@ -224,17 +225,17 @@ def edit_info(root: Path, change: Callable[[dict[str, Any]], object]) -> None:
         (["a", "a", "b"], ("state_0", "state_1", "state_2")),
     ],
 )
-def test_names_come_in_many_forms(theirs: Path, names: Any, want: tuple[str, ...]) -> None:
+def test_names_may_be_nested(theirs: Path, names: Any, want: tuple[str, ...]) -> None:
     edit_info(theirs, lambda i: i["features"]["observation.state"].update(names=names))
     assert open_dataset(theirs).spec.state_names == want
 
 
-def test_a_dataset_that_knows_no_units_gives_none() -> None:
+def test_units_that_are_not_stored_are_unknown() -> None:
     spec = open_dataset(LEROBOT / "h264").spec
     assert set(spec.state_units) == set(spec.action_units) == {"unknown"}
 
 
-def test_our_units_come_back(ours: Path) -> None:
+def test_recorded_units_are_read_back(ours: Path) -> None:
     assert open_dataset(ours).spec.state_units == ("m", "m")
 
 
@@ -246,18 +247,18 @@ def test_cameras_keep_the_order_of_the_dataset(theirs: Path) -> None:
     assert [c.name for c in open_dataset(theirs).spec.cameras] == ["wrist", "top"]
 
 
-def test_sizes_with_the_channels_first_are_understood(theirs: Path) -> None:
+def test_frame_sizes_may_have_the_channels_first(theirs: Path) -> None:
     def turn(info: dict[str, Any]) -> None:
         top = info["features"]["observation.images.top"]
         top.update(shape=[3, 48, 64], names=["channels", "height", "width"])
 
     edit_info(theirs, turn)
-    source = open_dataset(theirs)
-    assert (source.spec.camera("top").height, source.spec.camera("top").width) == (48, 64)
-    check_dataset(source)
+    dataset = open_dataset(theirs)
+    assert (dataset.spec.camera("top").height, dataset.spec.camera("top").width) == (48, 64)
+    check_dataset(dataset)
 
 
-def test_ticks_may_lie_in_any_order_in_their_file(theirs: Path) -> None:
+def test_ticks_may_be_in_any_order_in_their_file(theirs: Path) -> None:
     before = open_dataset(theirs).episode(1).state
     file = theirs / "data/chunk-000/file-000.parquet"
     table = pq.read_table(file)
@@ -265,7 +266,7 @@ def test_ticks_may_lie_in_any_order_in_their_file(theirs: Path) -> None:
     assert np.array_equal(open_dataset(theirs).episode(1).state, before)
 
 
-def test_a_part_of_an_episode_is_that_part() -> None:
+def test_a_range_of_ticks_gives_their_frames() -> None:
     episode = open_dataset(LEROBOT / "h264").episode(1)
     whole = list(episode.frames("top"))
     assert len(whole) == 8
@@ -278,14 +279,14 @@ def test_a_part_of_an_episode_is_that_part() -> None:
 
 
 def test_an_unknown_camera_or_episode_is_refused_by_name() -> None:
-    source = open_dataset(LEROBOT / "h264")
+    dataset = open_dataset(LEROBOT / "h264")
     with pytest.raises(SpecMismatch, match=r"no camera left; there are top, wrist"):
-        source.episode(0).frames("left")
+        dataset.episode(0).frames("left")
     with pytest.raises(BadInput, match="no episode 3 in"):
-        source.episode(3)
+        dataset.episode(3)
 
 
-def test_what_cannot_be_read_says_so(theirs: Path, tmp_path: Path) -> None:
+def test_an_unreadable_dataset_is_refused_with_the_cause(theirs: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no such folder"):
         open_dataset(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -319,7 +320,7 @@ def test_what_cannot_be_read_says_so(theirs: Path, tmp_path: Path) -> None:
             open_dataset(theirs)
 
 
-def test_two_videos_that_would_be_one_camera_are_refused_by_their_names(theirs: Path) -> None:
+def test_two_features_with_one_camera_name_are_refused_by_name(theirs: Path) -> None:
     def add(info: dict[str, Any]) -> None:
         info["features"]["observation.top"] = info["features"]["observation.images.top"]
 
@@ -331,7 +332,7 @@ def test_two_videos_that_would_be_one_camera_are_refused_by_their_names(theirs: 
 @pytest.mark.parametrize(
     "change", [{"episodes": None}, {"settings": None}, {"settings": {"units": {"state": None}}}]
 )
-def test_facts_of_another_shape_are_damage_and_named(
+def test_recorded_facts_of_another_shape_are_damage(
     ours: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     copy = Path(shutil.copytree(ours, tmp_path / "copy"))
@@ -350,7 +351,7 @@ NEEDED = (
 
 
 @pytest.mark.parametrize("name", NEEDED)
-def test_a_missing_or_cut_file_is_found_on_opening_and_named(theirs: Path, name: str) -> None:
+def test_opening_names_a_missing_or_truncated_file(theirs: Path, name: str) -> None:
     file = theirs / name
     data = file.read_bytes()
     for end in (0, 5, len(data) // 2, len(data) - 1):
@@ -362,7 +363,7 @@ def test_a_missing_or_cut_file_is_found_on_opening_and_named(theirs: Path, name:
         open_dataset(theirs)
 
 
-def test_rows_that_are_gone_are_noticed(theirs: Path) -> None:
+def test_missing_rows_are_detected(theirs: Path) -> None:
     file = theirs / "data/chunk-000/file-000.parquet"
     table = pq.read_table(file)
     pq.write_table(table.slice(0, len(table) - 1), file)
@@ -381,19 +382,19 @@ def tree(root: Path) -> dict[str, bytes]:
 
 def test_opening_and_reading_write_nothing(ours: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in ours.rglob("*")}
-    source = open_dataset(ours)
-    check_dataset(source)
-    _ = source.fingerprint
+    dataset = open_dataset(ours)
+    check_dataset(dataset)
+    _ = dataset.fingerprint
     assert {p: p.stat().st_mtime_ns for p in ours.rglob("*")} == before
 
 
-def test_a_copy_has_the_same_fingerprint_and_another_dataset_another(
+def test_a_copy_has_the_same_fingerprint_and_a_changed_one_another(
     ours: Path, tmp_path: Path
 ) -> None:
     print_ = open_dataset(ours).fingerprint
     copy = Path(shutil.copytree(ours, tmp_path / "copy"))
     assert open_dataset(copy).fingerprint == print_
-    shutil.rmtree(copy / "meta/imitact")  # which would refuse another dataset
+    shutil.rmtree(copy / "meta/imitact")  # the checksums would refuse another dataset
     assert open_dataset(copy).fingerprint == print_
     video = copy / "videos/observation.images.top/chunk-000/file-001.mp4"
     kept = video.read_bytes()
@@ -414,7 +415,7 @@ def test_a_copy_has_the_same_fingerprint_and_another_dataset_another(
 
 
 def put_episode(writer: LeRobotWriter, seed: int, staging: Path) -> None:
-    """A small episode that depends on the seed alone."""
+    """Append a small episode that depends on the seed alone."""
     rng = np.random.default_rng(seed)
     staging.mkdir(exist_ok=True)
     videos, pixels = {}, {}
@@ -438,12 +439,12 @@ def open_writer(out: Path) -> LeRobotWriter:
 
 
 class PowerCut(BaseException):
-    """Ends the process, as far as the code under test can tell."""
+    """Ends the process, for the code under test."""
 
 
 @pytest.fixture
 def renames(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Counts renames into place, and cuts the power before the one numbered `cut`."""
+    """Count renames into place, and cut the power before the one numbered `cut`."""
     state = {"count": 0, "cut": -1}
     replace = os.replace
 
@@ -470,7 +471,7 @@ def test_a_power_cut_before_any_rename_loses_only_the_unfinished_episode(
     # Two videos, data, checksums, statistics, imitact.json, metadata, info.json.
     assert per_episode == 8
     put_episode(writer, 2, staging)
-    assert renames["count"] == first + 2 * per_episode  # as dear as the one before
+    assert renames["count"] == first + 2 * per_episode  # as expensive as the one before
     for step in range(per_episode):
         out = tmp_path / f"cut-{step}"
         renames.update(count=0, cut=-1)
@@ -483,9 +484,9 @@ def test_a_power_cut_before_any_rename_loses_only_the_unfinished_episode(
         assert read_info(out)["total_episodes"] == 2
         # Parts of LeRobot count these; only the cut between the last two renames shows one more.
         assert len(list(out.glob("meta/episodes/*/*"))) == (3 if step == per_episode - 1 else 2)
-        source = open_dataset(out)
-        check_dataset(source)
-        assert source.fingerprint == fingerprint_of_first(want, 2)
+        dataset = open_dataset(out)
+        check_dataset(dataset)
+        assert dataset.fingerprint == fingerprint_of_first(want, 2)
         renames["cut"] = -1
         again = open_writer(out)
         assert again.episodes == 2
@@ -495,17 +496,17 @@ def test_a_power_cut_before_any_rename_loses_only_the_unfinished_episode(
 
 
 def fingerprint_of_first(root: Path, episodes: int) -> str:
-    """The fingerprint the dataset had when it was that long."""
+    """Return the fingerprint of the dataset when it had that many episodes."""
     copy = root.parent / f"{root.name}-{episodes}"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(root, copy)
     frames = 4 * episodes
-    shutil.rmtree(copy / "meta/imitact")  # which would refuse another count
+    shutil.rmtree(copy / "meta/imitact")  # the checksums would refuse another count
     edit_info(copy, lambda i: i.update(total_episodes=episodes, total_frames=frames))
     return open_dataset(copy).fingerprint
 
 
-def test_an_append_changes_no_finished_episode(tmp_path: Path) -> None:
+def test_appending_changes_no_finished_episode(tmp_path: Path) -> None:
     writer = open_writer(tmp_path / "out")
     put_episode(writer, 0, tmp_path / "staging")
     before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in tmp_path.rglob("file-000.*")}
@@ -514,7 +515,7 @@ def test_an_append_changes_no_finished_episode(tmp_path: Path) -> None:
     assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in before} == before
 
 
-def test_the_thousandth_file_opens_a_new_chunk(
+def test_a_full_chunk_is_followed_by_a_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imitact.datasets.lerobot.layout.FILES_PER_CHUNK", 2)
@@ -522,14 +523,14 @@ def test_the_thousandth_file_opens_a_new_chunk(
     for seed in range(3):
         put_episode(writer, seed, tmp_path / "staging")
     assert (tmp_path / "out/data/chunk-001/file-000.parquet").is_file()
-    source = open_dataset(tmp_path / "out")
-    check_dataset(source)
-    assert len(source.lengths) == 3
+    dataset = open_dataset(tmp_path / "out")
+    check_dataset(dataset)
+    assert len(dataset.lengths) == 3
     assert open_writer(tmp_path / "out").episodes == 3
     assert len(open_dataset(tmp_path / "out").lengths) == 3
 
 
-def test_a_camera_that_lerobot_could_not_name_is_refused(tmp_path: Path) -> None:
+def test_a_camera_name_that_lerobot_does_not_allow_is_refused(tmp_path: Path) -> None:
     spec = dot_spec((("top/left", 24, 32),))
     with pytest.raises(BadInput, match='allows no "/"'):
         LeRobotWriter(tmp_path / "o", spec, task="t", video=LOSSLESS, staging=tmp_path)

@@ -67,7 +67,7 @@ def open_parquet(contents: bytes | Path, file: Path, **options: Any) -> pq.Parqu
         if isinstance(contents, Path) and has_no_footer(file):
             raise DamagedFile(
                 f"{file} has no footer: its recording was never finished, or it is cut short. "
-                "`imitact check DATASET --fix OUT` saves the episodes whose files are whole"
+                "`imitact check DATASET --fix OUT` recovers the episodes whose files are whole"
             ) from error
         raise DamagedFile(
             f"{file} is cut short or not a Parquet file: {error}. {RESTORE}"

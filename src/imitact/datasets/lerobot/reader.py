@@ -108,8 +108,8 @@ class LeRobotDataset(Dataset):
     """File or folder with the descriptions of episodes."""
 
     _advice: ClassVar[str] = (
-        "If its recording was never finished, `imitact check DATASET --fix OUT` saves what can "
-        "be; else copy the dataset again from its origin"
+        "If its recording was never finished, `imitact check DATASET --fix OUT` recovers what is "
+        "whole; else copy the dataset again from its origin"
     )
 
     def __init__(

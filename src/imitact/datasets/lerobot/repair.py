@@ -144,7 +144,7 @@ class RepairPlan:
         ticks = sum(one.length for one in self.recoverable)
         counts = f"{len(self.recoverable)} of {self.total} episodes"
         return [
-            f"saved: {counts}, {ticks} of {self.info['total_frames']} ticks",
+            f"recovered: {counts}, {ticks} of {self.info['total_frames']} ticks",
             *(f"lost: {line}" for line in self.lost),
             *(f"remains: {line}" for line in self.remains),
         ]
@@ -235,7 +235,7 @@ def write_repaired(plan: RepairPlan, out: Path, on_episode: OnEpisode = lambda d
     The copy is read back and compared before it appears.
     """
     if not plan.recoverable:
-        raise BadInput(f"nothing of {plan.root} can be saved; the lines above give the reasons")
+        raise BadInput(f"nothing of {plan.root} can be recovered; the lines above give the reasons")
     check_output_folder(out, plan.root)
     with atomic_folder(out, "copy") as building:
         data_files = _write_data(plan, building)
