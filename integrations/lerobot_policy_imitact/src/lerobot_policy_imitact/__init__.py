@@ -1,4 +1,4 @@
-"""imitact's ACT as a policy of LeRobot; importing this registers `--policy.type=imitact`."""
+"""LeRobot plugin: imitact's ACT; importing this registers `--policy.type=imitact`."""
 
 from lerobot_policy_imitact.configuration_imitact import ImitactConfig
 

@@ -1,17 +1,36 @@
-"""The settings of imitact's ACT inside LeRobot."""
+"""LeRobot settings: imitact's network and chunking as a policy config of LeRobot."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from typing import Any, get_type_hints
 
+import draccus
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig
 
 from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
-from imitact.models.config import MODEL_PRESETS, ActConfig
+from imitact.models.config import MODEL_JSON_KEYS, MODEL_PRESETS, ActConfig
+
+_HINTS = get_type_hints(ActConfig)
+_TYPES = {f.name: _HINTS[f.name] for f in fields(ActConfig)}
+
+NetSettings = make_dataclass(
+    "NetSettings",
+    [
+        (name, kind | None, None)
+        for name, kind in (
+            *_TYPES.items(),
+            *((key, _TYPES[name]) for name, key in MODEL_JSON_KEYS.items()),
+        )
+    ],
+    frozen=True,
+)
+"""Settings of ActConfig, None where not given, by field name (options) or by key (config.json)."""
+
+draccus.encode.register(ActConfig, lambda config, _=None: config.to_json())
 
 
 @PreTrainedConfig.register_subclass("imitact")
@@ -19,35 +38,36 @@ from imitact.models.config import MODEL_PRESETS, ActConfig
 class ImitactConfig(PreTrainedConfig):
     """imitact's network and chunking.
 
-    LeRobot normalises nothing for it: the policy does, as imitact does everywhere, with statistics
-    that are among its weights.
+    LeRobot normalizes nothing: the policy does, as everywhere in imitact, with statistics that are
+    among its weights.
     """
 
-    net: ActConfig = field(default_factory=ActConfig)
-    """The network, as `--model.…` of `imitact train`."""
+    net: NetSettings = field(default_factory=NetSettings)  # type: ignore[valid-type]
+    """Settings of the network, named as `--model.…` of `imitact train`. An ActConfig once the
+    config is built."""
 
     preset: str = ""
-    """Where the network's settings start from: released, paper or quick. Those of `net` that are
-    not its defaults override the preset's."""
+    """Preset that the network's settings start from: released, paper or quick. Settings given in
+    `net` override it."""
 
     chunking: str = "replay:50"
-    """How chunks become actions: replay:N executes N ticks of each, ensemble:M averages them with
-    weights exp(-M·i), asking at every tick (ensemble:M/E: every E ticks)."""
+    """Chunk execution: replay:N executes N ticks of each chunk; ensemble:M averages the chunks of
+    every tick with weights exp(-M·i); ensemble:M/E predicts a chunk every E ticks."""
 
     state_names: list[str] = field(default_factory=list)
-    """Of the measured values, in order; taken from the dataset."""
+    """Names of the measured values, in order; taken from the dataset."""
 
     action_names: list[str] = field(default_factory=list)
-    """Of the commanded values, in order; taken from the dataset."""
+    """Names of the commanded values, in order; taken from the dataset."""
 
     rate_hz: float = 0.0
-    """Ticks a second; taken from the dataset."""
+    """Control rate in ticks per second; taken from the dataset."""
 
     optimizer_lr: float = 1e-5
-    """Of AdamW. The released code's; imitact's own trainings take 1e-4 (`imitact train --help`)."""
+    """Learning rate of AdamW, as in the released code; `imitact train` uses 1e-4."""
 
     optimizer_lr_backbone: float = 1e-5
-    """Of the image trunk."""
+    """Learning rate of the image backbone."""
 
     optimizer_weight_decay: float = 1e-4
 
@@ -59,18 +79,15 @@ class ImitactConfig(PreTrainedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.preset:
-            if self.preset not in MODEL_PRESETS:
-                raise BadInput(f"no preset {self.preset!r}; there are {list(MODEL_PRESETS)}")
-            usual = ActConfig()
-            told = {f.name: getattr(self.net, f.name) for f in fields(usual)}
-            changed = {n: v for n, v in told.items() if v != getattr(usual, n)}
-            self.net = replace(MODEL_PRESETS[self.preset], **changed)
-            self.preset = ""  # applied: what is saved is the network's settings
+        if self.preset and self.preset not in MODEL_PRESETS:
+            raise BadInput(f'no preset "{self.preset}"; there are {", ".join(MODEL_PRESETS)}')
+        start = MODEL_PRESETS[self.preset] if self.preset else ActConfig()
+        self.net = replace(start, **_given(self.net))
+        self.preset = ""  # applied: config.json holds the network's settings
         self.chunking = Execution(self.chunking).chunking
         if set(self.normalization_mapping.values()) != {NormalizationMode.IDENTITY}:
             raise BadInput(
-                "normalization_mapping must be IDENTITY for every kind; imitact normalises itself"
+                "normalization_mapping must be IDENTITY for every kind; imitact normalizes itself"
             )
 
     def get_optimizer_preset(self) -> AdamWConfig:
@@ -80,22 +97,22 @@ class ImitactConfig(PreTrainedConfig):
         return None
 
     def validate_features(self) -> None:
-        """Refuses what imitact's network has no place for."""
+        """Refuse features that imitact's network does not take."""
         if self.robot_state_feature is None or self.action_feature is None:
             raise BadInput(
-                "imitact needs 'observation.state' and 'action'; the dataset has "
-                f"{[*(self.input_features or {}), *(self.output_features or {})]}"
+                "imitact needs observation.state and action; the dataset has "
+                + ", ".join([*(self.input_features or {}), *(self.output_features or {})])
             )
         if self.env_state_feature is not None:
-            raise BadInput("imitact's network has no place for an environment state")
+            raise BadInput("imitact's network does not take an environment state")
         if self.net.actions == "delta":
             raise BadInput(
-                "net.actions 'delta' needs statistics that LeRobot does not keep; use 'absolute', "
+                'net.actions "delta" needs statistics that LeRobot does not keep; use "absolute", '
                 "or train with `imitact train`, which reads the same dataset"
             )
 
     def set_dataset_feature_metadata(self, features: Mapping[str, Any]) -> None:
-        """LeRobot tells what the dataset calls its values."""
+        """Take the names of state and action from the dataset; called by LeRobot."""
         for key, name in (("observation.state", "state_names"), ("action", "action_names")):
             feature = features.get(key, {})
             names = list(_leaves(feature.get("names")))
@@ -104,7 +121,7 @@ class ImitactConfig(PreTrainedConfig):
 
     @property
     def chunk_size(self) -> int:
-        """K; LeRobot asks for it by this name."""
+        """K, by the name that LeRobot uses."""
         return self.net.chunk_size
 
     @property
@@ -120,8 +137,21 @@ class ImitactConfig(PreTrainedConfig):
         return None
 
 
+def _given(net: Any) -> dict[str, Any]:
+    """Return the settings that are given, by field name; a field name takes precedence over a key.
+
+    An ActConfig gives those that differ from its defaults.
+    """
+    if isinstance(net, ActConfig):
+        default = ActConfig()
+        pairs = ((name, getattr(net, name)) for name in _TYPES)
+        return {name: value for name, value in pairs if value != getattr(default, name)}
+    by_key = {n: v for n, key in MODEL_JSON_KEYS.items() if (v := getattr(net, key)) is not None}
+    return by_key | {name: v for name in _TYPES if (v := getattr(net, name)) is not None}
+
+
 def _leaves(names: Any) -> Iterator[str]:
-    """Names as LeRobot keeps them: a list, or lists by group, or places by name."""
+    """Return names from any form that LeRobot keeps: a list, lists by group, or indices by name."""
     if isinstance(names, str):
         yield names
     elif isinstance(names, Mapping):

@@ -1,7 +1,7 @@
-"""imitact's ACT as LeRobot calls it: batches of raw states and frames in, actions out.
+"""LeRobot policy: imitact's ACT behind LeRobot's interface, from raw batches to actions.
 
-The network, its normalisation, its training loss and its chunking are imitact's own (TorchPolicy).
-Here stands only what LeRobot asks of a policy.
+Network, normalization, training loss and chunking are imitact's own (TorchPolicy); this file holds
+only what LeRobot requires of a policy.
 
 Legend: B batch, K chunk, S state, A action.
 """
@@ -30,7 +30,7 @@ _PARTS = ("mean", "std", "min", "max")
 
 
 class Statistics(nn.Module):
-    """Of state and action, as buffers: they are saved and loaded with the weights."""
+    """Statistics of state and action as buffers, saved and loaded with the weights."""
 
     def __init__(self, sizes: dict[str, int]) -> None:
         super().__init__()
@@ -41,26 +41,26 @@ class Statistics(nn.Module):
             self.register_buffer(f"{what}_count", torch.zeros(1))
 
     def fill(self, known: dict[str, dict[str, Any]]) -> None:
-        """From LeRobot's statistics of a dataset."""
+        """Take LeRobot's statistics of a dataset."""
         for what, key in (("state", STATE), ("action", ACTION)):
             for part in (*_PARTS, "count"):
                 if part not in known.get(key, {}):
                     raise BadInput(
-                        f"the dataset's meta/stats.json has no {part!r} of {key!r}; write it again "
+                        f"the dataset's meta/stats.json has no {part} of {key}; write it again "
                         "with LeRobot 0.4 or later"
                     )
                 values = torch.as_tensor(np.asarray(known[key][part], np.float32)).reshape(-1)
                 getattr(self, f"{what}_{part}").copy_(values)
 
     def stats(self) -> dict[str, Stats]:
-        """As imitact has them."""
+        """Return imitact's statistics."""
         found = {}
         for what in self.sizes:
             rows = {p: getattr(self, f"{what}_{p}").cpu().double().numpy() for p in _PARTS}
             if not all(np.all(np.isfinite(row)) for row in rows.values()):
                 raise BadInput(
-                    f"the policy has no statistics of {what}: it was made without a dataset, and "
-                    "no checkpoint was loaded into it"
+                    f"the policy has no statistics of {what}: it was created without a dataset, "
+                    "and no checkpoint was loaded into it"
                 )
             count = int(getattr(self, f"{what}_count").item())
             found[what] = Stats(**rows, count=max(count, 1))
@@ -80,7 +80,13 @@ class ImitactPolicy(PreTrainedPolicy):
         dataset_meta: Any = None,
         **_: Any,
     ) -> None:
-        """dataset_stats: of the dataset to be trained on; without them, of a checkpoint."""
+        """Build the policy.
+
+        Args:
+            config: Settings.
+            dataset_stats: Statistics of the training dataset; None if a checkpoint brings them.
+            dataset_meta: LeRobot's metadata of the training dataset, for the rate.
+        """
         super().__init__(config)
         config.validate_features()
         if dataset_meta is not None:
@@ -89,7 +95,7 @@ class ImitactPolicy(PreTrainedPolicy):
         self._spec = _spec(config)
         self._cameras = {camera_name(key): key for key in config.image_features}
         views = config.net.views(self._spec)
-        # LeRobot seeds torch's global generator; the first weights follow from it.
+        # LeRobot seeds torch's global generator; the initial weights follow from it.
         seed = int(torch.randint(2**62, ()).item())
         self.net = Act(
             config.net,
@@ -111,25 +117,25 @@ class ImitactPolicy(PreTrainedPolicy):
 
     @property
     def policy(self) -> TorchPolicy:
-        """The same as imitact has it; shares its weights."""
+        """The same policy as a TorchPolicy; shares the weights."""
         device = self.statistics.state_mean.device
         if self._inner is None:
             self._inner = TorchPolicy(
                 self.net, self._spec, self.statistics.stats(), self.config.net, "lerobot"
             ).to(device)
-            # TorchPolicy puts channels last; LeRobot saves the optimiser's state, which is laid out
-            # as the weights, and safetensors takes rows of channels only.
+            # TorchPolicy uses channels last; LeRobot saves the optimizer's state, which has the
+            # memory layout of the weights, and safetensors takes contiguous tensors only.
             self.net.to(memory_format=torch.contiguous_format)
         if self._inner.constants["state_mean"].device != device:
             self._inner.to(device)
         return self._inner
 
     def get_optim_params(self) -> list[dict[str, Any]]:
-        """The image trunk apart, with a learning rate of its own."""
+        """Return two parameter groups; the image backbone has its own learning rate."""
         trained = [(n, p) for n, p in self.named_parameters() if p.requires_grad]
-        trunk = [p for n, p in trained if n.startswith("net.backbone.")]
+        backbone = [p for n, p in trained if n.startswith("net.backbone.")]
         rest = [p for n, p in trained if not n.startswith("net.backbone.")]
-        return [{"params": rest}, {"params": trunk, "lr": self.config.optimizer_lr_backbone}]
+        return [{"params": rest}, {"params": backbone, "lr": self.config.optimizer_lr_backbone}]
 
     def reset(self) -> None:
         """Begin an episode."""
@@ -138,57 +144,57 @@ class ImitactPolicy(PreTrainedPolicy):
     def forward(
         self, batch: dict[str, Tensor], reduction: str = "mean"
     ) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a batch in physical units, frames from 0 to 1."""
+        """Return the loss of a batch in physical units, with frames from 0 to 1."""
         if reduction != "mean":
             raise BadInput(
-                f"reduction {reduction!r} is not there: imitact weighs all samples alike"
+                f'reduction "{reduction}" is not supported: imitact weights all samples equally'
             )
-        given = self._given(batch)
-        given |= {"action": batch[ACTION], "is_pad": batch["action_is_pad"]}
-        losses = self.policy.loss(given)
+        inputs = self._inputs(batch)
+        inputs |= {"action": batch[ACTION], "is_pad": batch["action_is_pad"]}
+        losses = self.policy.loss(inputs)
         return losses.total, {"l1_loss": losses.l1.item(), "kld_loss": losses.kl.item()}
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Tensor], **_: Any) -> Tensor:
-        """(B, K, A) in physical units."""
-        return self.policy.predict(self._given(batch))
+        """Return chunks (B, K, A) in physical units."""
+        return self.policy.predict(self._inputs(batch))
 
     @torch.no_grad()
     def select_action(self, batch: dict[str, Tensor], **_: Any) -> Tensor:
-        """The action of this tick, (B, A), by imitact's chunking; all B are asked together."""
+        """Return the action of this tick, (B, A), by imitact's chunking, in step for all B."""
         self.eval()
         state = batch[STATE]
         if self._chunking.wants_chunk:
             chunk = self.predict_action_chunk(batch)
             self._chunking.feed(chunk.transpose(0, 1).flatten(1).cpu().numpy())
         action = self._chunking.next()
-        assert action is not None  # without a delay there always is one
+        assert action is not None  # without a delay there is always one
         return torch.from_numpy(action).to(state.device, torch.float32).view(state.shape[0], -1)
 
-    def _given(self, batch: dict[str, Tensor]) -> dict[str, Any]:
-        """As TorchPolicy takes it: uint8 frames at the network's input size."""
+    def _inputs(self, batch: dict[str, Tensor]) -> dict[str, Any]:
+        """Return a batch for TorchPolicy: uint8 frames at the network's input size."""
         policy = self.policy
         frames = {}
         for name, view in policy.views.items():
             image = batch[self._cameras[name]]
-            # Floats from 0 to 1 are bytes / 255 in LeRobot, and back exactly.
+            # LeRobot's floats from 0 to 1 are bytes / 255; this restores them exactly.
             pixels = (image * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
             camera = self._spec.camera(name)
             if pixels.shape[1:3] != (camera.height, camera.width):
                 raise BadInput(
-                    f"camera {name!r} gave frames of {pixels.shape[1]}x{pixels.shape[2]}, the "
-                    f"policy was made for {camera.height}x{camera.width}"
+                    f'camera "{name}" gave frames of {pixels.shape[1]}x{pixels.shape[2]}, the '
+                    f"policy expects {camera.height}x{camera.width}"
                 )
             if view.window is None and view.size == (camera.height, camera.width):
                 frames[name] = pixels
                 continue
-            small = [view.of(frame) for frame in pixels.cpu().numpy()]
+            small = [view.apply(frame) for frame in pixels.cpu().numpy()]
             frames[name] = torch.from_numpy(np.stack(small)).to(image.device)
         return {"state": batch[STATE], "frames": frames}
 
 
 def _forget(module: ImitactPolicy, _: Any) -> None:
-    """Other weights, and other statistics with them."""
+    """Drop the TorchPolicy after a load: its statistics are outdated."""
     module._inner = None
 
 

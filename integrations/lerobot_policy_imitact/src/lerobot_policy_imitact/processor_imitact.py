@@ -1,4 +1,4 @@
-"""LeRobot's processors around imitact's ACT: a batch dimension and a device, no normalisation."""
+"""LeRobot processors for imitact's ACT: they add a batch dimension and move to the device."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ def make_imitact_pre_post_processors(
     PolicyProcessorPipeline[dict[str, Any], dict[str, Any]],
     PolicyProcessorPipeline[PolicyAction, PolicyAction],
 ]:
-    """The usual steps. The normalizer is among them, since LeRobot overrides it by name, and does
-    nothing: every mode of the config is IDENTITY."""
+    """Return LeRobot's default processors.
+
+    They include the normalizer, which LeRobot overrides by name; it does nothing, since every mode
+    of the config is IDENTITY.
+    """
     return make_default_pre_post_processors(config, dataset_stats)
