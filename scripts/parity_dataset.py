@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from imitact.core.errors import BadInput
-from imitact.core.validate import check_source
-from imitact.datasets.lerobot.reader import CAMERA_PREFIX
+from imitact.core.validate import check_dataset
+from imitact.datasets.lerobot.layout import CAMERA_PREFIX
 from imitact.datasets.lerobot.reader import LeRobotDataset as LeRobotSource
-from imitact.datasets.lerobot.repair import save, survey
-from imitact.datasets.video import VideoConfig
+from imitact.datasets.lerobot.repair import plan_repair, write_repaired
+from imitact.datasets.video_config import VideoConfig
 from imitact.recording.recorder import record
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -56,7 +56,7 @@ TASK = "go to the mark"
 
 
 def write_ours(root: Path, *, codec: str, rate_hz: float = 20.0, episodes: int = 3) -> None:
-    """A dataset of imitact's, by its own recorder."""
+    """Write a dataset with imitact's recorder."""
     record(
         root,
         make_env=partial(worlds.DotEnv, worlds.TWO_CAMERAS, 12, rate_hz=rate_hz),
@@ -71,7 +71,7 @@ def write_ours(root: Path, *, codec: str, rate_hz: float = 20.0, episodes: int =
 
 
 def picture(episode: int, tick: int, height: int, width: int, camera: int) -> np.ndarray:
-    """A smooth frame that tells its episode, tick and camera by where its bright square is."""
+    """Return a smooth frame whose bright square encodes episode, tick and camera."""
     rows = np.linspace(20, 120, height)[:, None, None]
     columns = np.linspace(0, 80, width)[None, :, None]
     frame = (rows + columns + 15.0 * np.arange(3)).astype(np.uint8)
@@ -82,14 +82,14 @@ def picture(episode: int, tick: int, height: int, width: int, camera: int) -> np
 
 def write_lerobots(root: Path, *, encoder: Any, cameras: dict[str, tuple[int, int]], names: Any,
                    lengths: tuple[int, ...]) -> None:  # fmt: skip
-    """A dataset of LeRobot's, by its own recorder: several episodes a file."""
+    """Write a dataset with LeRobot's recorder: several episodes per file."""
     append_lerobots(create_lerobots(root, encoder, cameras, names), cameras, lengths)
 
 
 def create_lerobots(
     root: Path, encoder: Any, cameras: dict[str, tuple[int, int]], names: Any, **sizes: Any
 ) -> Any:
-    """An empty dataset of LeRobot's. sizes: of its files, as LeRobot names them."""
+    """Return an empty LeRobot dataset; sizes are file size limits by LeRobot's names."""
     features: dict[str, Any] = {
         "observation.state": {"dtype": "float32", "shape": (3,), "names": names},
         "action": {"dtype": "float32", "shape": (2,), "names": {"motors": ["left", "right"]}},
@@ -127,9 +127,9 @@ def append_lerobots(
 
 
 def same_reading(root: Path, episodes: int, one_task: bool = True) -> None:
-    """Every tick of every episode, read by both, is the same to the bit."""
+    """Every tick of every episode is bitwise equal for both readers."""
     ours = LeRobotSource(root)
-    check_source(ours)
+    check_dataset(ours)
     assert len(ours.lengths) == episodes, (len(ours.lengths), episodes)
     for backend in BACKENDS:
         theirs = LeRobotDataset(
@@ -157,7 +157,7 @@ def same_reading(root: Path, episodes: int, one_task: bool = True) -> None:
                     equal(np.atleast_1d(np.float32(item[key].numpy())), values[tick], where)
                 for camera in ours.spec.cameras:
                     theirs_rgb = item[CAMERA_PREFIX + camera.name].numpy().transpose(1, 2, 0)
-                    if ours.stored[camera.name].as_pictures:  # as floats from 0 to 1, always
+                    if ours.stored[camera.name].as_images:  # as floats from 0 to 1, always
                         theirs_rgb = np.round(255 * theirs_rgb).astype(np.uint8)
                     equal(theirs_rgb, frames[camera.name][tick], f"{where} {camera.name} {backend}")
                 row += 1
@@ -175,7 +175,7 @@ def check_ours(root: Path, codec: str, rate_hz: float) -> None:
 
 
 def check_unfinished(root: Path) -> None:
-    """Killed at any step of putting the last episode in place, both read the ones before it."""
+    """After a kill at any step of adding an episode, both read the episodes before it."""
     write_ours(root / "two", codec="h264", episodes=2)
     write_ours(root / "three", codec="h264", episodes=3)
     tail = [p.relative_to(root / "three") for p in (root / "three").rglob("file-002.*")]
@@ -193,7 +193,7 @@ def check_unfinished(root: Path) -> None:
 
 
 def lerobots_stats(root: Path) -> dict[str, dict[str, Any]]:
-    """The statistics of a dataset of ours as LeRobot's own functions compute them.
+    """Return the statistics of imitact's dataset as LeRobot's functions compute them.
 
     From doubles: its variance is a difference of two large numbers, which single precision does
     not hold to 1e-6. Its frames are PNG files, as when it records.
@@ -222,12 +222,12 @@ def lerobots_stats(root: Path) -> dict[str, dict[str, Any]]:
 
 
 BIN = 1 / 5000
-"""Of its range: LeRobot reads quantiles from a histogram of so many bins (RunningQuantileStats)."""
+"""Bin width as a share of the range in LeRobot's quantile histograms (RunningQuantileStats)."""
 
 
 def check_stats(root: Path) -> None:
-    """Our statistics are LeRobot's own: to 1e-6 of state and action, of frames to what its single
-    precision and the bins of its histograms leave."""
+    """Statistics equal LeRobot's: to 1e-6 for state and action, for frames to the precision of its
+    float32 sums and histogram bins."""
     write_ours(root, codec="lossless", episodes=2)
     ours = json.loads((root / "meta/stats.json").read_text(encoding="utf-8"))
     for feature, statistics in lerobots_stats(root).items():
@@ -240,7 +240,7 @@ def check_stats(root: Path) -> None:
             elif is_camera:
                 limit = BIN
             else:
-                continue  # within the gap between two ticks: tests/test_lerobot_layout.py
+                continue  # within the gap between two ticks: tests/datasets/lerobot/test_reader.py
             np.testing.assert_allclose(
                 mine, theirs, rtol=0, atol=limit, err_msg=f"{feature} {name}"
             )
@@ -252,21 +252,21 @@ def check_theirs(root: Path, encoder: Any, cameras: dict[str, tuple[int, int]]) 
 
 
 def check_older(root: Path, name: str) -> None:
-    """What LeRobot 0.4.4 wrote or converted: pictures, doubles, several files."""
+    """imitact reads what LeRobot 0.4.4 wrote or converted: images, doubles, several files."""
     shutil.copytree(FIXTURES / name, root)
     same_reading(root, 3, one_task=False)
 
 
 def check_saved(root: Path) -> None:
-    """What `imitact check --repair` saves of a recording that LeRobot never finished."""
-    found = survey(FIXTURES / "unfinished")
-    save(found, root)
-    same_reading(root, len(found.saved))
+    """LeRobot reads what `imitact check --fix` repairs of an unfinished LeRobot recording."""
+    found = plan_repair(FIXTURES / "unfinished")
+    write_repaired(found, root)
+    same_reading(root, len(found.recoverable))
     assert LeRobotDataset("imitact/parity", root=root, video_backend="pyav").meta.stats is not None
 
 
 def check_append(root: Path) -> None:
-    """LeRobot adds an episode to a dataset of ours."""
+    """LeRobot adds an episode to a dataset of imitact."""
     write_ours(root, codec="h264", episodes=2)
     dataset = LeRobotDataset.resume(
         "imitact/parity", root=root, rgb_encoder=RGBEncoderConfig(vcodec="h264")
@@ -296,7 +296,7 @@ def checks() -> dict[str, Callable[[Path], None]]:
         ),
         "we read LeRobot 0.4.4's pictures and video": partial(check_older, name="v30"),
         "we read what LeRobot 0.4.4 converted": partial(check_older, name="converted"),
-        "LeRobot reads what --repair saves": check_saved,
+        "LeRobot reads what --fix recovers": check_saved,
         "LeRobot appends to ours, and we read it": check_append,
     }
 

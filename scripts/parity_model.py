@@ -1,12 +1,11 @@
-"""Does our ACT compute what LeRobot 0.6.1's ACT computes? Run both and compare.
+"""Model parity: imitact's ACT against LeRobot 0.6.1's, losses, gradients and actions.
 
     python scripts/parity_model.py --lerobot-python PATH            # live, both sides
     python scripts/parity_model.py --lerobot-python PATH --record   # and rewrite the fixtures
 
-PATH is the Python of an environment with lerobot 0.6.1 (3.12); this process is the one with
-imitact. Neither side sees the other's weights: both fill theirs from numpy generators keyed by
-parameter name. CPU, float32, no dropout. tests/test_model_parity.py compares our side with the
-recorded outputs of LeRobot.
+PATH is the Python of an environment with lerobot 0.6.1 (3.12); imitact runs in this process. Both
+sides fill their weights from NumPy generators keyed by parameter name. CPU, float32, no dropout.
+tests/models/test_parity.py compares imitact with the recorded outputs of LeRobot.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ RTOL, ATOL = 1e-4, 1e-5
 BATCH, CHUNK, JOINTS, LATENT = 2, 100, 14, 32
 CASES: dict[str, dict[str, tuple[int, int]]] = {
     "one_camera": {"top": (64, 96)},
-    # Sizes alternate: cameras of one size must keep their places among the tokens.
+    # Sizes alternate: cameras of one size must keep their positions among the tokens.
     "four_cameras": {
         "top": (64, 96),
         "left_wrist": (64, 64),
@@ -36,9 +35,9 @@ CASES: dict[str, dict[str, tuple[int, int]]] = {
         "right_wrist": (64, 64),
     },
 }
-# Names of random frames, by size. Where a ReLU of the trunk sits within rounding of its kink, the
-# gradient depends on the last bit and no two builds of torch agree on it. Of 80 random frames
-# these keep every ReLU and every max-pooling at least 20 times its rounding error away from that.
+# Names of random frames, by size. Where a ReLU of the backbone is within rounding of its kink, the
+# gradient depends on the last bit and differs between builds of torch. Of 80 random frames these
+# keep every ReLU and every max pooling at least 20 times its rounding error away from that.
 FRAMES: dict[tuple[int, int], tuple[int, ...]] = {
     (64, 96): (0, 25, 61, 75),
     (64, 64): (42, 64, 38, 17),
@@ -47,26 +46,26 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def generator(key: str) -> np.random.Generator:
-    """The numpy generator of that name."""
+    """Return the NumPy generator for a name."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
 
 
 def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Values for the parameter or buffer of that (imitact) name."""
+    """Return values for a parameter or buffer, by imitact's name."""
     rng = generator(name)
     if name.endswith("running_var"):
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
     values = rng.standard_normal(shape)
-    if name in ("queries", "token_pos", "cvae.cls"):  # looked up, so the fan-in is 1
+    if name in ("queries", "token_pos", "cvae.cls"):  # embeddings, so the fan-in is 1
         return values.astype(np.float32)
     if len(shape) > 1:
         return (values / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
-    scale = name.endswith(".weight")  # the only weights with one axis are those of norms
+    scale = name.endswith(".weight")  # weights with one axis belong to norms
     return (scale + 0.1 * values).astype(np.float32)
 
 
 def inputs(case: str) -> dict[str, Any]:
-    """A batch in physical units, and the noise of z."""
+    """Return a batch in physical units, and the noise of z."""
     rng = generator(f"inputs of {case}")
     is_pad = np.zeros((BATCH, CHUNK), dtype=bool)
     is_pad[1, 70:] = True
@@ -88,7 +87,7 @@ def inputs(case: str) -> dict[str, Any]:
 
 
 def gradients(named: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Of each parameter (by imitact's name): the norm, and the share along a random direction."""
+    """Return norm and projection on a random direction of each parameter's gradient."""
     names = sorted(named)
     norms, along = [], []
     for name in names:
@@ -165,9 +164,9 @@ def imitact_side(case: str) -> dict[str, np.ndarray]:
 
 
 def our_name(theirs: str) -> str:
-    """imitact's name of a LeRobot parameter (without its `model.`)."""
-    from imitact.models.interop.weight_conversion import renamed
+    """Return imitact's name of a LeRobot parameter (without its `model.`)."""
     from imitact.models.interop.lerobot_layout import NAMES
+    from imitact.models.interop.weight_conversion import renamed
 
     return renamed(theirs, NAMES)
 
@@ -252,7 +251,7 @@ def lerobot_side(case: str) -> dict[str, np.ndarray]:
 
 
 def deviations(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, float]:
-    """Of each quantity the worst |ours - theirs| / (ATOL + RTOL * |theirs|); at most 1 agrees."""
+    """Return the largest |ours - theirs| / (ATOL + RTOL * |theirs|) by quantity; 1 is the limit."""
     if ours["gradient_names"].tolist() != theirs["gradient_names"].tolist():
         raise ValueError(
             "the parameters differ: "

@@ -1,16 +1,16 @@
-"""Do imported policies act as in the program that trained them, and exported ones there as here?
+"""Policy parity: imported policies against the programs that trained them, and exported ones there.
 
     python scripts/parity_policies.py --lerobot-python PATH [--lerobot-033-python PATH]
         [--act-repo PATH] [--record]
 
-PATH are the Pythons of environments with lerobot 0.6.1 and 0.3.3, and a clone of
-tonyzhaozh/act (742c753), which runs in the first of these, as does imitact's own model inside
-LeRobot (integrations/lerobot_policy_imitact, "plugin" here). Each program makes checkpoints of its
-own, with weights from numpy generators keyed by its own names, and answers observations; imitact
-imports them and answers the same, exports what it imported, and lets the programs answer with that.
-CPU, float32. --record rewrites the fixtures: what the programs call their files, settings and
-weights, and what they answered. tests/test_foreign_policies.py makes the checkpoints again from
-these.
+The PATHs are the Pythons of environments with lerobot 0.6.1 and 0.3.3, and a clone of
+tonyzhaozh/act (742c753), which runs in the first environment, as does imitact's own model inside
+LeRobot (integrations/lerobot_policy_imitact, here "plugin"). Each program creates checkpoints, with
+weights from NumPy generators keyed by its own names, and predicts actions for recorded
+observations; imitact imports the checkpoints and must predict the same, exports them again, and the
+programs must predict the same with the exports. CPU, float32. --record rewrites the fixtures: the
+programs' file names, settings, weight names and actions. tests/models/interop/test_interop.py
+recreates the checkpoints from these.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "tests" / "fixtures" / "foreign_policies"
 ATOL = 1e-4
-"""Of actions, in their units."""
+"""Tolerance of actions, in their units."""
 
 JOINTS, CHUNK, DIM, HEADS, FFN, LATENT, LAYERS = 14, 20, 64, 8, 96, 32, 2
 SIZE = (64, 96)
@@ -65,13 +65,13 @@ TABLES = ("vae_encoder_pos_enc", "pos_table")
 
 
 def generator(key: str) -> np.random.Generator:
-    """The numpy generator of that name."""
+    """Return the NumPy generator for a name."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
 
 
 @cache
 def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Values for the parameter or buffer of that (foreign) name; not to be written to."""
+    """Return read-only values for a parameter or buffer, by the program's name."""
     if name.endswith(TABLES):  # a table, not a weight
         return table(shape[1], shape[2])[None]
     if name.endswith("num_batches_tracked"):
@@ -88,14 +88,14 @@ def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def table(length: int, width: int) -> np.ndarray:
-    """Sines and cosines, interleaved (Vaswani et al. 2017, section 3.5)."""
+    """Return interleaved sines and cosines (Vaswani et al. 2017, section 3.5)."""
     channel = np.arange(width)
     angle = np.arange(length)[:, None] / 10000 ** (2 * (channel // 2) / width)
     return np.where(channel % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32)
 
 
 def statistics(case: str) -> dict[str, dict[str, np.ndarray]]:
-    """Of a dataset: by LeRobot's names of features, in float32."""
+    """Return dataset statistics by LeRobot's feature names, in float32."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for key in ("observation.state", "action"):
         rng = generator(f"{key} of {case}")
@@ -122,7 +122,7 @@ def statistics(case: str) -> dict[str, dict[str, np.ndarray]]:
 
 
 def observations(case: str) -> list[dict[str, Any]]:
-    """States in their units, and captured frames."""
+    """Return states in their units, and captured frames."""
     given = []
     known = statistics(case)["observation.state"]
     for at in range(OBSERVATIONS):
@@ -144,7 +144,7 @@ def modes(case: str) -> dict[str, str]:
 
 
 def filled(module: Any, skip: tuple[str, ...] = ()) -> None:
-    """Give every weight its values, but those that begin with `skip`."""
+    """Set every weight to its values, except those whose names begin with `skip`."""
     import torch
 
     with torch.no_grad():
@@ -154,7 +154,7 @@ def filled(module: Any, skip: tuple[str, ...] = ()) -> None:
 
 
 def torch_observation(given: dict[str, Any]) -> dict[str, Any]:
-    """As LeRobot's environments and robots give it: frames from 0 to 1, channels first."""
+    """Return an observation in LeRobot's form: frames from 0 to 1, channels first."""
     import torch
 
     frames = {
@@ -180,7 +180,7 @@ def lerobot_config(case: str, config_class: Any, feature_class: Any, kinds: Any,
 
 
 def lerobot_061(case: str, out: Path) -> np.ndarray:
-    """A checkpoint of LeRobot 0.6.1 in `out`; what it answers, loaded from there."""
+    """Write a checkpoint of LeRobot 0.6.1 and return its actions after loading it."""
     from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
     from lerobot.policies.act.configuration_act import ACTConfig
     from lerobot.policies.act.modeling_act import ACTPolicy
@@ -196,7 +196,7 @@ def lerobot_061(case: str, out: Path) -> np.ndarray:
 
 
 def lerobot_061_answers(case: str, folder: Path) -> np.ndarray:
-    """What LeRobot 0.6.1 answers with a checkpoint: policy and processors loaded from it."""
+    """Return LeRobot 0.6.1's actions with the policy and processors of a checkpoint."""
     import torch
     from lerobot.policies.act.modeling_act import ACTPolicy
     from lerobot.policies.factory import make_pre_post_processors
@@ -211,7 +211,7 @@ def lerobot_061_answers(case: str, folder: Path) -> np.ndarray:
 
 
 def lerobot_033(case: str, out: Path) -> np.ndarray:
-    """A checkpoint of LeRobot 0.3.3 in `out`; what it answers, loaded from there."""
+    """Write a checkpoint of LeRobot 0.3.3 and return its actions after loading it."""
     import torch
     from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
     from lerobot.policies.act.configuration_act import ACTConfig
@@ -236,7 +236,7 @@ def lerobot_033(case: str, out: Path) -> np.ndarray:
 
 
 def plugin(case: str, out: Path) -> np.ndarray:
-    """A checkpoint of imitact's model inside LeRobot in `out`; what it answers there."""
+    """Write a checkpoint of imitact's model inside LeRobot and return its actions there."""
     import torch
 
     for folder in (ROOT / "integrations" / "lerobot_policy_imitact" / "src", ROOT / "src"):
@@ -257,8 +257,9 @@ def plugin(case: str, out: Path) -> np.ndarray:
         output_features={"action": PolicyFeature(FeatureType.ACTION, (JOINTS,))},
         device="cpu", push_to_hub=False, chunking="replay:10", rate_hz=50.0,
         net=ActConfig(
-            chunk_size=CHUNK, input_height=32, input_width=48, crop=crop, backbone_width=16, backbone_stages=3,
-            backbone_norm="batch", hidden_dim=DIM, num_heads=HEADS, dim_feedforward=FFN, encoder_layers=LAYERS, positions="tokens",
+            chunk_size=CHUNK, input_height=32, input_width=48, crop=crop, backbone_width=16,
+            backbone_stages=3, backbone_norm="batch", hidden_dim=DIM, num_heads=HEADS,
+            dim_feedforward=FFN, encoder_layers=LAYERS, positions="tokens",
             use_vae=case == "one_camera", vae_encoder_layers=1,
         ),
     )  # fmt: skip
@@ -277,7 +278,7 @@ def plugin(case: str, out: Path) -> np.ndarray:
 
 
 def act_policy(case: str, repo: Path) -> Any:
-    """The released code's ACTPolicy, without its command line, its CUDA and its download."""
+    """Return the released code's ACTPolicy, without its command line, CUDA and download."""
     import torchvision
     from torch import nn
 
@@ -306,7 +307,7 @@ def act_policy(case: str, repo: Path) -> Any:
 
 
 def act_statistics(case: str) -> dict[str, np.ndarray]:
-    """What the released code keeps: deviations of at least 0.01 (utils.py, get_norm_stats)."""
+    """Return the released code's statistics, with deviations of at least 0.01 (get_norm_stats)."""
     found = {}
     for key, name in (("observation.state", "qpos"), ("action", "action")):
         known = statistics(case)[key]
@@ -316,7 +317,7 @@ def act_statistics(case: str) -> dict[str, np.ndarray]:
 
 
 def act(case: str, out: Path, repo: Path) -> np.ndarray:
-    """A checkpoint of the released code in `out`; what it answers, loaded from there."""
+    """Write a checkpoint of the released code and return its actions after loading it."""
     import torch
 
     policy = act_policy(case, repo)
@@ -329,7 +330,7 @@ def act(case: str, out: Path, repo: Path) -> np.ndarray:
 
 
 def act_answers(case: str, folder: Path, repo: Path) -> np.ndarray:
-    """What the released code answers with a checkpoint, as its eval_bc does."""
+    """Return the released code's actions with a checkpoint, as in its eval_bc."""
     import torch
 
     policy = act_policy(case, repo)
@@ -348,7 +349,7 @@ def act_answers(case: str, folder: Path, repo: Path) -> np.ndarray:
 
 
 def side(program: str, out: Path, repo: Path | None) -> None:
-    """In the program's own Python: its checkpoints, and what it answers with them."""
+    """Write the program's checkpoints and actions; runs in the program's own Python."""
     import torch
 
     versions = f"torch {torch.__version__}"
@@ -380,7 +381,7 @@ def side(program: str, out: Path, repo: Path | None) -> None:
 
 
 def again(program: str, folder: Path, repo: Path | None) -> None:
-    """In the program's own Python: what it answers with the checkpoints that imitact wrote."""
+    """Write the program's actions with imitact's exports; runs in the program's own Python."""
     for case in PROGRAMS[program]:
         if (folder / case).is_dir():
             if program == "act":
@@ -392,7 +393,7 @@ def again(program: str, folder: Path, repo: Path | None) -> None:
 
 
 def manifest(folder: Path) -> str:
-    """The JSON files of a checkpoint as they are, and names and shapes of all its tensors."""
+    """Return the JSON files of a checkpoint, and names and shapes of all its tensors."""
     import torch
     from safetensors.torch import load_file
 
@@ -409,8 +410,8 @@ def manifest(folder: Path) -> str:
 # -- a checkpoint made again -----------------------------------------------------------------------
 
 
-def made_again(program: str, case: str, folder: Path) -> None:
-    """The checkpoint that a recorded manifest describes, with the same values."""
+def recreate(program: str, case: str, folder: Path) -> None:
+    """Recreate the checkpoint that a recorded manifest describes, with the same values."""
     import safetensors.torch
     import torch
 
@@ -431,7 +432,7 @@ def made_again(program: str, case: str, folder: Path) -> None:
 
 
 def value_of(name: str, shape: tuple[int, ...], case: str) -> np.ndarray:
-    """Of a weight, or of a statistic under any of its names."""
+    """Return the values of a weight, or of a statistic under any of its names."""
     known = statistics(case)
     if name.startswith("statistics."):
         what, _, statistic = name.removeprefix("statistics.").partition("_")
@@ -449,7 +450,7 @@ def value_of(name: str, shape: tuple[int, ...], case: str) -> np.ndarray:
 
 
 def imported(program: str, case: str, folder: Path) -> Any:
-    """The policy that imitact makes of a checkpoint."""
+    """Return the policy that imitact imports from a checkpoint."""
     from imitact.core.types import Camera
     from imitact.models.interop import act_release, lerobot_reader
     from imitact.models.interop.partial_spec import PartialSpec
@@ -461,7 +462,7 @@ def imported(program: str, case: str, folder: Path) -> Any:
 
 
 def answers(policy: Any, case: str) -> np.ndarray:
-    """What a policy of imitact's answers."""
+    """Return the actions of an imitact policy."""
     from imitact.core.types import Observation
 
     return np.stack([
@@ -470,7 +471,7 @@ def answers(policy: Any, case: str) -> np.ndarray:
 
 
 def exported(program: str, case: str, policy: Any, out: Path) -> bool:
-    """The policy written for a program; whether that can express it."""
+    """Export a policy for a program; return whether the program can express it."""
     from imitact.core.errors import BadInput
     from imitact.models.interop import act_release, lerobot_writer
 

@@ -1,13 +1,13 @@
-"""Hypothesis against the readers of other programs' policies: files that nobody would write.
+"""Policy fuzzing: Hypothesis alters checkpoints of other programs, and the readers must survive.
 
-    fuzz_policies.py [--cases 20000] [--workers 2] [--seed 0] [--out FILE.json]
+    python -m tests.faults.fuzz_policies [--cases 20000] [--workers 2] [--seed 0] [--out FILE.json]
 
-As fuzz_readers.py, whose changes, limits and workers these are: a case takes one file of a
-checkpoint and cuts, flips, inserts, repeats, exchanges its bytes, or replaces, retypes, renames,
-reorders, repeats the values of its JSON, its safetensors header, or the instructions of its pickle.
-Then the reader must read, or refuse with one of imitact's errors for bad input; anything else is a
-defect. Checkpoints are LeRobot's with processors, LeRobot's before 0.4, the plugin's, and the
-released ACT's, all without an image trunk, so that a case takes milliseconds.
+Changes, limits and workers are those of fuzz_readers.py. A case takes one file of a checkpoint and
+cuts, flips, inserts, repeats or swaps its bytes, or replaces, retypes, renames, reorders or repeats
+the values of its JSON or its safetensors header, or inserts pickle instructions. The reader must
+then read it or refuse it with one of imitact's errors for bad input; anything else is a defect.
+Checkpoints are LeRobot's with processors, LeRobot's before 0.4, the plugin's and the released
+ACT's, all without an image backbone, so that a case takes milliseconds.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ PICKLE_CHANGE = st.tuples(st.just("insert"), PLACE, st.sampled_from(INSTRUCTIONS
 
 
 def cases() -> st.SearchStrategy[Case]:
-    """Half of them on files as text or structure, half on their bytes."""
-    told = st.lists(fuzz_readers.JSON_CHANGE, min_size=1, max_size=3).map(tuple)
+    """Return cases: half alter the structure of files, half their bytes."""
+    structural = st.lists(fuzz_readers.JSON_CHANGE, min_size=1, max_size=3).map(tuple)
     plain = st.lists(st.one_of(BYTE_CHANGE, PICKLE_CHANGE), min_size=1, max_size=3).map(tuple)
     structured = [f for f in FILES if not f.endswith(PICKLES)]
     return st.one_of(
-        st.builds(Case, st.sampled_from(structured), st.just(False), st.just(True), told),
+        st.builds(Case, st.sampled_from(structured), st.just(False), st.just(True), structural),
         st.builds(Case, st.sampled_from(FILES), st.just(False), st.just(False), plain),
     )
 
 
 class Material:
-    """A small checkpoint of every kind, read after each alteration, then put back."""
+    """A small checkpoint of every kind; each case alters a file, reads it and restores it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -78,7 +78,7 @@ class Material:
         return data
 
     def _ckpt(self, data: bytes, case: Case) -> bytes:
-        """Half of the cases alter the archive, half the pickle in an archive that is whole."""
+        """Alter the archive in half of the cases, and the pickle within it in the others."""
         if not case.changes or case.changes[0][1] % 2:
             for change in case.changes:
                 data = change_bytes(data, change)
@@ -103,7 +103,7 @@ class Material:
 
 
 def read(folder: Path) -> None:
-    """As `imitact import-policy`, without saving."""
+    """Import a checkpoint as `imitact import-policy` does, without saving."""
     from imitact.models.interop import act_release, lerobot_reader
     from imitact.models.interop.partial_spec import PartialSpec
 
@@ -114,19 +114,18 @@ def read(folder: Path) -> None:
 
 
 def make(folder: Path) -> None:
-    """Small checkpoints of every kind: without a trunk, which has 45 MB in all formats.
+    """Write small checkpoints of every kind, without a backbone, which takes 45 MB.
 
-    `new` keeps its camera all the same: it is refused at last for the weights that are missing,
-    after all else was read.
+    `new` keeps its camera: it is refused for its missing weights after everything else was read.
     """
     from imitact.core.types import Camera, Spec
     from imitact.models.interop.sidecar import write_sidecar
 
     for kind, program in PROGRAM.items():
-        parity.made_again(program, "one_camera", folder / kind)
+        parity.recreate(program, "one_camera", folder / kind)
         for file in (folder / kind).iterdir():
             if file.name in ("model.safetensors", "policy_best.ckpt"):
-                _without_trunk(file)
+                _without_backbone(file)
             elif file.suffix == ".json" and kind != NEW:
                 _without_cameras(file)
     (folder / f"{ACT}.zip").write_bytes((folder / ACT / "policy_best.ckpt").read_bytes())
@@ -139,17 +138,17 @@ def make(folder: Path) -> None:
     (folder / "beat").write_bytes(bytes(4096))
 
 
-def _without_trunk(file: Path) -> None:
+def _without_backbone(file: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    of_trunk = ("backbone", "encoder_img_feat", "image_proj", "input_proj.")
+    of_backbone = ("backbone", "encoder_img_feat", "image_proj", "input_proj.")
     archive = file.suffix == ".ckpt"
     tensors = torch.load(file, weights_only=True) if archive else load_file(file)
     kept = {
         name: value.clone()
         for name, value in tensors.items()
-        if not name.removeprefix("model.").removeprefix("net.").startswith(of_trunk)
+        if not name.removeprefix("model.").removeprefix("net.").startswith(of_backbone)
     }
     (torch.save if archive else save_file)(kept, file)
 
@@ -166,15 +165,15 @@ def _without_cameras(file: Path) -> None:
 
 
 def read_or_refused(folder: Path, refused: bool) -> None:
-    """What is fuzzed is read at first, or refused for its weights only."""
+    """Check that the unaltered checkpoint is read, or refused for its weights only."""
     from imitact.core.errors import DamagedFile
 
-    said = ""
+    message = ""
     try:
         read(folder)
     except DamagedFile as error:
-        said = str(error)
-    assert ("missing keys backbone" in said) if refused else not said, (folder, said)
+        message = str(error)
+    assert ("missing keys backbone" in message) if refused else not message, (folder, message)
 
 
 def main() -> int:

@@ -53,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]
     def make(program: str, case: str) -> Path:
         folder = root / program / case
         if not folder.exists():
-            parity.made_again(program, case, folder)
+            parity.recreate(program, case, folder)
         return folder
 
     return make
