@@ -12,7 +12,7 @@ from imitact.core.errors import BadInput, ImitactError, NotFinite
 
 
 def run(chunking, chunks, ticks):
-    """Feed chunks[t] at each tick that wants one; return the actions and the ticks of the queries."""
+    """Feed chunks[t] at each tick that wants one; return the actions and the queried ticks."""
     chunking.reset()
     actions, queried = [], []
     for tick in range(ticks):

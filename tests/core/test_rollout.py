@@ -177,10 +177,10 @@ def test_a_robot_that_cannot_hold_its_joints_is_refused_a_delay():
     class Degrees(Line):
         spec = Spec(("x",), ("x",), ("deg",), ("rad",), (), 50.0)
 
-    for world, says in ((Blind, "is not measured"), (Degrees, 'is measured in "deg"')):
+    for env, says in ((Blind, "is not measured"), (Degrees, 'is measured in "deg"')):
         with pytest.raises(SpecMismatch, match=says):
-            run(env=world(), chunking=Replay(4, delay_ticks=1))
-        assert len(run(env=world(), chunking=Replay(4))) == 20
+            run(env=env(), chunking=Replay(4, delay_ticks=1))
+        assert len(run(env=env(), chunking=Replay(4))) == 20
 
 
 def test_a_policy_for_other_joints_is_refused_before_the_first_step():

@@ -35,9 +35,20 @@ from imitact.storage.sealed_file import FOOTER_BYTES, seal, unseal
 from tests.support.fake_dataset import FakeDataset
 
 TINY = ActConfig(
-    chunk_size=5, input_height=24, input_width=32, backbone_width=16, backbone_stages=2, backbone_norm="batch", hidden_dim=8, num_heads=2,
-    dim_feedforward=12, encoder_layers=2, vae_encoder_layers=1, latent_dim=3, dropout=0.1,
-)  # fmt: skip
+    chunk_size=5,
+    input_height=24,
+    input_width=32,
+    backbone_width=16,
+    backbone_stages=2,
+    backbone_norm="batch",
+    hidden_dim=8,
+    num_heads=2,
+    dim_feedforward=12,
+    encoder_layers=2,
+    vae_encoder_layers=1,
+    latent_dim=3,
+    dropout=0.1,
+)
 CAMERAS = (Camera("top", 48, 64), Camera("left wrist", 30, 50))
 SPEC = Spec(
     state_names=("shoulder", "elbow", "gripper", "current"),
@@ -180,7 +191,9 @@ def test_a_resized_frame_equals_that_of_core_views_to_the_byte(
         captured = draw.integers(0, 256, (*have, 3), dtype=np.uint8)
         (got,) = session.run(None, {"frame": captured[None]})
         mean = policy.constants["pixel_mean"].numpy()
-        assert np.array_equal(np.rint(got[0] + mean).transpose(1, 2, 0), View(*want).apply(captured))
+        assert np.array_equal(
+            np.rint(got[0] + mean).transpose(1, 2, 0), View(*want).apply(captured)
+        )
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])

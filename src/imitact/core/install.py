@@ -1,4 +1,4 @@
-"""Installation hints: the command that installs what is missing, for the way imitact is installed."""
+"""Installation hints: the command that installs what is missing, for this installation of imitact."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def policy_loader(path: Path) -> Callable[[], Policy]:
 
 
 def policy_identity(path: Path) -> str:
-    """Return the SHA-256 of everything in a policy, which tells policies apart."""
+    """Return the SHA-256 of everything in a policy, which distinguishes policies."""
     path = policy_path(path)
     if path.is_file():
         from imitact.deploy import runtime

@@ -52,7 +52,7 @@ class ExportedPolicy:
         precision: what it computes in, confirmed by the runtime.
         fingerprint: of the dataset that the policy was trained on.
         execution: how its chunks are executed, from `imitact tune`; None where it was not tuned.
-        identity: the SHA-256 of the file; tells exported files apart.
+        identity: the SHA-256 of the file; distinguishes exported files.
         threads: how many compute an answer.
         path: the file; None before `load` returns it.
     """
@@ -125,7 +125,7 @@ def load(path: Path | str, *, threads: int | None = None) -> ExportedPolicy:
 
 
 def identity(path: Path | str) -> str:
-    """Return the SHA-256 of an exported file, which tells files apart."""
+    """Return the SHA-256 of an exported file, which distinguishes files."""
     return unseal(Path(path).absolute()).sha256
 
 

@@ -10,7 +10,7 @@ One convention decides whether something on disk is whole:
   CRC-32.
 - A JSON file of imitact carries the SHA-256 of its values (`checksum`); every other file has its
   SHA-256 in a JSON file beside it, or at its own end (`sealed_file`).
-- One process writes to a folder at a time (`lock`), and goes on with work that was begun there only
+- One process writes to a folder at a time (`lock`), and continues work that was begun there only
   with the same settings (`settings_diff`).
 
 Damage raises DamagedFile, a full disk DiskFull, anything else that cannot be used BadInput.

@@ -56,7 +56,7 @@ def atomic_folder(out: Path, what: str) -> Iterator[Path]:
 
     Args:
         out: an empty folder, or one that does not exist.
-        what: what is being done, in words: "copy"; a second process is told.
+        what: what is being done, in words, for the error of a second process: "copy".
     """
     building = out.with_name(f".{out.name}.building")
     make_folder(building.parent)

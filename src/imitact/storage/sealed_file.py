@@ -47,7 +47,7 @@ class SealedFile:
     Attributes:
         data: all of it, mapped into memory, not copied.
         about: the metadata.
-        sha256: of everything before it; tells files apart.
+        sha256: of everything before it; distinguishes files.
     """
 
     data: memoryview
