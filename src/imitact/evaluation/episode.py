@@ -78,12 +78,8 @@ class EpisodeWorker:
     ) -> None:
         """Create the policy and the environment; refuse a policy that does not fit.
 
-        Args:
-            make_policy: creates the policy.
-            make_env: creates the environment.
-            plan: settings of every episode; its execution is not used, and its seeds only choose
-                those whose episodes are recorded.
-            video_folder: output folder whose `videos` take the recorded episodes.
+        Jobs bring their own seed and execution. The plan's first `videos` seeds are recorded to
+        `video_folder`.
         """
         self._plan = plan
         self._video_folder = video_folder
@@ -104,13 +100,8 @@ class EpisodeWorker:
     def facts(self) -> EnvInfo:
         """Properties of the environment."""
         env, spec = self._env, self._env.spec
-        return EnvInfo(
-            env.step_cap,
-            tuple(env.stages),
-            spec.action_names,
-            spec.action_units,
-            float(spec.rate_hz),
-        )
+        names, units = spec.action_names, spec.action_units
+        return EnvInfo(env.step_cap, tuple(env.stages), names, units, float(spec.rate_hz))
 
     def close(self) -> None:
         """Close the environment."""

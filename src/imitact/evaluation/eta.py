@@ -22,12 +22,7 @@ class TimeLeft:
     """
 
     def __init__(self, workers: int, recorded_seeds: Collection[int] = ()) -> None:
-        """Create an estimator.
-
-        Args:
-            workers: number of worker processes.
-            recorded_seeds: seeds whose episodes are recorded as videos.
-        """
+        """Create an estimator; the episodes of `recorded_seeds` are recorded as videos."""
         self.step_cap: int | None = None
         self._workers = workers
         self._recorded_seeds = frozenset(recorded_seeds)

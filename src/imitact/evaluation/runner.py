@@ -58,8 +58,7 @@ class EvaluationProgress:
 class Evaluator:
     """Runs episodes under any executions and seeds, each once, and keeps the results.
 
-    Use as a context manager. The worker processes start with the first episode to run, serve all
-    executions, and end with the context.
+    Use as a context manager: its worker processes start with the first episode and end with it.
     """
 
     def __init__(
@@ -119,14 +118,7 @@ class Evaluator:
         out: Path | None = None,
         on_progress: Callable[[EvaluationProgress], None] = lambda progress: None,
     ) -> Evaluator:
-        """Prepare the runs of a tuning, whose finished episodes are kept in out/tune.jsonl.
-
-        Args:
-            make_policy, make_env, workers, on_progress: see `Evaluator`.
-            names: see `evaluate`.
-            step_cap: maximum number of ticks; None takes the environment's own.
-            out: output folder; None keeps nothing.
-        """
+        """Prepare the runs of a tuning, with its journal in out/tune.jsonl; see `evaluate`."""
         plan = EvaluationPlan((0,), Execution(), step_cap=step_cap, names=dict(names or {}))
         journal = EpisodeJournal.of_tuning(plan, out) if out else None
         return cls(

@@ -13,15 +13,8 @@ from imitact.core.types import Frame, Spec
 from imitact.core.views import resize
 from imitact.datasets.video import VideoWriter
 from imitact.datasets.video_config import VideoConfig
-from imitact.evaluation.drawing import (
-    BACKGROUND,
-    TEXT,
-    ActionCurves,
-    Colour,
-    draw_label,
-    font,
-    text_width,
-)
+from imitact.evaluation import drawing
+from imitact.evaluation.drawing import BACKGROUND, TEXT, Colour, font
 from imitact.evaluation.video_config import EpisodeVideoConfig
 from imitact.storage.atomic import make_folder, move_into_place
 
@@ -57,15 +50,7 @@ class EpisodeVideo:
         config: EpisodeVideoConfig,
         title: str,
     ) -> None:
-        """Prepare a video.
-
-        Args:
-            path: MP4 file to write.
-            spec: Spec of the environment.
-            stages: names of its stages; empty where rewards are not stages.
-            config: cameras, interval and size.
-            title: text above the pictures.
-        """
+        """Prepare a video; `stages` is empty where rewards are not stages."""
         self._path = path
         self._spec = spec
         self._stages = stages
@@ -73,7 +58,7 @@ class EpisodeVideo:
         self._cameras = config.cameras_in(spec)
         self._title = title
         self._rate_hz = spec.rate_hz / config.every
-        self._curves = ActionCurves(spec)
+        self._curves = drawing.ActionCurves(spec)
         self._view: Image.Image | None = None
         self._writer: VideoWriter | None = None
         # The leading dot keeps the unfinished file from being taken for a video.
@@ -154,12 +139,12 @@ class EpisodeVideo:
         clock = f"tick {tick}", f"{tick / self._spec.rate_hz:.2f} s"
         right = page.width - 8
         draw.text((right, middle), clock[1], TEXT, font(_HEADER_PX), anchor="rm")
-        right -= text_width("0000.00 s", _HEADER_PX)
+        right -= drawing.text_width("0000.00 s", _HEADER_PX)
         draw.text((right, middle), clock[0], TEXT, font(_HEADER_PX), anchor="rm")
         page.paste(view, (0, _HEADER_HEIGHT))
-        below = draw_label(page, _HEADER_HEIGHT + 8, self._stage(), TEXT)
+        below = drawing.draw_label(page, _HEADER_HEIGHT + 8, self._stage(), TEXT)
         if result:
-            draw_label(page, below + 4, result, colour)
+            drawing.draw_label(page, below + 4, result, colour)
         curves = self._curves.picture(_CURVES_HEIGHT, page.width)
         page.paste(curves, (0, _HEADER_HEIGHT + view.height))
         if self._writer is None:

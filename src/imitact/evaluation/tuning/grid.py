@@ -45,14 +45,8 @@ class Grid:
 
         Of executions that act alike one is kept: a replay longer than the chunk replays the whole
         chunk, and where the delay exceeds the interval between queries, queries follow each other
-        as fast as answers arrive. An ensemble whose chunks hardly overlap is left out.
-
-        Args:
-            delay_ticks: delay from a query to its answer, in ticks.
-            chunk_size: number of ticks in a chunk, K.
-
-        Raises:
-            BadInput: a delay as long as a chunk, or a grid of which nothing is left.
+        as fast as answers arrive. An ensemble whose chunks hardly overlap is left out. A delay as
+        long as a chunk, or a grid of which nothing is left, is refused.
         """
         if delay_ticks >= chunk_size:
             raise BadInput(
