@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from imitact.envs.aloha import ALOHA_FOUR, CAMERAS, AlohaEnv, load_mujoco
+from imitact.envs.aloha import (REAL_ALOHA_CAMERAS, CAMERAS, AlohaEnv)
+from imitact.envs.aloha_renderer import load_mujoco
 from imitact.envs.experts.cube import CubeExpert
 
 RESULTS = Path(__file__).parent / "results" / "render.json"
@@ -116,8 +117,8 @@ def compare(bench: Bench, states: int) -> dict[str, Any]:
     before, after = [], []
     for _ in range(states):
         bench.move(3)
-        before.append(sum(timed(lambda c=c: bench.theirs(c))[0] for c in ALOHA_FOUR))
-        after.append(sum(timed(lambda c=c: bench.ours(c))[0] for c in ALOHA_FOUR))
+        before.append(sum(timed(lambda c=c: bench.theirs(c))[0] for c in REAL_ALOHA_CAMERAS))
+        after.append(sum(timed(lambda c=c: bench.ours(c))[0] for c in REAL_ALOHA_CAMERAS))
     told["four cameras a tick"] = {
         "gym-aloha ms": median(before),
         "ours ms": median(after),

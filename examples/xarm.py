@@ -16,8 +16,8 @@ class Lift:
         self.closing = False
 
     def chunk(self, observation):
-        world, finger = observation.privileged.world, observation.state[3]
-        away = world.obj - world.eef
+        env, finger = observation.privileged.env, observation.state[3]
+        away = env.obj - env.eef
         over = np.linalg.norm(away[:2]) < NEAR
         self.closing = self.closing or (over and away[2] > LOW - DOWN)
         if self.closing:

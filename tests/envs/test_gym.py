@@ -20,18 +20,22 @@ from imitact.core.types import Camera
 from imitact.datasets.open import open_dataset
 from imitact.envs import gym
 from imitact.envs.gym import GymConfig, GymEnv
-from tests.support import gym_dot  # registers itself
+from tests.support import gym_dot
 
 DOT = "gym_dot/Dot-v0"
+MODULE = "tests.support.gym_dot"  # registers it
+ENV = ["--env", f"gym:{DOT}", "--gym.module", MODULE]
 SMALL = [
-    "--model.chunk", "10", "--model.input-height", "0", "--model.input-width", "0",
-    "--model.width", "8", "--model.stages", "2", "--model.dim", "16", "--model.heads", "2",
-    "--model.ffn", "16", "--model.encoder-layers", "1", "--model.shift", "0",
+    "--model.chunk-size", "10", "--model.input-height", "0", "--model.input-width", "0",
+    "--model.backbone-width", "8", "--model.backbone-stages", "2", "--model.hidden-dim", "16",
+    "--model.num-heads", "2", "--model.dim-feedforward", "16", "--model.encoder-layers", "1",
+    "--model.random-shift", "0",
 ]  # fmt: skip
 
 
 def dot(obs_type: str = "pixels_agent_pos", **settings: Any) -> GymEnv:
-    return GymEnv(DOT, GymConfig(make=json.dumps({"obs_type": obs_type}), **settings))
+    make = json.dumps({"obs_type": obs_type})
+    return GymEnv(DOT, GymConfig(make=make, module=MODULE, **settings))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +60,7 @@ def test_state_and_frames_are_found_wherever_they_stand(
     assert env.step_cap == 60
     validate.check_env(env)
     first = env.reset(3)
-    assert first.state.tolist() == pytest.approx(first.privileged.world.dot.tolist())
+    assert first.state.tolist() == pytest.approx(first.privileged.env.dot.tolist())
 
 
 def test_an_environment_that_has_ended_stands_still_and_stays_successful() -> None:
@@ -66,7 +70,7 @@ def test_an_environment_that_has_ended_stands_still_and_stays_successful() -> No
     done = [tick.success for tick in ticks].index(True)
     assert 0 < done < 50
     assert all(tick.success for tick in ticks[done:])
-    assert env.reset(5).privileged.world.steps == 0
+    assert env.reset(5).privileged.env.steps == 0
     list(rollout(expert, env, seed=5, chunking=Replay(1)))
     assert env._gym.unwrapped.steps == done + 1, "no step after the end"
 
@@ -84,9 +88,9 @@ def test_success_is_infos_word_or_a_reward() -> None:
     ticks = list(rollout(gym_dot.Expert(env.spec), env, seed=5, chunking=Replay(1)))
     assert [t.success for t in ticks] == [t.reward >= -0.3 for t in ticks]
     assert any(t.success and not t.observation.privileged.info.get("is_success") for t in ticks)
-    mute = GymEnv(DOT, GymConfig(make='{"tells": false}'))
+    mute = GymEnv(DOT, GymConfig(make='{"tells": false}', module=MODULE))
     mute.reset(0)
-    with pytest.raises(SpecMismatch, match=r"no 'is_success', only \['mark'\].*gym.success_reward"):
+    with pytest.raises(SpecMismatch, match=r"no is_success, only mark\. .*--gym\.success-reward"):
         mute.step(np.zeros(2))
 
 
@@ -98,24 +102,26 @@ def test_an_action_beyond_the_bounds_is_moved_to_the_nearest_within() -> None:
     assert np.array_equal(env.step(np.array([1.0, 0.0])).observation.state, beyond)
 
 
-@pytest.mark.parametrize("anew", [False, True])
-def test_made_anew_an_environment_begins_each_episode_as_if_there_had_been_none(anew: bool) -> None:
-    env = GymEnv(DOT, GymConfig(make='{"leaves": true}', anew=anew))
+@pytest.mark.parametrize("remake", [False, True])
+def test_made_again_an_environment_begins_each_episode_as_if_there_had_been_none(
+    remake: bool,
+) -> None:
+    env = GymEnv(DOT, GymConfig(make='{"leaves": true}', module=MODULE, remake=remake))
     firsts, worlds = [], []
     for seed in (5, 5, 6, 5):
         firsts.append(env.reset(seed))  # to keep an observation is not to keep its world
-        worlds.append(weakref.ref(firsts[-1].privileged.world))
+        worlds.append(weakref.ref(firsts[-1].privileged.env))
         env.step(np.array([1.0, 1.0]))
     starts = [first.state.tolist() for first in firsts]
-    assert (starts[0] == starts[1] == starts[3]) is anew
+    assert (starts[0] == starts[1] == starts[3]) is remake
     assert starts[2] != starts[0]
-    assert [world() is None for world in worlds] == [anew, anew, anew, False]
+    assert [world() is None for world in worlds] == [remake, remake, remake, False]
 
 
 def test_an_expert_that_keeps_the_world_is_told_so_where_it_must_go() -> None:
-    env = dot(anew=True)
-    world = env.reset(0).privileged.world
-    with pytest.raises(ImitactError, match=r"must not keep observation\.privileged\.world"):
+    env = dot(remake=True)
+    world = env.reset(0).privileged.env
+    with pytest.raises(ImitactError, match=r"must not keep observation\.privileged\.env"):
         env.reset(1)
     assert world is not None
 
@@ -123,11 +129,11 @@ def test_an_expert_that_keeps_the_world_is_told_so_where_it_must_go() -> None:
 def test_a_closed_environment_is_gone_and_says_so() -> None:
     env = dot()
     kept = env.reset(0)
-    world = weakref.ref(kept.privileged.world)
+    world = weakref.ref(kept.privileged.env)
     env.close()
     assert world() is None
     env.close()
-    for use in (lambda: kept.privileged.world, lambda: env.reset(0), lambda: env.step(kept.state)):
+    for use in (lambda: kept.privileged.env, lambda: env.reset(0), lambda: env.step(kept.state)):
         with pytest.raises(ImitactError, match=r"closed|reset"):
             use()
 
@@ -144,20 +150,20 @@ def test_a_module_that_cannot_be_imported_is_an_error_in_a_line(
 REFUSED = {
     "what it offers": (
         {"make": '{"obs_type": "state"}'},
-        r"no state 'agent_pos'. It observes one array, float64 of shape \(2,\).*obs_type",
+        r'no state "agent_pos"\. It observes one array, float64 of shape \(2,\).*obs_type',
     ),
-    "another key": ({"state": ("joints",)}, r"no state 'joints'. It observes 'pixels' uint8"),
+    "another key": ({"state": ("joints",)}, r'no state "joints"\. It observes pixels uint8'),
     "no picture": (
         {"cameras": ("agent_pos",)},
-        r"'agent_pos' is float32 of shape \(2,\), expected uint8",
+        r"agent_pos is float32 of shape \(2,\), expected uint8",
     ),
-    "a name too many": ({"action_names": ("x",)}, "gym.action_names has 1 entries, .* needs 2"),
+    "a name too many": ({"action_names": ("x",)}, "--gym.action-names has 1 entries, .* needs 2"),
     "no JSON": ({"make": "obs_type"}, "not JSON"),
     "a list": ({"make": "[]"}, "expected a JSON object"),
-    "an argument it has not": ({"make": '{"colour": 1}'}, "cannot be made with gym.make"),
+    "an argument it has not": ({"make": '{"colour": 1}'}, "cannot be made with --gym.make"),
     "no display": (
         {"make": '{"breaks": "no display"}'},
-        "cannot be made with gym.make .*RuntimeError: no display",
+        "cannot be made with --gym.make .*RuntimeError: no display",
     ),
     "no module": ({"module": "gym_of_nobody"}, "pip install gym-of-nobody"),
     "half a camera": ({"cameras": ("top=",)}, "expected KEY or NAME=KEY"),
@@ -168,17 +174,18 @@ REFUSED = {
 def test_what_does_not_fit_is_refused_with_what_there_is(why: str) -> None:
     settings, words = REFUSED[why]
     with pytest.raises(BadInput, match=words):
-        GymEnv(DOT, GymConfig(**settings))
+        GymEnv(DOT, GymConfig(**{"module": MODULE, **settings}))
 
 
 def test_a_name_that_nobody_registers_is_refused() -> None:
-    with pytest.raises(BadInput, match="gymnasium has no environment 'gym_dot/Other-v0'"):
-        GymEnv("gym_dot/Other-v0")
-    with pytest.raises(BadInput, match=r"no max_episode_steps.*gym\.step_cap"):
-        GymEnv("gym_dot/Endless-v0")
-    assert GymEnv("gym_dot/Endless-v0", GymConfig(step_cap=7)).step_cap == 7
+    with pytest.raises(BadInput, match="gymnasium has no environment gym_dot/Other-v0"):
+        GymEnv("gym_dot/Other-v0", GymConfig(module=MODULE))
+    with pytest.raises(BadInput, match=r"no max_episode_steps.*--gym\.step-cap"):
+        GymEnv("gym_dot/Endless-v0", GymConfig(module=MODULE))
+    endless = GymConfig(step_cap=7, module=MODULE)
+    assert GymEnv("gym_dot/Endless-v0", endless).step_cap == 7
     with pytest.raises(ImitactError, match="reset"):
-        gym.make(DOT).step(np.zeros(2))
+        dot().step(np.zeros(2))
 
 
 def test_record_train_evaluate_run_in_an_environment_of_gymnasium(
@@ -188,8 +195,8 @@ def test_record_train_evaluate_run_in_an_environment_of_gymnasium(
     data, run, out = (str(tmp_path / name) for name in ("data", "run", "out"))
     (tmp_path / "shows.py").write_text("from tests.support.gym_dot import Expert as Shows\n")
     expert = f"{tmp_path / 'shows.py'}:Shows"
-    world = ["--env", f"gym:{DOT}", "--gym.state-names", "x", "y", "--gym.action-names", "x", "y"]
-    record = ["record", *world, "--expert", expert, "--episodes", "3", "--out", data]
+    env = [*ENV, "--gym.state-names", "x", "y", "--gym.action-names", "x", "y"]
+    record = ["record", *env, "--expert", expert, "--episodes", "3", "--out", data]
     assert main.run([*record, "--workers", "1", "--task", "bring the dot to the mark"]) == 0
     source = open_dataset(data)
     assert len(source.lengths) == 3
@@ -197,13 +204,12 @@ def test_record_train_evaluate_run_in_an_environment_of_gymnasium(
     for index, length in enumerate(source.lengths):
         state = source.episode(index).state
         assert np.array_equal(state[-9:], state[[-9]].repeat(9, axis=0)), length
-    train = ["train", "--data", data, "--out", run, "--preset", "quick", "--train.steps", "2"]
+    train = ["train", data, "--out", run, "--preset", "quick", "--train.steps", "2"]
     assert main.run([*train, *SMALL, "--train.val-episodes", "0", "--train.num-threads", "1"]) == 0
-    evaluate = ["evaluate", "--policy", f"{run}/policy", "--out", out, "--episodes", "2"]
-    assert main.run([*evaluate, *world, "--workers", "1"]) == 0
+    evaluate = ["evaluate", f"{run}/policy", "--out", out, "--episodes", "2"]
+    assert main.run([*evaluate, *env, "--workers", "1"]) == 0
     assert "of 2" in capsys.readouterr().out
-    other = ["--env", f"gym:{DOT}"]
-    assert main.run([*evaluate[:3], "--out", out + "2", *other]) == 2
+    assert main.run([*evaluate[:2], "--out", out + "2", *ENV]) == 2
     assert "does not fit the policy: state names are" in (said := capsys.readouterr().err)
     assert "expected x, y" in said
 
@@ -217,10 +223,10 @@ def test_an_expert_that_cannot_be_used_is_refused_in_a_line(
         ("", "has no scripted expert"),
         ("somewhere", "expected FILE.py:NAME"),
         (f"{tmp_path}/none.py:Expert", "there is no file"),
-        (f"{broken}:Expert", r"has no 'Expert' to call; it has ['Nothing']"),
+        (f"{broken}:Expert", 'for the expert "Expert"; expected Nothing'),
         (f"{broken}:Nothing", "needs spec, reset(seed) and chunk(observation)"),
     ):
-        argv = ["record", "--env", f"gym:{DOT}", "--expert", expert, "--out", str(tmp_path / "out")]
+        argv = ["record", *ENV, "--expert", expert, "--out", str(tmp_path / "out")]
         assert main.run(argv) == 2
         assert words in capsys.readouterr().err
         assert not (tmp_path / "out").exists()

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from imitact.envs import shadow_map
-from imitact.envs.aloha import CAMERAS, TASKS, AlohaEnv, assets, load_mujoco
+from imitact.envs.aloha import CAMERAS, TASKS, AlohaEnv, scene_folder
+from imitact.envs.aloha_renderer import load_mujoco
 from imitact.envs.experts.cube import CubeExpert
 from imitact.envs.shadow_map import ShadowMap
 
@@ -26,7 +27,7 @@ class Theirs:
         load_mujoco()
         from dm_control.mujoco import Physics
 
-        self._physics: Any = Physics.from_xml_path(str(assets() / _SCENES[task]))
+        self._physics: Any = Physics.from_xml_path(str(scene_folder() / _SCENES[task]))
 
     def frame(self, env: AlohaEnv, camera: str) -> np.ndarray:
         self._physics.data.qpos[:] = env._data.qpos
@@ -120,7 +121,7 @@ def test_what_never_moves_is_drawn_once_and_a_tick_once_for_all_cameras(
     assert told == []
     observation = env.step(observation.state).observation
     _ = dict(observation.frames)
-    assert len(own_map(env)._still) == 3, "the table and two bases"
+    assert len(own_map(env)._static) == 3, "the table and two bases"
     assert told == [len(own_map(env)._moving)]
 
 

@@ -33,7 +33,7 @@ def test_equal_starts_keep_their_order() -> None:
 
 
 def test_fifty_selected_starts_of_the_cube_leave_smaller_gaps_than_the_first_fifty() -> None:
-    starts = aloha.starts("cube", range(1000))
+    starts = aloha.start_positions("cube", range(1000))
     even, first = uncovered(starts, coverage_order(starts)[:50]), uncovered(starts, [*range(50)])
     assert first.max() > 0.035  # of 20 cm
     assert even.max() < 0.028
@@ -44,11 +44,11 @@ def test_starts_are_the_initial_poses_of_the_scene() -> None:
     with_cube = aloha.AlohaEnv("cube", ())
     truth = with_cube.reset(7).privileged
     with_cube.close()
-    assert isinstance(truth, aloha.Truth)
-    np.testing.assert_array_equal(aloha.starts("cube", [7])[0], truth.pose()[:2])
+    assert isinstance(truth, aloha.AlohaTruth)
+    np.testing.assert_array_equal(aloha.start_positions("cube", [7])[0], truth.pose()[:2])
     with_pegs = aloha.AlohaEnv("insertion", ())
     truth = with_pegs.reset(7).privileged
     with_pegs.close()
-    assert isinstance(truth, aloha.Truth)
+    assert isinstance(truth, aloha.AlohaTruth)
     found = np.concatenate([truth.pose(0)[:2], truth.pose(1)[:2]])
-    np.testing.assert_array_equal(aloha.starts("insertion", [7])[0], found)
+    np.testing.assert_array_equal(aloha.start_positions("insertion", [7])[0], found)

@@ -188,7 +188,7 @@ def test_a_missing_tracker_is_refused_before_anything_is_done(
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"trackers": ("excel",)}, 'no tracker "excel"; expected tensorboard, trackio, wandb'),
+    [({"trackers": ("excel",)}, 'there is no tracker "excel"; expected tensorboard, trackio, wandb'),
      ({"trackers": ("tensorboard",), "tracker_project": " "}, "--train.tracker-project is empty")],
 )  # fmt: skip
 def test_a_tracker_that_there_is_not_is_refused(

@@ -1,6 +1,6 @@
-"""Any Gymnasium environment that shows pixels and measures a state, as an Env.
+"""Gymnasium adapter: any Gymnasium environment with pixels and a measured state, as an Env.
 
-Needs gymnasium and the package of the environment, nothing of the ALOHA scene.
+Needs gymnasium and the package of the environment; MuJoCo only if that package does.
 """
 
 from __future__ import annotations
@@ -10,116 +10,126 @@ import importlib
 import json
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, ImitactError, SpecMismatch
+from imitact.core.install import missing_package
 from imitact.core.types import Camera, FloatArray, Frame, Observation, Spec, StepResult
 
-GYM = "gym:"
-"""What a command line writes before the name of an environment that Gymnasium knows."""
+GYM_PREFIX = "gym:"
+"""Prefix of the names of Gymnasium environments on the command line."""
 
-IS_SUCCESS = "is_success"
-"""The name under which environments of this field tell success in `info`."""
+SUCCESS_KEY = "is_success"
+"""Usual key of success in `info`."""
 
 
 @dataclass(frozen=True)
 class GymConfig:
-    """Where in a Gymnasium environment the state, the frames and the success are.
+    """State, frames and success of a Gymnasium environment.
 
     Keys of nested dicts are joined by a slash: pixels/top.
     """
 
     make: str = "{}"
-    """What `gymnasium.make` is given besides the name, as JSON, as
+    """Arguments of `gymnasium.make` besides the name, as a JSON object:
     {"obs_type": "pixels_agent_pos"}."""
 
     module: str = ""
-    """Python module whose import registers the environment; none: what stands before the slash in
-    its name."""
+    """Python module whose import registers the environment; by default the part of its name before
+    the slash."""
 
     state: tuple[str, ...] = ("agent_pos",)
-    """Keys of the observation that are the measured state, put one after another."""
+    """Keys of the observation that form the measured state, concatenated."""
 
     cameras: tuple[str, ...] = ("pixels",)
-    """Keys of the observation that are frames, each KEY or NAME=KEY; a key of several frames gives
-    one camera each. A frame is uint8 of shape (rows, columns, 3), RGB."""
+    """Keys of the observation that are frames, each KEY or NAME=KEY: uint8 of shape (rows, columns,
+    3), RGB. A key with a dict of frames gives one camera for each."""
 
-    success: str = IS_SUCCESS
-    """Key of `info` that says whether the task is done."""
+    success: str = SUCCESS_KEY
+    """Key of `info` with the success of the task."""
 
     success_reward: float | None = None
-    """Reward from which on the task counts as done; where it is given `info` is not looked at."""
+    """Smallest reward that counts as success; replaces `success`."""
 
     state_names: tuple[str, ...] = ()
-    """Names of the measured values; none: the key with a number behind."""
+    """Names of the measured values; by default the key followed by a number."""
 
     action_names: tuple[str, ...] = ()
-    """Names of the commanded values; none: action_0, action_1, ..."""
+    """Names of the commanded values; by default action_0, action_1, ..."""
 
     units: tuple[str, ...] = ()
-    """Unit of each measured value, then of each commanded one: rad, m, px, 1; none: 1 for all."""
+    """Units of the measured values, then of the commanded ones: rad, m, px, 1; by default 1."""
 
     rate_hz: float = 0.0
-    """Ticks a second; 0 takes the environment's own render_fps."""
+    """Ticks per second; 0 uses the environment's render_fps."""
 
     step_cap: int = 0
-    """Ticks of an episode at most; 0 takes the environment's own max_episode_steps."""
+    """Largest number of ticks of an episode; 0 uses the environment's max_episode_steps."""
 
-    anew: bool = False
-    """Make the environment anew for each episode: for one whose reset leaves something of the
-    episode before, so that a start would not depend on its seed alone."""
+    remake: bool = False
+    """Make the environment again for each episode, if its reset keeps state of the previous one, so
+    that a start depends on its seed alone."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as a dataset stores them; `remake` has the key "anew" there."""
+        return {"anew" if k == "remake" else k: v for k, v in asdict(self).items()}
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What a demonstrator may see of a Gymnasium environment, and no policy.
+class GymTruth:
+    """What an expert may use of a Gymnasium environment, and no policy.
 
-    observed: all that it observed.
-    info:     what it told beside.
+    Attributes:
+        observed: the complete observation.
+        info: the environment's `info`.
     """
 
     observed: Any
     info: Mapping[str, Any]
-    _world: weakref.ref[Any]
+    _env: weakref.ref[Any]
 
     @property
-    def world(self) -> Any:
+    def env(self) -> Any:
         """The environment itself, without wrappers, until it is closed."""
-        if (world := self._world()) is None:
-            raise ImitactError("this world is closed; ask for it before that")
-        return world
+        if (env := self._env()) is None:
+            raise ImitactError("the environment is closed; use it before that")
+        return env
 
 
 class GymEnv:
     """`gymnasium.make(name, **make)` as an Env.
 
-    It begins as `reset(seed=seed)` does. An action that lies outside of its action space is moved
-    to the nearest one in it, since a policy knows no bounds and many environments refuse to go on.
-    An environment that has ended stands still: from then on
-    each step gives its last observation, reward and success again, until it is reset. So an
-    episode that ends with success stays successful, and one that ends without stays without.
+    Actions are clipped to the action space, because a policy has no bounds and many environments
+    refuse others. After an environment has terminated or been truncated, each step returns its last
+    observation, reward and success, until it is reset.
 
-    Refuses an environment that shows no such state or frames, saying what it offers.
+    Args:
+        name: name under which Gymnasium knows the environment.
+        config: where its state, frames and success are.
+
+    Raises:
+        BadInput: the environment cannot be made, or its rate or length is unknown.
+        SpecMismatch: it has no such state, frames or actions; the message lists what it has.
     """
 
     stages = ()
-    """Rewards of Gymnasium are no stages."""
+    """Rewards of Gymnasium environments are not stages."""
 
     def __init__(self, name: str, config: GymConfig | None = None) -> None:
         self._name = name
         self._config = config = config or GymConfig()
-        self._frames_at = _cameras(config.cameras)
-        self._gym: Any = _made(name, config)
-        self._ended: StepResult | None = None
-        self._begun = False
+        self._camera_keys = _camera_keys(config.cameras)
+        self._gym: Any = _make(name, config)
+        self._final: StepResult | None = None
+        self._is_running = False
         try:
             observed, _ = self._gym.reset(seed=0)
-            self._spec = self._looked_over(observed)
-            self._step_cap = self._cap()
+            self._spec = self._derive_spec(observed)
+            self._step_cap = self._episode_length()
         except BaseException:
             self.close()
             raise
@@ -134,65 +144,67 @@ class GymEnv:
 
     def reset(self, seed: int) -> Observation:
         if self._gym is None:
-            raise ImitactError(f"{self._name} is closed; make another one")
-        if self._config.anew and self._begun:
-            self._make_anew()
+            raise ImitactError(f"{self._name} is closed; make a new environment")
+        if self._config.remake and self._is_running:
+            self._remake()
         observed, info = self._gym.reset(seed=seed)
-        self._ended, self._begun = None, True
+        self._final, self._is_running = None, True
         return self._observation(observed, info)
 
     def step(self, action: FloatArray) -> StepResult:
-        """One step of the environment; refuses an action that does not fit."""
-        if not self._begun:
+        """Step the environment; raise an error for an action that does not fit."""
+        if not self._is_running:
             raise ImitactError("step() before reset(); call reset(seed) first")
         self._spec.check_action(action)
-        if self._ended is not None:
-            return self._ended
+        if self._final is not None:
+            return self._final
         space = self._gym.action_space
         observed, reward, terminated, truncated, info = self._gym.step(
             np.clip(np.asarray(action).astype(space.dtype), space.low, space.high)
         )
-        outcome = StepResult(
+        result = StepResult(
             self._observation(observed, info), float(reward), self._success(float(reward), info)
         )
         if terminated or truncated:
-            self._ended = outcome
-        return outcome
+            self._final = result
+        return result
 
     def close(self) -> None:
-        """The environment is gone after that, not at some time later.
+        """Close the environment and destroy it at once.
 
-        The renderer of gymnasium 0.29 frees its buffers when it goes, by their numbers in OpenGL;
-        another one made before that has the same numbers, and shows nothing but black from then on.
+        The renderer of gymnasium 0.29 frees its OpenGL buffers by number when it is destroyed. One
+        that was made before that has the same numbers, and renders only black from then on.
         """
         if self._gym is not None:
             self._gym.close()
-            self._gym, self._begun = None, False
+            self._gym, self._is_running = None, False
             gc.collect()
 
-    def _make_anew(self) -> None:
-        """In place of what there was, and begun as that had been: an episode must not tell how
-        many came before."""
+    def _remake(self) -> None:
+        """Replace the environment by a new one in the same state as the first was.
+
+        An episode must not depend on the number of episodes before it.
+        """
         before = weakref.ref(self._gym.unwrapped)
         self.close()
         if before() is not None:
             raise ImitactError(
-                f"{self._name} cannot be made anew: somebody still holds the one before; an expert "
-                "must not keep observation.privileged.world"
+                f"{self._name} cannot be made again: the previous environment is still in use; an "
+                "expert must not keep observation.privileged.env"
             )
-        self._gym = _made(self._name, self._config)
+        self._gym = _make(self._name, self._config)
         self._gym.reset(seed=0)
 
-    def _looked_over(self, observed: Any) -> Spec:
-        """The Spec of what it shows at its first tick."""
+    def _derive_spec(self, observed: Any) -> Spec:
+        """Return the Spec of the first observation and the action space."""
         state = self._state(observed)
         frames = self._frames(observed)
         space = self._gym.action_space
         shape = getattr(space, "shape", None)
         if shape is None or len(shape) != 1 or not np.issubdtype(space.dtype, np.floating):
             raise SpecMismatch(
-                f"{self._name}: actions are {space}; imitact commands one row of numbers, "
-                "a Box of shape (A,)"
+                f"{self._name}: actions are {space}; expected a vector of numbers, a Box of shape "
+                "(A,)"
             )
         config = self._config
         names = config.state_names or self._numbered(observed)
@@ -204,8 +216,8 @@ class GymEnv:
         ):
             if len(given) != size:
                 raise BadInput(
-                    f"gym.{what} has {len(given)} entries, {self._name} needs {size}: "
-                    f"{len(state)} measured and {shape[0]} commanded values"
+                    f"--gym.{what.replace('_', '-')} has {len(given)} entries, {self._name} needs "
+                    f"{size}: {len(state)} measured and {shape[0]} commanded values"
                 )
         units = config.units or ("1",) * (len(state) + shape[0])
         return Spec(
@@ -220,7 +232,7 @@ class GymEnv:
     def _numbered(self, observed: Any) -> tuple[str, ...]:
         names: list[str] = []
         for key in self._config.state:
-            count = np.size(_at(observed, key))
+            count = np.size(_lookup(observed, key))
             names += [key.replace("/", "_")] if count == 1 else [
                 f"{key.replace('/', '_')}_{n}" for n in range(count)
             ]  # fmt: skip
@@ -231,95 +243,88 @@ class GymEnv:
         rate_hz = self._config.rate_hz or metadata.get("render_fps") or 0
         if not (np.isfinite(rate_hz) and rate_hz > 0):
             raise BadInput(
-                f"{self._name} does not say how many ticks a second has (metadata render_fps is "
-                f"{metadata.get('render_fps')!r}); give gym.rate_hz"
+                f"{self._name} has no rate (metadata render_fps is "
+                f"{metadata.get('render_fps', 'missing')}); give --gym.rate-hz"
             )
         return float(rate_hz)
 
-    def _cap(self) -> int:
+    def _episode_length(self) -> int:
         cap = self._config.step_cap or getattr(self._gym.spec, "max_episode_steps", None) or 0
         if cap < 1:
             raise BadInput(
                 f"{self._name} has no max_episode_steps, so its episodes would not end; give "
-                "gym.step_cap"
+                "--gym.step-cap"
             )
         return int(cap)
 
     def _observation(self, observed: Any, info: Mapping[str, Any]) -> Observation:
-        # Weakly: observations that somebody keeps must not keep a closed environment from going.
-        truth = Truth(observed, info, weakref.ref(self._gym.unwrapped))
+        # A weak reference, so that an observation that is kept does not keep the environment alive.
+        truth = GymTruth(observed, info, weakref.ref(self._gym.unwrapped))
         return Observation(self._state(observed), self._frames(observed), truth)
 
     def _state(self, observed: Any) -> NDArray[np.float64]:
         parts = []
         for key in self._config.state:
             try:
-                parts.append(np.array(_at(observed, key), np.float64).reshape(-1))
+                parts.append(np.array(_lookup(observed, key), np.float64).reshape(-1))
             except (KeyError, TypeError, ValueError) as error:
-                raise self._misfit(observed, f"no state {key!r}", "gym.state") from error
+                raise self._mismatch(observed, f'no state "{key}"', "--gym.state") from error
         return np.concatenate(parts) if parts else np.empty(0)
 
     def _frames(self, observed: Any) -> dict[str, Frame]:
         found: dict[str, Frame] = {}
-        for name, key in self._frames_at:
+        for name, key in self._camera_keys:
             try:
-                shown = _at(observed, key)
+                shown = _lookup(observed, key)
             except (KeyError, TypeError) as error:
-                raise self._misfit(observed, f"no frame {key!r}", "gym.cameras") from error
+                raise self._mismatch(observed, f'no frame "{key}"', "--gym.cameras") from error
             several = isinstance(shown, Mapping)
             for part, frame in shown.items() if several else ((name, shown),):
                 frame = np.asarray(frame)
                 if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-                    raise self._misfit(
+                    raise self._mismatch(
                         observed,
-                        f"{key!r} is {frame.dtype} of shape {frame.shape}, expected uint8 of shape "
+                        f"{key} is {frame.dtype} of shape {frame.shape}, expected uint8 of shape "
                         "(rows, columns, 3)",
-                        "gym.cameras",
+                        "--gym.cameras",
                     )
-                found[str(part)] = np.array(frame)  # environments draw into the same one again
+                found[str(part)] = np.array(frame)  # a copy: environments reuse the array
         return found
 
-    def _misfit(self, observed: Any, what: str, option: str) -> SpecMismatch:
-        offers = "; ".join(_told(observed)) or "nothing"
+    def _mismatch(self, observed: Any, what: str, option: str) -> SpecMismatch:
+        observes = "; ".join(_described(observed)) or "nothing"
         hint = ""
         if not isinstance(observed, Mapping) and _takes_obs_type(self._gym):
-            hint = ', or ask for both with gym.make \'{"obs_type": "pixels_agent_pos"}\''
+            hint = ', or select both with --gym.make \'{"obs_type": "pixels_agent_pos"}\''
         return SpecMismatch(
-            f"{self._name}: {what}. It observes {offers}. Name what is state and what are frames "
-            f"with gym.state and gym.cameras (here {option} is wrong){hint}"
+            f"{self._name}: {what}. It observes {observes}. Give the keys of "
+            f"state and frames with --gym.state and --gym.cameras (here {option} is wrong){hint}"
         )
 
     def _success(self, reward: float, info: Mapping[str, Any]) -> bool:
-        if (least := self._config.success_reward) is not None:
-            return reward >= least
+        if (threshold := self._config.success_reward) is not None:
+            return reward >= threshold
         try:
-            return bool(np.all(_at(info, self._config.success)))
+            return bool(np.all(_lookup(info, self._config.success)))
         except (KeyError, TypeError) as error:
             raise SpecMismatch(
-                f"{self._name} does not tell success: info has no {self._config.success!r}, only "
-                f"{sorted(map(str, info))}. Name its key with gym.success, or give the reward from "
-                "which on the task is done as gym.success_reward"
+                f"{self._name} does not report success: info has no {self._config.success}, only "
+                f"{', '.join(sorted(map(str, info))) or 'nothing'}. Give its key with "
+                "--gym.success, or the smallest reward of success with --gym.success-reward"
             ) from error
 
 
-def make(name: str, config: GymConfig | None = None) -> GymEnv:
-    """GymEnv as a function, for functools.partial across processes."""
-    return GymEnv(name, config)
-
-
-def _made(name: str, config: GymConfig) -> Any:
+def _make(name: str, config: GymConfig) -> Any:
     try:
         import gymnasium
     except ModuleNotFoundError as error:
-        raise BadInput(
-            "gymnasium is not installed; install it with: pip install gymnasium"
-        ) from error
+        raise missing_package("gymnasium", "gym") from error
     try:
         given = json.loads(config.make)
     except ValueError as error:
-        raise BadInput(f"gym.make is {config.make!r}, which is not JSON: {error}") from error
+        raise BadInput(f"--gym.make is not JSON: {config.make} ({error})") from error
     if not isinstance(given, dict):
-        raise BadInput(f"gym.make is {config.make!r}; expected a JSON object")
+        raise BadInput(f"--gym.make is {config.make}; expected a JSON object")
     module = config.module or (name.partition("/")[0] if "/" in name else "")
     if module:
         try:
@@ -328,59 +333,58 @@ def _made(name: str, config: GymConfig) -> Any:
             if error.name != module.partition(".")[0]:
                 raise BadInput(f"{module} needs {error.name}, which is not installed") from error
             raise BadInput(
-                f"there is no Python module {module!r}, which would register {name!r}; install its "
-                f"package (pip install {module.replace('_', '-')}), or name the module with "
-                "gym.module"
+                f"there is no Python module {module} to register {name}; install its package (pip "
+                f"install {module.replace('_', '-')}), or name the module with --gym.module"
             ) from error
-        except Exception as error:  # it is foreign code: a display it lacks, versions that differ
-            raise BadInput(f"{module} cannot be imported: {_said(error)}") from error
+        except Exception as error:  # other people's code: a missing display, another version
+            raise BadInput(f"{module} cannot be imported: {_summary(error)}") from error
     try:
-        # Gymnasium's own checker would warn of every tick; what matters here is refused below.
+        # Gymnasium's checker would warn at every tick; what matters here is checked by GymEnv.
         return gymnasium.make(name, **{"disable_env_checker": True, **given})
     except gymnasium.error.Error as error:
-        raise BadInput(f"gymnasium has no environment {name!r}: {error}") from error
+        raise BadInput(f"gymnasium has no environment {name}: {error}") from error
     except Exception as error:
         raise BadInput(
-            f"{name} cannot be made with gym.make {config.make}: {_said(error)}"
+            f"{name} cannot be made with --gym.make {config.make}: {_summary(error)}"
         ) from error
 
 
-def _said(error: Exception) -> str:
+def _summary(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _cameras(given: Sequence[str]) -> list[tuple[str, str]]:
-    """Name and key of each."""
+def _camera_keys(cameras: Sequence[str]) -> list[tuple[str, str]]:
+    """Return name and key of each camera."""
     found = []
-    for text in given:
+    for text in cameras:
         name, equals, key = text.partition("=")
         key = key if equals else name
         if not name or not key:
-            raise BadInput(f"gym.cameras has {text!r}; expected KEY or NAME=KEY")
+            raise BadInput(f'--gym.cameras has "{text}"; expected KEY or NAME=KEY')
         found.append((name if equals else key.rpartition("/")[2], key))
     return found
 
 
-def _at(nested: Any, key: str) -> Any:
-    """What stands at a key of nested dicts; a name with a slash in it is found too."""
+def _lookup(nested: Any, key: str) -> Any:
+    """Return the value at a key of nested dicts; a key that contains a slash is found too."""
     if isinstance(nested, Mapping) and key in nested:
         return nested[key]
     first, slash, rest = key.partition("/")
     if not slash:
         raise KeyError(key)
-    return _at(nested[first], rest)
+    return _lookup(nested[first], rest)
 
 
-def _told(nested: Any, name: str = "") -> list[str]:
-    """What there is, a line each: key, type and shape."""
+def _described(nested: Any, name: str = "") -> list[str]:
+    """Return a description of each array: key, type and shape."""
     if isinstance(nested, Mapping):
         return [
             line
             for key, value in nested.items()
-            for line in _told(value, f"{name}/{key}" if name else str(key))
+            for line in _described(value, f"{name}/{key}" if name else str(key))
         ]
     array = np.asarray(nested)
-    return [f"{repr(name) if name else 'one array,'} {array.dtype} of shape {array.shape}"]
+    return [f"{name or 'one array,'} {array.dtype} of shape {array.shape}"]
 
 
 def _takes_obs_type(gym: Any) -> bool:

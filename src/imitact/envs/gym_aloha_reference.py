@@ -1,4 +1,4 @@
-"""The registered gym-aloha environment as an Env, for proof that ours gives the same rewards."""
+"""Reference environment: the registered gym-aloha environment, to verify AlohaEnv's rewards."""
 
 from __future__ import annotations
 
@@ -8,46 +8,50 @@ import numpy as np
 
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput, ImitactError
+from imitact.core.install import missing_package
+from imitact.core.suggestions import unknown
 from imitact.core.types import Camera, FloatArray, Observation, Spec, StepResult
-from imitact.envs.aloha import STEP_CAP, TASKS, load_mujoco
+from imitact.envs.aloha import STEP_CAP, TASKS
+from imitact.envs.aloha_renderer import load_mujoco
 
-IDS = {"cube": "gym_aloha/AlohaTransferCube-v0", "insertion": "gym_aloha/AlohaInsertion-v0"}
-"""The names under which Gymnasium knows the tasks."""
+GYM_IDS = {"cube": "gym_aloha/AlohaTransferCube-v0", "insertion": "gym_aloha/AlohaInsertion-v0"}
+"""Names of the tasks in Gymnasium."""
 
 _TOP = 4.0  # the reward at which gym-aloha ends an episode
 
 
 class RegisteredAloha:
-    """`gym.make(IDS[task], obs_type="pixels_agent_pos", max_episode_steps=step_cap)` as an Env.
+    """`gymnasium.make(GYM_IDS[task], obs_type="pixels_agent_pos", ...)` as an Env.
 
-    It sees its own pixels (camera `top`, 480x640) and joints, and takes the same actions as
-    AlohaEnv. Slow: gym-aloha renders three cameras at every step, asked for or not. It ends by
-    itself at reward 4 and at its step cap; a step after that is refused, so run it with
-    `stop_on_success`. step_cap None takes that of AlohaEnv. gym-aloha keeps the start of an
-    episode in a module's global: use one at a time in a process.
+    It has camera `top` at 480x640 pixels, and state and actions as AlohaEnv. It is slow: gym-aloha
+    renders three cameras at every step. It ends at reward 4 and at its step cap, and refuses a step
+    after that; run it with `stop_on_success`. gym-aloha keeps the start of an episode in a global
+    variable: use one instance at a time in a process.
+
+    Args:
+        task: "cube" or "insertion".
+        step_cap: largest number of ticks of an episode; None for that of AlohaEnv.
     """
 
     stages = ()
-    """gym-aloha has no words for its rewards; AlohaEnv has them."""
+    """gym-aloha does not describe its rewards; AlohaEnv does."""
 
     def __init__(self, task: str = "cube", step_cap: int | None = None) -> None:
-        if task not in IDS:
-            raise BadInput(f"gym-aloha registers no task {task!r}; there are {list(TASKS)}")
+        if task not in GYM_IDS:
+            raise unknown("task of gym-aloha", task, TASKS)
         if step_cap is None:
             step_cap = STEP_CAP[task]
         if step_cap < 1:
-            raise BadInput(f"a step cap of {step_cap} ticks runs nothing; it must be at least 1")
-        load_mujoco()  # chooses the OpenGL backend before dm_control would
+            raise BadInput(f"the step cap is {step_cap} ticks; it must be at least 1")
+        load_mujoco()  # selects the OpenGL backend before dm_control does
         try:
             import gym_aloha  # noqa: F401  # registers its environments with Gymnasium
             import gymnasium
         except ModuleNotFoundError as error:
-            raise BadInput(
-                f"{error.name} is not installed; install it with: pip install 'imitact[sim]'"
-            ) from error
+            raise missing_package(str(error.name), "sim") from error
         self._step_cap = step_cap
         self._gym: Any = gymnasium.make(
-            IDS[task], obs_type="pixels_agent_pos", max_episode_steps=step_cap
+            GYM_IDS[task], obs_type="pixels_agent_pos", max_episode_steps=step_cap
         )
         self._running = False
         self._spec = Spec(
@@ -74,7 +78,7 @@ class RegisteredAloha:
 
     def step(self, action: FloatArray) -> StepResult:
         if not self._running:
-            raise ImitactError("the registered environment has ended or not begun; reset it")
+            raise ImitactError("the episode has ended or not started; call reset(seed) first")
         self._spec.check_action(action)
         observed, reward, terminated, truncated, _ = self._gym.step(action)
         self._running = not (terminated or truncated)
@@ -86,8 +90,3 @@ class RegisteredAloha:
 
 def _observation(observed: Any) -> Observation:
     return Observation(np.array(observed["agent_pos"]), {"top": observed["pixels"]["top"]})
-
-
-def make(task: str = "cube", step_cap: int | None = None) -> RegisteredAloha:
-    """RegisteredAloha as a function, for functools.partial across processes."""
-    return RegisteredAloha(task, step_cap)

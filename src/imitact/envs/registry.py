@@ -21,7 +21,7 @@ from imitact.core.suggestions import unknown
 from imitact.core.types import Camera, Env, Policy, Spec
 from imitact.envs import aloha, gym
 from imitact.envs.experts import registry as experts
-from imitact.envs.gym import (GYM_PREFIX, GymConfig)
+from imitact.envs.gym import GYM_PREFIX, GymConfig
 
 FORMS = (*aloha.TASKS, f"{GYM_PREFIX}NAME", "FILE.py:NAME", "MODULE:NAME")
 """The forms that the name of an environment takes."""
@@ -138,7 +138,9 @@ def env_factory_for(
     own = make()
     own.close()
     advice = "Give the settings it was recorded with (--gym.cameras, --gym.make)"
-    spec.check_same(own.spec, name, "the policy", advice=advice if name.startswith(GYM_PREFIX) else "")
+    spec.check_same(
+        own.spec, name, "the policy", advice=advice if name.startswith(GYM_PREFIX) else ""
+    )
     return make
 
 
@@ -155,7 +157,9 @@ def gym_config(settings: GymConfig | Mapping[str, Any] | None) -> GymConfig:
 
 def camera_names(names: Sequence[str]) -> tuple[str, ...]:
     """Return camera names with `aloha4` replaced by the four names it stands for."""
-    return tuple(n for name in names for n in (aloha.REAL_ALOHA_CAMERAS if name == FOUR_VIEWS else (name,)))
+    return tuple(
+        n for name in names for n in (aloha.REAL_ALOHA_CAMERAS if name == FOUR_VIEWS else (name,))
+    )
 
 
 def expert_factory(

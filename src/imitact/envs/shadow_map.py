@@ -1,10 +1,10 @@
-"""The shadow map of a scene, drawn only where it changed.
+"""Shadow map: a replacement of MuJoCo's that is redrawn only where it changes.
 
-MuJoCo draws a map of 4096 by 4096 texels anew for every frame. In software (Mesa's llvmpipe) that
-is 40 % of a frame: more than half of it clears 16.8 million texels, of which the casters reach 6 %.
-Here the same triangles go into the same texture by the same OpenGL commands, but the part that
-nobody touched stays, what never moves is drawn once, and all cameras of a tick share one map.
-Every texel is MuJoCo's to the bit: `verify` compares them all, and who draws must ask it first.
+MuJoCo redraws a map of 4096 by 4096 texels for every frame. In software (Mesa's llvmpipe) that is
+40 % of the time of a frame: more than half of it clears 16.8 million texels, of which the casters
+cover 6 %. Here the same triangles are drawn into the same texture by the same OpenGL commands, but
+texels without a moving caster are kept, static geoms are drawn once, and all cameras of a tick
+share one map. Every texel equals MuJoCo's: `take_over` compares them all before the map is used.
 """
 
 from __future__ import annotations
@@ -17,21 +17,27 @@ from numpy.typing import NDArray
 Box = tuple[int, int, int, int]
 """Left, bottom, width and height, in texels."""
 
-# mjr_render (src/render/classic/render_gl3.c of MuJoCo 3.8): how far a caster is moved away from
-# the light, and the border of texels that stays empty.
+# mjr_render (src/render/classic/render_gl3.c of MuJoCo 3.8): the offset of a caster away from the
+# light, and the border of texels that stays empty.
 _OFFSET_FACTOR, _OFFSET_UNITS = -1.5, -4.0
 _BORDER = 1
-# Texels about a caster's own, for what rounding may add.
+# Texels around those of a caster that rounding may reach.
 _MARGIN = 3
 
-# Its display lists: two a mesh (itself, its hull), and this one of the built-in shapes.
+# MuJoCo's display lists: two for each mesh (itself and its hull), this one of the built-in boxes.
 _BOX_LIST = 6
 
 
 class ShadowMap:
-    """The texture that mjr_render reads the shadows of one light from, kept up to date by `draw`.
+    """Draws the texture from which mjr_render reads the shadows of the scene's light.
 
-    All of it needs the OpenGL context to be current.
+    All methods need the OpenGL context to be current.
+
+    Args:
+        mj: the module mujoco.
+        model: its MjModel.
+        scene: an MjvScene that has been updated.
+        context: the MjrContext, whose shadow texture is drawn.
     """
 
     def __init__(self, mj: Any, model: Any, scene: Any, context: Any) -> None:
@@ -40,30 +46,31 @@ class ShadowMap:
         self._gl: Any = GL
         self._mj, self._model, self._context = mj, model, context
         self._size: int = context.shadowSize
-        self._light = next(at for at in range(scene.nlight) if scene.lights[at].castshadow)
-        still = model.body_weldid[model.geom_bodyid] == 0
-        self._still, self._moving = np.flatnonzero(still), np.flatnonzero(~still)
+        self._light = next(i for i in range(scene.nlight) if scene.lights[i].castshadow)
+        static = model.body_weldid[model.geom_bodyid] == 0
+        self._static, self._moving = np.flatnonzero(static), np.flatnonzero(~static)
         self._drawn: bytes | None = None
         self._dirty: Box = (0, 0, self._size, self._size)
         self._frame = GL.glGenFramebuffers(1)
         self._attach(self._frame, context.shadowTex)
-        # What of the map never changes: all else is put back from here.
+        # The map of the static geoms, from which changed texels are restored.
         self._background = GL.glGenTextures(1)
         GL.glActiveTexture(GL.GL_TEXTURE1)
         GL.glBindTexture(GL.GL_TEXTURE_2D, self._background)
         GL.glTexStorage2D(GL.GL_TEXTURE_2D, 1, GL.GL_DEPTH24_STENCIL8, self._size, self._size)
         GL.glBindTexture(GL.GL_TEXTURE_2D, 0)
-        # mjr_render still clears what it takes for the map: one texel.
-        self._nowhere = GL.glGenTextures(1)
-        GL.glBindTexture(GL.GL_TEXTURE_2D, self._nowhere)
+        # mjr_render still clears its shadow framebuffer: of one texel instead of the map.
+        self._dummy = GL.glGenTextures(1)
+        GL.glBindTexture(GL.GL_TEXTURE_2D, self._dummy)
         GL.glTexStorage2D(GL.GL_TEXTURE_2D, 1, GL.GL_DEPTH24_STENCIL8, 1, 1)
         GL.glBindTexture(GL.GL_TEXTURE_2D, 0)
         GL.glActiveTexture(GL.GL_TEXTURE0)
 
     @staticmethod
-    def fits(mj: Any, scene: Any, context: Any) -> bool:
-        """Whether it pays here (a software renderer), and the scene has only what is drawn here:
-        one directional light with shadows, boxes and meshes.
+    def applies(mj: Any, scene: Any, context: Any) -> bool:
+        """Return whether this class is faster here and can draw everything in the scene.
+
+        It is faster with a software renderer, and draws one directional light, boxes and meshes.
         """
         from OpenGL import GL
 
@@ -79,46 +86,47 @@ class ShadowMap:
             and shapes <= {int(mj.mjtGeom.mjGEOM_MESH), int(mj.mjtGeom.mjGEOM_BOX)}
         )
 
-    def verify(self, scene: Any, data: Any) -> bool:
-        """Whether the map that mjr_render has just drawn of this scene is the one drawn here.
+    def take_over(self, scene: Any, data: Any) -> bool:
+        """Replace mjr_render's map if the one it has just drawn of this scene equals ours.
 
-        If not (another MuJoCo or Mesa), mjr_render goes on drawing its own.
+        Returns:
+            Whether it does; if not (another MuJoCo or Mesa), mjr_render keeps drawing its own.
         """
         theirs = self._read()
         self.draw(scene, data)
         same = np.array_equal(theirs, self._read())
         if same:
-            self._attach(self._context.shadowFBO, self._nowhere)
+            self._attach(self._context.shadowFBO, self._dummy)
         return same
 
     def draw(self, scene: Any, data: Any) -> None:
-        """Bring the map up to date with data, and keep mjr_render from casting shadows itself."""
-        decor = int(self._mj.mjtCatBit.mjCAT_DECOR)  # the one kind of geom that casts no shadow
+        """Update the map to the state of an MjData, and stop mjr_render from casting shadows."""
+        decor = int(self._mj.mjtCatBit.mjCAT_DECOR)  # the category of geoms that cast no shadow
         now = data.geom_xpos.tobytes() + data.geom_xmat.tobytes()
         if now != self._drawn:
             casters = {geom.objid: geom for geom in scene.geoms[: scene.ngeom]}
-            view, offset = self._look(scene.lights[self._light])
-            self._begin(scene.camera[0], view, offset)
+            view, offset = self._light_pose(scene.lights[self._light])
+            self._start_drawing(scene.camera[0], view, offset)
             if self._drawn is None:
                 self._gl.glClear(self._gl.GL_DEPTH_BUFFER_BIT)
-                self._cast(casters, self._still)
+                self._cast(casters, self._static)
                 self._copy(self._context.shadowTex, self._background, self._dirty)
             else:
                 self._copy(self._background, self._context.shadowTex, self._dirty)
             self._cast(casters, self._moving)
-            self._end()
-            self._dirty = self._reach(data, view, offset)
+            self._end_drawing()
+            self._dirty = self._moving_texels(data, view, offset)
             self._drawn = now
         for geom in scene.geoms[: scene.ngeom]:
             geom.category = decor
 
     def free(self) -> None:
-        """Delete what it made; the context's own objects go with the context."""
-        self._gl.glDeleteTextures([self._background, self._nowhere])
+        """Delete the OpenGL objects made here; those of the context are freed with it."""
+        self._gl.glDeleteTextures([self._background, self._dummy])
         self._gl.glDeleteFramebuffers(1, [self._frame])
 
-    def _look(self, light: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The light's axes (3, 3), right, up and back, and where its origin is along them (3,).
+    def _light_pose(self, light: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the light's axes right, up and back (3, 3), and its origin along them (3,).
 
         In single precision and in MuJoCo's order of operations (mjr_lookAt, mjr_orthoVec).
         """
@@ -129,7 +137,9 @@ class ShadowMap:
         axes = np.stack([right, up, -forward])
         return axes, np.array([-_dot(right, eye), -_dot(up, eye), _dot(forward, eye)])
 
-    def _begin(self, camera: Any, axes: NDArray[np.float32], offset: NDArray[np.float32]) -> None:
+    def _start_drawing(
+        self, camera: Any, axes: NDArray[np.float32], offset: NDArray[np.float32]
+    ) -> None:
         gl, clip = self._gl, self._context.shadowClip
         gl.glBindFramebuffer(gl.GL_FRAMEBUFFER, self._frame)
         side = self._size - 2 * _BORDER
@@ -160,7 +170,7 @@ class ShadowMap:
     def _cast(self, casters: dict[int, Any], ids: NDArray[np.intp]) -> None:
         gl, context, box = self._gl, self._context, int(self._mj.mjtGeom.mjGEOM_BOX)
         matrix = np.eye(4, dtype=np.float32)
-        for geom in (casters[at] for at in ids.tolist() if at in casters):
+        for geom in (casters[i] for i in ids.tolist() if i in casters):
             gl.glPushMatrix()
             gl.glTranslatef(*geom.pos.tolist())
             matrix[:3, :3] = geom.mat.T
@@ -172,17 +182,23 @@ class ShadowMap:
                 gl.glCallList(context.baseMesh + geom.dataid)
             gl.glPopMatrix()
 
-    def _end(self) -> None:
-        """All else that was set mjr_render sets itself when it begins."""
+    def _end_drawing(self) -> None:
+        """Undo what mjr_render does not set itself at its start."""
         gl = self._gl
         gl.glDisable(gl.GL_POLYGON_OFFSET_FILL)
         gl.glColorMask(True, True, True, True)
         gl.glBindFramebuffer(gl.GL_FRAMEBUFFER, self._context.offFBO)
 
-    def _reach(self, data: Any, axes: NDArray[np.float32], offset: NDArray[np.float32]) -> Box:
-        """The texels that what moves can have touched."""
-        seen = _corners(self._model, data, self._moving).reshape(-1, 3) @ axes[:2].T + offset[:2]
-        texels = _BORDER + (seen / self._context.shadowClip + 1) / 2 * (self._size - 2 * _BORDER)
+    def _moving_texels(
+        self, data: Any, axes: NDArray[np.float32], offset: NDArray[np.float32]
+    ) -> Box:
+        """Return the texels that moving geoms can have covered."""
+        projected = (
+            _corners(self._model, data, self._moving).reshape(-1, 3) @ axes[:2].T + offset[:2]
+        )
+        texels = _BORDER + (projected / self._context.shadowClip + 1) / 2 * (
+            self._size - 2 * _BORDER
+        )
         low = np.clip(np.floor(texels.min(axis=0)) - _MARGIN, 0, self._size).astype(int)
         high = np.clip(np.ceil(texels.max(axis=0)) + _MARGIN, 0, self._size).astype(int)
         width, height = (high - low).tolist()
@@ -192,9 +208,8 @@ class ShadowMap:
         left, bottom, width, height = box
         if not width or not height:
             return
-        flat = self._gl.GL_TEXTURE_2D
-        at = (flat, 0, left, bottom, 0)
-        self._gl.glCopyImageSubData(source, *at, target, *at, width, height, 1)
+        place = (self._gl.GL_TEXTURE_2D, 0, left, bottom, 0)
+        self._gl.glCopyImageSubData(source, *place, target, *place, width, height, 1)
 
     def _attach(self, frame: int, texture: int) -> None:
         gl = self._gl
@@ -207,7 +222,7 @@ class ShadowMap:
         gl.glBindFramebuffer(gl.GL_FRAMEBUFFER, self._context.offFBO)
 
     def _read(self) -> NDArray[np.float32]:
-        """(H, W) every depth of the map; 24 bits fit a float32."""
+        """Return all depths of the map, (H, W); 24 bits fit a float32."""
         gl = self._gl
         gl.glBindFramebuffer(gl.GL_FRAMEBUFFER, self._frame)
         depths = np.empty((self._size, self._size), np.float32)
@@ -217,12 +232,12 @@ class ShadowMap:
 
 
 def _corners(model: Any, data: Any, ids: NDArray[np.intp]) -> NDArray[np.float64]:
-    """(N, 8, 3) the corners, in m in the world, of the boxes about these geoms."""
+    """Return the corners of the bounding boxes of geoms, (N, 8, 3), m, world frame."""
     boxes = model.geom_aabb[ids]
     signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8).T
     local = boxes[:, None, :3] + signs * boxes[:, None, 3:]
-    turned = local @ data.geom_xmat[ids].reshape(-1, 3, 3).transpose(0, 2, 1)
-    return turned + data.geom_xpos[ids][:, None]
+    rotated = local @ data.geom_xmat[ids].reshape(-1, 3, 3).transpose(0, 2, 1)
+    return rotated + data.geom_xpos[ids][:, None]
 
 
 def _dot(a: NDArray[np.float32], b: NDArray[np.float32]) -> np.float32:

@@ -34,8 +34,8 @@ from imitact.core.errors import BadInput, DamagedFile, ImitactError
 from imitact.core.types import Dataset, Episode, Frame
 from imitact.core.views import View
 from imitact.parallel.signals import ignore_interrupts
-from imitact.storage.atomic import disk_full_guard, fsync, make_folder
-from imitact.storage.atomic_folder import replace_folder
+from imitact.storage.atomic import make_folder
+from imitact.storage.atomic_folder import replaced_folder
 from imitact.storage.json_file import read_json_object
 from imitact.storage.lock import shared_build_lock
 
@@ -187,7 +187,7 @@ class DecodedFrames:
                 f"episode {index}, camera {camera}: expected one frame of tick {tick}, got "
                 f"{len(captured)}; check the dataset's video"
             )
-        frame = self._views[camera].of(captured[0])
+        frame = self._views[camera].apply(captured[0])
         with self._lock:
             if key not in self._kept and self.kept_bytes + frame.nbytes <= self._limit:
                 self._kept[key] = frame.copy()  # a view would keep the captured frame in memory
@@ -306,26 +306,17 @@ def _build(
 ) -> None:
     """Decode every frame into `folder`, which appears when it is complete."""
     building = folder.with_name(folder.name + ".building")
-    shutil.rmtree(building, ignore_errors=True)  # of a killed process
-    try:
-        with disk_full_guard(
-            folder, "free some, or disable the frame cache with --train.cache-limit-gb 0"
-        ):
-            building.mkdir()
-            for camera, name in layout.files.items():
-                with (building / name).open("wb") as file:
-                    # Reserve the space now, so that a full disk is found before the decoding.
-                    size = layout.rows * layout.frame_bytes(camera)
-                    if size and hasattr(os, "posix_fallocate"):
-                        os.posix_fallocate(file.fileno(), 0, size)
-            sums = _decode_all(building, layout, dataset, workers, log)
-            text = json.dumps({**layout.identity, "crc32": sums}, indent=1)
-            (building / "cache.json").write_text(text)
-            for path in (*building.iterdir(), building):
-                fsync(path)
-            replace_folder(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    advice = "free some, or disable the frame cache with --train.cache-limit-gb 0"
+    with replaced_folder(folder, building=building, advice=advice):
+        for camera, name in layout.files.items():
+            with (building / name).open("wb") as file:
+                # Reserve the space now, so that a full disk is found before the decoding.
+                size = layout.rows * layout.frame_bytes(camera)
+                if size and hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+        sums = _decode_all(building, layout, dataset, workers, log)
+        text = json.dumps({**layout.identity, "crc32": sums}, indent=1)
+        (building / "cache.json").write_text(text)
 
 
 def _decode_all(
@@ -410,7 +401,7 @@ def _decode(dataset: Dataset, layout: _CacheLayout, building: Path, index: int) 
                 count += 1
                 if count > layout.lengths[index]:
                     break
-                block = np.ascontiguousarray(view.of(frame)).data
+                block = np.ascontiguousarray(view.apply(frame)).data
                 crc = zlib.crc32(block, crc)
                 file.write(block)
         if count != layout.lengths[index]:

@@ -20,6 +20,7 @@ from typing import Any, Protocol, get_args
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.install import install_command
+from imitact.core.suggestions import unknown
 from imitact.storage.atomic import make_folder, write_json
 from imitact.training.config import TrackerName
 
@@ -42,7 +43,7 @@ def check_trackers(names: Sequence[str], project: str) -> None:
     """Raise BadInput for a tracker that is unknown or not installed, or an empty project name."""
     for name in names:
         if name not in TRACKER_NAMES:
-            raise BadInput(f'no tracker "{name}"; expected {", ".join(TRACKER_NAMES)}')
+            raise unknown("tracker", name, TRACKER_NAMES)
     if names and not project.strip():
         raise BadInput("--train.tracker-project is empty; trackio and wandb need a project name")
     missing = [name for name in names if find_spec(name) is None]

@@ -14,9 +14,9 @@ import pytest
 from imitact.core import validate
 from imitact.core.errors import BadInput
 from imitact.core.types import Observation, Policy
-from imitact.envs.aloha import AlohaEnv, Truth
+from imitact.envs.aloha import AlohaEnv, AlohaTruth
 from imitact.envs.experts.cube import CubeExpert
-from imitact.envs.experts.kinematics import SPEED_LIMIT, Kinematics, Pose
+from imitact.envs.experts.kinematics import SPEED_LIMIT, HandPose, Kinematics
 from imitact.envs.experts.registry import EXPERTS, make_expert
 from imitact.envs.experts.trajectories import minimum_jerk
 from tests.support.paths import ROOT
@@ -87,13 +87,13 @@ def test_targets_start_where_the_arms_are_and_never_jump(spread: float) -> None:
 
 
 def test_a_joint_asked_for_the_impossible_is_held_to_the_limit() -> None:
-    kinematics = Kinematics(CubeExpert._NEAR)
+    kinematics = Kinematics(CubeExpert._INITIAL_JOINTS)
     path = np.zeros((40, 14))
     path[20:, ARM] = 0.5
-    targets = kinematics.commands(path)
+    targets = kinematics.servo_targets(path)
     assert np.abs(np.diff(path, axis=0)).max() * 50 > SPEED_LIMIT
     assert np.abs(np.diff(targets, axis=0)).max() * 50 <= SPEED_LIMIT
-    assert np.allclose(targets[-1], kinematics.commands(path[-1:].repeat(9, axis=0))[-1])
+    assert np.allclose(targets[-1], kinematics.servo_targets(path[-1:].repeat(9, axis=0))[-1])
 
 
 RECORDED = {
@@ -176,13 +176,13 @@ def test_one_hurried_phase_hurries_the_others() -> None:
 
 def planned_path(expert: CubeExpert, first: Observation) -> np.ndarray:
     """Where the arms are to be in the episode that begins so, (T, 14)."""
-    assert isinstance(first.privileged, Truth)
-    return expert._path(0, first.privileged, first.state)
+    assert isinstance(first.privileged, AlohaTruth)
+    return expert._trajectory(0, first.privileged, first.state)
 
 
 def test_the_hands_go_where_they_were_planned_to() -> None:
     env, expert = scene(), CubeExpert()
-    kinematics = Kinematics(CubeExpert._NEAR)
+    kinematics = Kinematics(CubeExpert._INITIAL_JOINTS)
     worst = 0.0
     for seed in (2, 41):  # far to the side, where uncorrected servos missed the cube by 13 mm
         observation = env.reset(seed)
@@ -202,11 +202,11 @@ def test_the_hands_go_where_they_were_planned_to() -> None:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_inverse_kinematics_puts_the_fingertips_on_the_pose(side: str) -> None:
-    kinematics = Kinematics(CubeExpert._NEAR)
+    kinematics = Kinematics(CubeExpert._INITIAL_JOINTS)
     rng = np.random.default_rng(0)
     forward = 1.0 if side == "left" else -1.0
     for _ in range(10):
-        pose = Pose(
+        pose = HandPose(
             np.array([0.0, 0.5, 0.22]) + rng.uniform(-0.05, 0.05, 3),
             yaw=rng.uniform(-0.2, 0.2),
             pitch=rng.uniform(-0.2, 0.2) if side == "left" else rng.uniform(0.9, 1.3),
@@ -268,13 +268,13 @@ def test_an_expert_without_the_true_pose_refuses_to_guess() -> None:
     expert.reset(0)
     with pytest.raises(BadInput, match="true pose of the cube"):
         expert.chunk(Observation(observation.state))
-    with pytest.raises(BadInput, match="task='insertion'"):
+    with pytest.raises(BadInput, match="privileged is task insertion"):
         expert.chunk(AlohaEnv("insertion", ()).reset(0))
 
 
 def test_what_no_expert_does_is_refused_with_what_one_does() -> None:
     assert list(EXPERTS) == ["cube", "insertion"]
-    with pytest.raises(BadInput, match=r"'knot'; there is one for \['cube', 'insertion'\]"):
+    with pytest.raises(BadInput, match='no task with an expert "knot"; expected cube, insertion'):
         make_expert("knot")
     for spread in (-0.1, 2.1, float("nan")):
         with pytest.raises(BadInput, match="spread is"):

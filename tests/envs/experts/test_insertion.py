@@ -16,12 +16,12 @@ import pytest
 from imitact.core import validate
 from imitact.core.errors import BadInput
 from imitact.core.types import Observation, Policy
-from imitact.envs.aloha import AlohaEnv, Truth
+from imitact.envs.aloha import AlohaEnv, AlohaTruth
 from imitact.envs.experts import insertion
 from imitact.envs.experts.insertion import InsertionExpert
 from imitact.envs.experts.kinematics import SPEED_LIMIT, Kinematics
 from imitact.envs.experts.registry import make_expert
-from imitact.envs.experts.trajectories import ArmPath
+from imitact.envs.experts.trajectories import ArmTrajectory
 from tests.support.paths import ROOT
 
 BENCHMARK = ROOT / "benchmarks" / "expert.py"
@@ -82,8 +82,8 @@ class Run:
     def relative(self, tick: int) -> np.ndarray:
         """(4, 4) the peg's placement as the socket sees it."""
         truth = self.seen[tick].privileged
-        assert isinstance(truth, Truth)
-        peg, socket = insertion._placement(truth.pose(0)), insertion._placement(truth.pose(1))
+        assert isinstance(truth, AlohaTruth)
+        peg, socket = insertion._transform(truth.pose(0)), insertion._transform(truth.pose(1))
         return np.linalg.inv(socket) @ peg
 
 
@@ -92,7 +92,7 @@ def run(seed: int, spread: float = 1.0, start: int | None = None, blind: bool = 
     """One episode; blind: the true state is shown at the expert's looks only."""
     env, expert = scene(), InsertionExpert(spread)
     expert.reset(seed)
-    looks = expert.looks
+    looks = expert.planning_ticks
     seen, actions, rewards = [env.reset(seed if start is None else start)], [], []
     for tick in range(430):
         shown = seen[-1]
@@ -189,10 +189,10 @@ def test_a_slip_that_is_put_in_is_taken_out_again() -> None:
     env, expert = scene(), InsertionExpert()
     observation = env.reset(0)
     expert.reset(0)
-    for tick in range(expert.looks[2]):
-        if tick == expert.looks[1]:
+    for tick in range(expert.planning_ticks[2]):
+        if tick == expert.planning_ticks[1]:
             truth = observation.privileged
-            assert isinstance(truth, Truth)
+            assert isinstance(truth, AlohaTruth)
             qpos = truth.qpos.copy()
             qpos[17:19] += 0.004  # the peg, 4 mm aside and 4 mm up
             observation = dataclasses.replace(
@@ -200,8 +200,8 @@ def test_a_slip_that_is_put_in_is_taken_out_again() -> None:
             )
         observation = env.step(expert.chunk(observation)[0]).observation
     truth = observation.privileged
-    assert isinstance(truth, Truth)
-    peg, socket = insertion._placement(truth.pose(0)), insertion._placement(truth.pose(1))
+    assert isinstance(truth, AlohaTruth)
+    peg, socket = insertion._transform(truth.pose(0)), insertion._transform(truth.pose(1))
     aside = (np.linalg.inv(socket) @ peg)[1:3, 3]
     assert aside == pytest.approx([-0.004, -0.004], abs=0.0015)
 
@@ -238,13 +238,13 @@ def test_an_expert_without_the_true_poses_refuses_to_guess() -> None:
     expert.reset(0)
     with pytest.raises(BadInput, match="true poses of peg and socket"):
         expert.chunk(Observation(observation.state))
-    with pytest.raises(BadInput, match=r"run it on AlohaEnv\('insertion'\)"):
+    with pytest.raises(BadInput, match="run it on the environment insertion"):
         expert.chunk(AlohaEnv("cube", ()).reset(0))
 
 
 def test_a_placement_turns_as_its_quaternion_does() -> None:
     quarter = np.array([1.0, 2.0, 3.0, np.sqrt(0.5), 0.0, 0.0, np.sqrt(0.5)])
-    placed = insertion._placement(quarter)
+    placed = insertion._transform(quarter)
     assert placed @ [1.0, 0.0, 0.0, 1.0] == pytest.approx([1.0, 3.0, 3.0, 1.0])
     assert placed @ [0.0, 1.0, 0.0, 1.0] == pytest.approx([0.0, 2.0, 3.0, 1.0])
 
@@ -253,12 +253,12 @@ def test_what_is_turned_onto_an_axis_turns_no_further() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         quaternion = np.array([1.0, *rng.normal(0.0, 0.3, 3)])
-        found = insertion._placement(
+        found = insertion._transform(
             np.r_[rng.normal(size=3), quaternion / np.linalg.norm(quaternion)]
         )
         axis = np.array([1.0, *rng.normal(0.0, 0.2, 2)])
         axis /= np.linalg.norm(axis)
-        wanted = insertion._turned(found, axis, np.array([1.0, 2.0, 3.0]))
+        wanted = insertion._aligned(found, axis, np.array([1.0, 2.0, 3.0]))
         assert wanted[:3, 0] == pytest.approx(axis)
         assert wanted[:3, 3].tolist() == [1.0, 2.0, 3.0]
         assert wanted[:3, :3] @ wanted[:3, :3].T == pytest.approx(np.eye(3))
@@ -268,17 +268,19 @@ def test_what_is_turned_onto_an_axis_turns_no_further() -> None:
 
 
 def test_a_straight_movement_is_straight() -> None:
-    kinematics = Kinematics(InsertionExpert._NEAR)
+    kinematics = Kinematics(InsertionExpert._INITIAL_JOINTS)
     tips = {}
     for straight in (True, False):
-        path = ArmPath("right", np.array([0.0, -0.3, 0.8, 0.0, 0.6, 0.0, 0.0]), 41, kinematics)
+        path = ArmTrajectory(
+            "right", np.array([0.0, -0.3, 0.8, 0.0, 0.6, 0.0, 0.0]), 41, kinematics
+        )
         hand = kinematics.hand("right", path.goal)
         hand[:3, 3] += [-0.06, 0.02, 0.0]
-        to = kinematics.placed("right", hand)
+        to = kinematics.joints_of_transform("right", hand)
         if straight:
             path.move_straight(0.0, 40.0, to)
         else:
-            path._go(0.0, 40.0, to, None)
+            path._add(0.0, 40.0, to, None)
         tips[straight] = np.array([kinematics.hand("right", j[:6])[:3, 3] for j in path.joints])
         assert kinematics.hand("right", path.joints[-1, :6]) == pytest.approx(hand, abs=1e-5)
 

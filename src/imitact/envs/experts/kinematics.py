@@ -1,6 +1,6 @@
-"""Hands and joints: where a hand is, which angles put it there, which targets make servos obey.
+"""Arm kinematics: forward and inverse kinematics, and servo targets that follow a trajectory.
 
-Joint angles come from mink's inverse kinematics in gym-aloha's scene without its objects.
+Inverse kinematics is mink's, in gym-aloha's scene without its objects.
 """
 
 from __future__ import annotations
@@ -15,42 +15,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.aloha_joints import ALOHA_RATE_HZ
-from imitact.envs.aloha import assets, load_mujoco
+from imitact.envs.aloha import scene_folder
+from imitact.envs.aloha_renderer import load_mujoco
 
 Vector = NDArray[np.float64]
 
-Placement = NDArray[np.float64]
-"""(4, 4) homogeneous: how a thing is turned and, in m, where it is, in the world's frame."""
+Transform = NDArray[np.float64]
+"""Homogeneous transform (4, 4) of a body in the world frame; translation in m."""
 
 SPEED_LIMIT = math.pi
-"""rad/s, of every arm joint of the vx300s (Interbotix' specification)."""
+"""Speed limit of all arm joints of the vx300s, rad/s (Interbotix' specification)."""
 
-# Where the gripper link's x axis passes between the fingertips, in m from the link. The finger
-# meshes end at 0.1537: 1 cm of them reaches past the middle of what is held.
+# Distance from the gripper link to the point between the fingertips, along its x axis. The finger
+# meshes end at 0.1537: 1 cm of them extends beyond the center of the held object.
 _TIP_M = 0.1437
 
 FORWARD = {"left": 1.0, "right": -1.0}
-"""An arm's forward direction along the world's x axis."""
+"""Forward direction of each arm along the x axis of the world frame."""
 
-# How far a joint trails behind its target: this many seconds of its speed, at most so many rad
-# (joint friction, which MuJoCo softens to a drag until it saturates). Measured in the scene over
-# 30 episodes; the gripper, which only opens and closes, is left as it is.
-_TRAIL_S = np.array([0.142, 0.082, 0.023, 0.010, 0.029, -0.002, 0.0] * 2)
-_TRAIL_RAD = np.array([0.054, 0.030, 0.075, 1.0, 1.0, 1.0, 1.0] * 2)
+# Lag of each joint behind its target: seconds times its speed, limited to a number of rad (joint
+# friction, which MuJoCo approximates by damping until it saturates). Measured in the scene over 30
+# episodes. The gripper, which only opens and closes, is not compensated.
+_LAG_S = np.array([0.142, 0.082, 0.023, 0.010, 0.029, -0.002, 0.0] * 2)
+_MAX_LAG_RAD = np.array([0.054, 0.030, 0.075, 1.0, 1.0, 1.0, 1.0] * 2)
 
-# No target moves faster, in rad/s, so that the joint that follows it stays within SPEED_LIMIT.
+# Largest speed of a target in rad/s, so that the joint that follows it stays within SPEED_LIMIT.
 _TARGET_SPEED = 0.9 * SPEED_LIMIT
 
-_QPOS = {"left": slice(0, 6), "right": slice(8, 14)}  # of the arm's joints in the scene
-_HEADING = {"left": 0.0, "right": math.pi}  # of the arm's base in the world, rad
+_QPOS = {"left": slice(0, 6), "right": slice(8, 14)}  # joints of the arm in the scene
+_HEADING = {"left": 0.0, "right": math.pi}  # of the arm's base in the world frame, rad
 
 
 @dataclass(frozen=True)
-class Pose:
-    """Of one hand. position: (3,) of the point between the fingertips, m, world frame.
+class HandPose:
+    """Pose of one hand.
 
-    yaw turns it about the vertical, away from its arm's forward direction; a positive pitch
-    points the fingers down; roll turns it about its fingers. All in rad.
+    Attributes:
+        position: of the point between the fingertips, (3,), m, world frame.
+        yaw: rotation about the vertical axis, from the arm's forward direction, rad.
+        pitch: rotation of the fingers downward, rad.
+        roll: rotation about the fingers' axis, rad.
     """
 
     position: Vector
@@ -58,8 +62,8 @@ class Pose:
     pitch: float = 0.0
     roll: float = 0.0
 
-    def before(self, distance_m: float, forward: float) -> Pose:
-        """The same pose, moved back along the fingers; forward is the arm's x direction, +-1."""
+    def before(self, distance_m: float, forward: float) -> HandPose:
+        """Return the pose moved back along the fingers; `forward` is the arm's entry in FORWARD."""
         flat = math.cos(self.pitch)
         along = np.array(
             [
@@ -68,47 +72,48 @@ class Pose:
                 -math.sin(self.pitch),
             ]
         )
-        return Pose(self.position - distance_m * along, self.yaw, self.pitch, self.roll)
+        return HandPose(self.position - distance_m * along, self.yaw, self.pitch, self.roll)
 
 
 class Kinematics:
-    """Joint angles of an arm from the pose of its hand, and targets from a path of joints.
+    """Kinematics of both arms.
 
-    near: by side, six joint angles in rad from which inverse kinematics starts, so that nearby
-          poses never get distant angles: a bent elbow, and the wrist on the side of straight on
-          which the arm works.
+    Args:
+        initial_joints: by side, six joint angles in rad from which inverse kinematics starts, so
+            that similar poses have similar angles: with a bent elbow, and the wrist bent to the
+            side on which the arm works.
     """
 
-    _ITERATIONS = 50  # 2 to 6 are enough where a pose can be reached
+    _ITERATIONS = 50  # a pose within reach needs 2 to 6
     _ERROR = 1e-6  # m and rad
 
-    def __init__(self, near: Mapping[str, Sequence[float]]) -> None:
+    def __init__(self, initial_joints: Mapping[str, Sequence[float]]) -> None:
         mj = load_mujoco()
         import mink
 
-        self._near = near
+        self._initial_joints = initial_joints
         self._mj = mj
         self._mink = mink
-        scene = mj.MjSpec.from_file(str(assets() / "bimanual_viperx_transfer_cube.xml"))
+        scene = mj.MjSpec.from_file(str(scene_folder() / "bimanual_viperx_transfer_cube.xml"))
         for key in list(scene.keys):
             scene.delete(key)
         scene.delete(scene.body("box"))
-        for side in near:
+        for side in initial_joints:
             link = scene.body(f"vx300s_{side}/gripper_link")
             link.add_site(name=f"{side}_tip", pos=[_TIP_M, 0.0, 0.0])
         self._model: Any = scene.compile()
         self._limits = [mink.ConfigurationLimit(self._model)]
 
     def tip(self, side: str, qpos: Vector) -> Vector:
-        """(3,) the point between the fingertips, in m, where the arms are at qpos (16,)."""
+        """Return the point between the fingertips, (3,), m, with the arms at qpos (16,)."""
         return self._tip_frame(side, qpos).translation()
 
-    def hand(self, side: str, joints: Vector) -> Placement:
-        """Of the hand at these six joint angles; its origin is the point between the fingertips."""
+    def hand(self, side: str, joints: Vector) -> Transform:
+        """Return the transform of the point between the fingertips at six joint angles."""
         return self._tip_frame(side, self.qpos({side: joints})).as_matrix()
 
-    def joints(self, side: str, pose: Pose) -> Vector:
-        """(6,) joint angles in rad; of the nearest pose where this one cannot be reached."""
+    def joints(self, side: str, pose: HandPose) -> Vector:
+        """Return the joint angles, (6,), rad, of a pose, or of the nearest one within reach."""
         mink = self._mink
         rotation = (
             mink.SO3.from_z_radians(_HEADING[side] + pose.yaw)
@@ -116,37 +121,37 @@ class Kinematics:
             @ mink.SO3.from_x_radians(pose.roll)
         )
         target = mink.SE3.from_rotation_and_translation(rotation, pose.position)
-        return self._solve(side, target, self.qpos(self._near), orientation_cost=0.3)
+        return self._solve(side, target, self.qpos(self._initial_joints), orientation_cost=0.3)
 
-    def placed(self, side: str, hand: Placement) -> Vector:
-        """(6,) like `joints`, of a hand that is turned in any way."""
+    def joints_of_transform(self, side: str, hand: Transform) -> Vector:
+        """Return the joint angles, (6,), rad, of a hand in any orientation."""
         target = self._mink.SE3.from_matrix(hand)
-        return self._solve(side, target, self.qpos(self._near), orientation_cost=0.3)
+        return self._solve(side, target, self.qpos(self._initial_joints), orientation_cost=0.3)
 
     def shifted(self, side: str, joints: Vector, offset_m: Vector) -> Vector:
-        """(6,) the nearest joint angles that hold the hand elsewhere, however it is then turned."""
-        qpos = self.qpos({**self._near, side: joints})
+        """Return the nearest joint angles, (6,), that shift the hand; its orientation is free."""
+        qpos = self.qpos({**self._initial_joints, side: joints})
         target = self._mink.SE3.from_translation(self.tip(side, qpos) + offset_m)
         return self._solve(side, target, qpos, orientation_cost=0.0)
 
-    def commands(self, path: Vector) -> Vector:
-        """(T, 14) targets that make the arms follow a (T, 14) path of joints and grippers.
+    def servo_targets(self, trajectory: Vector) -> Vector:
+        """Return targets (T, 14) with which the arms follow a trajectory (T, 14).
 
-        The position servos give way to gravity and trail behind a moving target, the waist by
-        0.14 s, the wrist by nothing: uncorrected, that bends a straight approach by a centimetre.
+        The position servos sag under gravity and lag behind a moving target, the waist by 0.14 s,
+        the wrist not at all: without compensation a straight approach deviates by a centimeter.
         """
-        targets = path.copy()
-        speed = np.gradient(path, axis=0) * ALOHA_RATE_HZ
-        trail = np.clip(speed * _TRAIL_S, -_TRAIL_RAD, _TRAIL_RAD)
+        targets = trajectory.copy()
+        speed = np.gradient(trajectory, axis=0) * ALOHA_RATE_HZ
+        lag = np.clip(speed * _LAG_S, -_MAX_LAG_RAD, _MAX_LAG_RAD)
         data = self._mj.MjData(self._model)
         gain = self._model.actuator_gainprm[:, 0]
-        for tick, joints in enumerate(path):
+        for tick, joints in enumerate(trajectory):
             data.qpos[:] = self.qpos({"left": joints[0:6], "right": joints[7:13]})
             self._mj.mj_forward(self._model, data)
             sag = data.qfrc_bias / gain
-            targets[tick, 0:6] += sag[0:6] + trail[tick, 0:6]
-            targets[tick, 7:13] += sag[8:14] + trail[tick, 7:13]
-        # Never at work at spread 1: a short movement near a straight wrist can ask for more.
+            targets[tick, 0:6] += sag[0:6] + lag[tick, 0:6]
+            targets[tick, 7:13] += sag[8:14] + lag[tick, 7:13]
+        # Has no effect at spread 1; a short movement near a straight wrist can exceed the limit.
         arms = np.r_[0:6, 7:13]
         stride = _TARGET_SPEED / ALOHA_RATE_HZ
         for before, after in itertools.pairwise(targets):
@@ -154,7 +159,7 @@ class Kinematics:
         return targets
 
     def qpos(self, arms: Mapping[str, Sequence[float] | Vector]) -> Vector:
-        """(16,) the scene's coordinates with the arms' joints at these angles."""
+        """Return the coordinates of the scene, (16,), with the arms' joints at these angles."""
         qpos = np.zeros(16)
         qpos[[6, 14]], qpos[[7, 15]] = 0.04, -0.04  # the fingers, anywhere within their range
         for side, joints in arms.items():

@@ -1,19 +1,19 @@
-"""The tasks that have a scripted demonstrator."""
+"""Expert registry: the scripted experts by the name of their task."""
 
 from __future__ import annotations
 
-from imitact.core.errors import BadInput
+from imitact.core.suggestions import unknown
 from imitact.core.types import Policy
 from imitact.envs.experts.cube import CubeExpert
 from imitact.envs.experts.insertion import InsertionExpert
-from imitact.envs.experts.scripted import Script
+from imitact.envs.experts.scripted import ScriptedExpert
 
-EXPERTS: dict[str, type[Script]] = {"cube": CubeExpert, "insertion": InsertionExpert}
-"""Task to demonstrator."""
+EXPERTS: dict[str, type[ScriptedExpert]] = {"cube": CubeExpert, "insertion": InsertionExpert}
+"""Task to expert."""
 
 
 def make_expert(task: str = "cube", spread: float = 1.0) -> Policy:
-    """The expert of a task, for functools.partial across processes."""
+    """Make the expert of a task; `spread` is that of `ScriptedExpert`."""
     if task not in EXPERTS:
-        raise BadInput(f"no expert for task {task!r}; there is one for {list(EXPERTS)}")
+        raise unknown("task with an expert", task, EXPERTS)
     return EXPERTS[task](spread)

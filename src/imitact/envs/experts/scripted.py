@@ -1,6 +1,6 @@
-"""A scripted demonstrator as a Policy: deviations from a seed, looks at the true state, a plan.
+"""Scripted expert: base class of experts that plan a trajectory from the true state.
 
-What a task's demonstrator adds is which phases there are, what deviates, and the path.
+The expert of a task defines its phases, its variations and its trajectory.
 """
 
 from __future__ import annotations
@@ -15,44 +15,53 @@ import numpy as np
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput
 from imitact.core.types import FloatArray, Observation, Spec
-from imitact.envs.aloha import Truth
+from imitact.envs.aloha import AlohaTruth
 from imitact.envs.experts.kinematics import Kinematics, Vector
 
-# How far the duration of a phase deviates at spread 1, either way.
+# Largest relative deviation of the duration of a phase at spread 1.
 _DURATION_RATIO = 0.15
-# Haste is a person's: this share of a duration's variance is common to all phases of an episode.
-_HASTE = 0.75
+# Fraction of the variance of durations that all phases of an episode share: people are fast or slow
+# for a whole episode.
+_SHARED_VARIANCE = 0.75
 
 
 @dataclass(frozen=True)
 class Phase:
-    """ticks: its mean duration. overlap: how many ticks it begins before the last one ends."""
+    """Duration of a phase.
+
+    Attributes:
+        ticks: mean duration.
+        overlap: ticks by which it starts before the end of the previous phase.
+    """
 
     ticks: float
     overlap: float = 0.0
 
 
-class Script:
-    """What demonstrators of all tasks share; K = 1: each chunk() is the next tick.
+class ScriptedExpert:
+    """A Policy that plans from the true state, with chunks of one tick (K = 1).
 
-    spread: 0 is the mean trajectory, 1 how much people's differ, 2 twice that.
+    `reset(seed)` draws the variation of the episode from the seed alone. At the ticks of
+    `planning_ticks` the expert needs `Observation.privileged` of its task and plans the rest of the
+    episode; at other ticks it does not use the observation.
 
-    reset(seed) begins an episode and draws its deviations from the seed alone; `variation` holds
-    them by name, with the unit in the name. At the ticks of `looks` it needs
-    Observation.privileged of its task, and plans the rest of the episode from it; at the others it
-    reads nothing at all.
+    Args:
+        spread: 0 is the mean trajectory, 1 varies as people do, 2 twice as much.
+
+    Attributes:
+        variation: deviations of the episode from the mean, by name with the unit.
     """
 
     TASK: ClassVar[str]
     REVISION: ClassVar[int]
-    """Raise it with every change after which this demonstrator acts differently at some seed: a
-    dataset stores it, so that none mixes the demonstrations of two."""
+    """To be incremented with every change of the actions at any seed. Datasets store it, so that
+    none mixes demonstrations of two revisions."""
 
     _PHASES: ClassVar[Mapping[str, Phase]]
-    _NEAR: ClassVar[Mapping[str, tuple[float, ...]]]
-    """Where inverse kinematics starts, see Kinematics."""
-    _TRUTH: ClassVar[str]
-    """What it looks at, in words."""
+    _INITIAL_JOINTS: ClassVar[Mapping[str, tuple[float, ...]]]
+    """Start of inverse kinematics (`Kinematics`)."""
+    _NEEDS: ClassVar[str]
+    """Description of the true state that it plans from."""
 
     def __init__(self, spread: float = 1.0) -> None:
         if not (math.isfinite(spread) and 0.0 <= spread <= 2.0):
@@ -61,69 +70,76 @@ class Script:
         self.variation: dict[str, float] = {}
         self._spec = Spec(ALOHA_JOINTS, ALOHA_JOINTS, ALOHA_UNITS, ALOHA_UNITS, (), ALOHA_RATE_HZ)
         self._kinematics: Kinematics | None = None
-        self._plan: Vector | None = None  # of targets, (T, 14)
+        self._targets: Vector | None = None  # (T, 14)
         self._tick = 0
 
     @property
     def spec(self) -> Spec:
-        """14 joints in, 14 joint targets out, no camera."""
+        """ALOHA's 14 joints as state and action, no camera."""
         return self._spec
 
     @property
-    def looks(self) -> tuple[int, ...]:
-        """Ticks at which the true state is looked at, the first of them 0."""
+    def planning_ticks(self) -> tuple[int, ...]:
+        """Ticks at which it plans from the true state; the first is 0."""
         return (0,)
 
     def reset(self, seed: int) -> None:
-        """Draw the episode's deviations from `seed`."""
+        """Draw the variation of the episode from `seed`."""
         self.variation = self._draw(np.random.default_rng(seed))
-        self._plan = None
+        self._targets = None
         self._tick = 0
 
     def chunk(self, observation: Observation) -> FloatArray:
-        """(1, 14) joint targets of the next tick; after the plan's end, its last ones."""
+        """Return the joint targets of the next tick, (1, 14); after the plan, the last ones."""
         if not self.variation:
             raise BadInput("chunk() before reset(); call reset(seed) first")
-        if self._plan is None or self._tick in self.looks:
+        if self._targets is None or self._tick in self.planning_ticks:
             truth = observation.privileged
-            if not isinstance(truth, Truth) or truth.task != self.TASK:
+            if not isinstance(truth, AlohaTruth) or truth.task != self.TASK:
+                came = (
+                    f"task {truth.task}" if isinstance(truth, AlohaTruth) else type(truth).__name__
+                )
                 raise BadInput(
-                    f"the {self.TASK} expert plans from {self._TRUTH}, but the observation's "
-                    f"privileged is {truth!r}; run it on AlohaEnv({self.TASK!r})"
+                    f"the {self.TASK} expert plans from {self._NEEDS}, but the observation's "
+                    f"privileged is {came}; run it on the environment {self.TASK}"
                 )
             self._spec.check_state(observation.state)
-            path = self._path(self._tick, truth, np.asarray(observation.state, np.float64))
-            self._plan = self._arms().commands(path)
-        action = self._plan[min(self._tick, len(self._plan) - 1)]
+            state = np.asarray(observation.state, np.float64)
+            trajectory = self._trajectory(self._tick, truth, state)
+            self._targets = self._arms().servo_targets(trajectory)
+        action = self._targets[min(self._tick, len(self._targets) - 1)]
         self._tick += 1
         return action[None].copy()
 
     def _draw(self, rng: np.random.Generator) -> dict[str, float]:
-        """The episode's deviations by name."""
+        """Draw the variation of an episode."""
         raise NotImplementedError
 
-    def _path(self, tick: int, truth: Truth, state: Vector) -> Vector:
-        """(T, 14) joints and grippers of the whole episode, as it looks at a tick of `looks`.
+    def _trajectory(self, tick: int, truth: AlohaTruth, state: Vector) -> Vector:
+        """Plan joints and grippers of the whole episode, (T, 14), at one of `planning_ticks`.
 
-        What lies before that tick is as it was.
+        What precedes that tick must not change.
         """
         raise NotImplementedError
 
     def _arms(self) -> Kinematics:
         if self._kinematics is None:
-            self._kinematics = Kinematics(self._NEAR)
+            self._kinematics = Kinematics(self._INITIAL_JOINTS)
         return self._kinematics
 
     def _uniform(self, rng: np.random.Generator, limit: float) -> float:
         return self.spread * float(rng.uniform(-limit, limit))
 
     def _draw_durations(self, rng: np.random.Generator) -> dict[str, float]:
-        """NAME_duration_ratio of every phase."""
+        """Draw NAME_duration_ratio of every phase."""
         drawn: dict[str, float] = {}
-        # A Gaussian copula: each duration is uniform, and all lean the same way.
-        haste = rng.normal()
+        # A Gaussian copula: durations are uniform and correlated.
+        shared = rng.normal()
         for phase in self._PHASES:
-            z = math.sqrt(_HASTE) * haste + math.sqrt(1.0 - _HASTE) * rng.normal()
+            z = (
+                math.sqrt(_SHARED_VARIANCE) * shared
+                + math.sqrt(1.0 - _SHARED_VARIANCE) * rng.normal()
+            )
             rank = math.erf(z / math.sqrt(2.0))  # uniform in -1 to 1
             drawn[f"{phase}_duration_ratio"] = self.spread * _DURATION_RATIO * rank
         return drawn
@@ -132,10 +148,10 @@ class Script:
         return np.array([self.variation[f"{name}_d{axis}_m"] for axis in "xyz"])
 
     def _schedule(self) -> tuple[dict[str, float], dict[str, float], float]:
-        """Begin and duration of every phase, and the end of the last, in ticks."""
-        begins, durations, end = {}, {}, 0.0
+        """Return start and duration of every phase, and the end of the last, in ticks."""
+        starts, durations, end = {}, {}, 0.0
         for name, phase in self._PHASES.items():
             durations[name] = phase.ticks * (1.0 + self.variation[f"{name}_duration_ratio"])
-            begins[name] = end - phase.overlap
-            end = begins[name] + durations[name]
-        return begins, durations, end
+            starts[name] = end - phase.overlap
+            end = starts[name] + durations[name]
+        return starts, durations, end
