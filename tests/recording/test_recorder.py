@@ -22,7 +22,7 @@ from imitact.core.chunking import Replay
 from imitact.core.errors import BadInput, DamagedFile, ImitactError
 from imitact.core.rollout import rollout
 from imitact.core.types import FloatArray, Observation, StepResult
-from imitact.core.validate import check_source
+from imitact.core.validate import check_dataset
 from imitact.datasets.open import open_dataset
 from imitact.datasets.video_config import VideoConfig
 from imitact.recording.episode import CaptureConfig, capture_episode
@@ -73,12 +73,12 @@ def test_the_number_of_workers_changes_no_byte(six: Path, tmp_path: Path) -> Non
 
 def test_a_recording_equals_the_rollout_of_the_expert(tmp_path: Path) -> None:
     report = record_dots(tmp_path / "out", 2, video=VideoConfig(codec="lossless"))
-    source = open_dataset(tmp_path / "out")
-    check_source(source)
+    dataset = open_dataset(tmp_path / "out")
+    check_dataset(dataset)
     env = DotEnv(TWO_CAMERAS)
-    assert source.spec == env.spec
+    assert dataset.spec == env.spec
     for index, demonstration in enumerate(report.demonstrations):
-        episode = source.episode(index)
+        episode = dataset.episode(index)
         names = tuple(c.name for c in env.spec.cameras)
         seed = demonstration.seed
         run = rollout(DotExpert(), env, seed=seed, chunking=Replay(1), keep=names)
@@ -88,7 +88,7 @@ def test_a_recording_equals_the_rollout_of_the_expert(tmp_path: Path) -> None:
             assert np.array_equal(episode.action[tick.index], tick.action.astype("f4"))
             for name in names:
                 assert np.array_equal(next(frames[name]), tick.observation.frames[name])
-        assert source.lengths[index] == TICKS == tick.index + 1
+        assert dataset.lengths[index] == TICKS == tick.index + 1
 
 
 def test_a_failed_seed_is_counted_and_never_saved(six: Path) -> None:
@@ -449,16 +449,16 @@ def wait_for(program: subprocess.Popen[str], saved: int) -> None:
 def finished(out: Path) -> int:
     """Number of episodes that can be read to their last frame; 0 before the first."""
     try:
-        source = open_dataset(out)
+        dataset = open_dataset(out)
     except BadInput:
         return 0
-    check_source(source)
+    check_dataset(dataset)
     # LeRobot relies on the count in info.json and on files for that many episodes.
     info = json.loads((out / "meta/info.json").read_text())
-    assert info["total_episodes"] == len(source.lengths)
-    for index in range(len(source.lengths)):
+    assert info["total_episodes"] == len(dataset.lengths)
+    for index in range(len(dataset.lengths)):
         assert len(list(out.rglob(f"file-{index:03d}.*"))) == 5
-    return len(source.lengths)
+    return len(dataset.lengths)
 
 
 def test_a_recording_that_is_killed_three_times_ends_with_the_same_bytes(

@@ -1,9 +1,9 @@
-"""Small datasets in other programs' layouts, made with the calls that those programs make.
+"""Small datasets in the layouts of other programs, written with the calls those programs make.
 
-The ALOHA recorders: tonyzhaozh/act record_sim_episodes.py, MarkFzp/act-plus-plus compress_data.py.
-robomimic: docs/datasets/overview.md of ARISE-Initiative/robomimic. diffusion-policy:
-diffusion_policy/common/replay_buffer.py of real-stanford/diffusion_policy, its zarr v2 files put
-down by hand (tests/fixtures/formats holds some that zarr itself wrote).
+ALOHA: tonyzhaozh/act record_sim_episodes.py and MarkFzp/act-plus-plus compress_data.py. robomimic:
+ARISE-Initiative/robomimic docs/datasets/overview.md. diffusion-policy:
+real-stanford/diffusion_policy diffusion_policy/common/replay_buffer.py, with the zarr v2 files
+written by hand; tests/fixtures/formats has some that zarr itself wrote.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HEIGHT, WIDTH = 24, 32
 
 
 def picture(episode: int, tick: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """A smooth frame that tells its episode and tick, red to the left and blue below."""
+    """A smooth frame that depends on episode and tick, red on the left and blue at the bottom."""
     rows = np.linspace(0, 120, height)[:, None]
     columns = np.linspace(200, 40, width)[None, :]
     red = np.broadcast_to(columns, (height, width)) + tick
@@ -37,7 +37,7 @@ def film(episode: int, ticks: int, height: int = HEIGHT, width: int = WIDTH) -> 
 
 
 def walk(seed: int, ticks: int, size: int) -> np.ndarray:
-    """(ticks, size) of a slow random walk, float64."""
+    """A slow random walk, (ticks, size), float64."""
     return np.random.default_rng(seed).normal(size=(ticks, size)).cumsum(axis=0) / 30
 
 
@@ -57,7 +57,7 @@ def aloha_file(
     compress_len: bool = True,
     more: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
-    """One episode as a recorder writes it. jpeg: colours exchanged, as OpenCV leaves them."""
+    """Write one episode as a recorder does; `jpeg` swaps red and blue, as OpenCV does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w", rdcc_nbytes=1024**2 * 2) as root:
         if sim is not None:
@@ -96,7 +96,7 @@ def aloha_file(
 
 
 def aloha(folder: Path, lengths: Sequence[int] = (9, 5, 7), **kind: Any) -> Path:
-    """A folder of episodes."""
+    """Write a folder of episodes."""
     for index, ticks in enumerate(lengths):
         aloha_file(folder / f"episode_{index}.hdf5", index=index, ticks=ticks, **kind)
     return folder
@@ -105,7 +105,7 @@ def aloha(folder: Path, lengths: Sequence[int] = (9, 5, 7), **kind: Any) -> Path
 def robomimic(
     path: Path, lengths: Sequence[int] = (9, 5, 7), rate: float | None = 20, camera: str = "agent"
 ) -> Path:
-    """A file of demonstrations, images packed by gzip as dataset_states_to_obs.py can."""
+    """Write demonstrations, with images compressed by gzip as dataset_states_to_obs.py can."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
@@ -133,7 +133,7 @@ def robomimic(
 def zarr_array(
     folder: Path, values: np.ndarray, chunks: Sequence[int], codec: Any = "blosc", order: str = "C"
 ) -> None:
-    """An array of the zarr v2 format. codec: of numcodecs, None for none."""
+    """Write an array in the zarr v2 format; `codec` is one of numcodecs, or None."""
     folder.mkdir(parents=True, exist_ok=True)
     coder = numcodecs.Blosc(cname="zstd", clevel=5, shuffle=2) if codec == "blosc" else codec
     about = {
@@ -155,7 +155,7 @@ def zarr_array(
 def replay_buffer(
     folder: Path, lengths: Sequence[int] = (9, 5, 7), floats: bool = False, codec: Any = "blosc"
 ) -> Path:
-    """A diffusion-policy dataset. floats: images as pusht has them."""
+    """Write a diffusion-policy dataset; `floats` stores images as floats, as in pusht."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".zgroup").write_text('{"zarr_format": 2}')
     films = np.concatenate([film(i, n) for i, n in enumerate(lengths)])

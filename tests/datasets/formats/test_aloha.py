@@ -15,7 +15,7 @@ from PIL import Image
 
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
-from imitact.core.validate import check_source
+from imitact.core.validate import check_dataset
 from imitact.datasets import images
 from imitact.datasets.formats import aloha_file
 from imitact.datasets.formats.aloha import AlohaDataset
@@ -24,8 +24,8 @@ from imitact.datasets.read_config import ReadConfig
 from tests.support import foreign_files as foreign
 
 
-def frames_of(source: Any, index: int = 0, camera: str = "top") -> np.ndarray:
-    return np.stack(list(source.episode(index).frames(camera)))
+def frames_of(dataset: Any, index: int = 0, camera: str = "top") -> np.ndarray:
+    return np.stack(list(dataset.episode(index).frames(camera)))
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> float:
@@ -37,19 +37,19 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
 )
 def test_numbers_and_frames_are_those_of_the_files(tmp_path: Path, dtype: str, joints: int):
     foreign.aloha(tmp_path, dtype=dtype, joints=joints, cameras=("cam_low", "cam_high"))
-    source = open_dataset(tmp_path)
-    check_source(source)
-    assert source.lengths == (9, 5, 7)
-    assert [c.name for c in source.spec.cameras] == ["cam_high", "cam_low"]
-    assert source.spec.rate_hz == 50.0
-    assert (source.spec.state_size, source.spec.action_size) == (joints, joints)
-    for index, ticks in enumerate(source.lengths):
-        episode = source.episode(index)
+    dataset = open_dataset(tmp_path)
+    check_dataset(dataset)
+    assert dataset.lengths == (9, 5, 7)
+    assert [c.name for c in dataset.spec.cameras] == ["cam_high", "cam_low"]
+    assert dataset.spec.rate_hz == 50.0
+    assert (dataset.spec.state_size, dataset.spec.action_size) == (joints, joints)
+    for index, ticks in enumerate(dataset.lengths):
+        episode = dataset.episode(index)
         want = foreign.walk(index, ticks, joints)
         np.testing.assert_array_equal(episode.state, want.astype(dtype).astype("f4"))
         np.testing.assert_array_equal(episode.action, (want + 0.01).astype(dtype).astype("f4"))
         np.testing.assert_array_equal(
-            frames_of(source, index, "cam_low"), foreign.film(index, ticks)
+            frames_of(dataset, index, "cam_low"), foreign.film(index, ticks)
         )
 
 
@@ -80,20 +80,20 @@ def test_two_arms_get_the_joint_names_of_the_simulated_aloha(tmp_path: Path):
 
 
 def test_the_action_ends_with_the_values_of_a_mobile_base(tmp_path: Path):
-    source = open_dataset(foreign.aloha(tmp_path, base=True))
-    assert source.spec.action_names[14:] == ("base_linear", "base_angular")
-    assert source.spec.action_units[14:] == ("m/s", "rad/s")
-    assert source.spec.state_size == 14
+    dataset = open_dataset(foreign.aloha(tmp_path, base=True))
+    assert dataset.spec.action_names[14:] == ("base_linear", "base_angular")
+    assert dataset.spec.action_units[14:] == ("m/s", "rad/s")
+    assert dataset.spec.state_size == 14
     np.testing.assert_array_equal(
-        source.episode(1).action[:, 14:], foreign.walk(201, 5, 2).astype("f4")
+        dataset.episode(1).action[:, 14:], foreign.walk(201, 5, 2).astype("f4")
     )
 
 
 def test_other_arrays_with_a_row_per_tick_are_extra_columns(tmp_path: Path):
     touch = np.arange(9, dtype=np.int16)
     foreign.aloha_file(tmp_path / "episode_0.hdf5", effort=True, dtype="f8", more={"touch": touch})
-    source = AlohaDataset(tmp_path)
-    extras = source.episode(0).extra_values([*source.extra_columns])
+    dataset = AlohaDataset(tmp_path)
+    extras = dataset.episode(0).extra_values([*dataset.extra_columns])
     assert set(extras) == {"observation.effort", "observation.velocity", "touch",
                            "aloha.observations.qpos", "aloha.action"}  # fmt: skip
     np.testing.assert_array_equal(extras["observation.effort"], foreign.walk(100, 9, 14))
@@ -115,11 +115,11 @@ def test_an_action_offset_of_1_pairs_each_tick_with_the_action_before(tmp_path: 
 
 
 def test_a_pickled_dataset_is_the_same_and_other_data_have_another_fingerprint(tmp_path: Path):
-    source = open_dataset(foreign.aloha(tmp_path / "a"))
-    again = copy.deepcopy(source)  # uses the pickling protocol
-    np.testing.assert_array_equal(frames_of(again, 1), frames_of(source, 1))
-    assert again.fingerprint == source.fingerprint
-    assert open_dataset(foreign.aloha(tmp_path / "b")).fingerprint == source.fingerprint
+    dataset = open_dataset(foreign.aloha(tmp_path / "a"))
+    again = copy.deepcopy(dataset)  # uses the pickling protocol
+    np.testing.assert_array_equal(frames_of(again, 1), frames_of(dataset, 1))
+    assert again.fingerprint == dataset.fingerprint
+    assert open_dataset(foreign.aloha(tmp_path / "b")).fingerprint == dataset.fingerprint
     others = [
         open_dataset(foreign.aloha(tmp_path / "c", effort=True)),
         open_dataset(tmp_path / "a", ReadConfig(colour="bgr")),
@@ -127,7 +127,7 @@ def test_a_pickled_dataset_is_the_same_and_other_data_have_another_fingerprint(t
         open_dataset(tmp_path / "a", ReadConfig(rate_hz=25)),
         open_dataset(tmp_path / "a", ReadConfig(files="episode_[01].hdf5")),
     ]
-    assert len({source.fingerprint, *(other.fingerprint for other in others)}) == 6
+    assert len({dataset.fingerprint, *(other.fingerprint for other in others)}) == 6
 
 
 # --- compressed images ---------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_jpeg_is_refused_until_its_channel_order_is_given(tmp_path: Path, has_le
     with pytest.raises(BadInput, match=r"JPEG.*--colour-picture.*--read\.colour"):
         open_dataset(tmp_path)
     right = open_dataset(tmp_path, ReadConfig(colour="bgr"))
-    check_source(right)
+    check_dataset(right)
     assert psnr(frames_of(right, 2), foreign.film(2, 7)) > 35
     wrong = frames_of(open_dataset(tmp_path, ReadConfig(colour="rgb")), 2)
     np.testing.assert_array_equal(wrong[..., ::-1], frames_of(right, 2))
@@ -147,12 +147,12 @@ def test_jpeg_is_refused_until_its_channel_order_is_given(tmp_path: Path, has_le
 
 def test_frames_can_be_read_from_the_middle_of_an_episode(tmp_path: Path):
     foreign.aloha(tmp_path, jpeg=True)
-    source = open_dataset(tmp_path, ReadConfig(colour="bgr"))
-    whole = frames_of(source, 0)
-    part = np.stack(list(source.episode(0).frames("top", 3, 5)))
+    dataset = open_dataset(tmp_path, ReadConfig(colour="bgr"))
+    whole = frames_of(dataset, 0)
+    part = np.stack(list(dataset.episode(0).frames("top", 3, 5)))
     np.testing.assert_array_equal(part, whole[3:5])
     with pytest.raises(BadInput, match="ticks 3 to 10 of episode 0"):
-        list(source.episode(0).frames("top", 3, 10))
+        list(dataset.episode(0).frames("top", 3, 10))
 
 
 def test_images_stored_as_byte_strings_are_read(tmp_path: Path):
@@ -171,8 +171,8 @@ def test_images_stored_as_byte_strings_are_read(tmp_path: Path):
                 )
                 for tick, data in enumerate(packed):
                     array[tick] = np.frombuffer(data, np.uint8)
-        source = open_dataset(tmp_path / kind, ReadConfig(colour="rgb"))
-        assert psnr(frames_of(source), foreign.film(0, 9)) > 35
+        dataset = open_dataset(tmp_path / kind, ReadConfig(colour="rgb"))
+        assert psnr(frames_of(dataset), foreign.film(0, 9)) > 35
 
 
 def test_jpeg_decodes_as_with_pillow():
@@ -196,11 +196,11 @@ def test_depth_and_grey_images_are_left_out_with_a_reason(tmp_path: Path):
     foreign.aloha_file(
         tmp_path / "episode_0.hdf5", more={"observations/images/top_depth": depth, "note": depth}
     )
-    source = AlohaDataset(tmp_path)
-    assert [c.name for c in source.spec.cameras] == ["top"]
-    assert source.left_out == {
-        "/observations/images/top_depth": "depth, or no colours",
-        "/note": "no row of numbers for each tick: shape (9, 24, 32)",
+    dataset = AlohaDataset(tmp_path)
+    assert [c.name for c in dataset.spec.cameras] == ["top"]
+    assert dataset.left_out == {
+        "/observations/images/top_depth": "a depth or grey image",
+        "/note": "not one row per tick: shape (9, 24, 32)",
     }
 
 
@@ -292,7 +292,7 @@ def test_a_damaged_image_is_refused_with_its_camera_and_tick(tmp_path: Path):
         packed = rows[4].tobytes().rstrip(b"\0")
         rows[4] = np.frombuffer(packed[:-10].ljust(rows.shape[1], b"\0"), np.uint8)
         rows[6] = rows[0][::-1]
-    source = open_dataset(tmp_path, ReadConfig(colour="bgr"))
+    dataset = open_dataset(tmp_path, ReadConfig(colour="bgr"))
     for tick, says in (
         (2, "neither JPEG nor PNG"),
         (4, "an image that is cut short"),
@@ -301,19 +301,19 @@ def test_a_damaged_image_is_refused_with_its_camera_and_tick(tmp_path: Path):
         with pytest.raises(
             DamagedFile, match=rf"episode_0\.hdf5: .*images/top, tick {tick}, is {says}"
         ):
-            list(source.episode(0).frames("top", tick, tick + 1))
+            list(dataset.episode(0).frames("top", tick, tick + 1))
 
 
 def test_a_damaged_file_can_be_reported_and_the_others_read(tmp_path: Path):
     foreign.aloha(tmp_path)
     (tmp_path / "episode_1.hdf5").write_bytes(b"nothing")
     reported: list[Any] = []
-    source = open_dataset(tmp_path, on_damage=lambda error, episodes: reported.append(episodes))
+    dataset = open_dataset(tmp_path, on_damage=lambda error, episodes: reported.append(episodes))
     assert reported == [[1]]
-    assert source.lengths == (9, 0, 7)
-    assert len(source.episode(2).state) == 7
+    assert dataset.lengths == (9, 0, 7)
+    assert len(dataset.episode(2).state) == 7
     with pytest.raises(DamagedFile, match="episode 1"):
-        source.episode(1)
+        dataset.episode(1)
 
 
 def test_read_options_that_a_layout_does_not_use_are_refused(tmp_path: Path):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
-from imitact.core.validate import check_source
+from imitact.core.validate import check_dataset
 from imitact.datasets.open import is_dataset, layout_of, open_dataset
 from imitact.datasets.read_config import ReadConfig
 from tests.support import foreign_files as foreign
@@ -25,8 +25,8 @@ ROBOMIMIC = ReadConfig(state=("robot0_eef_pos", "robot0_gripper_qpos"))
 REPLAY = ReadConfig(state=("state",), rate_hz=10)
 
 
-def frames_of(source: Any, index: int, camera: str) -> np.ndarray:
-    return np.stack(list(source.episode(index).frames(camera)))
+def frames_of(dataset: Any, index: int, camera: str) -> np.ndarray:
+    return np.stack(list(dataset.episode(index).frames(camera)))
 
 
 # --- layout detection ----------------------------------------------------------------------------
@@ -64,23 +64,23 @@ def test_lerobots_layout_takes_no_read_options():
 
 def test_robomimic_demonstrations_are_in_natural_order(tmp_path: Path):
     lengths = (4, 3, 5, 2, 2, 2, 2, 2, 2, 2, 6)
-    source = open_dataset(foreign.robomimic(tmp_path / "demo.hdf5", lengths), ROBOMIMIC)
-    check_source(source)
-    assert source.lengths == lengths
-    assert source.spec.rate_hz == 20
-    assert source.spec.state_names == (
+    dataset = open_dataset(foreign.robomimic(tmp_path / "demo.hdf5", lengths), ROBOMIMIC)
+    check_dataset(dataset)
+    assert dataset.lengths == lengths
+    assert dataset.spec.rate_hz == 20
+    assert dataset.spec.state_names == (
         "robot0_eef_pos_0", "robot0_eef_pos_1", "robot0_eef_pos_2", "robot0_gripper_qpos_0",
         "robot0_gripper_qpos_1",
     )  # fmt: skip
     for index in (0, 10):
-        episode, ticks = source.episode(index), lengths[index]
+        episode, ticks = dataset.episode(index), lengths[index]
         want = np.hstack([foreign.walk(10 + index, ticks, 3), foreign.walk(20 + index, ticks, 2)])
         np.testing.assert_array_equal(episode.state, want.astype("f4"))
         np.testing.assert_array_equal(episode.action, foreign.walk(index, ticks, 7).astype("f4"))
         film = foreign.film(index, ticks)
-        np.testing.assert_array_equal(frames_of(source, index, "agentview_image"), film)
+        np.testing.assert_array_equal(frames_of(dataset, index, "agentview_image"), film)
         np.testing.assert_array_equal(
-            np.stack(list(source.episode(index).frames("agentview_image", 1, 2))), film[1:2]
+            np.stack(list(dataset.episode(index).frames("agentview_image", 1, 2))), film[1:2]
         )
 
 
@@ -118,9 +118,9 @@ def test_hdf5_text_that_is_not_utf8_does_not_stop_reading(tmp_path: Path):
         file["data/demo_0/obs"].create_dataset(b"eye\xff_image", data=foreign.film(0, 9))
     with pytest.raises(BadInput, match=r"give --read\.rate-hz"):
         open_dataset(path, ROBOMIMIC)
-    source = open_dataset(path, ReadConfig(state=ROBOMIMIC.state, rate_hz=20))
-    check_source(source)
-    assert [camera.name for camera in source.spec.cameras] == ["agentview_image"]
+    dataset = open_dataset(path, ReadConfig(state=ROBOMIMIC.state, rate_hz=20))
+    check_dataset(dataset)
+    assert [camera.name for camera in dataset.spec.cameras] == ["agentview_image"]
 
 
 def shorter(demo: h5py.Group) -> None:
@@ -167,14 +167,14 @@ def test_a_damaged_demonstration_is_refused_with_its_name(
 @pytest.mark.parametrize("codec", ["blosc", None, numcodecs.Zlib(), numcodecs.LZ4()], ids=str)
 def test_a_replay_buffer_is_read_episode_by_episode(tmp_path: Path, codec: Any, floats: bool):
     folder = foreign.replay_buffer(tmp_path / "a.zarr", floats=floats, codec=codec)
-    source = open_dataset(folder, REPLAY)
-    check_source(source)
-    assert source.lengths == (9, 5, 7)
-    assert source.spec.state_names == tuple(f"state_{i}" for i in range(5))
-    for index, ticks in enumerate(source.lengths):
+    dataset = open_dataset(folder, REPLAY)
+    check_dataset(dataset)
+    assert dataset.lengths == (9, 5, 7)
+    assert dataset.spec.state_names == tuple(f"state_{i}" for i in range(5))
+    for index, ticks in enumerate(dataset.lengths):
         want = foreign.walk(index, ticks, 5).astype("f4")
-        np.testing.assert_array_equal(source.episode(index).state, want)
-        np.testing.assert_array_equal(frames_of(source, index, "img"), foreign.film(index, ticks))
+        np.testing.assert_array_equal(dataset.episode(index).state, want)
+        np.testing.assert_array_equal(frames_of(dataset, index, "img"), foreign.film(index, ticks))
 
 
 def test_a_zipped_replay_buffer_is_the_same_demonstrations(tmp_path: Path):
@@ -184,7 +184,7 @@ def test_a_zipped_replay_buffer_is_the_same_demonstrations(tmp_path: Path):
             if file.is_file():
                 archive.write(file, file.relative_to(folder).as_posix())
     zipped = open_dataset(tmp_path / "a.zarr.zip", REPLAY)
-    check_source(zipped)
+    check_dataset(zipped)
     assert zipped.fingerprint == open_dataset(folder, REPLAY).fingerprint
 
 
@@ -248,16 +248,16 @@ def test_a_damaged_replay_buffer_is_refused_with_its_file(tmp_path: Path, kind: 
     folder = foreign.replay_buffer(tmp_path / "a.zarr")
     damage(folder)
     with pytest.raises(BadInput, match=says):
-        check_source(open_dataset(folder, REPLAY))
+        check_dataset(open_dataset(folder, REPLAY))
 
 
 def test_float_images_with_fractions_are_refused(tmp_path: Path):
     folder = foreign.replay_buffer(tmp_path / "a.zarr")
     films = np.random.default_rng(0).random((21, 24, 32, 3)).astype("f4")
     foreign.zarr_array(folder / "data/img", films, (4, 24, 32, 3))
-    source = open_dataset(folder, REPLAY)
+    dataset = open_dataset(folder, REPLAY)
     with pytest.raises(BadInput, match="data/img must hold whole numbers from 0 to 255"):
-        list(source.episode(0).frames("img"))
+        list(dataset.episode(0).frames("img"))
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -265,8 +265,8 @@ def test_chunks_that_divide_every_axis_are_joined(tmp_path: Path, order: str):
     folder = foreign.replay_buffer(tmp_path / "a.zarr")
     films = np.concatenate([foreign.film(i, n) for i, n in enumerate((9, 5, 7))])
     foreign.zarr_array(folder / "data/img", films, (5, 7, 32, 2), order=order)
-    source = open_dataset(folder, REPLAY)
-    np.testing.assert_array_equal(frames_of(source, 2, "img"), foreign.film(2, 7))
+    dataset = open_dataset(folder, REPLAY)
+    np.testing.assert_array_equal(frames_of(dataset, 2, "img"), foreign.film(2, 7))
 
 
 # --- files of the original libraries (scripts/make_format_fixtures.py) ---------------------------
@@ -277,13 +277,13 @@ THEIRS = FIXTURES / "formats"
 @pytest.mark.parametrize(("name", "levels"), [("pusht.zarr", 0), ("real.zarr", 3)])
 def test_a_dataset_of_the_zarr_library_reads_as_with_zarr(name: str, levels: int):
     """Numbers are equal; compressed frames differ by as much as two decoders do."""
-    source = open_dataset(THEIRS / name, REPLAY)
-    check_source(source)
-    assert source.lengths == (5, 3)
+    dataset = open_dataset(THEIRS / name, REPLAY)
+    check_dataset(dataset)
+    assert dataset.lengths == (5, 3)
     with np.load(THEIRS / "read.npz") as read:
-        frames = np.concatenate([frames_of(source, i, "img") for i in range(2)])
+        frames = np.concatenate([frames_of(dataset, i, "img") for i in range(2)])
         assert np.abs(frames.astype(int) - read[name].astype(int)).max() <= levels
-        states = np.concatenate([source.episode(i).state for i in range(2)])
+        states = np.concatenate([dataset.episode(i).state for i in range(2)])
         np.testing.assert_array_equal(states, read["state"])
 
 
@@ -297,8 +297,8 @@ def test_jpeg_xl_is_refused_with_its_name():
 def test_jpeg_of_opencv_has_the_colours_that_act_plus_plus_sees():
     """libjpeg and FFmpeg place subsampled colours half a pixel apart, which is up to 8 levels at
     the edges of a frame as small as this."""
-    source = open_dataset(THEIRS / "aloha", ReadConfig(colour="bgr"))
+    dataset = open_dataset(THEIRS / "aloha", ReadConfig(colour="bgr"))
     with np.load(THEIRS / "read.npz") as read:
-        difference = np.abs(frames_of(source, 0, "cam_high").astype(int) - read["aloha"])
+        difference = np.abs(frames_of(dataset, 0, "cam_high").astype(int) - read["aloha"])
     assert difference.max() <= 10
     assert difference.mean() < 2.5

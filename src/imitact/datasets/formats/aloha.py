@@ -87,7 +87,7 @@ class AlohaDataset(ArrayDataset[AlohaFile]):
             unshared = {a.path for n, a in file.extras.items() if n not in self._extra_columns}
             reasons |= {**file.left_out, **dict.fromkeys(unshared, "not in every file")}
         unread = sorted({n for file in self._files for n in file.images} - {*self._cameras})
-        why = "not among the cameras that were asked for"
+        why = "not among the selected cameras"
         return reasons | {IMAGES + name: why for name in unread}
 
     def _open(self, index: int, arrays: AlohaFile) -> AlohaEpisode:

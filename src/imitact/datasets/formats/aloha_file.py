@@ -48,8 +48,7 @@ class AlohaFile:
         actions: arrays whose columns, side by side, are the action.
         images: array of each camera.
         extras: array of each further feature, by the names of `feature_of`.
-        left_out: paths of arrays that are not read, with the reason. conversion.json stores the
-            reasons and a conversion resumes only with equal ones.
+        left_out: paths of arrays that are not read, with the reason.
         metadata: what imitact stored in the attribute `METADATA`; empty in files of others.
         sim: the attribute "sim"; None where it is missing.
     """
@@ -181,27 +180,27 @@ def _why_no_camera(array: Hdf5Array) -> str:
     """Why an array among the images is not a camera; empty where it is one."""
     axes, dtype = len(array.shape), array.dtype
     if "/" in array.path.removeprefix(IMAGES):
-        return "in a group of its own"
+        return "in a nested group"
     if array.kind == "bytes" or (array.kind == "plain" and dtype[1:2] == "S"):
         return "" if axes == 1 else f"images of shape {array.shape}"
     if np.dtype(dtype) != np.uint8 or "depth" in array.path.rpartition("/")[2]:
-        return "depth, or no colours"
+        return "a depth or grey image"
     if axes == 2 or (axes == 4 and array.shape[3] == 3 and min(array.shape[1:3]) > 0):
         return ""
-    return f"no colour images: shape {array.shape}"
+    return f"not colour images: shape {array.shape}"
 
 
 def _why_no_column(array: Hdf5Array, length: int) -> str:
     """Why an array is not a column of numbers; empty where it is one."""
     if not array.is_numeric or not array.is_local:
-        return "no numbers"
+        return "not numbers"
     if len(array.shape) not in (1, 2) or array.shape[0] != length:
-        return f"no row of numbers for each tick: shape {array.shape}"
+        return f"not one row per tick: shape {array.shape}"
     if not 1 <= array.width <= MAX_VECTOR_SIZE:
-        return f"{array.width} values a tick"
+        return f"{array.width} values per tick"
     parts = array.path.strip("/").split("/")
     if len(parts) > 2 or (len(parts) == 2 and parts[0] != "observations"):
-        return "in a group that the layout does not have"
+        return "in a group that the layout does not define"
     return ""
 
 

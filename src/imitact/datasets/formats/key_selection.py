@@ -33,7 +33,7 @@ class Keys:
 
     def left_out(self, available: Iterable[str]) -> dict[str, str]:
         """Available arrays that are not selected, with the reason."""
-        return dict.fromkeys(sorted({*available} - {*self.all}), "not asked for")
+        return dict.fromkeys(sorted({*available} - {*self.all}), "not selected")
 
 
 @dataclass(frozen=True)
