@@ -1,4 +1,4 @@
-"""Installation hints: the command that installs what is missing, for this installation of imitact."""
+"""Installation hints: the command that installs a missing package into this installation."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Settings diff: which settings differ between what was begun and what is asked for now.
 
-A recording, training, evaluation, tuning or conversion continues only with the settings it was begun
-with. Each stores its settings as JSON; `check_same_settings` names every one that differs.
+A recording, training, evaluation, tuning or conversion continues only with the settings it was
+begun with. Each stores its settings as JSON; `check_same_settings` names every one that differs.
 """
 
 from __future__ import annotations
