@@ -1,4 +1,4 @@
-"""Laws of the network."""
+"""Tests of the network and its settings."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_without_the_cvae_the_released_model_has_34232142_parameters() -> None:
 
 
 def test_the_paper_preset_uses_seven_decoder_layers() -> None:
-    # Against the released one: six more layers, no learned queries, a hidden layer in the head.
+    # Compared with the released one: six more layers, fixed queries, a hidden layer in the head.
     more = 6 * 5_384_832 - 100 * 512 + (512 * 512 + 512)
     assert parameters(MODEL_PRESETS["paper"]) == 51_613_582 + more
 
@@ -108,7 +108,7 @@ def test_the_paper_preset_uses_seven_decoder_layers() -> None:
         (14, 14, ((16, 24), (33, 20), (16, 24), (8, 8))),
     ],
 )
-def test_sizes_come_from_the_data(
+def test_input_and_output_sizes_follow_the_data(
     queries: Any, head: Any, cvae: bool, state: int, action: int, sizes: Any
 ) -> None:
     config = replace(TINY, queries=queries, head=head, use_vae=cvae)
@@ -128,7 +128,7 @@ CAMERAS = (Camera("a", 480, 640), Camera("b", 240, 424))
 SEES = Spec(("x",), ("x",), ("rad",), ("rad",), CAMERAS, 50)
 
 
-def test_cameras_are_seen_whole_and_at_capture_size_unless_set() -> None:
+def test_frames_are_kept_whole_and_at_capture_size_by_default() -> None:
     assert TINY.views(SEES) == {"a": View(480, 640), "b": View(240, 424)}
     small = replace(TINY, input_height=120, input_width=160)
     assert small.views(SEES) == {"a": View(120, 160), "b": View(120, 160)}
@@ -150,7 +150,7 @@ def test_cameras_are_seen_whole_and_at_capture_size_unless_set() -> None:
         ("b=0:9,0:425", "exceeds the 240x424"),
     ],
 )
-def test_a_crop_that_no_camera_has_is_refused(crop: str, message: str) -> None:
+def test_a_crop_that_fits_no_camera_is_refused(crop: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         replace(TINY, crop=crop).views(SEES)
 
@@ -190,13 +190,13 @@ def test_the_l1_error_is_averaged_over_valid_ticks_or_over_all() -> None:
         assert losses.total.item() == pytest.approx(expected)
 
 
-def test_a_batch_of_padding_alone_costs_nothing() -> None:
+def test_a_batch_of_padding_only_has_zero_loss() -> None:
     net = network(replace(TINY, use_vae=False))
     state, images, action, is_pad, noise = sample(net)
     assert loss(net, state, images, action, torch.ones_like(is_pad), noise).item() == 0
 
 
-def test_kl_is_that_of_torchs_normal_distributions() -> None:
+def test_the_kl_term_equals_torchs_for_normal_distributions() -> None:
     net = network(replace(TINY, kl_weight=3.0))
     state, images, action, is_pad, noise = sample(net)
     answer = net(state, images, action, is_pad, noise)
@@ -208,7 +208,7 @@ def test_kl_is_that_of_torchs_normal_distributions() -> None:
     assert torch.allclose(losses.total, losses.l1 + 3 * losses.kl)
 
 
-def test_the_order_of_a_batch_is_the_order_of_its_answers() -> None:
+def test_permuting_a_batch_permutes_its_predictions() -> None:
     net = network()
     state, images, action, is_pad, noise = sample(net)
     order = torch.tensor([2, 0, 1])
@@ -234,14 +234,14 @@ def test_without_actions_z_is_zero() -> None:
     with torch.no_grad():  # a posterior of mean 0 and variance 1, and no noise: z = 0
         head.weight.zero_()
         head.bias.zero_()
-    told = net(state, images, action, is_pad, torch.zeros(3, TINY.latent_dim))
-    assert torch.equal(answer.action, told.action)
+    without_noise = net(state, images, action, is_pad, torch.zeros(3, TINY.latent_dim))
+    assert torch.equal(answer.action, without_noise.action)
     assert answer.mean is None
-    loud = net(state, images, action, is_pad, torch.ones(3, TINY.latent_dim))
-    assert not torch.allclose(answer.action, loud.action)
+    with_noise = net(state, images, action, is_pad, torch.ones(3, TINY.latent_dim))
+    assert not torch.allclose(answer.action, with_noise.action)
 
 
-def test_the_posterior_of_a_padded_chunk_is_that_of_the_chunk_cut_short() -> None:
+def test_padding_does_not_change_the_posterior_of_a_chunk() -> None:
     net = network()
     state, _, action, is_pad, _ = sample(net)
     is_pad[:, 2:] = True
@@ -275,7 +275,7 @@ def test_given_noise_replaces_the_random_draw() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_turning_the_cvae_off_leaves_the_other_initial_weights_alone() -> None:
+def test_disabling_the_cvae_keeps_all_other_initial_weights() -> None:
     with_cvae, without = network().state_dict(), network(replace(TINY, use_vae=False)).state_dict()
     assert without.keys() == {n for n in with_cvae if not n.startswith("cvae.")}
     assert all(torch.equal(v, with_cvae[n]) for n, v in without.items())
@@ -284,15 +284,15 @@ def test_turning_the_cvae_off_leaves_the_other_initial_weights_alone() -> None:
 # -- the decoder -------------------------------------------------------------------------------
 
 
-def test_every_weight_learns_except_where_queries_have_no_content_yet() -> None:
+def test_every_weight_has_a_gradient_except_where_queries_are_still_zero() -> None:
     net = network(replace(TINY, decoder_layers=3, head="mlp")).train()
     loss(net, *sample(net)).backward()
     still = {n for n, p in net.named_parameters() if p.grad is None or not bool(p.grad.any())}
-    # The first decoder layer attends among zero vectors, and biases start at zero, so these
-    # three see nothing but zeros in the first step.
+    # The first decoder layer attends to zero vectors, and biases are zero at first, so the inputs
+    # of these three are zero in the first step.
     first = "decoder.layers.0."
-    quiet = {"self_attn.in_proj_weight", "self_attn.out_proj.weight", "norm1.weight"}
-    assert still <= {first + name for name in quiet}
+    zero = {"self_attn.in_proj_weight", "self_attn.out_proj.weight", "norm1.weight"}
+    assert still <= {first + name for name in zero}
 
 
 @pytest.mark.parametrize("layers", [1, 2, 7])
@@ -302,14 +302,14 @@ def test_the_last_decoder_layer_is_the_output(layers: int) -> None:
     state, images, *_ = sample(net)
     last = net.decoder.layers[-1]
     with torch.no_grad():
-        # Whatever came before, the last layer now says 5 everywhere, up to the final norms.
+        # The output of the last layer is now constant, whatever the layers before it computed.
         last.norm3.weight.zero_()
         last.norm3.bias.copy_(torch.arange(16.0))
-        said = net.head(net.decoder.norm(last.norm3.bias))
-    assert torch.allclose(net(state, images).action, said.expand(3, 6, ACTION), atol=1e-6)
+        expected = net.head(net.decoder.norm(last.norm3.bias))
+    assert torch.allclose(net(state, images).action, expected.expand(3, 6, ACTION), atol=1e-6)
 
 
-def test_one_decoder_layer_is_the_released_models_first_layer() -> None:
+def test_one_decoder_layer_equals_the_first_layer_of_the_released_model() -> None:
     deep = network(replace(TINY, decoder_layers=3))
     shallow = network(replace(TINY, decoder_layers=1))
     own = shallow.state_dict()
@@ -320,7 +320,7 @@ def test_one_decoder_layer_is_the_released_models_first_layer() -> None:
     assert torch.equal(deep(state, images).action, shallow(state, images).action)
 
 
-def test_sinusoidal_queries_are_the_paper_table_and_are_not_learnt() -> None:
+def test_sinusoidal_queries_are_the_papers_table_and_not_learned() -> None:
     net = network(replace(TINY, queries="sinusoidal"))
     assert torch.equal(net.sine_queries, sine_table(6, 16))
     assert not any("queries" in n for n in net.state_dict())
@@ -329,7 +329,7 @@ def test_sinusoidal_queries_are_the_paper_table_and_are_not_learnt() -> None:
 # -- the transformer ---------------------------------------------------------------------------
 
 
-def test_attention_is_torchs_multi_head_attention() -> None:
+def test_attention_equals_torchs_multi_head_attention() -> None:
     ours, theirs = Attention(12, 3, 0.0), nn.MultiheadAttention(12, 3, batch_first=True)
     initialize_layers(ours, seeded(), xavier=False)
     with torch.no_grad():
@@ -342,14 +342,14 @@ def test_attention_is_torchs_multi_head_attention() -> None:
     value = torch.randn(2, 7, 12, generator=draw)
     keep = torch.ones(2, 7, dtype=torch.bool)
     keep[1, 4:] = False
-    for ask, tell, show, mask in ((query, key, value, keep), (key, key, value, None)):
+    for q, k, v, mask in ((query, key, value, keep), (key, key, value, None)):
         expected, _ = theirs(
-            ask, tell, show, key_padding_mask=None if mask is None else ~mask, need_weights=False
+            q, k, v, key_padding_mask=None if mask is None else ~mask, need_weights=False
         )
-        assert torch.allclose(ours(ask, tell, show, mask), expected, rtol=1e-5, atol=1e-6)
+        assert torch.allclose(ours(q, k, v, mask), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_asking_for_the_first_tokens_only_gives_the_same_tokens() -> None:
+def test_computing_the_first_tokens_only_gives_the_same_tokens() -> None:
     encoder = Encoder(3, 16, 2, 24, 0.0)
     initialize_layers(encoder, seeded(), xavier=False)
     x = torch.randn(2, 9, 16, generator=seeded(1))
@@ -361,7 +361,7 @@ def test_asking_for_the_first_tokens_only_gives_the_same_tokens() -> None:
     assert torch.allclose(encoder(x, pos, keep, first=2), whole[:, :2], rtol=1e-5, atol=1e-6)
 
 
-def test_the_sine_table_is_that_of_attention_is_all_you_need() -> None:
+def test_the_sine_table_is_that_of_vaswani_et_al() -> None:
     table = sine_table(50, 8)
     for position in (0, 1, 49):
         for i in range(4):
@@ -372,12 +372,12 @@ def test_the_sine_table_is_that_of_attention_is_all_you_need() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(rows=st.integers(1, 12), columns=st.integers(1, 12))
-def test_every_place_on_the_image_grid_has_its_own_position(rows: int, columns: int) -> None:
+def test_every_cell_of_the_image_grid_has_a_distinct_position(rows: int, columns: int) -> None:
     table = sine_grid(rows, columns, 32)
     assert table.shape == (rows * columns, 32)
     apart = torch.cdist(table, table) + 10 * torch.eye(len(table))
     assert float(apart.min()) > 1e-3
-    # The first half tells the row alone, the second half the column alone.
+    # The first half encodes the row only, the second half the column only.
     grid = table.view(rows, columns, 32)
     assert torch.equal(grid[:, 0, :16], grid[:, -1, :16])
     assert torch.equal(grid[0, :, 16:], grid[-1, :, 16:])
@@ -386,7 +386,7 @@ def test_every_place_on_the_image_grid_has_its_own_position(rows: int, columns: 
 # -- cameras -----------------------------------------------------------------------------------
 
 
-def test_cameras_of_one_size_go_through_the_trunk_together_and_keep_their_places() -> None:
+def test_cameras_of_one_size_share_a_batch_and_keep_their_order() -> None:
     sizes = ((16, 24), (24, 16), (16, 24))
     net = network(sizes=sizes)
     _, images, *_ = sample(net, sizes)
@@ -399,8 +399,8 @@ def test_cameras_of_one_size_go_through_the_trunk_together_and_keep_their_places
         assert torch.allclose(tokens, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_cameras_of_one_size_are_told_apart_by_what_they_show_only() -> None:
-    # As published: the tokens of every camera carry the same positions and no name.
+def test_cameras_of_one_size_are_distinguished_by_their_content_only() -> None:
+    # As published: the tokens of every camera have the same positions and no camera embedding.
     sizes = ((16, 24), (24, 16), (16, 24))
     net = network(sizes=sizes)
     state, images, *_ = sample(net, sizes)
@@ -415,7 +415,7 @@ def test_cameras_of_one_size_are_told_apart_by_what_they_show_only() -> None:
 
 
 def random_in_training_only(net: Act) -> Tensor:
-    """The answer in training after seed 0; checks that it is random there and nowhere else."""
+    """Return the prediction in training after seed 0; check that it is random in training only."""
     state, images, *_ = sample(net)
     assert torch.equal(net(state, images).action, net(state, images).action)
     net.train()
@@ -426,7 +426,7 @@ def random_in_training_only(net: Act) -> Tensor:
     return answer
 
 
-def test_noise_on_the_state_is_for_training_only() -> None:
+def test_state_noise_applies_in_training_only() -> None:
     net = network(replace(TINY, state_noise=0.5))
     noisy = random_in_training_only(net)
     state, images, *_ = sample(net)
@@ -435,7 +435,7 @@ def test_noise_on_the_state_is_for_training_only() -> None:
     assert torch.equal(noisy, network()(expected, images).action)
 
 
-def test_building_a_network_leaves_torchs_global_random_state_alone() -> None:
+def test_building_a_network_does_not_change_torchs_global_random_state() -> None:
     before = torch.random.get_rng_state()
     first, same, other = (network(seed=s).state_dict() for s in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -444,7 +444,7 @@ def test_building_a_network_leaves_torchs_global_random_state_alone() -> None:
     assert all(not torch.equal(first[n], other[n]) for n in weights)
 
 
-def test_initial_weights_are_spread_as_in_the_released_code() -> None:
+def test_initial_weights_are_distributed_as_in_the_released_code() -> None:
     net = network(replace(TINY, hidden_dim=64, dim_feedforward=256, backbone_width=64))
     xavier = (6 / (64 + 256)) ** 0.5
     weights = net.state_dict()
@@ -471,7 +471,7 @@ def test_a_network_without_weights_adopts_saved_ones() -> None:
     assert torch.equal(empty.eval()(state, images).action, net(state, images).action)
 
 
-def test_dropout_is_for_training_only() -> None:
+def test_dropout_applies_in_training_only() -> None:
     random_in_training_only(network(replace(TINY, dropout=0.5)))
 
 
@@ -517,25 +517,42 @@ def test_under_bfloat16_autocast_actions_keep_more_than_8_binary_digits() -> Non
         ({"hidden_dim": 6, "num_heads": 2}, "multiple of 4"),
         ({"hidden_dim": 16, "num_heads": 3}, "hidden_dim is 16 and num_heads 3"),
         ({"input_height": 120}, "input_height is 120 and input_width 0 pixels; give both"),
-        ({"backbone_norm": "layer"}, "backbone_norm is 'layer'; it must be one of"),
-        ({"queries": "random"}, "queries is 'random'; it must be one of"),
+        (
+            {"backbone_norm": "layer"},
+            'backbone_norm is "layer"; it must be one of frozen, batch, group',
+        ),
+        ({"queries": "random"}, 'queries is "random"; it must be one of'),
         ({"use_vae": 1}, "use_vae is 1; it must be of type bool"),
         ({"chunk_size": True}, "chunk_size is True; it must be of type int"),
         ({"chunk_size": 1.5}, "chunk_size is 1.5; it must be of type int"),
         ({"backbone_norm": "group", "backbone_width": 24}, "multiple of 16; it is 24"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings_: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(settings_: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         ActConfig(**settings_)
 
 
-def test_frames_of_absurd_size_are_refused_before_any_memory_is_taken() -> None:
+def test_settings_keep_their_keys_in_files() -> None:
+    written = TINY.to_json()
+    assert list(written) == [
+        "chunk", "input_height", "input_width", "crop", "width", "stages", "norm", "pretrained",
+        "dim", "heads", "ffn", "encoder_layers", "decoder_layers", "queries", "head", "positions",
+        "actions", "l1", "cvae", "cvae_layers", "latent", "kl_weight", "shift", "shift_told",
+        "random_crop", "color_jitter", "state_noise", "dropout",
+    ]  # fmt: skip
+    assert (written["chunk"], written["dim"], written["cvae_layers"]) == (6, 16, 2)
+    assert ActConfig.from_json(written) == TINY
+    with pytest.raises(BadInput, match='unknown setting "hidden_dim"'):
+        ActConfig.from_json({"hidden_dim": 16})
+
+
+def test_frames_of_absurd_size_are_refused_before_memory_is_allocated() -> None:
     with pytest.raises(BadInput, match=rf"at most {MAX_IMAGE_TOKENS} are sensible"):
         network(sizes=((10**9, 10**9),))
 
 
-def test_a_shift_that_moves_frames_out_of_sight_is_refused() -> None:
+def test_a_shift_as_large_as_the_frame_is_refused() -> None:
     with pytest.raises(
         BadInput, match="random_shift is 16, which moves frames of 16x24 pixels out"
     ):

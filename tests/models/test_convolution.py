@@ -1,4 +1,4 @@
-"""Laws of the trunk's convolutions: faster, and the same."""
+"""Tests of the convolutions: equal to torch's, and used where they are faster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tens
 
 @pytest.fixture(autouse=True)
 def avx2_alone(monkeypatch: pytest.MonkeyPatch):
-    """Our gradient is used on such a processor only."""
+    """Pretend that the processor has AVX2 only, where `weight_gradient` is used."""
     monkeypatch.setattr("imitact.models.convolution._has_avx2_only", lambda: True)
 
 
@@ -28,7 +28,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("k", "stride"), list(itertools.product((1, 3, 5, 7), (1, 2, 3))))
 @pytest.mark.parametrize("size", [(9, 14), (12, 11), (7, 8)])
-def test_the_gradient_of_the_weights_is_torchs(k: int, stride: int, size: tuple[int, int]):
+def test_the_weight_gradient_equals_torchs(k: int, stride: int, size: tuple[int, int]):
     x = channels_last(draw(2, 5, *size))
     weight = draw(7, 5, k, k, seed=1).requires_grad_()
     y = nn.functional.conv2d(x, weight, None, stride, k // 2)
@@ -38,7 +38,7 @@ def test_the_gradient_of_the_weights_is_torchs(k: int, stride: int, size: tuple[
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_a_convolution_passes_all_its_gradients_on(stride: int):
+def test_a_convolution_returns_all_gradients(stride: int):
     bias = draw(48, seed=3, dtype=torch.float32)
     answers = []
     for function in (
@@ -54,7 +54,7 @@ def test_a_convolution_passes_all_its_gradients_on(stride: int):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-2)
 
 
-def test_our_gradient_is_used_where_it_is_faster_and_only_there(monkeypatch: pytest.MonkeyPatch):
+def test_the_weight_gradient_is_used_only_where_it_is_faster(monkeypatch: pytest.MonkeyPatch):
     def kind(x: Tensor, weight: Tensor) -> str:
         node = convolve(x, weight, None, 1).grad_fn
         return type(node).__name__ if node is not None else "none"
@@ -72,7 +72,7 @@ def test_our_gradient_is_used_where_it_is_faster_and_only_there(monkeypatch: pyt
     assert kind(x, weight) == "ConvolutionBackward0"
 
 
-def test_a_frozen_norm_folded_into_its_convolution_gives_what_it_gives_after_it():
+def test_a_folded_frozen_norm_equals_one_after_the_convolution():
     norm = FrozenNorm(6).double()
     for n, (name, buffer) in enumerate(norm.named_buffers()):
         values = draw(6, seed=n)
@@ -93,17 +93,17 @@ def test_a_frozen_norm_folded_into_its_convolution_gives_what_it_gives_after_it(
     torch.testing.assert_close(ours, theirs)
 
 
-def test_a_convolution_cannot_change_what_it_was_given():
-    """In-place operations of the trunk must not reach a tensor that a backward pass still needs."""
-    trunk = Backbone(width=64, norm="frozen").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trunk.initialize(torch.Generator().manual_seed(0))
+def test_a_convolution_does_not_change_its_input():
+    """In-place operations of the backbone must not change tensors that backward still needs."""
+    backbone = Backbone(width=64, norm="frozen").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    backbone.initialize(torch.Generator().manual_seed(0))
     frames = channels_last(draw(2, 3, 64, 64, dtype=torch.float32))
     before = frames.clone()
-    trunk(frames).sum().backward()
+    backbone(frames).sum().backward()
     assert torch.equal(frames, before)
-    gradients = {n: p.grad.clone() for n, p in trunk.named_parameters() if p.grad is not None}
-    trunk.zero_grad()
-    plain = trunk.double()
+    gradients = {n: p.grad.clone() for n, p in backbone.named_parameters() if p.grad is not None}
+    backbone.zero_grad()
+    plain = backbone.double()
     plain(frames.double()).sum().backward()
     for name, parameter in plain.named_parameters():
         assert parameter.grad is not None

@@ -1,4 +1,4 @@
-"""Laws of dropout with fast masks."""
+"""Tests of dropout with fast masks."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def seeded():
 
 
 @pytest.mark.parametrize("p", [0.01, 0.1, 0.5, 0.9])
-def test_a_share_p_is_dropped(p: float):
+def test_elements_are_dropped_at_rate_p(p: float):
     count = 400_000
     share = dropout_mask((count,), p).float().mean().item()
     assert abs(share - p) < 5 * (p * (1 - p) / count) ** 0.5 + 2**-16
 
 
-def test_neighbours_are_dropped_independently():
-    """Four elements share one random number; none may know of another."""
+def test_neighboring_elements_are_dropped_independently():
+    """Four elements share one random number, but must not be correlated."""
     dropped = dropout_mask((100_000, 4), 0.3).double()
     correlation = torch.corrcoef(dropped.T) - torch.eye(4)
     assert correlation.abs().max() < 0.02
@@ -35,17 +35,17 @@ def test_neighbours_are_dropped_independently():
     assert along[0, 1].abs() < 0.02
 
 
-def test_the_mean_stays():
+def test_dropout_preserves_the_mean():
     assert dropout(torch.ones(1_000_000), 0.1, True).mean().item() == pytest.approx(1, abs=2e-3)
 
 
-def test_what_is_kept_is_scaled_and_the_rest_is_zero():
+def test_kept_elements_are_scaled_and_the_others_zero():
     y = dropout(torch.full((1000,), 3.0), 0.25, True)
     assert set(y.unique().tolist()) == {0.0, torch.tensor(3.0 * kept_scale(0.25)).item()}
 
 
 @pytest.mark.parametrize("shape", [(0,), (1,), (3,), (5, 7)])
-def test_any_shape_will_do(shape: tuple[int, ...]):
+def test_dropout_accepts_any_shape(shape: tuple[int, ...]):
     assert dropout(torch.ones(shape), 0.1, True).shape == shape
 
 
@@ -57,7 +57,7 @@ def test_restoring_torchs_state_restores_the_masks():
     assert torch.equal(dropout_mask((1000,), 0.5), first)
 
 
-def test_without_training_nothing_is_dropped_and_nothing_drawn():
+def test_outside_training_nothing_is_dropped_and_no_number_is_drawn():
     before = torch.get_rng_state()
     x = torch.randn(10, generator=torch.Generator().manual_seed(1))
     assert torch.equal(dropout(x, 0.5, False), x)
@@ -66,7 +66,7 @@ def test_without_training_nothing_is_dropped_and_nothing_drawn():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_gradient_passes_where_the_value_did():
+def test_the_gradient_passes_kept_elements_only():
     x = torch.linspace(-1, 1, 1000, dtype=torch.float64, requires_grad=True)
     y, factor = relu_dropout_unscaled(x * 1, 0.4, True)
     (y * factor).sum().backward()
@@ -95,17 +95,17 @@ def answer(made: EncoderLayer, keep: Tensor | None) -> tuple[Tensor, list[Tensor
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_dropping_almost_nothing_gives_what_no_dropout_gives(masked: bool):
-    """The road with dropout is another one than without: attention is computed by hand there."""
+def test_a_dropout_rate_near_zero_equals_no_dropout(masked: bool):
+    """Dropout takes another code path, with unfused attention."""
     keep = torch.ones(2, 9, dtype=torch.bool)
     keep[1, 5:] = False
     without = answer(layer(0.0), keep if masked else None)
-    almost = answer(layer(1e-9), keep if masked else None)  # rounds to a share of 0
+    almost = answer(layer(1e-9), keep if masked else None)  # rounds to a rate of 0
     torch.testing.assert_close(almost, without)
 
 
-def test_attention_drops_as_torchs_own_does(monkeypatch: pytest.MonkeyPatch):
-    """Over many masks, mean and spread of both agree."""
+def test_attention_dropout_is_distributed_as_torchs(monkeypatch: pytest.MonkeyPatch):
+    """Over many masks, mean and deviation of both agree."""
     attention = Attention(8, 2, 0.3).double().train()
     draw = torch.Generator().manual_seed(6)
     with torch.no_grad():
@@ -121,10 +121,10 @@ def test_attention_drops_as_torchs_own_does(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_attention_in_bf16_learns_as_exactly_as_torchs_own(
+def test_bf16_attention_gradients_are_as_accurate_as_torchs(
     masked: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    """It is written out there, because the gradient of torch's kernel is slow."""
+    """Attention is unfused there, because the gradient of torch's kernel is slow."""
     attention = Attention(64, 2, 0.0)
     draw = torch.Generator().manual_seed(7)
     with torch.no_grad():
@@ -142,12 +142,12 @@ def test_attention_in_bf16_learns_as_exactly_as_torchs_own(
     exact, ours = gradients(False), gradients(True)
     monkeypatch.setattr("imitact.models.transformer._fused", lambda query, p: True)
     theirs = gradients(True)
-    assert not all(map(torch.equal, ours, theirs))  # two ways indeed
+    assert not all(map(torch.equal, ours, theirs))  # two code paths
     for one, other, true in zip(ours, theirs, exact, strict=True):
         assert (one - true).norm() < 1.5 * (other - true).norm()
 
 
-def test_other_devices_use_torchs_own(monkeypatch: pytest.MonkeyPatch):
+def test_other_devices_use_torchs_dropout(monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object) -> Tensor:
         raise AssertionError("masks are drawn on the CPU for tensors of the CPU only")
 

@@ -1,12 +1,10 @@
-"""Our ACT computes what LeRobot 0.6.1's ACT computed, on recorded numbers.
+"""Tests that imitact's ACT reproduces the recorded results of LeRobot 0.6.1's ACT.
 
-The fixtures and the recipe of both sides are scripts/parity_model.py's.
+scripts/parity_model.py records them and runs both sides.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,20 +12,10 @@ import pytest
 import torch
 
 from imitact.models import act
-from tests.support.paths import FIXTURES, ROOT
+from scripts import parity_model as parity
+from tests.support.paths import FIXTURES
 
-SCRIPT = ROOT / "scripts" / "parity_model.py"
 RECORDED = FIXTURES / "model_parity"
-
-
-@pytest.fixture(scope="module")
-def parity() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("parity_model", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def recorded(case: str) -> dict[str, Any]:
@@ -35,21 +23,17 @@ def recorded(case: str) -> dict[str, Any]:
         return dict(file)
 
 
-def test_one_camera_gives_lerobots_actions_posterior_losses_and_gradients(
-    parity: ModuleType,
-) -> None:
+def test_one_camera_reproduces_lerobots_actions_posterior_losses_and_gradients() -> None:
     worst = parity.deviations(parity.imitact_side("one_camera"), recorded("one_camera"))
     assert max(worst.values()) <= 1, worst
 
 
-def test_four_cameras_of_two_sizes_give_lerobots_numbers(parity: ModuleType) -> None:
+def test_four_cameras_of_two_sizes_reproduce_lerobots_results() -> None:
     worst = parity.deviations(parity.imitact_side("four_cameras"), recorded("four_cameras"))
     assert max(worst.values()) <= 1, worst
 
 
-def test_the_comparison_notices_image_tokens_without_positions(
-    parity: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_comparison_detects_missing_image_positions(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = act.sine_grid
     monkeypatch.setattr(act, "sine_grid", lambda *sizes: torch.zeros_like(grid(*sizes)))
     worst = parity.deviations(parity.imitact_side("four_cameras"), recorded("four_cameras"))
@@ -58,7 +42,7 @@ def test_the_comparison_notices_image_tokens_without_positions(
     assert worst["mean"] <= 1  # the CVAE encoder sees no images
 
 
-def test_the_recorded_numbers_are_small_and_say_where_they_come_from() -> None:
+def test_the_recorded_results_are_small_and_name_their_versions() -> None:
     files = list(RECORDED.iterdir())
     assert sum(f.stat().st_size for f in files) < 200_000
     for case in ("one_camera", "four_cameras"):

@@ -1,4 +1,4 @@
-"""Laws of the policy: units, refusals and the directory on disk."""
+"""Tests of the policy: units, refusals and the directory on disk."""
 
 from __future__ import annotations
 
@@ -99,20 +99,20 @@ def batch_of(size: int = 3, config: ActConfig = TINY) -> dict[str, Any]:
 
 
 class Oracle(nn.Module):
-    """The ideal network: it answers with the targets it was shown last."""
+    """The ideal network: it predicts the targets that it saw last."""
 
     def __init__(self, net: Act) -> None:
         super().__init__()
         self.net = net
-        self.told: Tensor | None = None
+        self.targets: Tensor | None = None
 
     def forward(
         self, state: Tensor, images: Any, action: Tensor | None = None, *_: Any
     ) -> Prediction:
         if action is not None:
-            self.told = action
-        assert self.told is not None
-        return Prediction(self.told, None, None)
+            self.targets = action
+        assert self.targets is not None
+        return Prediction(self.targets, None, None)
 
     def losses(self, *given: Any) -> Losses:
         return self.net.losses(*given)
@@ -122,7 +122,7 @@ class Oracle(nn.Module):
 
 
 @pytest.mark.parametrize("actions", ["absolute", "delta"])
-def test_an_ideal_network_gives_back_the_physical_actions_it_was_trained_on(actions: Any) -> None:
+def test_an_ideal_network_returns_the_physical_actions_it_was_trained_on(actions: Any) -> None:
     policy = made(replace(TINY, actions=actions))
     policy.net = Oracle(policy.net)  # type: ignore[assignment]
     batch = batch_of()
@@ -137,37 +137,37 @@ def test_a_delta_target_is_the_action_minus_the_state_of_that_name() -> None:
     oracle = Oracle(policy.net)
     policy.net = oracle  # type: ignore[assignment]
     policy.loss(batch)
-    assert oracle.told is not None
+    assert oracle.targets is not None
     state = batch["state"].numpy()
     measured = {"shoulder": state[:, 0], "elbow": state[:, 1], "gripper": state[:, 2]}
     for i, name in enumerate(SPEC.action_names):
         delta = batch["action"][:, :, i].numpy() - measured[name][:, None]
         expected = (delta - STATS["delta"].mean[i]) / STATS["delta"].std[i]
-        assert np.allclose(oracle.told[:, :, i].numpy(), expected, rtol=1e-4, atol=1e-5)
+        assert np.allclose(oracle.targets[:, :, i].numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_deltas_without_their_own_statistics_are_refused() -> None:
+def test_delta_actions_without_delta_statistics_are_refused() -> None:
     config = replace(TINY, actions="delta")
     known = {n: s for n, s in STATS.items() if n != "delta"}
     with pytest.raises(BadInput, match='no statistics of "delta"'):
         TorchPolicy.create(SPEC, known, config, seed=0, fingerprint="")
 
 
-def test_delta_is_refused_where_an_action_is_not_measured() -> None:
+def test_delta_actions_are_refused_if_an_action_is_not_measured() -> None:
     spec = replace(SPEC, action_names=("elbow", "wheel", "gripper"))
     with pytest.raises(BadInput, match=r'wheel are not measured.*use actions "absolute"'):
         TorchPolicy.create(spec, STATS, replace(TINY, actions="delta"), seed=0, fingerprint="")
     TorchPolicy.create(spec, STATS, TINY, seed=0, fingerprint="")
 
 
-def test_a_joint_that_never_moved_is_divided_by_the_floor() -> None:
+def test_a_constant_state_is_divided_by_the_floor() -> None:
     still = Stats(np.ones(4), np.zeros(4), np.ones(4), np.ones(4), 10)
     policy = TorchPolicy.create(SPEC, {**STATS, "state": still}, TINY, seed=0, fingerprint="")
     normalised = policy._state({"state": torch.full((1, 4), 1.001)})
     assert torch.allclose(normalised, torch.full((1, 4), 0.001 / STD_FLOOR), rtol=1e-3)
 
 
-def test_pixels_are_normalised_as_imagenet_weights_expect() -> None:
+def test_pixels_are_normalized_with_imagenets_statistics() -> None:
     policy = made()
     batch = batch_of()
     images, moved = policy._images(batch["frames"], 3)
@@ -177,20 +177,20 @@ def test_pixels_are_normalised_as_imagenet_weights_expect() -> None:
     assert np.allclose(images[0].numpy(), expected.transpose(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
 
 
-def test_predicting_is_the_same_before_and_after_training_mode() -> None:
+def test_prediction_is_the_same_in_train_and_eval_mode() -> None:
     policy = made(replace(TINY, dropout=0.5))
     batch = batch_of()
-    calm = policy.predict(batch)
+    before = policy.predict(batch)
     policy.net.train()
-    assert torch.equal(policy.predict(batch), calm)
+    assert torch.equal(policy.predict(batch), before)
     assert policy.net.training
-    assert not calm.requires_grad
+    assert not before.requires_grad
 
 
 @pytest.mark.parametrize(
     "change", [{"random_shift": 3}, {"random_crop": 0.3}, {"color_jitter": 0.3}]
 )
-def test_frames_are_changed_for_training_only(change: dict[str, float]) -> None:
+def test_frames_are_augmented_in_training_only(change: dict[str, float]) -> None:
     policy, still = made(replace(TINY, **change)), made(TINY)
     batch = batch_of()
     noise = torch.zeros(3, TINY.latent_dim)
@@ -204,18 +204,18 @@ def test_frames_are_changed_for_training_only(change: dict[str, float]) -> None:
     assert torch.equal(policy.predict(batch), policy.predict(batch))
 
 
-def test_a_network_is_told_by_how_much_each_frame_was_moved_and_else_that_none_was() -> None:
-    told, untold = (
+def test_shift_as_input_feeds_the_shift_in_training_and_zero_at_inference() -> None:
+    with_input, without = (
         made(replace(TINY, random_shift=3, shift_as_input=yes)) for yes in (True, False)
     )
-    weight = told.net.shift_proj.weight
+    weight = with_input.net.shift_proj.weight
     batch = batch_of()
     with torch.no_grad():
-        weight.zero_()  # whatever it is told, it hears nothing
+        weight.zero_()  # the shift has no effect
     noise = torch.zeros(3, TINY.latent_dim)
     losses = []
-    for policy in (told, untold):
-        policy.net.load_state_dict(untold.net.state_dict(), strict=False)
+    for policy in (with_input, without):
+        policy.net.load_state_dict(without.net.state_dict(), strict=False)
         policy.net.train()
         torch.manual_seed(0)
         losses.append(policy.loss(batch, noise=noise).total)
@@ -223,13 +223,13 @@ def test_a_network_is_told_by_how_much_each_frame_was_moved_and_else_that_none_w
     losses[0].backward()
     assert weight.grad is not None
     assert weight.grad.abs().min() > 0
-    still = told.predict(batch)
+    still = with_input.predict(batch)
     with torch.no_grad():
         weight.fill_(1.0)
-    assert torch.equal(told.predict(batch), still)
+    assert torch.equal(with_input.predict(batch), still)
 
 
-def test_the_loss_takes_the_noise_it_is_given() -> None:
+def test_the_loss_uses_the_given_noise() -> None:
     policy = made()
     batch = batch_of()
     still = policy.loss(batch, noise=torch.zeros(3, 3)).l1
@@ -253,7 +253,7 @@ def test_a_chunk_is_the_prediction_for_the_resized_frames() -> None:
     assert np.array_equal(chunk, policy.predict(batch)[0].numpy())
 
 
-def test_a_cropped_camera_is_seen_through_its_window_and_the_others_whole() -> None:
+def test_a_crop_applies_to_its_camera_only() -> None:
     policy = made(replace(TINY, crop="top=4:16,8:24"))
     observation = observed()
     top, wrist = observation.frames["top"], observation.frames["wrist"]
@@ -271,13 +271,13 @@ def test_a_cropped_camera_is_seen_through_its_window_and_the_others_whole() -> N
     assert np.array_equal(same, policy.chunk(observation))
 
 
-def test_frames_at_capture_size_need_no_resize() -> None:
+def test_frames_at_capture_size_are_not_resized() -> None:
     config = replace(TINY, input_height=0, input_width=0)
     chunk = made(config).chunk(observed())
     assert chunk.shape == (5, 3)
 
 
-def test_following_the_gradient_lowers_the_loss() -> None:
+def test_gradient_descent_lowers_the_loss() -> None:
     policy = made(replace(TINY, use_vae=False, hidden_dim=32, dim_feedforward=64), seed=1)
     batch = batch_of()
     policy.net.train()
@@ -296,7 +296,7 @@ def test_following_the_gradient_lowers_the_loss() -> None:
 # -- as a Policy -------------------------------------------------------------------------------
 
 
-def test_it_is_a_policy_and_nothing_in_it_is_random() -> None:
+def test_it_is_a_policy_and_deterministic() -> None:
     policy = made()
     assert isinstance(policy, Policy)
     policy.reset(1)
@@ -305,7 +305,7 @@ def test_it_is_a_policy_and_nothing_in_it_is_random() -> None:
     assert np.array_equal(policy.chunk(observed()), first)
 
 
-def test_only_the_cameras_it_needs_are_rendered() -> None:
+def test_only_the_required_cameras_are_rendered() -> None:
     rendered = []
     frames = observed().frames
 
@@ -363,7 +363,7 @@ def test_an_observation_that_does_not_fit_is_refused(
         made().chunk(observed(**change))
 
 
-def test_weights_that_answer_nan_are_noticed() -> None:
+def test_a_nan_prediction_is_refused() -> None:
     policy = made()
     with torch.no_grad():
         next(policy.net.head.parameters()).fill_(float("nan"))
@@ -396,13 +396,13 @@ def test_statistics_that_do_not_fit_are_refused() -> None:
         TorchPolicy.create(SPEC, {"state": stats(4, 1)}, TINY, seed=0, fingerprint="")
 
 
-def test_frozen_norms_without_weights_are_refused_unless_asked_for_by_name() -> None:
+def test_frozen_norms_without_weights_are_refused_unless_chosen_explicitly() -> None:
     with pytest.raises(BadInput, match="none were given"):
         made(replace(TINY, backbone_norm="frozen"))
     made(replace(TINY, backbone_norm="frozen", pretrained_backbone="none"))
 
 
-def test_the_seed_alone_fixes_the_initial_weights() -> None:
+def test_the_seed_alone_determines_the_initial_weights() -> None:
     torch.manual_seed(1)
     first = made(seed=4).chunk(observed())
     torch.manual_seed(2)
@@ -410,7 +410,7 @@ def test_the_seed_alone_fixes_the_initial_weights() -> None:
     assert not np.array_equal(made(seed=5).chunk(observed()), first)
 
 
-def test_a_policy_may_be_blind() -> None:
+def test_a_policy_may_have_no_cameras() -> None:
     spec = replace(SPEC, cameras=())
     policy = made(replace(TINY, backbone_norm="frozen"), spec)
     assert policy.chunk(observed(frames={})).shape == (5, 3)
@@ -420,7 +420,7 @@ def test_a_policy_may_be_blind() -> None:
 
 
 @pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
-def test_saving_and_loading_changes_no_bit(norm: Any, tmp_path: Path) -> None:
+def test_saving_and_loading_is_exact(norm: Any, tmp_path: Path) -> None:
     config = replace(
         TINY, backbone_norm=norm, pretrained_backbone="none", actions="delta", queries="sinusoidal"
     )
@@ -464,7 +464,7 @@ def test_loading_needs_neither_dataset_nor_simulator(tmp_path: Path) -> None:
     assert run.stdout.strip() == "[]"
 
 
-def test_saving_again_replaces_the_policy_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_saving_again_replaces_the_policy_and_leaves_no_other_files(tmp_path: Path) -> None:
     made(seed=1).save(tmp_path / "p")
     newer = made(seed=2)
     newer.save(tmp_path / "p")
@@ -474,7 +474,7 @@ def test_saving_again_replaces_the_policy_and_leaves_nothing_behind(tmp_path: Pa
     )
 
 
-def test_saving_never_removes_what_is_not_a_policy(tmp_path: Path) -> None:
+def test_saving_never_removes_files_that_are_not_a_policys(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(BadInput, match=r'holds "notes\.txt", which is not part of a policy'):
         made().save(tmp_path)
@@ -484,7 +484,7 @@ def test_saving_never_removes_what_is_not_a_policy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["save_file", "write_bytes", "fsync", "rename_new"])
-def test_a_full_disk_leaves_the_earlier_policy_untouched(
+def test_a_full_disk_leaves_the_earlier_policy_intact(
     call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = made(seed=1)
@@ -518,7 +518,7 @@ def test_a_full_disk_leaves_the_earlier_policy_untouched(
 
 
 def test_a_save_killed_at_any_moment_leaves_the_old_policy_or_the_new_one(tmp_path: Path) -> None:
-    # Replays the steps of a second save up to each rename and looks at what a reader finds.
+    # Repeats the steps of a second save up to each rename and checks what a reader finds.
     old, new = made(seed=1), made(seed=2)
     answers = [p.chunk(observed()) for p in (old, new)]
     old.save(tmp_path / "p")
@@ -529,14 +529,14 @@ def test_a_save_killed_at_any_moment_leaves_the_old_policy_or_the_new_one(tmp_pa
     found = [TorchPolicy.load(tmp_path / "p").chunk(observed())]
     os.rename(tmp_path / "p", tmp_path / ".p.previous")
     found.append(TorchPolicy.load(tmp_path / "p").chunk(observed()))
-    new.save(tmp_path / "p")  # the next save goes through whatever the killed one left
+    new.save(tmp_path / "p")  # the next save cleans up after the killed one
     found.append(TorchPolicy.load(tmp_path / "p").chunk(observed()))
     assert sorted(os.listdir(tmp_path)) == ["other", "p"]
     for chunk, expected in zip(found, (0, 0, 1), strict=True):
         assert np.array_equal(chunk, answers[expected])
 
 
-def test_an_execution_is_kept_and_changes_no_answer_and_no_identity(tmp_path: Path) -> None:
+def test_an_execution_is_stored_and_changes_neither_chunks_nor_identity(tmp_path: Path) -> None:
     made(spec=replace(SPEC, rate_hz=50.0)).save(tmp_path / "p")
     untuned = {p.name: p.read_bytes() for p in (tmp_path / "p").iterdir()}
     was = policy_file.identity(tmp_path / "p")
@@ -548,7 +548,7 @@ def test_an_execution_is_kept_and_changes_no_answer_and_no_identity(tmp_path: Pa
     assert np.array_equal(loaded.chunk(observed()), made().chunk(observed()))
     assert policy_file.identity(tmp_path / "p") == was
     assert json.loads((tmp_path / "p" / "policy.json").read_text())["format"] == 2
-    # Loaded and saved it is the same; chosen anew it is another; taken out, nothing is left of it.
+    # Loading and saving keeps it; it can be replaced; removing it restores the original bytes.
     loaded.save(tmp_path / "q")
     for name in untuned:
         assert (tmp_path / "q" / name).read_bytes() == (tmp_path / "p" / name).read_bytes()
@@ -567,7 +567,7 @@ def test_one_altered_digit_of_an_execution_is_refused(tmp_path: Path) -> None:
         TorchPolicy.load(tmp_path / "p")
 
 
-def test_an_execution_that_cannot_be_written_leaves_the_policy_as_it_was(
+def test_an_execution_that_cannot_be_written_leaves_the_policy_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made().save(tmp_path / "p")
@@ -600,23 +600,23 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def vouched(about: dict[str, Any]) -> dict[str, Any]:
-    """With the digest that docs/formats.md describes."""
+def with_digest(about: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with the checksum that docs/formats.md describes."""
     rest = {name: value for name, value in about.items() if name != "sha256"}
     digest = hashlib.sha256(msgspec.json.encode(rest, order="sorted")).hexdigest()
     return {**rest, "sha256": digest}
 
 
 def edit(directory: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Another policy.json, which vouches for itself: what is wrong in it must be seen."""
+    """Alter policy.json and update its checksum, so that only the change can be refused."""
     path = directory / "policy.json"
     about = json.loads(path.read_text())
     change(about)
-    path.write_text(json.dumps(vouched(about)))
+    path.write_text(json.dumps(with_digest(about)))
 
 
 def resign(directory: Path, data: bytes) -> None:
-    """Other weights, with a policy.json that vouches for them."""
+    """Replace the weights and their checksum in policy.json."""
     path = directory / "model.safetensors"
     path.write_bytes(data)
     signed = {"bytes": len(data), "sha256": sha256(path)}
@@ -638,7 +638,7 @@ def flip(directory: Path) -> None:
 LATE = {"chunking": "replay:3", "delay_ticks": 2}
 
 
-def disown(directory: Path) -> None:
+def remove_checksum(directory: Path) -> None:
     path = directory / "policy.json"
     about = json.loads(path.read_text())
     del about["sha256"]
@@ -689,7 +689,7 @@ def tensors(directory: Path, change: Callable[[dict[str, Tensor]], Any]) -> None
         ),
         (lambda d: edit(d, lambda a: a.update(format=True)), "format is True"),
         (lambda d: edit(d, lambda a: a.update(extra=1)), r"unknown keys extra"),
-        (disown, r"missing keys sha256"),
+        (remove_checksum, r"missing keys sha256"),
         (lambda d: edit(d, lambda a: a.pop("stats")), r"missing keys stats"),
         (
             lambda d: edit(d, lambda a: a["config"].update(colour=1)),
@@ -702,7 +702,7 @@ def tensors(directory: Path, change: Callable[[dict[str, Tensor]], Any]) -> None
         ),
         (
             lambda d: edit(d, lambda a: a["config"].update(dim="8")),
-            r"policy\.json: hidden_dim is '8'; it must",
+            r"policy\.json: hidden_dim is \"8\"; it must",
         ),
         (
             lambda d: edit(d, lambda a: a["config"].update(ffn=10**6)),
@@ -739,7 +739,7 @@ def tensors(directory: Path, change: Callable[[dict[str, Tensor]], Any]) -> None
         ),
     ],
 )
-def test_a_damaged_policy_is_named_with_what_is_wrong(
+def test_a_damaged_policy_is_refused_with_file_and_cause(
     damage: Callable[[Path], Any], message: str, tmp_path: Path
 ) -> None:
     directory = made().save(tmp_path / "p")
@@ -749,7 +749,7 @@ def test_a_damaged_policy_is_named_with_what_is_wrong(
     assert str(tmp_path) in str(caught.value)
 
 
-def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="absent: no such directory"):
         TorchPolicy.load(tmp_path / "absent")
 
@@ -759,11 +759,11 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     if isinstance(value, dict):
         items = value.items()
     elif isinstance(value, list):
-        items = list(enumerate(value))[:1]  # the others are alike
+        items = list(enumerate(value))[:1]  # the others are of the same kind
     return [path, *(found for key, part in items for found in leaves(part, (*path, key)))]
 
 
-def test_one_altered_digit_is_refused_and_another_layout_of_the_same_values_is_not(
+def test_one_altered_digit_is_refused_but_another_layout_of_the_same_values_is_not(
     tmp_path: Path,
 ) -> None:
     directory = made().save(tmp_path / "p")
@@ -779,7 +779,7 @@ def test_one_altered_digit_is_refused_and_another_layout_of_the_same_values_is_n
     TorchPolicy.load(directory)
 
 
-def test_no_altered_setting_ends_in_anything_but_a_clear_error(tmp_path: Path) -> None:
+def test_every_altered_setting_is_read_or_refused_with_a_clear_error(tmp_path: Path) -> None:
     directory = made().save(tmp_path / "p")
     about = json.loads((directory / "policy.json").read_text())
     refusals = []
@@ -793,7 +793,7 @@ def test_no_altered_setting_ends_in_anything_but_a_clear_error(tmp_path: Path) -
             (directory / "policy.json").write_text(json.dumps(changed))
             with pytest.raises(DamagedFile):
                 TorchPolicy.load(directory)
-            (directory / "policy.json").write_text(json.dumps(vouched(changed)))
+            (directory / "policy.json").write_text(json.dumps(with_digest(changed)))
             begin = time.process_time()
             try:
                 TorchPolicy.load(directory)

@@ -1,4 +1,4 @@
-"""Laws of the trunk."""
+"""Tests of the ResNet18 backbone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def built(**settings: Any) -> Backbone:
 
 @pytest.fixture(scope="module")
 def imagenet() -> dict[str, Tensor]:
-    """A file's worth of tensors with torchvision's own names and shapes, classifier included."""
+    """Return tensors with torchvision's names and shapes, classifier included."""
     shapes: dict[str, list[int]] = json.loads(TORCHVISION.read_text())
     draw = seeded(7)
     weights = {n: 0.05 * torch.randn(s, generator=draw) for n, s in shapes.items()}
@@ -53,13 +53,13 @@ def test_a_480x640_frame_becomes_15x20_features_of_512_channels() -> None:
 
 @pytest.mark.parametrize("stages", [1, 2, 3, 4])
 @pytest.mark.parametrize("size", [(1, 1), (31, 65), (64, 97), (120, 160)])
-def test_the_grid_is_what_the_trunk_gives(stages: int, size: tuple[int, int]) -> None:
+def test_the_grid_is_the_size_of_the_backbones_output(stages: int, size: tuple[int, int]) -> None:
     net = built(stages=stages).eval()
     features = net(torch.zeros(1, 3, *size))
     assert features.shape == (1, net.channels, *net.grid(*size))
 
 
-def test_the_names_are_torchvisions() -> None:
+def test_parameter_names_are_torchvisions() -> None:
     with torch.device("meta"):
         own = {n: list(v.shape) for n, v in Backbone(norm="batch").state_dict().items()}
     theirs = json.loads(TORCHVISION.read_text())
@@ -68,7 +68,7 @@ def test_the_names_are_torchvisions() -> None:
 
 @pytest.mark.parametrize("kind", [".pth", ".safetensors"])
 @pytest.mark.parametrize("norm", ["frozen", "batch"])
-def test_imagenet_weights_load_from_either_file(
+def test_imagenet_weights_load_from_both_file_types(
     imagenet: dict[str, Tensor], kind: str, norm: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / f"resnet18{kind}"
@@ -100,13 +100,13 @@ def test_frozen_norm_is_batch_norm_in_eval_mode_and_never_changes() -> None:
 
 
 @pytest.mark.parametrize("norm", ["frozen", "group"])
-def test_without_batch_statistics_no_frame_changes_another(norm: Any) -> None:
+def test_without_batch_statistics_frames_are_independent(norm: Any) -> None:
     net = built(norm=norm).train()
     x = torch.randn(3, 3, 32, 32, generator=seeded())
     assert torch.allclose(net(x)[1:2], net(x[1:2]), rtol=1e-4, atol=1e-5)
 
 
-def test_with_batch_statistics_frames_change_each_other_in_training_only() -> None:
+def test_with_batch_statistics_frames_depend_on_each_other_in_training_only() -> None:
     net = built(norm="batch")
     x = torch.randn(3, 3, 32, 32, generator=seeded())
     assert not torch.allclose(net(x)[1:2], net(x[1:2]), rtol=1e-2, atol=1e-2)
@@ -115,7 +115,7 @@ def test_with_batch_statistics_frames_change_each_other_in_training_only() -> No
 
 
 @pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
-def test_channels_last_changes_the_speed_only(norm: Any) -> None:
+def test_channels_last_changes_only_the_speed(norm: Any) -> None:
     net = built(norm=norm, stages=3).eval()
     x = torch.randn(2, 3, 40, 56, generator=seeded())
     plain = net(x)
@@ -147,7 +147,7 @@ def test_all_initial_weights_come_from_the_generator() -> None:
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
 
 
-def test_frozen_norms_without_weights_are_refused_unless_asked_for_by_name() -> None:
+def test_frozen_norms_without_weights_are_refused_unless_chosen_explicitly() -> None:
     net = built(norm="frozen")
     with pytest.raises(BadInput, match=r'none were given.*"imagenet-download".*"none"'):
         load_pretrained(net, "")
@@ -168,9 +168,7 @@ def test_group_norms_refuse_weights_trained_with_batch_norm() -> None:
         load_pretrained(built(norm="group"), "w.pth")
 
 
-def test_a_file_that_is_no_set_from_weights_is_named(
-    imagenet: dict[str, Tensor], tmp_path: Path
-) -> None:
+def test_a_file_without_weights_is_named(imagenet: dict[str, Tensor], tmp_path: Path) -> None:
     net = Backbone()
     with pytest.raises(BadInput, match=r'absent\.pth".*no such file'):
         load_pretrained(net, str(tmp_path / "absent.pth"))
@@ -202,7 +200,7 @@ def test_a_weights_file_is_never_executed(tmp_path: Path) -> None:
     assert not Trap.sprung
 
 
-def test_weights_are_downloaded_when_asked_for_by_name_only(
+def test_weights_are_downloaded_only_on_explicit_choice(
     imagenet: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -221,7 +219,7 @@ def test_weights_are_downloaded_when_asked_for_by_name_only(
     assert torch.equal(net.conv1.weight, imagenet["conv1.weight"])
 
 
-def test_where_there_is_no_network_the_error_says_what_to_fetch(
+def test_without_a_network_the_error_names_the_file_to_download(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def network(*_args: Any, **_settings: Any) -> None:
@@ -241,6 +239,6 @@ def test_where_there_is_no_network_the_error_says_what_to_fetch(
         ({"norm": "group", "width": 24}, "multiple of 16; it is 24"),
     ],
 )
-def test_a_trunk_that_cannot_be_built_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_invalid_backbone_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         Backbone(**settings)

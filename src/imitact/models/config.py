@@ -258,14 +258,15 @@ _RANGES: tuple[tuple[str, int, int], ...] = (
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
+    shown = f'"{value}"' if isinstance(value, str) else value
     choices = get_args(hint)
     if choices:
         if value not in choices:
-            raise BadInput(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+            raise BadInput(f"{name} is {shown}; it must be one of {', '.join(choices)}")
         return
     wanted = (int, float) if hint is float else hint
     if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
-        raise BadInput(f"{name} is {value!r}; it must be of type {hint.__name__}")
+        raise BadInput(f"{name} is {shown}; it must be of type {hint.__name__}")
 
 
 def check_group_norm(norm: Norm, width: int) -> None:

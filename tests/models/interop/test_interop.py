@@ -1,7 +1,7 @@
-"""Policies of other programs come in and go out with equal actions, or are refused by name.
+"""Tests of import and export: equal actions for other programs' policies, or a clear refusal.
 
-The checkpoints are made again from what scripts/parity_policies.py recorded of the programs
-themselves: their files, settings, names of weights, and their answers.
+The checkpoints are recreated from what scripts/parity_policies.py recorded of the programs: files,
+settings, weight names and actions.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CASES = [(program, case) for program, cases in parity.PROGRAMS.items() for case 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
-    """The checkpoint of a program and a case, made once."""
+    """Return a function that creates the checkpoint of a program and a case, once."""
     root = tmp_path_factory.mktemp("foreign")
 
     def make(program: str, case: str) -> Path:
@@ -61,7 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]
 
 @pytest.fixture
 def copied(made: Callable[[str, str], Path], tmp_path: Path) -> Callable[..., Path]:
-    """A copy that may be damaged; its weights are not to be written to."""
+    """Return a function that copies a checkpoint by hard links; never write to the linked files."""
 
     def copy(program: str = "lerobot-0.6.1", case: str = "one_camera") -> Path:
         return Path(shutil.copytree(made(program, case), tmp_path / "ck", copy_function=os.link))
@@ -70,7 +70,7 @@ def copied(made: Callable[[str, str], Path], tmp_path: Path) -> Callable[..., Pa
 
 
 def rewritten(path: Path, change: Callable[[Any], Any]) -> None:
-    """A JSON file with another content; what it was linked to stays."""
+    """Change a JSON file without changing the file that it is linked to."""
     value = json.loads(path.read_text())
     change(value)
     path.unlink()
@@ -90,23 +90,23 @@ def recorded(program: str, case: str) -> np.ndarray:
         return file["action"]
 
 
-# --- inward ---------------------------------------------------------------------------------------
+# --- import ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("program", "case"), CASES)
-def test_an_imported_policy_acts_as_in_the_program_that_trained_it(
+def test_an_imported_policy_predicts_as_in_the_program_that_trained_it(
     program: str, case: str, made: Callable[[str, str], Path]
 ) -> None:
     policy = parity.imported(program, case, made(program, case)).policy
     wanted = recorded(program, case)
     assert np.max(np.abs(parity.answers(policy, case) - wanted)) < parity.ATOL
     assert [c.name for c in policy.spec.cameras] == list(parity.CASES[case]["cameras"])
-    own = policy.scaling is not None
-    # A joint that never moved has a deviation of 0 in LeRobot, of at least 0.01 elsewhere.
-    assert own is program.startswith("lerobot")
+    has_scaling = policy.scaling is not None
+    # A constant joint has a deviation of 0 in LeRobot, and of at least 0.01 elsewhere.
+    assert has_scaling is program.startswith("lerobot")
 
 
-def test_an_imported_policy_is_saved_and_loaded_with_what_it_standardises_with(
+def test_an_imported_policy_is_saved_and_loaded_with_its_normalization(
     made: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     policy = parity.imported("lerobot-0.6.1", "ranges", made("lerobot-0.6.1", "ranges")).policy
@@ -123,7 +123,7 @@ def test_an_imported_policy_is_saved_and_loaded_with_what_it_standardises_with(
     assert json.loads((tmp_path / "p" / "policy.json").read_text())["format"] == 3
 
 
-def test_a_policy_that_imitacts_own_normalisation_expresses_needs_no_new_format(
+def test_a_policy_with_imitacts_normalization_is_saved_in_format_1(
     made: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     policy = parity.imported("act", "one_camera", made("act", "one_camera")).policy
@@ -133,7 +133,7 @@ def test_a_policy_that_imitacts_own_normalisation_expresses_needs_no_new_format(
     assert "scaling" not in about
 
 
-def test_that_a_lost_normalisation_would_be_seen(
+def test_a_lost_normalization_would_be_detected(
     copied: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = recorded("lerobot-0.3.3", "four_cameras")
@@ -143,7 +143,7 @@ def test_that_a_lost_normalisation_would_be_seen(
     assert np.max(np.abs(parity.answers(policy, "four_cameras") - wanted)) > 0.1
 
 
-def test_statistics_that_lerobots_migration_misnamed_are_found(copied: Callable[..., Path]) -> None:
+def test_statistics_misnamed_by_lerobots_migration_are_found(copied: Callable[..., Path]) -> None:
     wanted = recorded("lerobot-0.6.1", "four_cameras")
     folder = copied("lerobot-0.6.1", "four_cameras")
 
@@ -158,28 +158,30 @@ def test_statistics_that_lerobots_migration_misnamed_are_found(copied: Callable[
     assert np.max(np.abs(parity.answers(found.policy, "four_cameras") - wanted)) < parity.ATOL
 
 
-def test_what_the_checkpoint_does_not_hold_is_aloha_s_and_said(
+def test_missing_parts_of_the_spec_are_assumed_from_aloha_and_reported(
     made: Callable[[str, str], Path],
 ) -> None:
     found = act_release.read(made("act", "one_camera"), PartialSpec(), num_heads=parity.HEADS)
     spec = found.policy.spec
     assert (spec.state_names, spec.state_units) == (ALOHA_JOINTS, ALOHA_UNITS)
     assert (spec.cameras, spec.rate_hz) == ((Camera("top", 480, 640),), 50.0)
-    said = " ".join(found.notes)
+    notes = " ".join(found.notes)
     for what in ("state names", "action units", "the rate", "cameras", "range of state"):
-        assert what in said
-    assert "6 of 7 decoder layers are dropped" in said
-    assert "is_pad_head is dropped" in said
+        assert what in notes
+    assert "6 of 7 decoder layers are dropped" in notes
+    assert "is_pad_head is dropped" in notes
     names = tuple(f"motor_{i}" for i in range(14))
-    told = PartialSpec(names, names, ("deg",) * 14, ("deg",) * 14, (Camera("front", 64, 96),), 30.0)
-    found = act_release.read(made("act", "one_camera"), told, num_heads=parity.HEADS)
-    assert PartialSpec.from_spec(found.policy.spec) == told
+    known = PartialSpec(
+        names, names, ("deg",) * 14, ("deg",) * 14, (Camera("front", 64, 96),), 30.0
+    )
+    found = act_release.read(made("act", "one_camera"), known, num_heads=parity.HEADS)
+    assert PartialSpec.from_spec(found.policy.spec) == known
     assert "assumed" not in " ".join(found.notes)
     with pytest.raises(SpecMismatch, match="2 state names were given, the policy has 14: a, b"):
         PartialSpec(state_names=("a", "b")).complete(14, 14, ())
 
 
-def test_how_chunks_were_executed_comes_along(copied: Callable[..., Path]) -> None:
+def test_the_execution_of_chunks_is_imported(copied: Callable[..., Path]) -> None:
     folder = copied()
     assert lerobot_reader.read(folder, PartialSpec()).policy.execution == Execution("replay:10")
     rewritten(folder / "config.json", lambda c: c.update(temporal_ensemble_coeff=0.01))
@@ -187,7 +189,7 @@ def test_how_chunks_were_executed_comes_along(copied: Callable[..., Path]) -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (lambda c: c.update(type="diffusion"), "type is diffusion; imitact reads act"),
         (lambda c: c.pop("type"), "type is missing"),
@@ -220,12 +222,12 @@ def test_how_chunks_were_executed_comes_along(copied: Callable[..., Path]) -> No
         (lambda c: c["output_features"].update(other={}), "exactly action is expected"),
     ],
 )  # fmt: skip
-def test_a_config_that_cannot_be_imported_is_named_with_its_field(
-    change: Callable[[Any], Any], says: str, copied: Callable[..., Path]
+def test_a_config_that_cannot_be_imported_is_refused_with_its_field(
+    change: Callable[[Any], Any], message: str, copied: Callable[..., Path]
 ) -> None:
     folder = copied()
     rewritten(folder / "config.json", change)
-    with pytest.raises(BadInput, match=says) as caught:
+    with pytest.raises(BadInput, match=message) as caught:
         lerobot_reader.read(folder, PartialSpec())
     assert str(folder) in str(caught.value)
 
@@ -241,7 +243,7 @@ def step(number: int, **changes: Any) -> Callable[[Any], Any]:
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "says"),
+    ("file", "change", "message"),
     [
         (PRE, lambda a: a["steps"].pop(3), "0 of normalizer_processor, exactly 1 is expected"),
         (
@@ -272,17 +274,17 @@ def step(number: int, **changes: Any) -> Callable[[Any], Any]:
         (POST, lambda a: a.update(steps=[]), "0 of unnormalizer_processor"),
     ],
 )
-def test_a_processor_that_cannot_be_imported_is_named_with_its_step(
-    file: str, change: Callable[[Any], Any], says: str, copied: Callable[..., Path]
+def test_a_processor_that_cannot_be_imported_is_refused_with_its_step(
+    file: str, change: Callable[[Any], Any], message: str, copied: Callable[..., Path]
 ) -> None:
     folder = copied()
     rewritten(folder / file, change)
-    with pytest.raises(BadInput, match=says) as caught:
+    with pytest.raises(BadInput, match=message) as caught:
         lerobot_reader.read(folder, PartialSpec())
     assert str(folder) in str(caught.value)
 
 
-def test_a_checkpoint_without_its_statistics_is_refused_not_run_without_them(
+def test_a_checkpoint_without_its_statistics_is_refused(
     copied: Callable[..., Path],
 ) -> None:
     folder = copied()
@@ -329,7 +331,7 @@ ARRAYS = {
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_arrays_come_out_of_a_pickle_of_any_protocol(protocol: int) -> None:
+def test_arrays_are_read_from_pickles_of_every_protocol(protocol: int) -> None:
     more = {"rate": 50, "name": "cube", "list": [1.5, None, True], "scalar": np.float64(0.25)}
     found = restricted_pickle.loads(pickle.dumps({**ARRAYS, **more}, protocol), HERE)
     for name, array in ARRAYS.items():
@@ -338,22 +340,22 @@ def test_arrays_come_out_of_a_pickle_of_any_protocol(protocol: int) -> None:
     assert {name: found[name] for name in more} == more
 
 
-def test_arrays_go_into_a_pickle_that_numpy_reads() -> None:
+def test_arrays_are_written_to_a_pickle_that_numpy_reads() -> None:
     arrays = {n: ARRAYS[n] for n in ("action_mean", "qpos_std", "none")}
     data = restricted_pickle.dumps(arrays)
-    found = pickle.loads(data)  # noqa: S301  # of our own bytes
+    found = pickle.loads(data)  # noqa: S301  # its own bytes
     assert list(found) == list(arrays)
     for name, array in arrays.items():
         assert np.array_equal(found[name], array)
         assert found[name].dtype == array.dtype
-    # NumPy 1 has no numpy._core, and the released ACT runs where only that exists.
+    # The released ACT runs with NumPy 1, which has no numpy._core.
     assert b"numpy._core" not in data
     again = restricted_pickle.loads(data, HERE)
     assert all(np.array_equal(again[n], arrays[n]) for n in arrays)
 
 
 class Hostile:
-    """Its pickle calls a function when it is read."""
+    """An object whose pickle calls a function when it is read."""
 
     def __init__(self, function: Callable[..., Any], *given: Any) -> None:
         self.call = (function, given)
@@ -363,7 +365,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(protocol: int, tmp_path: Path) -> None:
+def test_a_hostile_pickle_is_refused_and_not_executed(protocol: int, tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     for hostile in (
         Hostile(os.system, f"touch {mark}"),
@@ -376,11 +378,11 @@ def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(protocol: int, tmp_p
             restricted_pickle.loads(data, HERE)
     assert not mark.exists()
     pickle.loads(pickle.dumps(Hostile(open, str(mark), "w"), protocol)).close()  # noqa: S301
-    assert mark.exists()  # Python's own reader runs it
+    assert mark.exists()  # Python's own reader executes it
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (b"", "cannot be read|does not end"),
         (b"\x80\x04.", "cannot be read"),
@@ -397,14 +399,34 @@ def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(protocol: int, tmp_p
         (pickle.dumps({"a": np.zeros(2)}).replace(b"\x02\x85", b"\x03\x85"), "has 2 values"),
         (pickle.dumps({"a": {1, 2}}), "instruction EMPTY_SET"),
         (pickle.dumps({1: 2.0}), "a name is int, expected text"),
+        (b"\x80\x02\x82\x01.", "instruction EXT1"),
+        (b"\x80\x02cnumpy\ndtype\n)\x81.", "instruction NEWOBJ"),
+        (b"\x80\x02cnumpy\ndtype\n}b.", "sets the state of a name"),
+        (b"\x80\x02}(N" + b"\x85" * 99_000 + b"Nu.", "more than 5000 tuples"),
+        (b"\x80\x02}(N" + b"\x85" * 4_900 + b"Nu.", "a name is tuple"),
+        (b"\x80\x04\x95" + b"\xff" * 7 + b"\x7f}.", "cannot be read"),
     ],
 )
-def test_a_pickle_of_anything_else_is_refused_quickly(data: bytes, says: str) -> None:
-    with pytest.raises(DamagedFile, match=says):
+def test_a_pickle_of_anything_else_is_refused_quickly(data: bytes, message: str) -> None:
+    with pytest.raises(DamagedFile, match=message):
         restricted_pickle.loads(data, HERE)
 
 
-def test_a_pickle_that_repeats_its_parts_without_end_is_refused() -> None:
+def test_arrays_that_share_their_bytes_are_refused_before_they_exceed_the_file() -> None:
+    size = 1 << 20
+    array = pickle.dumps({"a": np.zeros(size, np.uint8)}, 3)
+    start, end = array.index(b"cnumpy"), array.rindex(b"tq")
+    values = array.index(b"B" + size.to_bytes(4, "little"))
+    shared = b"h\xfe"  # the bytes of the first array, from the memo
+    one = array[start:values] + shared + b"tb"
+    data = b"\x80\x03}(X\x01\x00\x00\x00a" + array[values : values + 5 + size] + b"q\xfe"
+    data += b"".join(b"X\x04\x00\x00\x00%04d" % n + one for n in range(500)) + b"u."
+    assert end > values
+    with pytest.raises(DamagedFile, match="its arrays repeat their bytes"):
+        restricted_pickle.loads(data, HERE)
+
+
+def test_a_pickle_that_expands_exponentially_is_refused() -> None:
     value: Any = 0.5
     for _ in range(7):
         value = [value] * 1000
@@ -430,7 +452,7 @@ def reweighted(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (lambda s: s.pop("qpos_mean"), "has no qpos_mean and qpos_std; it holds"),
         (lambda s: s.update(qpos_std=np.zeros(14)), "qpos_std is not above 0 everywhere"),
@@ -440,16 +462,16 @@ def reweighted(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -
     ],
 )
 def test_statistics_that_cannot_be_used_are_named(
-    change: Callable[[Any], Any], says: str, copied: Callable[..., Path]
+    change: Callable[[Any], Any], message: str, copied: Callable[..., Path]
 ) -> None:
     folder = copied("act")
     restated(folder, change)
-    with pytest.raises(DamagedFile, match=rf"dataset_stats.pkl:? {says}"):
+    with pytest.raises(DamagedFile, match=rf"dataset_stats.pkl:? {message}"):
         act_release.read(folder, PartialSpec(), num_heads=parity.HEADS)
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (
             lambda t: t.pop("model.query_embed.weight"),
@@ -477,16 +499,16 @@ def test_statistics_that_cannot_be_used_are_named(
     ],
 )
 def test_a_ckpt_that_cannot_be_used_is_named(
-    change: Callable[[Any], Any], says: str, copied: Callable[..., Path]
+    change: Callable[[Any], Any], message: str, copied: Callable[..., Path]
 ) -> None:
     folder = copied("act")
     reweighted(folder, change)
-    with pytest.raises(BadInput, match=says) as caught:
+    with pytest.raises(BadInput, match=message) as caught:
         act_release.read(folder, PartialSpec(), num_heads=parity.HEADS)
     assert "policy_best.ckpt" in str(caught.value)
 
 
-def test_a_hostile_ckpt_is_refused_and_nothing_of_it_runs(
+def test_a_hostile_ckpt_is_refused_and_not_executed(
     copied: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder = copied("act")
@@ -498,7 +520,9 @@ def test_a_hostile_ckpt_is_refused_and_nothing_of_it_runs(
     assert not (tmp_path / "ran").exists()
 
 
-def test_an_early_generation_comes_in_without_its_cvae_encoder(copied: Callable[..., Path]) -> None:
+def test_an_early_checkpoint_is_imported_without_its_cvae_encoder(
+    copied: Callable[..., Path],
+) -> None:
     folder = copied("act")
 
     def age(tensors: dict[str, torch.Tensor]) -> None:
@@ -516,15 +540,17 @@ def test_an_early_generation_comes_in_without_its_cvae_encoder(copied: Callable[
     assert np.max(np.abs(parity.answers(found.policy, "one_camera") - wanted)) < parity.ATOL
 
 
-def test_cameras_of_several_sizes_cannot_be_the_released_acts(copied: Callable[..., Path]) -> None:
-    told = PartialSpec(cameras=(Camera("a", 64, 96), Camera("b", 64, 64)))
+def test_cameras_of_several_sizes_are_refused_for_the_released_act(
+    copied: Callable[..., Path],
+) -> None:
+    known = PartialSpec(cameras=(Camera("a", 64, 96), Camera("b", 64, 64)))
     with pytest.raises(
         BadInput, match="takes all cameras at one size; given were a of 64x96, b of"
     ):
-        act_release.read(copied("act"), told, num_heads=parity.HEADS)
+        act_release.read(copied("act"), known, num_heads=parity.HEADS)
 
 
-# --- outward --------------------------------------------------------------------------------------
+# --- export ---------------------------------------------------------------------------------------
 
 
 def shapes(file: Path) -> dict[str, list[int]]:
@@ -533,7 +559,7 @@ def shapes(file: Path) -> dict[str, list[int]]:
     return {n: list(t.shape) for n, t in safetensors.torch.load_file(file).items()}
 
 
-def test_an_export_for_lerobot_is_laid_out_as_lerobots_own(
+def test_an_export_for_lerobot_has_lerobots_layout(
     made: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     folder = made("lerobot-0.6.1", "four_cameras")
@@ -554,24 +580,24 @@ def test_an_export_for_lerobot_is_laid_out_as_lerobots_own(
 
 
 @pytest.mark.parametrize(("program", "case"), [c for c in CASES if c[0] == "lerobot-0.6.1"])
-def test_what_goes_out_to_lerobot_comes_in_again_with_equal_actions_and_its_names(
+def test_exporting_to_lerobot_and_importing_keeps_actions_and_names(
     program: str, case: str, made: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     names = tuple(f"motor_{i}" for i in range(14))
-    told = PartialSpec(names, names, ("deg",) * 14, ("deg",) * 14, rate_hz=30.0)
-    policy = lerobot_reader.read(made(program, case), told).policy
+    known = PartialSpec(names, names, ("deg",) * 14, ("deg",) * 14, rate_hz=30.0)
+    policy = lerobot_reader.read(made(program, case), known).policy
     lerobot_writer.write(policy, tmp_path / "out")
     found = lerobot_reader.read(tmp_path / "out", PartialSpec())
     again = found.policy
     assert (again.spec, again.execution, again.config) == (
         policy.spec, policy.execution, policy.config,
     )  # fmt: skip
-    apart = parity.answers(again, case) - parity.answers(policy, case)
-    assert np.max(np.abs(apart)) < 1e-5
+    difference = parity.answers(again, case) - parity.answers(policy, case)
+    assert np.max(np.abs(difference)) < 1e-5
     assert not [n for n in found.notes if "assumed" in n]
 
 
-def test_what_goes_out_to_the_released_act_comes_in_again(
+def test_exporting_to_the_released_act_and_importing_keeps_the_policy(
     made: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     policy = parity.imported("act", "four_cameras", made("act", "four_cameras")).policy
@@ -618,8 +644,8 @@ def seen(policy: TorchPolicy) -> np.ndarray:
     return policy.chunk(Observation(np.array([0.3, 1.0]), {"top": frame}))
 
 
-def test_imitacts_own_policies_go_out_and_come_in_again(tmp_path: Path) -> None:
-    """Batch norms, fixed queries, no CVAE and a floor under the deviations among them."""
+def test_imitacts_own_policies_survive_export_and_import(tmp_path: Path) -> None:
+    """With batch norms, fixed queries, no CVAE and a floored deviation."""
     policy = small(
         replace(SMALL, backbone_norm="batch", pretrained_backbone="", queries="sinusoidal")
     )
@@ -639,7 +665,7 @@ def test_imitacts_own_policies_go_out_and_come_in_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         (
             {"backbone_width": 32},
@@ -653,15 +679,15 @@ def test_imitacts_own_policies_go_out_and_come_in_again(tmp_path: Path) -> None:
         ({"input_height": 32, "input_width": 48}, 'resizes frames of camera "top" from 64x96 to 3'),
     ],
 )
-def test_what_lerobot_cannot_express_is_refused_and_nothing_written(
-    changes: dict[str, Any], says: str, tmp_path: Path
+def test_settings_that_lerobot_cannot_express_are_refused_and_nothing_is_written(
+    changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(BadInput, match=says):
+    with pytest.raises(BadInput, match=message):
         lerobot_writer.write(small(replace(SMALL, **changes)), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_resizing_policy_goes_out_for_resized_frames_where_asked(tmp_path: Path) -> None:
+def test_a_resizing_policy_is_exported_for_resized_frames_on_request(tmp_path: Path) -> None:
     policy = small(replace(SMALL, input_height=32, input_width=48))
     notes = lerobot_writer.write(policy, tmp_path / "out", at_input_size=True)
     assert 'camera "top" must give frames of 32x48 in LeRobot' in notes[0]
@@ -670,22 +696,22 @@ def test_a_resizing_policy_goes_out_for_resized_frames_where_asked(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"decoder_layers": 2}, "uses its first decoder layer only, this policy 2 layers"),
         ({"use_vae": True, "vae_encoder_layers": 2}, "as many CVAE layers as encoder layers"),
         ({"input_height": 32, "input_width": 48}, "takes frames of one size and does not resize"),
     ],
 )
-def test_what_the_released_act_cannot_express_is_refused(
-    changes: dict[str, Any], says: str, tmp_path: Path
+def test_settings_that_the_released_act_cannot_express_are_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(BadInput, match=says):
+    with pytest.raises(BadInput, match=message):
         act_release.write(small(replace(SMALL, **changes)), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_how_chunks_are_executed_goes_out_where_it_can(tmp_path: Path) -> None:
+def test_the_execution_of_chunks_is_exported_if_expressible(tmp_path: Path) -> None:
     for chunking, coefficient, steps in (
         ("replay:3", None, 3), ("replay:50", None, 4), ("ensemble:0.1", 0.1, 1),
         ("ensemble:0.1/2", None, 4),
@@ -697,7 +723,7 @@ def test_how_chunks_are_executed_goes_out_where_it_can(tmp_path: Path) -> None:
         assert any("cannot execute" in n for n in notes) is (chunking == "ensemble:0.1/2")
 
 
-def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
+def test_existing_files_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
     with pytest.raises(BadInput, match="exists already, and nothing is overwritten"):
@@ -720,16 +746,16 @@ def test_a_scaling_that_does_not_fit_is_refused() -> None:
 # --- the command line -----------------------------------------------------------------------------
 
 
-def test_both_verbs_do_it_from_a_command_line(
+def test_both_verbs_work_from_the_command_line(
     made: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, out = made("act", "four_cameras"), tmp_path / "policy"
     sizes = ",".join(f"{name}=64x96" for name in parity.FOUR)
     words = ["import-policy", str(source), "--out", str(out), "--cameras", sizes, "--rate-hz", "25"]
     assert main.run([*words, "--state-units", "rad"]) == 0
-    said = capsys.readouterr()
-    assert "6 of 7 decoder layers are dropped" in said.err
-    assert "cameras:   cam_high 64x96, cam_low 64x96" in said.out
+    printed = capsys.readouterr()
+    assert "6 of 7 decoder layers are dropped" in printed.err
+    assert "cameras:   cam_high 64x96, cam_low 64x96" in printed.out
     policy = TorchPolicy.load(out)
     assert policy.spec.rate_hz == 25
     assert (set(policy.spec.state_units), policy.spec.action_units) == ({"rad"}, ALOHA_UNITS)
@@ -746,7 +772,7 @@ def test_both_verbs_do_it_from_a_command_line(
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["{tmp}/gone"], "gone: there is no such file or folder"),
         (["{tmp}"], "is not a checkpoint that can be"),
@@ -757,8 +783,8 @@ def test_both_verbs_do_it_from_a_command_line(
         (["{act}", "--state-names", "a,b"], "2 state names were given, the policy has 14"),
     ],
 )
-def test_what_cannot_be_imported_is_one_line_and_exit_code_2(
-    words: list[str], says: str, made: Callable[[str, str], Path], tmp_path: Path,
+def test_a_refused_import_is_one_line_and_exit_code_2(
+    words: list[str], message: str, made: Callable[[str, str], Path], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     (tmp_path / "empty").mkdir()
@@ -769,13 +795,13 @@ def test_what_cannot_be_imported_is_one_line_and_exit_code_2(
     given = [words[0].replace("{tmp}", places["{tmp}"]), *words[1:]]
     given[0] = places.get(words[0], given[0])
     assert main.run(["import-policy", *given, "--out", str(tmp_path / "p")]) == 2
-    said = capsys.readouterr().err
-    assert says in said
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["empty"]
 
 
-def test_readers_read_or_refuse_whatever_they_are_given() -> None:
+def test_readers_read_or_refuse_every_altered_file() -> None:
     """More cases: python -m tests.faults.fuzz_policies --cases 20000."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.fuzz_policies", "--cases", "150", "--workers", "1"],
@@ -788,7 +814,7 @@ def test_readers_read_or_refuse_whatever_they_are_given() -> None:
     assert set(found["of"]) == {"new", "old", "plugin", "act"}
 
 
-def test_the_recorded_files_are_small_and_say_where_they_come_from() -> None:
+def test_the_recorded_files_are_small_and_complete() -> None:
     for program, cases in parity.PROGRAMS.items():
         files = list(parity.FIXTURES.glob(f"{program}-*"))
         assert {f.name for f in files} == {
@@ -797,7 +823,7 @@ def test_the_recorded_files_are_small_and_say_where_they_come_from() -> None:
         assert sum(f.stat().st_size for f in files) < 200_000
 
 
-def test_a_whole_number_beyond_all_floats_is_refused_by_its_name() -> None:
+def test_an_integer_beyond_all_floats_is_refused_by_its_name() -> None:
     fields = JsonFields({"eps": 10**400, "kept": 3}, Path("config.json"))
     assert fields.number("kept") == 3.0
     with pytest.raises(DamagedFile, match=r"config\.json: eps is a whole number of 1329 bits"):

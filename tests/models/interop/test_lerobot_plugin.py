@@ -1,7 +1,7 @@
-"""The wheel that LeRobot finds by its name: what it is called, and what it may import.
+"""Tests of the LeRobot plugin's wheel: its name and its imports.
 
-What it computes is compared in tests/test_foreign_policies.py (the checkpoints of "plugin") and,
-with LeRobot itself, by scripts/parity_policies.py.
+Its predictions are compared in test_interop.py (the checkpoints of "plugin") and, inside LeRobot,
+by scripts/parity_policies.py.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(next(out.glob("*.whl")))
 
 
-def test_lerobot_finds_it_by_its_name(built: zipfile.ZipFile) -> None:
-    """It imports distributions whose written name begins so, by that name (0.6.1:
-    lerobot/utils/import_utils.py); a name with hyphens is passed over without a word."""
+def test_lerobot_discovers_the_plugin_by_its_name(built: zipfile.ZipFile) -> None:
+    """LeRobot 0.6.1 imports distributions whose name begins with lerobot_policy_, by that name
+    (lerobot/utils/import_utils.py); it silently skips names with hyphens."""
     about = next(n for n in built.namelist() if n.endswith("METADATA"))
     assert f"\nName: {NAME}\n" in built.read(about).decode()
     assert {n.split("/")[0] for n in built.namelist()} == {NAME, f"{NAME}-0.1.0.dist-info"}
 
 
-def test_lerobot_finds_the_parts_by_the_names_of_their_rooms() -> None:
-    """Policy and processors are looked for beside the settings (lerobot/policies/factory.py)."""
-    rooms = {p.stem: p.read_text() for p in SOURCES}
-    assert 'register_subclass("imitact")' in rooms["configuration_imitact"]
-    assert "\nclass ImitactConfig(PreTrainedConfig)" in rooms["configuration_imitact"]
-    assert "\nclass ImitactPolicy(PreTrainedPolicy)" in rooms["modeling_imitact"]
-    assert "\ndef make_imitact_pre_post_processors(" in rooms["processor_imitact"]
+def test_lerobot_finds_policy_and_processors_by_module_name() -> None:
+    """LeRobot looks for policy and processors beside the settings (lerobot/policies/factory.py)."""
+    modules = {p.stem: p.read_text() for p in SOURCES}
+    assert 'register_subclass("imitact")' in modules["configuration_imitact"]
+    assert "\nclass ImitactConfig(PreTrainedConfig)" in modules["configuration_imitact"]
+    assert "\nclass ImitactPolicy(PreTrainedPolicy)" in modules["modeling_imitact"]
+    assert "\ndef make_imitact_pre_post_processors(" in modules["processor_imitact"]
 
 
-def test_it_imports_nothing_of_lerobots_act() -> None:
+def test_the_plugin_imports_nothing_from_lerobots_act() -> None:
     assert len(SOURCES) == 4
     for file in SOURCES:
         names = list(imported(file.read_text()))
@@ -64,7 +64,7 @@ def test_it_imports_nothing_of_lerobots_act() -> None:
     assert list(imported("from lerobot.policies.act import x")) == ["lerobot.policies.act.x"]
 
 
-def test_its_version_and_its_needs_are_those_that_are_tested() -> None:
+def test_version_and_dependencies_of_the_plugin_are_the_tested_ones() -> None:
     project = tomllib.loads((WHEEL / "pyproject.toml").read_text())["project"]
     assert project["version"] == imitact.__version__
     assert project["dependencies"] == [
