@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from imitact.core.errors import BadInput, ImitactError
 from imitact.core.types import Dataset, Episode, ExtraColumn, Spec
@@ -89,7 +89,7 @@ def convert(
         target = (_LeRobotTarget if to == "lerobot" else _AlohaTarget)(
             source, out, config, settings
         )
-        for index in range(target.episodes, len(source.lengths)):
+        for index in range(target.writer.episodes, len(source.lengths)):
             on_progress("converted", index)
             target.add(index)
         on_progress("converted", len(source.lengths))
@@ -227,17 +227,6 @@ def _write_report(out: Path, report: Mapping[str, Any], staging: Path) -> dict[s
 # --- writing -------------------------------------------------------------------------------------
 
 
-class _Target(Protocol):
-    """The copy that is written."""
-
-    @property
-    def episodes(self) -> int: ...
-
-    def add(self, index: int) -> None: ...
-
-    def open(self) -> Dataset: ...
-
-
 class _LeRobotTarget:
     """A copy in LeRobot's layout."""
 
@@ -249,7 +238,7 @@ class _LeRobotTarget:
         self._columns = _extra_columns(settings)
         tasks: list[str] = settings.get("tasks") or [settings["task"]]
         spec = source.spec
-        self._writer = LeRobotWriter(
+        self.writer = LeRobotWriter(
             out,
             spec,
             task=tasks,
@@ -265,11 +254,7 @@ class _LeRobotTarget:
             "extras": settings["extras"],
             "conversion": {k: settings[k] for k in ("from", "read", "source")},
         }
-        self._origins = [_origin(source.episode(i)) for i in range(self._writer.episodes)]
-
-    @property
-    def episodes(self) -> int:
-        return self._writer.episodes
+        self._origins = [_origin(source.episode(i)) for i in range(self.writer.episodes)]
 
     def add(self, index: int) -> None:
         episode = self._source.episode(index)
@@ -278,7 +263,7 @@ class _LeRobotTarget:
         )
         self._origins.append(_origin(episode))
         facts = {"format": 2, "settings": self._settings, "episodes": self._origins, "failed": []}
-        self._writer.append(
+        self.writer.append(
             episode.state,
             episode.action,
             videos,
@@ -300,15 +285,11 @@ class _AlohaTarget:
     ) -> None:
         self._source, self._out, self._task = source, out, config.task
         self._columns = _extra_columns(settings)
-        self._writer = AlohaWriter(out, source.spec, images=config.images, staging=out / _STAGING)
-
-    @property
-    def episodes(self) -> int:
-        return self._writer.episodes
+        self.writer = AlohaWriter(out, source.spec, images=config.images, staging=out / _STAGING)
 
     def add(self, index: int) -> None:
         episode = self._source.episode(index)
-        unsupported = self._writer.append(
+        unsupported = self.writer.append(
             episode.state,
             episode.action,
             {c.name: episode.frames(c.name) for c in self._source.spec.cameras},

@@ -5,20 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 
 from imitact.core.types import Camera, Episode, Frame, Spec
-from imitact.datasets.lerobot.stats import FeatureStats, PixelCounts, sampled_ticks
+from imitact.datasets.lerobot.stats import FeatureStats, PixelCounts
 from imitact.datasets.video import VideoWriter
 from imitact.datasets.video_config import VideoConfig
 from imitact.storage.atomic import fsync
 
 
-class CameraEncoder:
-    """Encodes the frames of one camera to a video file and gathers their statistics.
-
-    Use it in a `with` block: leaving it finishes and flushes the file; leaving it by an exception
-    removes the file.
+class CameraEncoder(VideoWriter):
+    """Video writer that also gathers the statistics of the frames of its camera.
 
     Args:
         path: the MP4 file to write.
@@ -31,56 +27,27 @@ class CameraEncoder:
     def __init__(
         self, path: Path, camera: Camera, rate_hz: float, video: VideoConfig, length: int
     ) -> None:
-        self._writer = VideoWriter(path, camera.height, camera.width, rate_hz, video)
-        self._statistics = FrameStatistics(length)
+        super().__init__(path, camera.height, camera.width, rate_hz, video)
+        self._pixels = PixelCounts(length)
 
     def __enter__(self) -> CameraEncoder:
-        self._writer.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._writer.__exit__(kind, error, trace)
-
     def add(self, frame: Frame) -> None:
-        """Append one frame, uint8 (H, W, 3)."""
-        self._writer.add(frame)
-        self._statistics.add(frame)
+        super().add(frame)
+        self._pixels.add(frame)
 
     def stats(self) -> FeatureStats:
         """Return the statistics of the sampled frames."""
-        return self._statistics.result()
-
-
-class FrameStatistics:
-    """Statistics of a camera's frames in an episode of `length` ticks, sampled as LeRobot does."""
-
-    def __init__(self, length: int) -> None:
-        self._sampled = sampled_ticks(length)
-        self._counts = PixelCounts()
-        self._tick = 0
-
-    def add(self, frame: Frame) -> None:
-        """Take the frame of the next tick."""
-        if self._tick in self._sampled:
-            self._counts.add(frame)
-        self._tick += 1
-
-    def result(self) -> FeatureStats:
-        """Return the statistics of the sampled frames."""
-        return self._counts.result()
+        return self._pixels.result()
 
 
 def frame_stats(frames: Iterable[Frame], length: int) -> FeatureStats:
     """Return the statistics of the frames of one camera in an episode of `length` ticks."""
-    statistics = FrameStatistics(length)
+    pixels = PixelCounts(length)
     for frame in frames:
-        statistics.add(frame)
-    return statistics.result()
+        pixels.add(frame)
+    return pixels.result()
 
 
 def encode_episode(

@@ -298,9 +298,7 @@ def test_an_unusable_description_affects_only_its_episode(new: Path) -> None:
     key = "videos/observation.images.top/file_index"
     file = new / "meta/episodes/chunk-000/file-000.parquet"
     edit_table(file, lambda t: with_column(t, key, pa.array([0, None, 1], pa.int64())))
-    with pytest.raises(
-        DamagedFile, match=r"file-000\.parquet does not follow its layout"
-    ):
+    with pytest.raises(DamagedFile, match=r"file-000\.parquet does not follow its layout"):
         open_lerobot(new)
     dataset, found = open_damaged(new)
     assert dataset is not None
@@ -423,9 +421,7 @@ def test_a_missing_image_is_reported_by_file_episode_and_tick(new: Path) -> None
 # --- copies and statistics ----------------------------------------------------------------------
 
 
-def test_a_fixed_copy_of_v21_is_v30_with_images_kept_bit_for_bit(
-    old: Path, tmp_path: Path
-) -> None:
+def test_a_fixed_copy_of_v21_is_v30_with_images_kept_bit_for_bit(old: Path, tmp_path: Path) -> None:
     for name in ("meta/episodes.jsonl", "meta/tasks.jsonl"):
         text = (old / name).read_text()
         for words in ('["task 1"]', '["task 0", "tidy up"]'):

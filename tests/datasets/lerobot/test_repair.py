@@ -177,9 +177,7 @@ def test_the_error_for_a_missing_footer_advises_repair(unfinished: Path) -> None
 # --- other ways to be unfinished ----------------------------------------------------------------
 
 
-def test_missing_metadata_are_rebuilt_from_data_and_videos(
-    many: Path, tmp_path: Path
-) -> None:
+def test_missing_metadata_are_rebuilt_from_data_and_videos(many: Path, tmp_path: Path) -> None:
     """A kill between the two footers of finalize loses nothing."""
     whole = LeRobotDataset(many)
     want = [(e.state, e.action, list(e.frames("top")), list(e.frames("wrist")), e.task)
@@ -340,9 +338,7 @@ def test_only_an_unfinished_recording_of_lerobot_is_repaired(
     assert not out.exists()
 
 
-def test_nan_does_not_prevent_recovery(
-    many: Path, tmp_path: Path
-) -> None:
+def test_nan_does_not_prevent_recovery(many: Path, tmp_path: Path) -> None:
     file = many / "data/chunk-000/file-001.parquet"
     table = pq.read_table(file)
     rows = np.array(table["action"].to_pylist(), np.float32)

@@ -100,6 +100,7 @@ class RecoverableEpisode:
         data: its data file.
         length: number of ticks.
         tasks: task descriptions.
+        task_numbers: numbers of the tasks in its data.
         segments: where its frames are, by the key of the video feature.
         stats: LeRobot's statistics of its features.
     """
@@ -108,6 +109,7 @@ class RecoverableEpisode:
     data: Path
     length: int
     tasks: tuple[str, ...]
+    task_numbers: tuple[int, ...]
     segments: Mapping[str, VideoSegment]
     stats: Mapping[str, FeatureStats]
 
@@ -202,12 +204,17 @@ def plan_repair(root: Path, on_episode: OnEpisode = lambda done: None) -> Repair
             }
             table = _read_episode(one.data, index)
             stats = _compute_stats(table, info, features, segments, one, index)
+            with layout_errors_as_damage(one.data):
+                numbers = _task_numbers(table)
         except DamagedFile as error:
             wrong[index] = str(error)
         else:
-            tasks = tuple(row.get("tasks") or _tasks(table, texts))
+            known = [_task_text(texts, number) for number in numbers] or ["unknown"]
+            tasks = tuple(row.get("tasks") or known)
             recoverable.append(
-                RecoverableEpisode(index, one.data, one.length, tasks, segments, stats)
+                RecoverableEpisode(
+                    index, one.data, one.length, tasks, tuple(numbers), segments, stats
+                )
             )
         on_episode(done + 1)
 
@@ -465,12 +472,15 @@ def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64] | None:
     return flat.to_numpy(zero_copy_only=False).astype(np.float64).reshape(len(column), -1)
 
 
-def _tasks(table: pa.Table, texts: Mapping[int, str]) -> list[str]:
-    """Return the tasks of an episode from the numbers stored with its ticks."""
+def _task_numbers(table: pa.Table) -> list[int]:
+    """Return the task numbers of the ticks of an episode, each once, in their order."""
     if "task_index" not in table.column_names:
-        return ["unknown"]
-    numbers = dict.fromkeys(int(number) for number in table["task_index"].to_pylist())
-    return [texts.get(number, f"task {number}") for number in numbers]
+        return []
+    return [*dict.fromkeys(int(number) for number in table["task_index"].to_pylist())]
+
+
+def _task_text(texts: Mapping[int, str], number: int) -> str:
+    return texts.get(number, f"task {number}")
 
 
 # --- what is lost --------------------------------------------------------------------------------
@@ -650,24 +660,11 @@ def _all_task_texts(plan: RepairPlan) -> list[str]:
         texts = dict(read_task_texts(plan.root / TASKS, DatasetChecksums(plan.root)))
     except DamagedFile:
         texts = {}
-    numbers = [
-        int(number)
-        for one in plan.recoverable
-        for number in np.unique(_task_numbers(one.data, one.index))
-    ]
+    numbers = [number for one in plan.recoverable for number in one.task_numbers]
     last = max([*numbers, *texts], default=0)
     if last > _MAX_EPISODES:
         raise DamagedFile(f"{plan.root / 'data'} refers to task {last}; no dataset has so many")
-    return [texts.get(number, f"task {number}") for number in range(last + 1)]
-
-
-def _task_numbers(data: Path, index: int) -> NDArray[Any]:
-    checksums = DatasetChecksums(data.parent)
-    table = read_table(data, ["episode_index"], checksums, ["task_index"], index)
-    with layout_errors_as_damage(data):
-        if "task_index" not in table.column_names:
-            return np.zeros(1, np.int64)
-        return table["task_index"].to_numpy()
+    return [_task_text(texts, number) for number in range(last + 1)]
 
 
 def _old_stats(root: Path) -> dict[str, Any]:

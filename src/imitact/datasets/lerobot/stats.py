@@ -47,14 +47,22 @@ def sampled_ticks(length: int) -> frozenset[int]:
 
 
 class PixelCounts:
-    """Statistics of the frames of one camera, from 3 x 256 counts: no frame is kept."""
+    """Statistics of the frames of one camera, from 3 x 256 counts: no frame is kept.
 
-    def __init__(self) -> None:
+    Args:
+        length: number of ticks, of which LeRobot's samples are counted; None counts every frame.
+    """
+
+    def __init__(self, length: int | None = None) -> None:
+        self._sampled = None if length is None else sampled_ticks(length)
         self._counts = np.zeros((3, 256), dtype=np.int64)
-        self._frames = 0
+        self._tick = self._frames = 0
 
     def add(self, frame: Frame) -> None:
-        """Count the pixels of a frame; every n-th row and column of a large one, as LeRobot."""
+        """Take the frame of the next tick; of a large one every n-th row and column, as LeRobot."""
+        self._tick += 1
+        if self._sampled is not None and self._tick - 1 not in self._sampled:
+            return
         height, width, _ = frame.shape
         if max(height, width) >= _LARGE_PX:
             step = max(height, width) // _THINNED_PX

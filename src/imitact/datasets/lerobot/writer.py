@@ -305,24 +305,20 @@ def tasks_table(tasks: Sequence[str]) -> pa.Table:
     """Return the table of `meta/tasks.parquet`: task descriptions, numbered by position."""
     # LeRobot reads this file with pandas and takes the task as the index, which pandas finds only
     # by this note in the schema.
-    index = {
-        "name": "task",
-        "field_name": "task",
-        "pandas_type": "unicode",
-        "numpy_type": "object",
-        "metadata": None,
-    }
-    column = {
-        "name": "task_index",
-        "field_name": "task_index",
-        "pandas_type": "int64",
-        "numpy_type": "int64",
-        "metadata": None,
-    }
+    columns = [("task_index", "int64", "int64"), ("task", "unicode", "object")]
     note = {
         "index_columns": ["task"],
         "column_indexes": [],
-        "columns": [column, index],
+        "columns": [
+            {
+                "name": name,
+                "field_name": name,
+                "pandas_type": pandas_type,
+                "numpy_type": numpy_type,
+                "metadata": None,
+            }
+            for name, pandas_type, numpy_type in columns
+        ],
         "creator": {"library": "imitact", "version": __version__},
         "pandas_version": "2.0.0",
     }
