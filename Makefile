@@ -1,10 +1,10 @@
-# Everything from a fresh clone; needs make, a network and Python 3.11 or 3.12, nothing else.
+# Targets for a fresh clone. They need make, a network and Python 3.11 or 3.12, nothing else.
 #
-#   make demo     record, train and evaluate the cube transfer; goes on where it was interrupted
+#   make demo     record, train and evaluate the cube transfer; continues where it was interrupted
 #   make test     ruff, pyright and every test
 #   make parity   compare model, dataset and policies with LeRobot 0.6.1, live (needs Python 3.12)
 #   make docs     the documentation as a site, in build/docs
-#   make bench    time imitact beside LeRobot 0.6.1 (half an hour, on a quiet machine)
+#   make bench    compare speed with LeRobot 0.6.1 (half an hour, on an idle machine)
 #   make faults   100 kills, a disk full at every write, altered bytes, 360,000 fuzzed files
 #   make clean    remove the environments and caches (runs/ stays)
 #
@@ -18,6 +18,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEMO_READY := $(VENV)/.ready-demo
 LEROBOT := .venv-lerobot
 LEROBOT_READY := $(LEROBOT)/.ready
 
@@ -31,8 +32,8 @@ help:
 
 setup: $(READY)
 
-demo: $(READY)
-	$(BIN)/imitact demo --out $(DEMO_OUT) --setup-s $$(cat $(READY)) $(ARGS)
+demo: $(DEMO_READY)
+	$(BIN)/imitact demo --out $(DEMO_OUT) --setup-s $$(cat $(DEMO_READY)) $(ARGS)
 
 test: $(READY)
 	$(BIN)/ruff check .
@@ -45,7 +46,7 @@ parity: $(READY) $(LEROBOT_READY)
 	$(LEROBOT)/bin/python scripts/parity_dataset.py
 	$(BIN)/python scripts/parity_policies.py --lerobot-python $(LEROBOT)/bin/python $(ARGS)
 
-# The page of settings is written from the code first.
+# docs/settings.md is generated from the code first.
 docs: $(READY)
 	$(BIN)/python scripts/settings_page.py
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -d build/docs-trees docs build/docs
@@ -72,17 +73,21 @@ faults: $(READY)
 	done
 	$(BIN)/python -m tests.faults.fuzz_policies --cases 140000 --out runs/faults/fuzz_policies.json
 
-# Made again when the pinned set or the project's own needs change, or when PYTHON names another
-# version than .venv has. An environment of a fitting Python is kept and brought up to date, so
-# that a torch build chosen by hand stays.
-# The file holds the seconds that setting up took: the demo reports them.
+# The demo needs the simulator; everything else needs all extras. Each set has a file in .venv that
+# marks it as installed and holds the seconds that took, which the demo reports. It is installed
+# again when the pinned versions or the project's requirements change, or when PYTHON names another
+# version than .venv has. An environment of a fitting Python is kept, so that a torch build chosen
+# by hand stays.
+$(DEMO_READY): EXTRAS := sim
+$(READY): EXTRAS := sim,gym,formats,export,view,trackers,docs,dev
+
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 ifneq ($(PYTHON),)
 ifneq ($(shell $(PYTHON) -c '$(VERSION)' 2>/dev/null),$(shell $(BIN)/python -c '$(VERSION)' 2>/dev/null))
-.PHONY: $(READY)
+.PHONY: $(READY) $(DEMO_READY)
 endif
 endif
-$(READY): constraints.txt pyproject.toml
+$(READY) $(DEMO_READY): constraints.txt pyproject.toml
 	@start=$$(date +%s); \
 	python=$$(sh scripts/find_python.sh 3.11 3.12) || exit 2; \
 	have=$$($(BIN)/python -c '$(VERSION)' 2>/dev/null); \
@@ -94,10 +99,10 @@ $(READY): constraints.txt pyproject.toml
 	    echo "setup: a virtual environment in $(VENV) from $$python"; \
 	    "$$python" -m venv --clear $(VENV) || exit 2; \
 	fi; \
-	echo "setup: installing the versions of constraints.txt (torch is by far the largest)"; \
-	$(BIN)/python -m pip install -c constraints.txt -e '.[sim,gym,formats,export,view,trackers,docs,dev]' || exit 2; \
+	echo "setup: installing the versions of constraints.txt with $(EXTRAS) (torch is the largest)"; \
+	$(BIN)/python -m pip install -c constraints.txt -e '.[$(EXTRAS)]' || exit 2; \
 	seconds=$$(($$(date +%s) - start)); \
-	echo "$$seconds" > $(READY); \
+	echo "$$seconds" > $@; \
 	echo "setup: done in $$seconds s"
 
 $(LEROBOT_READY): scripts/lerobot-constraints.txt

@@ -29,7 +29,7 @@ LAYERS = (
     ("datasets",),
     ("quality", "recording", "models", "envs"),
     ("training", "evaluation", "deploy"),
-    ("viewer",),
+    ("viewer", "api"),
     ("cli",),
     ("__main__",),
 )
@@ -51,7 +51,8 @@ OUTSIDE = {
     "evaluation": {"numpy", "msgspec", "matplotlib", "PIL"},
     "deploy": {"numpy", "msgspec", "torch", "onnx", "onnxruntime", "openvino", "nncf"},
     "viewer": {"numpy", "av", "rerun"},
-    "cli": {"numpy", "msgspec", "tyro", "rich"},
+    "api": set(),
+    "cli": {"numpy", "tyro", "rich", "PIL"},
     "__main__": set(),
 }
 """Packages from outside the standard library that each folder may import."""
@@ -71,7 +72,7 @@ GLOBAL_RANDOM = re.compile(
 )
 
 
-NAMED_BY_THE_USER = ("envs/gym.py", "cli/envs.py")
+NAMED_BY_THE_USER = ("envs/gym.py", "envs/registry.py")
 """Files that import what a user names: the module of an environment or of an expert."""
 
 

@@ -1,4 +1,4 @@
-"""What is installed: the core alone, with what it needs, from files that anyone can rebuild."""
+"""Packaging: dependencies, the wheel, the choice of Python, and what CI runs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import imitact
 from tests.support.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-CORE = {"torch", "numpy", "pyarrow", "av", "safetensors", "tyro", "msgspec", "rich"}
+CORE = {"torch", "numpy", "pyarrow", "av", "safetensors", "tyro", "msgspec", "rich", "pillow"}
 
 
 def name_of(requirement: str) -> str:
-    """The distribution's name in its normal form."""
+    """Return the normalized name of a distribution."""
     found = re.match(r"[A-Za-z0-9._-]+", requirement)
     assert found
     return re.sub(r"[-_.]+", "-", found[0]).lower()
@@ -33,7 +33,7 @@ PINS = {
 }
 
 
-def test_the_core_needs_eight_packages_without_upper_bounds():
+def test_the_core_needs_nine_packages_without_upper_bounds():
     assert {name_of(r) for r in PROJECT["dependencies"]} == CORE
     bounded = [
         r
@@ -44,7 +44,7 @@ def test_the_core_needs_eight_packages_without_upper_bounds():
     assert bounded == []
 
 
-def test_everything_asked_for_is_pinned():
+def test_every_requirement_is_pinned():
     groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
     assert {name_of(r) for group in groups for r in group} <= PINS.keys()
     assert PINS["torch"] == "2.13.0"
@@ -63,14 +63,14 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile):
     names = set(wheel.namelist())
     ours = {p.relative_to(ROOT / "src").as_posix() for p in (ROOT / "src").rglob("*.py")}
     inside = {n for n in names if ".dist-info/" not in n}
-    web = {p.relative_to(ROOT / "src").as_posix() for p in (ROOT / "src").rglob("look/web/*")}
-    assert {"imitact/look/web/page.js", "imitact/look/web/page.css"} <= web
+    web = {p.relative_to(ROOT / "src").as_posix() for p in (ROOT / "src").rglob("viewer/web/*")}
+    assert {"imitact/viewer/web/page.js", "imitact/viewer/web/page.css"} <= web
     assert inside == ours | web | {"imitact/py.typed"}
     licences = {n.split("/")[-1] for n in names if "/licenses/" in n}
     assert licences == {"LICENSE", "THIRD_PARTY.md"}
 
 
-def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile):
+def test_the_wheel_declares_its_dependencies(wheel: zipfile.ZipFile):
     folder = next(n for n in wheel.namelist() if n.endswith("/METADATA"))
     about = metadata.PathDistribution(zipfile.Path(wheel, folder.removesuffix("METADATA"))).metadata
     needs = about.get_all("Requires-Dist") or []
@@ -81,7 +81,7 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile):
 
 
 def pythons(folder: Path, **versions: str) -> dict[str, str]:
-    """An environment whose PATH has nothing but Pythons that only tell a version."""
+    """Return an environment whose PATH has only Pythons that report a version."""
     folder.mkdir()
     for name, version in versions.items():
         file = folder / name.replace("_", ".")
@@ -103,7 +103,7 @@ def test_the_first_python_that_fits_is_taken(tmp_path: Path):
     assert find(env, "3.11", "3.12").stdout == f"{tmp_path}/other/python3\n"
 
 
-def test_without_a_fitting_python_setting_up_says_so_in_one_line(tmp_path: Path):
+def test_without_a_fitting_python_setup_is_refused_in_one_line(tmp_path: Path):
     names = dict.fromkeys(("python3_11", "python3_12"), "")
     env = pythons(tmp_path / "bin", **names, python3="3.13", python="3.13")
     done = find(env, "3.11", "3.12")
@@ -119,7 +119,16 @@ def test_a_named_python_that_does_not_fit_is_refused(tmp_path: Path):
     assert f"PYTHON={tmp_path}/bin/mine is 3.13" in done.stderr
 
 
-def test_ci_runs_what_everybody_runs():
+def test_the_demo_installs_the_simulator_and_nothing_else():
+    """`make demo` needs 57 packages, `make test` 165."""
+    makefile = (ROOT / "Makefile").read_text()
+    assert "$(DEMO_READY): EXTRAS := sim\n" in makefile
+    assert "\ndemo: $(DEMO_READY)\n" in makefile
+    (extras,) = re.findall(r"^\$\(READY\): EXTRAS := (.*)$", makefile, flags=re.MULTILINE)
+    assert set(extras.split(",")) == PROJECT["optional-dependencies"].keys() - {"runtime"}
+
+
+def test_ci_runs_make_test():
     commands = [
         line
         for line in (ROOT / ".ci" / "run").read_text().splitlines()

@@ -11,16 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imitact.cli import check, demo, main, train
-from imitact.envs import registry as scenes
+from imitact.cli import demo, main
 from imitact.core.errors import BadInput
 from imitact.core.validate import check_dataset
 from imitact.datasets.open import open_dataset
-from imitact.quality import fix
+from imitact.deploy import load_policy
+from imitact.envs import registry
+from imitact.quality import fix, inspect
 from imitact.quality.inspect import inspect_numbers, open_damaged, unusable_episodes
 from imitact.recording.manifest import read_report
 from imitact.recording.recorder import record
-from tests.cli.test_main import TINY, answer, is_refused
+from imitact.training import loop
+from tests.support.command_line import TINY, answer, is_refused
 from tests.support.demonstrations import demonstrate, picture, rewrite, write
 from tests.support.paths import FIXTURES
 from tests.support.tiny_arm import SPEC, TinyArm
@@ -131,10 +133,10 @@ def test_of_many_findings_of_a_kind_the_first_are_shown(
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["check", "nowhere/at/all"], "no such folder"),
-        (["check", "cubes"], "neither a folder nor a file, and there is no environment 'cubes'"),
+        (["check", "nowhere/at/all"], "no such folder or file"),
+        (["check", "cubes"], "cubes is neither a folder nor a file, nor an environment"),
         (["check", "."], "holds no finished dataset"),
-        (["check", ".", "--lines", "0"], "lines 0"),
+        (["check", ".", "--lines", "0"], "lines is 0"),
         (["check", "cube", "--fix", "out"], "--fix copies datasets only"),
     ],
 )
@@ -311,7 +313,7 @@ def test_a_copy_that_was_stopped_leaves_nothing_and_can_be_made_again(faulty: Pa
 # --- training ----------------------------------------------------------------------------------
 
 
-def test_training_refuses_errors_unless_told_anyway(
+def test_training_refuses_errors_unless_told_to_ignore_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     episodes = [demonstrate(seed) for seed in range(3)]
@@ -320,13 +322,14 @@ def test_training_refuses_errors_unless_told_anyway(
         [(state + np.array([0, 0.3, 0, 0]), action) for state, action in episodes],
         cameras=["top"],
     )
-    argv = ["train", "--data", root, "--out", tmp_path / "out", *TINY]
+    argv = ["train", root, "--out", tmp_path / "out", *TINY]
     line = is_refused(capsys, *argv)
-    assert "has 1 error, the first: all episodes, elbow: its settled state is 0.3" in line
+    assert "has 1 error, the first: all episodes, elbow: its settled state is off its" in line
+    assert "action by 0.3 rad" in line
     assert f"imitact check {root}" in line
-    assert "--anyway" in line
+    assert "--ignore-errors" in line
     assert not (tmp_path / "out").exists()
-    assert answer(capsys, *argv, "--anyway")[0] == 0
+    assert answer(capsys, *argv, "--ignore-errors")[0] == 0
     assert (tmp_path / "out" / "policy").is_dir()
 
 
@@ -334,7 +337,7 @@ def test_training_goes_on_over_warnings_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     root = write(tmp_path / "data", [demonstrate(1), demonstrate(2, head=30)], cameras=["top"])
-    code, _, err = answer(capsys, "train", "--data", root, "--out", tmp_path / "out", *TINY)
+    code, _, err = answer(capsys, "train", root, "--out", tmp_path / "out", *TINY)
     assert code == 0
     assert "dataset: 1 warning in 1 episode" in err
 
@@ -344,16 +347,17 @@ def test_the_check_before_a_training_sees_the_episodes_that_it_reads(
     verb: str, sound: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     seen: dict[str, object] = {}
-    monkeypatch.setattr(train, "inspect_numbers", lambda source: seen.update(checked=source) or [])
     monkeypatch.setattr(
-        train.loop, "train",
-        lambda source, *given, **named: seen.update(trained=source) or tmp_path,
-    )  # fmt: skip
+        inspect, "inspect_numbers", lambda dataset: seen.update(checked=dataset) or []
+    )
+    monkeypatch.setattr(
+        loop, "train", lambda dataset, *given, **named: seen.update(trained=dataset) or tmp_path
+    )
     if verb == "train":
-        assert main.run(["train", "--data", str(sound), "--out", str(tmp_path / "out")]) == 0
+        assert main.run(["train", str(sound), "--out", str(tmp_path / "out")]) == 0
     else:
         phases = demo.Phases(tmp_path / "phases.json", {})
-        demo._trained(demo.with_preset(None), sound, tmp_path / "training", phases)
+        demo._train(demo.with_preset(None), sound, tmp_path / "training", phases)
     assert seen["checked"] is seen["trained"]
 
 
@@ -363,14 +367,14 @@ def test_the_check_before_a_training_sees_the_episodes_that_it_reads(
 @pytest.fixture(scope="module")
 def policy(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("check") / "training"
-    assert main.run(["train", "--data", str(sound), "--out", str(out), *TINY]) == 0
+    assert main.run(["train", str(sound), "--out", str(out), *TINY]) == 0
     return out / "policy"
 
 
 def test_a_policy_that_keeps_the_contract_passes(policy: Path, capsys: pytest.CaptureFixture[str]):
     code, out, err = answer(capsys, "check", policy)
     assert (code, out) == (0, f"{policy}: nothing found\n")
-    assert "the cameras ['top']" in err
+    assert "for 4 states and top (" in err
     assert str(policy) in is_refused(capsys, "check", policy.parent)
 
 
@@ -390,7 +394,7 @@ def test_a_policy_that_breaks_it_is_an_error(
             return np.full((4, SPEC.action_size), float(self.asked))
 
     with monkeypatch.context() as patch:
-        patch.setattr(check, "loader", lambda path: Moody)
+        patch.setattr(load_policy, "policy_loader", lambda path: Moody)
         code, out, _ = answer(capsys, "check", policy)
     assert code == 3
     assert "two answers to one observation" in out
@@ -422,9 +426,9 @@ def test_an_environment_is_held_to_the_contract_by_its_name(
         asked.append(given[0])  # type: ignore[attr-defined]
         return world
 
-    monkeypatch.setattr(scenes, "world", make)
-    found, out, _ = answer(capsys, "check", "tiny")
-    assert (found, asked) == (code, ["tiny"])
+    monkeypatch.setattr(registry, "make_env", lambda *given, **named: make(*given)())
+    found, out, _ = answer(capsys, "check", "tiny:arm")
+    assert (found, asked) == (code, ["tiny:arm"])
     assert ("two episodes from seed 0" in out) == (code == 3)
 
 

@@ -10,24 +10,28 @@ from typing import Any
 
 import pytest
 
-from imitact.cli import demo, evaluate, train
+from imitact.api.record import even_starts
+from imitact.cli import demo, evaluate
 from imitact.cli import record as record_verb
-from imitact.envs.registry import TASK_TEXTS, WORKSPACES, start_order
 from imitact.cli.phases import STORE_EVERY_S, Phases
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import FloatArray, Observation, StepResult
+from imitact.envs import gym_aloha_reference, registry
+from imitact.envs.registry import TASK_TEXTS, WORKSPACES
 from imitact.evaluation import report
-from tests.cli.test_main import TINY, answer, is_refused
+from imitact.training import loop
+from imitact.training.config import PRESETS
 from tests.support import dot_env as worlds
+from tests.support.command_line import answer, is_refused, tiny
 
 
 @pytest.fixture(autouse=True)
 def _dots(monkeypatch: pytest.MonkeyPatch) -> None:
     """The dot's world stands in for the ALOHA scene, and for the registered environment."""
-    monkeypatch.setattr(record_verb, "world", lambda *given: worlds.make_dot)
-    monkeypatch.setattr(record_verb, "expert", lambda *given: worlds.make_dot_expert)
-    monkeypatch.setattr(evaluate, "world_of", lambda env, spec, gym: worlds.make_dot)
-    monkeypatch.setattr(demo.registered, "make", make_registered)
+    monkeypatch.setattr(registry, "env_factory", lambda *given: worlds.make_dot)
+    monkeypatch.setattr(registry, "expert_factory", lambda *given: worlds.make_dot_expert)
+    monkeypatch.setattr(registry, "env_factory_for", lambda env, spec, gym: worlds.make_dot)
+    monkeypatch.setattr(gym_aloha_reference, "RegisteredAloha", make_registered)
 
 
 def make_registered(task: str) -> worlds.DotEnv:
@@ -49,12 +53,14 @@ def make_altered(task: str) -> worlds.DotEnv:
     return Altered()
 
 
-def argv(out: Path, *more: str) -> list[str | Path]:
-    return [
-        "demo", "--out", out, *TINY, "--demonstrations", "2", "--episodes", "3",
-        "--compared-episodes", "2", "--registered-episodes", "2", "--videos", "1",
-        "--workers", "1", "--chunking", "replay:4", "--setup-s", "3.5", "--model.crop", "", *more,
-    ]  # fmt: skip
+def argv(out: Path, *changes: str) -> list[str | Path]:
+    """Return the command line of a tiny demo, with options changed or added."""
+    few = (
+        "--model.crop", "", "--demonstrations", "2", "--episodes", "3", "--compared-episodes",
+        "2", "--registered-episodes", "2", "--videos", "1", "--workers", "1", "--chunking",
+        "replay:4", "--setup-s", "3.5",
+    )  # fmt: skip
+    return ["demo", "--out", out, *tiny(*few, *changes)]
 
 
 def test_the_demo_goes_from_nothing_to_a_number_and_on_after_an_interruption(
@@ -67,10 +73,10 @@ def test_the_demo_goes_from_nothing_to_a_number_and_on_after_an_interruption(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(demo.loop, "train", stop)
+        patch.setattr(loop, "train", stop)
         code, _, err = answer(capsys, *argv(out))
     assert code == 130
-    assert "the same command goes on" in err.splitlines()[-1]
+    assert "the same command continues" in err.splitlines()[-1]
     before = json.loads((out / "phases.json").read_text())
     assert before["done"] == ["record"]
 
@@ -113,13 +119,13 @@ def test_the_demo_goes_from_nothing_to_a_number_and_on_after_an_interruption(
     assert numbers["compared"]["chunking"] == "replay:50"
     assert numbers["compared"]["seeds"] == [1000, 1001]
     tried = [*numbers["demonstrations"]["seeds"], *numbers["demonstrations"]["failed_seeds"]]
-    assert {*tried} == {*start_order("cube", range(1000))[: len(tried)]}
+    assert {*tried} == {*even_starts("cube", range(1000))[: len(tried)]}
     assert numbers["registered"]["same_rewards"] is True
 
     # Once more: nothing is done again, and it says the same.
     with monkeypatch.context() as patch:
         patch.setattr(record_verb, "make", stop)
-        patch.setattr(demo.loop, "train", stop)
+        patch.setattr(loop, "train", stop)
         patch.setattr(evaluate, "count", stop)
         code, again, _ = answer(capsys, *argv(out))
     assert (code, again) == (0, told)
@@ -127,12 +133,12 @@ def test_the_demo_goes_from_nothing_to_a_number_and_on_after_an_interruption(
 
     # With other settings it is another demo, which wants another folder.
     line = is_refused(capsys, *argv(out, "--train.lr", "0.5"))
-    assert f"train.lr was {train.preset('quick')[1].lr}, is 0.5" in line
+    assert f"train.lr was {PRESETS['quick'][1].lr}, is now 0.5" in line
 
     # Another training seed on the same demonstrations, which a false witness contradicts.
-    monkeypatch.setattr(demo.registered, "make", make_altered)
-    other = argv(tmp_path / "other", "--data", str(out / "data"), "--train.seed", "1")
-    other += ["--compared-episodes", "0"]
+    monkeypatch.setattr(gym_aloha_reference, "RegisteredAloha", make_altered)
+    other = argv(tmp_path / "other", "--data", str(out / "data"), "--train.seed", "1",
+                 "--compared-episodes", "0")  # fmt: skip
     code, told, err = answer(capsys, *other)
     assert code == 2
     assert "gave other rewards (seeds 1000 to 1001)" in told
@@ -190,7 +196,7 @@ def test_other_settings_are_another_job(tmp_path: Path):
     phases = Phases(tmp_path / "phases.json", {"train": {"steps": 1, "lr": 2}, "seed": 0})
     with phases.phase("record"):
         pass
-    with pytest.raises(BadInput, match=r"train\.steps was 1, is 9\. Give those"):
+    with pytest.raises(BadInput, match=r"train\.steps was 1, is now 9\. Give the same"):
         Phases(tmp_path / "phases.json", {"train": {"steps": 9, "lr": 2}, "seed": 0})
 
 
@@ -215,9 +221,9 @@ def test_the_task_is_the_same_in_all_phases(
         asked.append(env)
         return worlds.make_dot
 
-    monkeypatch.setattr(record_verb, "world", world)
-    monkeypatch.setattr(evaluate, "world_of", world)
-    monkeypatch.setattr(demo.registered, "make", make_registered_insertion)
+    monkeypatch.setattr(registry, "env_factory", world)
+    monkeypatch.setattr(registry, "env_factory_for", world)
+    monkeypatch.setattr(gym_aloha_reference, "RegisteredAloha", make_registered_insertion)
     code, told, _ = answer(capsys, *argv(tmp_path / "demo", "--task", "insertion"))
     assert code == 0
     assert set(asked) == {"insertion"}
@@ -230,7 +236,7 @@ def test_the_task_is_the_same_in_all_phases(
     assert recorded["settings"]["task"] == TASK_TEXTS["insertion"]
 
     line = is_refused(capsys, *argv(tmp_path / "demo"))
-    assert "task was 'insertion', is None" in line
+    assert 'task was "insertion", is now not set' in line
 
 
 def test_demonstrations_of_another_layout_are_trained_on_as_they_are(
@@ -250,7 +256,7 @@ def test_demonstrations_of_another_layout_are_trained_on_as_they_are(
     assert f"demonstrations: 2 in {tmp_path / 'b'}" in out
     told = json.loads((tmp_path / "demo/demo.json").read_text())["demonstrations"]
     assert told["fingerprint"] == open_dataset(tmp_path / "b").fingerprint
-    assert "other rate than the cube" in is_refused(
+    assert "does not fit the demo's cube scene: rate is 7 Hz, expected 20 Hz" in is_refused(
         capsys, *argv(tmp_path / "c", "--data", str(tmp_path / "b"), "--read.rate-hz", "7")
     )
 
@@ -261,5 +267,5 @@ def test_each_task_has_its_working_area(monkeypatch: pytest.MonkeyPatch):
         asked = demo.with_preset(None, task)
         assert (asked.task, asked.model.crop) == (task, window)
         assert demo.with_preset("released", task).model.crop == ""
-    with pytest.raises(BadInput, match=r"task 'knot'; there are \['cube', 'insertion'\]"):
+    with pytest.raises(BadInput, match='task of the demo "knot"; expected cube, insertion'):
         demo.with_preset(None, "knot")

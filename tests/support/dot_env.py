@@ -148,3 +148,8 @@ make_dot = DotEnv
 make_two_camera_dot = partial(DotEnv, TWO_CAMERAS)
 make_slow_dot = partial(DotEnv, TWO_CAMERAS, TICKS, 0.004)
 make_dot_expert = DotExpert
+
+
+def make_expert_for(spec: Spec) -> DotExpert:
+    """Return an expert for an environment of this Spec, as `--expert` calls it."""
+    return DotExpert()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union
 
@@ -29,12 +30,10 @@ class Completion:
 OPTIONS = Completion
 
 
-def run(settings: Completion) -> None:
-    """Print the script."""
-    from imitact.cli.main import VERBS
-
+def run(settings: Completion, verbs: Mapping[str, Any]) -> None:
+    """Print the script for these verbs, as `imitact.cli.main.VERBS` lists them."""
     kinds: list[Any] = []
-    for name, verb in VERBS.items():
+    for name, verb in verbs.items():
         module = verb.module()
         start = module.with_preset(*[None] * len(verb.first)) if verb.first else module.OPTIONS
         default = {} if isinstance(start, type) else {"default": start}

@@ -6,10 +6,11 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imitact.cli import record
 from imitact.cli.console import print_result
+from imitact.cli.demo_options import Demo
 from imitact.core.cpu import available_cores
 from imitact.core.types import Dataset
 from imitact.core.version import __version__
@@ -20,9 +21,6 @@ from imitact.recording.manifest import RecordingReport
 from imitact.storage.checksum import verified
 from imitact.storage.json_file import read_json_object
 from imitact.training.metrics import format_duration
-
-if TYPE_CHECKING:
-    from imitact.cli.demo import Demo
 
 DEMO_JSON = "demo.json"
 _PACKAGES = ("torch", "numpy", "mujoco", "dm_control", "gym-aloha", "mink", "av", "pyarrow")

@@ -80,9 +80,7 @@ def run(settings: Export) -> None:
         settings.out,
         settings.export,
         policy_sha256=identity(path),
-        compare_success=(lambda file: _success(settings, file))
-        if settings.episodes
-        else None,
+        compare_success=(lambda file: _success(settings, file)) if settings.episodes else None,
         on_line=print_progress,
     )
     for line in summary(found):

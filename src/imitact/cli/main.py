@@ -126,7 +126,8 @@ def run(argv: Sequence[str]) -> int:
                 else module.OPTIONS
             )
             kind = start if isinstance(start, type) else type(start)
-            return module.run(parse(prog, start, rest)) or 0
+            settings = parse(prog, start, rest)
+            return module.run(settings, *([VERBS] if name == "completion" else [])) or 0
     except HelpShown:
         return 0
     except ImitactError as error:

@@ -133,11 +133,11 @@ def parse(prog: str, settings: type[T] | T, argv: Sequence[str]) -> T:
 
 def help_texts(kind: type) -> dict[str, str]:
     """Return the string literal under each field of a dataclass, as one line, by field."""
-    body: list[Any] = vars(ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0])["body"]
+    body = vars(ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0])["body"]
     return {
-        field.target.id: " ".join(literal.value.value.split())
-        for field, literal in itertools.pairwise(body)
-        if type(field) is ast.AnnAssign and type(literal) is ast.Expr
+        ast.unparse(field.target): " ".join(ast.literal_eval(text.value).split())
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
     }
 
 
