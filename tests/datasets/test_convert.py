@@ -1,4 +1,4 @@
-"""Converting loses nothing that a codec does not lose, says so, and goes on after a kill."""
+"""Conversion: only codecs lose anything, the report states it, and a killed one continues."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_jpeg_file_has_the_attributes_that_act_plus_plus_needs(tmp_path: Path)
             packed = root[f"observations/images/{camera}"][...]
             sizes = [len(each.tobytes().rstrip(b"\0")) for each in packed]
             np.testing.assert_array_equal(root["compress_len"][row], sizes)
-    source = open_dataset(tmp_path / "b")  # its own files say how their colours lie
+    source = open_dataset(tmp_path / "b")  # imitact's own files store their channel order
     assert source.spec == open_dataset(tmp_path / "a").spec
 
 
@@ -236,12 +236,12 @@ def test_a_finished_conversion_is_returned_and_not_repeated(tmp_path: Path):
 
 def test_a_conversion_with_other_settings_does_not_continue(tmp_path: Path):
     convert(FakeDataset(), tmp_path / "a", "lerobot", LOSSLESS)
-    for source, config, says in (
+    for source, config, message in (
         (FakeDataset((7, 4, 8)), LOSSLESS, "other settings .source"),
         (FakeDataset(), replace(LOSSLESS, task="go"), "other settings .task"),
         (FakeDataset(), ConvertConfig(), "other settings .video"),
     ):
-        with pytest.raises(BadInput, match=says):
+        with pytest.raises(BadInput, match=message):
             convert(source, tmp_path / "a", "lerobot", config)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").write_text("mine")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imitact.core.errors import BadInput
-from imitact.core.types import Dataset, Episode
+from imitact.core.types import Dataset, Episode, overridable
 from imitact.datasets.lerobot.reader import LeRobotDataset
 from imitact.datasets.open import open_dataset
 from imitact.datasets.subset import Subset, split_validation
@@ -43,7 +43,11 @@ def test_a_split_keeps_the_last_episodes_for_validation_and_loses_none() -> None
 
 
 def properties(kind: type) -> set[str]:
-    return {name for name, value in vars(kind).items() if isinstance(value, property)}
+    return {
+        name
+        for name, value in vars(kind).items()
+        if isinstance(value, overridable) and not name.startswith("_")
+    }
 
 
 def test_a_subset_has_every_property_of_its_dataset_and_episodes() -> None:
@@ -55,7 +59,7 @@ def test_a_subset_has_every_property_of_its_dataset_and_episodes() -> None:
         )
         for each in properties(kind) - {"lengths", "fingerprint", "index"}:
             assert np.array_equal(getattr(ours, each), getattr(theirs, each)), each
-        assert set(properties(kind)) <= set(properties(type(ours)))
+        assert properties(kind) <= vars(type(ours)).keys()
     columns = list(dataset.extra_columns)
     assert columns == ["next.reward", "next.done"]
     for name in columns:
@@ -82,3 +86,14 @@ def test_a_dataset_that_stores_only_the_necessary_has_defaults_for_the_rest() ->
     assert episode.extra_values([]) == {}
     with pytest.raises(BadInput, match=r"no columns effort"):
         episode.extra_values(["effort"])
+
+
+def test_a_dataset_of_ones_own_may_set_properties_as_attributes() -> None:
+    class Plain(Episode):
+        def __init__(self) -> None:
+            self.index, self.task = 3, "pick up the cup"
+            self.state = self.action = np.zeros((2, 1), np.float32)
+
+    episode = Plain()
+    assert (episode.index, episode.task, episode.tasks) == (3, "pick up the cup", (episode.task,))
+    assert episode.origin == {"name": "3"}

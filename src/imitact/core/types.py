@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -347,23 +347,38 @@ class ExtraColumn:
     width: int | None
 
 
+if TYPE_CHECKING:
+    overridable = property
+else:
+
+    class overridable:  # noqa: N801
+        """A property that an instance may replace: `self.task = "..."` needs no setter."""
+
+        def __init__(self, read: Callable[[Any], Any]) -> None:
+            self.read, self.__doc__ = read, read.__doc__
+
+        def __get__(self, instance: Any, owner: type | None = None) -> Any:
+            return self if instance is None else self.read(instance)
+
+
 class Episode(Protocol):
     """One demonstration of T ticks.
 
-    Inherit from this class explicitly to get the defaults of the properties below `frames`.
+    Inherit from this class explicitly to get the defaults of the properties below `frames`. A
+    subclass gives each property, or sets it as an attribute.
     """
 
-    @property
+    @overridable
     def index(self) -> int:
         """Position in the dataset, from 0."""
         ...
 
-    @property
+    @overridable
     def state(self) -> NDArray[np.float32]:
         """Measured state, (T, S)."""
         ...
 
-    @property
+    @overridable
     def action(self) -> NDArray[np.float32]:
         """Commanded action, (T, A); action[t] was commanded at the tick of state[t]."""
         ...
@@ -372,22 +387,22 @@ class Episode(Protocol):
         """Frames of ticks `start` to `stop` (exclusive; None: T), in order, decoded lazily."""
         ...
 
-    @property
+    @overridable
     def task(self) -> str:
         """Task description at the first tick; empty where the dataset has none."""
         return ""
 
-    @property
+    @overridable
     def tasks(self) -> tuple[str, ...]:
         """All task descriptions of the episode; more than one where the task changes in it."""
         return (self.task,) if self.task else ()
 
-    @property
+    @overridable
     def times_s(self) -> NDArray[np.float64] | None:
         """Recorded time of each tick since the first, (T,) in s; None where none are stored."""
         return None
 
-    @property
+    @overridable
     def origin(self) -> Mapping[str, Any]:
         """Where the episode comes from, as plain JSON values.
 
@@ -396,7 +411,7 @@ class Episode(Protocol):
         """
         return {"name": str(self.index)}
 
-    @property
+    @overridable
     def own_videos(self) -> Mapping[str, Path]:
         """Cameras whose video file holds this episode from time 0 and nothing else."""
         return {}
@@ -411,60 +426,61 @@ class Episode(Protocol):
 class Dataset(Protocol):
     """A dataset of demonstrations, whatever its layout.
 
-    Inherit from this class explicitly to get the defaults of the properties below `episode`.
+    Inherit from this class explicitly to get the defaults of the properties below `episode`. A
+    subclass gives each property, or sets it as an attribute.
     """
 
-    @property
+    @overridable
     def spec(self) -> Spec: ...
 
-    @property
+    @overridable
     def lengths(self) -> tuple[int, ...]:
         """Number of ticks T of every episode."""
         ...
 
-    @property
+    @overridable
     def fingerprint(self) -> str:
         """SHA-256 that is equal for equal demonstrations and differs for others."""
         ...
 
     def episode(self, index: int) -> Episode: ...
 
-    @property
+    @overridable
     def path(self) -> Path | None:
         """Folder or file of the dataset; None where it is not on a disk."""
         return None
 
-    @property
+    @overridable
     def layout(self) -> str:
         """Name of the storage layout, as in `ReadConfig.layout`; "custom" for any other."""
         return "custom"
 
-    @property
+    @overridable
     def read_options(self) -> Mapping[str, Any]:
         """Read options that were given, as plain JSON; options at their defaults are absent."""
         return {}
 
-    @property
+    @overridable
     def notices(self) -> tuple[str, ...]:
         """Notices about features that are not read, one sentence each."""
         return ()
 
-    @property
+    @overridable
     def left_out(self) -> Mapping[str, str]:
         """Stored features or arrays that are not read, with the reason."""
         return {}
 
-    @property
+    @overridable
     def extra_columns(self) -> Mapping[str, ExtraColumn]:
         """Columns of numbers beside state, action and frames, by name."""
         return {}
 
-    @property
+    @overridable
     def frames_in_video(self) -> bool:
         """Whether all frames are stored as video; else as images or arrays, without loss."""
         return False
 
-    @property
+    @overridable
     def facts(self) -> Mapping[str, Any]:
         """What imitact recorded about the dataset (`meta/imitact.json`); empty for others.
 
