@@ -1,4 +1,4 @@
-"""Laws of the ALOHA scene: equal to gym-aloha's, without its globals, rendered when looked at."""
+"""ALOHA simulation: equal to gym-aloha, without global state, rendered only on demand."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def gym_env(task: str) -> Any:
     return gymnasium.make(GYM_IDS[task], obs_type="pixels_agent_pos", max_episode_steps=400)
 
 
-def wander(task: str, ticks: int, seed: int, dtype: Any) -> np.ndarray:
-    """Actions around the start pose, grippers beyond 0 and 1 included."""
+def random_actions(task: str, ticks: int, seed: int, dtype: Any) -> np.ndarray:
+    """Return random actions around the start pose, with grippers beyond 0 and 1."""
     start = np.array([0, -0.96, 1.16, 0, -0.3, 0, 0.5] * 2)
     rng = np.random.default_rng(seed)
     return (start + np.cumsum(rng.normal(0, 0.1, (ticks, 14)), axis=0)).astype(dtype)
@@ -46,26 +46,26 @@ def wander(task: str, ticks: int, seed: int, dtype: Any) -> np.ndarray:
 @pytest.mark.parametrize(
     ("task", "dtype"), [("cube", np.float64), ("cube", np.float32), ("insertion", np.float64)]
 )
-def test_state_and_pixels_are_gym_alohas_to_the_bit(task: str, dtype: Any) -> None:
+def test_state_and_pixels_equal_gym_alohas_bit_for_bit(task: str, dtype: Any) -> None:
     seed = 1003
     ours, small, theirs = AlohaEnv(task), AlohaEnv(task, ("angle", "top"), 60, 90), gym_env(task)
     seen, (expected, _) = ours.reset(seed), theirs.reset(seed=seed)
     small.reset(seed + 1)
-    for action in [*wander(task, 3, 1, dtype), None]:
+    for action in [*random_actions(task, 3, 1, dtype), None]:
         assert np.array_equal(seen.state, expected["agent_pos"])
-        # Read from another context in between: neither may draw into the other's picture.
+        # Render in another context in between: neither may draw into the other.
         assert small.step(small.reset(7).state).observation.frames["top"].shape == (60, 90, 3)
         assert np.array_equal(seen.frames["top"], expected["pixels"]["top"])
         if action is not None:
-            outcome = ours.step(action)
+            result = ours.step(action)
             expected, reward, _, _, _ = theirs.step(action)
-            seen = outcome.observation
-            assert outcome.reward == reward
+            seen = result.observation
+            assert result.reward == reward
     ours.close()
     small.close()
 
 
-def test_a_whole_transfer_has_gym_alohas_states_and_rewards_at_every_tick(
+def test_states_and_rewards_of_a_transfer_equal_gym_alohas_at_every_tick(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seed = 42
@@ -79,18 +79,18 @@ def test_a_whole_transfer_has_gym_alohas_states_and_rewards_at_every_tick(
     reached = set()
     for _ in range(ours.step_cap):
         action = expert.chunk(observation)[0]
-        outcome = ours.step(action)
+        result = ours.step(action)
         expected, reward, terminated, _, _ = theirs.step(action)
-        observation = outcome.observation
+        observation = result.observation
         assert np.array_equal(observation.state, expected["agent_pos"])
-        assert outcome.reward == reward
-        assert outcome.success == terminated
+        assert result.reward == reward
+        assert result.success == terminated
         reached.add(reward)
     assert reached >= {0, 2, 4}
 
 
 @pytest.mark.parametrize("task", ["cube", "insertion"])
-def test_any_contacts_earn_what_gym_aloha_gives_for_them(task: str) -> None:
+def test_rewards_of_random_contacts_equal_gym_alohas(task: str) -> None:
     env = AlohaEnv(task, ())
     from gym_aloha.tasks import sim
 
@@ -118,7 +118,7 @@ def test_any_contacts_earn_what_gym_aloha_gives_for_them(task: str) -> None:
     assert seen == {0, 1, 2, 3, 4}
 
 
-def test_names_and_constants_are_gym_alohas() -> None:
+def test_names_and_constants_equal_gym_alohas() -> None:
     from gym_aloha import constants
 
     assert list(ALOHA_JOINTS) == constants.JOINTS == constants.ACTIONS
@@ -130,7 +130,7 @@ def test_names_and_constants_are_gym_alohas() -> None:
 
 
 @pytest.mark.parametrize("task", ["cube", "insertion"])
-def test_the_scene_keeps_the_contract_of_an_env(task: str) -> None:
+def test_the_environment_fulfills_the_contract_of_an_env(task: str) -> None:
     env = AlohaEnv(task, ("left_wrist",), 48, 64)
     validate.check_env(env, ticks=2)
     assert (env.step_cap, len(env.stages)) == ({"cube": 400, "insertion": 500}[task], 5)
@@ -144,9 +144,9 @@ def test_the_scene_keeps_the_contract_of_an_env(task: str) -> None:
     env.close()
 
 
-def test_two_scenes_share_nothing() -> None:
+def test_two_environments_are_independent() -> None:
     alone, other = AlohaEnv("cube", ()), AlohaEnv("cube", ())
-    actions = wander("cube", 20, 2, np.float64)
+    actions = random_actions("cube", 20, 2, np.float64)
     alone.reset(5)
     expected = [alone.step(action).observation.state for action in actions]
     alone.reset(5)
@@ -157,7 +157,7 @@ def test_two_scenes_share_nothing() -> None:
 
 
 @pytest.mark.parametrize(("task", "objects"), [("cube", 1), ("insertion", 2)])
-def test_the_seed_alone_fixes_the_start(task: str, objects: int) -> None:
+def test_the_start_depends_on_the_seed_only(task: str, objects: int) -> None:
     env = AlohaEnv(task, ())
 
     def start(seed: int) -> np.ndarray:
@@ -168,13 +168,13 @@ def test_the_seed_alone_fixes_the_start(task: str, objects: int) -> None:
         return np.array([truth.pose(i)[:2] for i in range(objects)])
 
     first = start(11)
-    env.step(wander(task, 1, 0, np.float64)[0])
+    env.step(random_actions(task, 1, 0, np.float64)[0])
     assert np.array_equal(start(11), first)
     assert not np.array_equal(start(12), first)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-def test_a_seed_that_gym_aloha_cannot_draw_from_is_refused(seed: int) -> None:
+def test_a_seed_out_of_gym_alohas_range_is_refused(seed: int) -> None:
     with pytest.raises(BadInput, match="gym-aloha's seeds are from 0 to 2"):
         AlohaEnv("cube", ()).reset(seed)
 
@@ -187,7 +187,7 @@ def test_nothing_is_rendered_unless_a_frame_is_read(monkeypatch: pytest.MonkeyPa
     )
     env = AlohaEnv("cube", ("top", "angle"))
     observation = env.reset(0)
-    for action in wander("cube", 5, 3, np.float64):
+    for action in random_actions("cube", 5, 3, np.float64):
         observation = env.step(action).observation
     assert drawn == []
     _ = observation.frames["angle"], observation.frames["angle"]
@@ -208,8 +208,8 @@ def test_a_frame_is_never_taken_from_a_later_tick() -> None:
         _ = late.frames["angle"]
 
 
-def test_every_camera_shows_its_own_view_at_any_size() -> None:
-    # Beyond the 640x480 that the scene's own framebuffer holds, and not its shape.
+def test_cameras_show_different_views_at_any_size() -> None:
+    # Larger than the 640x480 pixels of the scene's framebuffer, and of another aspect ratio.
     env = AlohaEnv("cube", CAMERAS, 500, 700)
     frames = dict(env.reset(3).frames)
     assert tuple(frames) == CAMERAS == tuple(c.name for c in env.spec.cameras)
@@ -219,13 +219,13 @@ def test_every_camera_shows_its_own_view_at_any_size() -> None:
     env.close()
 
 
-def test_the_aloha_four_are_cameras_of_the_scene() -> None:
+def test_the_real_alohas_cameras_exist_in_the_scene() -> None:
     assert len(REAL_ALOHA_CAMERAS) == 4
     assert set(REAL_ALOHA_CAMERAS) < set(CAMERAS)
     assert "top" in REAL_ALOHA_CAMERAS
 
 
-def test_what_the_scene_does_not_have_is_refused_with_what_it_has() -> None:
+def test_unknown_tasks_and_cameras_are_refused_with_the_choices() -> None:
     with pytest.raises(
         BadInput, match=r'no task of the ALOHA scene "cubes"; expected cube, insertion'
     ):
@@ -238,11 +238,11 @@ def test_what_the_scene_does_not_have_is_refused_with_what_it_has() -> None:
         AlohaEnv("cube", ("top",), 0, 640)
 
 
-def test_one_camera_may_be_given_by_its_bare_name() -> None:
+def test_a_single_camera_may_be_given_as_a_string() -> None:
     assert [c.name for c in AlohaEnv("cube", "top").spec.cameras] == ["top"]
 
 
-def test_an_action_that_does_not_fit_moves_nothing() -> None:
+def test_an_invalid_action_does_not_change_the_state() -> None:
     env = AlohaEnv("cube", ())
     with pytest.raises(ImitactError, match=r"reset\(seed\) first"):
         env.step(np.zeros(14))
@@ -253,7 +253,7 @@ def test_an_action_that_does_not_fit_moves_nothing() -> None:
     assert np.array_equal(env._observation().state, state)
 
 
-def test_a_simulation_that_breaks_down_says_so(
+def test_a_diverged_simulation_raises_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # MuJoCo leaves a MUJOCO_LOG.TXT
@@ -274,7 +274,7 @@ def digest(seed: int, build: Any) -> str:
     return found
 
 
-def test_a_spawned_process_sees_the_same_pixels() -> None:
+def test_a_spawned_process_renders_the_same_pixels() -> None:
     build = partial(AlohaEnv, "cube", ("top", "angle"), 96, 128)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         assert pool.submit(digest, 4, build).result(timeout=120) == digest(4, build)
@@ -294,18 +294,18 @@ def in_a_fresh_python(code: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
-def test_importing_the_scene_imports_no_simulator_and_sets_nothing() -> None:
+def test_importing_the_environment_imports_no_simulator_and_sets_no_variable() -> None:
     code = (
         "import os, sys, imitact.envs.aloha, imitact.envs.experts.registry\n"
         "loaded = {'mujoco', 'dm_control', 'mink', 'gym_aloha', 'torch'} & set(sys.modules)\n"
         "print(sorted(loaded), os.environ.get('MUJOCO_GL'))"
     )
     assert in_a_fresh_python(code) == "[] None"
-    # The check can fail: it finds a module once something imports it.
+    # The check can fail: it finds a module that is imported.
     assert in_a_fresh_python(f"import mujoco\n{code}").startswith("['mujoco']")
 
 
-def test_egl_is_chosen_only_where_nothing_was_chosen() -> None:
+def test_egl_is_selected_only_if_nothing_else_is() -> None:
     code = (
         "import os\nfrom imitact.envs.aloha import AlohaEnv\n"
         "AlohaEnv('cube', ()); print(os.environ['MUJOCO_GL'])"
@@ -314,7 +314,7 @@ def test_egl_is_chosen_only_where_nothing_was_chosen() -> None:
     assert in_a_fresh_python(code, MUJOCO_GL="disabled") == "disabled"
 
 
-def test_elsewhere_than_on_linux_mujoco_chooses() -> None:
+def test_outside_linux_mujoco_chooses_its_opengl() -> None:
     code = (
         "import os, sys, types\nfrom imitact.envs.aloha import load_mujoco\n"
         "sys.modules['mujoco'] = types.ModuleType('mujoco')\n"
@@ -324,7 +324,7 @@ def test_elsewhere_than_on_linux_mujoco_chooses() -> None:
     assert in_a_fresh_python(code) == "None\negl"
 
 
-def test_a_python_that_ends_with_a_scene_open_ends_in_silence() -> None:
+def test_python_exits_silently_with_an_open_environment() -> None:
     code = (
         "from imitact.envs.aloha import AlohaEnv\n"
         "env = AlohaEnv('cube', 'top', 48, 64); print(env.reset(0).frames['top'].shape)"
@@ -339,7 +339,7 @@ def test_without_opengl_the_error_names_the_debian_packages() -> None:
         "except BadInput as error:\n    print(error)"
     )
     for backend in ("disabled", "nonsense"):
-        said = in_a_fresh_python(code, MUJOCO_GL=backend)
-        assert f"MUJOCO_GL {backend}" in said
+        message = in_a_fresh_python(code, MUJOCO_GL=backend)
+        assert f"MUJOCO_GL {backend}" in message
         for package in ("libegl1", "libgl1-mesa-dri", "libosmesa6"):
-            assert package in said
+            assert package in message

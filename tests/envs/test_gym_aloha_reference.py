@@ -1,4 +1,4 @@
-"""Laws of the registered gym-aloha environment as a witness of ours."""
+"""Reference environment: the registered gym-aloha environment gives AlohaEnv's rewards."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from imitact.envs.experts.cube import CubeExpert
 
 @pytest.fixture
 def _unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three renderings a step would take minutes; these episodes look at nothing."""
-    load_mujoco()  # it chooses the OpenGL backend, which dm_control would do otherwise
+    """Disable gym-aloha's rendering, which would take minutes; these tests read no frames."""
+    load_mujoco()  # selects the OpenGL backend before dm_control does
     from dm_control.mujoco import Physics
 
     blank = np.zeros((480, 640, 3), np.uint8)
@@ -26,7 +26,7 @@ def _unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Recorded:
-    """An episode as a policy: the actions of one seed, whatever it sees."""
+    """A policy that replays the actions of one episode."""
 
     def __init__(self, actions: np.ndarray) -> None:
         self.actions = actions
@@ -36,12 +36,12 @@ class Recorded:
         pass
 
     def chunk(self, observation: Observation) -> np.ndarray:
-        assert observation.privileged is None, "the registered environment tells no secrets"
+        assert observation.privileged is None, "the reference environment has no true state"
         return self.actions
 
 
 def rewards(policy: Recorded, seed: int) -> list[float]:
-    """The rewards of one episode there, tick for tick, to its end at reward 4."""
+    """Return the rewards of an episode in the reference environment, up to reward 4."""
     env = gym_aloha_reference.RegisteredAloha("cube")
     ticks = rollout(policy, env, seed=seed, chunking=Replay(400), stop_on_success=True)
     told = [tick.reward for tick in ticks]
@@ -50,7 +50,7 @@ def rewards(policy: Recorded, seed: int) -> list[float]:
 
 
 @pytest.mark.usefixtures("_unrendered")
-def test_the_registered_environment_gives_our_rewards_tick_for_tick() -> None:
+def test_rewards_equal_aloha_envs_at_every_tick() -> None:
     env = AlohaEnv("cube")
     ours = list(rollout(CubeExpert(), env, seed=1003, chunking=Replay(1), stop_on_success=True))
     env.close()
@@ -61,7 +61,7 @@ def test_the_registered_environment_gives_our_rewards_tick_for_tick() -> None:
     assert set(theirs) >= {0.0, 1.0, 2.0, 4.0}
 
 
-def test_it_shows_its_own_pixels_and_joints_which_equal_ours() -> None:
+def test_pixels_and_joints_equal_aloha_envs() -> None:
     theirs, ours = gym_aloha_reference.RegisteredAloha("cube"), AlohaEnv("cube")
     assert theirs.spec == ours.spec
     assert theirs.step_cap == ours.step_cap
@@ -76,7 +76,7 @@ def test_it_shows_its_own_pixels_and_joints_which_equal_ours() -> None:
 
 
 @pytest.mark.usefixtures("_unrendered")
-def test_it_is_refused_beyond_its_end() -> None:
+def test_a_step_before_reset_or_after_the_end_is_refused() -> None:
     env = gym_aloha_reference.RegisteredAloha("insertion", step_cap=2)
     with pytest.raises(ImitactError, match="not started; call reset"):
         env.step(np.zeros(14))
@@ -88,7 +88,7 @@ def test_it_is_refused_beyond_its_end() -> None:
     env.close()
 
 
-def test_a_task_that_is_not_registered_is_refused() -> None:
+def test_an_unknown_task_or_an_invalid_step_cap_is_refused() -> None:
     with pytest.raises(BadInput, match=r'no task of gym-aloha "knot"; expected cube, insertion'):
         gym_aloha_reference.RegisteredAloha("knot")
     with pytest.raises(BadInput, match="step cap is 0"):

@@ -1,4 +1,4 @@
-"""Laws of the shadow map: MuJoCo's own to the bit wherever the arms are, or not used at all."""
+"""Shadow map: equal to MuJoCo's in every pose, or not used."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _SCENES = {
 }
 
 
-class Theirs:
-    """dm_control's own render, which is all that gym-aloha calls, of the state of an AlohaEnv."""
+class DmControlRenderer:
+    """Renders the state of an AlohaEnv with dm_control, as gym-aloha does."""
 
     def __init__(self, task: str) -> None:
         load_mujoco()
@@ -46,36 +46,36 @@ def env(request: pytest.FixtureRequest) -> Iterator[AlohaEnv]:
 
 
 def own_map(env: AlohaEnv) -> ShadowMap:
-    """The map that is in use; on a machine without a software renderer there is none to test."""
+    """Return the shadow map in use; skip the test on a machine without software rendering."""
     assert env._renderer is not None
     if env._renderer._shadows is None:
         from OpenGL import GL
 
         with env._renderer._gl.make_current() as gl:
             name = gl.call(GL.glGetString, GL.GL_RENDERER)
-        assert b"llvmpipe" not in name, "the map is not used where it was made for"
+        assert b"llvmpipe" not in name, "the map is not used with the renderer that it is for"
         pytest.skip(f"the renderer is {name}")
     return env._renderer._shadows
 
 
 def casts(env: AlohaEnv, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many geoms are drawn into the map, call by call."""
+    """Return a list that records the number of geoms drawn by each call."""
     own_map(env)
-    told: list[int] = []
+    counts: list[int] = []
     cast = ShadowMap._cast
 
     def counted(self: ShadowMap, casters: dict[int, Any], ids: Any) -> None:
-        told.append(len(ids))
+        counts.append(len(ids))
         cast(self, casters, ids)
 
     monkeypatch.setattr(ShadowMap, "_cast", counted)
-    return told
+    return counts
 
 
-def test_a_carried_cube_looks_the_same_from_every_camera_as_dm_control_draws_it(
+def test_frames_of_a_carried_cube_equal_dm_controls_for_every_camera(
     env: AlohaEnv,
 ) -> None:
-    theirs, expert = Theirs("cube"), CubeExpert()
+    theirs, expert = DmControlRenderer("cube"), CubeExpert()
     observation = env.reset(42)
     expert.reset(42)
     reached = set()
@@ -93,13 +93,13 @@ def test_a_carried_cube_looks_the_same_from_every_camera_as_dm_control_draws_it(
 
 
 @pytest.mark.parametrize("env", TASKS, indirect=True)
-def test_arms_that_jump_anywhere_leave_no_shadow_behind(env: AlohaEnv) -> None:
-    theirs, rng = Theirs(env.task), np.random.default_rng(3)
+def test_the_map_equals_mujocos_after_arbitrary_jumps(env: AlohaEnv) -> None:
+    theirs, rng = DmControlRenderer(env.task), np.random.default_rng(3)
     for jump in range(5):
         observation = env.reset(jump)
         low, high = env._model.jnt_range[:16].T
         env._data.qpos[:16] = rng.uniform(low, high)
-        # Beside the map, on its edge and above the light's view too.
+        # Also outside of the map, on its edge and above the light's view.
         env._data.qpos[16:18] += rng.uniform(-2.0, 2.0, 2) * jump
         env._mj.mj_forward(env._model, env._data)
         for camera in CAMERAS:
@@ -111,26 +111,26 @@ def test_arms_that_jump_anywhere_leave_no_shadow_behind(env: AlohaEnv) -> None:
     theirs.close()
 
 
-def test_what_never_moves_is_drawn_once_and_a_tick_once_for_all_cameras(
+def test_static_geoms_are_drawn_once_and_moving_ones_once_per_tick(
     env: AlohaEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     observation = env.reset(0)
     _ = observation.frames["top"]
-    told = casts(env, monkeypatch)
+    counts = casts(env, monkeypatch)
     _ = observation.frames["angle"]
-    assert told == []
+    assert counts == []
     observation = env.step(observation.state).observation
     _ = dict(observation.frames)
     assert len(own_map(env)._static) == 3, "the table and two bases"
-    assert told == [len(own_map(env)._moving)]
+    assert counts == [len(own_map(env)._moving)]
 
 
-def test_a_map_that_is_not_mujocos_is_not_used(
+def test_a_map_that_differs_from_mujocos_is_not_used(
     env: AlohaEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = dict(env.reset(0).frames)
     own_map(env)
-    # As if another MuJoCo moved casters a little further from the light.
+    # As if another version of MuJoCo offset casters more.
     monkeypatch.setattr(shadow_map, "_OFFSET_UNITS", -5.0)
     other = AlohaEnv("cube", CAMERAS)
     frames = dict(other.reset(0).frames)

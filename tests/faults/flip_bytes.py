@@ -139,7 +139,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
         found[f"checkpoint {name}"] = Kind(
             newest / name,
             lambda say: of_checkpoints(folder / "checkpoints", say),
-            mended="checkpoint passed over: ",
+            mended="damaged checkpoint skipped: ",
         )
     of_cache(folder / "cache", lambda line: None)
     (cache,) = (folder / "cache").glob("frames-*/")

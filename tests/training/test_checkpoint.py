@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, read back exactly, and never trusted unread."""
+"""Checkpoints: complete or absent, read back exactly, verified before use."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def save(folder: Path, step: int) -> Path:
     return checkpoint.save(folder, state(step), policy)
 
 
-def nobody(line: str) -> None:
-    raise AssertionError(f"nothing should be said here: {line}")
+def no_message(line: str) -> None:
+    raise AssertionError(f"unexpected message: {line}")
 
 
 def test_what_was_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
@@ -56,19 +56,19 @@ def test_the_last_two_are_kept_and_the_newest_is_found(tmp_path: Path) -> None:
         "step-00000100",
         "step-00000010",
     ]
-    found = checkpoint.load_newest(tmp_path, nobody)
+    found = checkpoint.load_newest(tmp_path, no_message)
     assert found is not None
     assert found[1].step == 100
 
 
 def test_a_folder_without_checkpoints_has_none(tmp_path: Path) -> None:
-    assert checkpoint.load_newest(tmp_path, nobody) is None
-    assert checkpoint.load_newest(tmp_path / "nowhere", nobody) is None
+    assert checkpoint.load_newest(tmp_path, no_message) is None
+    assert checkpoint.load_newest(tmp_path / "nowhere", no_message) is None
 
 
 @pytest.mark.parametrize("name", ["trainer.safetensors", "trainer.json", "policy/policy.json"])
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
-def test_a_damaged_checkpoint_is_said_and_passed_over_for_the_one_before(
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_used(
     tmp_path: Path, name: str, harm: str
 ) -> None:
     save(tmp_path, 1)
@@ -90,7 +90,9 @@ def test_a_damaged_checkpoint_is_said_and_passed_over_for_the_one_before(
 
 
 @pytest.mark.parametrize(("key", "value"), [("step", 3), ("numbers", {})])
-def test_one_altered_value_in_the_record_is_damage(tmp_path: Path, key: str, value: object) -> None:
+def test_an_altered_value_in_trainer_json_is_damage(
+    tmp_path: Path, key: str, value: object
+) -> None:
     file = save(tmp_path, 2) / "trainer.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
     with pytest.raises(DamagedFile, match=r"trainer\.json is not what was written"):
@@ -103,21 +105,21 @@ def test_a_renamed_checkpoint_is_damage(tmp_path: Path) -> None:
         checkpoint.load(renamed)
 
 
-def test_where_every_checkpoint_is_damaged_nothing_is_guessed(tmp_path: Path) -> None:
+def test_if_all_checkpoints_are_damaged_resuming_is_refused(tmp_path: Path) -> None:
     for step in (1, 2):
         (save(tmp_path, step) / "trainer.safetensors").write_bytes(b"no")
     with pytest.raises(DamagedFile, match=r"no checkpoint .* can be read: .*SHA-256 differs"):
         checkpoint.load_newest(tmp_path, lambda line: None)
 
 
-def test_another_format_is_refused_by_number(tmp_path: Path) -> None:
+def test_another_checkpoint_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
     file = save(tmp_path, 1) / "trainer.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
     with pytest.raises(DamagedFile, match=r"format 99, this imitact \(.*\) reads 1; resume with"):
         checkpoint.load(file.parent)
 
 
-def test_a_full_disk_leaves_the_checkpoints_before_it_and_no_half_one(
+def test_a_full_disk_leaves_previous_checkpoints_and_no_partial_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, 1)
@@ -133,7 +135,7 @@ def test_a_full_disk_leaves_the_checkpoints_before_it_and_no_half_one(
     assert checkpoint.load(tmp_path / "step-00000002").step == 2
 
 
-def test_a_full_disk_that_safetensors_meets_is_one_clear_refusal(
+def test_a_full_disk_reported_by_safetensors_raises_disk_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: object) -> None:
@@ -145,11 +147,13 @@ def test_a_full_disk_that_safetensors_meets_is_one_clear_refusal(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_save_left_is_no_checkpoint_and_goes_with_the_next(tmp_path: Path) -> None:
+def test_a_killed_save_leaves_no_checkpoint_and_the_next_save_removes_its_files(
+    tmp_path: Path,
+) -> None:
     save(tmp_path, 1)
     half = tmp_path / ".building-step-00000002"
     (half / "policy").mkdir(parents=True)
-    found = checkpoint.load_newest(tmp_path, nobody)
+    found = checkpoint.load_newest(tmp_path, no_message)
     assert found is not None
     assert found[1].step == 1
     save(tmp_path, 3)

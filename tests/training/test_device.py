@@ -1,4 +1,4 @@
-"""Devices: precision follows the hardware and says why; randomness is saved and restored."""
+"""Training device: precision follows the hardware; the random state is saved and restored."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _leave_torch_as_it_was() -> Iterator[None]:
         (set(), "fp32", "neither"),
     ],
 )
-def test_auto_takes_bf16_where_the_processor_multiplies_it_and_says_why(
+def test_auto_selects_bf16_if_the_processor_supports_it_and_gives_the_reason(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], name: str, reason: str
 ) -> None:
     monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(flags))
@@ -46,7 +46,7 @@ def test_auto_takes_bf16_where_the_processor_multiplies_it_and_says_why(
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
-def test_a_precision_asked_for_by_name_is_taken_whatever_the_processor(
+def test_a_named_precision_is_used_on_every_processor(
     monkeypatch: pytest.MonkeyPatch, name: PrecisionName
 ) -> None:
     for flags in (frozenset[str](), frozenset({"amx_bf16"})):
@@ -54,7 +54,7 @@ def test_a_precision_asked_for_by_name_is_taken_whatever_the_processor(
         assert device.choose_precision(name, CPU) == Precision(name, "as asked")  # type: ignore[arg-type]
 
 
-def test_flags_and_name_are_read_as_linux_writes_them(tmp_path: Path) -> None:
+def test_processor_flags_and_name_are_read_from_cpuinfo(tmp_path: Path) -> None:
     file = tmp_path / "cpuinfo"
     file.write_text(
         "processor\t: 0\nmodel name\t: Some CPU @ 2.0GHz\nflags\t\t: fpu avx2 amx_bf16\n"
@@ -66,7 +66,7 @@ def test_flags_and_name_are_read_as_linux_writes_them(tmp_path: Path) -> None:
     assert device.processor_name(tmp_path / "nowhere")
 
 
-def test_nothing_falls_back_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_device_is_refused_without_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BadInput, match="no CUDA GPU"):
         device.choose_device("auto", "cuda")
@@ -81,13 +81,13 @@ def test_nothing_falls_back_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device.choose_device("auto", "auto").device == CPU
 
 
-def test_threads_are_set_only_where_a_number_is_given() -> None:
+def test_threads_are_set_only_if_a_number_is_given() -> None:
     before = torch.get_num_threads()
     assert device.choose_device("fp32", "cpu", 0).threads == before
     assert device.choose_device("fp32", "cpu", 1).threads == torch.get_num_threads() == 1
 
 
-def test_randomness_goes_on_where_it_was_saved() -> None:
+def test_the_random_state_is_restored_exactly() -> None:
     here = device.choose_device("fp32", "cpu")
     here.seed(3)
     torch.rand(5)
@@ -102,7 +102,7 @@ def test_randomness_goes_on_where_it_was_saved() -> None:
         here.restore_random_state({})
 
 
-def test_autocast_multiplies_in_the_chosen_precision() -> None:
+def test_autocast_uses_the_chosen_precision() -> None:
     matrix = torch.ones(2, 2)
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         here = TrainingDevice(CPU, Precision(name, "test"), 1)  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ def test_autocast_multiplies_in_the_chosen_precision() -> None:
             assert (matrix @ matrix).dtype == dtype
 
 
-def test_a_batch_becomes_tensors_without_changing_a_value() -> None:
+def test_a_batch_becomes_tensors_with_the_same_values() -> None:
     frames = np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3)
     batch = SampleBatch(
         np.ones((1, 2), np.float32),

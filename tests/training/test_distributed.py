@@ -1,7 +1,7 @@
-"""Several processes train as one: the same sums, one that writes, none that waits for the dead.
+"""Distributed training: several ranks compute what one does, rank 0 writes, no rank hangs.
 
-The laws of two ranks are looked at in one pair of processes that `pair` starts: they join several
-times, once a scene, and leave what they found in a folder. torchrun itself is run end to end.
+The fixture `pair` starts two processes that run all scenarios, each in its own process group, and
+write their results to a folder. torchrun itself is tested end to end.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ from imitact.training.sync_batchnorm import RankSyncBatchNorm
 from tests.support.fake_dataset import FakeDataset
 from tests.support.paths import FIXTURES, ROOT
 
-SOURCE = FakeDataset((7, 4, 9, 6))  # short beside the chunk: a batch's parts are padded unequally
-DATASET = FIXTURES / "lerobot" / "h264"
+# Episodes are short compared to the chunk, so that shares have different padding.
+DATASET = FakeDataset((7, 4, 9, 6))
+H264_DATASET = FIXTURES / "lerobot" / "h264"
 
 MODEL = ActConfig(
     chunk_size=4,
@@ -88,8 +89,8 @@ CONFIG = TrainConfig(
     num_workers=1,
 )
 
-# An odd batch has unequal shares; without the CVAE there is no noise of the posterior.
-SCENES: dict[str, tuple[ActConfig, TrainConfig]] = {
+# An odd batch has shares of different size; without the CVAE there is no noise on z.
+SCENARIOS: dict[str, tuple[ActConfig, TrainConfig]] = {
     "group": (MODEL, CONFIG),
     "batch": (
         dataclasses.replace(MODEL, backbone_norm="batch", use_vae=False),
@@ -133,12 +134,12 @@ def everything(out: Path, step: int) -> dict[str, torch.Tensor]:
 
 
 def first_update(name: str, ranks: Ranks, device: str = "cpu") -> dict[str, torch.Tensor]:
-    """The gradients of the first step."""
-    model, config = SCENES[name]
+    """Return the gradients of the first step."""
+    model, config = SCENARIOS[name]
     config = dataclasses.replace(config, grad_clip_norm=0.0)
     here = devices.choose_device("fp32", device, 1, ranks)
     policy = TorchPolicy.create(
-        SOURCE.spec, dataset_statistics(SOURCE, range(4)), model, seed=0, fingerprint="fake"
+        DATASET.spec, dataset_statistics(DATASET, range(4)), model, seed=0, fingerprint="fake"
     )
     updater = Updater(policy, config, here)
     here.seed(3)
@@ -149,7 +150,7 @@ def first_update(name: str, ranks: Ranks, device: str = "cpu") -> dict[str, torc
 
 def draw(batch_size: int, ranks: Ranks = SINGLE_PROCESS) -> Sampler:
     return Sampler(
-        SOURCE,
+        DATASET,
         chunk=4,
         views={"top": View(32, 32)},
         cache_dir=Path(),
@@ -173,39 +174,39 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def play(folder: Path, ports: list[int]) -> None:
-    """What each process of the pair does: every scene with a group of its own."""
-    for scene, port in zip(PLAYED, ports, strict=True):
+def run_scenarios(folder: Path, ports: list[int]) -> None:
+    """Run every scenario in this process, each with its own process group."""
+    for scenario, port in zip(SCENARIO_RUNS, ports, strict=True):
         os.environ["MASTER_PORT"] = str(port)
-        scene(folder)
-        gc.collect()  # whoever holds a group keeps its connections open
-        if torch.distributed.is_initialized():  # ended by an error, as it should
+        scenario(folder)
+        gc.collect()  # a referenced group keeps its connections open
+        if torch.distributed.is_initialized():  # ended by an error, as expected
             torch.distributed.destroy_process_group()
 
 
-def learning(folder: Path) -> None:
+def run_training(folder: Path) -> None:
     with join_ranks() as ranks:
-        for name, (model, config) in SCENES.items():
+        for name, (model, config) in SCENARIOS.items():
             gradients = first_update(name, ranks)
-            train(SOURCE, folder / name, model, config, ranks=ranks)
+            train(DATASET, folder / name, model, config, ranks=ranks)
             if ranks.is_first:
                 save_file(gradients, folder / name / "gradients.safetensors")
 
 
-def resuming(folder: Path) -> None:
+def run_resumption(folder: Path) -> None:
     model, config = DROPOUT
     once, halves = folder / "once", folder / "halves"
     with join_ranks() as ranks:
-        train(SOURCE, once, model, config, ranks=ranks)
+        train(DATASET, once, model, config, ranks=ranks)
         with ranks.all_succeed():
-            if ranks.is_first:  # as if killed after its checkpoint of step 8
+            if ranks.is_first:  # as if killed after the checkpoint of step 8
                 shutil.copytree(once, halves)
                 shutil.rmtree(halves / "checkpoints" / "step-00000013")
                 shutil.rmtree(halves / "policy")
-        train(SOURCE, halves, model, config, resume=True, ranks=ranks)
+        train(DATASET, halves, model, config, resume=True, ranks=ranks)
 
 
-def agreeing(folder: Path) -> None:
+def run_collectives(folder: Path) -> None:
     with join_ranks() as ranks:
         other = Ranks(rank=1 - ranks.rank)
         assert (ranks.count, ranks.local_rank, ranks.is_first) == (
@@ -229,32 +230,32 @@ def agreeing(folder: Path) -> None:
         )
 
 
-def other_data(folder: Path) -> None:
-    """Rank 1 was given another dataset: it alone knows, and tells."""
-    source = dataclasses.replace(SOURCE, fingerprint=f"fake {os.environ['RANK']}")
-    ends(folder, "other", lambda: train(source, folder / "other", MODEL, CONFIG))
+def run_other_data(folder: Path) -> None:
+    """Rank 1 has another dataset: it alone detects and reports it."""
+    source = dataclasses.replace(DATASET, fingerprint=f"fake {os.environ['RANK']}")
+    record_end(folder, "other", lambda: train(source, folder / "other", MODEL, CONFIG))
 
 
-def not_finite(folder: Path) -> None:
+def run_not_finite(folder: Path) -> None:
     config = dataclasses.replace(CONFIG, lr=1e30, warmup_steps=0, grad_clip_norm=0.0)
-    ends(folder, "bad", lambda: train(SOURCE, folder / "bad", MODEL, config))
+    record_end(folder, "bad", lambda: train(DATASET, folder / "bad", MODEL, config))
 
 
-def a_signal_to_one(folder: Path) -> None:
+def run_signal_to_one(folder: Path) -> None:
     config = dataclasses.replace(CONFIG, steps=100_000, val_every=0, ema_decay=0.0)
 
-    def soon() -> None:
+    def send_signal() -> None:
         numbers = folder / "signal" / "metrics.jsonl"
         while not (numbers.exists() and numbers.stat().st_size):  # until training has begun
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
     if os.environ["RANK"] == "1":
-        threading.Thread(target=soon, daemon=True).start()
-    ends(folder, "signal", lambda: train(SOURCE, folder / "signal", MODEL, config))
+        threading.Thread(target=send_signal, daemon=True).start()
+    record_end(folder, "signal", lambda: train(DATASET, folder / "signal", MODEL, config))
 
 
-def silence(folder: Path) -> None:
+def run_timeout(folder: Path) -> None:
     def wait() -> None:
         with join_ranks(timeout=timedelta(seconds=2)) as ranks:
             ranks.any(True)
@@ -262,32 +263,40 @@ def silence(folder: Path) -> None:
                 time.sleep(4)
             ranks.any(True)
 
-    ends(folder, "silent", wait)
+    record_end(folder, "silent", wait)
 
 
-def ends(folder: Path, name: str, work: Callable[[], object]) -> None:
-    """How `work` ended on this rank, in a file."""
+def record_end(folder: Path, name: str, work: Callable[[], object]) -> None:
+    """Write to a file how `work` ended on this rank."""
     try:
         work()
-        told = "nothing"
+        report = "nothing"
     except SystemExit as error:
-        told = f"SystemExit {error.code}"
+        report = f"SystemExit {error.code}"
     except (ImitactError, KeyboardInterrupt) as error:
-        told = f"{type(error).__name__} {error}"
-    (folder / f"{name}-{os.environ['RANK']}").write_text(told)
+        report = f"{type(error).__name__} {error}"
+    (folder / f"{name}-{os.environ['RANK']}").write_text(report)
 
 
-# The last one ends for good, as a rank does that tells what all have wrong.
-PLAYED = (learning, resuming, agreeing, other_data, a_signal_to_one, silence, not_finite)
+# The last one ends the process, as a rank does that reports an error of all ranks.
+SCENARIO_RUNS = (
+    run_training,
+    run_resumption,
+    run_collectives,
+    run_other_data,
+    run_signal_to_one,
+    run_timeout,
+    run_not_finite,
+)
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pair")
-    ports = free_ports(len(PLAYED))
+    ports = free_ports(len(SCENARIO_RUNS))
     program = (
         "import sys, pathlib; from tests.training import test_distributed as t;"
-        "t.play(pathlib.Path(sys.argv[2]), [int(p) for p in sys.argv[3:]])"
+        "t.run_scenarios(pathlib.Path(sys.argv[2]), [int(p) for p in sys.argv[3:]])"
     )
     command = [sys.executable, "-c", program, str(ROOT), str(folder)]
     processes = [
@@ -313,32 +322,32 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one process learns in the same scenes."""
+    """Train the same scenarios with one process."""
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     folder = tmp_path_factory.mktemp("single")
-    for name, (model, config) in SCENES.items():
-        train(SOURCE, folder / name, model, config, ranks=SINGLE_PROCESS)
+    for name, (model, config) in SCENARIOS.items():
+        train(DATASET, folder / name, model, config, ranks=SINGLE_PROCESS)
         save_file(first_update(name, SINGLE_PROCESS), folder / name / "gradients.safetensors")
     torch.set_num_threads(threads)
     torch.set_rng_state(state)
     return folder
 
 
-@pytest.mark.parametrize("name", SCENES)
-def test_two_ranks_have_the_gradients_of_one(pair: Path, single: Path, name: str) -> None:
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_two_ranks_compute_the_gradients_of_one(pair: Path, single: Path, name: str) -> None:
     two, one = (load_file(f / name / "gradients.safetensors") for f in (pair, single))
     assert two.keys() == one.keys()
     size = torch.cat([g.flatten() for g in one.values()]).norm()
-    apart = torch.cat([(two[n] - one[n]).flatten() for n in one]).norm()
+    difference = torch.cat([(two[n] - one[n]).flatten() for n in one]).norm()
     assert size > 0
-    assert apart / size < 1e-6
-    # No tensor hides behind the larger ones, but for the keys' bias, whose gradient is noise.
+    assert difference / size < 1e-6
+    # Small tensors too, except the bias of the keys, whose gradient is noise.
     for tensor, want in one.items():
         if not tensor.endswith("in_proj_bias"):
             assert (two[tensor] - want).norm() <= 2e-6 * want.norm() + 1e-9 * size, tensor
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_two_ranks_learn_what_one_rank_learns(pair: Path, single: Path, name: str) -> None:
     two, one = untimed(pair / name), untimed(single / name)
     assert len(one) >= 20
@@ -347,19 +356,19 @@ def test_two_ranks_learn_what_one_rank_learns(pair: Path, single: Path, name: st
         for key in ("loss", "l1", "kl", "grad_norm", "held_out_l1_rad"):
             if key in want:
                 assert ours[key] == pytest.approx(want[key], rel=1e-5, abs=1e-12), ours["step"]
-    told = [json.loads((f / name / "training.json").read_text()) for f in (pair, single)]
-    assert [t["ranks"] for t in told] == [2, 1]
-    assert told[0]["samples"] == told[1]["samples"] == 20 * SCENES[name][1].batch_size
-    assert told[0]["train_pflop"] == pytest.approx(told[1]["train_pflop"], rel=1e-9)
+    report = [json.loads((f / name / "training.json").read_text()) for f in (pair, single)]
+    assert [t["ranks"] for t in report] == [2, 1]
+    assert report[0]["samples"] == report[1]["samples"] == 20 * SCENARIOS[name][1].batch_size
+    assert report[0]["train_pflop"] == pytest.approx(report[1]["train_pflop"], rel=1e-9)
 
 
-def test_the_laws_of_two_ranks_could_fail(single: Path) -> None:
-    """The first losses of two other scenes are further apart than what is allowed."""
-    losses = [lines(single / name)[0]["loss"] for name in SCENES]
+def test_different_settings_give_different_losses(single: Path) -> None:
+    """The tolerance is small enough: first losses of different scenarios differ by more."""
+    losses = [lines(single / name)[0]["loss"] for name in SCENARIOS]
     assert len({round(loss, 3) for loss in losses}) == len(losses)
 
 
-def test_two_ranks_stopped_and_resumed_learn_the_same_bit_for_bit(pair: Path) -> None:
+def test_two_ranks_resumed_end_with_the_same_weights_bit_for_bit(pair: Path) -> None:
     once, halves = pair / "once", pair / "halves"
     want, have = everything(once, 13), everything(halves, 13)
     assert want.keys() == have.keys()
@@ -369,7 +378,7 @@ def test_two_ranks_stopped_and_resumed_learn_the_same_bit_for_bit(pair: Path) ->
     assert not all(torch.equal(want[name], half[name]) for name in want)
 
 
-def test_ranks_drop_out_with_masks_of_their_own() -> None:
+def test_ranks_draw_different_dropout_masks() -> None:
     masks = []
     for rank in (0, 1):
         here = devices.choose_device("fp32", "cpu", 0, Ranks(rank=rank, count=2, local_rank=rank))
@@ -380,57 +389,63 @@ def test_ranks_drop_out_with_masks_of_their_own() -> None:
     assert len({tuple(mask.tolist()) for mask in masks}) == 4
 
 
-def test_a_checkpoint_does_not_tell_how_many_ranks_wrote_it(pair: Path, tmp_path: Path) -> None:
-    """Two ranks begin, one goes on, as if it had begun itself."""
-    model, config = SCENES["group"]
+def test_a_checkpoint_resumes_with_another_number_of_ranks(pair: Path, tmp_path: Path) -> None:
+    """Two ranks start a training, a single process continues it."""
+    model, config = SCENARIOS["group"]
     out = tmp_path / "out"
     shutil.copytree(pair / "group", out)
     shutil.rmtree(out / "checkpoints" / "step-00000020")
-    said: list[str] = []
-    train(SOURCE, out, model, config, resume=True, on_line=said.append, ranks=SINGLE_PROCESS)
-    assert any("ranks was 2, is now 1" in line for line in said)
+    output: list[str] = []
+    train(DATASET, out, model, config, resume=True, on_line=output.append, ranks=SINGLE_PROCESS)
+    assert any("ranks was 2, is now 1" in line for line in output)
     have, want = ([n["loss"] for n in lines(f) if "loss" in n] for f in (out, pair / "group"))
     assert have[:8] == want[:8]
     assert have[8:] == pytest.approx(want[8:], rel=1e-5)
 
 
-def test_what_all_ranks_have_wrong_is_told_once_and_what_one_has_by_that_one(pair: Path) -> None:
+def test_an_error_of_all_ranks_is_raised_once_and_an_error_of_one_rank_by_that_rank(
+    pair: Path,
+) -> None:
     assert (pair / "other-0").read_text() == "SystemExit 2"
     assert (
         "rank 1 does not train what rank 0 trains: the dataset is another one"
         in (pair / "other-1").read_text()
     )
-    told = (pair / "bad-0").read_text()
-    assert told.startswith(NotFinite.__name__)
-    assert "Samples of the last steps" in told
-    # Of the whole batch, not of rank 0's half.
-    assert told.partition("tick: ")[2].split(";")[0].count(",") == 5
+    report = (pair / "bad-0").read_text()
+    assert report.startswith(NotFinite.__name__)
+    assert "Samples of the last steps" in report
+    # Samples of the whole batch, not of rank 0's share.
+    assert report.partition("tick: ")[2].split(";")[0].count(",") == 5
     assert (pair / "bad-1").read_text() == "SystemExit 2"
 
 
-def test_a_signal_to_one_rank_stops_all_after_the_same_step_with_one_checkpoint(
+def test_a_signal_to_one_rank_stops_all_ranks_after_the_same_step(
     pair: Path,
 ) -> None:
-    told = (pair / "signal-0").read_text()
-    assert told.startswith(f"{Interrupted.__name__} stopped by a signal to another rank after step")
+    report = (pair / "signal-0").read_text()
+    assert report.startswith(
+        f"{Interrupted.__name__} stopped by a signal to another rank after step"
+    )
     assert (pair / "signal-1").read_text() == "SystemExit 130"
     found = checkpoint.load_newest(pair / "signal" / "checkpoints", lambda line: None)
     assert found is not None
-    assert f"after step {found[1].step} of 100000" in told
-    assert str(found[0]) in told
+    assert f"after step {found[1].step} of 100000" in report
+    assert str(found[0]) in report
 
 
-def test_a_rank_that_says_nothing_is_given_up(pair: Path) -> None:
-    told = (pair / "silent-0").read_text()
-    assert told.startswith(RankLost.__name__)
-    assert "does not respond (Timed out" in told
+def test_a_rank_that_does_not_respond_is_reported_as_lost(pair: Path) -> None:
+    report = (pair / "silent-0").read_text()
+    assert report.startswith(RankLost.__name__)
+    assert "does not respond (Timed out" in report
     assert "(Connection closed by peer" in (pair / "silent-1").read_text()
 
 
 # -- one process -----------------------------------------------------------------------------------
 
 
-def test_without_torchrun_nothing_is_begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_torchrun_no_process_group_is_created(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"):
         monkeypatch.delenv(name, raising=False)
     with join_ranks() as ranks:
@@ -448,19 +463,21 @@ def test_without_torchrun_nothing_is_begun(monkeypatch: pytest.MonkeyPatch, tmp_
         pass
 
 
-def test_only_the_torchrun_that_began_a_training_goes_on_unasked(tmp_path: Path) -> None:
+def test_only_the_torchrun_that_started_a_training_continues_it_without_resume(
+    tmp_path: Path,
+) -> None:
     config = dataclasses.replace(CONFIG, steps=2, val_episodes=0, val_every=0)
-    train(SOURCE, tmp_path, MODEL, config, ranks=Ranks(launch_id="a"))
+    train(DATASET, tmp_path, MODEL, config, ranks=Ranks(launch_id="a"))
     with pytest.raises(BadInput, match="already contains a training; resume it"):
-        train(SOURCE, tmp_path, MODEL, config, ranks=Ranks(launch_id="a"))
+        train(DATASET, tmp_path, MODEL, config, ranks=Ranks(launch_id="a"))
     with pytest.raises(BadInput, match="this torchrun did not start"):
-        train(SOURCE, tmp_path, MODEL, config, ranks=Ranks(launch_id="b", restarts=1))
+        train(DATASET, tmp_path, MODEL, config, ranks=Ranks(launch_id="b", restarts=1))
     again = Ranks(launch_id="a", restarts=1)
-    assert train(SOURCE, tmp_path, MODEL, config, ranks=again) == tmp_path / "policy"
+    assert train(DATASET, tmp_path, MODEL, config, ranks=again) == tmp_path / "policy"
 
 
 @pytest.mark.parametrize("batch_size", [5, 6])
-def test_the_shares_of_all_ranks_are_the_batch(batch_size: int) -> None:
+def test_the_shares_of_all_ranks_form_the_batch(batch_size: int) -> None:
     whole = draw(batch_size)
     shares = [draw(batch_size, Ranks(rank=rank, count=3)) for rank in range(3)]
     for index in (0, 4, 9):  # one of them spans two epochs
@@ -486,7 +503,7 @@ def test_a_batch_smaller_than_the_ranks_is_refused() -> None:
         draw(2, Ranks(rank=1, count=3))
 
 
-def test_parts_draw_and_count_what_the_whole_does() -> None:
+def test_shards_draw_and_count_as_the_whole_batch_does() -> None:
     def numbers(count: int, generator: torch.Generator | None) -> torch.Tensor:
         return torch.rand(2, count, 3, generator=generator)
 
@@ -506,7 +523,7 @@ def test_parts_draw_and_count_what_the_whole_does() -> None:
 
 @pytest.mark.parametrize(("mean", "dtype"), [(0.0, torch.float32), (30.0, torch.float32),
                                              (1.0, torch.bfloat16)])  # fmt: skip
-def test_a_norm_over_ranks_is_batch_norm(mean: float, dtype: torch.dtype) -> None:
+def test_synchronized_batch_norm_equals_batch_norm(mean: float, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, 8, 5, 6, generator=generator) * 2 + mean
     x = x.to(dtype, memory_format=torch.channels_last)
@@ -531,7 +548,7 @@ def test_a_norm_over_ranks_is_batch_norm(mean: float, dtype: torch.dtype) -> Non
         torch.testing.assert_close(have, want, **close)
 
 
-def test_each_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_rank_uses_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -557,7 +574,7 @@ needs_proc = pytest.mark.skipif(
 )
 
 TRAIN = [
-    *("train", str(DATASET), "--model.chunk-size", "4", "--model.input-height", "16"),
+    *("train", str(H264_DATASET), "--model.chunk-size", "4", "--model.input-height", "16"),
     *("--model.input-width", "16", "--model.backbone-width", "8", "--model.backbone-stages", "2"),
     *(
         "--model.backbone-norm",
@@ -578,7 +595,7 @@ TRAIN = [
 
 @contextlib.contextmanager
 def torchrun(out: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """`torchrun ... -m imitact train`, with its words in out.log."""
+    """Run `torchrun ... -m imitact train` with its output in out.log."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", *options, "-m", "imitact", *TRAIN, "--out", str(out)]
     with out.with_suffix(".log").open("w") as log:
@@ -598,7 +615,7 @@ def torchrun(out: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def worker(process: subprocess.Popen[str], rank: int) -> int:
-    """The process that is now that rank."""
+    """Return the id of the process that currently has that rank."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for child in children:
         with contextlib.suppress(OSError):
@@ -608,7 +625,7 @@ def worker(process: subprocess.Popen[str], rank: int) -> int:
 
 
 def wait_for(process: subprocess.Popen[str], out: Path, steps: int) -> None:
-    """Until there is a checkpoint of that step or a later one."""
+    """Wait for a checkpoint of that step or a later one."""
     deadline = time.monotonic() + 60
     while not any(
         p.name >= f"step-{steps:08d}" for p in checkpoint.list_checkpoints(out / "checkpoints")
@@ -619,26 +636,26 @@ def wait_for(process: subprocess.Popen[str], out: Path, steps: int) -> None:
 
 
 @needs_proc
-def test_torchrun_begins_again_where_a_killed_rank_left_off(tmp_path: Path) -> None:
+def test_after_a_killed_rank_torchrun_continues_from_the_last_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with torchrun(out, "--max-restarts", "1") as process:
         wait_for(process, out, 20)
-        os.kill(worker(process, 0), signal.SIGKILL)  # the one that writes, and holds the lock
+        os.kill(worker(process, 0), signal.SIGKILL)  # it writes the files and holds the lock
         assert process.wait(timeout=60) == 0, out.with_suffix(".log").read_text()
-    said = out.with_suffix(".log").read_text()
-    lost = [line for line in said.splitlines() if "another rank has ended" in line]
-    assert len(lost) == 1, said
+    output = out.with_suffix(".log").read_text()
+    lost = [line for line in output.splitlines() if "another rank has ended" in line]
+    assert len(lost) == 1, output
     assert lost[0].startswith("imitact train: step ")
     assert "rank 1 of 2 stopped" in lost[0]
     assert "is intact" in lost[0]
-    assert said.count("resuming from") == 1
-    assert said.count("policy:  ") == 1
+    assert output.count("resuming from") == 1
+    assert output.count("policy:  ") == 1
     assert [line["step"] for line in lines(out) if "loss" in line] == list(range(1, 301))
     TorchPolicy.load(out / "policy")
 
 
 @needs_proc
-def test_torchrun_stopped_leaves_one_checkpoint_and_another_number_of_ranks_goes_on(
+def test_a_stopped_torchrun_leaves_one_checkpoint_that_another_number_of_ranks_resumes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -646,9 +663,9 @@ def test_torchrun_stopped_leaves_one_checkpoint_and_another_number_of_ranks_goes
         wait_for(process, out, 20)
         process.terminate()
         assert process.wait(timeout=60) != 0
-    said = out.with_suffix(".log").read_text()
-    stopped = [line for line in said.splitlines() if line.startswith("imitact train:")]
-    assert len(stopped) == 1, said
+    output = out.with_suffix(".log").read_text()
+    stopped = [line for line in output.splitlines() if line.startswith("imitact train:")]
+    assert len(stopped) == 1, output
     step = int(stopped[0].partition("after step ")[2].split()[0])
     assert "stopped by SIGTERM" in stopped[0]
     assert "to continue, give the same command with --resume" in stopped[0]

@@ -1,4 +1,4 @@
-"""The training loop: interrupted or not, the same weights; stopped, nothing good is lost."""
+"""Training loop: the same weights with and without interruption; checkpoints survive errors."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ from imitact.training.flops import count_flops
 from imitact.training.loop import Interrupted, train
 from imitact.training.optimizer_step import Updater, lr_scale
 from imitact.training.sampler import Sampler, dataset_statistics
-from tests.support.fake_dataset import FakeEpisode, FakeDataset
+from tests.support.fake_dataset import FakeDataset, FakeEpisode
 from tests.support.paths import ROOT
 
-SOURCE = FakeDataset((7, 4, 9, 6))  # 26 ticks; with one episode held out an epoch is 5 to 7 steps
+DATASET = FakeDataset(
+    (7, 4, 9, 6)
+)  # 26 ticks; with one validation episode an epoch is 5 to 7 steps
 
-# Everything that could differ after a resumption: dropout, the posterior's noise, batch norm.
+# With everything that could differ after resuming: dropout, noise on z, batch norm.
 TINY = ActConfig(
     chunk_size=4,
     input_height=32,
@@ -112,27 +114,29 @@ def untimed(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_training_in_two_halves_equals_training_once(tmp_path: Path, precision: Any) -> None:
+def test_training_in_two_parts_equals_training_without_interruption(
+    tmp_path: Path, precision: Any
+) -> None:
     once, halves = tmp_path / "once", tmp_path / "halves"
     settings = config(precision=precision)
-    train(SOURCE, once, TINY, settings)
-    # As if killed after its checkpoint of step 8, in the middle of an epoch.
+    train(DATASET, once, TINY, settings)
+    # As if killed after the checkpoint of step 8, in the middle of an epoch.
     shutil.copytree(once, halves)
     shutil.rmtree(halves / "checkpoints" / "step-00000013")
     shutil.rmtree(halves / "policy")
-    train(SOURCE, halves, TINY, settings, resume=True)
+    train(DATASET, halves, TINY, settings, resume=True)
     assert equal(weights(once), weights(halves))
     assert equal(everything(once, 13), everything(halves, 13))
     assert untimed(once) == untimed(halves)
-    # The law could fail: the half is not yet the whole.
+    # The comparison can fail: step 8 differs from step 13.
     assert not equal(everything(once, 8), everything(once, 13))
 
 
-def test_training_stopped_by_a_signal_ends_with_a_checkpoint_and_goes_on_to_the_same_weights(
+def test_training_stopped_by_a_signal_writes_a_checkpoint_and_resumes_to_the_same_weights(
     tmp_path: Path,
 ) -> None:
     once, stopped = tmp_path / "once", tmp_path / "stopped"
-    train(SOURCE, once, TINY, CONFIG)
+    train(DATASET, once, TINY, CONFIG)
 
     def stop(line: str) -> None:
         if line.startswith("step "):
@@ -140,17 +144,17 @@ def test_training_stopped_by_a_signal_ends_with_a_checkpoint_and_goes_on_to_the_
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match=r"SIGTERM after step 1 of 13, .*step-00000001") as error:
-        train(SOURCE, stopped, TINY, CONFIG, on_line=stop)
+        train(DATASET, stopped, TINY, CONFIG, on_line=stop)
     assert isinstance(error.value, KeyboardInterrupt)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     assert not (stopped / "policy").exists()
     assert (stopped / "checkpoints" / "step-00000001" / "policy" / "policy.json").is_file()
-    train(SOURCE, stopped, TINY, CONFIG, resume=True)
+    train(DATASET, stopped, TINY, CONFIG, resume=True)
     assert equal(weights(once), weights(stopped))
     assert untimed(once) == untimed(stopped)
 
 
-def test_a_signal_during_the_last_step_is_heard_too(tmp_path: Path) -> None:
+def test_a_signal_during_the_last_step_stops_the_training(tmp_path: Path) -> None:
     stopped = tmp_path / "stopped"
 
     def stop(line: str) -> None:
@@ -159,10 +163,10 @@ def test_a_signal_during_the_last_step_is_heard_too(tmp_path: Path) -> None:
 
     one = config(steps=1)
     with pytest.raises(Interrupted, match="after the last of 1 steps"):
-        train(SOURCE, stopped, TINY, one, on_line=stop)
+        train(DATASET, stopped, TINY, one, on_line=stop)
     assert not (stopped / "policy").exists()
-    train(SOURCE, stopped, TINY, one, resume=True)
-    train(SOURCE, tmp_path / "whole", TINY, one)
+    train(DATASET, stopped, TINY, one, resume=True)
+    train(DATASET, tmp_path / "whole", TINY, one)
     assert equal(weights(stopped), weights(tmp_path / "whole"))
 
 
@@ -171,17 +175,17 @@ def test_two_trainings_never_write_to_the_same_folder(tmp_path: Path) -> None:
         exclusive_writer(tmp_path, "training"),
         pytest.raises(BadInput, match="another training is writing"),
     ):
-        train(SOURCE, tmp_path, TINY, CONFIG)
-    train(SOURCE, tmp_path, TINY, config(steps=1))
+        train(DATASET, tmp_path, TINY, CONFIG)
+    train(DATASET, tmp_path, TINY, config(steps=1))
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     once, killed = tmp_path / "once", tmp_path / "killed"
     settings = config(steps=60, checkpoint_every=0, val_every=0)
     program = (
         "import sys, pathlib; from tests.training import test_loop as t;"
         "s = t.config(steps=60, checkpoint_every=1, val_every=0);"
-        "t.train(t.SOURCE, pathlib.Path(sys.argv[1]), t.TINY, s)"
+        "t.train(t.DATASET, pathlib.Path(sys.argv[1]), t.TINY, s)"
     )
     child = subprocess.Popen([sys.executable, "-c", program, str(killed), str(ROOT)])
     try:
@@ -196,61 +200,61 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
         child.kill()
         child.wait()
     assert not (killed / "policy").exists()
-    train(SOURCE, killed, TINY, settings, resume=True)
-    train(SOURCE, once, TINY, settings)
+    train(DATASET, killed, TINY, settings, resume=True)
+    train(DATASET, once, TINY, settings)
     assert equal(weights(once), weights(killed))
     assert untimed(once) == untimed(killed)
 
 
-def test_resuming_with_a_damaged_newest_checkpoint_takes_the_one_before(tmp_path: Path) -> None:
+def test_resuming_skips_a_damaged_newest_checkpoint(tmp_path: Path) -> None:
     once = tmp_path / "once"
-    train(SOURCE, once, TINY, CONFIG)
+    train(DATASET, once, TINY, CONFIG)
     want = weights(once)
     (once / "checkpoints" / "step-00000013" / "trainer.safetensors").write_bytes(b"torn")
-    said: list[str] = []
-    train(SOURCE, once, TINY, CONFIG, resume=True, on_line=said.append)
-    assert any("skipped" in line for line in said)
-    assert any("resuming from" in line and "step-00000008" in line for line in said)
+    messages: list[str] = []
+    train(DATASET, once, TINY, CONFIG, resume=True, on_line=messages.append)
+    assert any("skipped" in line for line in messages)
+    assert any("resuming from" in line and "step-00000008" in line for line in messages)
     assert equal(want, weights(once))
 
 
 def test_resuming_a_finished_training_changes_nothing(tmp_path: Path) -> None:
-    train(SOURCE, tmp_path, TINY, CONFIG)
-    before, told = weights(tmp_path), untimed(tmp_path)
+    train(DATASET, tmp_path, TINY, CONFIG)
+    before, metrics = weights(tmp_path), untimed(tmp_path)
     (tmp_path / "training.json").unlink()
-    train(SOURCE, tmp_path, TINY, CONFIG, resume=True)
+    train(DATASET, tmp_path, TINY, CONFIG, resume=True)
     assert equal(before, weights(tmp_path))
     cost = json.loads((tmp_path / "training.json").read_text())
     assert cost["samples"] == 39
     assert cost["peak_rss_bytes"] > 0
-    assert told == untimed(tmp_path)
+    assert metrics == untimed(tmp_path)
 
 
-def test_resuming_where_nothing_was_begins_at_the_beginning(tmp_path: Path) -> None:
-    train(SOURCE, tmp_path / "a", TINY, CONFIG)
-    train(SOURCE, tmp_path / "b", TINY, CONFIG, resume=True)
+def test_resuming_without_a_checkpoint_starts_a_new_training(tmp_path: Path) -> None:
+    train(DATASET, tmp_path / "a", TINY, CONFIG)
+    train(DATASET, tmp_path / "b", TINY, CONFIG, resume=True)
     assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
 
 
 def test_only_the_same_training_can_be_resumed(tmp_path: Path) -> None:
-    train(SOURCE, tmp_path, TINY, CONFIG)
+    train(DATASET, tmp_path, TINY, CONFIG)
     with pytest.raises(BadInput, match="already contains a training"):
-        train(SOURCE, tmp_path, TINY, CONFIG)
+        train(DATASET, tmp_path, TINY, CONFIG)
     with pytest.raises(BadInput, match=r"--train\.lr was 0\.01, is now 0\.5"):
-        train(SOURCE, tmp_path, TINY, config(lr=0.5), resume=True)
+        train(DATASET, tmp_path, TINY, config(lr=0.5), resume=True)
     with pytest.raises(BadInput, match=r"--model\.chunk-size was 4, is now 3"):
-        train(SOURCE, tmp_path, dataclasses.replace(TINY, chunk_size=3), CONFIG, resume=True)
-    other = dataclasses.replace(SOURCE, fingerprint="other")
+        train(DATASET, tmp_path, dataclasses.replace(TINY, chunk_size=3), CONFIG, resume=True)
+    other = dataclasses.replace(DATASET, fingerprint="other")
     with pytest.raises(BadInput, match="the dataset is another one"):
         train(other, tmp_path, TINY, CONFIG, resume=True)
-    # What changes no weight may change; what changes the rounding is said.
-    said: list[str] = []
+    # Settings that change no weight may change; those that change the rounding are reported.
+    messages: list[str] = []
     settings = config(val_every=5, log_every=7, cache_dir=str(tmp_path / "c"))
-    train(SOURCE, tmp_path, TINY, settings, resume=True, on_line=said.append)
-    assert not any("rounding" in line for line in said)
+    train(DATASET, tmp_path, TINY, settings, resume=True, on_line=messages.append)
+    assert not any("rounding" in line for line in messages)
     settings = config(precision="bf16")
-    train(SOURCE, tmp_path, TINY, settings, resume=True, on_line=said.append)
-    assert any('rounding: precision was "fp32", is now "bf16"' in line for line in said)
+    train(DATASET, tmp_path, TINY, settings, resume=True, on_line=messages.append)
+    assert any('rounding: precision was "fp32", is now "bf16"' in line for line in messages)
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
@@ -264,20 +268,20 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 # -- stopping --------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_samples_and_the_last_good_checkpoint(
+def test_a_loss_that_is_not_finite_stops_with_the_samples_and_the_last_checkpoint_intact(
     tmp_path: Path,
 ) -> None:
-    # The first updates are small; once the warm-up lets the rate rise, the weights overflow.
+    # The learning rate is so large that the weights overflow after a few steps.
     settings = config(
         lr=1e30, warmup_steps=0, grad_clip_norm=0.0, checkpoint_every=1, ema_decay=0.0
     )
     with pytest.raises(NotFinite) as error:
-        train(SOURCE, tmp_path, TINY, settings)
+        train(DATASET, tmp_path, TINY, settings)
     text = str(error.value)
     step = int(text.removeprefix("step ").split(":")[0])
     assert step > 1
     assert f"the checkpoint of step {step - 1} is intact" in text
-    chosen, _ = split_validation(SOURCE, 1)
+    chosen, _ = split_validation(DATASET, 1)
     samples = draw(chosen.indices)
     for earlier in range(max(1, step - 2), step + 1):
         batch = samples.batch(earlier - 1)
@@ -290,7 +294,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_and_the_last_good_chec
     assert all(bool(t.isfinite().all()) for t in net)
 
 
-def test_a_held_out_error_that_is_not_finite_is_told_with_the_samples_too(
+def test_a_validation_error_that_is_not_finite_is_reported_with_the_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predict = TorchPolicy.predict
@@ -298,7 +302,7 @@ def test_a_held_out_error_that_is_not_finite_is_told_with_the_samples_too(
     with pytest.raises(
         NotFinite, match=r"step 4: the validation L1 is nan.*step 3: .*step 4: \d+:"
     ):
-        train(SOURCE, tmp_path, TINY, CONFIG)
+        train(DATASET, tmp_path, TINY, CONFIG)
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
@@ -316,30 +320,30 @@ def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
 
 
 @pytest.fixture
-def _waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CPU is treated as a device whose numbers are not there at once."""
+def _asynchronous(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat the CPU as a device whose results are not available at once."""
     monkeypatch.setattr(devices.TrainingDevice, "is_synchronous", property(lambda self: False))
 
 
-def test_an_update_that_waits_for_nothing_is_the_same_and_tells_its_numbers_one_update_later(
+def test_an_asynchronous_update_is_the_same_and_returns_its_numbers_one_update_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     samples = draw([0, 1])
     waiting = an_updater(grad_clip_norm=0.5)
     waiting.device.seed(0)
-    told = [waiting.update(step, samples.batch(step)) for step in range(4)]
+    numbers = [waiting.update(step, samples.batch(step)) for step in range(4)]
     monkeypatch.setattr(devices.TrainingDevice, "is_synchronous", property(lambda self: False))
     late = an_updater(grad_clip_norm=0.5)
     late.device.seed(0)
-    heard = [late.update(step, samples.batch(step)) for step in range(4)]
-    assert heard == [{}, *told[:3]]
-    assert (late.synchronize(), late.synchronize()) == (told[3], {})
+    later_numbers = [late.update(step, samples.batch(step)) for step in range(4)]
+    assert later_numbers == [{}, *numbers[:3]]
+    assert (late.synchronize(), late.synchronize()) == (numbers[3], {})
     for name, tensor in waiting.tensors().items():
         assert torch.equal(late.tensors()[name], tensor), name
 
 
-@pytest.mark.usefixtures("_waits_for_nothing")
-def test_a_gradient_that_is_not_finite_changes_no_weight_even_where_nobody_waits() -> None:
+@pytest.mark.usefixtures("_asynchronous")
+def test_a_gradient_that_is_not_finite_changes_no_weight_in_an_asynchronous_update() -> None:
     updater = an_updater()
     good = draw([0, 1]).batch(0)
     broken = dataclasses.replace(good, action=np.full_like(good.action, np.inf))
@@ -349,23 +353,23 @@ def test_a_gradient_that_is_not_finite_changes_no_weight_even_where_nobody_waits
     with pytest.raises(NotFinite, match="gradient norm"):
         updater.update(2, good)
     assert all(torch.equal(before[n], t) for n, t in updater.policy.net.named_parameters())
-    updater.optimizer.step()  # nor does anything that comes later
+    updater.optimizer.step()  # nor does any later step
     assert all(torch.equal(before[n], t) for n, t in updater.policy.net.named_parameters())
 
 
-@pytest.mark.usefixtures("_waits_for_nothing")
-def test_training_that_waits_for_nothing_ends_with_the_same_weights_and_refuses_the_same(
+@pytest.mark.usefixtures("_asynchronous")
+def test_asynchronous_training_ends_with_the_same_weights_and_errors(
     tmp_path: Path,
 ) -> None:
-    train(SOURCE, tmp_path / "late", TINY, CONFIG)
+    train(DATASET, tmp_path / "late", TINY, CONFIG)
     late = weights(tmp_path / "late")
     with pytest.raises(NotFinite):
-        train(SOURCE, tmp_path / "bad", TINY, config(lr=1e30, warmup_steps=0, grad_clip_norm=0.0))
+        train(DATASET, tmp_path / "bad", TINY, config(lr=1e30, warmup_steps=0, grad_clip_norm=0.0))
     found = checkpoint.load_newest(tmp_path / "bad" / "checkpoints", lambda line: None)
     assert found is None or all(bool(t.isfinite().all()) for t in found[1].tensors.values())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices.TrainingDevice, "is_synchronous", property(lambda self: True))
-        train(SOURCE, tmp_path / "waiting", TINY, CONFIG)
+        train(DATASET, tmp_path / "waiting", TINY, CONFIG)
     assert equal(late, weights(tmp_path / "waiting"))
 
 
@@ -376,27 +380,27 @@ def test_a_gpu_learns_what_the_cpu_learns(tmp_path: Path) -> None:
     model = dataclasses.replace(TINY, dropout=0.0, random_shift=0, state_noise=0.0, use_vae=False)
     ends = []
     for device in ("cpu", "cuda"):
-        train(SOURCE, tmp_path / device, model, config(device=device, lr=1e-3))
+        train(DATASET, tmp_path / device, model, config(device=device, lr=1e-3))
         ends.append(weights(tmp_path / device))
     for name, tensor in ends[0].items():
         torch.testing.assert_close(ends[1][name].cpu(), tensor, rtol=1e-2, atol=1e-3)
 
 
-def test_a_single_value_a_channel_has_no_variance(tmp_path: Path) -> None:
+def test_batch_norm_of_a_single_value_per_channel_is_refused(tmp_path: Path) -> None:
     model = dataclasses.replace(TINY, input_height=4, input_width=4)
     with pytest.raises(BadInput, match="more than one value per channel"):
-        train(SOURCE, tmp_path, model, config(batch_size=1))
+        train(DATASET, tmp_path, model, config(batch_size=1))
 
 
-def test_what_cannot_be_trained_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+def test_data_and_settings_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         BadInput, match=r"--model.chunk-size is 10 ticks, but the longest episode has \d"
     ):
-        train(SOURCE, tmp_path, dataclasses.replace(TINY, chunk_size=10), CONFIG)
+        train(DATASET, tmp_path, dataclasses.replace(TINY, chunk_size=10), CONFIG)
     with pytest.raises(BadInput, match="no episodes"):
         train(FakeDataset(()), tmp_path, TINY, CONFIG)
     with pytest.raises(BadInput, match="4 of 4 episodes"):
-        train(SOURCE, tmp_path, TINY, config(val_episodes=4))
+        train(DATASET, tmp_path, TINY, config(val_episodes=4))
     with pytest.raises(BadInput, match="episode 1 has 0 ticks"):
         train(FakeDataset((6, 0, 6)), tmp_path, TINY, config(val_episodes=0))
 
@@ -420,32 +424,32 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_done(tmp_path: Pat
         {"log_every": 0},
     ],
 )
-def test_a_setting_out_of_its_range_is_refused_by_name(wrong: dict[str, Any]) -> None:
+def test_a_setting_out_of_range_is_refused_with_its_option(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     option = f"--train.{name.replace('_', '-')}"
     with pytest.raises(BadInput, match=f"{option} is .*; it must be"):
         config(**wrong)
 
 
-# -- what training does ----------------------------------------------------------------------------
+# -- results ---------------------------------------------------------------------------------------
 
 
-def test_training_learns(tmp_path: Path) -> None:
+def test_training_reduces_the_loss(tmp_path: Path) -> None:
     model = dataclasses.replace(TINY, dropout=0.0, random_shift=0, state_noise=0.0, use_vae=False)
-    train(SOURCE, tmp_path, model, config(steps=120, batch_size=6, ema_decay=0.0, val_episodes=0))
+    train(DATASET, tmp_path, model, config(steps=120, batch_size=6, ema_decay=0.0, val_episodes=0))
     loss = [line["loss"] for line in lines(tmp_path)]
     assert np.mean(loss[-20:]) < 0.5 * np.mean(loss[:5])
 
 
-def test_held_out_episodes_enter_neither_the_statistics_nor_the_batches(tmp_path: Path) -> None:
-    train(SOURCE, tmp_path, TINY, CONFIG)
-    chosen, held = split_validation(SOURCE, 1)
+def test_validation_episodes_enter_neither_the_statistics_nor_the_batches(tmp_path: Path) -> None:
+    train(DATASET, tmp_path, TINY, CONFIG)
+    chosen, held = split_validation(DATASET, 1)
     policy = TorchPolicy.load(tmp_path / "policy")
-    want = dataset_statistics(SOURCE, chosen.indices)
+    want = dataset_statistics(DATASET, chosen.indices)
     assert np.array_equal(policy.stats["action"].mean, want["action"].mean)
     assert policy.stats["state"].count == sum(chosen.lengths)
-    # The held-out episode's numbers cannot reach the weights.
-    changed = _Changed(SOURCE.lengths, odd=held.indices[0])
+    # The numbers of the validation episode do not affect the weights.
+    changed = _Changed(DATASET.lengths, odd=held.indices[0])
     train(changed, tmp_path / "changed", TINY, CONFIG)
     assert equal(weights(tmp_path), weights(tmp_path / "changed"))
     assert lines(tmp_path)[-1] != lines(tmp_path / "changed")[-1]
@@ -453,7 +457,7 @@ def test_held_out_episodes_enter_neither_the_statistics_nor_the_batches(tmp_path
 
 @dataclasses.dataclass(frozen=True)
 class _Changed(FakeDataset):
-    """One episode is filled with the numbers of another that is not there."""
+    """A dataset in which one episode has other numbers."""
 
     odd: int = 0
 
@@ -463,80 +467,80 @@ class _Changed(FakeDataset):
 
 
 def test_validation_is_the_mean_error_of_the_saved_policy_at_z_0(tmp_path: Path) -> None:
-    train(SOURCE, tmp_path, TINY, CONFIG)
-    told = json.loads((tmp_path / "held_out.json").read_text())
+    train(DATASET, tmp_path, TINY, CONFIG)
+    stored = json.loads((tmp_path / "held_out.json").read_text())
     policy = TorchPolicy.load(tmp_path / "policy")
-    _, held = split_validation(SOURCE, 1)
+    _, held = split_validation(DATASET, 1)
     (index,) = held.indices
-    batch = draw([index], batch_size=SOURCE.lengths[index]).batch(0)
+    batch = draw([index], batch_size=DATASET.lengths[index]).batch(0)
     here = devices.choose_device("fp32", "cpu")
     error = np.abs(policy.predict(here.tensors(batch)).numpy() - batch.action)
     valid = ~batch.is_pad
     per_joint = error[valid].mean(axis=0)
-    assert list(told["held_out_l1_per_joint"]) == ["joint_0", "joint_1", "joint_2"]
-    assert list(told["held_out_l1_per_joint"].values()) == pytest.approx(per_joint, rel=1e-4)
-    # joint_2 is a gripper, in no rad.
-    assert told["held_out_l1_rad"] == pytest.approx(per_joint[:2].mean(), rel=1e-4)
+    assert list(stored["held_out_l1_per_joint"]) == ["joint_0", "joint_1", "joint_2"]
+    assert list(stored["held_out_l1_per_joint"].values()) == pytest.approx(per_joint, rel=1e-4)
+    # joint_2 is a gripper without unit.
+    assert stored["held_out_l1_rad"] == pytest.approx(per_joint[:2].mean(), rel=1e-4)
     per_tick = [error[valid[:, k], k, :2].mean() for k in range(4)]
-    assert told["held_out_l1_rad_per_tick"] == pytest.approx(per_tick, rel=1e-4)
-    assert told["step"] == 13
+    assert stored["held_out_l1_rad_per_tick"] == pytest.approx(per_tick, rel=1e-4)
+    assert stored["step"] == 13
     validated = [line["step"] for line in lines(tmp_path) if "held_out_l1_rad" in line]
     assert validated == [4, 8, 12, 13]
 
 
-def test_every_scalar_of_every_step_reaches_the_metrics(tmp_path: Path) -> None:
-    train(SOURCE, tmp_path, TINY, CONFIG)
+def test_metrics_have_every_scalar_of_every_step(tmp_path: Path) -> None:
+    train(DATASET, tmp_path, TINY, CONFIG)
     trained = [line for line in lines(tmp_path) if "loss" in line]
     assert [line["step"] for line in trained] == list(range(1, 14))
     for line in trained:
         assert line.keys() >= {"l1", "kl", "grad_norm", "lr", "lr_backbone", "samples_per_s"}
         assert line["loss"] == pytest.approx(line["l1"] + TINY.kl_weight * line["kl"], rel=1e-5)
         assert 0 <= line["data_wait"] <= 1
-    train(SOURCE, tmp_path / "mean", TINY, config(log_every=5))
+    train(DATASET, tmp_path / "mean", TINY, config(log_every=5))
     means = [line for line in lines(tmp_path / "mean") if "loss" in line]
     assert [line["step"] for line in means] == [5, 10, 13]
     want = np.mean([line["loss"] for line in trained[5:10]])
     assert means[1]["loss"] == pytest.approx(want, rel=1e-12)
 
 
-def test_the_summary_tells_what_training_cost(tmp_path: Path) -> None:
-    train(SOURCE, tmp_path, TINY, CONFIG)
-    told = json.loads((tmp_path / "training.json").read_text())
-    assert told["steps"] == 13
-    assert told["samples"] == 39
-    assert told["precision"] == "fp32"
-    assert told["precision_reason"] == "as asked"
-    assert 0 < told["trained_s"] < told["wall_s"]
-    assert told["samples_per_s"] == pytest.approx(39 / told["trained_s"])
-    assert told["peak_rss_bytes"] > 50e6
-    assert told["versions"]["torch"] == torch.__version__
+def test_the_summary_has_the_cost_of_the_training(tmp_path: Path) -> None:
+    train(DATASET, tmp_path, TINY, CONFIG)
+    stored = json.loads((tmp_path / "training.json").read_text())
+    assert stored["steps"] == 13
+    assert stored["samples"] == 39
+    assert stored["precision"] == "fp32"
+    assert stored["precision_reason"] == "as asked"
+    assert 0 < stored["trained_s"] < stored["wall_s"]
+    assert stored["samples_per_s"] == pytest.approx(39 / stored["trained_s"])
+    assert stored["peak_rss_bytes"] > 50e6
+    assert stored["versions"]["torch"] == torch.__version__
     flop = count_flops(an_updater(), draw([0, 1]).batch(0))
-    assert told["train_pflop"] == pytest.approx(13 * flop / 1e15, rel=0.2)
+    assert stored["train_pflop"] == pytest.approx(13 * flop / 1e15, rel=0.2)
 
 
-def test_the_policy_of_another_seed_is_another_and_of_the_same_seed_the_same(
+def test_equal_seeds_give_equal_policies_and_others_do_not(
     tmp_path: Path,
 ) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(SOURCE, tmp_path / name, TINY, config(seed=seed, steps=2))
+        train(DATASET, tmp_path / name, TINY, config(seed=seed, steps=2))
     assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert not equal(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
-def test_with_and_without_a_cache_the_same_weights_come_out(tmp_path: Path) -> None:
-    train(SOURCE, tmp_path / "a", TINY, config(steps=4))
+def test_training_without_a_frame_cache_gives_the_same_weights(tmp_path: Path) -> None:
+    train(DATASET, tmp_path / "a", TINY, config(steps=4))
     settings = config(steps=4, cache_limit_gb=0.0, memory_limit_gb=1e-5, num_workers=3)
-    train(SOURCE, tmp_path / "b", TINY, settings)
+    train(DATASET, tmp_path / "b", TINY, settings)
     assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert not (tmp_path / "b" / "cache").exists()
 
 
-# -- the update ------------------------------------------------------------------------------------
+# -- optimizer step --------------------------------------------------------------------------------
 
 
 def draw(episodes: Any, batch_size: int = 3, seed: int = 5) -> Sampler:
     return Sampler(
-        SOURCE,
+        DATASET,
         chunk=4,
         views={"top": View(32, 32)},
         cache_dir=Path(),
@@ -550,12 +554,12 @@ def draw(episodes: Any, batch_size: int = 3, seed: int = 5) -> Sampler:
 
 def an_updater(model: ActConfig = TINY, **changes: Any) -> Updater:
     settings = dataclasses.replace(CONFIG, **changes)
-    stats = dataset_statistics(SOURCE, [0, 1])
-    policy = TorchPolicy.create(SOURCE.spec, stats, model, seed=0, fingerprint="fake")
+    stats = dataset_statistics(DATASET, [0, 1])
+    policy = TorchPolicy.create(DATASET.spec, stats, model, seed=0, fingerprint="fake")
     return Updater(policy, settings, devices.choose_device("fp32", "cpu"))
 
 
-def test_the_rate_warms_up_in_a_line_and_falls_as_half_a_cosine() -> None:
+def test_the_learning_rate_warms_up_linearly_and_falls_as_half_a_cosine() -> None:
     settings = dataclasses.replace(CONFIG, warmup_steps=4, steps=104, final_lr_fraction=0.1)
     assert [lr_scale(settings, s) for s in range(4)] == [0.25, 0.5, 0.75, 1.0]
     assert lr_scale(settings, 4) == 1.0
@@ -567,7 +571,7 @@ def test_the_rate_warms_up_in_a_line_and_falls_as_half_a_cosine() -> None:
     assert {lr_scale(flat, s) for s in range(104)} == {1.0}
 
 
-def test_the_trunk_learns_at_its_own_rate() -> None:
+def test_the_backbone_has_its_own_learning_rate() -> None:
     updater = an_updater(lr_backbone=0.0, weight_decay=0.0, warmup_steps=0)
     before = {n: p.clone() for n, p in updater.policy.net.named_parameters()}
     updater.update(0, draw([0, 1]).batch(0))
@@ -578,11 +582,11 @@ def test_the_trunk_learns_at_its_own_rate() -> None:
 
 
 def test_an_update_is_adamw_on_the_clipped_gradient_of_the_loss() -> None:
-    """Against the same update written with torch's plain parts, without fusing or averaging."""
+    """Compare with the same update in plain torch, without fusing or averaging."""
     model = dataclasses.replace(TINY, dropout=0.0, random_shift=0, state_noise=0.0, use_vae=False)
     updater = an_updater(model, grad_clip_norm=0.1, warmup_steps=0, final_lr_fraction=1.0)
     plain = TorchPolicy.create(
-        SOURCE.spec, dataset_statistics(SOURCE, [0, 1]), model, seed=0, fingerprint="fake"
+        DATASET.spec, dataset_statistics(DATASET, [0, 1]), model, seed=0, fingerprint="fake"
     )
     plain.net.train()
     slow = [p for n, p in plain.net.named_parameters() if n.startswith("backbone.")]
@@ -605,12 +609,12 @@ def test_an_update_is_adamw_on_the_clipped_gradient_of_the_loss() -> None:
         assert numbers["grad_norm"] > 0.1, "nothing was clipped, so nothing was tested"
     for name, want in plain.net.named_parameters():
         if name.endswith("in_proj_bias"):
-            continue  # the keys' share has no gradient but noise, which AdamW scales up
+            continue  # the gradient of the keys' bias is noise, which AdamW scales up
         got = dict(updater.policy.net.named_parameters())[name]
         assert torch.allclose(got, want, rtol=1e-3, atol=1e-5), name
 
 
-def test_the_averaged_weights_are_the_moving_average_running_statistics_included() -> None:
+def test_the_averaged_policy_averages_weights_and_running_statistics() -> None:
     updater = an_updater(ema_decay=0.5)
     names = ["head.weight", "backbone.bn1.running_mean"]
     want = {n: updater.averaged.net.state_dict()[n].clone() for n in names}
@@ -626,13 +630,13 @@ def test_the_averaged_weights_are_the_moving_average_running_statistics_included
         assert not torch.equal(have[name], updater.policy.net.state_dict()[name])
 
 
-def test_without_averaging_the_trained_policy_itself_is_kept() -> None:
+def test_without_averaging_the_trained_policy_itself_is_saved() -> None:
     updater = an_updater(ema_decay=0.0)
     assert updater.averaged is updater.policy
     assert not any(n.startswith("ema.") for n in updater.tensors())
 
 
-def test_counting_operations_changes_neither_weights_nor_buffers_nor_randomness() -> None:
+def test_counting_flops_changes_no_weight_buffer_or_random_state() -> None:
     updater = an_updater()
     torch.manual_seed(1)
     before = updater.tensors()
@@ -640,8 +644,8 @@ def test_counting_operations_changes_neither_weights_nor_buffers_nor_randomness(
     assert equal(before, updater.tensors())
 
 
-def test_operations_of_attention_are_counted_as_its_two_products() -> None:
-    """Two layers of attention more, over tokens of known number, cost what arithmetic says."""
+def test_the_flops_of_attention_are_those_of_its_two_products() -> None:
+    """An additional encoder layer over a known number of tokens costs the computed FLOPs."""
     counts = []
     for layers in (1, 2):
         model = dataclasses.replace(TINY, encoder_layers=layers, use_vae=False, dropout=0.0)
@@ -649,12 +653,12 @@ def test_operations_of_attention_are_counted_as_its_two_products() -> None:
     tokens, dim, ffn, batch = 2 + 4 * 4, 8, 16, 3
     matrices = 2 * tokens * (4 * dim * dim + 2 * dim * ffn)
     attention = 2 * 2 * tokens * tokens * dim
-    # Backward: two products for one of a weight matrix; five for two of attention.
+    # Backward: two products per product of a weight matrix; five for the two of attention.
     want = batch * (3 * matrices + 3.5 * attention)
     assert counts[1] - counts[0] == pytest.approx(want, rel=0.01)
 
 
-# -- presets ---------------------------------------------------------------------------------------
+# -- settings --------------------------------------------------------------------------------------
 
 
 def test_settings_keep_the_keys_of_0_1_on_disk() -> None:
@@ -668,7 +672,7 @@ def test_settings_keep_the_keys_of_0_1_on_disk() -> None:
         TrainConfig.from_json({"speed": 1})
 
 
-def test_the_presets_name_model_and_training_together() -> None:
+def test_presets_have_settings_of_model_and_training() -> None:
     assert set(PRESETS) == {"paper", "released", "quick"}
     for name in ("paper", "released"):
         assert (PRESETS[name][1].batch_size, PRESETS[name][1].lr) == (8, 1e-5)

@@ -1,4 +1,4 @@
-"""The logbook: every number once, in order, and a time left that can be believed."""
+"""Training metrics: every number once and in order; the time left."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def test_numbers_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     log, _ = book(path)
     with closing(log):
         log.write(3, numbers)
-    told = json.loads(path.read_text())
-    assert told.pop("crc32") > 0
-    assert told == {"step": 3, **numbers}
+    stored = json.loads(path.read_text())
+    assert stored.pop("crc32") > 0
+    assert stored == {"step": 3, **numbers}
 
 
-def test_resuming_removes_the_steps_that_will_come_again(tmp_path: Path) -> None:
+def test_resuming_removes_the_steps_that_are_repeated(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     log, _ = book(path)
     with closing(log):
@@ -47,18 +47,18 @@ def test_resuming_removes_the_steps_that_will_come_again(tmp_path: Path) -> None
     assert json.loads(path.read_text().splitlines()[-1])["loss"] == 0.0
 
 
-def test_a_line_torn_by_a_kill_is_dropped_on_resume(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_removed_on_resume(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-    log, said = book(path, resumed=5)
+    log, messages = book(path, resumed=5)
     with closing(log):
         log.write(6, {"loss": 1.0})
     assert steps(path) == [1, 6]
-    assert "line 2 is damaged" in said[0]
+    assert "line 2 is damaged" in messages[0]
 
 
 @pytest.mark.parametrize("harm", [(b"0.5", b"0.6"), (b"crc32", b"crc33"), (b"}", b")")])
-def test_a_line_that_was_altered_is_left_out_aloud(
+def test_an_altered_line_is_removed_with_a_message(
     tmp_path: Path, harm: tuple[bytes, bytes]
 ) -> None:
     path = tmp_path / "metrics.jsonl"
@@ -68,11 +68,11 @@ def test_a_line_that_was_altered_is_left_out_aloud(
             log.write(step, {"loss": 1 / step})
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + lines[1].replace(*harm) + lines[2])
-    log, said = book(path, resumed=3)
+    log, messages = book(path, resumed=3)
     log.close()
     assert steps(path) == [1, 3]
-    assert [text for text in said if "metrics.jsonl, line 2 is damaged" in text] == said
-    assert len(said) == 1
+    assert [text for text in messages if "metrics.jsonl, line 2 is damaged" in text] == messages
+    assert len(messages) == 1
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monk
     assert steps(path) == [1, 2]
 
 
-def test_a_training_from_the_start_does_not_go_on_an_old_file(tmp_path: Path) -> None:
+def test_a_new_training_does_not_append_to_an_old_file(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.0}\n')
     log, _ = book(path)
@@ -113,7 +113,7 @@ def test_a_number_that_is_not_finite_never_reaches_the_file(tmp_path: Path) -> N
     assert path.read_text() == ""
 
 
-def test_progress_is_said_at_most_every_few_seconds(tmp_path: Path) -> None:
+def test_progress_lines_are_limited_in_rate(tmp_path: Path) -> None:
     log, lines = book(tmp_path / "m.jsonl", every_s=1000.0)
     with closing(log):
         for step in range(5):
@@ -121,37 +121,37 @@ def test_progress_is_said_at_most_every_few_seconds(tmp_path: Path) -> None:
     assert lines == ["step 0"]
 
 
-def test_the_time_left_counts_validations_and_checkpoints_too() -> None:
+def test_the_time_left_includes_validations_and_checkpoints() -> None:
     now = 0.0
-    pace = StepTimer(window=100, clock=lambda: now)
-    pace.mark(0)
-    assert pace.left_s(10) is None
+    timer = StepTimer(window=100, clock=lambda: now)
+    timer.mark(0)
+    assert timer.left_s(10) is None
     for step in range(1, 101):
-        now += 1.0 if step % 10 else 11.0  # every tenth step something slow happens
-        pace.mark(step)
-    assert pace.left_s(50) == pytest.approx(100.0)
+        now += 1.0 if step % 10 else 11.0  # every tenth step is slow
+        timer.mark(step)
+    assert timer.left_s(50) == pytest.approx(100.0)
 
 
-def test_the_time_left_forgets_a_slow_beginning() -> None:
+def test_the_time_left_ignores_a_slow_start() -> None:
     now = 0.0
-    pace = StepTimer(window=20, clock=lambda: now)
-    pace.mark(0)
+    timer = StepTimer(window=20, clock=lambda: now)
+    timer.mark(0)
     for step in range(1, 101):
         now += 60.0 if step == 1 else 0.5
-        pace.mark(step)
-    assert pace.left_s(10) == pytest.approx(5.0)
+        timer.mark(step)
+    assert timer.left_s(10) == pytest.approx(5.0)
 
 
-def test_the_time_left_after_a_resumption_counts_only_what_this_process_did() -> None:
+def test_the_time_left_after_resuming_is_based_on_this_process() -> None:
     now = 1000.0
-    pace = StepTimer(window=50, clock=lambda: now)
-    pace.mark(3000)
+    timer = StepTimer(window=50, clock=lambda: now)
+    timer.mark(3000)
     now += 4.0
-    pace.mark(3002)
-    assert pace.left_s(5) == pytest.approx(10.0)
+    timer.mark(3002)
+    assert timer.left_s(5) == pytest.approx(10.0)
 
 
-def test_durations_are_for_people() -> None:
+def test_durations_are_formatted_in_suitable_units() -> None:
     assert [format_duration(s) for s in (None, 5.4, 89, 90, 3000, 5400, 12000)] == [
         "?",
         "5 s",

@@ -1,4 +1,4 @@
-"""Samples: every tick once an epoch, in an order that the seed alone decides."""
+"""Sampler: every tick once per epoch, in an order that depends on the seed only; frame cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from imitact.core.types import Frame
 from imitact.core.views import View
 from imitact.training import frame_cache
 from imitact.training.sampler import SampleBatch, Sampler, dataset_statistics
-from tests.support.fake_dataset import FakeEpisode, FakeDataset
+from tests.support.fake_dataset import FakeDataset, FakeEpisode
 from tests.support.paths import ROOT
 
 VIEWS = {"top": View(16, 16)}
@@ -61,7 +61,7 @@ def same(one: SampleBatch, other: SampleBatch) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Short(FakeDataset):
-    """Every video lacks its last frames, or has some more."""
+    """A dataset whose videos have too few or too many frames."""
 
     off: int = -2
 
@@ -87,7 +87,7 @@ class _Cut(FakeEpisode):
     batch_size=st.integers(1, 12),
     seed=st.integers(0, 2**40),
 )
-def test_every_epoch_holds_every_tick_once_and_no_batch_is_short(
+def test_an_epoch_has_every_tick_once_and_no_batch_is_short(
     lengths: list[int], batch_size: int, seed: int
 ) -> None:
     stream = Sampler(
@@ -109,7 +109,7 @@ def test_every_epoch_holds_every_tick_once_and_no_batch_is_short(
         assert np.array_equal(drawn[epoch * total : (epoch + 1) * total], stream.order(epoch))
 
 
-def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else(tmp_path: Path) -> None:
+def test_the_order_depends_on_seed_and_epoch_only(tmp_path: Path) -> None:
     source = FakeDataset((30, 40))
     orders = [
         samples(source, tmp_path, seed=seed, batch_size=batch).order(epoch).tolist()
@@ -121,7 +121,7 @@ def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else(tmp_path: Path)
     assert orders[2] != orders[3]
 
 
-def test_a_stream_entered_in_the_middle_of_an_epoch_goes_on_as_the_one_from_the_start(
+def test_a_stream_from_the_middle_of_an_epoch_equals_the_stream_from_the_start(
     tmp_path: Path,
 ) -> None:
     all_of_it = samples(FakeDataset(), tmp_path)
@@ -132,7 +132,7 @@ def test_a_stream_entered_in_the_middle_of_an_epoch_goes_on_as_the_one_from_the_
     assert all(same(a, b) for a, b in zip(whole[4:], rest, strict=True))
 
 
-def test_an_order_that_a_thread_may_be_reading_is_never_changed(tmp_path: Path) -> None:
+def test_a_cached_order_is_never_modified(tmp_path: Path) -> None:
     published: list[tuple[dict[int, Any], list[int]]] = []
 
     class Watched(Sampler):
@@ -194,7 +194,7 @@ def test_an_episode_shorter_than_a_chunk_is_padded_with_its_last_action(tmp_path
     assert np.array_equal(batch.action[first, 1:], np.repeat(batch.action[first, 1:2], 4, axis=0))
 
 
-def test_chosen_episodes_keep_their_numbers_and_their_own_frames(tmp_path: Path) -> None:
+def test_chosen_episodes_keep_their_numbers_and_frames(tmp_path: Path) -> None:
     source = FakeDataset((7, 4, 9))
     one = samples(source, tmp_path, episodes=[2, 0], batch_size=16)
     batch = one.batch(0)
@@ -209,7 +209,7 @@ def test_chosen_episodes_keep_their_numbers_and_their_own_frames(tmp_path: Path)
             assert np.array_equal(made.frames["top"][row], resizing.resize(captured, 16, 16))
 
 
-def test_evenly_spread_samples_reach_from_the_first_tick_to_the_last(tmp_path: Path) -> None:
+def test_evenly_spaced_samples_span_all_ticks(tmp_path: Path) -> None:
     one = samples(FakeDataset((7, 4, 9)), tmp_path)
     few = list(one.evenly_spaced(5))
     assert [len(b.tick) for b in few] == [3, 2]
@@ -218,7 +218,7 @@ def test_evenly_spread_samples_reach_from_the_first_tick_to_the_last(tmp_path: P
     assert sum(len(b.tick) for b in one.evenly_spaced(1000)) == 20
 
 
-def test_what_cannot_be_sampled_is_refused_by_name(tmp_path: Path) -> None:
+def test_invalid_sampler_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="episode 1 has 0 ticks"):
         samples(FakeDataset((3, 0, 2)), tmp_path)
     with pytest.raises(BadInput, match="no episode to draw"):
@@ -229,7 +229,7 @@ def test_what_cannot_be_sampled_is_refused_by_name(tmp_path: Path) -> None:
         samples(FakeDataset(), tmp_path, views={"left": View(8, 8)})
 
 
-def test_a_value_that_is_not_finite_is_named_by_episode_tick_and_joint(
+def test_a_value_that_is_not_finite_is_reported_with_episode_tick_and_joint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(self: FakeEpisode) -> np.ndarray:
@@ -245,7 +245,7 @@ def test_a_value_that_is_not_finite_is_named_by_episode_tick_and_joint(
 # -- statistics ------------------------------------------------------------------------------------
 
 
-def test_held_out_episodes_never_enter_the_statistics() -> None:
+def test_validation_episodes_do_not_enter_the_statistics() -> None:
     source = FakeDataset((7, 4, 9))
     found = dataset_statistics(source, [0, 2])
     rows = np.concatenate([source.episode(e).state for e in (0, 2)]).astype(np.float64)
@@ -255,7 +255,7 @@ def test_held_out_episodes_never_enter_the_statistics() -> None:
     assert not np.allclose(found["state"].mean, dataset_statistics(source, [0, 1, 2])["state"].mean)
 
 
-def test_statistics_of_deltas_pool_every_tick_of_every_chunk_within_its_episode() -> None:
+def test_delta_statistics_cover_every_tick_of_every_chunk_within_the_episode() -> None:
     source = FakeDataset((7, 2, 9))
     rows = [
         source.episode(e).action[t + k].astype(np.float64) - source.episode(e).state[t]
@@ -273,7 +273,7 @@ def test_statistics_of_deltas_pool_every_tick_of_every_chunk_within_its_episode(
 # -- cache -----------------------------------------------------------------------------------------
 
 
-def test_frames_from_the_cache_and_frames_decoded_when_asked_for_are_the_same_bytes(
+def test_cached_frames_equal_frames_decoded_on_demand(
     tmp_path: Path,
 ) -> None:
     source = FakeDataset((7, 4, 9))
@@ -287,7 +287,7 @@ def test_frames_from_the_cache_and_frames_decoded_when_asked_for_are_the_same_by
         memory_limit_bytes=3 * frame_bytes + 5,
         log=lines.append,
     )
-    for index in range(15):  # more than two epochs, so what was kept is used
+    for index in range(15):  # more than two epochs, so that kept frames are used
         assert same(cached.batch(index), decoded.batch(index))
     assert isinstance(decoded.frames, frame_cache.DecodedFrames)
     assert decoded.frames.kept_bytes == 3 * frame_bytes
@@ -312,12 +312,12 @@ def test_frames_kept_in_memory_never_exceed_the_limit(tmp_path: Path) -> None:
                 assert all(f.base is None for f in one.frames._kept.values())
 
 
-def test_without_cameras_nothing_is_written(tmp_path: Path) -> None:
+def test_without_cameras_no_cache_is_written(tmp_path: Path) -> None:
     assert samples(FakeDataset(), tmp_path / "new", views={}).batch(0).frames == {}
     assert not (tmp_path / "new").exists()
 
 
-def test_the_size_is_announced_before_anything_is_written(tmp_path: Path) -> None:
+def test_the_size_of_the_cache_is_logged_before_it_is_written(tmp_path: Path) -> None:
     written: list[list[Path]] = []
 
     def say(line: str) -> None:
@@ -330,7 +330,7 @@ def test_the_size_is_announced_before_anything_is_written(tmp_path: Path) -> Non
     assert [p.stat().st_size for p in tmp_path.rglob("*.u8")] == [20 * 16 * 16 * 3]
 
 
-def test_a_disk_too_small_for_the_cache_is_seen_before_and_training_does_without(
+def test_a_cache_that_exceeds_the_free_disk_is_not_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
@@ -342,19 +342,19 @@ def test_a_disk_too_small_for_the_cache_is_seen_before_and_training_does_without
     assert not (tmp_path / "new").exists()
 
 
-def test_a_disk_that_fills_while_the_cache_is_written_leaves_no_half_of_it(
+def test_a_disk_that_fills_up_leaves_no_partial_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(frame_cache.os, "posix_fallocate", full)
-    with pytest.raises(DiskFull, match="--train.cache-limit-gb 0"):
+    with pytest.raises(DiskFull, match=r"--train\.cache-limit-gb 0"):
         samples(FakeDataset(), tmp_path)
     assert list(tmp_path.rglob("*.u8")) == []
 
 
-def test_a_cache_is_used_again_without_decoding_a_frame(
+def test_an_existing_cache_is_used_without_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = samples(FakeDataset(), tmp_path).batch(0)
@@ -363,20 +363,20 @@ def test_a_cache_is_used_again_without_decoding_a_frame(
         raise AssertionError("a frame was decoded that the cache holds")
 
     monkeypatch.setattr(FakeEpisode, "frames", blind)
-    # Not even the limit matters to a cache that is there.
+    # An existing cache is used whatever the limit.
     assert same(first, samples(FakeDataset(), tmp_path, cache_limit_bytes=1).batch(0))
     with pytest.raises(AssertionError, match="was decoded"):
         samples(FakeDataset(fingerprint="changed"), tmp_path)
 
 
-def test_a_limit_of_nothing_uses_not_even_a_cache_that_is_there(tmp_path: Path) -> None:
+def test_a_limit_of_zero_disables_an_existing_cache(tmp_path: Path) -> None:
     samples(FakeDataset(), tmp_path)
     assert isinstance(samples(FakeDataset(), tmp_path).frames, frame_cache.CachedFrames)
     without = samples(FakeDataset(), tmp_path, cache_limit_bytes=0)
     assert isinstance(without.frames, frame_cache.DecodedFrames)
 
 
-def test_a_damaged_cache_is_not_built_anew_beyond_the_limit(tmp_path: Path) -> None:
+def test_a_damaged_cache_beyond_the_limit_is_not_rebuilt(tmp_path: Path) -> None:
     want = samples(FakeDataset(), tmp_path).batch(0)
     (file,) = tmp_path.rglob("*.u8")
     file.write_bytes(b"")
@@ -390,7 +390,7 @@ def test_a_damaged_cache_is_not_built_anew_beyond_the_limit(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove", "no json", "other json", "torn"])
-def test_a_damaged_cache_is_built_anew(tmp_path: Path, harm: str) -> None:
+def test_a_damaged_cache_is_rebuilt(tmp_path: Path, harm: str) -> None:
     want = samples(FakeDataset(), tmp_path).batch(0)
     (file,) = tmp_path.rglob("*.u8")
     about = file.with_name("cache.json")
@@ -417,7 +417,7 @@ def test_a_damaged_cache_is_built_anew(tmp_path: Path, harm: str) -> None:
     assert [line for line in lines if " is damaged (" in line] == []
 
 
-def test_other_data_other_views_and_another_resize_get_caches_of_their_own(
+def test_other_data_views_or_resize_versions_have_separate_caches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples(FakeDataset(), tmp_path)
@@ -430,7 +430,7 @@ def test_other_data_other_views_and_another_resize_get_caches_of_their_own(
     assert len(list(tmp_path.glob("frames-*/cache.json"))) == 6
 
 
-def test_what_a_killed_build_left_is_neither_used_nor_kept(tmp_path: Path) -> None:
+def test_a_partial_cache_of_a_killed_process_is_deleted(tmp_path: Path) -> None:
     want = samples(FakeDataset(), tmp_path).batch(0)
     (folder,) = tmp_path.glob("frames-*/")
     folder.rename(folder.with_name(folder.name + ".building"))
@@ -440,53 +440,56 @@ def test_what_a_killed_build_left_is_neither_used_nor_kept(tmp_path: Path) -> No
     assert list(tmp_path.glob("*.building")) == []
 
 
-@pytest.mark.parametrize(("off", "said"), [(-2, "has 5 frames"), (1, "has 8 or more frames")])
+@pytest.mark.parametrize(("off", "message"), [(-2, "has 5 frames"), (1, "has 8 or more frames")])
 def test_a_video_with_more_or_fewer_frames_than_ticks_is_refused(
-    tmp_path: Path, off: int, said: str
+    tmp_path: Path, off: int, message: str
 ) -> None:
-    with pytest.raises(DamagedFile, match=f"episode 0, camera top: the video {said}"):
+    with pytest.raises(DamagedFile, match=f"episode 0, camera top: the video {message}"):
         samples(Short(off=off), tmp_path)
     assert list(tmp_path.glob("frames-*/")) == []
 
 
-def test_a_missing_frame_is_refused_without_a_cache_too(tmp_path: Path) -> None:
+def test_without_a_cache_a_missing_frame_is_refused(tmp_path: Path) -> None:
     one = samples(Short(), tmp_path, cache_limit_bytes=0)
-    with pytest.raises(DamagedFile, match="expected one frame of tick 8, got 0"), closing(one.stream()) as stream:
+    with (
+        pytest.raises(DamagedFile, match="expected one frame of tick 8, got 0"),
+        closing(one.stream()) as stream,
+    ):
         list(islice(stream, 7))
 
 
 @dataclasses.dataclass(frozen=True)
 class Endless(FakeDataset):
-    """Its workers tell their process ids, then never finish a frame."""
+    """A dataset whose workers write their process ids and never finish a frame."""
 
-    told: str = ""
+    pids: str = ""
 
     def episode(self, index: int) -> FakeEpisode:
-        (Path(self.told) / str(os.getpid())).touch()
+        (Path(self.pids) / str(os.getpid())).touch()
         time.sleep(1000)
         raise AssertionError("nobody waits that long")
 
 
-def test_a_killed_process_leaves_no_workers_behind(tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    told.mkdir()
+def test_the_workers_of_a_killed_process_exit(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    pids.mkdir()
     program = (
         "import sys, pathlib; from tests.training import test_sampler as t\n"
         "from imitact.training.frame_cache import open_frames\n"
-        "open_frames(t.Endless(told=sys.argv[2]), t.VIEWS, cache_dir=pathlib.Path(sys.argv[3]),"
+        "open_frames(t.Endless(pids=sys.argv[2]), t.VIEWS, cache_dir=pathlib.Path(sys.argv[3]),"
         " cache_limit_bytes=1 << 30, memory_limit_bytes=0, workers=2, log=print)"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", program, str(ROOT), str(told), str(tmp_path)],
+        [sys.executable, "-c", program, str(ROOT), str(pids), str(tmp_path)],
         stdout=subprocess.DEVNULL,
     )
     try:
-        until(lambda: len(list(told.iterdir())) == 2 or child.poll() is not None)
+        until(lambda: len(list(pids.iterdir())) == 2 or child.poll() is not None)
         assert child.poll() is None
     finally:
         child.kill()
         child.wait()
-    workers = [int(p.name) for p in told.iterdir()]
+    workers = [int(p.name) for p in pids.iterdir()]
     assert len(workers) == 2
     try:
         until(lambda: not any(alive(pid) for pid in workers))
@@ -503,7 +506,7 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def alive(pid: int) -> bool:
-    """A process that runs; one that ended and that nobody waits for (a zombie) does not."""
+    """Whether a process is running; a zombie is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

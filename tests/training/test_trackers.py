@@ -1,4 +1,4 @@
-"""Trackers show what metrics.jsonl holds, go on where training goes on, and never stop it."""
+"""Trackers: show the metrics, continue on resume, and never stop the training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from imitact.core.errors import BadInput, DamagedFile
 from imitact.training import trackers
 from imitact.training.loop import train
 from imitact.training.trackers import Trackers, flat_scalars, start_trackers
-from tests.training.test_loop import CONFIG, SOURCE, TINY, config
+from tests.training.test_loop import CONFIG, DATASET, TINY, config
 
 INSTALLED = [name for name in trackers.TRACKER_NAMES if trackers.find_spec(name)]
 
@@ -31,8 +31,8 @@ def needs(name: str) -> pytest.MarkDecorator:
     )
 
 
-# A process of its own: trackers keep threads, files and settings for as long as theirs runs. Its
-# sockets are refused, so that a tracker which would reach a network ends in an error.
+# Runs in a separate process, because trackers keep threads, files and settings until it exits. Its
+# sockets are refused, so that a tracker that uses the network fails.
 SCRIPT = """
 import json, socket, sys
 from pathlib import Path
@@ -45,17 +45,17 @@ def refused(self, address, *rest):
 connect, socket.socket.connect = socket.socket.connect, refused
 from imitact.training.trackers import start_trackers
 name, out, first, last = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-said = []
-held = start_trackers([name], "cubes", out, first, {"train": {"lr": 0.5}}, said.append)
+messages = []
+held = start_trackers([name], "cubes", out, first, {"train": {"lr": 0.5}}, messages.append)
 for step in range(first + 1, last + 1):
     held.log(step, {"loss": step / 4, "held": {"left": step * 2.0}, "per_tick": [1.0, 2.0, 9.0]})
 held.close()
-print(json.dumps(said))
+print(json.dumps(messages))
 """
 
 
 def logged(name: str, out: Path, first: int, last: int) -> None:
-    """Log steps first + 1 to last in a process of its own."""
+    """Log steps first + 1 to last in a separate process."""
     env = {**os.environ, "HOME": str(out), "WANDB_MODE": "", "TRACKIO_DIR": ""}
     env = {key: value for key, value in env.items() if value}
     done = subprocess.run(
@@ -63,7 +63,7 @@ def logged(name: str, out: Path, first: int, last: int) -> None:
         capture_output=True, text=True, env=env, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[]"  # nothing failed, and nobody else talked
+    assert done.stdout.strip() == "[]"  # nothing failed, and nothing else was printed
 
 
 def read_tensorboard(out: Path) -> dict[str, dict[int, float]]:
@@ -90,13 +90,16 @@ def read_trackio(out: Path) -> dict[str, dict[int, float]]:
 
 
 def records(log: bytes) -> Iterator[bytes]:
-    """Of a .wandb file: seven bytes that tell what it is, then LevelDB's log format: blocks of
-    32 KiB, records of CRC (4 bytes), length (2), kind (1; 1 whole, 2 first, 3 middle, 4 last)."""
+    """Yield the records of a .wandb file: a header of seven bytes, then LevelDB's log format.
+
+    Blocks of 32 KiB, records of CRC (4 bytes), length (2), kind (1; 1 whole, 2 first, 3 middle,
+    4 last).
+    """
     assert log[:4] == b":W&B"
     at, held = 7, b""
     while at < len(log):
         if 32768 - at % 32768 < 7:
-            at += 32768 - at % 32768  # filled up with zeros
+            at += 32768 - at % 32768  # padded with zeros
             continue
         length, kind = struct.unpack("<4xHB", log[at : at + 7])
         held += log[at + 7 : at + 7 + length]
@@ -134,9 +137,7 @@ READERS = {"tensorboard": read_tensorboard, "trackio": read_trackio, "wandb": re
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=needs(n)) for n in trackers.TRACKER_NAMES])
-def test_what_was_logged_is_read_back_from_the_disk_and_a_resumed_run_goes_on(
-    name: str, tmp_path: Path
-):
+def test_logged_metrics_are_read_back_and_a_resumed_run_continues(name: str, tmp_path: Path):
     out = tmp_path / "act"
     logged(name, out, 0, 3)
     logged(name, out, 3, 5)
@@ -149,56 +150,56 @@ def test_what_was_logged_is_read_back_from_the_disk_and_a_resumed_run_goes_on(
 
 
 @needs("tensorboard")
-def test_tensorboard_forgets_steps_beyond_the_checkpoint_that_come_again(tmp_path: Path):
+def test_tensorboard_drops_the_steps_that_are_repeated(tmp_path: Path):
     logged("tensorboard", tmp_path, 0, 9)  # killed after step 9, its last checkpoint at 4
     logged("tensorboard", tmp_path, 4, 6)
     assert sorted(read_tensorboard(tmp_path)["loss"]) == [1, 2, 3, 4, 5, 6]
 
 
 @needs("tensorboard")
-def test_a_training_shows_what_its_metrics_hold(tmp_path: Path):
+def test_a_tracker_receives_all_metrics_of_a_training(tmp_path: Path):
     watched = config(trackers=("tensorboard",))
-    train(SOURCE, tmp_path, TINY, watched)
+    train(DATASET, tmp_path, TINY, watched)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    told = read_tensorboard(tmp_path)
+    read = read_tensorboard(tmp_path)
     for line in lines:
         for name, value in flat_scalars(line):
             if name not in ("step", "crc32"):
-                assert told[name][line["step"]] == pytest.approx(value, rel=1e-6)
-    assert sum(map(len, told.values())) == sum(len(dict(flat_scalars(line))) - 2 for line in lines)
+                assert read[name][line["step"]] == pytest.approx(value, rel=1e-6)
+    assert sum(map(len, read.values())) == sum(len(dict(flat_scalars(line))) - 2 for line in lines)
 
 
-def test_trackers_change_no_weight_and_may_change_on_resuming(tmp_path: Path):
-    plain = train(SOURCE, tmp_path / "plain", TINY, CONFIG)
+def test_trackers_do_not_affect_weights_and_may_change_on_resume(tmp_path: Path):
+    plain = train(DATASET, tmp_path / "plain", TINY, CONFIG)
     watched = config(trackers=tuple(INSTALLED[:1]), tracker_project="other")
-    other = train(SOURCE, tmp_path / "watched", TINY, watched)
+    other = train(DATASET, tmp_path / "watched", TINY, watched)
     weights = [(path / "model.safetensors").read_bytes() for path in (plain, other)]
     assert weights[0] == weights[1]
-    assert train(SOURCE, tmp_path / "plain", TINY, watched, resume=True) == plain
+    assert train(DATASET, tmp_path / "plain", TINY, watched, resume=True) == plain
 
 
-def test_a_missing_tracker_is_refused_before_anything_is_done(
+def test_a_missing_tracker_is_refused_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"not installed: wandb; pip install '.\[trackers\]'"):
-        train(SOURCE, tmp_path / "out", TINY, config(trackers=("wandb",)))
+        train(DATASET, tmp_path / "out", TINY, config(trackers=("wandb",)))
     assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
-    [({"trackers": ("excel",)}, 'there is no tracker "excel"; expected tensorboard, trackio, wandb'),
+    ("settings", "message"),
+    [({"trackers": ("excel",)}, 'no tracker "excel"; expected tensorboard, trackio, wandb'),
      ({"trackers": ("tensorboard",), "tracker_project": " "}, "--train.tracker-project is empty")],
 )  # fmt: skip
-def test_a_tracker_that_there_is_not_is_refused(
-    tmp_path: Path, settings: dict[str, Any], says: str
+def test_an_unknown_tracker_or_an_empty_project_is_refused(
+    tmp_path: Path, settings: dict[str, Any], message: str
 ):
-    with pytest.raises(BadInput, match=says):
-        train(SOURCE, tmp_path, TINY, config(**settings))
+    with pytest.raises(BadInput, match=message):
+        train(DATASET, tmp_path, TINY, config(**settings))
 
 
-def test_a_tracker_that_breaks_is_left_out_aloud_and_the_others_go_on():
+def test_a_tracker_that_fails_is_dropped_with_a_message_and_the_others_continue():
     class Full:
         def __init__(self, after: int) -> None:
             self.after = after
@@ -213,26 +214,26 @@ def test_a_tracker_that_breaks_is_left_out_aloud_and_the_others_go_on():
         def close(self) -> None:
             self.closed = True
 
-    said: list[str] = []
+    messages: list[str] = []
     bad, good = Full(2), Full(99)
-    held = Trackers({"bad": bad, "good": good}, said.append)
+    held = Trackers({"bad": bad, "good": good}, messages.append)
     for step in range(1, 5):
         held.log(step, {"loss": 1.0})
     held.close()
     assert (bad.steps, good.steps, good.closed) == ([1, 2], [1, 2, 3, 4], True)
-    assert len(said) == 1
-    assert "bad failed" in said[0]
-    assert "OSError: no room" in said[0]
+    assert len(messages) == 1
+    assert "bad failed" in messages[0]
+    assert "OSError: no room" in messages[0]
 
 
-def test_lists_are_shown_by_their_ends_and_middle():
+def test_lists_are_reduced_to_first_middle_and_last():
     numbers = {"a": 1, "b": {"c": 2.0}, "d": [5.0, 6.0, 7.0, 8.0], "e": [], "f": [3.0], "g": "x"}
     assert dict(flat_scalars(numbers)) == {
         "a": 1.0, "b/c": 2.0, "d/0": 5.0, "d/2": 7.0, "d/3": 8.0, "f/0": 3.0,
     }  # fmt: skip
 
 
-def test_a_run_keeps_its_name_when_resumed_and_gets_another_when_begun_anew(tmp_path: Path):
+def test_a_run_keeps_its_name_on_resume_and_a_new_training_gets_another(tmp_path: Path):
     name = "tensorboard"
     if name not in INSTALLED:
         pytest.skip(f"{name} is not installed")

@@ -1,4 +1,4 @@
-"""Laws of the scripted cube expert: it succeeds, it varies as asked, it stays within its limits."""
+"""Cube expert: success, variation and limits of the scripted demonstrations."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.support.paths import ROOT
 BENCHMARK = ROOT / "benchmarks" / "expert.py"
 ARM = np.r_[0:6, 7:13]
 
-# The hundred episodes take 20 s on two free cores; a crowded machine may need far longer.
+# The hundred episodes take 20 s on two idle cores; a busy machine may need much longer.
 pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A hundred episodes at the default spread, by the benchmark's own command."""
+    """Run the benchmark's command: a hundred episodes at the default spread."""
     out = tmp_path_factory.mktemp("expert") / "expert.json"
     command = [sys.executable, str(BENCHMARK), "--episodes", "100", "--workers", "2"]
     done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True)
@@ -44,16 +44,16 @@ def test_at_least_99_of_100_demonstrations_succeed(figures: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("event", ["first_lift_tick", "first_transfer_tick"])
-def test_people_take_their_time_differently(figures: dict[str, Any], event: str) -> None:
+def test_the_times_of_events_vary_between_episodes(figures: dict[str, Any], event: str) -> None:
     assert figures[event]["std"] >= 8.0
 
 
-def test_the_slowest_is_done_by_tick_330_of_400(figures: dict[str, Any]) -> None:
+def test_the_slowest_episode_ends_by_tick_330_of_400(figures: dict[str, Any]) -> None:
     assert figures["still_from_tick"]["max"] <= 330
     assert figures["first_transfer_tick"]["max"] <= 300
 
 
-def test_no_joint_is_ever_faster_than_the_robot_allows(figures: dict[str, Any]) -> None:
+def test_no_joint_exceeds_the_speed_limit_of_the_robot(figures: dict[str, Any]) -> None:
     assert abs(SPEED_LIMIT - np.pi) < 1e-9
     assert 0 < figures["max_commanded_rad_s"] <= np.pi
     assert 0 < figures["max_measured_rad_s"] <= np.pi
@@ -69,24 +69,24 @@ def start(seed: int) -> Observation:
 
 
 def plan(expert: CubeExpert, seed: int, cube_seed: int | None = None) -> np.ndarray:
-    """All targets of an episode, (400, 14), from its first observation alone."""
+    """Return all targets of an episode, (400, 14), from its first observation."""
     observation = start(seed if cube_seed is None else cube_seed)
     expert.reset(seed)
     return np.array([expert.chunk(observation)[0] for _ in range(400)])
 
 
 @pytest.mark.parametrize("spread", [1.0, 2.0])
-def test_targets_start_where_the_arms_are_and_never_jump(spread: float) -> None:
+def test_targets_start_at_the_state_and_never_jump(spread: float) -> None:
     expert = CubeExpert(spread)
     for seed in range(6):
         targets = plan(expert, seed)
         assert np.abs(targets[0] - start(seed).state)[ARM].max() < 0.02
         assert np.abs(np.diff(targets, axis=0))[:, ARM].max() * 50 <= SPEED_LIMIT
-        # Grippers: 0 to 1 in a third of a second at the fastest.
+        # Grippers need at least a third of a second from 0 to 1.
         assert np.abs(np.diff(targets, axis=0)).max() < 0.2
 
 
-def test_a_joint_asked_for_the_impossible_is_held_to_the_limit() -> None:
+def test_targets_of_an_impossible_path_stay_within_the_speed_limit() -> None:
     kinematics = Kinematics(CubeExpert._INITIAL_JOINTS)
     path = np.zeros((40, 14))
     path[20:, ARM] = 0.5
@@ -104,15 +104,15 @@ RECORDED = {
 """Spread to targets at five ticks of seed 3, each as the sum of joint number times target."""
 
 
-def test_the_cube_expert_acts_as_when_its_revision_was_recorded() -> None:
-    """A change of these numbers is a new REVISION: demonstrations of two must not be mixed."""
+def test_the_actions_are_those_recorded_for_the_revision() -> None:
+    """A change of these numbers needs a new REVISION: datasets must not mix two."""
     assert CubeExpert.REVISION == 4
     for spread, recorded in RECORDED.items():
         targets = plan(CubeExpert(spread), 3)[[0, 60, 120, 180, 240]]
         assert targets @ np.arange(1.0, 15.0) == pytest.approx(recorded, abs=1e-5)
 
 
-def test_the_seed_alone_fixes_an_episode() -> None:
+def test_an_episode_depends_on_the_seed_only() -> None:
     expert = CubeExpert()
     first = plan(expert, 3)
     assert not np.array_equal(plan(expert, 4, cube_seed=3), first)
@@ -120,13 +120,13 @@ def test_the_seed_alone_fixes_an_episode() -> None:
     assert np.array_equal(plan(CubeExpert(), 3), first)
 
 
-def test_the_global_generators_are_left_alone() -> None:
+def test_the_global_random_generators_are_not_used() -> None:
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     plan(CubeExpert(), 1)
     assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
-def test_without_spread_only_the_cube_makes_a_difference() -> None:
+def test_without_spread_episodes_differ_only_by_the_cube() -> None:
     expert = CubeExpert(spread=0.0)
     same = plan(expert, 1, cube_seed=9)
     assert set(expert.variation.values()) == {0.0}
@@ -134,7 +134,7 @@ def test_without_spread_only_the_cube_makes_a_difference() -> None:
     assert not np.array_equal(plan(expert, 1, cube_seed=8), same)
 
 
-def test_twice_the_spread_deviates_twice_as_far() -> None:
+def test_twice_the_spread_doubles_the_deviations() -> None:
     once, twice = CubeExpert(1.0), CubeExpert(2.0)
     for seed in range(5):
         once.reset(seed)
@@ -158,13 +158,13 @@ def test_deviations_are_uniform_within_their_limits() -> None:
         kind = "via" if "_via_" in name else name.rsplit("_", 1)[1]
         unit = np.array(deviations) / LIMITS[kind]
         assert np.abs(unit).max() <= 1.0, name
-        # The quartiles of a uniform one are at -1/2, 0 and 1/2; of a normal one that is cut off
-        # they are not. 600 draws put them there within 0.04 of standard error.
+        # The quartiles of a uniform distribution are at -1/2, 0 and 1/2; those of a truncated
+        # normal one are not. Their standard error with 600 draws is 0.04.
         assert np.quantile(unit, [0.25, 0.5, 0.75]) == pytest.approx([-0.5, 0.0, 0.5], abs=0.16)
         assert np.abs(unit).max() > 0.97, name
 
 
-def test_one_hurried_phase_hurries_the_others() -> None:
+def test_the_durations_of_an_episode_are_correlated() -> None:
     expert, durations = CubeExpert(), []
     for seed in range(300):
         expert.reset(seed)
@@ -175,16 +175,16 @@ def test_one_hurried_phase_hurries_the_others() -> None:
 
 
 def planned_path(expert: CubeExpert, first: Observation) -> np.ndarray:
-    """Where the arms are to be in the episode that begins so, (T, 14)."""
+    """Return the planned trajectory of the episode with that first observation, (T, 14)."""
     assert isinstance(first.privileged, AlohaTruth)
     return expert._trajectory(0, first.privileged, first.state)
 
 
-def test_the_hands_go_where_they_were_planned_to() -> None:
+def test_the_hands_follow_the_planned_trajectory() -> None:
     env, expert = scene(), CubeExpert()
     kinematics = Kinematics(CubeExpert._INITIAL_JOINTS)
     worst = 0.0
-    for seed in (2, 41):  # far to the side, where uncorrected servos missed the cube by 13 mm
+    for seed in (2, 41):  # far to the side, where uncompensated servos miss the cube by 13 mm
         observation = env.reset(seed)
         expert.reset(seed)
         path = planned_path(expert, observation)
@@ -201,7 +201,7 @@ def test_the_hands_go_where_they_were_planned_to() -> None:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_inverse_kinematics_puts_the_fingertips_on_the_pose(side: str) -> None:
+def test_inverse_kinematics_reaches_the_pose(side: str) -> None:
     kinematics = Kinematics(CubeExpert._INITIAL_JOINTS)
     rng = np.random.default_rng(0)
     forward = 1.0 if side == "left" else -1.0
@@ -215,7 +215,7 @@ def test_inverse_kinematics_puts_the_fingertips_on_the_pose(side: str) -> None:
         joints = kinematics.joints(side, pose)
         tip = kinematics.tip(side, kinematics.qpos({side: joints}))
         assert tip == pytest.approx(pose.position, abs=1e-5)
-        # A hand that stands 5 cm before the pose gets there along its own fingers.
+        # A hand 5 cm before the pose reaches it by moving along its fingers.
         back = kinematics.joints(side, pose.before(0.05, forward))
         reached = kinematics.tip(side, kinematics.qpos({side: back}))
         assert np.linalg.norm(reached - tip) == pytest.approx(0.05, abs=1e-4)
@@ -235,14 +235,14 @@ def test_minimum_jerk_starts_and_ends_at_rest_and_is_symmetric() -> None:
     assert minimum_jerk(np.array([-3.0, 7.0])).tolist() == [0.0, 1.0]
 
 
-def test_the_expert_keeps_the_contract_of_a_policy() -> None:
+def test_the_expert_fulfills_the_contract_of_a_policy() -> None:
     expert = make_expert("cube")
     assert isinstance(expert, Policy)
     validate.check_policy(expert, start(0))
 
 
-def test_the_arms_rest_for_less_than_04_s_until_all_is_done() -> None:
-    """A policy without memory that finds itself in a standstill cannot tell when it ends."""
+def test_the_arms_never_pause_for_04_s_before_the_end() -> None:
+    """A policy without memory cannot know when a pause ends."""
     env, expert = scene(), CubeExpert()
     for seed in range(3):
         observation = env.reset(seed)
@@ -256,12 +256,12 @@ def test_the_arms_rest_for_less_than_04_s_until_all_is_done() -> None:
         assert np.diff(moving, prepend=0).max() < 20
 
 
-def test_after_its_plan_the_expert_stands_still() -> None:
+def test_after_its_plan_the_expert_repeats_the_last_action() -> None:
     targets = plan(CubeExpert(), 5)
     assert np.array_equal(targets[330:], targets[[330]].repeat(70, axis=0))
 
 
-def test_an_expert_without_the_true_pose_refuses_to_guess() -> None:
+def test_an_observation_without_the_true_pose_is_refused() -> None:
     expert, observation = CubeExpert(), start(0)
     with pytest.raises(BadInput, match=r"reset\(seed\) first"):
         expert.chunk(observation)
@@ -272,7 +272,7 @@ def test_an_expert_without_the_true_pose_refuses_to_guess() -> None:
         expert.chunk(AlohaEnv("insertion", ()).reset(0))
 
 
-def test_what_no_expert_does_is_refused_with_what_one_does() -> None:
+def test_a_task_without_an_expert_and_an_invalid_spread_are_refused() -> None:
     assert list(EXPERTS) == ["cube", "insertion"]
     with pytest.raises(BadInput, match='no task with an expert "knot"; expected cube, insertion'):
         make_expert("knot")

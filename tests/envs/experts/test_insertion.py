@@ -1,4 +1,4 @@
-"""Laws of the scripted insertion: it succeeds, it looks three times, it corrects what slipped."""
+"""Insertion expert: success, three plans from the true state, correction of slips."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.support.paths import ROOT
 BENCHMARK = ROOT / "benchmarks" / "expert.py"
 ARM = np.r_[0:6, 7:13]
 
-# The episodes take 15 s on two free cores; a crowded machine may need far longer.
+# The episodes take 15 s on two idle cores; a busy machine may need much longer.
 pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Twenty episodes at the default spread, by the benchmark's own command."""
+    """Run the benchmark's command: twenty episodes at the default spread."""
     out = tmp_path_factory.mktemp("expert") / "expert.json"
     command = [sys.executable, str(BENCHMARK), "--task", "insertion", "--episodes", "20"]
     done = subprocess.run(
@@ -49,18 +49,18 @@ def test_at_least_19_of_20_demonstrations_succeed_and_hold(figures: dict[str, An
     assert figures["successes"] >= 19, figures["failed_seeds"]
 
 
-def test_the_slowest_is_done_by_tick_400_of_500(figures: dict[str, Any]) -> None:
+def test_the_slowest_episode_ends_by_tick_400_of_500(figures: dict[str, Any]) -> None:
     assert figures["still_from_tick"]["max"] <= 400
     assert figures["first_insertion_tick"]["std"] >= 8.0
 
 
-def test_no_joint_is_ever_faster_than_the_robot_allows(figures: dict[str, Any]) -> None:
+def test_no_joint_exceeds_the_speed_limit_of_the_robot(figures: dict[str, Any]) -> None:
     assert 0 < figures["max_commanded_rad_s"] <= SPEED_LIMIT
     assert 0 < figures["max_measured_rad_s"] <= SPEED_LIMIT
 
 
-def test_what_is_held_is_not_crushed(figures: dict[str, Any]) -> None:
-    """The fingers stop a millimetre at most below where they touch 44 mm and 20 mm."""
+def test_the_fingers_do_not_penetrate_the_objects(figures: dict[str, Any]) -> None:
+    """The finger gaps are at most 1 mm below the widths of 44 mm and 20 mm."""
     assert 0.655 - 0.025 < figures["tightest_opening"]["left"] < 0.70
     assert 0.348 - 0.025 < figures["tightest_opening"]["right"] < 0.40
 
@@ -72,9 +72,9 @@ def scene() -> AlohaEnv:
 
 @dataclass(frozen=True)
 class Run:
-    """An episode: looks, actions (T, 14), and what was seen before each of them and at the end."""
+    """An episode: planning ticks, actions (T, 14), observations (T + 1) and rewards."""
 
-    looks: tuple[int, ...]
+    planning_ticks: tuple[int, ...]
     actions: np.ndarray
     seen: list[Observation]
     rewards: np.ndarray
@@ -89,36 +89,36 @@ class Run:
 
 @cache
 def run(seed: int, spread: float = 1.0, start: int | None = None, blind: bool = False) -> Run:
-    """One episode; blind: the true state is shown at the expert's looks only."""
+    """Run one episode; blind: only observations at planning ticks have the true state."""
     env, expert = scene(), InsertionExpert(spread)
     expert.reset(seed)
-    looks = expert.planning_ticks
+    planning_ticks = expert.planning_ticks
     seen, actions, rewards = [env.reset(seed if start is None else start)], [], []
     for tick in range(430):
         shown = seen[-1]
-        if blind and tick not in looks:
+        if blind and tick not in planning_ticks:
             shown = dataclasses.replace(shown, privileged=None)
         actions.append(expert.chunk(shown)[0])
         outcome = env.step(actions[-1])
         seen.append(outcome.observation)
         rewards.append(outcome.reward)
-    return Run(looks, np.array(actions), seen, np.array(rewards))
+    return Run(planning_ticks, np.array(actions), seen, np.array(rewards))
 
 
-def test_the_seed_alone_fixes_an_episode() -> None:
+def test_an_episode_depends_on_the_seed_only() -> None:
     first = run(3).actions
     assert not np.array_equal(run(4, start=3).actions, first)
     run.cache_clear()
     assert np.array_equal(run(3).actions, first)
 
 
-def test_the_true_state_is_looked_at_three_times_and_never_else() -> None:
-    assert len(set(run(3).looks)) == 3
-    assert run(3).looks[0] == 0
+def test_the_true_state_is_used_at_three_ticks_only() -> None:
+    assert len(set(run(3).planning_ticks)) == 3
+    assert run(3).planning_ticks[0] == 0
     assert np.array_equal(run(3, blind=True).actions, run(3).actions)
 
 
-def test_without_spread_only_peg_and_socket_make_a_difference() -> None:
+def test_without_spread_episodes_differ_only_by_peg_and_socket() -> None:
     expert = InsertionExpert(spread=0.0)
     expert.reset(1)
     assert set(expert.variation.values()) == {0.0}
@@ -127,7 +127,7 @@ def test_without_spread_only_peg_and_socket_make_a_difference() -> None:
     assert not np.array_equal(run(1, 0.0, start=8).actions, same)
 
 
-def test_twice_the_spread_deviates_twice_as_far() -> None:
+def test_twice_the_spread_doubles_the_deviations() -> None:
     once, twice = InsertionExpert(1.0), InsertionExpert(2.0)
     for seed in range(5):
         once.reset(seed)
@@ -159,33 +159,33 @@ def test_deviations_are_uniform_within_their_limits() -> None:
 
 
 @pytest.mark.parametrize("spread", [1.0, 2.0])
-def test_targets_start_where_the_arms_are_and_never_jump(spread: float) -> None:
+def test_targets_start_at_the_state_and_never_jump(spread: float) -> None:
     for seed in range(2):
         done = run(seed, spread)
         assert np.abs(done.actions[0] - done.seen[0].state)[ARM].max() < 0.02
         strides = np.abs(np.diff(done.actions, axis=0))
         assert strides[:, ARM].max() * 50 <= SPEED_LIMIT
         assert strides.max() < 0.2
-        # A look changes nothing at once: the stride after it is like the one before.
+        # A new plan causes no jump: the step after it is like the one before.
         bends = np.abs(np.diff(done.actions, n=2, axis=0))[:, ARM]
-        for look in done.looks[1:]:
-            assert bends[look - 2 : look + 1].max() < 0.004
+        for tick in done.planning_ticks[1:]:
+            assert bends[tick - 2 : tick + 1].max() < 0.004
 
 
-def test_after_the_looks_the_peg_goes_in_along_the_socket() -> None:
+def test_after_planning_the_peg_moves_along_the_axis_of_the_socket() -> None:
     for seed in (3, 4):
         done = run(seed)
         contact = int((done.rewards >= 4).argmax())
-        assert done.looks[2] < contact
-        # From the last look on, beside the socket's axis by less than a quarter of the play.
-        for tick in range(done.looks[2], contact):
+        assert done.planning_ticks[2] < contact
+        # After the last plan, the peg is off the axis by less than a quarter of the clearance.
+        for tick in range(done.planning_ticks[2], contact):
             peg = done.relative(tick)
             assert np.abs(peg[1:3, 3]).max() < 0.002
             assert abs(peg[0, 0]) > np.cos(np.deg2rad(3.0))
 
 
-def test_a_slip_that_is_put_in_is_taken_out_again() -> None:
-    """Peg and socket moved and turned in the fingers: the next look brings them back in line."""
+def test_a_slip_in_the_fingers_is_corrected_at_the_next_plan() -> None:
+    """Peg and socket are moved and turned in the fingers; the next plan aligns them again."""
     env, expert = scene(), InsertionExpert()
     observation = env.reset(0)
     expert.reset(0)
@@ -194,7 +194,7 @@ def test_a_slip_that_is_put_in_is_taken_out_again() -> None:
             truth = observation.privileged
             assert isinstance(truth, AlohaTruth)
             qpos = truth.qpos.copy()
-            qpos[17:19] += 0.004  # the peg, 4 mm aside and 4 mm up
+            qpos[17:19] += 0.004  # the peg, 4 mm sideways and 4 mm up
             observation = dataclasses.replace(
                 observation, privileged=dataclasses.replace(truth, qpos=qpos)
             )
@@ -206,8 +206,8 @@ def test_a_slip_that_is_put_in_is_taken_out_again() -> None:
     assert aside == pytest.approx([-0.004, -0.004], abs=0.0015)
 
 
-def test_the_arms_rest_for_less_than_06_s_until_all_is_done() -> None:
-    """A policy without memory that finds itself in a standstill cannot tell when it ends."""
+def test_the_arms_never_pause_for_06_s_before_the_end() -> None:
+    """A policy without memory cannot know when a pause ends."""
     for seed in (3, 4):
         done = run(seed)
         states = np.array([observation.state for observation in done.seen])
@@ -217,7 +217,7 @@ def test_the_arms_rest_for_less_than_06_s_until_all_is_done() -> None:
         assert np.diff(moving, prepend=0).max() < 30
 
 
-def test_the_global_generators_are_left_alone() -> None:
+def test_the_global_random_generators_are_not_used() -> None:
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     expert = InsertionExpert()
     expert.reset(1)
@@ -225,13 +225,13 @@ def test_the_global_generators_are_left_alone() -> None:
     assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
-def test_the_expert_keeps_the_contract_of_a_policy() -> None:
+def test_the_expert_fulfills_the_contract_of_a_policy() -> None:
     expert = make_expert("insertion")
     assert isinstance(expert, Policy)
     validate.check_policy(expert, scene().reset(0))
 
 
-def test_an_expert_without_the_true_poses_refuses_to_guess() -> None:
+def test_an_observation_without_the_true_poses_is_refused() -> None:
     expert, observation = InsertionExpert(), scene().reset(0)
     with pytest.raises(BadInput, match=r"reset\(seed\) first"):
         expert.chunk(observation)
@@ -242,14 +242,14 @@ def test_an_expert_without_the_true_poses_refuses_to_guess() -> None:
         expert.chunk(AlohaEnv("cube", ()).reset(0))
 
 
-def test_a_placement_turns_as_its_quaternion_does() -> None:
+def test_a_transform_rotates_as_its_quaternion() -> None:
     quarter = np.array([1.0, 2.0, 3.0, np.sqrt(0.5), 0.0, 0.0, np.sqrt(0.5)])
     placed = insertion._transform(quarter)
     assert placed @ [1.0, 0.0, 0.0, 1.0] == pytest.approx([1.0, 3.0, 3.0, 1.0])
     assert placed @ [0.0, 1.0, 0.0, 1.0] == pytest.approx([0.0, 2.0, 3.0, 1.0])
 
 
-def test_what_is_turned_onto_an_axis_turns_no_further() -> None:
+def test_alignment_is_the_smallest_rotation_onto_the_axis() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         quaternion = np.array([1.0, *rng.normal(0.0, 0.3, 3)])
