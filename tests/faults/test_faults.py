@@ -39,7 +39,7 @@ from imitact.training.loop import Interrupted, train
 from tests.faults import fuzz_readers, kill_anywhere, material
 from tests.support import tiny_arm
 from tests.support.paths import ROOT
-from tests.training.test_loop import CONFIG, SOURCE, TINY
+from tests.training.test_loop import CONFIG, DATASET, TINY
 from tests.training.test_loop import config as settings
 
 SRC = ROOT / "src" / "imitact"
@@ -118,7 +118,7 @@ def test_sigterm_during_a_checkpoint_leaves_it_whole_and_the_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once, stopped = tmp_path / "once", tmp_path / "stopped"
-    train(SOURCE, once, TINY, CONFIG)
+    train(DATASET, once, TINY, CONFIG)
     save_file = checkpoint.save_file
 
     def terminated(*given: Any) -> None:
@@ -128,13 +128,13 @@ def test_sigterm_during_a_checkpoint_leaves_it_whole_and_the_training_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_file", terminated)
         with pytest.raises(Interrupted, match=r"SIGTERM after step 8 of 13, .*checkpoint"):
-            train(SOURCE, stopped, TINY, CONFIG)
+            train(DATASET, stopped, TINY, CONFIG)
     assert [p.name for p in checkpoint.list_checkpoints(stopped / "checkpoints")] == [
         "step-00000008"
     ]
     assert checkpoint.load(stopped / "checkpoints" / "step-00000008").step == 8
     assert not list((stopped / "checkpoints").glob(".building-*"))
-    train(SOURCE, stopped, TINY, CONFIG, resume=True)
+    train(DATASET, stopped, TINY, CONFIG, resume=True)
     ours, theirs = (load_file(out / "policy" / "model.safetensors") for out in (once, stopped))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
@@ -169,7 +169,7 @@ def test_no_room_looks_at_a_clock_that_can_be_set() -> None:
 def test_a_clock_that_jumps_changes_no_result_and_no_duration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(SOURCE, tmp_path / "steady", TINY, CONFIG)
+    train(DATASET, tmp_path / "steady", TINY, CONFIG)
     steady = runner.evaluate(
         tiny_arm.Reacher, tiny_arm.TinyArm, seeds=range(3), execution="replay:3", workers=0
     )
@@ -177,7 +177,7 @@ def test_a_clock_that_jumps_changes_no_result_and_no_duration(
     monkeypatch.setattr(time, "time", lambda: next(jumps))
     monkeypatch.setattr(time, "time_ns", lambda: int(next(jumps) * 1e9))
     began = time.monotonic()
-    train(SOURCE, tmp_path / "jumping", TINY, CONFIG)
+    train(DATASET, tmp_path / "jumping", TINY, CONFIG)
     jumping = runner.evaluate(
         tiny_arm.Reacher, tiny_arm.TinyArm, seeds=range(3), execution="replay:3", workers=0
     )
@@ -228,7 +228,7 @@ def recording(out: Path) -> object:
 
 
 def training(out: Path) -> object:
-    return train(SOURCE, out, TINY, settings(steps=1))
+    return train(DATASET, out, TINY, settings(steps=1))
 
 
 def evaluating(out: Path) -> object:

@@ -53,37 +53,32 @@ def save(
 ) -> Path:
     """Write a checkpoint into `folder`, remove all but the newest `keep`, and return its path.
 
-    Args:
-        folder: folder of the checkpoints, created if missing.
-        state: what to write.
-        save_policy: writes the policy folder to the given path.
-        keep: number of checkpoints to keep.
-
-    Raises:
-        DiskFull: nothing that existed before is lost.
+    `save_policy` writes the policy folder to the path it is given. If the disk is full (DiskFull),
+    the existing checkpoints are intact.
     """
     final = folder / _name(state.step)
-    building = folder / f"{_BUILDING}{final.name}"
-    advice = "the checkpoints before it are untouched; free some space, then resume"
     for leftover in folder.glob(f"{_BUILDING}*"):  # of a killed process
         shutil.rmtree(leftover)
-    try:
-        with replaced_folder(final, building=building, advice=advice):
+    intact = "the checkpoints before it are untouched"
+    with replaced_folder(
+        final,
+        building=folder / f"{_BUILDING}{final.name}",
+        advice=f"{intact}; free some space, then resume",
+    ) as building:
+        try:
             save_policy(building / "policy")
             save_file(dict(state.tensors), building / TENSORS)
-            files = sorted(p for p in building.rglob("*") if p.is_file())
-            record = {
-                "format": FORMAT,
-                "step": state.step,
-                "numbers": dict(state.numbers),
-                "sha256": {p.relative_to(building).as_posix(): file_sha256(p) for p in files},
-            }
-            record["own_sha256"] = _own_sha256(record)
-            (building / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False))
-    except SafetensorError as error:  # only its text contains the system's error
-        raise BadInput(
-            f"cannot write {final}: {error}; the checkpoints before it are untouched"
-        ) from error
+        except SafetensorError as error:  # only its text contains the system's error
+            raise BadInput(f"cannot write {final}: {error}; {intact}") from error
+        files = sorted(p for p in building.rglob("*") if p.is_file())
+        record = {
+            "format": FORMAT,
+            "step": state.step,
+            "numbers": dict(state.numbers),
+            "sha256": {p.relative_to(building).as_posix(): file_sha256(p) for p in files},
+        }
+        record["own_sha256"] = _own_sha256(record)
+        (building / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False))
     for old in list_checkpoints(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return final

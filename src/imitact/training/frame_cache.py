@@ -28,11 +28,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core import views as resizing
+from imitact.core import camera_view as resizing
+from imitact.core.camera_view import View
 from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput, DamagedFile, ImitactError
 from imitact.core.types import Dataset, Episode, Frame
-from imitact.core.views import View
 from imitact.parallel.signals import ignore_interrupts
 from imitact.storage.atomic import make_folder
 from imitact.storage.atomic_folder import replaced_folder
@@ -85,7 +85,6 @@ def open_frames(
 
     Raises:
         DamagedFile: a video has fewer or more frames than its episode has ticks.
-        DiskFull: the disk filled up while the cache was built.
     """
     for camera in views:
         dataset.spec.camera(camera)
@@ -305,9 +304,11 @@ def _build(
     folder: Path, layout: _CacheLayout, dataset: Dataset, workers: int, log: Callable[[str], None]
 ) -> None:
     """Decode every frame into `folder`, which appears when it is complete."""
-    building = folder.with_name(folder.name + ".building")
-    advice = "free some, or disable the frame cache with --train.cache-limit-gb 0"
-    with replaced_folder(folder, building=building, advice=advice):
+    with replaced_folder(
+        folder,
+        building=folder.with_name(folder.name + ".building"),
+        advice="free some, or disable the frame cache with --train.cache-limit-gb 0",
+    ) as building:
         for camera, name in layout.files.items():
             with (building / name).open("wb") as file:
                 # Reserve the space now, so that a full disk is found before the decoding.

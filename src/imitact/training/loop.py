@@ -173,18 +173,11 @@ def _train(
         totals.flop_a_step = count_flops(updater, sampler.batch(0))
     log(_size_line(sampler, validation, policy, config, totals))
 
-    opened_trackers = None
     with ranks.all_succeed():
-        if ranks.is_first:
-            opened_trackers = trackers.start_trackers(
-                config.trackers, config.tracker_project, out, step, settings, log
-            )
-    metrics = MetricsLog(
-        out / "metrics.jsonl" if ranks.is_first else None,
-        resumed=step,
-        log=log,
-        trackers=opened_trackers,
-    )
+        names = config.trackers if ranks.is_first else ()
+        tracking = trackers.start_trackers(names, config.tracker_project, out, step, settings, log)
+    path = out / "metrics.jsonl" if ranks.is_first else None
+    metrics = MetricsLog(path, resumed=step, log=log, trackers=tracking)
     numbers = {"settings": settings, "ground": numerics, "launch": ranks.launch_id}
     checkpoints = _CheckpointWriter(
         out / "checkpoints", step, updater, totals, numbers, start_s - totals.wall_s
@@ -254,15 +247,10 @@ def _train(
 
 
 class _CheckpointWriter:
-    """Writes checkpoints, at most one per step. `write` is collective.
+    """Writes checkpoints, at most one per step.
 
-    Args:
-        folder: folder of the checkpoints.
-        step: step of the newest one, 0 if there is none.
-        updater: the weights and all else that training continues from.
-        totals: stored in each checkpoint.
-        numbers: other numbers stored in each checkpoint.
-        start_s: start of the training on the monotonic clock, without time between resumptions.
+    `step` is that of the newest checkpoint, 0 if there is none. `totals` and `numbers` are stored
+    in each. `start_s` is the start of training on the monotonic clock, pauses excluded.
     """
 
     def __init__(
@@ -293,7 +281,7 @@ class _CheckpointWriter:
         return time.monotonic() - self._start_s
 
     def write(self, step: int) -> None:
-        """Write a checkpoint of `step` unless it exists; raise NotFinite for bad weights."""
+        """Write a checkpoint of `step` unless it exists; NotFinite for bad weights. Collective."""
         if step == self.step:
             return
         self._updater.synchronize()

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from imitact.core.camera_view import View
 from imitact.core.errors import BadInput, NotFinite, SpecMismatch
-from imitact.core.statistics import Accumulator, Stats
+from imitact.core.feature_statistics import Accumulator, Stats
 from imitact.core.types import Dataset
-from imitact.core.views import View
 from imitact.training.frame_cache import DecodedFrames, FrameReader, first_rows, open_frames
 
 _PREFETCH = 3

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, get_args
 
 from imitact.core.errors import BadInput, DamagedFile
-from imitact.core.install import install_command
+from imitact.core.install_hint import install_command
 from imitact.core.suggestions import unknown
 from imitact.storage.atomic import make_folder, write_json
 from imitact.training.config import TrackerName
@@ -93,15 +93,8 @@ def start_trackers(
 ) -> Trackers:
     """Open the trackers of a training.
 
-    A resumed training continues its run in each tracker; OUT/trackers/run.json has the run's name.
-
-    Args:
-        names: trackers to open.
-        project: name of the project in trackio and wandb.
-        out: output folder of the training.
-        step: step that training continues from; 0 for a new one.
-        settings: shown by the trackers that show settings.
-        log: receives the message about a tracker that fails.
+    A training that is resumed at `step` continues its run in each tracker; OUT/trackers/run.json
+    has the name of the run. `log` receives the message about a tracker that fails.
     """
     check_trackers(names, project)
     if not names:
