@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from imitact.cli import main
-from imitact.core.chunking import Execution
+from imitact.core.camera_view import View
 from imitact.core.errors import BadInput, DamagedFile, ImitactError, NotFinite, SpecMismatch
-from imitact.core.statistics import Stats
+from imitact.core.execution import Execution
+from imitact.core.feature_statistics import Stats
 from imitact.core.types import Camera, Observation, Policy, Spec
-from imitact.core.views import View
 from imitact.deploy import certificate, runtime, telemetry
 from imitact.deploy import export as exporting
 from imitact.deploy.export import ExportMismatch, export
@@ -31,6 +31,7 @@ from imitact.deploy.runtime import ExportedPolicy, load
 from imitact.models.config import ActConfig
 from imitact.models.normalization import Scaling
 from imitact.models.policy import TorchPolicy
+from imitact.models.policy_file import PolicyRecord
 from imitact.storage.sealed_file import FOOTER_BYTES, seal, unseal
 from tests.support.fake_dataset import FakeDataset
 
@@ -201,15 +202,14 @@ def test_a_policy_with_its_own_scaling_answers_as_in_torch(to: Any, tmp_path: Pa
     spec = replace(SPEC, cameras=CAMERAS)
     policy = made(spec=spec)
     plain = Scaling.plain(spec, policy.stats, TINY)
-    policy = TorchPolicy.from_weights(
-        spec, policy.stats, TINY, policy.net.state_dict(), fingerprint="fake",
-        scaling=replace(
-            plain,
-            state_std=(0.5, 2.0, 1.0, 0.003), state_shift=(-1.0,) * 4, action_std=(0.4, 0.002, 3.0),
-            pixel_mean={"top": (0.1, 0.2, 0.3), "left wrist": (0.0, 0.0, 0.0)},
-            pixel_std={"top": (0.3, 0.2, 0.1), "left wrist": (1.0, 0.5, 0.9)},
-        ),
+    scaling = replace(
+        plain,
+        state_std=(0.5, 2.0, 1.0, 0.003), state_shift=(-1.0,) * 4, action_std=(0.4, 0.002, 3.0),
+        pixel_mean={"top": (0.1, 0.2, 0.3), "left wrist": (0.0, 0.0, 0.0)},
+        pixel_std={"top": (0.3, 0.2, 0.1), "left wrist": (1.0, 0.5, 0.9)},
     )  # fmt: skip
+    record = PolicyRecord(spec, policy.stats, TINY, "fake", scaling=scaling)
+    policy = TorchPolicy.from_weights(record, policy.net.state_dict())
     assert largest_deviation(policy, load(exported(policy, tmp_path, to=to)), spec) < 1e-4
     usual = TorchPolicy(policy.net, spec, policy.stats, TINY, "fake")
     assert largest_deviation(policy, usual, spec) > 0.1

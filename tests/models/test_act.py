@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from imitact.core.camera_view import View
 from imitact.core.errors import BadInput
 from imitact.core.types import Camera, Spec
-from imitact.core.views import View
 from imitact.models.act import MAX_IMAGE_TOKENS, Act
 from imitact.models.config import MODEL_PRESETS, ActConfig
 from imitact.models.transformer import Attention, Encoder, initialize_layers, sine_grid, sine_table

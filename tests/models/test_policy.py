@@ -22,11 +22,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from imitact.core.chunking import Execution
+from imitact.core.camera_view import resize
 from imitact.core.errors import BadInput, DamagedFile, ImitactError, NotFinite, SpecMismatch
-from imitact.core.statistics import Stats
+from imitact.core.execution import Execution
+from imitact.core.feature_statistics import Stats
 from imitact.core.types import Camera, LazyFrames, Observation, Policy, Spec
-from imitact.core.views import resize
 from imitact.models import policy_file
 from imitact.models.act import Act, Losses, Prediction
 from imitact.models.config import ActConfig

@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from imitact.core.camera_view import View
 from imitact.core.errors import BadInput
 from imitact.core.types import Spec
-from imitact.core.views import View
 
 Norm = Literal["frozen", "batch", "group"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, SpecMismatch
-from imitact.core.statistics import Stats
+from imitact.core.feature_statistics import Stats
 from imitact.core.types import Spec
 from imitact.models.config import ActConfig
 

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import DamagedFile, NotFinite, SpecMismatch
-from imitact.core.statistics import Stats
+from imitact.core.execution import Execution
+from imitact.core.feature_statistics import Stats
 from imitact.core.types import Observation, Spec
 from imitact.models.act import Act, Losses
 from imitact.models.augmentation import jitter_color, random_crop, random_shifts, shift_frames
@@ -117,42 +117,32 @@ class TorchPolicy:
     @classmethod
     def from_weights(
         cls,
-        spec: Spec,
-        stats: Mapping[str, Stats],
-        config: ActConfig,
+        record: PolicyRecord,
         weights: Mapping[str, Tensor],
         *,
-        fingerprint: str,
-        execution: Execution | None = None,
-        scaling: Scaling | None = None,
         where: str = "weights",
         settings: str = "the settings",
     ) -> TorchPolicy:
         """Return a policy with existing weights; uses the tensors themselves, not copies.
 
         Args:
-            spec: State, action and cameras.
-            stats: Statistics, as in `TorchPolicy.stats`.
-            config: Settings of the network.
+            record: Everything but the weights.
             weights: Tensors by their names in `Act.state_dict`.
-            fingerprint: Fingerprint of the training dataset.
-            execution: Preferred execution of the chunks.
-            scaling: Normalization of another program's policy.
             where: Origin of the weights, for error messages.
             settings: Origin of the settings, for error messages.
 
         Raises:
             DamagedFile: A weight is missing, unknown, of another shape or type, or not finite.
         """
-        config.check_spec(spec)
-        check_stats(spec, stats, config)
-        if scaling is not None:
-            scaling.check(spec)
-        net = _network(spec, config, None)
+        record.config.check_spec(record.spec)
+        check_stats(record.spec, record.stats, record.config)
+        if record.scaling is not None:
+            record.scaling.check(record.spec)
+        net = _network(record.spec, record.config, None)
         _check_weights(weights, net, where, settings)
         net.adopt(weights)
         net.eval()
-        return cls(net, spec, stats, config, fingerprint, execution, scaling)
+        return cls(net, **vars(record))
 
     @property
     def device(self) -> torch.device:
@@ -329,17 +319,8 @@ class TorchPolicy:
         """
         directory = Path(directory).absolute()
         record, weights = read_policy(directory)
-        policy = cls.from_weights(
-            record.spec,
-            record.stats,
-            record.config,
-            weights,
-            fingerprint=record.fingerprint,
-            execution=record.execution,
-            scaling=record.scaling,
-            where=str(directory / WEIGHTS),
-            settings=f"the settings in {POLICY_JSON}",
-        )
+        where, settings = str(directory / WEIGHTS), f"the settings in {POLICY_JSON}"
+        policy = cls.from_weights(record, weights, where=where, settings=settings)
         policy.path = directory
         return policy.to(device)
 

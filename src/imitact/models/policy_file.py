@@ -9,14 +9,15 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from safetensors import SafetensorError
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, NotFinite
-from imitact.core.statistics import Stats
+from imitact.core.execution import Execution
+from imitact.core.feature_statistics import Stats
 from imitact.core.types import Camera, Spec
 from imitact.core.version import __version__
 from imitact.models.config import ActConfig
@@ -145,8 +146,11 @@ def write_policy_json(path: Path, values: Mapping[str, Any]) -> None:
         path: The file, in its policy directory.
         values: All values, as `read_policy_json` returns them.
     """
-    # Staged beside the directory: a policy directory holds nothing but its two files.
-    write_bytes(path, _policy_json_bytes(values), staging=path.parent.parent)
+    # Staged beside the directory, which holds nothing but its two files, under a unique name: two
+    # policies in one folder may be rewritten at once.
+    beside = path.parent.with_name(f".{path.parent.name}.")
+    with TemporaryDirectory(dir=beside.parent, prefix=beside.name) as staging:
+        write_bytes(path, _policy_json_bytes(values), Path(staging))
 
 
 def set_execution(directory: Path | str, execution: Execution | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, ImitactError
+from imitact.core.execution import Execution
 from imitact.core.types import Spec
 from imitact.models.config import ActConfig
+from imitact.models.cvae_encoder import CvaeEncoder
 from imitact.models.interop import restricted_pickle
 from imitact.models.interop.imported_policy import ImportedPolicy, PartialStats, assemble_policy
 from imitact.models.interop.partial_spec import ALOHA_CAMERA, PartialSpec
@@ -34,6 +36,7 @@ from imitact.models.interop.weight_conversion import (
 )
 from imitact.models.normalization import IMAGENET_MEAN, IMAGENET_STD, Scaling
 from imitact.models.policy import TorchPolicy
+from imitact.models.policy_file import PolicyRecord
 from imitact.models.transformer import sine_table
 from imitact.storage.json_file import read_bytes
 
@@ -148,16 +151,9 @@ def _assemble(
         pixel_mean=dict.fromkeys(names, IMAGENET_MEAN),
         pixel_std=dict.fromkeys(names, IMAGENET_STD),
     )
-    policy = assemble_policy(
-        spec,
-        complete,
-        config,
-        weights,
-        scaling,
-        origin="released-act",
-        where=str(file),
-        execution=Execution(f"replay:{config.chunk_size}"),
-    )
+    execution = Execution(f"replay:{config.chunk_size}")
+    record = PolicyRecord(spec, complete, config, "released-act", execution)
+    policy = assemble_policy(record, scaling, weights, str(file))
     return ImportedPolicy(policy, tuple(notes))
 
 
@@ -383,6 +379,18 @@ def _released_weights(
     weights: Mapping[str, Tensor], config: ActConfig, spec: Spec, notes: list[str]
 ) -> dict[str, Tensor]:
     """Return the weights by the released code's names, with all that its load_state_dict needs."""
+    if not config.use_vae:
+        with torch.device("meta"):
+            encoder = CvaeEncoder(
+                replace(config, vae_encoder_layers=config.encoder_layers),
+                spec.state_size,
+                spec.action_size,
+            )
+        absent = {f"cvae.{n}": torch.zeros(v.shape) for n, v in encoder.state_dict().items()}
+        weights = {**weights, **absent}
+        notes.append(
+            "the CVAE encoder, which this policy does not have, is zero; inference skips it"
+        )
     # "cvae.encoder." before "encoder.": of prefixes that begin alike, the longest applies.
     prefixes = sorted(((ours, theirs) for theirs, ours in NAMES), key=lambda pair: -len(pair[0]))
     found = {}
@@ -401,36 +409,4 @@ def _released_weights(
         f"decoder layers 2 to {DECODER_LAYERS} are copies of the first, is_pad_head is zero: the "
         "released code loads them and uses neither"
     )
-    if not config.use_vae:
-        for name, shape in _cvae_shapes(config, spec).items():
-            found[name] = torch.zeros(shape)
-        notes.append(
-            "the CVAE encoder, which this policy does not have, is zero; inference skips it"
-        )
     return {f"model.{name}": value for name, value in found.items()}
-
-
-def _cvae_shapes(config: ActConfig, spec: Spec) -> dict[str, tuple[int, ...]]:
-    dim, ffn = config.hidden_dim, config.dim_feedforward
-    shapes: dict[str, tuple[int, ...]] = {
-        "cls_embed.weight": (1, dim),
-        "encoder_joint_proj.weight": (dim, spec.state_size),
-        "encoder_joint_proj.bias": (dim,),
-        "encoder_action_proj.weight": (dim, spec.action_size),
-        "encoder_action_proj.bias": (dim,),
-        "latent_proj.weight": (2 * config.latent_dim, dim),
-        "latent_proj.bias": (2 * config.latent_dim,),
-    }
-    layer: dict[str, tuple[int, ...]] = {
-        "self_attn.in_proj_weight": (3 * dim, dim),
-        "self_attn.in_proj_bias": (3 * dim,),
-        "self_attn.out_proj.weight": (dim, dim),
-        "self_attn.out_proj.bias": (dim,),
-        "linear1.weight": (ffn, dim),
-        "linear1.bias": (ffn,),
-        "linear2.weight": (dim, ffn),
-        "linear2.bias": (dim,),
-    } | {f"norm{n}.{part}": (dim,) for n in (1, 2) for part in ("weight", "bias")}
-    for at in range(config.encoder_layers):
-        shapes |= {f"encoder.layers.{at}.{name}": shape for name, shape in layer.items()}
-    return shapes

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imitact.core.statistics import Stats
-from imitact.core.types import Spec
-from imitact.models.config import ActConfig
+from imitact.core.feature_statistics import Stats
 from imitact.models.normalization import Scaling
 from imitact.models.policy import TorchPolicy
+from imitact.models.policy_file import PolicyRecord
 
 
 @dataclass(frozen=True)
@@ -65,41 +63,26 @@ class PartialStats:
 
 
 def assemble_policy(
-    spec: Spec,
-    stats: Mapping[str, Stats],
-    config: ActConfig,
-    weights: Mapping[str, Tensor],
-    scaling: Scaling,
-    *,
-    origin: str,
-    where: str,
-    **options: Any,
+    record: PolicyRecord, scaling: Scaling, weights: Mapping[str, Tensor], where: str
 ) -> TorchPolicy:
     """Return the policy; it keeps the scaling only if that differs from imitact's own.
 
     Args:
-        spec: State, action and cameras.
-        stats: "state" and "action" statistics.
-        config: Settings of the network.
-        weights: Tensors by imitact's names.
-        scaling: Normalization of the other program.
-        origin: Name of the other program's format; with a digest of the weights it becomes the
+        record: Everything but the weights and the scaling; a digest of the weights is added to its
             fingerprint.
+        scaling: Normalization of the other program.
+        weights: Tensors by imitact's names.
         where: Path of the weights, for error messages.
-        **options: Further arguments of `TorchPolicy.from_weights`.
     """
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(name.encode())
         digest.update(weights[name].contiguous().numpy().tobytes())
-    return TorchPolicy.from_weights(
-        spec,
-        stats,
-        config,
-        weights,
-        fingerprint=f"{origin} {digest.hexdigest()}",
-        scaling=None if scaling.is_close(Scaling.plain(spec, stats, config)) else scaling,
-        where=where,
-        settings="the checkpoint's settings",
-        **options,
+    plain = Scaling.plain(record.spec, record.stats, record.config)
+    record = replace(
+        record,
+        fingerprint=f"{record.fingerprint} {digest.hexdigest()}",
+        scaling=None if scaling.is_close(plain) else scaling,
     )
+    settings = "the checkpoint's settings"
+    return TorchPolicy.from_weights(record, weights, where=where, settings=settings)

@@ -42,21 +42,13 @@ class JsonFields:
         return self._values.get(name) is not None
 
     def text(self, name: str, default: str | None = None) -> str:
-        value = self._values.get(name, default)
-        if not isinstance(value, str):
-            raise self.error(name, "a text is expected")
-        return value
+        return self._typed(name, default, str, "a text")
 
     def whole(self, name: str, default: int | None = None) -> int:
-        value = self._values.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self.error(name, "a whole number is expected")
-        return value
+        return self._typed(name, default, int, "a whole number")
 
     def number(self, name: str, default: float | None = None) -> float:
-        value = self._values.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.error(name, "a number is expected")
+        value = self._typed(name, default, int | float, "a number")
         try:
             return float(value)
         except OverflowError as error:  # a whole number of more than 308 digits
@@ -66,9 +58,15 @@ class JsonFields:
             ) from error
 
     def truth(self, name: str, default: bool) -> bool:
+        return self._typed(name, default, bool, "true or false")
+
+    def object(self, name: str) -> Mapping[str, Any]:
+        return self._typed(name, None, dict, "an object")
+
+    def _typed(self, name: str, default: Any, kind: Any, what: str) -> Any:
         value = self._values.get(name, default)
-        if not isinstance(value, bool):
-            raise self.error(name, "true or false is expected")
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise self.error(name, f"{what} is expected")
         return value
 
     def texts(self, name: str) -> tuple[str, ...] | None:
@@ -79,12 +77,6 @@ class JsonFields:
         if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
             raise self.error(name, "a list of names is expected")
         return tuple(values)
-
-    def object(self, name: str) -> Mapping[str, Any]:
-        value = self._values.get(name)
-        if not isinstance(value, dict):
-            raise self.error(name, "an object is expected")
-        return value
 
     def objects(self, name: str) -> list[JsonFields]:
         value = self._values.get(name)

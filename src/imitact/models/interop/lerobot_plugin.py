@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, ImitactError
+from imitact.core.execution import Execution
 from imitact.models.config import ActConfig
 from imitact.models.interop.imported_policy import ImportedPolicy
 from imitact.models.interop.json_fields import JsonFields
@@ -17,6 +17,7 @@ from imitact.models.interop.lerobot_layout import CONFIG, WEIGHTS, read_features
 from imitact.models.interop.lerobot_normalization import Statistics, flat_row, partial_stats
 from imitact.models.interop.partial_spec import PartialSpec
 from imitact.models.policy import TorchPolicy
+from imitact.models.policy_file import PolicyRecord
 from imitact.models.safetensors_file import read_safetensors
 
 STATISTICS = "statistics."
@@ -60,16 +61,10 @@ def read(config: JsonFields, folder: Path, known: PartialSpec) -> ImportedPolicy
             stats[what], unknown = partial_stats(statistics[what]).complete(0, what)
             if unknown:
                 raise DamagedFile(f"{path}: {unknown[0]}; the policy was saved without a dataset")
-        policy = TorchPolicy.from_weights(
-            spec,
-            stats,
-            net,
-            weights,
-            fingerprint="lerobot-imitact",
-            execution=Execution(config.text("chunking")),
-            where=str(path),
-            settings=f"the settings in {CONFIG}",
-        )
+        execution = Execution(config.text("chunking"))
+        record = PolicyRecord(spec, stats, net, "lerobot-imitact", execution)
+        settings = f"the settings in {CONFIG}"
+        policy = TorchPolicy.from_weights(record, weights, where=str(path), settings=settings)
     except ImitactError as error:
         if str(folder) in str(error):
             raise

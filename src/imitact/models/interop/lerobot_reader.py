@@ -10,9 +10,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, ImitactError
-from imitact.core.statistics import Stats
+from imitact.core.execution import Execution
+from imitact.core.feature_statistics import Stats
 from imitact.models.config import ActConfig
 from imitact.models.interop import lerobot_plugin
 from imitact.models.interop.imported_policy import ImportedPolicy, assemble_policy
@@ -35,6 +35,7 @@ from imitact.models.interop.weight_conversion import (
     float32_weights,
     renamed,
 )
+from imitact.models.policy_file import PolicyRecord
 from imitact.models.safetensors_file import read_safetensors
 
 
@@ -79,10 +80,9 @@ def read(folder: Path, known: PartialSpec) -> ImportedPolicy:
             stored = partial_stats(normalization.statistics.get(key, {}))
             stats[what], unknown = stored.complete(size, what)
             notes += unknown
-        policy = assemble_policy(
-            spec, stats, net, weights, normalization.to_scaling(features),
-            origin="lerobot-act", where=str(folder / WEIGHTS), execution=execution,
-        )  # fmt: skip
+        record = PolicyRecord(spec, stats, net, "lerobot-act", execution)
+        scaling = normalization.to_scaling(features)
+        policy = assemble_policy(record, scaling, weights, str(folder / WEIGHTS))
     except ImitactError as error:
         if str(folder) in str(error):
             raise

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
-from imitact.core.statistics import Stats
+from imitact.core.execution import Execution
+from imitact.core.feature_statistics import Stats
 from imitact.models.config import ActConfig
 from imitact.models.interop.json_fields import write_json
 from imitact.models.interop.lerobot_layout import (
