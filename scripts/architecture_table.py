@@ -16,7 +16,7 @@ BEGIN, END = "<!-- table of files: begin -->", "<!-- table of files: end -->"
 FOLDERS = (
     "core", "storage", "parallel", "datasets", "datasets/lerobot", "datasets/formats", "quality",
     "recording", "models", "models/interop", "envs", "envs/experts", "training", "evaluation",
-    "evaluation/tuning", "deploy", "viewer", "cli", ".",
+    "evaluation/tuning", "deploy", "viewer", "api", "cli", ".",
 )  # fmt: skip
 """In the order of the layers, the lowest first; "." is the front door."""
 

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, ImitactError, NotFinite, SpecMismatch
+from imitact.core.execution import Execution
 from imitact.evaluation import episode
 from imitact.evaluation.episode import Job
 from imitact.evaluation.episode_journal import EVALUATION_JOURNAL as JOURNAL
+from imitact.evaluation.episode_video_config import EpisodeVideoConfig
 from imitact.evaluation.eta import TimeLeft
 from imitact.evaluation.results import EpisodeRow, Evaluation, compare, describe_seeds, jerk
 from imitact.evaluation.runner import ONE_THREAD, EvaluationProgress, evaluate, record_videos
-from imitact.evaluation.video_config import EpisodeVideoConfig
 from imitact.storage.journal import journal_line
 from tests.support import tiny_arm
 from tests.support.tiny_arm import Reacher, TinyArm

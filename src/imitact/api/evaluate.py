@@ -7,18 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
+from imitact.core.execution import Execution
 from imitact.core.executor import execution_of
 from imitact.core.types import Env, Policy
 from imitact.deploy.load_policy import policy_identity, policy_loader
 from imitact.envs import registry
 from imitact.envs.gym import GymConfig
 from imitact.evaluation import report, runner
+from imitact.evaluation.episode_video import video_path
+from imitact.evaluation.episode_video_config import EpisodeVideoConfig
 from imitact.evaluation.results import Evaluation
 from imitact.evaluation.runner import EvaluationProgress
-from imitact.evaluation.video import video_path
-from imitact.evaluation.video_config import EpisodeVideoConfig
 
 OnProgress = Callable[[EvaluationProgress], None]
 

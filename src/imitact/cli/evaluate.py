@@ -14,7 +14,7 @@ from imitact.cli.options import shallow_dict
 from imitact.deploy.load_policy import policy_path
 from imitact.envs.gym import GymConfig
 from imitact.envs.registry import check_env_name
-from imitact.evaluation.video_config import EpisodeVideoConfig
+from imitact.evaluation.episode_video_config import EpisodeVideoConfig
 
 if TYPE_CHECKING:
     from imitact.core.types import Env
@@ -137,7 +137,7 @@ def run(settings: Evaluate) -> None:
     """Evaluate, and print the result."""
     evaluation = count(settings)
     from imitact.evaluation import report
-    from imitact.evaluation.video import video_path
+    from imitact.evaluation.episode_video import video_path
 
     print_result(report.table([evaluation]))
     print_result("")

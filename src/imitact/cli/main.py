@@ -21,7 +21,7 @@ from importlib import import_module
 from types import ModuleType
 
 from imitact.core.errors import ImitactError
-from imitact.core.install import missing_package
+from imitact.core.install_hint import missing_package
 from imitact.core.suggestions import unknown
 from imitact.core.version import __version__
 from imitact.parallel.signals import sigterm_as_interrupt

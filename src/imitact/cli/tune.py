@@ -14,7 +14,7 @@ from imitact.deploy.load_policy import policy_path
 from imitact.envs.gym import GymConfig
 from imitact.envs.registry import check_env_name
 from imitact.evaluation.tuning.grid import Grid
-from imitact.evaluation.tuning.race import RaceConfig
+from imitact.evaluation.tuning.successive_halving import RaceConfig
 
 if TYPE_CHECKING:
     from imitact.evaluation.runner import EvaluationProgress
@@ -73,7 +73,7 @@ def run(settings: Tune) -> None:
     from imitact.deploy.load_policy import policy_loader
     from imitact.envs.registry import env_factory_for
     from imitact.evaluation.runner import Evaluator
-    from imitact.evaluation.tuning import plot, race, report
+    from imitact.evaluation.tuning import plot, report, successive_halving
     from imitact.models.policy import TorchPolicy
     from imitact.models.policy_file import identity, set_execution
     from imitact.storage.lock import exclusive_writer
@@ -81,7 +81,9 @@ def run(settings: Tune) -> None:
     policy = TorchPolicy.load(path)
     real = path.resolve()
     out = settings.out or real.with_name(f"{real.name}-tune")
-    total = race.count_episodes(settings.grid, settings.race, policy.config.chunk_size)
+    total = successive_halving.count_episodes(
+        settings.grid, settings.race, policy.config.chunk_size
+    )
     names = {"env": settings.env, "policy": identity(path)}
     make_env = env_factory_for(settings.env, policy.spec, settings.gym)
     with exclusive_writer(out, "tuning"), ProgressDisplay("tuning", total, "episodes") as display:
@@ -105,7 +107,7 @@ def run(settings: Tune) -> None:
             out=out,
             on_progress=show,
         ) as evaluator:
-            found = race.tune(
+            found = successive_halving.tune(
                 evaluator.evaluations, settings.grid, settings.race, policy.config.chunk_size, begin
             )
             display.to(total, "all")

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core import errors
-from imitact.core.chunking import Execution
 from imitact.core.errors import ImitactError
+from imitact.core.execution import Execution
 from imitact.core.rollout import rollout
 from imitact.core.types import Env, Policy
+from imitact.evaluation.episode_video import EpisodeVideo, video_path
 from imitact.evaluation.results import HELD_TICKS, EnvInfo, EpisodeRow, EvaluationPlan, jerk
-from imitact.evaluation.video import EpisodeVideo, video_path
 
 REPORT_EVERY_S = 1.0
 """Interval between two progress reports of a running episode."""

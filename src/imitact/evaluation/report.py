@@ -11,6 +11,7 @@ import msgspec
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.version import __version__
+from imitact.evaluation.confidence_intervals import Paired
 from imitact.evaluation.results import (
     EnvInfo,
     EpisodeRow,
@@ -19,7 +20,6 @@ from imitact.evaluation.results import (
     compare,
     describe_seeds,
 )
-from imitact.evaluation.statistics import Paired
 from imitact.storage.atomic import make_folder, write_json
 from imitact.storage.checksum import verified, with_checksum
 from imitact.storage.json_file import read_json_object

@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
+from imitact.core.execution import Execution
 from imitact.core.types import Spec
-from imitact.evaluation.statistics import Paired, paired, wilson
-from imitact.evaluation.video_config import EpisodeVideoConfig
+from imitact.evaluation.confidence_intervals import Paired, paired, wilson
+from imitact.evaluation.episode_video_config import EpisodeVideoConfig
 
 HELD_TICKS = 10
 """A success counts as held if each of the last ten ticks succeeds, as in a demonstration."""

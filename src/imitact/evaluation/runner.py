@@ -11,15 +11,15 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import TracebackType
 
-from imitact.core.chunking import Execution
 from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput
+from imitact.core.execution import Execution
 from imitact.core.types import Env, Policy
 from imitact.evaluation.episode import REPORT_EVERY_S, EpisodeError, EpisodeWorker, Job
 from imitact.evaluation.episode_journal import EpisodeJournal
+from imitact.evaluation.episode_video_config import EpisodeVideoConfig
 from imitact.evaluation.eta import TimeLeft
 from imitact.evaluation.results import EnvInfo, EpisodeRow, Evaluation, EvaluationPlan
-from imitact.evaluation.video_config import EpisodeVideoConfig
 from imitact.parallel.worker_pool import SINGLE_THREADED_RENDERING, WorkerPool, WorkerReady
 from imitact.storage.lock import exclusive_writer
 

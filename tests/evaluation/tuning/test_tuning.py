@@ -18,18 +18,18 @@ from hypothesis import strategies as st
 
 from imitact.api import evaluate as evaluate_api
 from imitact.cli import main
-from imitact.core.chunking import Execution, parse
 from imitact.core.errors import BadInput, ImitactError
-from imitact.core.statistics import Accumulator
+from imitact.core.execution import Execution, parse
+from imitact.core.feature_statistics import Accumulator
 from imitact.envs import registry
 from imitact.evaluation.episode_journal import TUNING_JOURNAL as JOURNAL
 from imitact.evaluation.results import EnvInfo, EpisodeRow, Evaluation, EvaluationPlan
 from imitact.evaluation.runner import EvaluationProgress, Evaluator, evaluate
 from imitact.evaluation.tuning import plot, report
-from imitact.evaluation.tuning import race as tuning
+from imitact.evaluation.tuning import successive_halving as tuning
 from imitact.evaluation.tuning.grid import Grid
-from imitact.evaluation.tuning.race import UNTUNED, RaceConfig, Tuning
 from imitact.evaluation.tuning.selection import choose, ranked
+from imitact.evaluation.tuning.successive_halving import UNTUNED, RaceConfig, Tuning
 from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
 from imitact.models.policy_file import identity

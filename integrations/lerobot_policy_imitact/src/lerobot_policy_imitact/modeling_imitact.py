@@ -15,9 +15,9 @@ import torch
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor, nn
 
-from imitact.core import chunking
 from imitact.core.errors import BadInput
-from imitact.core.statistics import Stats
+from imitact.core.execution import parse
+from imitact.core.feature_statistics import Stats
 from imitact.core.types import Camera, Spec
 from imitact.models.act import Act
 from imitact.models.interop.lerobot_layout import camera_name
@@ -139,7 +139,7 @@ class ImitactPolicy(PreTrainedPolicy):
 
     def reset(self) -> None:
         """Begin an episode."""
-        self._chunking = chunking.parse(self.config.chunking)
+        self._chunking = parse(self.config.chunking)
 
     def forward(
         self, batch: dict[str, Tensor], reduction: str = "mean"

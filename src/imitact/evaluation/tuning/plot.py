@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from imitact.evaluation.results import Evaluation
-from imitact.evaluation.tuning.race import UNTUNED, DelayRace, Tuning
+from imitact.evaluation.tuning.successive_halving import UNTUNED, DelayRace, Tuning
 from imitact.storage.atomic import write_atomically
 
 FILE_NAME = "tune.svg"

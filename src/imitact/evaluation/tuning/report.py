@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from imitact.core.chunking import Execution
+from imitact.core.execution import Execution
 from imitact.core.version import __version__
 from imitact.evaluation.report import paired_line
 from imitact.evaluation.results import Evaluation, describe_seeds
 from imitact.evaluation.tuning.grid import Grid
-from imitact.evaluation.tuning.race import UNTUNED, DelayRace, RaceConfig, Tuning
 from imitact.evaluation.tuning.selection import JERK_TOLERANCE, MAX_LOSS
+from imitact.evaluation.tuning.successive_halving import UNTUNED, DelayRace, RaceConfig, Tuning
 from imitact.storage.atomic import make_folder, write_json
 
 FORMAT = 1

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imitact.core.errors import BadInput
+from imitact.evaluation.confidence_intervals import Paired
 from imitact.evaluation.results import Evaluation, compare
-from imitact.evaluation.statistics import Paired
 
 MAX_LOSS = 0.02
 """Largest difference in observed success rate that lower jerk may cost."""

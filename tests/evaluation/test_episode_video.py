@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from imitact.core.chunking import parse
 from imitact.core.errors import BadInput, SpecMismatch
+from imitact.core.execution import parse
 from imitact.core.rollout import rollout
 from imitact.evaluation.drawing import BACKGROUND, TEXT, draw_label, font, text_width
-from imitact.evaluation.video import EpisodeVideo, video_path
-from imitact.evaluation.video_config import EpisodeVideoConfig
+from imitact.evaluation.episode_video import EpisodeVideo, video_path
+from imitact.evaluation.episode_video_config import EpisodeVideoConfig
 from tests.support.tiny_arm import Reacher, TinyArm
 
 CAP = 20

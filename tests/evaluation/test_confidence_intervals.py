@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imitact.core.errors import BadInput
-from imitact.evaluation.statistics import mcnemar, paired, tango, wilson
+from imitact.evaluation.confidence_intervals import mcnemar, paired, tango, wilson
 
 counts = st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 

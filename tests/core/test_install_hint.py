@@ -8,7 +8,7 @@ from importlib import metadata
 
 import pytest
 
-from imitact.core.install import install_command, missing_package
+from imitact.core.install_hint import install_command, missing_package
 from tests.support.paths import ROOT
 
 
@@ -56,7 +56,7 @@ def test_without_an_installation_the_clone_is_named(monkeypatch: pytest.MonkeyPa
 
 
 def test_nothing_tells_people_to_install_imitact_from_an_index():
-    """The name is nobody's on PyPI; core/install.py names it only where pip installed it so."""
+    """The name is nobody's on PyPI; core/install_hint.py names it only where pip installed it so."""
     files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
     wrong = [
         path.relative_to(ROOT).as_posix()

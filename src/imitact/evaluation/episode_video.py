@@ -8,14 +8,14 @@ from types import TracebackType
 import numpy as np
 from PIL import Image, ImageDraw
 
+from imitact.core.camera_view import resize
 from imitact.core.rollout import Tick
 from imitact.core.types import Frame, Spec
-from imitact.core.views import resize
 from imitact.datasets.video import VideoWriter
 from imitact.datasets.video_config import VideoConfig
 from imitact.evaluation import drawing
 from imitact.evaluation.drawing import BACKGROUND, TEXT, Colour, font
-from imitact.evaluation.video_config import EpisodeVideoConfig
+from imitact.evaluation.episode_video_config import EpisodeVideoConfig
 from imitact.storage.atomic import make_folder, move_into_place
 
 _GOOD: Colour = (96, 214, 122)

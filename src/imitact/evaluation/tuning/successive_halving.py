@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
+from imitact.core.execution import Execution
+from imitact.evaluation.confidence_intervals import Paired
 from imitact.evaluation.results import Evaluation, compare
-from imitact.evaluation.statistics import Paired
 from imitact.evaluation.tuning.grid import Grid
 from imitact.evaluation.tuning.selection import Choice, choose, ranked
 

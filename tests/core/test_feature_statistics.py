@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imitact.core.errors import BadInput, DamagedFile, NotFinite
-from imitact.core.statistics import Accumulator, Stats
+from imitact.core.feature_statistics import Accumulator, Stats
 
 
 def rows(n=50, d=3, seed=0):
