@@ -1,13 +1,13 @@
-"""What changing the frames in training does to success, one change at a time.
+"""Study of augmentation: success with one kind of change to the training frames at a time.
 
     python benchmarks/augmentation.py [--tasks cube insertion] [--variants none shift ...]
         [--seeds 0 1 2] [--episodes 100] [--data DIR DIR] [--out runs/augmentation]
         [--write benchmarks/results/augmentation.json]
 
-Every variant is `imitact demo` with the preset `quick`, on the same demonstrations, and differs
-from the first in what it does to the frames while training; the preset's own is the demo as it
-stands among the results. A row is written when it is known: interrupted, the same command goes on.
-At the end the table of docs/studies.md is made.
+Every variant is `imitact demo` with the preset `quick` on the same demonstrations, and differs
+only in the augmentation of its training frames. The preset's own variant takes the published
+results of the demo. Each finished row is written at once: interrupted, the same command continues.
+At the end the table of docs/studies.md is written.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ import studies
 _STILL: dict[str, Any] = {"random_shift": 0, "shift_as_input": False}
 VARIANTS: dict[str, dict[str, Any]] = {
     "none": _STILL,
-    "shift": {},  # the demo's own: 6 pixels of 120, for the insertion 8 of 150, and told
+    # The demo's own: 6 of 120 pixels; for the insertion 8 of 150, and the shift as an input.
+    "shift": {},
     "crop": {**_STILL, "random_crop": 0.1},
     "jitter": {**_STILL, "color_jitter": 0.2},
 }
-"""Name to what differs from the preset's model."""
+"""Name of a variant to the model settings that differ from the preset's."""
 
 
 def table(rows: list[dict[str, Any]]) -> str:
+    """Return the table of docs/studies.md."""
     lines = ["| task | frames | success | single trainings |", "|---|---|---|---|"]
     for row in rows:
         low, high = row["interval"]
@@ -41,14 +43,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--tasks", nargs="+", choices=studies.TASKS, default=studies.TASKS)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path("runs/augmentation"))
     parser.add_argument("--write", type=Path, default=Path("benchmarks/results/augmentation.json"))
-    parser.add_argument("--data", type=Path, nargs="+", help="demonstrations, one folder a task")
+    parser.add_argument("--data", type=Path, nargs="+", help="demonstrations, a folder per task")
     given = parser.parse_args()
     rows = studies.rows(given.write)
     if given.data and len(given.data) != len(given.tasks):

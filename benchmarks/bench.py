@@ -1,12 +1,12 @@
-"""`make bench`: what training, loading and inference cost, imitact and LeRobot 0.6.1 in one run.
+"""Benchmark of `make bench`: training, loading and inference of imitact and of LeRobot 0.6.1.
 
     python benchmarks/bench.py --lerobot-python .venv-lerobot/bin/python [--record]
 
-Prints the tables, with versions and processor, and compares every ratio with the one recorded for
+Prints the tables with versions and processor, and compares every ratio with the one recorded for
 this processor in benchmarks/results/bench/: one that fell by more than a tenth fails the run (exit
-code 1). --record writes the file instead. At most half an hour on two cores; nothing else should
-run beside it. Both sides are timed in turn, in processes of their own, twice; the faster median of
-a side counts, so that a busy moment of the machine does not decide.
+code 1). --record writes the file instead. It takes at most half an hour on two cores and needs an
+idle machine. Both sides are timed in turn, in separate processes, twice; the faster median of a
+side counts, so that one busy moment does not decide.
 """
 
 from __future__ import annotations
@@ -38,38 +38,39 @@ Row = dict[str, Any]
 
 
 class Sides:
-    """Runs works on either side, and remembers the versions."""
+    """Runs timed work on either side, and keeps the versions of both."""
 
     def __init__(self, lerobot_python: str, threads: int) -> None:
         self.threads = threads
         self.versions: dict[str, str] = {}
-        self.gflop = 0.0  # of the last step that was timed
+        self.gflop = 0.0  # of the last timed training step
         self._argv = {
             "lerobot": [lerobot_python, str(HERE / "lerobot_side.py")],
             "imitact": [sys.executable, str(HERE / "imitact_side.py")],
         }
 
     def run(self, side: str, name: str, **work: Any) -> Row:
-        """What that side found."""
-        given = json.dumps({"threads": self.threads, **work}, default=str)
+        """Run one work on one side and return its result."""
+        arguments = json.dumps({"threads": self.threads, **work}, default=str)
         done = subprocess.run(
-            [*self._argv[side], name, given],
+            [*self._argv[side], name, arguments],
             capture_output=True,
             text=True,
             env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"},
         )
         if done.returncode:
-            raise SystemExit(f"{side}, {name} {given} failed:\n{done.stderr[-3000:]}")
+            raise SystemExit(f"{side}, {name} {arguments} failed:\n{done.stderr[-3000:]}")
         found = json.loads(done.stdout.splitlines()[-1])
         self.versions[side] = found.pop("versions")
         self.gflop = found.get("gflop", self.gflop)
         return found
 
     def median_s(self, side: str, name: str, **work: Any) -> float:
+        """Run one work on one side and return its median time in s."""
         return statistics.median(self.run(side, name, **work)["seconds"])
 
     def both(self, name: str, works: dict[str, Row], rounds: int = 2) -> dict[str, float]:
-        """Of each work, by its own label, the faster median; label "lerobot ..." names the side."""
+        """Return the faster median of each work in s, by its label, which begins with the side."""
         found: dict[str, float] = {}
         for _ in range(rounds):
             for label, work in works.items():
@@ -79,6 +80,7 @@ class Sides:
 
 
 def training(sides: Sides, precisions: list[str], rates: dict[str, float]) -> list[Row]:
+    """Time training steps of both sides, and of `quick` on imitact's."""
     rows = []
     for cameras, batch, repeats in ((1, 8, 2), (4, 2, 1)):
         size = {"cameras": cameras, "height": 480, "width": 640, "batch": batch}
@@ -111,6 +113,7 @@ def training(sides: Sides, precisions: list[str], rates: dict[str, float]) -> li
 def inference(
     sides: Sides, precisions: list[str], datasets: dict[int, Path], out: Path
 ) -> list[Row]:
+    """Time inference of both sides with torch, and of exported files."""
     rows = []
     for preset, cameras, repeats, calls in (
         ("released", 1, 20, 200),
@@ -129,8 +132,8 @@ def inference(
         row |= {f"{label.replace('imitact', 'torch')} ms": 1e3 * s for label, s in found.items()}
         if theirs and cameras == 1:
             each = sides.run("lerobot", "infer", **{**works["lerobot fp32"], "repeats": calls})
-            hundredths = statistics.quantiles(each["seconds"], n=100)
-            row["lerobot fp32 p99/p50"] = hundredths[98] / hundredths[49]
+            percentiles = statistics.quantiles(each["seconds"], n=100)
+            row["lerobot fp32 p99/p50"] = percentiles[98] / percentiles[49]
         for to, precision in (
             *(("openvino", p) for p in (*precisions, "int8")),
             *([("onnx", "fp32")] if cameras == 1 else []),
@@ -155,11 +158,12 @@ def inference(
 
 
 def loading(sides: Sides, dataset: Path, cache: Path) -> list[Row]:
+    """Time the batches of both data loaders."""
     cores = os.cpu_count() or 1
     work = {"dataset": dataset, "batch": 8, "cameras": 1, "height": 480, "width": 640}
     ours = sides.run("imitact", "load", **work, cache=cache, workers=cores, repeats=200)
     theirs = sides.run("lerobot", "load", **work, backend="pyav", workers=cores, repeats=20)
-    # Of all batches, not the median: workers that fill a queue make most of them come at once.
+    # Mean over all batches, not the median: workers that fill a queue deliver most batches at once.
     rate, lerobot = (8 * len(s["seconds"]) / sum(s["seconds"]) for s in (ours, theirs))
     return [
         {
@@ -175,7 +179,7 @@ def loading(sides: Sides, dataset: Path, cache: Path) -> list[Row]:
 
 
 def simulator(out: Path) -> list[Row]:
-    """Recording and evaluating for real, few episodes, and what 50 and 500 would take."""
+    """Time recording and evaluation of a few episodes, and scale to 50 and 500."""
 
     def timed(*argv: str) -> float:
         began = time.monotonic()
@@ -186,10 +190,17 @@ def simulator(out: Path) -> list[Row]:
 
     data, run = out / "cube", out / "cube-run"
     record_s = timed("record", "--env", "cube", "--episodes", "4", "--out", str(data))
-    timed("train", "--data", str(data), "--out", str(run), "--preset", "quick", "--train.steps",
-          "2", "--train.val-episodes", "0")  # fmt: skip
-    evaluate = ("evaluate", "--policy", str(run / "policy"), "--env", "cube", "--chunking",
-                "replay:50", "--out")  # fmt: skip
+    timed("train", str(data), "--out", str(run), "--preset", "quick", "--train.steps", "2",
+          "--train.val-episodes", "0")  # fmt: skip
+    evaluate = (
+        "evaluate",
+        str(run / "policy"),
+        "--env",
+        "cube",
+        "--chunking",
+        "replay:50",
+        "--out",
+    )
     few = timed(*evaluate, str(out / "few"), "--episodes", "4")
     many = timed(*evaluate, str(out / "many"), "--episodes", "44")
     return [
@@ -202,7 +213,7 @@ def simulator(out: Path) -> list[Row]:
 
 
 def regressions(now: Row, before: Row) -> list[str]:
-    """Ratios that fell by more than a tenth, in words."""
+    """Return a line for each ratio that fell by more than a tenth."""
     found = []
     for table, rows in before.items():
         for old in rows:
@@ -217,6 +228,7 @@ def regressions(now: Row, before: Row) -> list[str]:
 
 
 def show(tables: dict[str, list[Row]]) -> None:
+    """Print tables to the terminal."""
     for name, rows in tables.items():
         print(f"\n{name}")
         for row in rows:
@@ -227,22 +239,22 @@ def show(tables: dict[str, list[Row]]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--lerobot-python", required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--record", action="store_true", help="write the ratios instead")
-    parser.add_argument("--only", nargs="*", help="some of the tables", default=None)
+    parser.add_argument("--record", action="store_true", help="write the numbers, do not compare")
+    parser.add_argument("--only", nargs="*", help="names of the tables to measure", default=None)
     given = parser.parse_args()
     began = time.monotonic()
     if (os.getloadavg()[0]) > 0.5:
-        print(f"note: the machine is busy (load {os.getloadavg()[0]:.1f}); figures will suffer")
+        print(f"note: the machine is busy (load {os.getloadavg()[0]:.1f}); numbers are unreliable")
     given.out.mkdir(parents=True, exist_ok=True)
     sides = Sides(given.lerobot_python, given.threads)
     has_bf16 = choose_precision("auto", torch.device("cpu")).name == "bf16"
     precisions = ["fp32", "bf16"] if has_bf16 else ["fp32"]
     if not has_bf16:
-        print("bf16 is left out: this processor has no arithmetic for it")
+        print("bf16 is left out: this processor has no bf16 arithmetic")
     rates = {
         p: max(sides.run("imitact", "rate", precision=p, repeats=10)["gflops"].values())
         for p in precisions
@@ -277,7 +289,7 @@ def main() -> int:
             "threads": given.threads,
             "versions": {**versions, **sides.versions},
         }
-        if given.record:  # at once: what took minutes is not lost if the next table fails
+        if given.record:  # written at once, so that it is not lost if the next table fails
             RESULTS.mkdir(parents=True, exist_ok=True)
             whole = {"machine": machine, "tables": {**recorded, **tables}}
             file.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")

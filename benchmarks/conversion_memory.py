@@ -1,10 +1,10 @@
-"""Peak memory of `imitact convert` over the number of episodes.
+"""Memory benchmark: peak memory of `imitact convert` over the number of episodes.
 
     python benchmarks/conversion_memory.py [--episodes 10 200] [--ticks 20] [--out FILE.json]
 
-Makes ALOHA HDF5 episodes with one camera of 240x320 (a few files, linked as often as needed),
-converts them to LeRobot's layout and back, and tells the largest resident set of the converting
-process and of the process apart that reads HDF5, in MB.
+Writes ALOHA HDF5 episodes with one camera of 240x320 (four files, hard-linked as often as needed),
+converts them to LeRobot's layout and back, and reports the largest resident set of the converting
+process and of the isolated process that reads HDF5, in MB.
 """
 
 from __future__ import annotations
@@ -27,24 +27,28 @@ import resource, sys
 from imitact.cli.main import run
 code = run(sys.argv[1:])
 own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-import gc; gc.collect()  # ends the process apart, so that it is counted
-apart = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-print(own, apart, file=sys.stderr)
+import gc; gc.collect()  # ends the isolated process, so that it is counted
+isolated = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(own, isolated, file=sys.stderr)
 sys.exit(code)
 """
 
 
-def converted(arguments: list[str]) -> dict[str, float]:
+def convert(*arguments: object) -> dict[str, float]:
+    """Run `imitact convert`; return the peak memory of both processes, in MB."""
     done = subprocess.run(
-        [sys.executable, "-c", _MEASURED, "convert", *arguments], capture_output=True, text=True
+        [sys.executable, "-c", _MEASURED, "convert", *map(str, arguments)],
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise SystemExit(done.stderr)
-    own, apart = done.stderr.splitlines()[-1].split()
-    return {"convert_mb": round(int(own) / 1024, 1), "apart_mb": round(int(apart) / 1024, 1)}
+    own, isolated = done.stderr.splitlines()[-1].split()
+    return {"convert_mb": round(int(own) / 1024, 1), "apart_mb": round(int(isolated) / 1024, 1)}
 
 
 def measure(episodes: int, ticks: int, folder: Path) -> dict[str, Any]:
+    """Convert that many episodes to LeRobot's layout and back."""
     source = folder / f"aloha-{episodes}"
     originals = [
         foreign.aloha_file(folder / f"original-{i}.hdf5", index=i, ticks=ticks, size=(240, 320))
@@ -56,13 +60,13 @@ def measure(episodes: int, ticks: int, folder: Path) -> dict[str, Any]:
     copy, back = folder / f"lerobot-{episodes}", folder / f"back-{episodes}"
     return {
         "episodes": episodes,
-        "to_lerobot": converted([str(source), str(copy)]),
-        "to_aloha": converted([str(copy), str(back), "--to", "aloha-hdf5", "--images", "jpeg"]),
+        "to_lerobot": convert(source, "--out", copy),
+        "to_aloha": convert(copy, "--out", back, "--to", "aloha-hdf5", "--images", "jpeg"),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--episodes", type=int, nargs="+", default=[10, 200])
     parser.add_argument("--ticks", type=int, default=20)
     parser.add_argument("--out", type=Path)

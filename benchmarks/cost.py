@@ -1,11 +1,11 @@
-"""How the cost of a training step and of an answer grows with what one may choose, and a figure."""
+"""Cost benchmark: training and inference time over cameras, image size, chunk and width."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-# Each varies alone; the rest as `released` on one camera of 240x320. Batches of 2.
+# One setting varies at a time; the others are `released` with one camera of 240x320, batches of 2.
 BASE = {"cameras": 1, "height": 240, "width": 320, "chunk": 100, "model": {}}
 AXES: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "cameras": [(str(n), {"cameras": n}) for n in (1, 2, 4)],
@@ -14,12 +14,15 @@ AXES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         for h, w in ((120, 160), (240, 320), (360, 480), (480, 640))
     ],
     "chunk": [(str(k), {"chunk": k}) for k in (25, 100, 200)],
-    "width": [(str(d), {"model": {"hidden_dim": d, "dim_feedforward": d * 25 // 4}}) for d in (128, 256, 512)],
+    "width": [
+        (str(d), {"model": {"hidden_dim": d, "dim_feedforward": d * 25 // 4}})
+        for d in (128, 256, 512)
+    ],
 }
 
 
 def measure(sides: Any, precision: str) -> list[dict[str, Any]]:
-    """A row an axis and value: milliseconds a trained sample, and an answer of the torch policy."""
+    """Return a row per axis and value: ms per trained sample, and ms per inference with torch."""
     rows: list[dict[str, Any]] = []
     seen: dict[str, tuple[float, float]] = {}
     for axis, values in AXES.items():
@@ -46,8 +49,9 @@ def measure(sides: Any, precision: str) -> list[dict[str, Any]]:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """A panel an axis, bars of both costs, as SVG."""
+    """Draw both costs as bars, a panel per axis, as SVG."""
     colours = {"training ms a sample": "#2a6f97", "answer ms": "#e07a5f"}
+    labels = {"training ms a sample": "training, ms per sample", "answer ms": "inference, ms"}
     width, height, left, base = 230, 200, 40, 165
     parts = []
     for panel, axis in enumerate(AXES):
@@ -70,7 +74,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for k, (key, colour) in enumerate(colours.items()):
         parts.append(
             f'<rect x="{left + 200 * k}" y="{height - 12}" width="10" height="10" fill="{colour}"/>'
-            f'<text x="{left + 14 + 200 * k}" y="{height - 3}">{key}</text>'
+            f'<text x="{left + 14 + 200 * k}" y="{height - 3}">{labels[key]}</text>'
         )
     size = f'width="{4 * width}" height="{height}" viewBox="0 0 {4 * width} {height}"'
     style = 'font-family="sans-serif" font-size="11"'

@@ -1,8 +1,8 @@
-"""How often a scripted expert succeeds, when, how fast its joints move, how hard it grips.
+"""Expert benchmark: how often a scripted expert succeeds, when, how fast and how tightly it grips.
 
     python benchmarks/expert.py --task cube --episodes 500 --out benchmarks/results/expert.json
 
-Seeds run in spawned processes without rendering, and the figures do not depend on how many.
+Seeds run in spawned processes without rendering; the numbers do not depend on how many.
 """
 
 from __future__ import annotations
@@ -34,16 +34,24 @@ EVENTS = {
     "cube": {"lift": 2, "transfer": 4},
     "insertion": {"lift": 2, "contact": 3, "insertion": 4},
 }
-"""What is timed, as the stage that it reaches."""
+"""Task to the events that are timed, each with the stage that it reaches."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One episode. Ticks count from 0, -1 is never; speeds are the largest of any arm joint.
+    """One episode of the expert.
 
-    tightest_opening: the smallest of each gripper from the first lift on, 0 closed to 1 open, where
-                      0.025 is a millimetre between the fingers: what is held stops them unless
-                      they sink into it.
+    Attributes:
+        seed: seed of the episode.
+        success: whether success held over the last ticks, as for a recording.
+        highest_stage: highest stage that was reached.
+        first_ticks: first tick of each event, from 0; -1 where it did not happen.
+        still_from_tick: tick after the last movement of a command.
+        commanded_rad_s: largest speed of a commanded arm joint, rad/s.
+        measured_rad_s: largest speed of a measured arm joint, rad/s.
+        tightest_opening: smallest opening of each gripper from the first lift on, 0 (closed) to 1
+            (open); 0.025 is a millimetre between the fingers. The held object stops the fingers
+            unless they sink into it.
     """
 
     seed: int
@@ -57,23 +65,23 @@ class Attempt:
 
 
 def attempt(seed: int, task: str, spread: float) -> Attempt:
-    """Run the expert over one seed, to the step cap."""
-    env, expert = _world(task), _expert(task, spread)
+    """Run the expert on one seed, to the step cap."""
+    env, expert = _env(task), _expert(task, spread)
     observation = env.reset(seed)
     expert.reset(seed)
-    outcomes: list[StepResult] = []
+    results: list[StepResult] = []
     states, actions = [observation.state], []
     for _ in range(env.step_cap):
         actions.append(expert.chunk(observation)[0])
-        outcomes.append(env.step(actions[-1]))
-        observation = outcomes[-1].observation
+        results.append(env.step(actions[-1]))
+        observation = results[-1].observation
         states.append(observation.state)
-    rewards = np.array([outcome.reward for outcome in outcomes])
+    rewards = np.array([result.reward for result in results])
     moved = np.abs(np.diff(actions, axis=0)).max(axis=1) > 0
     held = np.array(states[_first(rewards >= EVENTS[task]["lift"]) :])
     return Attempt(
         seed=seed,
-        success=all(outcome.success for outcome in outcomes[-HOLD_TICKS:]),
+        success=all(result.success for result in results[-HOLD_TICKS:]),
         highest_stage=int(rewards.max()),
         first_ticks={name: _first(rewards >= stage) for name, stage in EVENTS[task].items()},
         still_from_tick=int(np.flatnonzero(moved)[-1]) + 1,
@@ -84,8 +92,8 @@ def attempt(seed: int, task: str, spread: float) -> Attempt:
 
 
 @cache
-def _world(task: str) -> AlohaEnv:
-    """One a process: to load the scene takes as long as an episode."""
+def _env(task: str) -> AlohaEnv:
+    """Return the environment of this process; loading the scene takes as long as an episode."""
     return AlohaEnv(task, cameras=())
 
 
@@ -115,7 +123,7 @@ def _spread_of(ticks: list[int]) -> dict[str, float]:
 
 
 def summary(task: str, attempts: list[Attempt]) -> dict[str, object]:
-    """The figures of all attempts, failed ones included."""
+    """Return the numbers over all attempts, failed ones included."""
     failed = [a for a in attempts if not a.success]
     return {
         "task": task,
@@ -138,12 +146,12 @@ def summary(task: str, attempts: list[Attempt]) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--task", choices=[*EXPERTS], default="cube")
-    parser.add_argument("--episodes", type=int, default=500, help="seeds 0 to this, exclusive")
-    parser.add_argument("--spread", type=float, default=1.0, help="0 to 2; 1 is the default")
+    parser.add_argument("--episodes", type=int, default=500, help="episodes, from seed 0 on")
+    parser.add_argument("--spread", type=float, default=1.0, help="variation, 0 to 2")
     parser.add_argument("--workers", type=int, default=available_cores(), help="processes")
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
 
     began = time.perf_counter()
@@ -159,7 +167,7 @@ def main() -> None:
         **summary(args.task, attempts),
         "spread": args.spread,
         "seeds": [0, args.episodes - 1],
-        "step_cap": _world(args.task).step_cap,
+        "step_cap": _env(args.task).step_cap,
         "wall_s": round(time.perf_counter() - began, 1),
         "workers": args.workers,
         "versions": {name: version(name) for name in ("mujoco", "gym-aloha", "mink", "numpy")},

@@ -1,11 +1,11 @@
-"""How exactly a policy of the insertion knows, some ticks ahead, where its hands are to grasp.
+"""Grasp prediction: how exactly an insertion policy predicts the hand poses of its grasps.
 
     python benchmarks/grasps.py --policy runs/insertion/training/policy --data runs/insertion/data
         [--write benchmarks/results/grasps.json --name "hands rest"]
 
-At the tick of each demonstration at which a gripper's target falls below 0.35, takes what the
-policy predicted for that tick from the observation 20, 60 and 90 ticks before, and gives how far
-its hand is from the demonstration's: mean and standard deviation along x, y and z of the scene, in
+A grasp is the tick of a demonstration at which a gripper's target falls below 0.35. The policy
+predicts the hand of that tick from the observations 20, 60 and 90 ticks before. Reported is the
+difference from the demonstrated hand along x, y and z of the scene: mean and standard deviation in
 mm.
 """
 
@@ -26,27 +26,28 @@ from imitact.models.policy import TorchPolicy
 
 AHEAD = (20, 60, 90)
 ARMS = {"left": (slice(0, 6), 6), "right": (slice(7, 13), 13)}
-CLOSING = 0.35  # of the gripper's target, which goes from 1 to 0
+CLOSING = 0.35  # target of a gripper, which moves from 1 to 0
 
 
-def misses(policy: TorchPolicy, data: Path) -> list[dict[str, Any]]:
-    source, arms = open_dataset(data), Kinematics(InsertionExpert._NEAR)
+def prediction_errors(policy: TorchPolicy, data: Path) -> list[dict[str, Any]]:
+    """Return mean and standard deviation of the error in mm, by arm and ticks ahead."""
+    dataset, arms = open_dataset(data), Kinematics(InsertionExpert._INITIAL_JOINTS)
     found: dict[tuple[str, int], list[np.ndarray]] = {}
-    for index in range(len(source.lengths)):
-        episode = source.episode(index)
+    for index in range(len(dataset.lengths)):
+        episode = dataset.episode(index)
         for side, (joints, gripper) in ARMS.items():
-            # Not before tick 60: the grippers begin closed.
+            # The grippers start closed, and are open by tick 60.
             closing = 60 + int((episode.action[60:, gripper] < CLOSING).argmax())
-            wanted = arms.hand(side, episode.action[closing, joints].astype(np.float64))
+            demonstrated = arms.hand(side, episode.action[closing, joints].astype(np.float64))
             for ahead in AHEAD:
                 tick = closing - ahead
                 frames = {
                     camera.name: next(episode.frames(camera.name, tick, tick + 1))
-                    for camera in source.spec.cameras
+                    for camera in dataset.spec.cameras
                 }
                 chunk = policy.chunk(Observation(episode.state[tick], frames))
                 hand = arms.hand(side, chunk[ahead, joints].astype(np.float64))
-                found.setdefault((side, ahead), []).append(1e3 * (hand - wanted)[:3, 3])
+                found.setdefault((side, ahead), []).append(1e3 * (hand - demonstrated)[:3, 3])
     return [
         {
             "arm": side,
@@ -63,14 +64,14 @@ def main() -> None:
     parser.add_argument("--policy", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--write", type=Path)
-    parser.add_argument("--name", default="policy", help="of the rows in the file of --write")
+    parser.add_argument("--name", default="policy", help="key of the rows in the file of --write")
     given = parser.parse_args()
-    rows = misses(TorchPolicy.load(given.policy), given.data)
+    rows = prediction_errors(TorchPolicy.load(given.policy), given.data)
     for row in rows:
         print(f"{row['arm']:5}  {row['ticks ahead']} ahead  {row['mean mm']} +- {row['std mm']}")
     if given.write:
-        told = json.loads(given.write.read_text()) if given.write.exists() else {}
-        given.write.write_text(json.dumps({**told, given.name: rows}, indent=1) + "\n")
+        stored = json.loads(given.write.read_text()) if given.write.exists() else {}
+        given.write.write_text(json.dumps({**stored, given.name: rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

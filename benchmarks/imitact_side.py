@@ -1,10 +1,10 @@
-"""imitact's side of `make bench`: the same works as benchmarks/lerobot_side.py, timed.
+"""imitact's side of `make bench`: the work of benchmarks/lerobot_side.py, timed.
 
     .venv/bin/python benchmarks/imitact_side.py WORK '{"cameras": 1, ...}'
 
-Prints one line of JSON. A training step is the loop's own `Updater.update`, from uint8 frames to
-changed weights: normalising pixels, forward, backward, clipping, AdamW. LeRobot's side begins at
-normalised floats, so whatever that costs counts against imitact only.
+Prints one line of JSON. A training step is `Updater.update` as the loop calls it, from uint8 frames
+to changed weights: pixel normalization, forward, backward, clipping, AdamW. LeRobot's side starts
+at normalized floats, so the time of normalization counts against imitact only.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import numpy as np
 import scene
 import torch
 
-import imitact
-from imitact.core.statistics import Stats
+from imitact.core.feature_statistics import Stats
 from imitact.core.types import Observation
+from imitact.core.version import __version__
 from imitact.datasets.open import open_dataset
 from imitact.deploy.export import export
 from imitact.deploy.export_config import ExportConfig
@@ -34,22 +34,23 @@ from imitact.training import device
 from imitact.training.config import PRESETS
 from imitact.training.flops import count_flops
 from imitact.training.optimizer_step import Updater
-from imitact.training.sampler import (SampleBatch, Sampler)
+from imitact.training.sampler import SampleBatch, Sampler
 
 
 def policy(work: dict[str, Any]) -> TorchPolicy:
-    """An untrained policy of the preset that the work names."""
+    """Return an untrained policy of the preset that the work names."""
     config = MODEL_PRESETS[work.get("preset", "released")]
     changes = {"pretrained_backbone": "none", **work.get("model", {})}
     config = type(config)(**{**vars(config), **changes, "chunk_size": work.get("chunk", 100)})
     spec = scene.spec(work["cameras"], work["height"], work["width"])
     ones = np.ones(scene.JOINTS)
     stats = Stats(0 * ones, ones, -5 * ones, 5 * ones, 1000)
-    given = dict.fromkeys(("state", "action", "delta"), stats)
-    return TorchPolicy.create(spec, given, config, seed=0, fingerprint="bench")
+    stats_by_name: dict[str, Stats] = dict.fromkeys(("state", "action", "delta"), stats)
+    return TorchPolicy.create(spec, stats_by_name, config, seed=0, fingerprint="bench")
 
 
 def batch(policy: TorchPolicy, size: int) -> SampleBatch:
+    """Return a batch of noise with the shapes of the policy."""
     draw = np.random.default_rng(1)
     chunk = policy.config.chunk_size
     return SampleBatch(
@@ -66,15 +67,15 @@ def batch(policy: TorchPolicy, size: int) -> SampleBatch:
 
 
 def updater(work: dict[str, Any]) -> Updater:
-    # As published, and clipped as LeRobot clips.
+    """Return the updater of the published training settings, with LeRobot's gradient clipping."""
     config = replace(PRESETS["released"][1], grad_clip_norm=10.0)
-    here = device.choose_device(work["precision"], "cpu", work["threads"])
-    here.seed(0)
-    return Updater(policy(work), config, here)
+    chosen = device.choose_device(work["precision"], "cpu", work["threads"])
+    chosen.seed(0)
+    return Updater(policy(work), config, chosen)
 
 
 def train(work: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of each step, and its floating point operations."""
+    """Return the seconds of each training step, and its floating point operations."""
     stepper = updater(work)
     given = batch(stepper.policy, work["batch"])
     flop = count_flops(stepper, given)
@@ -87,24 +88,27 @@ def train(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def infer(work: dict[str, Any]) -> list[float]:
-    """Seconds of each chunk of the torch policy, from captured uint8 frames to radians."""
-    chooser = policy(work)
-    chooser.net.eval()
+    """Return the seconds of each inference with torch, from captured frames to radians."""
+    untrained = policy(work)
+    untrained.net.eval()
     frame = np.zeros((work["height"], work["width"], 3), dtype=np.uint8)
-    seen = Observation(np.zeros(scene.JOINTS), {c.name: frame for c in chooser.spec.cameras})
+    frames = {camera.name: frame for camera in untrained.spec.cameras}
+    observation = Observation(np.zeros(scene.JOINTS), frames)
     seconds = []
     for _ in range(work["repeats"] + 2):
         began = time.perf_counter()
-        chooser.chunk(seen)
+        untrained.chunk(observation)
         seconds.append(time.perf_counter() - began)
     return seconds[2:]
 
 
-def export_(work: dict[str, Any]) -> dict[str, Any]:
-    """The certificate of an exported untrained policy, on the frames of a dataset. Its latencies
-    are what is wanted; deviations are claimed for trained policies only."""
-    given = policy(work)
-    given.net.eval()
+def export_policy(work: dict[str, Any]) -> dict[str, Any]:
+    """Export an untrained policy and return its certificate, for the latencies in it.
+
+    Its deviations say nothing about trained policies.
+    """
+    untrained = policy(work)
+    untrained.net.eval()
     config = ExportConfig(
         to=work.get("to", "openvino"),
         precision=work["precision"],
@@ -115,13 +119,13 @@ def export_(work: dict[str, Any]) -> dict[str, Any]:
         torch_calls=1,
         threads=work["threads"],
     )
-    source, out = open_dataset(Path(work["dataset"])), Path(work["out"])
-    found = export(given, source, out, config, policy_sha256="untrained")
+    dataset, out = open_dataset(Path(work["dataset"])), Path(work["out"])
+    found = export(untrained, dataset, out, config, policy_sha256="untrained")
     return {"seconds": [found["latency"]["p50_ms"] / 1000], "certificate": found}
 
 
 def rate(work: dict[str, Any]) -> dict[str, Any]:
-    """The processor's own rate in GFLOP/s: the best of a matrix product and of a convolution."""
+    """Return the best rate of a matrix product and of a convolution, in GFLOP/s."""
     kind = torch.bfloat16 if work["precision"] == "bf16" else torch.float32
     left, right = torch.randn(2, 2048, 2048).to(kind)
     frames = torch.randn(8, 256, 30, 40).to(kind).contiguous(memory_format=torch.channels_last)
@@ -142,13 +146,15 @@ def rate(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def load(work: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of each batch from the frame cache, in the order of a training, after one epoch of
-    them; and what building the cache took: seconds, bytes, and the peak memory of a process."""
-    source = open_dataset(Path(work["dataset"]))
+    """Return the seconds of each batch from the frame cache, in training order, after one epoch.
+
+    Also the cost of building the cache: seconds, size, and the peak memory of a process.
+    """
+    dataset = open_dataset(Path(work["dataset"]))
     views = policy(work).views
     began = time.perf_counter()
     samples = Sampler(
-        source,
+        dataset,
         chunk=100,
         views=views,
         cache_dir=Path(work["cache"]),
@@ -176,7 +182,7 @@ def load(work: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-WORKS = {"train": train, "infer": infer, "load": load, "export": export_, "rate": rate}
+WORKS = {"train": train, "infer": infer, "load": load, "export": export_policy, "rate": rate}
 
 
 def main() -> None:
@@ -185,7 +191,7 @@ def main() -> None:
     found = WORKS[name](work)
     if isinstance(found, list):
         found = {"seconds": found}
-    versions = f"imitact {imitact.core.version.__version__}, torch {torch.__version__}"
+    versions = f"imitact {__version__}, torch {torch.__version__}"
     print(json.dumps({**found, "versions": versions}))
 
 

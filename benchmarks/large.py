@@ -1,11 +1,11 @@
-"""The large presets and four cameras, for real: record, train 20 steps, load, evaluate.
+"""Large-preset benchmark: record, train 20 steps, load and evaluate `released` and `paper`.
 
     python benchmarks/large.py [--out runs/large] [--write benchmarks/results/large.json]
 
 Records two demonstrations of the cube at 480x640, trains `released` and `paper` on them for 20
-steps of 8 samples from random weights, and evaluates each policy directory for one episode; then
-the same with the four ALOHA cameras, `released` and batches of 2. After 20 steps nobody expects a
-success: the numbers are seconds a step and peak memory.
+steps of 8 samples from random weights, and evaluates each policy for one episode; then the same
+with the four ALOHA cameras, `released` and batches of 2. The numbers are seconds per step and peak
+memory; 20 steps are too few for success.
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ RUNS = (
 
 
 def imitact(*argv: str) -> float:
-    """Run one command; gives its seconds."""
+    """Run a command line and return its seconds."""
     began = time.monotonic()
     subprocess.run([sys.executable, "-m", "imitact.cli.main", *argv], check=True)
     return time.monotonic() - began
 
 
 def run(name: str, preset: str, cameras: str, batch: int, out: Path) -> dict[str, object]:
+    """Record, train and evaluate one row of RUNS, and return its numbers."""
     data = out / f"data-{cameras}"
     folder = out / f"{preset}-{cameras}"
     record_s = imitact(
         *("record", "--env", "cube", "--episodes", "2", "--cameras", cameras, "--out", str(data))
     )
     imitact(
-        *("train", "--data", str(data), "--out", str(folder), "--preset", preset),
+        *("train", str(data), "--out", str(folder), "--preset", preset),
         *("--model.pretrained-backbone", "none", "--train.steps", str(STEPS)),
         *("--train.batch-size", str(batch)),
     )
     evaluate_s = imitact(
-        *("evaluate", "--policy", str(folder / "policy"), "--env", "cube", "--episodes", "1"),
+        *("evaluate", str(folder / "policy"), "--env", "cube", "--episodes", "1"),
         *("--chunking", "replay:100", "--out", str(folder / "evaluation")),
     )
     trained = json.loads((folder / "training.json").read_text(encoding="utf-8"))
@@ -66,12 +67,12 @@ def run(name: str, preset: str, cameras: str, batch: int, out: Path) -> dict[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/large"))
     parser.add_argument("--write", type=Path, default=Path("benchmarks/results/large.json"))
     options = parser.parse_args()
     if options.out.exists():
-        parser.error(f"{options.out} exists; what is timed begins in a new folder")
+        parser.error(f"{options.out} exists; give a new folder, so that nothing is reused")
     rows = [run(*row, options.out) for row in RUNS]
     options.write.parent.mkdir(parents=True, exist_ok=True)
     options.write.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

@@ -1,13 +1,13 @@
-"""Does the fast path learn what plain PyTorch learns? Loss curves of both, three seeds a side.
+"""Learning benchmark: loss curves of imitact's fast path and of plain PyTorch, three seeds each.
 
     python benchmarks/learning.py --data runs/demo/data [--write benchmarks/results/learning.json]
 
 Trains `released` at 120x160 on batches of 8 for 500 steps: once as `imitact train` does, in the
 precision that it chooses, and once in fp32 with torch's own dropout, attention, convolution
-gradients and unfolded frozen norms. A thread each, as many at a time as there are cores. Compares
-the losses by windows of 50 steps: the difference of the two sides' means against the spread of
-their seeds. Also takes the gradient of one batch at 480x640 from the same weights and the same z,
-without dropout, and gives its cosine to the plain one's for every group of parameters.
+gradients and unfolded frozen norms. Each training has one thread; as many run at a time as there
+are cores. Losses are compared in windows of 50 steps: the difference of the means of both sides
+against the range over seeds. Also compared is the gradient of one batch at 480x640 from the same
+weights and the same z, without dropout: its cosine for every group of parameters.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ WINDOW = 50
 SIDES = ("fast", "plain")
 
 
-def plain() -> None:
-    """This process computes with torch's own operations from now on."""
+def use_plain_torch() -> None:
+    """Replace imitact's fast operations by torch's own in this process."""
 
     def convolved(x: Any, conv: Any, norm: Any) -> Any:
         y = conv(x)
@@ -55,9 +55,10 @@ def plain() -> None:
     transformer._fused = lambda *_: True  # type: ignore[attr-defined]
 
 
-def one(side: str, seed: int, data: Path, out: Path, steps: int, cache: Path) -> None:
+def train_one(side: str, seed: int, data: Path, out: Path, steps: int, cache: Path) -> None:
+    """Train one side with one seed."""
     if side == "plain":
-        plain()
+        use_plain_torch()
     model = dataclasses.replace(
         MODEL_PRESETS["released"], input_height=120, input_width=160, pretrained_backbone="none"
     )
@@ -81,7 +82,7 @@ def gradients(side: str, precision: PrecisionName, out: Path) -> None:
     import numpy as np
 
     if side == "plain":
-        plain()
+        use_plain_torch()
     work = {"cameras": 1, "height": 480, "width": 640, "model": {"dropout": 0.0}}
     policy = imitact_side.policy(work)
     batch = imitact_side.batch(policy, 8)
@@ -101,7 +102,7 @@ def gradients(side: str, precision: PrecisionName, out: Path) -> None:
 
 
 def gradient(side: str, precision: PrecisionName, folder: Path) -> dict[str, Any]:
-    """What `gradients` saves, computed in a process of its own, by name."""
+    """Return what `gradients` saves, by parameter name, computed in another process."""
     import numpy as np
 
     file = folder / "gradient.npz"
@@ -114,7 +115,7 @@ def gradient(side: str, precision: PrecisionName, folder: Path) -> dict[str, Any
 
 
 def cosines(first: dict[str, Any], second: dict[str, Any]) -> dict[str, float]:
-    """Cosine of two gradients, by group: the module two levels deep."""
+    """Return the cosine of two gradients for each group of parameters (module path of depth 2)."""
     sums: dict[str, list[float]] = {}
     for name, a in first.items():
         group = ".".join(name.split(".")[:2])
@@ -125,17 +126,19 @@ def cosines(first: dict[str, Any], second: dict[str, Any]) -> dict[str, float]:
     return {g: ab / max((aa * bb) ** 0.5, 1e-300) for g, (ab, aa, bb) in sums.items()}
 
 
-def curve(run: Path) -> list[float]:
+def loss_curve(run: Path) -> list[float]:
+    """Return the training loss of every step."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def told(run: Path) -> dict[str, Any]:
+def summary(run: Path) -> dict[str, Any]:
+    """Return training.json of a run."""
     return json.loads((run / "training.json").read_text(encoding="utf-8"))
 
 
 def compare(curves: dict[str, list[list[float]]]) -> list[dict[str, float]]:
-    """By windows of WINDOW steps: the means, their difference, and the spread of seeds."""
+    """Return means, their difference and the range over seeds, for windows of WINDOW steps."""
     rows = []
     for first in range(0, len(curves["fast"][0]), WINDOW):
         means = {
@@ -152,8 +155,8 @@ def compare(curves: dict[str, list[list[float]]]) -> list[dict[str, float]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="a recorded dataset, as of `make demo`")
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--data", type=Path, help="dataset, such as runs/demo/data")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
     parser.add_argument("--write", type=Path, default=Path("benchmarks/results/learning.json"))
     parser.add_argument("--steps", type=int, default=500)
@@ -162,29 +165,30 @@ def main() -> int:
     parser.add_argument("--gradient", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.gradient:
-        gradients(*given.gradient, given.out)
+        side, precision = given.gradient
+        gradients(side, precision, given.out)
         return 0
     if not given.data:
-        parser.error("--data is needed")
+        parser.error("give --data, a dataset such as runs/demo/data")
     cache = given.out / "cache"
     if given.one:
         side, seed = given.one
-        one(side, int(seed), given.data, given.out / f"{side}-{seed}", given.steps, cache)
+        train_one(side, int(seed), given.data, given.out / f"{side}-{seed}", given.steps, cache)
         return 0
     given.out.mkdir(parents=True, exist_ok=True)
     curves: dict[str, list[list[float]]] = {side: [] for side in SIDES}
-    # A run that is there is kept. The slow ones first, so that no core waits for the other.
+    # Finished runs are kept. The slow side comes first, so that no core idles at the end.
     jobs = [(side, str(seed)) for side in reversed(SIDES) for seed in range(given.seeds)]
     jobs = [j for j in jobs if not (given.out / f"{j[0]}-{j[1]}" / "training.json").exists()]
     common = ["--data", str(given.data), "--out", str(given.out), "--steps", str(given.steps)]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         argvs = [[sys.executable, __file__, *common, "--one", *job] for job in jobs]
         list(pool.map(partial(subprocess.run, check=True), argvs))
-    precisions = {side: told(given.out / f"{side}-0")["precision"] for side in SIDES}
+    precisions = {side: summary(given.out / f"{side}-0")["precision"] for side in SIDES}
     for side in SIDES:
-        curves[side] = [curve(given.out / f"{side}-{seed}") for seed in range(given.seeds)]
+        curves[side] = [loss_curve(given.out / f"{side}-{seed}") for seed in range(given.seeds)]
     rows = compare(curves)
-    # The path that was trained, and by itself what our own operations change.
+    # The gradient of the trained path, and in fp32 the effect of our operations alone.
     by_torch = gradient("plain", "fp32", given.out)
     alike = {
         how: cosines(gradient("fast", how, given.out), by_torch)
@@ -205,11 +209,11 @@ def main() -> int:
     given.write.parent.mkdir(parents=True, exist_ok=True)
     given.write.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     for row in rows:
-        print("step {step:4d}: fast {fast:.4f}, plain {plain:.4f}, apart {apart:.4f}, "
-              "seeds spread {spread:.4f}".format(**row))  # fmt: skip
+        print("step {step:4d}: fast {fast:.4f}, plain {plain:.4f}, difference {apart:.4f}, "
+              "range over seeds {spread:.4f}".format(**row))  # fmt: skip
     for how, cosine in lowest.items():
         print(f"lowest cosine of a group's gradient, {how}: {cosine:.6f}")
-    print("the two learn the same" if result["same"] else "the two DIFFER")
+    print("both sides learn the same" if result["same"] else "the two sides DIFFER")
     return 0 if result["same"] else 1
 
 

@@ -1,12 +1,12 @@
-"""LeRobot 0.6.1's side of `make bench`: its ACT and its loader, timed as its users run them.
+"""LeRobot 0.6.1's side of `make bench`: its ACT and its data loader, timed as its users run them.
 
     .venv-lerobot/bin/python benchmarks/lerobot_side.py WORK '{"cameras": 1, ...}'
 
-Prints one line of JSON. Runs in LeRobot's own environment; nothing of imitact is imported.
-Default configuration (51.6M parameters, chunk 100, dropout 0.1) without ImageNet weights, which
-change no time. A training step is what `lerobot-train` does: forward, backward, gradients clipped
-at 10, AdamW, zero_grad. Frames are already normalised floats, so its preprocessing costs nothing
-here.
+Prints one line of JSON. Runs in LeRobot's own environment and imports nothing of imitact. The
+configuration is the default (51.6M parameters, chunk 100, dropout 0.1) without ImageNet weights,
+which do not affect time. A training step is what `lerobot-train` does: forward, backward, gradients
+clipped at 10, AdamW, zero_grad. Frames are normalized floats already, so preprocessing is not
+timed.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def precision(work: dict[str, Any]) -> Any:
 
 
 def train(work: dict[str, Any]) -> list[float]:
-    """Seconds of each step."""
+    """Return the seconds of each training step."""
     net = policy(work)
     net.train()
     given = batch(work, work["batch"])
@@ -88,7 +88,7 @@ def train(work: dict[str, Any]) -> list[float]:
 
 
 def infer(work: dict[str, Any]) -> list[float]:
-    """Seconds of each chunk."""
+    """Return the seconds of each inference."""
     net = policy(work)
     net.eval()
     given = batch(work, 1)
@@ -103,8 +103,10 @@ def infer(work: dict[str, Any]) -> list[float]:
 
 
 def load(work: dict[str, Any]) -> list[float]:
-    """Seconds of each batch from its DataLoader, in the order of a training; the first batches
-    (workers that start, a prefetch that fills) are not counted."""
+    """Return the seconds of each batch of its DataLoader, in training order.
+
+    The first batches are not counted: workers start and the prefetch queue fills.
+    """
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     dataset = LeRobotDataset(

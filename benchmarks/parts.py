@@ -1,10 +1,10 @@
-"""The parts of a training step that imitact computes its own way, each beside torch's.
+"""Operator benchmark: imitact's own operations of a training step, each beside torch's.
 
     python benchmarks/parts.py [--threads N] [--write benchmarks/results/parts.json]
 
-`released` at 480x640, batch 8, float32; attention in bf16, as the demo's `quick` and `released`
-without dropout have it. CPU seconds of this process (all its threads), the best of five, both ways
-in turn.
+Shapes are those of `released` at 480x640, batch 8, float32; attention is in bf16 and without
+dropout, with the shapes of the demo's `quick` and of `released`. Times are CPU seconds of all
+threads of this process, the best of six, both sides in turn.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from imitact.models.resnet import FrozenNorm, convolve_and_norm
 from imitact.models.transformer import unfused_attention
 
 SHAPES = (
-    # inputs, outputs, kernel, stride, rows and columns of the input
+    # input channels, output channels, kernel, stride, height and width of the input
     (64, 64, 3, 1, 120, 160),
     (128, 128, 3, 1, 60, 80),
     (256, 256, 3, 1, 30, 40),
@@ -36,19 +36,20 @@ SHAPES = (
 )
 
 ATTENTION = (
-    # batch, heads, queries, tokens attended to, channels a head
+    # batch, heads, queries, tokens attended to, channels per head
     (16, 4, 22, 22, 32),  # quick, the cube's 120x160: encoder
-    (16, 4, 100, 100, 32),  # its decoder, the queries among themselves
-    (16, 4, 100, 22, 32),  # and to the memory
+    (16, 4, 100, 100, 32),  # its decoder: self-attention of the queries
+    (16, 4, 100, 22, 32),  # its decoder: cross-attention to the memory
     (8, 8, 302, 302, 64),  # released
 )
 
 
-def last(*shape: int) -> torch.Tensor:
+def channels_last(*shape: int) -> torch.Tensor:
     return torch.randn(shape).contiguous(memory_format=torch.channels_last)
 
 
 def both(name: str, ours: Callable[[], object], theirs: Callable[[], object]) -> dict[str, object]:
+    """Time both, print their row and return it."""
     best = [float("inf")] * 2
     for _ in range(6):
         for side, run in enumerate((ours, theirs)):
@@ -61,7 +62,8 @@ def both(name: str, ours: Callable[[], object], theirs: Callable[[], object]) ->
 
 
 def gradient(inputs: int, outputs: int, k: int, stride: int, height: int, width: int):
-    x, weight = last(8, inputs, height, width), last(outputs, inputs, k, k)
+    """Time the gradient of a convolution's weights."""
+    x, weight = channels_last(8, inputs, height, width), channels_last(outputs, inputs, k, k)
     grad = torch.randn_like(F.conv2d(x, weight, None, stride, k // 2))
 
     def theirs() -> object:
@@ -75,7 +77,7 @@ def gradient(inputs: int, outputs: int, k: int, stride: int, height: int, width:
 
 
 def attention(batch: int, heads: int, queries: int, memory: int, width: int):
-    """Forward and backward, in bf16."""
+    """Time attention forward and backward, in bf16."""
 
     def drawn(tokens: int) -> torch.Tensor:
         x = torch.randn(batch, tokens, heads * width, dtype=torch.bfloat16)
@@ -92,7 +94,7 @@ def attention(batch: int, heads: int, queries: int, memory: int, width: int):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--write", type=Path)
     given = parser.parse_args()
@@ -116,14 +118,18 @@ def main() -> None:
         y.backward(hidden)
 
     rows.append(
-        both("ReLU and dropout, both ways", lambda: perceptron(True), lambda: perceptron(False))
+        both(
+            "ReLU and dropout, forward and backward",
+            lambda: perceptron(True),
+            lambda: perceptron(False),
+        )
     )
 
     norm = FrozenNorm(64)
     conv = torch.nn.Conv2d(64, 64, 3, 1, 1, bias=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    conv.weight.requires_grad_(False)  # its gradient is above; here what the norm costs
-    x = last(8, 64, 120, 160).requires_grad_()
-    grad = last(8, 64, 120, 160)
+    conv.weight.requires_grad_(False)  # its gradient has rows of its own
+    x = channels_last(8, 64, 120, 160).requires_grad_()
+    grad = channels_last(8, 64, 120, 160)
 
     def plain() -> None:
         args = (norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, 1e-5)
@@ -131,7 +137,7 @@ def main() -> None:
 
     rows.append(
         both(
-            "convolution and frozen norm, 64 channels, both ways",
+            "convolution and frozen norm, 64 channels, forward and backward",
             lambda: convolve_and_norm(x, conv, norm).backward(grad),
             plain,
         )

@@ -1,17 +1,17 @@
-"""What the exchange between ranks costs: the same batch by threads, by ranks, and by strangers.
+"""Distributed benchmark: what communication between ranks costs on one machine.
 
     python benchmarks/ranks.py --data runs/demo/data [--presets quick released] [--rounds 2]
         [--out runs/ranks] [--write benchmarks/results/ranks.json]
 
-Three ways to spend the same cores on the same batch, taken in turn:
+Three ways to spend the same cores on the same batch, measured in turn:
 
-    threads    one process with a thread a core
-    ranks      torchrun with a process of one thread a core (gloo): what docs/ranks.md describes
-    strangers  as many separate trainings, each on its share of the batch, side by side: ranks
-               without any exchange, which is the most that ranks could reach
+    threads    one process with a thread per core
+    ranks      torchrun with a process of one thread per core (gloo), as in docs/ranks.md
+    strangers  as many separate trainings side by side, each on its share of the batch: ranks
+               without communication, the upper bound for ranks
 
-`ranks / strangers` is what gathering the gradients (and the statistics of `norm batch`) leaves;
-each figure is the median of the rounds. Needs a quiet machine, about ten minutes on 2 cores.
+`ranks / strangers` is the share that remains after gathering gradients and the statistics of batch
+norm; each number is the median of the rounds. Needs an idle machine; about ten minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ WORK: dict[str, dict[str, Any]] = {
 
 
 def train(preset: str, data: Path, out: Path, batch: int, steps: int, *more: str) -> list[str]:
-    given = ["imitact", "train", "--data", str(data), "--out", str(out), "--preset", preset]
+    """Return the command line of a training."""
+    given = ["imitact", "train", str(data), "--out", str(out), "--preset", preset]
     given += ["--train.steps", str(steps), "--train.batch-size", str(batch)]
     given += ["--train.checkpoint-every", "0", "--train.checkpoint-minutes", "0"]
     given += ["--train.val-every", "0", "--train.log-every", str(steps)]
@@ -46,33 +47,33 @@ def train(preset: str, data: Path, out: Path, batch: int, steps: int, *more: str
 
 
 def samples_per_s(preset: str, way: str, data: Path, out: Path, cores: int) -> float:
-    """Of one run, all its processes together."""
+    """Run one way once; return the samples/s of all its processes together."""
     steps, batch = WORK[preset]["steps"], WORK[preset]["batch"]
     shutil.rmtree(out, ignore_errors=True)
-    few = {**os.environ, "OMP_NUM_THREADS": "1"}
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     if way == "threads":
         single = train(preset, data, out / "0", batch, steps, "--train.num-threads", str(cores))
         commands = [(single, None)]
     elif way == "ranks":
         torchrun = ["torch.distributed.run", "--nproc-per-node", str(cores), "-m"]
-        commands = [([*torchrun, *train(preset, data, out / "0", batch, steps)], few)]
+        commands = [([*torchrun, *train(preset, data, out / "0", batch, steps)], one_thread)]
     else:
         share = batch // cores
         commands = [
-            (train(preset, data, out / str(n), share, steps, "--train.seed", str(n)), few)
+            (train(preset, data, out / str(n), share, steps, "--train.seed", str(n)), one_thread)
             for n in range(cores)
         ]
-    quietly = partial(subprocess.Popen, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    running = [quietly([sys.executable, "-m", *argv], env=env) for argv, env in commands]
-    ends = [process.wait() for process in running]
-    if any(ends):
-        raise SystemExit(f"a training in {out} ended with {max(ends, key=abs)}")
-    told = [json.loads(file.read_text()) for file in sorted(out.glob("*/training.json"))]
-    return sum(one["samples_per_s"] for one in told)
+    start = partial(subprocess.Popen, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = [start([sys.executable, "-m", *argv], env=env) for argv, env in commands]
+    codes = [process.wait() for process in running]
+    if any(codes):
+        raise SystemExit(f"a training in {out} ended with exit code {max(codes, key=abs)}")
+    found = [json.loads(file.read_text()) for file in sorted(out.glob("*/training.json"))]
+    return sum(one["samples_per_s"] for one in found)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--presets", nargs="+", choices=list(WORK), default=list(WORK))
     parser.add_argument("--rounds", type=int, default=2)
@@ -80,10 +81,10 @@ def main() -> None:
     parser.add_argument("--write", type=Path, default=Path("benchmarks/results/ranks.json"))
     given = parser.parse_args()
     cores = os.cpu_count() or 1
-    rows = studies.rows(given.write)  # a preset that is not asked for keeps its row
+    rows = studies.rows(given.write)  # presets that are not measured keep their rows
     for preset in given.presets:
         found: dict[str, list[float]] = {way: [] for way in WAYS}
-        # The first one builds the frame cache; what is timed begins after it.
+        # The first run also builds the frame cache, which samples_per_s does not count.
         for _ in range(given.rounds):
             for way in WAYS:
                 speed = samples_per_s(preset, way, given.data, given.out / preset / way, cores)
@@ -101,7 +102,7 @@ def main() -> None:
         rows = [*(r for r in rows if r["preset"] != preset), row]
         rows.sort(key=lambda r: list(WORK).index(r["preset"]))
         studies.write(given.write, rows)
-        print(f"{preset}: the exchange leaves {row['ranks_over_strangers']:.1%}")
+        print(f"{preset}: communication leaves {row['ranks_over_strangers']:.1%} of the speed")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A moving picture with 14 joints that `make bench` records its datasets of: no simulator needed.
+"""Synthetic scene: an environment without a simulator, for the datasets of `make bench`.
 
-Frames compress to about the size of the ALOHA scene's, so that decoding them costs the same.
+Its frames compress to about the size of the ALOHA scene's, so that decoding takes the same time.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _JOINT_UNIT = ("rad",) * JOINTS
 
 
 def spec(cameras: int, height: int, width: int) -> Spec:
-    """14 joints in rad, and so many cameras of that size, at 50 Hz."""
+    """Return a Spec of 14 joints in rad and that many cameras of that size, at 50 Hz."""
     names = tuple(f"joint_{n}" for n in range(JOINTS))
     seen = tuple(Camera(f"camera_{n}", height, width) for n in range(cameras))
     return Spec(names, names, _JOINT_UNIT, _JOINT_UNIT, seen, rate_hz=50.0)
 
 
 class Scene:
-    """Squares that move with the joints over a table; every episode ends in success."""
+    """Squares that move with the joints over a table; every tick is a success."""
 
     stages = ("begun", "done")
 
@@ -75,7 +75,7 @@ class Scene:
 
 
 class Wave:
-    """Slow sines, one a joint."""
+    """An expert that commands a slow sine for each joint."""
 
     def __init__(self, of: Spec) -> None:
         self.spec = of
@@ -91,7 +91,7 @@ class Wave:
 def make(
     out: Path, *, episodes: int, cameras: int, height: int, width: int, ticks: int = TICKS
 ) -> Path:
-    """A dataset of so many episodes, in `out`; one that is there whole is kept."""
+    """Record a dataset of that many episodes in `out`, unless a finished one is there."""
     if out.exists() and not (out / "done").exists():
         shutil.rmtree(out)
     if not out.exists():

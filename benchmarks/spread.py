@@ -1,14 +1,14 @@
-"""What it costs that demonstrations differ: success of expert and policy at several spreads.
+"""Study of variation: success of expert and policy over the spread of the demonstrations.
 
     python benchmarks/spread.py [--tasks cube insertion] [--spreads 0 1 2] [--seeds 0 1 2]
         [--episodes 100] [--expert-episodes 200] [--out runs/spread]
         [--write benchmarks/results/spread.json] [--figure docs/images/spread.svg]
 
-At each spread the scripted expert runs on seeds 0 to 199, then 50 demonstrations are recorded, and
-`quick` is trained on them once a seed and evaluated on seeds from 1000 on, all as `imitact demo`
-does; at the usual spread the demos' own figures among the results are taken. A row is written when
-it is known: interrupted, the same command goes on. At the end table and figure of docs/studies.md
-are made. All of it takes about three hours on 2 cores.
+At each spread the scripted expert runs on seeds 0 to 199; then 50 demonstrations are recorded, and
+`quick` is trained on them once per training seed and evaluated on seeds from 1000 on, all as in
+`imitact demo`. At the default spread the demo's published results are taken. Each finished row is
+written at once: interrupted, the same command continues. At the end the table and the figure of
+docs/studies.md are written. It takes about three hours on 2 cores.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import expert
 import studies
 
 from imitact.core.cpu import available_cores
-from imitact.evaluation.statistics import wilson
+from imitact.evaluation.confidence_intervals import wilson
 
 SIDES = {"expert": "#2a6f97", "policy": "#e07a5f"}
 
 
 def experts(task: str, spread: float, episodes: int) -> dict[str, Any]:
-    """How often the demonstrator itself succeeds."""
+    """Return how often the expert itself succeeds."""
     with multiprocessing.get_context("spawn").Pool(available_cores()) as pool:
         run = partial(expert.attempt, task=task, spread=spread)
         good = sum(attempt.success for attempt in pool.imap(run, range(episodes), chunksize=5))
@@ -37,7 +37,7 @@ def experts(task: str, spread: float, episodes: int) -> dict[str, Any]:
 
 
 def find(rows: list[dict[str, Any]], task: str, spread: float) -> dict[str, Any]:
-    """The row of that name, added if there is none."""
+    """Return the row of a task and spread, added if there is none."""
     for row in rows:
         if (row["task"], row["spread"]) == (task, spread):
             return row
@@ -46,7 +46,7 @@ def find(rows: list[dict[str, Any]], task: str, spread: float) -> dict[str, Any]
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """A panel a task: success over spread, expert and policy, 95 % intervals, each seed a dot."""
+    """Draw success over spread, a panel per task: 95 % intervals, and a dot per training seed."""
     width, height, left, top, base = 330, 240, 44, 30, 190
     tasks = [task for task in studies.TASKS if any(row["task"] == task for row in rows)]
     parts = []
@@ -68,17 +68,17 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 f"spread {row['spread']:g}</text>"
             )
             for k, (side, colour) in enumerate(SIDES.items()):
-                if not (told := row.get(side)):
+                if not (found := row.get(side)):
                     continue
                 x = middle + (k - 0.5) * step * 0.35
-                low, high = (base - (base - top) * v for v in told["interval"])
-                y = base - (base - top) * told["successes"] / told["episodes"]
+                low, high = (base - (base - top) * v for v in found["interval"])
+                y = base - (base - top) * found["successes"] / found["episodes"]
                 parts.append(
                     f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" '
                     f'stroke="{colour}" stroke-width="2"/>'
                     f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>'
                 )
-                for rate in told.get("seeds", {}).values():
+                for rate in found.get("seeds", {}).values():
                     y = base - (base - top) * rate
                     parts.append(f'<circle cx="{x + 9:.1f}" cy="{y:.1f}" r="2.2" fill="{colour}"/>')
     for k, (side, colour) in enumerate(SIDES.items()):
@@ -102,15 +102,16 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
+    """Return the table of docs/studies.md."""
     lines = ["| task | spread | expert | policy | single trainings |", "|---|---|---|---|---|"]
     for row in rows:
         cells = []
         for side in SIDES:
-            told = row.get(side)
-            low, high = told["interval"] if told else (0, 0)
+            found = row.get(side)
+            low, high = found["interval"] if found else (0, 0)
             cells.append(
-                f"{told['successes']} of {told['episodes']} ({low:.1%} to {high:.1%})"
-                if told
+                f"{found['successes']} of {found['episodes']} ({low:.1%} to {high:.1%})"
+                if found
                 else "not run"
             )
         seeds = row.get("policy", {}).get("seeds", {})
@@ -120,7 +121,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--tasks", nargs="+", choices=studies.TASKS, default=studies.TASKS)
     parser.add_argument("--spreads", type=float, nargs="+", default=[0.0, 1.0, 2.0])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
@@ -147,8 +148,8 @@ def main() -> None:
         for task, spread in wanted
     ]
     if given.seeds:
-        told = studies.trained(variants, given.seeds)
-        for (task, spread), found in zip(wanted, told, strict=True):
+        trained = studies.trained(variants, given.seeds)
+        for (task, spread), found in zip(wanted, trained, strict=True):
             find(rows, task, spread)["policy"] = studies.together(found)
             studies.write(given.write, rows)
     rows.sort(key=lambda r: (studies.TASKS.index(r["task"]), r["spread"]))

@@ -1,12 +1,12 @@
-"""What even starts of the demonstrations gain, and what the temporal ensemble does, for the cube.
+"""Study of starts: even against random starts of demonstrations, and the temporal ensemble (cube).
 
     python benchmarks/starts.py --even DIR DIR ... --random DIR DIR ...
         [--episodes 100] [--out runs/starts] [--write benchmarks/results/starts.json]
 
-Each DIR is a policy directory: `--even` those of `make demo` (training seeds 0, 1, ...),
-`--random` those of `make demo DEMO_OUT=runs/random ARGS="--starts random"`, of the same training
-seeds. Every policy runs on the same seeds, from 1000 on, with replayed chunks and with the
-ensemble. Interrupted, the same command goes on.
+Each DIR is the folder of a policy: for `--even` those of `make demo` (training seeds 0, 1, ...),
+for `--random` those of `make demo DEMO_OUT=runs/random ARGS="--starts random"` with the same
+training seeds. Every policy runs on the same seeds, from 1000 on, with replayed chunks and with the
+ensemble. Interrupted, the same command continues.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ CHUNKINGS = ("replay:50", "ensemble:0.01/10")
 def row(
     starts: str, number: int, policy: Path, chunking: str, found: Evaluation
 ) -> dict[str, object]:
-    told = json.loads((policy.parent / "training.json").read_text(encoding="utf-8"))
+    """Return the numbers of one evaluation."""
+    training = json.loads((policy.parent / "training.json").read_text(encoding="utf-8"))
     return {
         "starts": starts,
         "policy": number,
-        "train_steps": told["steps"],
+        "train_steps": training["steps"],
         "chunking": chunking,
         "successes": found.successes,
         "episodes": found.episodes,
@@ -43,7 +44,7 @@ def row(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--even", type=Path, nargs="+", required=True)
     parser.add_argument("--random", type=Path, nargs="+", required=True)
     parser.add_argument("--episodes", type=int, default=100)

@@ -1,8 +1,7 @@
-"""Demos that differ in one thing, trained with several seeds: what the studies have in common.
+"""Studies: variants of the demo that differ in one thing, each trained with several seeds.
 
-Each variant and seed is an `imitact demo` of its own, in a folder of its own, so that an
-interrupted study goes on, and so that every row can be made again by that command. Variants that
-differ in training only share one set of demonstrations.
+Each variant and seed is an `imitact demo` in its own folder, so that an interrupted study continues
+and that command reproduces every row. Variants that differ only in training share one dataset.
 """
 
 from __future__ import annotations
@@ -21,25 +20,29 @@ from typing import Any, cast
 import tables
 
 from imitact.cli import demo, record
+from imitact.cli.demo_report import DEMO_JSON
 from imitact.core.cpu import available_cores
-from imitact.evaluation.statistics import wilson
-from imitact.parallel.worker_pool import inherited
+from imitact.evaluation.confidence_intervals import wilson
+from imitact.parallel.worker_pool import inherited_environment
 
 TASKS = ("cube", "insertion")
 RESULTS = Path(__file__).parent / "results"
 PAGE = tables.ROOT / "docs" / "studies.md"
 PUBLISHED = {"cube": "demo", "insertion": "insertion"}
-"""Task to the name of its demo's figures, of training seed 0, among the results."""
+"""Task to the name of its demo's results with training seed 0."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A demo that differs from the usual one of its task.
+    """A variant of the demo of a task.
 
-    out:          folder of its trainings, one below it a seed.
-    data:         its demonstrations, recorded there unless they are there.
-    model, train: what differs from the preset's.
-    settings:     of the demo itself.
+    Attributes:
+        out: folder of its trainings, with a folder per training seed.
+        data: dataset of its demonstrations, recorded if missing.
+        task: task of the demo.
+        model: model settings that differ from the preset's.
+        train: training settings that differ from the preset's.
+        settings: other settings of the demo.
     """
 
     out: Path
@@ -50,30 +53,32 @@ class Variant:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def demo(self, seed: int) -> demo.Demo:
-        """The demo with that training seed. Two trainings of a thread each get through more
-        samples than one after the other with two, so each has one, and one process that
-        evaluates."""
-        usual = demo.with_preset(None, self.task)
+        """Return the demo with a training seed.
+
+        It has one training thread and one evaluation process: two trainings of one thread each are
+        faster side by side than one after the other with two threads.
+        """
+        default = demo.with_preset(None, self.task)
         return dataclasses.replace(
-            usual,
-            model=dataclasses.replace(usual.model, **self.model),
-            train=dataclasses.replace(usual.train, seed=seed, **{"threads": 1, **self.train}),
+            default,
+            model=dataclasses.replace(default.model, **self.model),
+            train=dataclasses.replace(default.train, seed=seed, **{"num_threads": 1, **self.train}),
             out=self.out / f"seed{seed}",
             data=self.data,
             compared_episodes=0,
             registered_episodes=0,
             videos=0,
-            film_failures=0,
+            failure_videos=0,
             workers=1,
             **self.settings,
         )
 
 
 def trained(variants: Sequence[Variant], seeds: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
-    """The figures of a demo a seed, for one variant after the other.
+    """Yield the numbers of the demos of each variant, a list over the training seeds.
 
-    All of them wait in one line, so that no core is idle while a variant's last training runs.
-    What is done stays, and of the usual demo what is published is taken.
+    All demos share one queue, so that no core idles during the last training of a variant. Finished
+    demos are kept, and published results are taken for the default demo.
     """
     published = {(v.out, seed): _published(v, seed) for v in variants for seed in seeds}
     waiting = [
@@ -82,10 +87,10 @@ def trained(variants: Sequence[Variant], seeds: Sequence[int]) -> Iterator[list[
         for seed in seeds
         if not published[variant.out, seed] and not _numbers(variant, seed).exists()
     ]
-    # With all cores; the demos find them recorded.
+    # Record with all cores first; the demos then find their demonstrations.
     for variant, seed in {variant.data: (variant, seed) for variant, seed in waiting}.values():
-        usual = demo.recording(variant.demo(seed), variant.data)
-        record.make(dataclasses.replace(usual, workers=0))
+        options = demo.recording(variant.demo(seed), variant.data)
+        record.make(dataclasses.replace(options, workers=0))
     left = {(variant.out, seed) for variant, seed in waiting}
     with contextlib.closing(side_by_side(_run, waiting, available_cores())) as ended:
         for variant in variants:
@@ -96,33 +101,36 @@ def trained(variants: Sequence[Variant], seeds: Sequence[int]) -> Iterator[list[
 
 
 def side_by_side(
-    work: Callable[..., None], wanted: Sequence[tuple[Any, ...]], width: int
+    work: Callable[..., None], jobs: Sequence[tuple[Any, ...]], width: int
 ) -> Generator[tuple[Any, ...]]:
-    """Call `work` with each of `wanted`, `width` at a time in a process and a thread of its own;
-    yields what has ended, in that order.
+    """Call `work` with the arguments of each job, in `width` processes of one thread at a time.
 
-    One that fails, Ctrl-C, SIGTERM and a caller that asks for no more end all that run, by
-    SIGTERM (a training writes its checkpoint then), and start no other.
+    A job that fails, Ctrl-C, SIGTERM, and a caller that closes the generator end all running jobs
+    by SIGTERM (a training then writes its checkpoint); no other job starts.
+
+    Yields:
+        The arguments of each job when it has ended.
     """
-    # Not a pool: the processes of multiprocessing's may start none, as an evaluation does, and
-    # those of concurrent.futures take the next training when one is interrupted.
-    apart = multiprocessing.get_context("spawn")
-    waiting = list(wanted)
+    # Not a pool: processes of multiprocessing's pool may not start processes, as an evaluation
+    # does, and those of concurrent.futures take the next job when one is interrupted.
+    spawn = multiprocessing.get_context("spawn")
+    waiting = list(jobs)
     running: dict[int, tuple[SpawnProcess, tuple[Any, ...]]] = {}
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while waiting or running:
             while waiting and len(running) < width:
-                process = apart.Process(target=work, args=waiting[0])
-                with inherited({"OMP_NUM_THREADS": "1"}):
+                process = spawn.Process(target=work, args=waiting[0])
+                with inherited_environment({"OMP_NUM_THREADS": "1"}):
                     process.start()
                 running[process.sentinel] = process, waiting.pop(0)
             for ready in connection.wait(list(running)):
-                process, what = running.pop(cast("int", ready))
+                process, job = running.pop(cast("int", ready))
                 process.join()
                 if process.exitcode:
-                    raise RuntimeError(f"{what} ended with {process.exitcode}, as told above")
-                yield what
+                    code = process.exitcode
+                    raise RuntimeError(f"{job} ended with exit code {code}; its error is above")
+                yield job
     finally:
         signal.signal(signal.SIGTERM, before)
         for process, _ in running.values():
@@ -136,42 +144,42 @@ def _run(variant: Variant, seed: int) -> None:
 
 
 def _numbers(variant: Variant, seed: int) -> Path:
-    return variant.demo(seed).out / demo.NUMBERS
+    return variant.demo(seed).out / DEMO_JSON
 
 
 def _published(variant: Variant, seed: int) -> dict[str, Any] | None:
-    """What benchmarks/results has of that training; None if it is not the usual demo's."""
-    usual = demo.with_preset(None, variant.task)
-    changed = [name for name, value in variant.settings.items() if getattr(usual, name) != value]
+    """Return the published result of a training; None if the variant is not the default demo."""
+    default = demo.with_preset(None, variant.task)
+    changed = [name for name, value in variant.settings.items() if getattr(default, name) != value]
     name = PUBLISHED[variant.task] + (f"-seed{seed}" if seed else "") + ".json"
     if variant.model or variant.train or changed or not (RESULTS / name).exists():
         return None
-    told = json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    counts = {key: told[key] for key in ("successes", "episodes")}
+    found = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    counts = {key: found[key] for key in ("successes", "episodes")}
     return {"task": variant.task, "seed": seed, **counts, "published": name}
 
 
 def _figures(variant: Variant, seed: int) -> dict[str, Any]:
-    chosen = variant.demo(seed)
-    told = json.loads(_numbers(variant, seed).read_text(encoding="utf-8"))
-    evaluation = json.loads((chosen.out / "evaluation/evaluation.json").read_text(encoding="utf-8"))
+    settings = variant.demo(seed)
+    found = json.loads(_numbers(variant, seed).read_text(encoding="utf-8"))
+    file = settings.out / "evaluation/evaluation.json"
+    evaluation = json.loads(file.read_text(encoding="utf-8"))
     reached = [row["highest_stage"] for row in evaluation["rows"] if not row["success"]]
     return {
         "task": variant.task,
         "seed": seed,
-        "successes": told["successes"],
-        "episodes": told["episodes"],
-        "steps": chosen.train.steps,
+        "successes": found["successes"],
+        "episodes": found["episodes"],
+        "steps": settings.train.steps,
         "failures_by_stage": {str(stage): reached.count(stage) for stage in sorted(set(reached))},
-        "held_out_l1_rad": told["training"]["held_out_l1_rad"],
+        "held_out_l1_rad": found["training"]["held_out_l1_rad"],
     }
 
 
 def together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """All seeds of a variant: their successes added, with Wilson's interval, and each one's rate.
+    """Return the sum of the successes over training seeds, with Wilson's interval, and each rate.
 
-    The interval counts episodes as if they were independent; that trainings differ shows in the
-    seeds' own rates.
+    The interval treats episodes as independent; the rates of the seeds show how trainings differ.
     """
     good = sum(row["successes"] for row in rows)
     count = sum(row["episodes"] for row in rows)
@@ -185,13 +193,13 @@ def together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def show(path: Path, name: str, table: str) -> None:
-    """Put the table of recorded results into the page, where `path` is the recorded file."""
+    """Write the table into docs/studies.md, where `path` is the published file."""
     if path.resolve() == (RESULTS / f"{name}.json").resolve():
         PAGE.write_text(tables.placed(PAGE.read_text("utf-8"), name, table), encoding="utf-8")
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """What `write` recorded there; nothing yet where there is no file."""
+    """Return the rows that `write` stored; none where there is no file yet."""
     return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
 
 

@@ -1,4 +1,4 @@
-"""The tables of `make bench` as text for the documents: from the recorded file, none by hand."""
+"""Benchmark tables: the recorded numbers of `make bench` as Markdown for the documents."""
 
 from __future__ import annotations
 
@@ -9,29 +9,38 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- bench: {} -->", "<!-- bench: end -->"
 TITLES = {
-    "training": "Training (`released` unless said; dropout 0.1, chunk 100)",
+    "training": "Training (`released` unless named; dropout 0.1, chunk 100)",
     "inference": "Inference, captured frames to a chunk in rad (LeRobot: its network alone)",
-    "loader": "The loader, warm",
-    "simulator": "The simulator",
+    "loader": "Data loader, cache built",
+    "simulator": "Simulator",
 }
+LABELS = {
+    "gflop a sample": "GFLOP per sample",
+    "processor's best rate GFLOP/s": "best rate of the processor, GFLOP/s",
+    "building it s": "building the cache, s",
+    "cache GB": "cache, GB",
+    "largest process while building GB": "largest process while building, GB",
+    "recording 50 min (from 4)": "recording 50 demonstrations, min (from 4)",
+}
+"""Key of a recorded row to its label in the documents, where they differ."""
 
 Whole = dict[str, Any]
 
 
 def number(value: float) -> str:
-    """Three figures, without an exponent."""
+    """Return a number with three significant digits and no exponent."""
     if value >= 1000:
         return f"{value:,.0f}"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def named(machine: Whole) -> str:
-    """The processor and what it multiplies with: one name sells both."""
+    """Return the processor with its instruction set, since one product name covers several."""
     return f"{machine['processor']} ({machine['arithmetic']})"
 
 
 def performance(whole: Whole) -> str:
-    """All tables, for docs/performance.md."""
+    """Return all tables, for docs/performance.md."""
     machine = whole["machine"]
     versions = "; ".join(machine["versions"].values())
     parts = [f"Measured on: {named(machine)}, {machine['threads']} threads; {versions}."]
@@ -41,15 +50,19 @@ def performance(whole: Whole) -> str:
         parts.append(f"**{title}**")
         for row in whole["tables"][name]:
             lines = [f"| {row['work']} | |", "|---|---|"]
-            lines += [f"| {key} | {number(v)} |" for key, v in row.items() if key != "work"]
+            lines += [
+                f"| {LABELS.get(key, key)} | {number(value)} |"
+                for key, value in row.items()
+                if key != "work"
+            ]
             parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
 def readme(whole: Whole, file: str) -> str:
-    """The few rows of the README."""
+    """Return the rows of the README."""
     tables, machine = whole["tables"], whole["machine"]
-    train, answer = tables["training"], tables["inference"]
+    train, infer = tables["training"], tables["inference"]
     (load,), (sim,) = tables["loader"], tables["simulator"]
 
     def best(row: Whole) -> tuple[str, float]:
@@ -79,9 +92,9 @@ def readme(whole: Whole, file: str) -> str:
         for r in train
         if "imitact samples/s" in r
     ]
-    rows += [(f"an answer, {row['work']}", exported(row)) for row in answer]
+    rows += [(f"inference, {row['work']}", exported(row)) for row in infer]
     rows += [
-        ("loader, warm, 480x640", f"{number(load['imitact samples/s'])} samples/s, "
+        ("data loader, cache built, 480x640", f"{number(load['imitact samples/s'])} samples/s, "
          f"{number(load['ratio to lerobot'])} times LeRobot's"),
         ("recording 50 demonstrations, from 4",
          f"{sim['recording 50 min (from 4)']:.1f} min"),
@@ -89,14 +102,14 @@ def readme(whole: Whole, file: str) -> str:
          f"{sim['500 evaluations, replay:50, min (from 40)']:.1f} min"),
     ]  # fmt: skip
     head = (
-        f"On {named(machine)}, {machine['threads']} threads, by `make bench` (`{file}`; all "
-        "of it in `docs/performance.md`):\n\n| what | result |\n|---|---|\n"
+        f"On {named(machine)}, {machine['threads']} threads, by `make bench` (`{file}`; all tables "
+        "in `docs/performance.md`):\n\n| what | result |\n|---|---|\n"
     )
     return head + "\n".join(f"| {what} | {result} |" for what, result in rows)
 
 
 def blocks(whole: Whole, file: str) -> dict[Path, tuple[str, str]]:
-    """Document to the name of its block and what belongs there."""
+    """Return the name and the text of the generated block of each document."""
     return {
         ROOT / "docs" / "performance.md": ("tables", performance(whole)),
         ROOT / "README.md": ("summary", readme(whole, file)),
@@ -104,16 +117,16 @@ def blocks(whole: Whole, file: str) -> dict[Path, tuple[str, str]]:
 
 
 def placed(text: str, name: str, block: str) -> str:
-    """The document with that block in its place."""
+    """Return a document with the named block replaced."""
     before, found, rest = text.partition(BEGIN.format(name))
     _, end, after = rest.partition(END)
     if not found or not end:
-        raise ValueError(f"no block {name!r} in the document")
+        raise ValueError(f'no block "{name}" in the document')
     return f"{before}{found}\n{block}\n{end}{after}"
 
 
 def write(file: Path) -> None:
-    """Put the recorded figures into the documents, once there are all of them."""
+    """Write the recorded numbers into the documents, once all tables are recorded."""
     whole = json.loads(file.read_text(encoding="utf-8"))
     if not TITLES.keys() <= whole["tables"].keys():
         return

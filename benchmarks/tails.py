@@ -1,10 +1,10 @@
-"""How late late answers are: of 2,000 calls the 99th percentile over the median, beside LeRobot.
+"""Latency benchmark: median and 99th percentile of 2,000 inferences, beside LeRobot's.
 
     python benchmarks/tails.py --lerobot-python .venv-lerobot/bin/python
         [--calls 2000] [--precisions int8 bf16] [--write benchmarks/results/tails.json]
 
-`released`, one camera of 480x640, untrained: LeRobot's torch in fp32, then exports to OpenVINO, one
-after the other. A quarter of an hour on two cores; nothing else should run beside it. `make bench`
+`released`, one camera of 480x640, untrained: exports to OpenVINO, then LeRobot's torch in fp32, one
+after the other. It takes a quarter of an hour on two cores and needs an idle machine. `make bench`
 measures the same over 200 calls.
 """
 
@@ -23,14 +23,15 @@ from bench import Sides
 from imitact.core.cpu import arithmetic, processor_name
 
 
-def tail(seconds: list[float]) -> dict[str, float]:
-    hundredths = statistics.quantiles(seconds, n=100)
+def latency(seconds: list[float]) -> dict[str, float]:
+    """Return the percentiles of a list of times."""
+    percentiles = statistics.quantiles(seconds, n=100)
     return {
         "calls": len(seconds),
-        "p50 ms": round(1e3 * hundredths[49], 2),
-        "p99 ms": round(1e3 * hundredths[98], 2),
+        "p50 ms": round(1e3 * percentiles[49], 2),
+        "p99 ms": round(1e3 * percentiles[98], 2),
         "longest ms": round(1e3 * max(seconds), 2),
-        "p99/p50": round(hundredths[98] / hundredths[49], 3),
+        "p99/p50": round(percentiles[98] / percentiles[49], 3),
     }
 
 
@@ -62,16 +63,16 @@ def main() -> None:
         }
         print(f"openvino {precision}", rows[f"openvino {precision}"], flush=True)
     found = sides.run("lerobot", "infer", **size, precision="fp32", repeats=given.calls)
-    rows["lerobot fp32"] = tail(found["seconds"])
+    rows["lerobot fp32"] = latency(found["seconds"])
     print("lerobot fp32", rows["lerobot fp32"], flush=True)
-    told = {
+    results = {
         "processor": processor_name(),
         "arithmetic": arithmetic(),
         "threads": given.threads,
         "versions": sides.versions,
         "rows": rows,
     }
-    given.write.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    given.write.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
