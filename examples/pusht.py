@@ -1,9 +1,9 @@
-"""Pushes the T of gym-pusht to its goal: gets behind it, then on, off its middle to turn it."""
+"""Expert for gym-pusht: moves behind the T, then pushes it to the goal, off center to turn it."""
 
 import numpy as np
 
-REACH, BESIDE, NEAR = 95.0, 25.0, 6.0  # px: how far behind to stand, how exactly in line, done
-MIDDLE = np.array([0.0, 45.0])  # px, of the T, from where its pose is measured
+REACH, BESIDE, NEAR = 95.0, 25.0, 6.0  # px: distance behind the T, tolerance across, at the goal
+CENTER = np.array([0.0, 45.0])  # px: center of the T relative to the origin of its pose
 
 
 class Push:
@@ -11,29 +11,29 @@ class Push:
         self.spec = spec
 
     def reset(self, seed):
-        pass  # it has nothing to remember
+        pass  # it has no state
 
     def chunk(self, observation):
         info, agent = observation.privileged.info, observation.state
-        (block, angle), (goal, wanted) = (middle(info[n]) for n in ("block_pose", "goal_pose"))
+        (block, angle), (goal, wanted) = (center(info[n]) for n in ("block_pose", "goal_pose"))
         far = np.linalg.norm(goal - block)
         ahead = (goal - block) / max(far, 1e-6)
-        aside = np.array([-ahead[1], ahead[0]])
+        across = np.array([-ahead[1], ahead[0]])
         turn = (wanted - angle + np.pi) % (2 * np.pi) - np.pi
-        off = np.clip(-40 * turn, -40, 40) * aside  # px beside the middle
-        along, beside = (agent - block) @ ahead, (agent - block - off) @ aside
+        off = np.clip(-40 * turn, -40, 40) * across  # px off center
+        along, beside = (agent - block) @ ahead, (agent - block - off) @ across
         if far < NEAR:
             target = agent
         elif along < 0 and abs(beside) < BESIDE:  # behind the block: push
-            target = agent + min(20.0, far) * ahead - 0.5 * beside * aside
+            target = agent + min(20.0, far) * ahead - 0.5 * beside * across
         elif along < -REACH / 2:  # get in line
             target = block - REACH * ahead + off
         else:  # around it
-            target = block - REACH * ahead + 1.5 * REACH * np.copysign(1.0, beside) * aside
+            target = block - REACH * ahead + 1.5 * REACH * np.copysign(1.0, beside) * across
         return np.clip(target, 10, 502)[None]
 
 
-def middle(pose):
+def center(pose):
     x, y, angle = pose
-    turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    return np.array([x, y]) + turned @ MIDDLE, angle
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return np.array([x, y]) + rotation @ CENTER, angle

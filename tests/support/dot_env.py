@@ -1,6 +1,6 @@
-"""The smallest world that can be recorded: a dot that a scripted expert brings to a mark.
+"""Dot environment: the smallest environment to record, a dot that an expert moves to a mark.
 
-Everything is module level and picklable, so that worker processes can make it.
+Everything is at module level and picklable, so that worker processes can create it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,15 @@ def dot_spec(cameras: tuple[tuple[str, int, int], ...] = (("top", 24, 32),)) -> 
 
 
 class DotEnv:
-    """A dot at (x, y) in the unit square that goes half of the way to where it is commanded.
+    """A dot in the unit square that moves half of the way to the commanded position at each step.
 
-    The mark is where the seed puts it. Frames show the dot and the mark.
+    The seed determines the positions of dot and mark. Frames show both.
 
-    pause_s: real time that each step takes, to give a test the time to interrupt it.
+    Args:
+        cameras: name, height and width of each camera.
+        ticks: step cap.
+        pause_s: time that each step takes, so that a test can interrupt it.
+        rate_hz: rate of the Spec.
     """
 
     def __init__(
@@ -57,9 +61,9 @@ class DotEnv:
         )
         self._ticks = ticks
         self._pause_s = pause_s
-        self._at = np.zeros(2)
+        self._position = np.zeros(2)
         self._mark = np.zeros(2)
-        self._now = 0
+        self._state_count = 0
 
     @property
     def spec(self) -> Spec:
@@ -75,30 +79,31 @@ class DotEnv:
 
     def reset(self, seed: int) -> Observation:
         rng = np.random.default_rng(seed)
-        self._at = rng.uniform(0.0, 0.3, 2)
+        self._position = rng.uniform(0.0, 0.3, 2)
         self._mark = rng.uniform(0.6, 0.9, 2)
-        self._now += 1
+        self._state_count += 1
         return self._observation()
 
     def step(self, action: FloatArray) -> StepResult:
         self._spec.check_action(np.asarray(action))
         if self._pause_s:
             time.sleep(self._pause_s)
-        self._at = np.clip(self._at + 0.5 * (np.asarray(action) - self._at), 0.0, 1.0)
-        self._now += 1
-        there = bool(np.linalg.norm(self._at - self._mark) < REACH_M)
-        moved = bool(np.any(self._at > 0.3))
-        return StepResult(self._observation(), 2.0 if there else float(moved), there)
+        halfway = self._position + 0.5 * (np.asarray(action) - self._position)
+        self._position = np.clip(halfway, 0.0, 1.0)
+        self._state_count += 1
+        reached = bool(np.linalg.norm(self._position - self._mark) < REACH_M)
+        moved = bool(np.any(self._position > 0.3))
+        return StepResult(self._observation(), 2.0 if reached else float(moved), reached)
 
     def close(self) -> None:
         pass
 
     def _observation(self) -> Observation:
-        now = self._now
+        count = self._state_count
         return Observation(
-            state=self._at.copy(),
+            state=self._position.copy(),
             frames=LazyFrames(
-                [c.name for c in self._spec.cameras], self._draw, lambda: self._now == now
+                [c.name for c in self._spec.cameras], self._draw, lambda: self._state_count == count
             ),
             privileged=self._mark.copy(),
         )
@@ -106,20 +111,21 @@ class DotEnv:
     def _draw(self, name: str) -> np.ndarray:
         camera = self._spec.camera(name)
         height, width = camera.height, camera.width
-        # A smooth background, as a camera's, so that lossy video stays close to it.
+        # A smooth background like a camera's, so that lossy video changes it little.
         rows = np.linspace(40, 120, height)[:, None, None]
         columns = np.linspace(0, 60, width)[None, :, None]
         frame = (rows + columns + np.array([0.0, 10.0, 20.0])).astype(np.uint8)
-        for (x, y), colour in ((self._mark, (200, 60, 60)), (self._at, (240, 240, 240))):
+        for (x, y), color in ((self._mark, (200, 60, 60)), (self._position, (240, 240, 240))):
             row, column = int(y * (height - 6)), int(x * (width - 6))
-            frame[row : row + 6, column : column + 6] = colour
+            frame[row : row + 6, column : column + 6] = color
         return frame
 
 
 class DotExpert:
-    """Goes to the mark, with a pace that varies; misses it at every seed that ends in `misses`.
+    """Moves to the mark at a varying pace; misses it at seeds whose last digit is in `misses`.
 
-    variation: the pace of the episode, 1.
+    Attributes:
+        variation: the pace of the episode, without unit.
     """
 
     def __init__(self, misses: tuple[int, ...] = (3,)) -> None:

@@ -1,8 +1,6 @@
-"""A Gymnasium environment of its own making: a dot that goes half of the way to where it is told.
+"""Dot environment for Gymnasium: a dot moves half of the way to the commanded position.
 
-It ends when the dot is at the mark. What it observes has the form that `obs_type` names. Like
-gym-xarm it takes no action beyond its bounds, and where it `leaves` something, a start depends on
-the last action before.
+It terminates when the dot is at the mark. Like gym-xarm it refuses actions out of bounds.
 """
 
 from __future__ import annotations
@@ -14,6 +12,15 @@ import numpy as np
 
 
 class Dot(gymnasium.Env):
+    """The environment.
+
+    Args:
+        obs_type: form of the observation: pixels_agent_pos, cameras, nested or state.
+        tells: whether `info` has `is_success`.
+        leaves: whether a start depends on the last action of the previous episode.
+        breaks: message of the error that the constructor raises; empty for none.
+    """
+
     metadata: ClassVar = {"render_modes": [], "render_fps": 20}
 
     def __init__(
@@ -25,7 +32,7 @@ class Dot(gymnasium.Env):
     ) -> None:
         if breaks:
             raise RuntimeError(breaks)
-        self.myself = self  # so it goes with the garbage only
+        self.myself = self  # a reference cycle, so that only the garbage collector destroys it
         self.obs_type, self.tells, self.leaves = obs_type, tells, leaves
         self.last = np.zeros(2)
         self.action_space = gymnasium.spaces.Box(0.0, 1.0, (2,), np.float32)
@@ -51,9 +58,9 @@ class Dot(gymnasium.Env):
 
     def observed(self) -> Any:
         frame = np.full((48, 64, 3), 60, np.uint8)
-        for (x, y), colour in ((self.mark, (220, 60, 60)), (self.dot, (240, 240, 240))):
+        for (x, y), color in ((self.mark, (220, 60, 60)), (self.dot, (240, 240, 240))):
             row, column = int(y * 44), int(x * 60)
-            frame[row : row + 5, column : column + 5] = colour
+            frame[row : row + 5, column : column + 5] = color
         if self.obs_type == "pixels_agent_pos":
             return {"pixels": frame, "agent_pos": self.dot.astype(np.float32)}
         if self.obs_type == "cameras":
@@ -65,7 +72,7 @@ class Dot(gymnasium.Env):
 
 
 class Expert:
-    """Goes to the mark."""
+    """Moves to the mark at a pace that varies with the seed."""
 
     def __init__(self, spec: Any) -> None:
         self.spec = spec

@@ -1,7 +1,7 @@
-"""A tiny world for the evaluation's tests: two arms of two joints and a gripper, two cameras.
+"""Tiny arm environment for the tests of evaluation: five joints, two cameras.
 
-The joints follow their command at once. Rewards are stages 0 to 3 by how near the left shoulder
-is to 1 rad; the seed decides where it starts, and policies below reach on some seeds only.
+The joints reach their targets in one step. Rewards are stages 0 to 3, by the distance of the left
+shoulder from 1 rad. The seed determines the start; the policies below succeed at some seeds only.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ SPEC = Spec(
 
 
 class TinyArm:
-    """Frames are of one grey, five times the tick.
+    """The environment. Its frames have one gray level, five times the tick.
 
-    blind: rendering raises. slow_s: each step takes so long. slips: success lasts one tick.
+    Args:
+        blind: rendering raises an error.
+        slow_s: time that each step takes.
+        slips: success lasts one tick.
     """
 
     spec = SPEC
@@ -46,7 +49,7 @@ class TinyArm:
 
         def read(name: str) -> np.ndarray:
             if self.blind:
-                raise AssertionError(f"camera {name} was rendered, though nobody needs it")
+                raise AssertionError(f"camera {name} was rendered without need")
             self.rendered.append((name, tick))
             camera = SPEC.camera(name)
             return np.full((camera.height, camera.width, 3), 5 * tick, np.uint8)
@@ -78,10 +81,12 @@ class TinyArm:
 
 
 class Reacher:
-    """Moves the left shoulder up, on even seeds all the way; a little at random.
+    """Moves the left shoulder up, at even seeds to the goal, with a little noise.
 
-    looks: reads the frames of "eye". at: what happens when it is asked at that seed:
-    "raise", "exit", "nan".
+    Args:
+        looks: whether it reads the frames of "eye".
+        at: seed at which it fails; None for never.
+        what: how it fails: "raise", "exit" or "nan".
     """
 
     spec = SPEC
@@ -110,25 +115,25 @@ class Reacher:
 
 
 class OtherJoints(Reacher):
-    """Was trained on another robot."""
+    """A policy for another robot."""
 
     spec = Spec(("x",), ("x",), ("m",), ("m",), (), 10.0)
 
 
 class MoreCameras(Reacher):
-    """Sees a camera that the world has not."""
+    """A policy with a camera that the environment does not have."""
 
     spec = Spec(NAMES, NAMES, SPEC.state_units, SPEC.action_units, (Camera("chest", 24, 32),), 10.0)
 
 
 class LargerCamera(Reacher):
-    """Sees a camera at another size."""
+    """A policy with a camera of another size."""
 
     spec = Spec(NAMES, NAMES, SPEC.state_units, SPEC.action_units, (Camera("eye", 48, 64),), 10.0)
 
 
 class OtherRate(Reacher):
-    """Acts five times as often."""
+    """A policy at five times the rate."""
 
     spec = Spec(NAMES, NAMES, SPEC.state_units, SPEC.action_units, (), 50.0)
 
