@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from imitact.quality.findings import Finding, by_severity, summary
+import re
+
+from imitact.quality.findings import KINDS, Finding, by_severity, summary
+from tests.support.paths import ROOT
 
 
 def test_findings_are_sorted_by_severity_and_counted():
@@ -15,3 +18,11 @@ def test_findings_are_sorted_by_severity_and_counted():
     ]  # fmt: skip
     assert summary(given) == "2 errors in 2 episodes, 1 warning, 1 note in 1 episode"
     assert summary([]) == "nothing found"
+
+
+def test_every_kind_of_finding_is_documented():
+    rows = re.findall(
+        r"^\| (`[a-z-]+`(?:, `[a-z-]+`)*) \|", (ROOT / "docs/checking.md").read_text(), re.M
+    )
+    documented = {kind for row in rows for kind in re.findall(r"`([a-z-]+)`", row)}
+    assert documented == set(KINDS)

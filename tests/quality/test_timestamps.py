@@ -31,7 +31,7 @@ def test_a_value_that_is_not_finite_is_found_with_its_ticks(tmp_path: Path, soun
 
 
 @pytest.mark.parametrize(
-    ("change", "tick", "says"),
+    ("change", "tick", "message"),
     [
         (lambda t: t[50:].__iadd__(0.002), 50, "expected 2.500000 s"),
         (lambda t: t.__setitem__(30, t[29]), 30, "not after the tick before it"),
@@ -40,7 +40,7 @@ def test_a_value_that_is_not_finite_is_found_with_its_ticks(tmp_path: Path, soun
     ],
 )
 def test_time_stamps_off_their_schedule_are_found_at_their_first_tick(
-    change: Callable[[np.ndarray], object], tick: int, says: str, tmp_path: Path,
+    change: Callable[[np.ndarray], object], tick: int, message: str, tmp_path: Path,
     sound: Sequence[Rows],
 ):  # fmt: skip
     root = write(tmp_path / "data", sound)
@@ -48,7 +48,7 @@ def test_time_stamps_off_their_schedule_are_found_at_their_first_tick(
     found = only(inspect_all(root))
     assert (found.kind, found.severity, found.episode) == ("time-stamps", "error", 8)
     assert found.ticks == (tick, tick + 1)
-    assert says in found.what
+    assert message in found.what
 
 
 def test_time_stamps_within_the_tolerance_are_not_a_finding(tmp_path: Path, sound: Sequence[Rows]):

@@ -20,6 +20,96 @@ Fix = Literal["", "drop", "trim"]
 CONTRACT = "contract"
 """Kind of a finding about a policy or an environment, which `part` names."""
 
+DROP = "Leave the episode out or record it again"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Defaults of the findings of one kind."""
+
+    severity: Severity
+    remedy: str
+    fix: Fix = ""
+
+
+KINDS = {
+    "damaged-file": Kind("error", "Copy the dataset again from its origin", "drop"),
+    "left-out": Kind("note", "Nothing to do if the policy uses colour frames only"),
+    "not-finite": Kind("error", DROP, "drop"),
+    "too-short": Kind("error", DROP, "drop"),
+    "time-stamps": Kind("error", f"Frames are found by these times. {DROP}", "drop"),
+    "constant-dimension": Kind(
+        "warning",
+        "A policy learns nothing from it; leave it out if it is not part of the robot, else check "
+        "its sensor",
+    ),
+    "idle-head": Kind("warning", "Cut these ticks", "trim"),
+    "idle-tail": Kind("warning", "Cut these ticks", "trim"),
+    "no-motion": Kind(
+        "warning", "Leave the episode out: it teaches the policy to stand still", "drop"
+    ),
+    "frozen-joint": Kind("error", f"Check the sensor and its bus. {DROP}", "drop"),
+    "state-dropout": Kind("error", f"The sensors stopped. {DROP}", "drop"),
+    "stuck-joint": Kind("warning", "The joint was blocked, or its sensor stopped; watch the video"),
+    "action-is-state": Kind(
+        "warning",
+        "Such actions are where the arm was, not what it was commanded: record the commands, or "
+        "take the next tick's state",
+    ),
+    "action-late": Kind(
+        "error",
+        "Actions were stored late against states: shift them, or record again with the action that "
+        "was commanded at the tick of the state",
+        "drop",
+    ),
+    "tracking-lag": Kind(
+        "warning", "Look for a slow controller, smoothed commands or states that are read late"
+    ),
+    "lag-differs": Kind(
+        "warning", f"Ticks were lost, or actions and states were paired wrongly. {DROP}"
+    ),
+    "tracking-gain": Kind(
+        "warning",
+        "Are the two in different units or scales? Such actions can be learned, but their offset "
+        "cannot be checked",
+    ),
+    "tracking-offset": Kind(
+        "warning",
+        "Calibrate leader and follower against each other, and check the load of the arm; a fixed "
+        "copy cannot know which of the two is right",
+    ),
+    "offset-differs": Kind("warning", f"Was the arm calibrated, bumped or loaded before? {DROP}"),
+    "tracking-drift": Kind(
+        "warning",
+        "The calibration of leader and follower drifted during recording: calibrate, then record "
+        "the later episodes again",
+    ),
+    "duplicate": Kind(
+        "warning",
+        "Leave one of the two out: it counts double in training, and invalidates validation if the "
+        "two are split",
+        "drop",
+    ),
+    "outlier-length": Kind("warning", "Watch it: was the demonstration interrupted?"),
+    "outlier-motion": Kind("warning", "Watch it: was the demonstration interrupted?"),
+    "outlier-start": Kind("note", "Watch its beginning: was the arm in its start position?"),
+    "video-unreadable": Kind(
+        "error", "Copy the file again from its source, or leave the episode out", "drop"
+    ),
+    "video-lag": Kind(
+        "warning",
+        "A policy must be run with the same delay: measure it on the robot, or record the joints "
+        "at the time of the frame",
+    ),
+    "video-out-of-step": Kind(
+        "error", f"Frames were lost, or this is the video of another episode. {DROP}", "drop"
+    ),
+    "video-frozen": Kind("error", f"The camera stopped. {DROP}", "drop"),
+    "video-still": Kind("warning", "Does the camera see the robot? Leave it out or record again"),
+    "blank-frames": Kind("error", f"Check the camera and its cable. {DROP}", "drop"),
+}
+"""All kinds that a dataset can have; docs/checking.md explains each."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -48,6 +138,17 @@ class Finding:
     value: float | None = None
     unit: str = ""
     fix: Fix = ""
+
+    @classmethod
+    def of(cls, kind: str, what: str, episode: int | None = None, **values: Any) -> Finding:
+        """Make a finding with the severity, remedy and fix of its kind; `values` may replace them.
+
+        A dataset-wide finding has no fix.
+        """
+        common = {**vars(KINDS[kind])}
+        if episode is None:
+            common["fix"] = ""
+        return cls(kind=kind, what=what, episode=episode, **{**common, **values})
 
     @property
     def where(self) -> str:

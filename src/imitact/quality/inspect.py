@@ -16,7 +16,7 @@ from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Dataset, FloatArray
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
-from imitact.quality.findings import Finding, by_severity, errors
+from imitact.quality.findings import KINDS, Finding, by_severity, errors
 from imitact.quality.limits import Limits
 from imitact.quality.motion import constant_dimensions, inspect_motion, scales, travel
 from imitact.quality.outliers import OutlierCheck
@@ -49,20 +49,13 @@ def open_damaged(
         dataset = open_dataset(path, read, on_damage)
     except DamagedFile as error:
         return None, [*found, _damage_finding(error, None)]
-    remedy = "Nothing to do if the policy uses colour frames only"
-    return dataset, [*found, *(Finding("left-out", "note", n, remedy) for n in dataset.notices)]
+    return dataset, [*found, *(Finding.of("left-out", notice) for notice in dataset.notices)]
 
 
 def _damage_finding(error: BadInput, index: int | None) -> Finding:
     what, _, remedy = str(error).partition(". ")
-    return Finding(
-        "damaged-file",
-        "error",
-        what,
-        f"{remedy or 'Copy the dataset again from its origin'}".rstrip("."),
-        index,
-        fix="" if index is None else "drop",
-    )
+    remedy = remedy.rstrip(".") or KINDS["damaged-file"].remedy
+    return Finding.of("damaged-file", what, index, remedy=remedy)
 
 
 def inspect_numbers(
@@ -72,14 +65,7 @@ def inspect_numbers(
     damaged: Collection[int] = (),
     on_progress: OnProgress = lambda done: None,
 ) -> list[Finding]:
-    """Check states, actions and time stamps of every episode; decodes no frame.
-
-    Args:
-        dataset: the dataset.
-        limits: limits of the checks.
-        damaged: episodes to skip.
-        on_progress: called after each episode.
-    """
+    """Check states, actions and time stamps of all episodes but the damaged; decode no frame."""
     limits = limits or Limits()
     spec = dataset.spec
     found: list[Finding] = []
@@ -133,12 +119,8 @@ def inspect_frames(
 ) -> list[Finding]:
     """Decode every frame once and compare the motion in it with the joints.
 
-    Args:
-        dataset: the dataset.
-        limits: limits of the checks.
-        damaged: episodes to skip, as from `unusable_episodes`.
-        workers: threads, each decoding one camera of an episode at a time; 0 for one per core.
-        on_progress: called after each episode.
+    Skips damaged episodes (`unusable_episodes`). Each of the `workers` threads decodes one camera
+    of an episode at a time; 0 starts one per core.
     """
     limits = limits or Limits()
     spec = dataset.spec

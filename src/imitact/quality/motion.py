@@ -56,17 +56,11 @@ class MotionLimits:
 
 
 def scales(spec: Spec, travels: Sequence[tuple[FloatArray, FloatArray]]) -> tuple[Floats, Floats]:
-    """Return the amount that corresponds to 1 rad in each state and action dimension.
+    """Return the amount that corresponds to 1 rad in each state (S,) and action (A,) dimension.
 
     It is 1 for joints in rad and grippers in 1. For other units, which have no limits of their
-    own, it is the median travel over the episodes; 1 where the value never moves.
-
-    Args:
-        spec: the units.
-        travels: travel of each state (S,) and each action (A,) in every episode.
-
-    Returns:
-        Arrays of shape (S,) and (A,).
+    own, it is the median over `travels`, the travel of each state and action in every episode; 1
+    where the value never moves.
     """
     both = []
     for units, column in ((spec.state_units, 0), (spec.action_units, 1)):
@@ -139,13 +133,7 @@ def inspect_motion(
 ) -> list[Finding]:
     """Find idle ends, frozen joints and state dropouts in an episode of finite values.
 
-    Args:
-        index: number of the episode.
-        state: (T, S).
-        action: (T, A).
-        scale: the amounts that correspond to 1 rad, from `scales`.
-        spec: names, units and rate.
-        limits: limits of this check.
+    State is (T, S), action (T, A); `scale` has the amounts that correspond to 1 rad (`scales`).
     """
     found = _inspect_ends(index, state, action, scale, spec.rate_hz, limits)
     frozen: set[int] = set()
@@ -156,19 +144,19 @@ def inspect_motion(
         followed = float(travel(state)[s] / scale[1][a])
         if followed < limits.frozen_fraction * moved[a]:
             frozen.add(s)
+            text = (
+                f"its state moves by {_amount(followed, scale[1][a], spec.state_units[s])}, "
+                f"its action by {_amount(moved[a], scale[1][a], spec.action_units[a])}"
+            )
             found.append(
-                Finding(
+                Finding.of(
                     "frozen-joint",
-                    "error",
-                    f"its state moves by {_amount(followed, scale[1][a], spec.state_units[s])}, "
-                    f"its action by {_amount(moved[a], scale[1][a], spec.action_units[a])}",
-                    "Check the sensor and its bus; leave the episode out or record it again",
+                    text,
                     index,
-                    (0, len(state)),
-                    spec.state_names[s],
+                    ticks=(0, len(state)),
+                    part=spec.state_names[s],
                     value=followed,
                     unit=_unit(spec.state_units[s]),
-                    fix="drop",
                 )
             )
     found += _inspect_dropouts(index, state, action, scale, spec, limits, frozen)
@@ -186,17 +174,8 @@ def _inspect_ends(
     length = len(state)
     first, stop = idle_ends(state, action, scale, limits.still_rad)
     if first == length:
-        return [
-            Finding(
-                "no-motion",
-                "warning",
-                f"no state and no action moves in {length} ticks",
-                "Leave the episode out: it teaches the policy to stand still",
-                index,
-                (0, length),
-                fix="drop",
-            )
-        ]
+        text = f"no state and no action moves in {length} ticks"
+        return [Finding.of("no-motion", text, index, ticks=(0, length))]
     found = []
     ends = (
         ("idle-head", first, limits.idle_head_s, limits.keep_head_s, "before the first"),
@@ -207,18 +186,19 @@ def _inspect_ends(
         cut = idle - keep
         if idle / rate_hz > allowed_s and cut > 0:
             is_head = kind == "idle-head"
+            text = (
+                f"it stands still for {idle / rate_hz:.2f} s {which} movement, expected at "
+                f"most {allowed_s:g} s"
+            )
             found.append(
-                Finding(
+                Finding.of(
                     kind,
-                    "warning",
-                    f"it stands still for {idle / rate_hz:.2f} s {which} movement, expected at "
-                    f"most {allowed_s:g} s",
-                    f"Cut these ticks; keep {keep_s:g} s",
+                    text,
                     index,
-                    (0, cut) if is_head else (stop + keep, length),
+                    remedy=f"Cut these ticks; keep {keep_s:g} s",
+                    ticks=(0, cut) if is_head else (stop + keep, length),
                     value=idle / rate_hz,
                     unit="s",
-                    fix="trim",
                 )
             )
     return found
@@ -247,19 +227,19 @@ def _inspect_dropouts(
         if max(moves) >= limits.frozen_rad:
             dropouts.append((first, stop))
             a = joints[int(np.argmax(moves))][1]
+            text = (
+                f"all states repeat for {(stop - first) / spec.rate_hz:.2f} s while "
+                f"{spec.action_names[a]} is commanded to move by "
+                f"{_amount(max(moves), scale[1][a], spec.action_units[a])}"
+            )
             found.append(
-                Finding(
+                Finding.of(
                     "state-dropout",
-                    "error",
-                    f"all states repeat for {(stop - first) / spec.rate_hz:.2f} s while "
-                    f"{spec.action_names[a]} is commanded to move by "
-                    f"{_amount(max(moves), scale[1][a], spec.action_units[a])}",
-                    "The sensors stopped; leave the episode out or record it again",
+                    text,
                     index,
-                    (first, stop),
+                    ticks=(first, stop),
                     value=(stop - first) / spec.rate_hz,
                     unit="s",
-                    fix="drop",
                 )
             )
     least = max(2, round(limits.stuck_s * spec.rate_hz))
@@ -271,16 +251,17 @@ def _inspect_dropouts(
                 continue
             moved_rad = float(travel(action[first:stop, a : a + 1])[0] / scale[1][a])
             if moved_rad >= 2 * limits.frozen_rad:
+                text = (
+                    f"its state repeats for {(stop - first) / spec.rate_hz:.2f} s while its "
+                    f"action moves by {_amount(moved_rad, scale[1][a], spec.action_units[a])}"
+                )
                 found.append(
-                    Finding(
+                    Finding.of(
                         "stuck-joint",
-                        "warning",
-                        f"its state repeats for {(stop - first) / spec.rate_hz:.2f} s while its "
-                        f"action moves by {_amount(moved_rad, scale[1][a], spec.action_units[a])}",
-                        "The joint was blocked, or its sensor stopped; watch the video",
+                        text,
                         index,
-                        (first, stop),
-                        spec.state_names[s],
+                        ticks=(first, stop),
+                        part=spec.state_names[s],
                         value=moved_rad,
                         unit=_unit(spec.action_units[a]),
                     )
@@ -291,7 +272,7 @@ def _inspect_dropouts(
 def _repeats(same: NDArray[np.bool_], least: int) -> list[tuple[int, int]]:
     """(first, stop) of stretches of at least `least` equal ticks.
 
-    same[t] says whether tick t + 1 equals tick t.
+    same[t] is whether tick t + 1 equals tick t.
     """
     return [(first, stop + 1) for first, stop in true_runs(same) if stop + 1 - first >= least]
 
@@ -306,45 +287,30 @@ def true_runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
 def constant_dimensions(
     spec: Spec, lowest: tuple[FloatArray, FloatArray], highest: tuple[FloatArray, FloatArray]
 ) -> list[Finding]:
-    """Find dimensions with a single value in the whole dataset.
-
-    Args:
-        spec: names and units.
-        lowest: smallest value of each state (S,) and each action (A,) over all ticks.
-        highest: largest values.
-    """
-    still = [high - low <= 1e-6 * np.maximum(1.0, np.abs(high)) for low, high in
-             zip(lowest, highest, strict=True)]  # fmt: skip
-    partner = {("state", s): ("action", a) for s, a in joint_pairs(spec)}
+    """Find dimensions with a single value, from the extremes of states (S,) and actions (A,)."""
+    partner = {(0, s): (1, a) for s, a in joint_pairs(spec)}
     partner |= {a: s for s, a in partner.items()}
     constant = {
         (part, int(dimension))
-        for part, flags in zip(("state", "action"), still, strict=True)
-        for dimension in np.flatnonzero(flags)
+        for part, (low, high) in enumerate(zip(lowest, highest, strict=True))
+        for dimension in np.flatnonzero(high - low <= 1e-6 * np.maximum(1.0, np.abs(high)))
     }
     found = []
-    for part, dimension in sorted(constant, key=lambda key: (key[0] == "action", key[1])):
-        column, names, units = (
-            (0, spec.state_names, spec.state_units)
-            if part == "state"
-            else (1, spec.action_names, spec.action_units)
+    for part, dimension in sorted(constant):
+        names, units = (
+            (spec.action_names, spec.action_units) if part else (spec.state_names, spec.state_units)
         )
-        value = float(lowest[column][dimension])
-        partner_moves = partner.get((part, dimension)) not in constant
-        other = "action" if part == "state" else "state"
+        value = float(lowest[part][dimension])
+        is_whole_joint = partner.get((part, dimension)) in constant
+        text = f"{('state', 'action')[part]} is {value:.6g} at every tick of every episode"
+        if is_whole_joint:
+            text += f", and so is the {('action', 'state')[part]} of the joint"
         found.append(
-            Finding(
-                "constant-dimension",
-                "warning" if partner_moves else "note",
-                f"{part} is {value:.6g} at every tick of every episode"
-                + ("" if partner_moves else f", and so is the {other} of the joint"),
-                "A policy learns nothing from it; leave it out if it is not part of the robot, "
-                "else check its sensor",
-                part=names[dimension],
-                value=value,
-                unit=_unit(units[dimension]),
+            Finding.of(
+                "constant-dimension", text, part=names[dimension], value=value,
+                severity="note" if is_whole_joint else "warning", unit=_unit(units[dimension]),
             )
-        )
+        )  # fmt: skip
     return found
 
 

@@ -72,15 +72,11 @@ class OutlierCheck:
 
     def findings(self) -> list[Finding]:
         found = [
-            Finding(
+            Finding.of(
                 "duplicate",
-                "warning",
                 f"all its states and actions equal those of episode {original}",
-                "Leave one of the two out: it counts double in training, and invalidates "
-                "validation if the two are split",
                 index,
-                (0, length),
-                fix="drop",
+                ticks=(0, length),
             )
             for index, original, length in self._duplicates
         ]
@@ -99,13 +95,13 @@ class OutlierCheck:
             least = self._limits.min_fraction * float(np.median(values))
             median, limit = self._median_and_limit(values, least)
             for row in np.flatnonzero(np.abs(values - median) > limit):
+                text = (
+                    f"{what} {values[row] * factor:.3g} {unit}; the median is {median * factor:.3g}"
+                )
                 found.append(
-                    Finding(
+                    Finding.of(
                         kind,
-                        "warning",
-                        f"{what} {values[row] * factor:.3g} {unit}; the median is "
-                        f"{median * factor:.3g}",
-                        "Watch it: was the demonstration interrupted, or did it wait?",
+                        text,
                         episodes[row].index,
                         value=float(values[row] * factor),
                         unit=unit,
@@ -116,16 +112,17 @@ class OutlierCheck:
             median, limit = self._median_and_limit(column, self._limits.start_rad)
             scale = float(self._scale[0][dimension])
             for row in np.flatnonzero(np.abs(column - median) > limit):
+                text = (
+                    f"it starts at {column[row] * scale:.3g}; the median start is "
+                    f"{median * scale:.3g}"
+                )
                 found.append(
-                    Finding(
+                    Finding.of(
                         "outlier-start",
-                        "note",
-                        f"it starts at {column[row] * scale:.3g}; the median start is "
-                        f"{median * scale:.3g}",
-                        "Watch its beginning: was the arm in its start position?",
+                        text,
                         episodes[row].index,
-                        (0, 1),
-                        name,
+                        ticks=(0, 1),
+                        part=name,
                         value=float(column[row] * scale),
                         unit=self._spec.state_units[dimension],
                     )

@@ -36,13 +36,7 @@ def inspect_ticks(
 ) -> list[Finding]:
     """Find values that are not finite, time stamps off schedule, and too short an episode.
 
-    Args:
-        index: number of the episode.
-        state: (T, S).
-        action: (T, A).
-        times_s: recorded times, (T,); None where the dataset has none.
-        spec: names and rate.
-        limits: limits of this check.
+    State is (T, S), action (T, A), and times_s (T,), or None where the dataset stores no times.
     """
     found: list[Finding] = []
     for what, rows, names in (
@@ -53,31 +47,15 @@ def inspect_ticks(
         for column in np.flatnonzero(bad.any(axis=0)):
             ticks = np.flatnonzero(bad[:, column])
             first = int(ticks[0])
+            text = f"{what} is {rows[first, column]} at {len(ticks)} of {len(rows)} ticks"
             found.append(
-                Finding(
-                    "not-finite",
-                    "error",
-                    f"{what} is {rows[first, column]} at {len(ticks)} of {len(rows)} ticks",
-                    _DROP,
-                    index,
-                    (first, int(ticks[-1]) + 1),
-                    names[column],
-                    fix="drop",
+                Finding.of(
+                    "not-finite", text, index, ticks=(first, int(ticks[-1]) + 1), part=names[column]
                 )
             )
     if len(state) < limits.min_ticks:
-        found.append(
-            Finding(
-                "too-short",
-                "error",
-                f"it has {len(state)} ticks, expected at least {limits.min_ticks}",
-                _DROP,
-                index,
-                value=float(len(state)),
-                unit="ticks",
-                fix="drop",
-            )
-        )
+        text = f"it has {len(state)} ticks, expected at least {limits.min_ticks}"
+        found.append(Finding.of("too-short", text, index, value=float(len(state)), unit="ticks"))
     if times_s is not None and len(times_s):
         found += _inspect_times(index, times_s, spec.rate_hz, limits.tolerance_s)
     return found
@@ -98,16 +76,9 @@ def _inspect_times(
     what = f"its time stamp is {time_s:.6f} s, expected {due_s:.6f} s at {rate_hz:g} Hz"
     if tick and time_s <= times_s[tick - 1]:
         what = f"its time stamp is {time_s:.6f} s, not after the tick before it"
+    text = f"{what} ({int(off.sum())} of {len(times_s)} ticks are off)"
     return [
-        Finding(
-            "time-stamps",
-            "error",
-            f"{what} ({int(off.sum())} of {len(times_s)} ticks are off)",
-            f"Frames are found by these times. {_DROP}",
-            index,
-            (tick, tick + 1),
-            value=time_s - due_s,
-            unit="s",
-            fix="drop",
+        Finding.of(
+            "time-stamps", text, index, ticks=(tick, tick + 1), value=time_s - due_s, unit="s"
         )
     ]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from imitact.core.types import FloatArray, Spec
-from imitact.quality.findings import Finding, Severity
+from imitact.quality.findings import KINDS, Finding
 from imitact.quality.motion import MAD_TO_SIGMA, Floats, is_gripper, joint_pairs
 
 
@@ -87,15 +88,7 @@ def tracking_sums(
     spec: Spec,
     limits: TrackingLimits,
 ) -> TrackingSums:
-    """Summarize an episode of finite values.
-
-    Args:
-        state: (T, S).
-        action: (T, A).
-        scale: the amounts that correspond to 1 rad, from `motion.scales`.
-        spec: names and rate.
-        limits: limits of this check.
-    """
+    """Sum up an episode of finite values: state (T, S), action (T, A); `scale` as in `scales`."""
     joints = joint_pairs(spec)
     lags = candidate_lags(spec.rate_hz, limits)
     states, actions = ([joint[part] for joint in joints] for part in (0, 1))
@@ -225,15 +218,8 @@ class TrackingCheck:
         return _merged_joints(found)
 
     def _gain_finding(self, a: int, gain: float) -> Finding:
-        return Finding(
-            "tracking-gain",
-            "warning",
-            f"its state moves {gain:.3g} times as far as its action, expected 1",
-            "Are the two in different units or scales? Such actions can be learned, but their "
-            "offset cannot be checked",
-            part=self._spec.action_names[a],
-            value=gain,
-        )
+        text = f"its state moves {gain:.3g} times as far as its action, expected 1"
+        return Finding.of("tracking-gain", text, part=self._spec.action_names[a], value=gain)
 
     # --- delays ---
 
@@ -241,48 +227,27 @@ class TrackingCheck:
         rate_hz, limits = self._spec.rate_hz, self._limits
         name = self._spec.action_names[a]
         if self._max_difference[joint] <= 1e-6:
-            return [
-                Finding(
-                    "action-is-state",
-                    "warning",
-                    "its action equals its state at the same tick, in every episode",
-                    "Such actions are where the arm was, not what it was commanded: record the "
-                    "commands, or take the next tick's state",
-                    part=name,
-                )
-            ]
+            text = "its action equals its state at the same tick, in every episode"
+            return [Finding.of("action-is-state", text, part=name)]
         # The median over episodes, because one jump could dominate a correlation over all of them.
         usual = float(np.median([d.ticks for d in delays.values()]))
         leading = {index for index, d in delays.items() if self._leads(d)}
         most_lead = len(leading) > len(delays) / 2
         found = []
         if most_lead:
+            text = f"its state moves {-usual:.1f} ticks before its action does"
             found.append(
-                Finding(
-                    "action-late",
-                    "error",
-                    f"its state moves {-usual:.1f} ticks before its action does",
-                    "Actions were stored late against states: shift them, or record again with "
-                    "the action that was commanded at the tick of the state",
-                    part=name,
-                    value=usual / rate_hz,
-                    unit="s",
-                )
+                Finding.of("action-late", text, part=name, value=usual / rate_hz, unit="s")
             )
         elif usual / rate_hz > limits.lag_s and (
             sum(self._lags_behind(d) for d in delays.values()) > len(delays) / 2
         ):
+            text = (
+                f"its state follows its action {usual / rate_hz:.3f} s late "
+                f"({usual:.1f} ticks), expected at most {limits.lag_s:g} s"
+            )
             found.append(
-                Finding(
-                    "tracking-lag",
-                    "warning",
-                    f"its state follows its action {usual / rate_hz:.3f} s late "
-                    f"({usual:.1f} ticks), expected at most {limits.lag_s:g} s",
-                    "Look for a slow controller, smoothed commands or states that are read late",
-                    part=name,
-                    value=usual / rate_hz,
-                    unit="s",
-                )
+                Finding.of("tracking-lag", text, part=name, value=usual / rate_hz, unit="s")
             )
         for index, delay in delays.items():
             leads = index in leading
@@ -292,19 +257,19 @@ class TrackingCheck:
                 continue
             if not differs and not (leads and not most_lead):
                 continue
+            text = (
+                f"its state follows its action by {delay.ticks:.1f} ticks, in the other "
+                f"episodes by {usual:.1f}"
+            )
             found.append(
-                Finding(
+                Finding.of(
                     "action-late" if leads else "lag-differs",
-                    "error" if leads else "warning",
-                    f"its state follows its action by {delay.ticks:.1f} ticks, in the other "
-                    f"episodes by {usual:.1f}",
-                    "Ticks were lost, or actions and states were paired wrongly; leave the episode "
-                    "out or record it again",
+                    text,
                     index,
+                    remedy=KINDS["lag-differs"].remedy,
                     part=name,
                     value=difference_s,
                     unit="s",
-                    fix="drop" if leads else "",
                 )
             )
         return found
@@ -346,20 +311,12 @@ class TrackingCheck:
         usual = float(np.median(offsets))
         found = []
         if abs(usual) > limits.offset_rad:
-            found.append(
-                Finding(
-                    "tracking-offset",
-                    self._severity(usual),
-                    f"its settled state is off its action by {self._amount(usual, a)} (median of "
-                    f"{len(offsets)} episodes), expected at most "
-                    f"{self._amount(limits.offset_rad, a)}",
-                    "Calibrate leader and follower against each other, and check the load of the "
-                    "arm; a fixed copy cannot know which of the two is right",
-                    part=self._spec.action_names[a],
-                    value=usual * float(self._scale[a]),
-                    unit=self._spec.action_units[a],
-                )
+            text = (
+                f"its settled state is off its action by {self._amount(usual, a)} (median of "
+                f"{len(offsets)} episodes), expected at most "
+                f"{self._amount(limits.offset_rad, a)}"
             )
+            found.append(Finding.of("tracking-offset", text, **self._fields(a, usual)))
         drift = self._drift(a, offsets, numbers)
         if drift:
             explained = drift.value is not None and abs(usual * self._scale[a]) <= abs(drift.value)
@@ -368,19 +325,12 @@ class TrackingCheck:
         for index, offset in zip(numbers, offsets, strict=True):
             difference = float(offset) - usual
             if len(offsets) >= 5 and abs(difference) > max(2 * limits.offset_rad, 6 * sigma):
+                text = (
+                    f"its settled state is off its action by {self._amount(float(offset), a)}, "
+                    f"in the other episodes by {self._amount(usual, a)}"
+                )
                 found.append(
-                    Finding(
-                        "offset-differs",
-                        self._severity(difference),
-                        f"its settled state is off its action by {self._amount(float(offset), a)}, "
-                        f"in the other episodes by {self._amount(usual, a)}",
-                        "Was the arm calibrated, bumped or loaded before? Leave the episode out or "
-                        "record it again",
-                        int(index),
-                        part=self._spec.action_names[a],
-                        value=difference * float(self._scale[a]),
-                        unit=self._spec.action_units[a],
-                    )
+                    Finding.of("offset-differs", text, int(index), **self._fields(a, difference))
                 )
         return found
 
@@ -413,20 +363,22 @@ class TrackingCheck:
             else f"its settled state drifts by {self._amount(size, a)} against its action from "
             f"episode {int(numbers[0])} to {int(numbers[-1])}"
         )
-        return Finding(
+        text = f"{what}, expected at most {self._amount(self._limits.offset_rad, a)}"
+        return Finding.of(
             "tracking-drift",
-            self._severity(size),
-            f"{what}, expected at most {self._amount(self._limits.offset_rad, a)}",
-            "The calibration of leader and follower drifted during recording: calibrate, then "
-            "record the later episodes again",
+            text,
             int(numbers[place]) if is_sudden else None,
-            part=self._spec.action_names[a],
-            value=size * float(self._scale[a]),
-            unit=self._spec.action_units[a],
+            **self._fields(a, size),
         )
 
-    def _severity(self, offset: float) -> Severity:
-        return "error" if abs(offset) > self._limits.error_offset_rad else "warning"
+    def _fields(self, a: int, offset: float) -> dict[str, Any]:
+        """Severity, joint and value, in the unit of the joint, of a finding about an offset."""
+        return {
+            "severity": "error" if abs(offset) > self._limits.error_offset_rad else "warning",
+            "part": self._spec.action_names[a],
+            "value": offset * float(self._scale[a]),
+            "unit": self._spec.action_units[a],
+        }
 
     def _amount(self, amount: float, a: int) -> str:
         unit = self._spec.action_units[a]

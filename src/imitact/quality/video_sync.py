@@ -181,31 +181,23 @@ class CameraSync:
         limits, rate_hz = self._limits, self._spec.rate_hz
         if motion.damage or len(motion.blank) != len(state):
             tick = len(motion.blank)
+            text = motion.damage.split(". ")[0] or f"it has {tick} frames for {len(state)} ticks"
             self._found.append(
-                Finding(
-                    "video-unreadable",
-                    "error",
-                    motion.damage.split(". ")[0] or f"it has {tick} frames for {len(state)} ticks",
-                    "Copy the file again from its source, or leave the episode out",
-                    index,
-                    (tick, tick + 1),
-                    self._name,
-                    fix="drop",
-                )
+                Finding.of("video-unreadable", text, index, ticks=(tick, tick + 1), part=self._name)
             )
             return
         for first, stop in true_runs(motion.blank):
             seconds = (stop - first) / rate_hz
             is_error = seconds >= limits.blank_s
+            text = f"{stop - first} frames are black or of a single colour"
             self._found.append(
-                Finding(
+                Finding.of(
                     "blank-frames",
-                    "error" if is_error else "warning",
-                    f"{stop - first} frames are black or of a single colour",
-                    f"Check the camera and its cable. {_DROP}",
+                    text,
                     index,
-                    (first, stop),
-                    self._name,
+                    severity="error" if is_error else "warning",
+                    ticks=(first, stop),
+                    part=self._name,
                     value=seconds,
                     unit="s",
                     fix="drop" if is_error else "",
@@ -256,35 +248,24 @@ class CameraSync:
             lag, is_out_of_range = self._best_lag(self._total.correlation)
             if is_out_of_range:
                 common = lag
+                text = (
+                    f"its frames are {_lag_text(lag, rate_hz)} the joints in "
+                    f"{len(self._lag_of)} of {self._measured} episodes, expected within "
+                    f"{limits.lag_s:g} s"
+                )
                 found.append(
-                    Finding(
-                        "video-lag",
-                        "warning",
-                        f"its frames are {_lag_text(lag, rate_hz)} the joints in "
-                        f"{len(self._lag_of)} of {self._measured} episodes, expected within "
-                        f"{limits.lag_s:g} s",
-                        "A policy must be run with the same delay: measure it on the robot, or "
-                        "record the joints at the time of the frame",
-                        part=self._name,
-                        value=lag / rate_hz,
-                        unit="s",
-                    )
+                    Finding.of("video-lag", text, part=self._name, value=lag / rate_hz, unit="s")
                 )
         for index, lag in self._lag_of.items():
             if common is not None and abs(lag - common) <= 2:
                 continue
+            text = (
+                f"its frames are {_lag_text(lag, rate_hz)} the joints, expected within "
+                f"{limits.lag_s:g} s"
+            )
             found.append(
-                Finding(
-                    "video-out-of-step",
-                    "error",
-                    f"its frames are {_lag_text(lag, rate_hz)} the joints, expected within "
-                    f"{limits.lag_s:g} s",
-                    f"Frames were lost, or this is the video of another episode. {_DROP}",
-                    index,
-                    part=self._name,
-                    value=lag / rate_hz,
-                    unit="s",
-                    fix="drop",
+                Finding.of(
+                    "video-out-of-step", text, index, part=self._name, value=lag / rate_hz, unit="s"
                 )
             )
         if common is None:  # a late video shows every rest while the joints move again
@@ -295,15 +276,8 @@ class CameraSync:
         if not self._changed:
             if not self._moved:
                 return []
-            return [
-                Finding(
-                    "video-still",
-                    "warning",
-                    f"its frames never change, though joints move in {len(self._moved)} episodes",
-                    "Does the camera see the robot? Leave it out or record again",
-                    part=self._name,
-                )
-            ]
+            text = f"its frames never change, though joints move in {len(self._moved)} episodes"
+            return [Finding.of("video-still", text, part=self._name)]
         visibility = nonnegative_least_squares(self._normal, self._right)
         found = []
         for still in self._still:
@@ -312,19 +286,19 @@ class CameraSync:
             if fraction < self._limits.frozen_fraction:
                 continue
             seconds = (still.stop - still.first) / self._spec.rate_hz
+            text = (
+                f"nothing moves in its frames for {seconds:.2f} s, in which the joints that it "
+                f"sees make {100 * fraction:.0f} % of their movement"
+            )
             found.append(
-                Finding(
+                Finding.of(
                     "video-frozen",
-                    "error",
-                    f"nothing moves in its frames for {seconds:.2f} s, in which the joints that it "
-                    f"sees make {100 * fraction:.0f} % of their movement",
-                    f"The camera stopped. {_DROP}",
+                    text,
                     still.index,
-                    (still.first, still.stop),
-                    self._name,
+                    ticks=(still.first, still.stop),
+                    part=self._name,
                     value=seconds,
                     unit="s",
-                    fix="drop",
                 )
             )
         return found

@@ -133,10 +133,7 @@ def video_file(folder: Path, camera_number: int) -> Path:
 def read_result(folder: Path, cameras: int, *, verify: bool = False) -> SeedResult | None:
     """Read the result in the folder of a seed; None where the folder is incomplete or damaged.
 
-    Args:
-        folder: a folder in the staging folder.
-        cameras: number of cameras, each with a video.
-        verify: whether to compare every file with its SHA-256.
+    `verify` compares every file with its SHA-256.
     """
     try:
         file = folder / _RESULT

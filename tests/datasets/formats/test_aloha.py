@@ -257,10 +257,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_file_is_refused_with_its_name_and_field(tmp_path: Path, kind: str):
-    damage, says = DAMAGES[kind]
+    damage, message = DAMAGES[kind]
     foreign.aloha(tmp_path)
     damage(tmp_path / "episode_1.hdf5")
-    with pytest.raises(DamagedFile, match=says):
+    with pytest.raises(DamagedFile, match=message):
         open_dataset(tmp_path)
 
 
@@ -277,10 +277,10 @@ UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("kind", UNLIKE)
 def test_an_episode_of_another_size_is_refused(tmp_path: Path, kind: str):
-    changes, says = UNLIKE[kind]
+    changes, message = UNLIKE[kind]
     foreign.aloha(tmp_path)
     foreign.aloha_file(tmp_path / "x.hdf5", **changes)
-    with pytest.raises(SpecMismatch, match=says):
+    with pytest.raises(SpecMismatch, match=message):
         open_dataset(tmp_path)
 
 
@@ -293,13 +293,13 @@ def test_a_damaged_image_is_refused_with_its_camera_and_tick(tmp_path: Path):
         rows[4] = np.frombuffer(packed[:-10].ljust(rows.shape[1], b"\0"), np.uint8)
         rows[6] = rows[0][::-1]
     dataset = open_dataset(tmp_path, ReadConfig(colour="bgr"))
-    for tick, says in (
+    for tick, message in (
         (2, "neither JPEG nor PNG"),
         (4, "an image that is cut short"),
         (6, "neither JPEG nor PNG"),
     ):
         with pytest.raises(
-            DamagedFile, match=rf"episode_0\.hdf5: .*images/top, tick {tick}, is {says}"
+            DamagedFile, match=rf"episode_0\.hdf5: .*images/top, tick {tick}, is {message}"
         ):
             list(dataset.episode(0).frames("top", tick, tick + 1))
 

@@ -134,7 +134,7 @@ def wider(demo: h5py.Group) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "says"),
+    ("change", "error", "message"),
     [
         (shorter, DamagedFile, "/data/demo_1/obs/robot0_eef_pos has 2 rows, the action has 5"),
         (wider, SpecMismatch, "/data/demo_1 has 5 state and 8 action values per tick"),
@@ -151,12 +151,12 @@ def wider(demo: h5py.Group) -> None:
     ],
 )
 def test_a_damaged_demonstration_is_refused_with_its_name(
-    tmp_path: Path, change: Callable[[h5py.Group], object], error: type[Exception], says: str
+    tmp_path: Path, change: Callable[[h5py.Group], object], error: type[Exception], message: str
 ):
     file = foreign.robomimic(tmp_path / "demo.hdf5")
     with h5py.File(file, "a") as opened:
         change(opened["data/demo_1"])
-    with pytest.raises(error, match=rf"demo\.hdf5.*{says}"):
+    with pytest.raises(error, match=rf"demo\.hdf5.*{message}"):
         open_dataset(file, ROBOMIMIC)
 
 
@@ -244,10 +244,10 @@ ZARR_DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("kind", ZARR_DAMAGES)
 def test_a_damaged_replay_buffer_is_refused_with_its_file(tmp_path: Path, kind: str):
-    damage, says = ZARR_DAMAGES[kind]
+    damage, message = ZARR_DAMAGES[kind]
     folder = foreign.replay_buffer(tmp_path / "a.zarr")
     damage(folder)
-    with pytest.raises(BadInput, match=says):
+    with pytest.raises(BadInput, match=message):
         check_dataset(open_dataset(folder, REPLAY))
 
 

@@ -23,7 +23,7 @@ from imitact.datasets.formats.aloha_file import (
     find_files,
     locate_arrays,
 )
-from imitact.datasets.formats.array_dataset import ArrayDataset, ArrayEpisode, locate_episodes
+from imitact.datasets.formats.array_dataset import ArrayDataset, locate_episodes
 from imitact.datasets.formats.hdf5 import Hdf5Array, Hdf5Reader
 from imitact.datasets.read_config import OnDamage, ReadConfig
 from imitact.datasets.row_blocks import in_blocks
@@ -57,15 +57,15 @@ class AlohaDataset(ArrayDataset[AlohaFile]):
         hdf5: Hdf5Reader | None = None,
     ) -> None:
         super().__init__(path, read)
-        self.hdf5 = hdf5 or Hdf5Reader()
+        self._hdf5 = hdf5 or Hdf5Reader()
         files = find_files(self.path, self.read.files)
-        self._located = locate_episodes(files, partial(locate_arrays, self.hdf5), on_damage)
+        self._located = locate_episodes(files, partial(locate_arrays, self._hdf5), on_damage)
         self._files = [file for file in self._located if file is not None]
         if not self._files:
             raise DamagedFile(f"{self.path} has no readable episode. {COPY_AGAIN}")
         first = self._files[0]
         self._cameras = self._select_cameras(first)
-        self.channel_orders = {name: self._channel_order(first, name) for name in self._cameras}
+        self._channel_orders = {name: self._channel_order(first, name) for name in self._cameras}
         self._spec = self._make_spec(first)
         for file in self._files[1:]:
             self._check_alike(first, file)
@@ -90,13 +90,51 @@ class AlohaDataset(ArrayDataset[AlohaFile]):
         why = "not among the selected cameras"
         return reasons | {IMAGES + name: why for name in unread}
 
-    def _open(self, index: int, arrays: AlohaFile) -> AlohaEpisode:
-        return AlohaEpisode(index, arrays, self)
+    def is_bgr(self, camera: str) -> bool:
+        return self._channel_orders[camera] == "bgr"
+
+    def task(self, arrays: AlohaFile) -> str:
+        return str(arrays.metadata.get("task", ""))
+
+    def origin(self, arrays: AlohaFile) -> Mapping[str, Any]:
+        is_aligned = self.read.action_offset or arrays.sim is None
+        return {"file": arrays.path.name, "sim": True if is_aligned else arrays.sim}
+
+    def read_state(self, arrays: AlohaFile) -> list[NDArray[Any]]:
+        return [self._values(arrays, arrays.state)]
+
+    def read_action(self, arrays: AlohaFile) -> list[NDArray[Any]]:
+        return [self._values(arrays, array) for array in arrays.actions]
+
+    def read_extra(self, arrays: AlohaFile, name: str) -> NDArray[Any]:
+        return self._values(arrays, arrays.extras[name])
+
+    def _values(self, file: AlohaFile, array: Hdf5Array) -> NDArray[Any]:
+        """All rows of an array; actions are delayed by one tick where `action_offset` is 1."""
+        values = self._hdf5.values(file.path, array)
+        if self.read.action_offset and array in file.actions:
+            return np.concatenate([values[:1], values[:-1]])
+        return values
+
+    def read_frames(self, arrays: AlohaFile, camera: str, start: int, stop: int) -> Iterator[Frame]:
+        size, array = self._spec.camera(camera), arrays.images[camera]
+        is_raw = len(array.shape) == 4
+        read: Callable[[int, int], Any] = partial(
+            self._hdf5.rows if is_raw else self._hdf5.byte_rows, arrays.path, array
+        )
+        row_bytes = array.row_bytes if array.kind == "plain" else size.height * size.width
+        rows = in_blocks(read, start, stop, row_bytes, array.chunk_rows)
+        if is_raw:
+            yield from rows
+            return
+        for tick, data in enumerate(rows, start):
+            where = _tick_of(arrays, array, tick)
+            yield images.decode(data, (size.height, size.width), where, COPY_AGAIN)
 
     def _fingerprint_parts(self) -> Iterator[bytes]:
         spec = self._spec
         yield repr(
-            (spec.state_names, spec.action_names, spec.cameras, spec.rate_hz, self.channel_orders,
+            (spec.state_names, spec.action_names, spec.cameras, spec.rate_hz, self._channel_orders,
              self.read.action_offset)
         ).encode()  # fmt: skip
         for file in self._files:
@@ -156,7 +194,7 @@ class AlohaDataset(ArrayDataset[AlohaFile]):
         array = file.images[camera]
         if len(array.shape) == 4:
             return array.shape[1], array.shape[2]
-        first = self.hdf5.byte_rows(file.path, array, 0, 1)[0]
+        first = self._hdf5.byte_rows(file.path, array, 0, 1)[0]
         return images.image_size(first, _tick_of(file, array, 0), COPY_AGAIN)
 
     def _check_alike(self, first: AlohaFile, file: AlohaFile) -> None:
@@ -185,58 +223,6 @@ class AlohaDataset(ArrayDataset[AlohaFile]):
                     f"{first.path.name}; all episodes of a dataset must have the same sizes. Move "
                     "the file out of the folder"
                 )
-
-
-class AlohaEpisode(ArrayEpisode):
-    """One episode of an ALOHA dataset: one file."""
-
-    def __init__(self, index: int, file: AlohaFile, dataset: AlohaDataset) -> None:
-        bgr = [name for name, order in dataset.channel_orders.items() if order == "bgr"]
-        super().__init__(index, file.length, dataset.spec, bgr)
-        self._file = file
-        self._hdf5 = dataset.hdf5
-        self._action_offset = dataset.read.action_offset
-
-    @property
-    def task(self) -> str:
-        return str(self._file.metadata.get("task", ""))
-
-    @property
-    def origin(self) -> Mapping[str, Any]:
-        is_aligned = self._action_offset or self._file.sim is None
-        return {"file": self._file.path.name, "sim": True if is_aligned else self._file.sim}
-
-    def extra_values(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-        return {name: self._values(self._file.extras[name]) for name in names}
-
-    def _read_state(self) -> list[NDArray[Any]]:
-        return [self._values(self._file.state)]
-
-    def _read_action(self) -> list[NDArray[Any]]:
-        return [self._values(array) for array in self._file.actions]
-
-    def _values(self, array: Hdf5Array) -> NDArray[Any]:
-        """All rows of an array; actions are delayed by one tick where `action_offset` is 1."""
-        values = self._hdf5.values(self._file.path, array)
-        if self._action_offset and array in self._file.actions:
-            return np.concatenate([values[:1], values[:-1]])
-        return values
-
-    def _read_frames(self, camera: str, start: int, stop: int) -> Iterator[Frame]:
-        size = self._spec.camera(camera)
-        array, path = self._file.images[camera], self._file.path
-        is_raw = len(array.shape) == 4
-        read: Callable[[int, int], Any] = partial(
-            self._hdf5.rows if is_raw else self._hdf5.byte_rows, path, array
-        )
-        row_bytes = array.row_bytes if array.kind == "plain" else size.height * size.width
-        rows = in_blocks(read, start, stop, row_bytes, array.chunk_rows)
-        if is_raw:
-            yield from rows
-            return
-        for tick, data in enumerate(rows, start):
-            where = _tick_of(self._file, array, tick)
-            yield images.decode(data, (size.height, size.width), where, COPY_AGAIN)
 
 
 def _tick_of(file: AlohaFile, array: Hdf5Array, tick: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -17,25 +17,22 @@ from imitact.datasets.read_config import Layout, OnDamage, ReadConfig
 from imitact.datasets.row_blocks import as_float32, checked_stop
 
 
-class EpisodeArrays(Protocol):
-    """Where the arrays of one episode are."""
-
+class HasLength(Protocol):
     @property
     def length(self) -> int: ...
 
 
-E = TypeVar("E", bound=EpisodeArrays)
+E = TypeVar("E", bound=HasLength)
+"""Where the arrays of one episode are."""
+
 Name = TypeVar("Name")
 
 
 class ArrayDataset(Dataset, Generic[E]):
     """Dataset whose episodes are located when it is opened and read when they are used.
 
-    Subclasses set `_spec` and `_located`, and implement `_open` and `_fingerprint_parts`.
-
-    Args:
-        path: file or folder of the dataset.
-        read: read options; refuses those that are not in `READ_OPTIONS`.
+    Subclasses set `_spec` and `_located`, and implement the methods below `episode`. Read options
+    that are not in `READ_OPTIONS` are refused.
     """
 
     LAYOUT: ClassVar[Layout]
@@ -81,7 +78,7 @@ class ArrayDataset(Dataset, Generic[E]):
     def read_options(self) -> Mapping[str, Any]:
         return self.read.given()
 
-    def episode(self, index: int) -> ArrayEpisode:
+    def episode(self, index: int) -> Episode:
         if not 0 <= index < len(self._located):
             raise BadInput(
                 f"{self.path} has no episode {index}; it has {len(self._located)}, numbered from 0"
@@ -92,32 +89,45 @@ class ArrayDataset(Dataset, Generic[E]):
                 f"episode {index} of {self.path} is damaged. Copy the file again from its source, "
                 "or record it again."
             )
-        return self._open(index, arrays)
-
-    def _open(self, index: int, arrays: E) -> ArrayEpisode:
-        raise NotImplementedError
+        return ArrayEpisode(self, index, arrays)
 
     def _fingerprint_parts(self) -> Iterator[bytes]:
         raise NotImplementedError
 
+    def read_state(self, arrays: E) -> Iterable[NDArray[Any]]:
+        """Arrays with a row per tick whose columns, side by side, are the state."""
+        raise NotImplementedError
 
-class ArrayEpisode(Episode):
-    """Episode whose numbers are read once, at first use, and whose frames at each call.
+    def read_action(self, arrays: E) -> Iterable[NDArray[Any]]:
+        """Arrays with a row per tick whose columns, side by side, are the action."""
+        raise NotImplementedError
 
-    Args:
-        index: position in the dataset.
-        length: number of ticks T.
-        spec: the Spec of the dataset.
-        bgr_cameras: cameras whose stored channels are in the order BGR.
-    """
+    def read_frames(self, arrays: E, camera: str, start: int, stop: int) -> Iterator[Frame]:
+        """Frames with their channels in the stored order."""
+        raise NotImplementedError
 
-    def __init__(
-        self, index: int, length: int, spec: Spec, bgr_cameras: Collection[str] = ()
-    ) -> None:
-        self._index = index
-        self._length = length
-        self._spec = spec
-        self._bgr_cameras = frozenset(bgr_cameras)
+    def is_bgr(self, camera: str) -> bool:
+        """Whether the stored channels of a camera are in the order BGR."""
+        return self.read.colour == "bgr"
+
+    def read_extra(self, arrays: E, name: str) -> NDArray[Any]:
+        """Values of an extra column."""
+        raise BadInput(f"{self.path} has no column {name}")
+
+    def origin(self, arrays: E) -> Mapping[str, Any] | None:
+        """`Episode.origin`; None for the default."""
+        return None
+
+    def task(self, arrays: E) -> str:
+        """`Episode.task`."""
+        return ""
+
+
+class ArrayEpisode(Episode, Generic[E]):
+    """Episode whose numbers are read once, at first use, and whose frames at each call."""
+
+    def __init__(self, dataset: ArrayDataset[E], index: int, arrays: E) -> None:
+        self._dataset, self._index, self._arrays = dataset, index, arrays
 
     @property
     def index(self) -> int:
@@ -129,7 +139,7 @@ class ArrayEpisode(Episode):
 
     @cached_property
     def _state(self) -> NDArray[np.float32]:
-        return _side_by_side(self._read_state())
+        return _side_by_side(self._dataset.read_state(self._arrays))
 
     @property
     def action(self) -> NDArray[np.float32]:
@@ -137,27 +147,26 @@ class ArrayEpisode(Episode):
 
     @cached_property
     def _action(self) -> NDArray[np.float32]:
-        return _side_by_side(self._read_action())
+        return _side_by_side(self._dataset.read_action(self._arrays))
 
     def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """Frames of ticks `start` to `stop`; holds a few megabytes of them at a time."""
-        self._spec.camera(camera)
-        stop = checked_stop(self._index, self._length, start, stop)
-        for frame in self._read_frames(camera, start, stop):
-            is_bgr = camera in self._bgr_cameras
+        self._dataset.spec.camera(camera)
+        stop = checked_stop(self._index, self._arrays.length, start, stop)
+        is_bgr = self._dataset.is_bgr(camera)
+        for frame in self._dataset.read_frames(self._arrays, camera, start, stop):
             yield np.ascontiguousarray(frame[..., ::-1]) if is_bgr else frame
 
-    def _read_state(self) -> Iterable[NDArray[Any]]:
-        """Arrays with a row per tick whose columns, side by side, are the state."""
-        raise NotImplementedError
+    @property
+    def task(self) -> str:
+        return self._dataset.task(self._arrays)
 
-    def _read_action(self) -> Iterable[NDArray[Any]]:
-        """Arrays with a row per tick whose columns, side by side, are the action."""
-        raise NotImplementedError
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        return self._dataset.origin(self._arrays) or {"name": str(self._index)}
 
-    def _read_frames(self, camera: str, start: int, stop: int) -> Iterator[Frame]:
-        """Frames with the channels in their stored order."""
-        raise NotImplementedError
+    def extra_values(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        return {name: self._dataset.read_extra(self._arrays, name) for name in names}
 
 
 def locate_episodes(

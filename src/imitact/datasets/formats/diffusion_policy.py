@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Frame
-from imitact.datasets.formats.array_dataset import ArrayDataset, ArrayEpisode
+from imitact.datasets.formats.array_dataset import ArrayDataset
 from imitact.datasets.formats.hdf5 import MAX_TICKS
 from imitact.datasets.formats.key_selection import AvailableKeys
 from imitact.datasets.formats.zarr import ZarrArray, ZarrStore, open_array
@@ -83,29 +83,46 @@ class DiffusionPolicyDataset(ArrayDataset[RowSpan]):
                    if len(a.shape) in (1, 2) and 1 <= a.width <= MAX_VECTOR_SIZE}  # fmt: skip
         images = {n: (a.shape[1], a.shape[2]) for n, a in self._arrays.items() if _is_image(a)}
         available = AvailableKeys(vectors, images, vectors)
-        self.keys = available.select(self.path, self.read, "action")
+        self._keys = available.select(self.path, self.read, "action")
         if not self.read.rate_hz:
             raise BadInput(f"{self.path} does not store its rate; give --read.rate-hz")
-        self._spec = available.spec(self.keys, self.read.rate_hz)
+        self._spec = available.spec(self._keys, self.read.rate_hz)
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        return self.keys.left_out(self._arrays)
+        return self._keys.left_out(self._arrays)
 
-    def rows(self, key: str, first: int, stop: int) -> NDArray[Any]:
-        """Rows `first` to `stop` of an array, counted over all episodes."""
+    def read_state(self, arrays: RowSpan) -> list[NDArray[Any]]:
+        return [self._rows(key, arrays.first, arrays.stop) for key in self._keys.state]
+
+    def read_action(self, arrays: RowSpan) -> list[NDArray[Any]]:
+        return [self._rows(self._keys.action, arrays.first, arrays.stop)]
+
+    def read_frames(self, arrays: RowSpan, camera: str, start: int, stop: int) -> Iterator[Frame]:
+        array, first = self._arrays[camera], arrays.first
+        read = partial(self._rows, camera)
+        rows = in_blocks(read, first + start, first + stop, array.row_bytes, array.chunks[0])
+        for row_number, row in enumerate(rows, first + start):
+            yield row if row.dtype == np.uint8 else self._as_uint8(row, array, row_number)
+
+    def _rows(self, key: str, first: int, stop: int) -> NDArray[Any]:
         return self._arrays[key].rows(self._process, first, stop)
 
-    def array(self, key: str) -> ZarrArray:
-        return self._arrays[key]
-
-    def _open(self, index: int, arrays: RowSpan) -> DiffusionPolicyEpisode:
-        return DiffusionPolicyEpisode(index, arrays, self)
+    def _as_uint8(self, row: NDArray[Any], array: ZarrArray, number: int) -> Frame:
+        """Convert a frame stored as floats, as in pusht_cchi_v7_replay.zarr."""
+        with np.errstate(invalid="ignore"):
+            frame = np.clip(row, 0, 255).astype(np.uint8)
+        if not np.array_equal(frame, row):
+            raise BadInput(
+                f"{self.path}: {array.name} must hold whole numbers from 0 to 255, and row "
+                f"{number} does not; imitact reads no other images"
+            )
+        return frame
 
     def _fingerprint_parts(self) -> Iterator[bytes]:
         is_bgr = self.read.colour == "bgr"
-        yield repr((repr(self._spec), self.keys, self._ends, is_bgr)).encode()
-        for key in self.keys.all:
+        yield repr((repr(self._spec), self._keys, self._ends, is_bgr)).encode()
+        for key in self._keys.all:
             array = self._arrays[key]
             yield repr((array.shape, array.chunks, array.dtype.str, array.codec)).encode()
             for name in array.chunk_names():
@@ -127,43 +144,6 @@ class DiffusionPolicyDataset(ArrayDataset[RowSpan]):
                 f"ticks. {_COPY}"
             )
         return ends
-
-
-class DiffusionPolicyEpisode(ArrayEpisode):
-    """One episode of a replay buffer."""
-
-    def __init__(self, index: int, span: RowSpan, dataset: DiffusionPolicyDataset) -> None:
-        bgr = dataset.keys.cameras if dataset.read.colour == "bgr" else ()
-        super().__init__(index, span.length, dataset.spec, bgr)
-        self._span = span
-        self._dataset = dataset
-
-    def _read_state(self) -> list[NDArray[Any]]:
-        return [self._values(key) for key in self._dataset.keys.state]
-
-    def _read_action(self) -> list[NDArray[Any]]:
-        return [self._values(self._dataset.keys.action)]
-
-    def _values(self, key: str) -> NDArray[Any]:
-        return self._dataset.rows(key, self._span.first, self._span.stop)
-
-    def _read_frames(self, camera: str, start: int, stop: int) -> Iterator[Frame]:
-        array, first = self._dataset.array(camera), self._span.first
-        read = partial(self._dataset.rows, camera)
-        rows = in_blocks(read, first + start, first + stop, array.row_bytes, array.chunks[0])
-        for tick, row in enumerate(rows, start):
-            yield row if row.dtype == np.uint8 else self._as_uint8(row, array, tick)
-
-    def _as_uint8(self, row: NDArray[Any], array: ZarrArray, tick: int) -> Frame:
-        """Convert a frame stored as floats, as in pusht_cchi_v7_replay.zarr."""
-        with np.errstate(invalid="ignore"):
-            frame = np.clip(row, 0, 255).astype(np.uint8)
-        if not np.array_equal(frame, row):
-            raise BadInput(
-                f"{self._dataset.path}: {array.name} must hold whole numbers from 0 to 255, and "
-                f"tick {tick} of episode {self.index} does not; imitact reads no other images"
-            )
-        return frame
 
 
 def is_diffusion_policy(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Key selection: which arrays are the state, the action and the cameras, where no file says so."""
+"""Key selection: the arrays that form state, action and cameras where the layout names none."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class AvailableKeys:
         observations = _listed(self.vectors)
         if not read.state:
             raise BadInput(
-                f"{dataset} does not say which observations form the state; give their names in "
+                f"{dataset} does not define which observations form the state; name them in "
                 f"order with --read.state. Available, with values per tick: {observations}"
             )
         _check_names(dataset, "observation", read.state, self.vectors, observations)

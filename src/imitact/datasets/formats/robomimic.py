@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
 from imitact.core.types import Frame
-from imitact.datasets.formats.array_dataset import ArrayDataset, ArrayEpisode, locate_episodes
+from imitact.datasets.formats.array_dataset import ArrayDataset, locate_episodes
 from imitact.datasets.formats.hdf5 import (
     Hdf5Array,
     Hdf5Reader,
@@ -74,8 +74,8 @@ class RobomimicDataset(ArrayDataset[Demo]):
         hdf5: Hdf5Reader | None = None,
     ) -> None:
         super().__init__(path, read)
-        self.hdf5 = hdf5 or Hdf5Reader()
-        arrays = self.hdf5.arrays(self.path)
+        self._hdf5 = hdf5 or Hdf5Reader()
+        arrays = self._hdf5.arrays(self.path)
         groups: dict[str, dict[str, Hdf5Array]] = {}
         for path_in_file, array in arrays.items():
             parts = path_in_file.split("/")
@@ -89,9 +89,9 @@ class RobomimicDataset(ArrayDataset[Demo]):
         action = self.read.action or "actions"
         first = _demo(names[0], groups[names[0]], action)
         available = AvailableKeys(_vectors(first.obs), _images(first.obs), _vectors(first.actions))
-        self.keys = available.select(self.path, self.read, "actions")
-        self._spec = available.spec(self.keys, self.read.rate_hz or self._control_freq_hz())
-        self._left_out = self.keys.left_out((*first.obs, *first.actions))
+        self._keys = available.select(self.path, self.read, "actions")
+        self._spec = available.spec(self._keys, self.read.rate_hz or self._control_freq_hz())
+        self._left_out = self._keys.left_out((*first.obs, *first.actions))
         self._located = locate_episodes(
             names, lambda name: self._checked(_demo(name, groups[name], action)), on_damage
         )
@@ -100,17 +100,28 @@ class RobomimicDataset(ArrayDataset[Demo]):
     def left_out(self) -> Mapping[str, str]:
         return self._left_out
 
-    def _open(self, index: int, arrays: Demo) -> RobomimicEpisode:
-        return RobomimicEpisode(index, arrays, self)
+    def origin(self, arrays: Demo) -> Mapping[str, Any]:
+        return {"name": arrays.name}
+
+    def read_state(self, arrays: Demo) -> list[NDArray[Any]]:
+        return [self._hdf5.values(self.path, arrays.obs[key]) for key in self._keys.state]
+
+    def read_action(self, arrays: Demo) -> list[NDArray[Any]]:
+        return [self._hdf5.values(self.path, arrays.actions[self._keys.action])]
+
+    def read_frames(self, arrays: Demo, camera: str, start: int, stop: int) -> Iterator[Frame]:
+        array = arrays.obs[camera]
+        read = partial(self._hdf5.rows, self.path, array)
+        return in_blocks(read, start, stop, array.row_bytes, array.chunk_rows)
 
     def _fingerprint_parts(self) -> Iterator[bytes]:
         names = [demo.name for demo in self._located if demo]
-        yield repr((repr(self._spec), self.keys, self.read.colour == "bgr", names)).encode()
+        yield repr((repr(self._spec), self._keys, self.read.colour == "bgr", names)).encode()
         yield file_sha256(self.path).encode()
 
     def _checked(self, demo: Demo) -> Demo:
         """Return the demonstration; refuse one that lacks an array or differs in size."""
-        spec, keys = self._spec, self.keys
+        spec, keys = self._spec, self._keys
         where = f"{self.path}: /data/{demo.name}"
         widths = {key: w for key, w in _vectors(demo.obs).items() if key in keys.state}
         for key in keys.state:
@@ -150,7 +161,7 @@ class RobomimicDataset(ArrayDataset[Demo]):
                 f'{self.path} has no filter key "{self.read.subset}"; available: {masks or "none"}'
             )
         array = arrays[path]
-        cells = self.hdf5.byte_rows(self.path, array, 0, min(array.shape[0], 1_000_000))
+        cells = self._hdf5.byte_rows(self.path, array, 0, min(array.shape[0], 1_000_000))
         names = {cell.rstrip(b"\0").decode(errors="replace") for cell in cells}
         if unknown := names - set(demos):
             raise DamagedFile(
@@ -160,7 +171,7 @@ class RobomimicDataset(ArrayDataset[Demo]):
         return [name for name in demos if name in names]
 
     def _control_freq_hz(self) -> float:
-        text = self.hdf5.attributes(self.path, "/data").get("env_args", "")
+        text = self._hdf5.attributes(self.path, "/data").get("env_args", "")
         try:
             rate = msgspec.json.decode(str(text).encode())["env_kwargs"]["control_freq"]
             if isinstance(rate, int | float) and 0 < rate < float("inf"):
@@ -170,34 +181,6 @@ class RobomimicDataset(ArrayDataset[Demo]):
         raise BadInput(
             f"{self.path} has no rate (no control_freq in env_args of /data); give --read.rate-hz"
         )
-
-
-class RobomimicEpisode(ArrayEpisode):
-    """One demonstration of a robomimic file."""
-
-    def __init__(self, index: int, demo: Demo, dataset: RobomimicDataset) -> None:
-        bgr = dataset.keys.cameras if dataset.read.colour == "bgr" else ()
-        super().__init__(index, demo.length, dataset.spec, bgr)
-        self._demo = demo
-        self._dataset = dataset
-
-    @property
-    def origin(self) -> Mapping[str, Any]:
-        return {"name": self._demo.name}
-
-    def _read_state(self) -> list[NDArray[Any]]:
-        return [self._values(self._demo.obs[key]) for key in self._dataset.keys.state]
-
-    def _read_action(self) -> list[NDArray[Any]]:
-        return [self._values(self._demo.actions[self._dataset.keys.action])]
-
-    def _values(self, array: Hdf5Array) -> NDArray[Any]:
-        return self._dataset.hdf5.values(self._dataset.path, array)
-
-    def _read_frames(self, camera: str, start: int, stop: int) -> Iterator[Frame]:
-        array = self._demo.obs[camera]
-        read = partial(self._dataset.hdf5.rows, self._dataset.path, array)
-        return in_blocks(read, start, stop, array.row_bytes, array.chunk_rows)
 
 
 def is_robomimic(arrays: Mapping[str, Hdf5Array]) -> bool:
