@@ -1,1 +1,1 @@
-"""Data quality checks: what is wrong with a dataset, and a fixed copy of it."""
+"""Quality checks: defects of a dataset, and a fixed copy of it."""

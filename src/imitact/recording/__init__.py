@@ -1,1 +1,1 @@
-"""Recording demonstrations into a dataset."""
+"""Recording: demonstrations of an expert, saved as a dataset."""

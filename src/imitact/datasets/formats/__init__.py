@@ -1,1 +1,1 @@
-"""The layouts of ALOHA, robomimic and diffusion-policy."""
+"""Dataset formats: the layouts of ALOHA, robomimic and diffusion-policy."""
