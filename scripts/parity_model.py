@@ -108,7 +108,7 @@ def gradients(named: dict[str, Any]) -> dict[str, np.ndarray]:
 def imitact_side(case: str) -> dict[str, np.ndarray]:
     import torch
 
-    from imitact.core.statistics import Stats
+    from imitact.core.feature_statistics import Stats
     from imitact.core.types import Camera, Spec
     from imitact.models.config import ActConfig
     from imitact.models.policy import TorchPolicy
