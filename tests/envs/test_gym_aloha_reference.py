@@ -44,9 +44,9 @@ def rewards(policy: Recorded, seed: int) -> list[float]:
     """Return the rewards of an episode in the reference environment, up to reward 4."""
     env = gym_aloha_reference.RegisteredAloha("cube")
     ticks = rollout(policy, env, seed=seed, chunking=Replay(400), stop_on_success=True)
-    told = [tick.reward for tick in ticks]
+    rewards = [tick.reward for tick in ticks]
     env.close()
-    return told
+    return rewards
 
 
 @pytest.mark.usefixtures("_unrendered")

@@ -30,8 +30,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from imitact.cli import main
+from imitact.core.camera_view import View
 from imitact.core.errors import BadInput, ImitactError, NotFinite
-from imitact.core.views import View
 from imitact.models.batch_shard import WHOLE, BatchShard
 from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy

@@ -19,8 +19,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from imitact.core.camera_view import View
 from imitact.core.errors import BadInput, DamagedFile, NotFinite
-from imitact.core.views import View
 from imitact.datasets.subset import split_validation
 from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy

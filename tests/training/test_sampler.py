@@ -21,10 +21,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imitact.core import views as resizing
+from imitact.core import camera_view as resizing
+from imitact.core.camera_view import View
 from imitact.core.errors import BadInput, DamagedFile, DiskFull, NotFinite, SpecMismatch
 from imitact.core.types import Frame
-from imitact.core.views import View
 from imitact.training import frame_cache
 from imitact.training.sampler import SampleBatch, Sampler, dataset_statistics
 from tests.support.fake_dataset import FakeDataset, FakeEpisode
@@ -320,12 +320,12 @@ def test_without_cameras_no_cache_is_written(tmp_path: Path) -> None:
 def test_the_size_of_the_cache_is_logged_before_it_is_written(tmp_path: Path) -> None:
     written: list[list[Path]] = []
 
-    def say(line: str) -> None:
+    def check_empty(line: str) -> None:
         if "frame cache" in line:
             assert "0.02 MB for 20 ticks of 3 episodes" in line
             written.append([p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size])
 
-    samples(FakeDataset(), tmp_path, log=say)
+    samples(FakeDataset(), tmp_path, log=check_empty)
     assert written == [[]]
     assert [p.stat().st_size for p in tmp_path.rglob("*.u8")] == [20 * 16 * 16 * 3]
 
@@ -467,7 +467,7 @@ class Endless(FakeDataset):
     def episode(self, index: int) -> FakeEpisode:
         (Path(self.pids) / str(os.getpid())).touch()
         time.sleep(1000)
-        raise AssertionError("nobody waits that long")
+        raise AssertionError("no frame is decoded that slowly")
 
 
 def test_the_workers_of_a_killed_process_exit(tmp_path: Path) -> None:

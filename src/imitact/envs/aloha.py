@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput, ImitactError, NotFinite
-from imitact.core.install import missing_package
+from imitact.core.install_hint import missing_package
 from imitact.core.suggestions import unknown
 from imitact.core.types import Camera, FloatArray, Frame, LazyFrames, Observation, Spec, StepResult
 from imitact.envs.aloha_renderer import SceneRenderer, load_mujoco
@@ -222,7 +222,7 @@ class AlohaEnv:
         return self._name
 
     def reset(self, seed: int) -> Observation:
-        """Put the arms in their start pose and the objects where the seed (below 2^32) says."""
+        """Set the arms to their start pose and the objects to the seed's (seed below 2^32)."""
         if not 0 <= seed < 2**32:
             raise BadInput(f"seed is {seed}; gym-aloha's seeds are from 0 to 2^32 - 1")
         mj, model, data = self._mj, self._model, self._data

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from imitact.core.errors import BadInput
-from imitact.core.install import missing_package
+from imitact.core.install_hint import missing_package
 from imitact.core.types import Frame
 from imitact.envs.shadow_map import ShadowMap
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, ImitactError, SpecMismatch
-from imitact.core.install import missing_package
+from imitact.core.install_hint import missing_package
 from imitact.core.types import Camera, FloatArray, Frame, Observation, Spec, StepResult
 
 GYM_PREFIX = "gym:"

@@ -8,7 +8,7 @@ import numpy as np
 
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput, ImitactError
-from imitact.core.install import missing_package
+from imitact.core.install_hint import missing_package
 from imitact.core.suggestions import unknown
 from imitact.core.types import Camera, FloatArray, Observation, Spec, StepResult
 from imitact.envs.aloha import STEP_CAP, TASKS

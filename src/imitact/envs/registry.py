@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -173,8 +174,8 @@ def expert_factory(
     Args:
         env: the environment's name.
         spread: how much the scripted expert's demonstrations vary, from 0 to 2.
-        given: FILE.py:NAME or MODULE:NAME of another expert: a callable that takes the Env's Spec
-            and returns a `Policy`. Required for every environment but the ALOHA scene.
+        given: FILE.py:NAME or MODULE:NAME of another expert: a callable that takes the Env's Spec,
+            or nothing, and returns a `Policy`. Required outside the ALOHA scene.
         gym_settings: settings of a gym:NAME.
     """
     if not given:
@@ -190,11 +191,7 @@ def expert_factory(
     with_spec = env_factory(env, gym_settings=gym_settings)()
     with_spec.close()
     make = partial(_own_expert, given, with_spec.spec)
-    if not isinstance(make(), Policy):
-        raise BadInput(
-            f"expert {given} returns no Policy: it needs spec, reset(seed) and chunk(observation) "
-            "(docs/own_environment.md)"
-        )
+    make()  # refused here, if it must be
     return make
 
 
@@ -230,7 +227,7 @@ def demonstrator_settings(
 
 
 def _own_env(given: str) -> Env:
-    env: Any = _imported(given, "environment")()
+    env = _called(given, "environment")
     if not isinstance(env, Env):
         raise BadInput(
             f"environment {given} returns no Env: it needs spec, step_cap, stages, reset(seed), "
@@ -240,7 +237,26 @@ def _own_env(given: str) -> Env:
 
 
 def _own_expert(given: str, spec: Spec) -> Policy:
-    return _imported(given, "expert")(spec)
+    expert = _called(given, "expert", spec)
+    if not isinstance(expert, Policy):
+        raise BadInput(
+            f"expert {given} returns no Policy: it needs spec, reset(seed) and chunk(observation) "
+            "(docs/own_environment.md)"
+        )
+    return expert
+
+
+def _called(given: str, what: str, *arguments: Spec) -> Any:
+    """Call what FILE.py:NAME or MODULE:NAME names, without arguments where it takes none."""
+    function = _imported(given, what)
+    try:
+        parameters = inspect.signature(function).parameters
+        arguments = arguments if parameters else ()
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        takes = "the environment's Spec" if arguments else "no arguments"
+        raise BadInput(f"{what} {given} is called with {takes}: {error}") from error
+    return function(*arguments)
 
 
 def _imported(given: str, what: str) -> Any:
