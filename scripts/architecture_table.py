@@ -22,13 +22,13 @@ FOLDERS = (
 
 
 def summary(file: Path) -> str:
-    """The first sentence or paragraph of a module's docstring, without its full stop."""
+    """Return the first paragraph of a module's docstring, without its full stop."""
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     return " ".join(text.split("\n\n")[0].split()).removesuffix(".")
 
 
 def table() -> str:
-    """The table in Markdown: a row for each file."""
+    """Return the table in Markdown, a row for each file."""
     rows = ["| folder | file | what it is |", "|---|---|---|"]
     for folder in FOLDERS:
         place = SOURCE / folder
@@ -43,7 +43,7 @@ def table() -> str:
 
 
 def inserted(page: str) -> str:
-    """The page with today's table between its two marks."""
+    """Return the page with the current table between its two marks."""
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"

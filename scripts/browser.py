@@ -1,7 +1,7 @@
-"""A headless Chromium, driven over a pipe by the DevTools protocol with nothing but the library.
+"""Browser driver: a headless Chromium over the DevTools protocol, without other packages.
 
-`open` gives a page in which expressions are evaluated, keys pressed and pictures taken. What the
-page complains about (exceptions, refusals of its policy) and what it asks of a network is kept.
+`Browser.open` gives a `Page` that evaluates expressions, presses keys and takes screenshots. Errors
+of the page (exceptions, blocked content) and its network requests are kept.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ WAIT_S = 60.0
 
 
 def find() -> str | None:
-    """The program, or None; IMITACT_CHROMIUM names another."""
+    """Return the path of Chromium, or None; IMITACT_CHROMIUM overrides it."""
     named = os.environ.get("IMITACT_CHROMIUM")
     return named or next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
 class Browser:
-    """One process of Chromium with a profile that is deleted; use in a `with` block."""
+    """A process of Chromium with a temporary profile; use it in a `with` block."""
 
     def __init__(self, program: str) -> None:
         self._profile = tempfile.TemporaryDirectory(
@@ -44,7 +44,7 @@ class Browser:
         ]  # fmt: skip
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
-        # The protocol wants file descriptors 3 and 4; high copies first, so that none is hit.
+        # The protocol uses file descriptors 3 and 4; copies above 50 keep them from colliding.
         high_in = fcntl.fcntl(theirs_in, fcntl.F_DUPFD, 50)
         high_out = fcntl.fcntl(theirs_out, fcntl.F_DUPFD, 50)
 
@@ -86,7 +86,7 @@ class Browser:
         self._profile.cleanup()
 
     def call(self, method: str, session: str = "", **parameters: Any) -> dict[str, Any]:
-        """One command of the protocol, and its result; events that come meanwhile are kept."""
+        """Send a command of the protocol and return its result; events meanwhile are kept."""
         self._count += 1
         message: dict[str, Any] = {"id": self._count, "method": method, "params": parameters}
         if session:
@@ -104,7 +104,7 @@ class Browser:
             self.events.append(answer)
 
     def wait(self, method: str, session: str) -> None:
-        """Until such an event has come."""
+        """Wait for an event."""
         until = time.monotonic() + WAIT_S
         while not any(e["method"] == method and e.get("sessionId") == session for e in self.events):
             self.events.append(self._next(until))
@@ -122,7 +122,7 @@ class Browser:
         return json.loads(message)
 
     def open(self, path: Path, *, width: int, height: int, dark: bool, fragment: str = "") -> Page:
-        """A file in a window of that size, loaded."""
+        """Load a file in a window of that size, in pixels."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = Page(self, session)
@@ -140,7 +140,7 @@ class Browser:
 
 
 class Page:
-    """A page in a Browser."""
+    """A page in a `Browser`."""
 
     def __init__(self, browser: Browser, session: str) -> None:
         self._browser = browser
@@ -150,35 +150,35 @@ class Page:
         return self._browser.call(method, self._session, **parameters)
 
     def __call__(self, expression: str) -> Any:
-        """The value of an expression of JavaScript, awaited if it is a promise."""
-        told = self.call(
+        """Return the value of a JavaScript expression, awaited if it is a promise."""
+        answer = self.call(
             "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
         )
-        if "exceptionDetails" in told:
-            raise RuntimeError(f"{expression}: {told['exceptionDetails']}")
-        return told["result"].get("value")
+        if "exceptionDetails" in answer:
+            raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
+        return answer["result"].get("value")
 
     def until(self, expression: str, seconds: float = 20.0) -> None:
-        """Wait for an expression to be true."""
+        """Wait until an expression is true."""
         end = time.monotonic() + seconds
         while not self(expression):
             if time.monotonic() > end:
-                raise TimeoutError(f"not so within {seconds:g} s: {expression}")
+                raise TimeoutError(f"not true within {seconds:g} s: {expression}")
             time.sleep(0.03)
 
     def key(self, key: str, *, shift: bool = False) -> None:
-        """Press a key, by its name in JavaScript."""
+        """Press a key, given by its JavaScript name."""
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, modifiers=8 if shift else 0)
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Press the pointer at `start`, in pixels of the window, and let it go at `end`."""
+        """Drag the mouse from `start` to `end`, in pixels of the window."""
         for kind, (x, y) in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1,
                       clickCount=1)  # fmt: skip
 
-    def picture(self, path: Path, *, height: int | None = None) -> None:
-        """What the window shows as PNG; with `height`, so much of the page from its top."""
+    def screenshot(self, path: Path, *, height: int | None = None) -> None:
+        """Save a screenshot as PNG: the window, or with `height` that much of the page's top."""
         clip = {}
         if height is not None:
             width = self("innerWidth")
@@ -187,25 +187,25 @@ class Page:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", **clip)["data"]))
 
     @property
-    def complaints(self) -> list[str]:
-        """Exceptions, errors on the console and refusals of the page's policy, so far."""
+    def errors(self) -> list[str]:
+        """Exceptions, console errors and violations of the page's Content-Security-Policy."""
         found = []
         for event in self._browser.events:
-            told = event.get("params", {})
+            about = event.get("params", {})
             if event.get("sessionId") != self._session:
                 continue
             if event["method"] == "Runtime.exceptionThrown":
-                details = told["exceptionDetails"]
+                details = about["exceptionDetails"]
                 found.append(str(details.get("exception", {}).get("description", details["text"])))
-            elif event["method"] == "Log.entryAdded" and told["entry"]["level"] == "error":
-                found.append(told["entry"]["text"])
-            elif event["method"] == "Runtime.consoleAPICalled" and told["type"] == "error":
-                found.append(str(told["args"]))
+            elif event["method"] == "Log.entryAdded" and about["entry"]["level"] == "error":
+                found.append(about["entry"]["text"])
+            elif event["method"] == "Runtime.consoleAPICalled" and about["type"] == "error":
+                found.append(str(about["args"]))
         return found
 
     @property
-    def asked_for(self) -> list[str]:
-        """Addresses that the page asked for, other than what it carries itself."""
+    def requests(self) -> list[str]:
+        """URLs that the page requested, other than data: and blob: URLs."""
         return [
             event["params"]["request"]["url"]
             for event in self._browser.events

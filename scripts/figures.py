@@ -1,10 +1,10 @@
 """Draw the figures of docs/concepts into docs/images/concepts.
 
-    python scripts/figures.py                       # all of them, from the recorded numbers
-    python scripts/figures.py chunking ensemble     # these
-    python scripts/figures.py cvae targets --measure    # record their numbers anew before drawing
+    python scripts/figures.py                       # all, from the recorded numbers
+    python scripts/figures.py chunking ensemble     # only these
+    python scripts/figures.py cvae targets --measure    # measure their numbers again first
 
-Each figure is a room of scripts/concepts. The same numbers give the same file, byte for byte.
+Each figure is a module of scripts/concepts. The same numbers give the same file, byte for byte.
 """
 
 from __future__ import annotations
@@ -15,34 +15,35 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FIGURES = {
-    "chunking": "a demonstrator who waits, imitated one action and many actions at a time",
-    "ensemble": "what each prediction weighs, and how steady the command becomes",
-    "cvae": "how much the latent says, by the weight of its price (numbers: --measure, minutes)",
-    "targets": "what is commanded and what is measured (numbers: --measure, needs the simulator)",
+    "chunking": "demonstrations with a pause, imitated with chunks of several lengths",
+    "ensemble": "weights of the predictions, and smoothness of the commands",
+    "cvae": "information in the latent over the KL weight (--measure takes minutes)",
+    "targets": "commanded and measured joints (--measure needs the simulator)",
 }
+"""Name of each figure to what it shows."""
 
 
 def path_of(name: str) -> Path:
-    """Where a figure lies."""
+    """Return the file of a figure."""
     return ROOT / "docs" / "images" / "concepts" / f"{name}.svg"
 
 
 def draw(name: str) -> str:
-    """The figure as SVG."""
+    """Return a figure as SVG."""
     return importlib.import_module(f"concepts.{name}").draw()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(FIGURES)}")
-    parser.add_argument("--measure", action="store_true", help="record the numbers anew")
+    parser.add_argument("--measure", action="store_true", help="measure the numbers again")
     given = parser.parse_args()
     for name in given.names or FIGURES:
         if name not in FIGURES:
-            parser.error(f"no figure {name!r}; there are {', '.join(FIGURES)}")
-        room = importlib.import_module(f"concepts.{name}")
-        if given.measure and hasattr(room, "measure"):
-            room.measure()
+            parser.error(f'no figure "{name}"; expected one of {", ".join(FIGURES)}')
+        module = importlib.import_module(f"concepts.{name}")
+        if given.measure and hasattr(module, "measure"):
+            module.measure()
         path = path_of(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(draw(name), encoding="utf-8")

@@ -1,12 +1,12 @@
-"""Small datasets written by the libraries that other projects use, and what those read back.
+"""Write tests/fixtures/formats: small datasets by the libraries that other projects use.
 
     python -m venv fixtures && fixtures/bin/pip install zarr imagecodecs opencv-python-headless h5py
     fixtures/bin/python scripts/make_format_fixtures.py
 
-Writes tests/fixtures/formats: three replay buffers as diffusion-policy's ReplayBuffer stores them
-(zarr, with the compressors of its simulated data, its real data and UMI's), and a compressed ALOHA
-episode (OpenCV, as act-plus-plus compress_data.py). `read.npz` holds what zarr and OpenCV read
-from them. Versions are in `versions.json`.
+Three replay buffers as diffusion-policy's ReplayBuffer stores them (zarr, with the compressors of
+its simulated data, its real data and UMI's), and a compressed ALOHA episode (OpenCV, as
+act-plus-plus compress_data.py). `read.npz` holds what zarr and OpenCV read from them,
+`versions.json` their versions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HEIGHT, WIDTH, ENDS = 24, 32, (5, 8)
 
 
 def picture(tick: int) -> np.ndarray:
-    """A smooth frame, RGB: red to the left, blue below."""
+    """Return a smooth RGB frame: red on the left, blue at the bottom."""
     red = np.broadcast_to(np.linspace(220, 40, WIDTH)[None, :], (HEIGHT, WIDTH)) - tick
     blue = np.broadcast_to(np.linspace(0, 160, HEIGHT)[:, None], (HEIGHT, WIDTH)) + tick
     return np.stack([red, np.full((HEIGHT, WIDTH), 20.0 * tick), blue], 2).astype(np.uint8)
@@ -40,7 +40,7 @@ STATE = np.random.default_rng(0).normal(size=(ENDS[-1], 5)).astype("f4")
 
 
 def replay_buffer(name: str, films: np.ndarray, chunks: tuple[int, ...], codec: Any) -> np.ndarray:
-    """One of diffusion-policy's; gives the images as zarr reads them."""
+    """Write a replay buffer of diffusion-policy and return the images as zarr reads them."""
     root = zarr.open_group(OUT / name, mode="w", zarr_format=2)
     data, meta = root.create_group("data"), root.create_group("meta")
     lz4 = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=0)  # its 'default'
@@ -58,7 +58,7 @@ def replay_buffer(name: str, films: np.ndarray, chunks: tuple[int, ...], codec: 
 
 
 def aloha() -> np.ndarray:
-    """A compressed episode; gives its frames as act-plus-plus reads them."""
+    """Write a compressed episode and return its frames as act-plus-plus reads them."""
     quality = [int(cv2.IMWRITE_JPEG_QUALITY), 50]
     packed = [cv2.imencode(".jpg", frame, quality)[1] for frame in FILM]
     widest = max(map(len, packed))

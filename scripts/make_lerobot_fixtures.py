@@ -1,18 +1,18 @@
-"""Write what the tests compare with: small datasets by LeRobot 0.6.1, and its reading of ours.
+"""Write tests/fixtures/lerobot: small datasets by LeRobot 0.6.1, and its reading of imitact's.
 
-Run it with a Python that has LeRobot 0.6.1 and can import imitact; it fills its part of
-tests/fixtures/lerobot, under 600 kB in all with that of `make_old_lerobot_fixtures.py`:
+Run it with a Python that has LeRobot 0.6.1 and can import imitact. With the files of
+`make_old_lerobot_fixtures.py` the folder has less than 600 kB:
 
     python scripts/make_lerobot_fixtures.py [NAME ...]
 
-    h264/, av1/   datasets that LeRobot wrote (several episodes a file)
+    h264/, av1/   datasets that LeRobot wrote (several episodes per file)
     h264.json, av1.json
                   what LeRobot reads from them
-    ours.json     what LeRobot reads from the dataset that tests/test_lerobot_layout.py writes,
-                  how its tables are laid out, and the statistics that LeRobot computes of it
+    ours.json     what LeRobot reads from the dataset that tests/datasets/lerobot/test_writer.py
+                  writes, the layout of its tables, and the statistics that LeRobot computes of it
     depth/        a dataset with a depth camera beside a colour camera
-    unfinished/   what a process leaves that records five episodes, begins a sixth, and is killed
-                  before LeRobot's finalize: two whole data files, no metadata of episodes
+    unfinished/   what is left of a process that records five episodes, begins a sixth, and is
+                  killed before LeRobot's finalize: two whole data files, no metadata of episodes
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ import parity_dataset as parity
 import pyarrow.parquet as pq
 
 FIXTURES = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "lerobot"
-BLOCK = 8  # pixels: frames are kept as the means of such squares, enough to tell every frame
+BLOCK = 8  # pixels; frames are stored as means of squares of this size, which differ for each frame
 
 
 def thumbnail(frame: np.ndarray) -> str:
-    """(H / 8, W / 8, 3) means in tenths of a level, as hexadecimal of little-endian uint16."""
+    """Return means (H / 8, W / 8, 3) in tenths of a level, little-endian uint16 as hexadecimal."""
     height, width, _ = frame.shape
     blocks = frame.reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK, 3)
     tenths = np.round(10 * blocks.mean(axis=(1, 3), dtype=np.float64))
@@ -44,7 +44,7 @@ def thumbnail(frame: np.ndarray) -> str:
 
 
 def reading(root: Path) -> dict[str, Any]:
-    """All that LeRobot says of a dataset, tick by tick."""
+    """Return what LeRobot reads from a dataset, tick by tick."""
     dataset = parity.LeRobotDataset(
         "imitact/fixture", root=root, video_backend="pyav", return_uint8=True
     )
@@ -70,7 +70,7 @@ def reading(root: Path) -> dict[str, Any]:
 
 
 def layout(root: Path) -> dict[str, Any]:
-    """Every file, and the columns of every table."""
+    """Return all files, and the columns of all tables."""
     files = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
     tables = {
         name: {field.name: str(field.type) for field in pq.read_schema(root / name)}
@@ -145,19 +145,20 @@ def make_depth() -> None:
     dataset.finalize()
 
 
-LEFT = "unfinished"
+UNFINISHED = "unfinished"
 
 
 def make_unfinished() -> None:
-    """By a process of its own, which ends without a word to LeRobot."""
-    subprocess.run([sys.executable, __file__, "--leave"], check=False)
-    assert (FIXTURES / LEFT / "meta/info.json").is_file()
+    """Record in another process, which ends without LeRobot's finalize."""
+    subprocess.run([sys.executable, __file__, "--leave-unfinished"], check=False)
+    assert (FIXTURES / UNFINISHED / "meta/info.json").is_file()
 
 
-def leave() -> None:
+def leave_unfinished() -> None:
+    """Record five episodes and the start of a sixth, then end the process."""
     cameras = {"top": (48, 64)}
     dataset = parity.create_lerobots(
-        FIXTURES / LEFT,
+        FIXTURES / UNFINISHED,
         encoder=parity.RGBEncoderConfig(vcodec="h264", g=4),
         cameras=cameras,
         names=["a", "b", "c"],
@@ -171,7 +172,7 @@ def leave() -> None:
         for name, size in (("observation.state", 3), ("action", 2)):
             frame[name] = rng.normal(size=size).astype(np.float32)
         dataset.add_frame(frame)
-    os._exit(0)  # as a kill ends it: nothing of Python's is run any more
+    os._exit(0)  # like a kill: no exit handler of Python runs
 
 
 MAKERS = {
@@ -179,7 +180,7 @@ MAKERS = {
     "av1": make_av1,
     "ours": make_ours,
     "depth": make_depth,
-    LEFT: make_unfinished,
+    UNFINISHED: make_unfinished,
 }
 
 
@@ -188,7 +189,7 @@ def main(names: Iterable[str]) -> int:
     for name in names or MAKERS:
         shutil.rmtree(FIXTURES / name, ignore_errors=True)
         MAKERS[name]()
-        # LeRobot's temporary files are for their owner only.
+        # LeRobot writes its videos readable for their owner only.
         for video in (FIXTURES / name).rglob("*.mp4"):
             video.chmod(0o644)
     shutil.rmtree(parity._HOME, ignore_errors=True)
@@ -198,6 +199,6 @@ def main(names: Iterable[str]) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--leave"]:
-        leave()
+    if sys.argv[1:] == ["--leave-unfinished"]:
+        leave_unfinished()
     sys.exit(main(sys.argv[1:]))

@@ -1,20 +1,20 @@
-"""Write what the tests read of older LeRobots: small datasets by LeRobot 0.3.3 and by 0.4.4.
+"""Write tests/fixtures/lerobot, older part: small datasets by LeRobot 0.3.3 and 0.4.4.
 
-Run it with a Python that has one of them (imitact is not needed); it fills its part of
-tests/fixtures/lerobot. LeRobot 0.3.3 comes first, whose dataset 0.4.4 converts:
+Run it with a Python that has one of them (imitact is not needed). LeRobot 0.3.3 comes first, since
+0.4.4 converts its dataset:
 
     python scripts/make_old_lerobot_fixtures.py
 
-    by 0.3.3:  v21/        layout v2.1: a camera as video (AV1), one as pictures, several tasks
+    by 0.3.3:  v21/        layout v2.1: a camera as video (AV1), one as images, several tasks
                v21.json    what LeRobot 0.3.3 reads from it
     by 0.4.4:  v30/        layout v3.0: the same, several files of data and of videos, h264
                v30.json    what LeRobot 0.4.4 reads from it
                converted/  v21/ converted to v3.0 by LeRobot's own converter
                converted.json
 
-The dataset code of LeRobot needs of its dependencies only torch, torchvision, datasets (at most
-3.6.0 for 0.3.3), huggingface_hub, pandas, pyarrow, av, jsonlines, packaging and pillow (0.4.4 also
-accelerate), so `pip install --no-deps` and these will do; both ran on Python 3.12 with torch
+Of its dependencies, LeRobot's dataset code needs only torch, torchvision, datasets (at most 3.6.0
+for 0.3.3), huggingface_hub, pandas, pyarrow, av, jsonlines, packaging and pillow (0.4.4 also
+accelerate), so `pip install --no-deps` and these suffice; both ran on Python 3.12 with torch
 2.11.0, torchvision 0.26.0 and av 15.1.0.
 """
 
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 FIXTURES = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "lerobot"
-BLOCK = 8  # pixels: frames are kept as the means of such squares, enough to tell every frame
+BLOCK = 8  # pixels; frames are stored as means of squares of this size, which differ for each frame
 LENGTHS = (5, 4, 6)
 TOP, WRIST = (48, 64), (32, 40)
 VIDEO, IMAGE = "observation.images.top", "observation.images.wrist"
@@ -43,7 +43,7 @@ os.environ.setdefault("SVT_LOG", "1")
 
 
 def features(state_names: Any, action_names: Any) -> dict[str, Any]:
-    """Float64 states, scalars beside them, a video and pictures of another size."""
+    """Return features: float64 states, scalars, a video, and images of another size."""
     return {
         "observation.state": {"dtype": "float64", "shape": (3,), "names": state_names},
         "action": {"dtype": "float32", "shape": (2,), "names": action_names},
@@ -55,7 +55,7 @@ def features(state_names: Any, action_names: Any) -> dict[str, Any]:
 
 
 def picture(episode: int, tick: int, size: tuple[int, int]) -> np.ndarray:
-    """A smooth frame that tells its episode and tick by where its bright square is."""
+    """Return a smooth frame whose bright square encodes episode and tick by its position."""
     height, width = size
     rows = np.linspace(20, 120, height)[:, None, None]
     columns = np.linspace(0, 80, width)[None, :, None]
@@ -66,7 +66,7 @@ def picture(episode: int, tick: int, size: tuple[int, int]) -> np.ndarray:
 
 
 def ticks(episode: int) -> list[tuple[dict[str, Any], str]]:
-    """Frames of LeRobot, and the task of each; the last episode changes its task on the way."""
+    """Return LeRobot frames with their tasks; the task of the last episode changes half-way."""
     rng = np.random.default_rng(episode)
     length = LENGTHS[episode]
     found = []
@@ -85,15 +85,17 @@ def ticks(episode: int) -> list[tuple[dict[str, Any], str]]:
 
 
 def thumbnail(frame: np.ndarray) -> str:
-    """(H / 8, W / 8, 3) means, a level each, as hexadecimal of bytes."""
+    """Return means (H / 8, W / 8, 3) in levels, bytes as hexadecimal."""
     height, width, _ = frame.shape
     blocks = frame.reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK, 3)
     return np.round(blocks.mean(axis=(1, 3), dtype=np.float64)).astype(np.uint8).tobytes().hex()
 
 
 class VideoReader:
-    """What both LeRobots read videos with, which torchvision no longer has: PyAV behind the same
-    few names. Which frame is whose LeRobot itself decides."""
+    """PyAV behind the interface of torchvision's VideoReader, which torchvision has removed.
+
+    Both versions of LeRobot read videos with it; LeRobot itself matches frames and ticks.
+    """
 
     def __init__(self, path: str, stream: str) -> None:
         import av
@@ -112,7 +114,7 @@ class VideoReader:
 
 
 def reading(root: Path) -> dict[str, Any]:
-    """All that LeRobot says of a dataset, tick by tick."""
+    """Return what LeRobot reads from a dataset, tick by tick."""
     import torchvision
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
@@ -164,7 +166,7 @@ def by_033() -> None:
         for frame, task in ticks(episode):
             dataset.add_frame(frame, task=task)
         dataset.save_episode()
-    shutil.rmtree(root / "images", ignore_errors=True)  # empty folders of temporary pictures
+    shutil.rmtree(root / "images", ignore_errors=True)  # empty folders of temporary images
     save("v21")
 
 
@@ -181,7 +183,7 @@ def by_044() -> None:
         root=root,
         vcodec="h264",
     )
-    # A data file an episode; of the videos the first holds two episodes.
+    # One episode per data file; the first video file holds two.
     dataset.meta.update_chunk_settings(data_files_size_in_mb=0.001, video_files_size_in_mb=0.004)
     for episode in range(len(LENGTHS)):
         for frame, task in ticks(episode):
@@ -204,7 +206,7 @@ def main() -> int:
     version = importlib.metadata.version("lerobot")
     makers = {"0.3.3": by_033, "0.4.4": by_044}
     if version not in makers:
-        print(f"LeRobot {version} is here; these fixtures are made by {list(makers)}")
+        print(f"found LeRobot {version}; these fixtures need one of {', '.join(makers)}")
         return 2
     makers[version]()
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)

@@ -33,7 +33,7 @@ def read_pictures(video: Path) -> tuple[list[Image.Image], float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("video", type=Path)
     parser.add_argument("picture", type=Path)
     options = parser.parse_args()

@@ -64,7 +64,7 @@ def wait_for_videos(page: browser.Page) -> None:
 def save(page: browser.Page, path: Path, *, height: int | None = None) -> None:
     """Save the window, or the page down to `height`, as a PNG of few colours below 300 kB."""
     whole = path.with_suffix(".whole.png")
-    page.picture(whole, height=height)
+    page.screenshot(whole, height=height)
     picture = Image.open(io.BytesIO(whole.read_bytes())).convert("RGB")
     whole.unlink()
     for colours in (256, 128, 64):
@@ -90,7 +90,7 @@ def time_cursor(page: browser.Page, what: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("demo", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--page", type=Path, help="an existing page to use as it is")
@@ -123,7 +123,7 @@ def main() -> None:
         save(dark, options.folder / "view-dark.png")
         print(f"all episodes chosen in {dark(CHOOSE_ALL):.0f} ms")
         time_cursor(dark, "all episodes")
-        errors = page.complaints + dark.complaints
+        errors = page.errors + dark.errors
         if errors:
             raise SystemExit("the page logged errors: " + "; ".join(errors))
 

@@ -1,13 +1,13 @@
-"""`lerobot-rollout` with imitact's policy on a robot that is not there: what reaches its motors?
+"""Rollout parity: `lerobot-rollout` with imitact's policy sends the commands of imitact's rollout.
 
     LEROBOT_PYTHON scripts/rollout_lerobot.py --checkpoint runs/lerobot/checkpoints/last
 
 LEROBOT_PYTHON has lerobot 0.6.1, imitact and integrations/lerobot_policy_imitact; the checkpoint is
-one of `lerobot-train --policy.type=imitact`. A robot of the checkpoint's joints and cameras, which
-is where it was sent and sees noise, is registered with LeRobot and driven by LeRobot's own
-`lerobot-rollout` for two seconds. The checkpoint then goes through `imitact import-policy`, and its
-policy answers the same observations by imitact's own rollout: the commands must be the same. Exit
-code 0 if they are, and if the robot was driven at all.
+one of `lerobot-train --policy.type=imitact`. A simulated robot with the checkpoint's joints and
+cameras, which reaches every command at once and sees noise, is registered with LeRobot and driven
+by LeRobot's `lerobot-rollout` for two seconds. Then `imitact import-policy` imports the checkpoint,
+and its policy answers the same observations in imitact's rollout. Exit code 0 if the commands are
+equal and the robot received enough of them.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from lerobot.robots import Robot, RobotConfig
 from lerobot.scripts import lerobot_rollout
 
 from imitact.cli import import_policy
-from imitact.cli.policies import loader
-from imitact.core.chunking import parse
+from imitact.core.execution import parse
 from imitact.core.rollout import rollout
 from imitact.core.types import Observation, Spec, StepResult
+from imitact.deploy.load_policy import policy_loader
 
 RATE_HZ, DURATION_S = 25, 2.0
 CHUNKING = "ensemble:0.01/5"
-MOST = 2e-6
-"""Radians between the two commands of a tick: float32 on one side, float64 on the other."""
+TOLERANCE_RAD = 2e-6
+"""Largest difference of the commands of a tick: float32 on one side, float64 on the other."""
 
 
 @RobotConfig.register_subclass("ghost")
 @dataclass
 class GhostConfig(RobotConfig):
-    """A robot of these joints, and of cameras by (height, width)."""
+    """Settings of a simulated robot: its joints, and its cameras by (height, width)."""
 
     joints: list[str] = field(default_factory=list)
     eyes: dict[str, list[int]] = field(default_factory=dict)
 
 
 class Ghost(Robot):
-    """Is at once where it is sent; keeps what it told and what it was told."""
+    """A robot that reaches every command at once; it keeps its observations and commands."""
 
     config_class = GhostConfig
     name = "ghost"
-    told: ClassVar[list[tuple[np.ndarray, dict[str, np.ndarray]]]] = []
+    observed: ClassVar[list[tuple[np.ndarray, dict[str, np.ndarray]]]] = []
     sent: ClassVar[list[np.ndarray]] = []
 
     def __init__(self, config: GhostConfig) -> None:
@@ -90,7 +90,7 @@ class Ghost(Robot):
             name: self._noise.integers(0, 256, (*size, 3), np.uint8)
             for name, size in self._config.eyes.items()
         }
-        Ghost.told.append((self._at.copy(), frames))
+        Ghost.observed.append((self._at.copy(), frames))
         return {**dict(zip(self.action_features, self._at.tolist(), strict=True)), **frames}
 
     def send_action(self, action: dict[str, Any]) -> dict[str, Any]:
@@ -99,38 +99,41 @@ class Ghost(Robot):
         return action
 
 
-class Again:
-    """What the ghost told, once more, as an Env."""
+class ReplayedEnv:
+    """An Env that replays the observations of the robot."""
 
     stages = ()
 
-    def __init__(self, spec: Spec, told: list[tuple[np.ndarray, dict[str, np.ndarray]]]) -> None:
-        self.spec, self.step_cap = spec, len(told)
-        self._told = [Observation(state.astype(np.float64), frames) for state, frames in told]
+    def __init__(
+        self, spec: Spec, observed: list[tuple[np.ndarray, dict[str, np.ndarray]]]
+    ) -> None:
+        self.spec, self.step_cap = spec, len(observed)
+        self._observations = [Observation(s.astype(np.float64), frames) for s, frames in observed]
         self._tick = 0
 
     def reset(self, seed: int) -> Observation:
         self._tick = 0
-        return self._told[0]
+        return self._observations[0]
 
     def step(self, action: Any) -> StepResult:
         self._tick += 1
-        return StepResult(self._told[min(self._tick, len(self._told) - 1)], 0.0, False)
+        last = len(self._observations) - 1
+        return StepResult(self._observations[min(self._tick, last)], 0.0, False)
 
     def close(self) -> None: ...
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, required=True)
     given = parser.parse_args()
     source = given.checkpoint / "pretrained_model"
     with tempfile.TemporaryDirectory() as folder:
         policy = Path(folder) / "policy"
         import_policy.run(import_policy.ImportPolicy(source=given.checkpoint, out=policy))
-        answers = loader(policy)()
-    joints = ",".join(answers.spec.action_names)
-    eyes = ",".join(f"{c.name}: [{c.height}, {c.width}]" for c in answers.spec.cameras)
+        imported = policy_loader(policy)()
+    joints = ",".join(imported.spec.action_names)
+    eyes = ",".join(f"{c.name}: [{c.height}, {c.width}]" for c in imported.spec.cameras)
     sys.argv = [
         "lerobot-rollout", f"--policy.path={source}", f"--policy.chunking={CHUNKING}",
         "--policy.device=cpu", "--task=any", f"--fps={RATE_HZ}", f"--duration={DURATION_S}",
@@ -138,15 +141,16 @@ def main() -> int:
         "--play_sounds=false", "--return_to_initial_position=false",
     ]  # fmt: skip
     lerobot_rollout.main()
-    # LeRobot looks once while it connects.
-    told, sent = Ghost.told[1:], Ghost.sent
+    # LeRobot takes one observation while it connects.
+    observed, sent = Ghost.observed[1:], Ghost.sent
     if len(sent) < RATE_HZ * DURATION_S / 4:
         print(f"only {len(sent)} commands in {DURATION_S} s", file=sys.stderr)
         return 1
-    ticks = rollout(answers, Again(answers.spec, told), seed=0, chunking=parse(CHUNKING))
-    apart = [np.abs(t.action - there).max() for t, there in zip(ticks, sent, strict=False)]
-    print(f"{len(apart)} commands, {CHUNKING}: at most {max(apart):.1e} rad apart")
-    return 0 if max(apart) <= MOST else 1
+    env = ReplayedEnv(imported.spec, observed)
+    ticks = rollout(imported, env, seed=0, chunking=parse(CHUNKING))
+    differences = [np.abs(t.action - other).max() for t, other in zip(ticks, sent, strict=False)]
+    print(f"{len(differences)} commands, {CHUNKING}: differ by at most {max(differences):.1e} rad")
+    return 0 if max(differences) <= TOLERANCE_RAD else 1
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The figures of docs/concepts, a room each; `scripts/figures.py` draws them."""
+"""Figures of docs/concepts, a module each; `scripts/figures.py` draws them."""

@@ -1,9 +1,9 @@
-"""Why chunks: a demonstrator who waits, imitated one action and many actions at a time.
+"""Figure on action chunks: demonstrations with a pause, imitated with chunks of several lengths.
 
-A toy of one dimension, learned and run for real: positions go from 0 to 1, with a wait of about
-half a second near the middle, as people wait before they grasp. The imitator has seen what
-followed at similar positions and answers with the median of it, tick by tick: the best answer
-under the L1 error that ACT trains with. It is run by imitact's own rollout and Replay.
+A one-dimensional task: positions move from 0 to 1 and pause for about half a second near the
+middle, as people pause before a grasp. The imitator looks up what followed at similar positions and
+predicts the median, tick by tick: the optimum of the L1 loss that ACT trains with. imitact's own
+rollout and Replay run it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from concepts.look import BLUE, FAINT, ORANGE, panels, say
+from concepts.style import BLUE, FAINT, ORANGE, label, panels
 from imitact.core.chunking import Replay
 from imitact.core.rollout import rollout
 from imitact.core.types import FloatArray, Observation, Spec, StepResult
@@ -29,7 +29,7 @@ Rows = NDArray[np.float64]
 
 
 def demonstration(rng: np.random.Generator) -> Rows:
-    """(TICKS,) positions, m: to the middle, a wait of 0.4 to 0.7 s, on to the end."""
+    """Return positions in m, (TICKS,): to the middle, a pause of 0.4 to 0.7 s, on to the end."""
     first, wait, second = rng.integers(35, 55), rng.integers(20, 35), rng.integers(35, 55)
     middle = rng.normal(0.5, 0.01)
     legs = [
@@ -42,22 +42,22 @@ def demonstration(rng: np.random.Generator) -> Rows:
 
 
 class Line:
-    """A point that goes where it is told. It starts near 0 and has succeeded near 1."""
+    """An environment of one point that moves to its command, starts near 0 and succeeds near 1."""
 
     spec, step_cap, stages = SPEC, TICKS, ()
 
     def reset(self, seed: int) -> Observation:
         self.rng = np.random.default_rng([seed, 1])
         self.x = self.rng.normal(0.0, 0.005)
-        return self.look()
+        return self.observe()
 
     def step(self, action: FloatArray) -> StepResult:
         self.spec.check_action(action)
         self.x = float(action[0])
-        return StepResult(self.look(), 0.0, self.x > 0.97)
+        return StepResult(self.observe(), 0.0, self.x > 0.97)
 
-    def look(self) -> Observation:
-        """Measured to half a millimetre."""
+    def observe(self) -> Observation:
+        """Return the measured position, with noise of half a millimetre."""
         return Observation(np.array([self.x + self.rng.normal(0.0, 0.0005)]))
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class Line:
 
 
 class Imitator:
-    """What followed where the demonstrations were nearest: the median of it, tick by tick."""
+    """A policy that predicts the median of what followed at the nearest demonstrated positions."""
 
     spec = SPEC
 
@@ -85,14 +85,14 @@ class Imitator:
 
 
 def run(k: int, seed: int, demonstrations: list[Rows]) -> tuple[Rows, bool]:
-    """The commanded positions of an episode with chunks of k ticks, all executed."""
+    """Return the commands of an episode with whole chunks of k ticks, and whether it succeeded."""
     policy = Imitator(k, demonstrations)
     ticks = list(rollout(policy, Line(), seed=seed, chunking=Replay(k)))
     return np.array([t.action[0] for t in ticks]), any(t.success for t in ticks)
 
 
 def draw() -> str:
-    """Left: one episode for K = 1 and K = 50. Right: how often the end is reached, by K."""
+    """Draw one episode for K = 1 and K = 50 (left), and the number of successes over K (right)."""
     rng = np.random.default_rng(0)
     shown = [demonstration(rng) for _ in range(DEMONSTRATIONS)]
     reached = [sum(run(k, seed, shown)[1] for seed in SEEDS) for k in CHUNKS]
@@ -102,17 +102,17 @@ def draw() -> str:
             left.plot(seconds, path, color=FAINT, linewidth=0.7, alpha=0.6)
         for k, colour in ((50, BLUE), (1, ORANGE)):
             left.plot(seconds, run(k, 0, shown)[0], color=colour)
-        say(left, 2.3, 0.42, "K = 1 waits for ever", ORANGE)
-        say(left, 1.15, 0.84, "K = 50", BLUE)
-        say(left, 2.35, 0.84, "demonstrations", FAINT)
+        label(left, 2.15, 0.42, "K = 1 never moves on", ORANGE)
+        label(left, 1.15, 0.84, "K = 50", BLUE)
+        label(left, 2.35, 0.84, "demonstrations", FAINT)
         left.set(xlabel="time, s", ylabel="position, m", ylim=(-0.05, 1.15), xlim=(0, 4))
-        left.set_title("a demonstrator who waits", y=1.02)
+        left.set_title("demonstrations with a pause", y=1.02)
         places = np.arange(len(CHUNKS))
         bars = right.bar(places, reached, width=0.7, color=BLUE)
         bars[0].set_color(ORANGE)
         for place, count in zip(places, reached, strict=True):
-            say(right, place, count + 0.6, str(count), ha="center")
+            label(right, float(place), count + 0.6, str(count), ha="center")
         right.set_xticks(places, [str(k) for k in CHUNKS])
-        right.set(xlabel="K, ticks of 20 ms", ylabel=f"of {len(SEEDS)} reach the end", ylim=(0, 34))
+        right.set(xlabel="K, ticks of 20 ms", ylabel=f"successes of {len(SEEDS)}", ylim=(0, 34))
         right.set_title("success by chunk length", y=1.02)
     return svg[0]

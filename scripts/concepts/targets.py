@@ -1,7 +1,7 @@
-"""Why absolute joint targets: what the scripted expert commands, and what the arms do with it.
+"""Figure on joint targets: commands of the scripted expert and the joints measured meanwhile.
 
-`measure` runs the expert in imitact's ALOHA scene without rendering, and keeps one joint and one
-gripper of one episode, and the spread of absolute and of delta targets over several.
+`measure` runs the expert in imitact's ALOHA scene without rendering, and records one joint and one
+gripper of one episode, and the standard deviation of absolute and delta targets over several.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from concepts.look import BLUE, FAINT, GREEN, ORANGE, panels, say
+from concepts.style import BLUE, FAINT, GREEN, ORANGE, label, panels
 
 NUMBERS = Path(__file__).parents[2] / "benchmarks" / "results" / "targets.json"
 SEED = 1000
@@ -22,7 +22,7 @@ JOINT, GRIPPER = "right_arm_elbow", "right_arm_gripper"
 
 
 def episode(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """States and actions of the expert at that seed, (T, 14) each."""
+    """Return states and actions of the expert at a seed, (T, 14) each."""
     from imitact.core.chunking import Replay
     from imitact.core.rollout import rollout
     from imitact.envs.aloha import AlohaEnv
@@ -36,9 +36,9 @@ def episode(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def numbers() -> dict[str, object]:
-    """What `measure` keeps, from the simulator."""
+    """Return what `measure` records, from the simulator."""
     from imitact.core.aloha_joints import ALOHA_JOINTS
-    from imitact.envs.experts.registry import REVISION
+    from imitact.envs.experts.registry import CubeExpert
 
     state, action = episode(SEED)
     joint, gripper = ALOHA_JOINTS.index(JOINT), ALOHA_JOINTS.index(GRIPPER)
@@ -56,7 +56,7 @@ def numbers() -> dict[str, object]:
 
     return {
         "seed": SEED,
-        "expert": REVISION,
+        "expert": CubeExpert.REVISION,
         "command_rad": action[:, joint].round(4).tolist(),
         "measured_rad": state[:, joint].round(4).tolist(),
         "gripper_command": action[:, gripper].round(4).tolist(),
@@ -67,36 +67,36 @@ def numbers() -> dict[str, object]:
 
 
 def measure() -> None:
-    """Run the expert, half a second an episode, and keep the numbers."""
+    """Run the expert, half a second per episode, and record the numbers."""
     NUMBERS.write_text(json.dumps(numbers(), indent=None) + "\n", encoding="utf-8")
 
 
 def draw() -> str:
-    """A joint that lags, a gripper that presses, and how wide targets spread over the chunk."""
-    told = json.loads(NUMBERS.read_text())
-    seconds = np.arange(len(told["command_rad"])) / RATE_HZ
-    behind = np.abs(np.subtract(told["command_rad"], told["measured_rad"]))
+    """Draw a joint that lags, a gripper that presses, and the spread of targets over the chunk."""
+    recorded = json.loads(NUMBERS.read_text())
+    seconds = np.arange(len(recorded["command_rad"])) / RATE_HZ
+    lag = np.abs(np.subtract(recorded["command_rad"], recorded["measured_rad"]))
     with panels(3) as ((joint, gripper, spread), svg):
         for axes, command, measured in (
-            (joint, told["command_rad"], told["measured_rad"]),
-            (gripper, told["gripper_command"], told["gripper_measured"]),
+            (joint, recorded["command_rad"], recorded["measured_rad"]),
+            (gripper, recorded["gripper_command"], recorded["gripper_measured"]),
         ):
             axes.plot(seconds, command, color=ORANGE)
             axes.plot(seconds, measured, color=BLUE)
         joint.set(xlabel="time, s", ylabel="right elbow, rad", xlim=(2.4, 4.0))
         joint.set_title("the arm lags", y=1.02)
-        say(joint, 2.45, 0.0, "commanded", ORANGE)
-        say(joint, 3.2, 0.45, "measured", BLUE)
-        say(joint, 2.85, 0.95, f"by up to {behind.max():.3f} rad")
+        label(joint, 2.45, 0.0, "commanded", ORANGE)
+        label(joint, 3.2, 0.45, "measured", BLUE)
+        label(joint, 2.85, 0.95, f"by up to {lag.max():.3f} rad")
         gripper.set(xlabel="time, s", ylabel="right gripper, 0 to 1", ylim=(-0.05, 1.19))
         gripper.set_title("the gripper presses", y=1.02)
-        say(gripper, 5.0, 0.46, "held by\nthe cube", BLUE)
-        say(gripper, 5.0, 0.06, "commanded", ORANGE)
+        label(gripper, 5.0, 0.46, "held by\nthe cube", BLUE)
+        label(gripper, 5.0, 0.06, "commanded", ORANGE)
         ahead_s = np.arange(K) / RATE_HZ
-        spread.plot(ahead_s, told["absolute_std_rad"], color=GREEN)
-        spread.plot(ahead_s, told["delta_std_rad"], color=FAINT)
-        spread.set(xlabel="ahead in the chunk, s", ylabel="spread of targets, rad", ylim=(0, 0.3))
+        spread.plot(ahead_s, recorded["absolute_std_rad"], color=GREEN)
+        spread.plot(ahead_s, recorded["delta_std_rad"], color=FAINT)
+        spread.set(xlabel="time in the chunk, s", ylabel="spread of targets, rad", ylim=(0, 0.3))
         spread.set_title("deltas grow", y=1.02)
-        say(spread, 0.35, 0.26, "absolute", GREEN)
-        say(spread, 0.6, 0.08, "delta to the state", FAINT)
+        label(spread, 0.35, 0.26, "absolute", GREEN)
+        label(spread, 0.6, 0.08, "delta to the state", FAINT)
     return svg[0]

@@ -163,8 +163,8 @@ def test_episodes_can_be_hidden_and_shown_again(shown: browser.Page):
 
 def test_the_page_requests_nothing_and_logs_no_error(shown: browser.Page, file: Path):
     pictures(shown)
-    assert [url for url in shown.asked_for if not url.startswith(file.as_uri())] == []
-    assert shown.complaints == []
+    assert [url for url in shown.requests if not url.startswith(file.as_uri())] == []
+    assert shown.errors == []
 
 
 def test_markup_in_a_name_is_shown_as_text_and_never_runs(shown: browser.Page):
@@ -177,7 +177,7 @@ def test_markup_in_a_name_is_shown_as_text_and_never_runs(shown: browser.Page):
     shown("""{const made = document.createElement('script');
            made.textContent = 'window.hacked = 2'; document.body.append(made);}""")
     assert shown("typeof window.hacked") == "undefined"
-    assert any("Content Security Policy" in message for message in shown.complaints)
+    assert any("Content Security Policy" in message for message in shown.errors)
 
 
 def test_the_light_and_the_dark_theme_have_their_own_colours(program: browser.Browser, file: Path):

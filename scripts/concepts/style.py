@@ -1,4 +1,4 @@
-"""One look for every figure: small, no background, colours that hold on white and on black."""
+"""Figure style: size, fonts and colours that are legible on white and on black."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, cast
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-INK = "#7d8793"
-"""Text and axes. As FAINT and the colours below, at least 3:1 against white and against black."""
+TEXT = "#7d8793"
+"""Text and axes. Like all colours here, its contrast is at least 3:1 on white and on black."""
 
 FAINT = "#8a939d"
 BLUE = "#3b87cc"
@@ -22,24 +23,24 @@ GREEN = "#2f9a74"
 
 _STYLE = {
     "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "imitact",  # the same ids every time
+    "svg.hashsalt": "imitact",  # identical ids in every run
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 8.5,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
+    "axes.edgecolor": TEXT,
+    "axes.labelcolor": TEXT,
+    "axes.titlecolor": TEXT,
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
     "figure.facecolor": "none",
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    "text.color": TEXT,
+    "xtick.color": TEXT,
+    "ytick.color": TEXT,
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
     "path.simplify": False,
@@ -48,12 +49,12 @@ _STYLE = {
 
 @contextmanager
 def panels(count: int, widths: Sequence[float] = ()) -> Iterator[tuple[Sequence[Axes], list[str]]]:
-    """Axes side by side, and a list that holds the figure as SVG once the block is left."""
+    """Give axes side by side, and a list that holds the figure as SVG after the block."""
     svg: list[str] = []
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(cast("Any", _STYLE)):
         figure = Figure(figsize=(7.2, 2.7))
         FigureCanvasSVG(figure)
-        left, right, bottom, top, gap = 0.075, 0.985, 0.175, 0.89, 0.085
+        left, right, bottom, top, gap = 0.085, 0.985, 0.175, 0.89, 0.085
         shares = list(widths) or [1.0] * count
         free = right - left - gap * (count - 1)
         axes, at = [], left
@@ -65,11 +66,11 @@ def panels(count: int, widths: Sequence[float] = ()) -> Iterator[tuple[Sequence[
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()
-    # Fonts of whoever reads, not of whoever drew.
+    # The reader's fonts instead of those of the machine that drew the figure.
     text = re.sub(r"'DejaVu Sans'", "system-ui, sans-serif", text)
     svg.append("\n".join(line.rstrip() for line in text.splitlines()) + "\n")
 
 
-def say(axes: Axes, x: float, y: float, text: str, colour: str = INK, **more: object) -> None:
-    """Words in the figure, in data coordinates, in the colour of what they speak of."""
+def label(axes: Axes, x: float, y: float, text: str, colour: str = TEXT, **more: object) -> None:
+    """Write a label at data coordinates, in the colour of what it labels."""
     axes.text(x, y, text, color=colour, **more)  # type: ignore[arg-type]
