@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from imitact.cli.phases import Phases
+from imitact.core.camera_view import View
 from imitact.core.errors import BadInput
-from imitact.core.views import View
 from imitact.datasets.open import open_dataset
 from imitact.evaluation import report, runner
 from imitact.evaluation.episode_journal import EVALUATION_JOURNAL
@@ -154,7 +154,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
     found["episodes.jsonl"] = Kind(evaluation / EVALUATION_JOURNAL, lambda say: of_journal(evaluation))
     metrics = material.metrics(folder / "metrics.jsonl")
     found["metrics.jsonl"] = Kind(
-        metrics, lambda say: of_metrics(metrics, say), mended="left out", is_a_log=True
+        metrics, lambda say: of_metrics(metrics, say), mended="): removed", is_a_log=True
     )
     phases = folder / "phases.json"
     with Phases(phases, {"steps": 5}).phase("record"):
