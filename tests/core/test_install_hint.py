@@ -61,7 +61,7 @@ def test_nothing_tells_people_to_install_imitact_from_an_index():
     wrong = [
         path.relative_to(ROOT).as_posix()
         for path in files
-        if path.name != "install.py"
+        if path.name != "install_hint.py"
         and re.search(r"pip install[^\n`]* '?imitact\b", path.read_text())
     ]
     assert wrong == []

@@ -18,8 +18,8 @@ import torch
 
 from imitact.cli import main
 from imitact.core.camera_view import View
+from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, ImitactError, NotFinite, SpecMismatch
-from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Camera, Observation, Policy, Spec
 from imitact.deploy import certificate, runtime, telemetry
@@ -31,7 +31,7 @@ from imitact.deploy.runtime import ExportedPolicy, load
 from imitact.models.config import ActConfig
 from imitact.models.normalization import Scaling
 from imitact.models.policy import TorchPolicy
-from imitact.models.policy_file import PolicyRecord
+from imitact.models.policy_folder import PolicyRecord
 from imitact.storage.sealed_file import FOOTER_BYTES, seal, unseal
 from tests.support.fake_dataset import FakeDataset
 

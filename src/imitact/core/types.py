@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -347,18 +348,8 @@ class ExtraColumn:
     width: int | None
 
 
-if TYPE_CHECKING:
-    overridable = property
-else:
-
-    class overridable:  # noqa: N801
-        """A property that an instance may replace: `self.task = "..."` needs no setter."""
-
-        def __init__(self, read: Callable[[Any], Any]) -> None:
-            self.read, self.__doc__ = read, read.__doc__
-
-        def __get__(self, instance: Any, owner: type | None = None) -> Any:
-            return self if instance is None else self.read(instance)
+# A property that an instance may replace: `self.task = "..."` needs no setter.
+overridable = property if TYPE_CHECKING else cached_property
 
 
 class Episode(Protocol):

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile
-from imitact.core.execution import Execution
 from imitact.evaluation.episode import EpisodeError, Job
 from imitact.evaluation.results import EnvInfo, EpisodeRow, Evaluation, EvaluationPlan
 from imitact.storage.journal import Journal, parse_journal_line

@@ -11,9 +11,9 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import TracebackType
 
+from imitact.core.chunking import Execution
 from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput
-from imitact.core.execution import Execution
 from imitact.core.types import Env, Policy
 from imitact.evaluation.episode import REPORT_EVERY_S, EpisodeError, EpisodeWorker, Job
 from imitact.evaluation.episode_journal import EpisodeJournal

@@ -14,9 +14,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+from imitact.core.camera_view import resize
 from imitact.core.errors import BadInput
 from imitact.core.types import Camera, Episode, Frame
-from imitact.core.views import resize
 from imitact.datasets.video import VideoWriter
 from imitact.datasets.video_config import VideoConfig
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imitact.core.camera_view import resize
 from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput
 from imitact.core.types import Camera, Dataset, Episode, Frame
-from imitact.core.views import resize
 from imitact.viewer.clips import clip_size, contact_sheet, encode_clip, spread_evenly
 from imitact.viewer.page import Blobs
 
@@ -105,7 +105,7 @@ def choose_episodes(
     """
     if requested is None:
         if most < 1:
-            raise BadInput(f"--most is {most}; it must be at least 1 episode")
+            raise BadInput(f"--max-episodes is {most}; it must be at least 1")
         return spread_evenly(lengths, most)
     for index in requested:
         if not 0 <= index < len(lengths):
@@ -133,7 +133,7 @@ def _left_out(total: int, with_curves: int, with_clips: int) -> str:
     if with_clips < with_curves:
         notes.append(
             f"{with_clips} of {total} episodes have videos in this page, by default spread from "
-            "the shortest to the longest; --episodes and --most choose others."
+            "the shortest to the longest; --episodes and --max-episodes choose others."
         )
     if with_curves < total:
         notes.append(

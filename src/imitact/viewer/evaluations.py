@@ -8,8 +8,8 @@ from typing import Any
 
 from imitact.evaluation import report
 from imitact.evaluation.episode_journal import read_unfinished
+from imitact.evaluation.episode_video import video_path
 from imitact.evaluation.results import EpisodeRow
-from imitact.evaluation.video import video_path
 from imitact.viewer.page import Blobs
 
 MAX_VIDEOS = 24

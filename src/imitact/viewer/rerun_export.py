@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from imitact.core.errors import BadInput
-from imitact.core.install import missing_package
+from imitact.core.install_hint import missing_package
 from imitact.storage.atomic import make_folder, write_atomically
 from imitact.viewer.page import Blobs
 

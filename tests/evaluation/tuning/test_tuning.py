@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from imitact.api import evaluate as evaluate_api
 from imitact.cli import main
+from imitact.core.chunking import Execution, parse
 from imitact.core.errors import BadInput, ImitactError
-from imitact.core.execution import Execution, parse
 from imitact.core.feature_statistics import Accumulator
 from imitact.envs import registry
 from imitact.evaluation.episode_journal import TUNING_JOURNAL as JOURNAL
@@ -32,7 +32,7 @@ from imitact.evaluation.tuning.selection import choose, ranked
 from imitact.evaluation.tuning.successive_halving import UNTUNED, RaceConfig, Tuning
 from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
-from imitact.models.policy_file import identity
+from imitact.models.policy_folder import identity
 from imitact.storage.lock import exclusive_writer
 from tests.support import dot_env
 from tests.support.tiny_arm import Reacher, TinyArm
