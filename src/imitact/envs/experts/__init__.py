@@ -1,1 +1,1 @@
-"""Scripted experts that demonstrate the ALOHA tasks."""
+"""Experts: scripted policies that demonstrate the ALOHA tasks."""
