@@ -73,3 +73,36 @@ def test_other_bytes_are_refused_with_their_place(data: bytes, message: str) -> 
     with pytest.raises(DamagedFile, match=message) as refusal:
         images.decode(data, (33, 47), "here")
     assert str(refusal.value).startswith("here ")
+
+
+def test_only_a_lenient_reader_decodes_an_image_that_bytes_follow() -> None:
+    frame = noise()
+    for data in (images.png(frame), images.jpeg(frame)):
+        want = images.decode(data, (33, 47))
+        for padded in (data + b"\0\0", data + b"\0camera 3\n"):
+            assert np.array_equal(images.decode(padded, (33, 47), lenient=True), want)
+        assert np.array_equal(images.decode(data + b"\0\0", (33, 47)), want)
+        with pytest.raises(DamagedFile, match="cut short"):
+            images.decode(data + b"\0camera 3\n", (33, 47))
+
+
+def test_only_a_lenient_reader_decodes_an_image_with_errors_that_ffmpeg_tolerates() -> None:
+    data = images.jpeg(noise())
+    want = images.decode(data, (33, 47))
+    gap = data[:2] + b"\x01\x02" + data[2:]
+    assert np.array_equal(images.decode(gap, (33, 47), lenient=True), want)
+    with pytest.raises(DamagedFile, match="without its header"):
+        images.decode(gap, (33, 47))
+    lacking = data[:-202] + data[-2:]
+    top = images.decode(lacking, (33, 47), lenient=True)[:16]
+    assert np.array_equal(top, want[:16])
+    with pytest.raises(DamagedFile, match="cannot be decoded"):
+        images.decode(lacking, (33, 47))
+
+
+@pytest.mark.parametrize("encode", [images.png, images.jpeg])
+def test_a_lenient_reader_refuses_other_sizes_and_images_cut_short(encode) -> None:
+    data = encode(noise())
+    for size, image in (((32, 47), data), ((330, 470), data), ((33, 47), data[:-20])):
+        with pytest.raises(DamagedFile, match="^here "):
+            images.decode(image, size, "here", lenient=True)

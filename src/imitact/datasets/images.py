@@ -60,7 +60,11 @@ def image_size(data: bytes, where: str = "the image", advice: str = COPY_AGAIN) 
 
 
 def decode(
-    data: bytes, size: tuple[int, int], where: str = "the image", advice: str = COPY_AGAIN
+    data: bytes,
+    size: tuple[int, int],
+    where: str = "the image",
+    advice: str = COPY_AGAIN,
+    lenient: bool = False,
 ) -> Frame:
     """Decode a JPEG or PNG image. Transparency is dropped; grey becomes three equal channels.
 
@@ -69,32 +73,26 @@ def decode(
         size: expected (height, width).
         where: file, field and tick, for errors.
         advice: what to do about a damaged image, for errors.
+        lenient: also decode an image that any bytes follow, or that FFmpeg decodes in spite of
+            errors in it.
 
     Raises:
         DamagedFile: another size, cut short, or not decodable.
     """
-    height, width = image_size(data, where, advice)
-    if (height, width) != size:
-        raise DamagedFile(
-            f"{where} has {height}x{width} pixels, expected {size[0]}x{size[1]}. {advice}"
-        )
-    whole = data.rstrip(b"\0")
     is_png = data.startswith(_PNG)
+    # FFmpeg finds the header of a JPEG image behind bytes that stop `image_size`.
+    if not (lenient and data.startswith(_JPEG)):
+        height, width = image_size(data, where, advice)
+        if (height, width) != size:
+            raise DamagedFile(
+                f"{where} has {height}x{width} pixels, expected {size[0]}x{size[1]}. {advice}"
+            )
+    end = _PNG_END if is_png else _JPEG_END
+    whole = data if lenient else data.rstrip(b"\0")
     # Decoders fill missing parts with grey instead of failing.
-    if not whole.endswith(_PNG_END if is_png else _JPEG_END):
+    if not (end in data if lenient else whole.endswith(end)):
         raise DamagedFile(f"{where} is an image that is cut short. {advice}")
-    return _decode("png" if is_png else "mjpeg", whole, size, where, advice)
-
-
-def decode_as(
-    codec: str,
-    data: bytes,
-    size: tuple[int, int],
-    where: str = "the image",
-    advice: str = COPY_AGAIN,
-) -> Frame:
-    """Decode an image of one of `CODECS`; arguments and errors as in `decode`."""
-    return _decode(CODECS[codec], data, size, where, advice)
+    return decode_with("png" if is_png else "mjpeg", whole, size, where, advice, lenient)
 
 
 def jpeg(frame: Frame) -> bytes:
@@ -109,15 +107,22 @@ def png(frame: Frame) -> bytes:
     return _encode(av.VideoCodecContext.create("png", "w"), frame, "rgb24")
 
 
-def _decode(
-    decoder_name: str, data: bytes, size: tuple[int, int], where: str, advice: str
+def decode_with(
+    decoder_name: str,
+    data: bytes,
+    size: tuple[int, int],
+    where: str,
+    advice: str = COPY_AGAIN,
+    lenient: bool = False,
 ) -> Frame:
+    """Decode an image with FFmpeg's decoder of that name; arguments and errors as in `decode`."""
     cause = ""
     try:
         decoder: Any = av.VideoCodecContext.create(decoder_name, "r")
         # FFmpeg refuses an image of more pixels before it allocates memory for it.
         most = (size[0] + _MARGIN) * (size[1] + _MARGIN)
-        decoder.options = {"err_detect": "explode", "max_pixels": str(most)}
+        strictness = {} if lenient else {"err_detect": "explode"}
+        decoder.options = {**strictness, "max_pixels": str(most)}
         decoder.thread_count = 1
         pictures = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
         if len(pictures) == 1:

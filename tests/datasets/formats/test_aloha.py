@@ -292,11 +292,13 @@ def test_a_damaged_image_is_refused_with_its_camera_and_tick(tmp_path: Path):
         packed = rows[4].tobytes().rstrip(b"\0")
         rows[4] = np.frombuffer(packed[:-10].ljust(rows.shape[1], b"\0"), np.uint8)
         rows[6] = rows[0][::-1]
+        rows[7, -1] = 7
     dataset = open_dataset(tmp_path, ReadConfig(colour="bgr"))
     for tick, message in (
         (2, "neither JPEG nor PNG"),
         (4, "an image that is cut short"),
         (6, "neither JPEG nor PNG"),
+        (7, "an image that is cut short"),  # bytes other than zeros follow the image
     ):
         with pytest.raises(
             DamagedFile, match=rf"episode_0\.hdf5: .*images/top, tick {tick}, is {message}"

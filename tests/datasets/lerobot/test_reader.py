@@ -19,6 +19,7 @@ import pytest
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.validate import check_dataset
+from imitact.datasets import images
 from imitact.datasets.lerobot.checksums import DatasetChecksums
 from imitact.datasets.lerobot.layout import INFO, TASKS, version_of
 from imitact.datasets.lerobot.parquet import read_cells
@@ -259,6 +260,24 @@ def test_stored_images_are_decoded_bit_for_bit() -> None:
         want = (rows + columns + 15.0 * np.arange(3)).astype(np.uint8)
         want[4:16, 4 * tick : 4 * tick + 12] = (230, 60, 30)
         assert np.array_equal(frame, want)
+
+
+def test_an_image_is_read_whatever_bytes_follow_it(new: Path) -> None:
+    """As every earlier version did; some cameras append their own data to a JPEG."""
+    file = new / "data/chunk-000/file-001.parquet"
+    frames = list(open_lerobot(new).episode(1).frames("wrist"))
+
+    def change(table: pa.Table) -> pa.Table:
+        cells = table[WRIST].to_pylist()
+        cells[0]["bytes"] += b"\0camera 3\n"
+        cells[1]["bytes"] = images.jpeg(frames[1]) + b"\0camera 3\n"
+        return with_column(table, WRIST, pa.array(cells, table.schema.field(WRIST).type))
+
+    edit_table(file, change)
+    read = list(open_lerobot(new).episode(1).frames("wrist"))
+    assert np.array_equal(read[0], frames[0])
+    assert np.array_equal(read[1], images.decode(images.jpeg(frames[1]), frames[1].shape[:2]))
+    assert np.array_equal(read[2:], frames[2:])
 
 
 def test_only_one_page_of_images_is_in_memory(tmp_path: Path) -> None:

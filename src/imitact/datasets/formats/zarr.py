@@ -154,7 +154,8 @@ class ZarrArray:
                 "compressed frames of shape (H, W, 3) and type uint8 with one frame per chunk"
             )
         assert self.codec is not None
-        frame = images.decode_as(self.codec["id"], data, (sizes[0], sizes[1]), str(file), _COPY)
+        decoder = images.CODECS[self.codec["id"]]
+        frame = images.decode_with(decoder, data, (sizes[0], sizes[1]), str(file), _COPY)
         return frame.reshape(self.chunks)
 
 

@@ -428,7 +428,7 @@ class LeRobotEpisode(Episode):
             times_s = (from_s + self._rows[2][start:stop]).tolist()
             return read_frames(video, times_s, (*size, 3), self._dataset._tolerance_s)
         return (
-            images.decode(image, size, self._where(camera, tick), RESTORE)
+            images.decode(image, size, self._where(camera, tick), RESTORE, lenient=True)
             for tick, image in enumerate(self.stored_images(camera, start, stop), start)
         )
 

@@ -460,7 +460,8 @@ def _compute_stats(
 def _decoded(cells: pa.ChunkedArray, camera: Camera, where: str) -> Iterator[Frame]:
     size = (camera.height, camera.width)
     for tick in range(len(cells)):
-        yield images.decode(cells[tick].as_py()["bytes"], size, f"{where} at tick {tick}", RESTORE)
+        data = cells[tick].as_py()["bytes"]
+        yield images.decode(data, size, f"{where} at tick {tick}", RESTORE, lenient=True)
 
 
 def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64] | None:
