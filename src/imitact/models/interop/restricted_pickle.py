@@ -1,7 +1,7 @@
 """Restricted pickle: dicts of NumPy arrays, read without importing or calling what a file names.
 
 `pickle.Unpickler` calls any function that a file names. Here every name becomes a `_Name`, calling
-one yields a `_Made` that only keeps its arguments, and arrays are built from those afterwards. A
+one yields a `_Call` that only keeps its arguments, and arrays are built from those afterwards. A
 first pass over the instructions bounds what the unpickler itself may allocate.
 """
 
@@ -14,6 +14,7 @@ import pickletools
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,20 +42,15 @@ _INSTRUCTIONS = frozenset({
 })  # fmt: skip
 
 _NAMES = {
-    f"numpy.{core}.{name}": meaning
-    for core in ("core", "_core")
-    for name, meaning in (
-        ("multiarray._reconstruct", "array"),
-        ("multiarray.scalar", "scalar"),
-        ("numeric._frombuffer", "buffer"),
-    )
-} | {
-    "numpy.ndarray": "ndarray",
-    "numpy.dtype": "dtype",
-    "_codecs.encode": "encode",  # protocols below 3 write bytes as text
-    "__builtin__.bytes": "bytes",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy.core.numeric._frombuffer",
+    "numpy.ndarray",
+    "numpy.dtype",
+    "_codecs.encode",  # protocols below 3 write bytes as text
+    "__builtin__.bytes",
 }
-"""Names in pickles of arrays; none of them is ever imported."""
+"""Names in pickles of arrays, as NumPy 1 writes them; none of them is ever imported."""
 
 _DTYPE = re.compile(r"[<>|=]?(?:[fiu][248]|[iub]1)")
 """Element types: floats, integers and booleans."""
@@ -64,13 +60,14 @@ class _Refused(Exception):
     """The file asks for more than arrays."""
 
 
-class _Made:
-    """An object that the file makes: the name it calls, the arguments and the state."""
+@dataclass(eq=False)
+class _Call:
+    """A call in the file: the last part of the name, the arguments, and the state set later."""
 
-    __slots__ = ("args", "meaning", "state", "value")
-
-    def __init__(self, meaning: str, args: tuple[Any, ...]) -> None:
-        self.meaning, self.args, self.state, self.value = meaning, args, None, None
+    name: str
+    args: tuple[Any, ...]
+    state: Any = None
+    result: Any = None
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -79,13 +76,11 @@ class _Made:
 class _Name:
     """A function or type that the file names."""
 
-    __slots__ = ("meaning",)
+    def __init__(self, name: str) -> None:
+        self.name = name
 
-    def __init__(self, meaning: str) -> None:
-        self.meaning = meaning
-
-    def __call__(self, *args: Any) -> _Made:
-        return _Made(self.meaning, args)
+    def __call__(self, *args: Any) -> _Call:
+        return _Call(self.name, args)
 
     def __setstate__(self, state: Any) -> None:
         raise _Refused("it sets the state of a name")
@@ -94,9 +89,9 @@ class _Name:
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
-        if full not in _NAMES:
+        if full.replace("numpy._core.", "numpy.core.") not in _NAMES:
             raise _Refused(f'it names "{full[:100]}", which is not one of NumPy\'s array types')
-        return _Name(_NAMES[full])
+        return _Name(name)
 
 
 def loads(data: bytes, path: Path) -> dict[str, Any]:
@@ -131,15 +126,13 @@ def _check_instructions(data: bytes) -> None:
     """Refuse instructions that are never needed for arrays, and allocations beyond the data."""
     tuples = 0
     for count, (code, argument, _) in enumerate(pickletools.genops(data)):
+        tuples += code.name.startswith("TUPLE")
         if count > _MAX_INSTRUCTIONS:
             raise _Refused(f"it has more than {_MAX_INSTRUCTIONS} instructions")
         if code.name not in _INSTRUCTIONS:
             raise _Refused(f"it uses the instruction {code.name}")
-        if (
-            code.name.endswith("PUT") and (argument or 0) > _MAX_INSTRUCTIONS
-        ):  # sizes the memo table
-            raise _Refused(f"it stores a value under the number {argument}")
-        tuples += code.name.startswith("TUPLE")
+        if code.name.endswith("PUT") and (argument or 0) > _MAX_INSTRUCTIONS:
+            raise _Refused(f"it stores a value under the number {argument}")  # sizes the memo table
         if tuples > _MAX_TUPLES:
             raise _Refused(f"it has more than {_MAX_TUPLES} tuples")
 
@@ -152,83 +145,75 @@ class _Builder:
         self._parts = 0
 
     def by_name(self, values: Mapping[Any, Any], depth: int) -> dict[str, Any]:
-        return {_text(key): self.value(part, depth + 1) for key, part in values.items()}
+        return {_text(key): self._value(part, depth + 1) for key, part in values.items()}
 
-    def value(self, value: Any, depth: int) -> Any:
+    def _value(self, value: Any, depth: int) -> Any:
         self._parts += 1
         if depth > _MAX_DEPTH or self._parts > _MAX_PARTS:
             raise _Refused(f"values are more than {_MAX_DEPTH} deep or {_MAX_PARTS} parts")
-        if isinstance(value, _Made):
-            if value.value is None:
-                value.value = self._built(value)
-            return value.value
+        if isinstance(value, _Call):
+            if value.result is None:
+                value.result = self._result(value)
+            return value.result
         if isinstance(value, dict):
             return self.by_name(value, depth)
         if isinstance(value, list | tuple):
-            return [self.value(part, depth + 1) for part in value]
+            return [self._value(part, depth + 1) for part in value]
         if isinstance(value, int | float | str | bytes | None):
             return value
         raise _Refused(f"a value is {type(value).__name__}")
 
-    def _built(self, made: _Made) -> Any:
-        args, state = made.args, made.state
-        if made.meaning == "array" and isinstance(state, tuple) and len(state) == 5:
-            _, shape, dtype, is_fortran, values = state
-            return self._array(values, dtype, shape, bool(is_fortran))
-        if made.meaning == "scalar" and len(args) == 2:
-            return self._array(args[1], args[0], (), False)[()]
-        if made.meaning == "buffer" and len(args) == 4:
-            values, dtype, shape, order = args
-            return self._array(values, dtype, shape, order == "F")
-        return self._bytes(made)
+    def _result(self, call: _Call) -> Any:
+        match call.name, call.args, call.state:
+            case "_reconstruct", _, tuple((_, shape, dtype, is_fortran, values)):
+                return self._array(values, dtype, shape, bool(is_fortran))
+            case "scalar", (dtype, values), _:
+                return self._array(values, dtype, (), False)[()]
+            case "_frombuffer", (values, dtype, shape, order), _:
+                return self._array(values, dtype, shape, order == "F")
+        return self._bytes(call)
 
     def _bytes(self, value: Any) -> bytes | bytearray:
         """Return the bytes that a value stands for; protocols below 3 write them as text."""
-        if isinstance(value, _Made):
-            args = value.args
-            if value.meaning == "bytes" and not args:
-                return b""
-            if value.meaning != "encode" or len(args) != 2 or args[1] not in ("latin1", "latin-1"):
-                raise _Refused(f"it makes a {value.meaning} of {len(args)} unexpected parts")
-            value = args[0]
-        if isinstance(value, str):  # Python 2 wrote bytes as text
-            self._take(len(value))
-            return value.encode("latin-1")
-        if not isinstance(value, bytes | bytearray):
+        if isinstance(value, _Call):
+            match value.name, value.args:
+                case "bytes", ():
+                    value = b""
+                case "encode", (text, "latin1" | "latin-1"):
+                    value = text
+                case name, args:
+                    raise _Refused(f"it makes a {name} of {len(args)} unexpected parts")
+        if not isinstance(value, str | bytes | bytearray):
             raise _Refused("an array has no bytes")
-        return value
+        self._bytes_left -= len(value)
+        if self._bytes_left < 0:
+            raise _Refused("its arrays repeat their bytes")
+        return value.encode("latin-1") if isinstance(value, str) else value
 
     def _array(self, values: Any, dtype: Any, shape: Any, is_fortran: bool) -> NDArray[Any]:
-        kind, data = _dtype(dtype), self._bytes(values)
-        self._take(len(data))
+        kind = _dtype(dtype)
         if not isinstance(shape, tuple) or len(shape) > _MAX_AXES:
             raise _Refused(f"an array has no shape of at most {_MAX_AXES} axes")
         if not all(type(n) is int and n >= 0 for n in shape):
             raise _Refused("an array has a shape that is not of whole numbers")
-        array = np.frombuffer(data, kind) if data else np.empty(0, kind)
+        array = np.frombuffer(self._bytes(values), kind).astype(kind.newbyteorder("native"))
         if array.size != math.prod(shape):
             raise _Refused(f"an array of shape {shape} has {array.size} values")
-        native = array.astype(kind.newbyteorder("native"))
-        return native.reshape(shape, order="F" if is_fortran else "C")
-
-    def _take(self, count: int) -> None:
-        self._bytes_left -= count
-        if self._bytes_left < 0:
-            raise _Refused("its arrays repeat their bytes")
+        return array.reshape(shape, order="F" if is_fortran else "C")
 
 
-def _dtype(made: Any) -> np.dtype[Any]:
-    text = made.args[0] if isinstance(made, _Made) and made.meaning == "dtype" else None
-    text = _text(text)
+def _dtype(call: Any) -> np.dtype[Any]:
+    if not isinstance(call, _Call) or call.name != "dtype":
+        raise _Refused("an array has no element type")
+    text = _text(call.args[0])
     if not _DTYPE.fullmatch(text):
         raise _Refused(f'an array is of "{text[:100]}"')
-    dtype, state = np.dtype(text), made.state
-    if state is None:
-        return dtype
-    if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
-        raise _Refused("an element type has an unknown state")
-    order = {"<": "little", ">": "big"}.get(state[1])
-    return dtype.newbyteorder(order) if order else dtype  # type: ignore[arg-type]
+    match call.state:
+        case None | tuple((_, "|" | "=", *_)):
+            return np.dtype(text)
+        case tuple((_, "<" | ">" as order, *_)):
+            return np.dtype(text).newbyteorder(order)
+    raise _Refused("an element type has an unknown state")
 
 
 def _text(value: Any) -> str:
@@ -248,8 +233,5 @@ def dumps(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     It names NumPy's functions as NumPy 1 does, which NumPy 2 reads as well: the released ACT needs
     Python 3.8, for which there is no NumPy 2.
     """
-    for name, array in arrays.items():
-        if array.dtype not in (np.float32, np.float64):
-            raise TypeError(f"{name} is {array.dtype}; float32 or float64 are written")
     data = pickle.dumps({n: np.ascontiguousarray(a) for n, a in arrays.items()}, protocol=3)
     return data.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
