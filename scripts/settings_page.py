@@ -82,12 +82,11 @@ class VerbSettings:
 def verb_settings(name: str) -> VerbSettings:
     """Return the options of a verb, read from imitact.cli.main."""
     verb = cli.VERBS[name]
-    module = verb.module()
     others = [None] * (len(verb.first) - 1)  # options beside --preset that choose defaults
     starts: dict[str, Any] = (
-        {preset: module.with_preset(preset, *others) for preset in PRESETS}
+        {preset: verb.start(preset, *others) for preset in PRESETS}
         if verb.first
-        else {"": module.OPTIONS}
+        else {"": verb.start()}
     )
     start = next(iter(starts.values()))
     kind = start if isinstance(start, type) else type(start)

@@ -135,8 +135,7 @@ def every_verb() -> list[tuple[str, type]]:
     """Return each verb with the dataclass of its settings."""
     found = []
     for name, verb in main.VERBS.items():
-        module = verb.module()
-        start = module.with_preset(*[None] * len(verb.first)) if verb.first else module.OPTIONS
+        start = verb.start()
         found.append((name, start if isinstance(start, type) else type(start)))
     return found
 

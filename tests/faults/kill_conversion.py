@@ -1,8 +1,9 @@
-"""kill -9 at any moment of `imitact convert`, in both directions: it goes on to the same bytes.
+"""Kill test of conversions: kill -9 at random moments of `imitact convert`, in both directions.
 
-    kill_conversion.py [--kills 20] [--seed 0] [--out FILE.json]
+    python -m tests.faults.kill_conversion [--kills 20] [--seed 0] [--out FILE.json]
 
-Exit code 0 if every copy that was killed and gone on with is, file by file, the one that was not.
+After each kill the same command continues. Exit code 0 if every such copy equals, file by file, the
+copy that was not killed.
 """
 
 from __future__ import annotations
@@ -20,20 +21,23 @@ from pathlib import Path
 from tests.support import foreign_files as foreign
 
 
-def begin(source: Path, out: Path, to: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "imitact", "convert", str(source), str(out), "--to", to]
+def start(source: Path, out: Path, to: str) -> subprocess.Popen[bytes]:
+    """Start a conversion."""
+    command = [sys.executable, "-m", "imitact", "convert", str(source)]
+    command += ["--out", str(out), "--to", to]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def whole(source: Path, out: Path, to: str) -> float:
-    """Convert to the end; gives the seconds."""
+def convert(source: Path, out: Path, to: str) -> float:
+    """Run a conversion to the end and return its seconds."""
     began = time.monotonic()
-    if code := begin(source, out, to).wait():
-        raise SystemExit(f"imitact convert {source} {out} --to {to} ended with {code}")
+    if code := start(source, out, to).wait():
+        raise SystemExit(f"imitact convert {source} --out {out} --to {to}: exit code {code}")
     return time.monotonic() - began
 
 
-def sums(root: Path) -> dict[str, str]:
+def checksums(root: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file."""
     return {
         p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in sorted(root.rglob("*"))
@@ -42,32 +46,32 @@ def sums(root: Path) -> dict[str, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--kills", type=int, default=20, help="in all, half in each direction")
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20, help="in total, half in each direction")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     rng = random.Random(args.seed)
     different, killed = [], 0
-    with tempfile.TemporaryDirectory(prefix="imitact-convert-") as place:
-        root = Path(place)
+    with tempfile.TemporaryDirectory(prefix="imitact-convert-") as folder:
+        root = Path(folder)
         foreign.aloha(root / "aloha", (40,) * 12, size=(96, 128), effort=True, dtype="f8")
         for source, to in ((root / "aloha", "lerobot"), (root / "lerobot", "aloha-hdf5")):
             undisturbed = root / to
-            lasts_s = whole(source, undisturbed, to)
-            wanted, kills, tries = sums(undisturbed), 0, 0
+            duration_s = convert(source, undisturbed, to)
+            expected, kills, tries = checksums(undisturbed), 0, 0
             while kills < args.kills / 2:
-                part = root / f"{to}-{tries}"
+                copy = root / f"{to}-{tries}"
                 tries += 1
                 for _ in range(2):
-                    process = begin(source, part, to)
-                    time.sleep(rng.uniform(0.0, lasts_s))
+                    process = start(source, copy, to)
+                    time.sleep(rng.uniform(0.0, duration_s))
                     kills += process.poll() is None
                     process.kill()
                     process.wait()
-                whole(source, part, to)
-                if sums(part) != wanted:
-                    different.append(part.name)
+                convert(source, copy, to)
+                if checksums(copy) != expected:
+                    different.append(copy.name)
             killed += kills
     text = json.dumps({"kills": killed, "different": different}, indent=1)
     print(text)

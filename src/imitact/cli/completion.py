@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union
 
@@ -12,6 +11,7 @@ import tyro
 from tyro.conf import Positional, subcommand
 
 from imitact.cli.console import print_result
+from imitact.cli.verbs import VERBS
 
 RESUME_HINT = ""
 
@@ -30,12 +30,11 @@ class Completion:
 OPTIONS = Completion
 
 
-def run(settings: Completion, verbs: Mapping[str, Any]) -> None:
-    """Print the script for these verbs, as `imitact.cli.main.VERBS` lists them."""
-    kinds: list[Any] = []
-    for name, verb in verbs.items():
-        module = verb.module()
-        start = module.with_preset(*[None] * len(verb.first)) if verb.first else module.OPTIONS
+def run(settings: Completion) -> None:
+    """Print the script."""
+    kinds: list[Any] = [Annotated[Completion, subcommand("completion", prefix_name=False)]]
+    for name, verb in VERBS.items():
+        start = verb.start()
         default = {} if isinstance(start, type) else {"default": start}
         kind = start if isinstance(start, type) else type(start)
         about = subcommand(name, description=verb.summary, prefix_name=False, **default)

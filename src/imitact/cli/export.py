@@ -72,7 +72,7 @@ def run(settings: Export) -> None:
     from imitact.datasets.open import open_dataset
     from imitact.deploy import export as exporting
     from imitact.models.policy import TorchPolicy
-    from imitact.models.policy_file import identity
+    from imitact.models.policy_folder import identity
 
     found = exporting.export(
         TorchPolicy.load(path),

@@ -15,62 +15,24 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib import import_module
-from types import ModuleType
 
+from imitact.cli import verbs
+from imitact.cli.verbs import Verb
 from imitact.core.errors import ImitactError
 from imitact.core.install_hint import missing_package
 from imitact.core.suggestions import unknown
 from imitact.core.version import __version__
 from imitact.parallel.signals import sigterm_as_interrupt
 
-
-@dataclass(frozen=True)
-class Verb:
-    """One verb of the command line.
-
-    Attributes:
-        summary: what it does, in a line of the help.
-        module: imports its module, which has RESUME_HINT, run(settings), and OPTIONS (the dataclass
-            of its settings) or with_preset(...) (an instance to start from).
-        first: options that choose the defaults of the others; with_preset takes their values.
-    """
-
-    summary: str
-    module: Callable[[], ModuleType]
-    first: tuple[str, ...] = ()
-
-
 VERBS = {
-    "record": Verb("record scripted demonstrations in an environment",
-                   lambda: import_module("imitact.cli.record")),
-    "train": Verb("train ACT on a dataset",
-                  lambda: import_module("imitact.cli.train"), ("--preset",)),
-    "evaluate": Verb("count how often a policy succeeds on fresh seeds",
-                     lambda: import_module("imitact.cli.evaluate")),
-    "compare": Verb("compare two evaluations on the same seeds",
-                    lambda: import_module("imitact.cli.compare")),
-    "tune": Verb("find how a policy's chunks are best executed",
-                 lambda: import_module("imitact.cli.tune")),
-    "export": Verb("write a policy as one file that runs without torch",
-                   lambda: import_module("imitact.cli.export")),
-    "import-policy": Verb("convert a checkpoint of LeRobot or the released ACT to a policy",
-                          lambda: import_module("imitact.cli.import_policy")),
-    "export-policy": Verb("convert a policy to a checkpoint of LeRobot or the released ACT",
-                          lambda: import_module("imitact.cli.export_policy")),
-    "view": Verb("show demonstrations, a training or an evaluation as an HTML page",
-                 lambda: import_module("imitact.cli.view")),
-    "check": Verb("find what is wrong with a dataset, a policy or an environment",
-                  lambda: import_module("imitact.cli.check")),
-    "convert": Verb("copy a dataset to LeRobot's or ALOHA's layout and compare",
-                    lambda: import_module("imitact.cli.convert")),
-    "demo": Verb("record, train and evaluate: from nothing to a success rate",
-                 lambda: import_module("imitact.cli.demo"), ("--preset", "--task")),
-    "completion": Verb("print a script that completes verbs and options in a shell",
-                       lambda: import_module("imitact.cli.completion")),
-}  # fmt: skip
+    **verbs.VERBS,
+    "completion": Verb(
+        "print a script that completes verbs and options in a shell",
+        lambda: import_module("imitact.cli.completion"),
+    ),
+}
 
 HELP = f"""\
 usage: imitact VERB [ARGUMENTS] [OPTIONS]
@@ -120,14 +82,9 @@ def run(argv: Sequence[str]) -> int:
         with sigterm_as_interrupt():
             module = verb.module()
             hint = module.RESUME_HINT
-            start = (
-                module.with_preset(*[value_of(rest, option) for option in verb.first])
-                if verb.first
-                else module.OPTIONS
-            )
+            start = verb.start(*[value_of(rest, option) for option in verb.first])
             kind = start if isinstance(start, type) else type(start)
-            settings = parse(prog, start, rest)
-            return module.run(settings, *([VERBS] if name == "completion" else [])) or 0
+            return module.run(parse(prog, start, rest)) or 0
     except HelpShown:
         return 0
     except ImitactError as error:

@@ -51,8 +51,8 @@ class Record:
     """Width of a frame in pixels."""
 
     expert: str = ""
-    """Expert: FILE.py:NAME or MODULE:NAME, called with the environment's Spec, returns a Policy.
-    Empty: the scripted expert of cube or insertion."""
+    """Expert: FILE.py:NAME or MODULE:NAME, called with the environment's Spec or with nothing,
+    returns a Policy. Empty: the scripted expert of cube or insertion."""
 
     task: str = ""
     """Instruction stored with the episodes. Empty: the environment's own."""

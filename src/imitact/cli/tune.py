@@ -70,12 +70,15 @@ def run(settings: Tune) -> None:
     check_env_name(settings.env)
     if settings.workers < 0:
         raise BadInput(f"workers is {settings.workers}; it must be at least 0")
+    from imitact.core.chunking import Execution
     from imitact.deploy.load_policy import policy_loader
     from imitact.envs.registry import env_factory_for
+    from imitact.evaluation.episode_journal import EpisodeJournal
+    from imitact.evaluation.results import EvaluationPlan
     from imitact.evaluation.runner import Evaluator
     from imitact.evaluation.tuning import plot, report, successive_halving
     from imitact.models.policy import TorchPolicy
-    from imitact.models.policy_file import identity, set_execution
+    from imitact.models.policy_folder import identity, set_execution
     from imitact.storage.lock import exclusive_writer
 
     policy = TorchPolicy.load(path)
@@ -86,6 +89,7 @@ def run(settings: Tune) -> None:
     )
     names = {"env": settings.env, "policy": identity(path)}
     make_env = env_factory_for(settings.env, policy.spec, settings.gym)
+    plan = EvaluationPlan((0,), Execution(), step_cap=settings.step_cap or None, names=names)
     with exclusive_writer(out, "tuning"), ProgressDisplay("tuning", total, "episodes") as display:
         stage = ""
 
@@ -98,13 +102,12 @@ def run(settings: Tune) -> None:
             done, episode_s = progress.done, progress.episode_s
             display.to(done, stage, None if episode_s is None else episode_s * (total - done))
 
-        with Evaluator.for_tuning(
+        with Evaluator(
             policy_loader(path),
             make_env,
+            plan,
             workers=settings.workers or None,
-            names=names,
-            step_cap=settings.step_cap or None,
-            out=out,
+            journal=EpisodeJournal.of_tuning(plan, out),
             on_progress=show,
         ) as evaluator:
             found = successive_halving.tune(
