@@ -1,22 +1,23 @@
-"""Hypothesis against the readers of policy, dataset and config: files that nobody would write.
+"""Reader fuzzing: Hypothesis alters policies, datasets and settings, and the readers must survive.
 
-    fuzz_readers.py [--cases 100000] [--only KIND] [--workers 2] [--seed 0] [--out FILE.json]
+    python -m tests.faults.fuzz_readers [--cases 100000] [--only KIND] [--workers 2] [--seed 0]
+        [--out FILE.json]
 
-A case takes one file (or the settings of a network, or a command line) and does to it one to three
-things: cuts, flips, inserts, repeats, exchanges bytes; replaces, retypes, renames, repeats,
-reorders JSON values; puts in what parsers fear (NaN, numbers of 5000 digits, 2^60 as a size, a
-hundred thousand brackets, broken UTF-8). In half of the cases the checksums are made to fit again,
-so that what lies behind them is reached. Then the reader must read, or refuse with one of imitact's
-errors for bad input; anything else is a defect, as is more than 5 s of the processor's time, more
-memory than 1 GiB above that of the idle process, or the death of the process.
+A case takes one file (or the settings of a network, or a command line) and applies one to three
+changes: cuts, flips, inserts, repeats or exchanges bytes; replaces, retypes, renames, repeats or
+reorders JSON values; inserts values that break parsers (NaN, numbers of 5000 digits, 2^60 as a
+size, a hundred thousand brackets, invalid UTF-8). In half of the cases the checksums are updated,
+so that the code behind them is reached. The reader must then read the file, or refuse it with one
+of imitact's errors for bad input. Anything else is a defect, as is more than 5 s of CPU time, more
+than 1 GiB of memory above that of the idle process, or the death of the process.
 
-Datasets in other programs' layouts (aloha, robomimic, replay: a diffusion-policy zarr) are altered
-in their bytes, and by h5py in their structure: arrays dropped, renamed, retyped, reordered, linked
-elsewhere. HDF5's library may crash on what comes of it, in a process of its own; how often it did
-is counted (`crashes_apart`), and is no defect as long as the reader refuses the file.
+Datasets of other layouts (aloha, robomimic, replay: a diffusion-policy zarr) are altered in their
+bytes, and with h5py in their structure: arrays dropped, renamed, retyped, reordered or linked
+elsewhere. HDF5's library may crash on such a file, in the isolated process that reads it; these
+crashes are counted (`crashes_apart`) and are no defect as long as the reader refuses the file.
 
-Cases run in worker processes, which their parent watches and replaces. Exit code 0 if there is no
-defect; else each is told with the smallest case that Hypothesis finds.
+Cases run in worker processes that the main process watches. Exit code 0 if there is no defect; each
+defect is printed with the smallest case that Hypothesis finds.
 """
 
 from __future__ import annotations
@@ -38,27 +39,30 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
+if TYPE_CHECKING:
+    from imitact.core.types import Dataset
+
 CASE_S = 5.0
-"""Of the processor's time, so that a busy machine is no defect."""
+"""Limit of a case in CPU time, which does not depend on the load of the machine."""
 MEMORY_BYTES = 1 << 30
 SILENT_S = 600.0
-"""A worker that has begun no case for so long hangs where Python cannot interrupt it."""
+"""A worker that starts no case for this long hangs where Python cannot interrupt it."""
 BATCH = 500
-"""Cases of one Hypothesis run; its seed is their number, so that any run can be repeated."""
+"""Cases of one Hypothesis run; its seed is its number, so that any run can be repeated."""
 
-# -- what is done to bytes -------------------------------------------------------------------------
+# -- changes of bytes ------------------------------------------------------------------------------
 
 PLACE = st.integers(0, 2**20)
-"""Where; taken modulo the size, so that Hypothesis can shrink it whatever the file."""
+"""Position, modulo the size, so that Hypothesis can shrink it for any file."""
 
 HOSTILE_NUMBERS = [
     value.to_bytes(8, order) for value in (2**60, 2**63 - 1, 2**64 - 1, 2**31) for order in
@@ -78,6 +82,7 @@ BYTE_CHANGE = st.one_of(
 
 
 def change_bytes(data: bytes, change: tuple[Any, ...]) -> bytes:
+    """Apply one of BYTE_CHANGE."""
     kind, place, *more = change
     at = place % (len(data) + 1)
     match kind:
@@ -109,7 +114,7 @@ def change_bytes(data: bytes, change: tuple[Any, ...]) -> bytes:
             )  # fmt: skip
 
 
-# -- what is done to JSON --------------------------------------------------------------------------
+# -- changes of JSON -------------------------------------------------------------------------------
 
 VALUE = st.one_of(
     st.none(),
@@ -145,7 +150,7 @@ _HERE = "@raw@"
 
 
 def change_json(value: Any, changes: list[tuple[Any, ...]], seal: Callable[[Any], Any]) -> bytes:
-    """The text of an altered value. seal: makes its checksum fit, or does nothing."""
+    """Apply JSON changes to a value and return its text; `seal` updates its checksum."""
     value = copy.deepcopy(value)
     raw: list[bytes] = []
     twice: list[tuple[str, Any]] = []
@@ -156,7 +161,7 @@ def change_json(value: Any, changes: list[tuple[Any, ...]], seal: Callable[[Any]
         holder, key = places[place % len(places)]
         match kind:
             case "set":
-                holder[key] = copy.deepcopy(more[0])  # the same one twice may hold itself
+                holder[key] = copy.deepcopy(more[0])  # inserted twice, it could contain itself
             case "raw":
                 holder[key] = _HERE
                 raw.append(more[0])
@@ -180,10 +185,10 @@ def change_json(value: Any, changes: list[tuple[Any, ...]], seal: Callable[[Any]
                 with contextlib.suppress(OverflowError):
                     holder[key] = holder[key] + more[0]
     if isinstance(value, dict):
-        with contextlib.suppress(Exception):  # what cannot be sealed stays unsealed
+        with contextlib.suppress(Exception):  # a value that cannot be sealed stays as it is
             value = seal(value)
     text = json.dumps(value).encode()
-    for key, other in twice:  # a name that comes twice: parsers take one of the two
+    for key, other in twice:  # a duplicate key, of which parsers take either
         text = b"{" + json.dumps({key: other}).encode()[1:-1] + b", " + text[1:]
     for part in raw:
         text = text.replace(json.dumps(_HERE).encode(), part, 1)
@@ -195,7 +200,7 @@ def key_index(items: list[tuple[str, Any]], key: str) -> int:
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
-    """Every value within, as what holds it and its key there."""
+    """Return every nested value as its container and its key."""
     found: list[tuple[Any, Any]] = []
     waiting = [value]
     while waiting:
@@ -203,7 +208,7 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
         if isinstance(holder, dict):
             keys: Any = list(holder)
         elif isinstance(holder, list):
-            keys = range(min(len(holder), 8))  # the others are alike
+            keys = range(min(len(holder), 8))  # later items are of the same kind
         else:
             continue
         for key in keys:
@@ -212,7 +217,7 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
     return found
 
 
-# -- what is done to the structure of an HDF5 file -------------------------------------------------
+# -- changes of the structure of an HDF5 file ------------------------------------------------------
 
 ODD_VALUES = [
     [], [1.5], [[1, 2], [3, 4]], [float("nan")] * 3, [2**62] * 2, [b"abc", b"d"], [True, False],
@@ -235,7 +240,7 @@ HDF5_CHANGE = st.one_of(
 
 
 def change_hdf5(data: bytes, changes: list[tuple[Any, ...]], scratch: Path) -> bytes:
-    """An HDF5 file with its structure altered; what h5py refuses to do is not done."""
+    """Apply changes to the structure of an HDF5 file; those that h5py refuses are skipped."""
     import h5py
 
     scratch.write_bytes(data)
@@ -254,7 +259,7 @@ def change_hdf5(data: bytes, changes: list[tuple[Any, ...]], scratch: Path) -> b
                         del file[name]
                         file[name] = ODD_VALUES[more[0]]
                     case "type":
-                        values = file[name][()].astype(more[0])
+                        values = cast("Any", file[name])[()].astype(more[0])
                         del file[name]
                         file[name] = values
                     case "shape":
@@ -308,9 +313,13 @@ REPLAY = [f"replay/{name}" for name in (
 
 @dataclass(frozen=True)
 class Case:
-    """One file and what is done to it.
+    """One file and its changes.
 
-    fits: whether the checksums are made to fit what it holds then.
+    Attributes:
+        file: path of the file, or `config`.
+        fits: whether checksums are updated to the altered contents.
+        as_json: whether the changes alter the structure, not bytes.
+        changes: the changes.
     """
 
     file: str
@@ -323,9 +332,9 @@ def _of(files: list[str]) -> st.SearchStrategy[Case]:
     byte_changes = st.lists(BYTE_CHANGE, min_size=1, max_size=3).map(tuple)
     json_changes = st.lists(JSON_CHANGE, min_size=1, max_size=3).map(tuple)
     name, fits = st.sampled_from(files), st.booleans()
-    plain = st.builds(Case, name, fits, st.just(False), byte_changes)
-    told = st.builds(Case, name, fits, st.just(True), json_changes)
-    return st.one_of(told, plain)
+    of_bytes = st.builds(Case, name, fits, st.just(False), byte_changes)
+    structural = st.builds(Case, name, fits, st.just(True), json_changes)
+    return st.one_of(structural, of_bytes)
 
 
 def _of_hdf5(files: list[str]) -> st.SearchStrategy[Case]:
@@ -350,13 +359,13 @@ FOREIGN = ("aloha", "robomimic", "replay")
 
 
 def cases_of(kind: str) -> st.SearchStrategy[Case]:
-    """Of one kind, or "all" of them, with twice as many of datasets."""
+    """Return the cases of a kind, or of "all", with twice as many of datasets."""
     return KINDS[kind] if kind != "all" else st.one_of(*KINDS.values(), KINDS["data"])
 
 
 OPTIONS = (
-    "--model.chunk-size", "--model.crop", "--model.hidden-dim", "--model.backbone-norm", "--model.random-shift",
-    "--model.dropout", "--train.steps", "--train.lr", "--train.seed", "--train.batch-size",
+    "--model.chunk-size", "--model.crop", "--model.hidden-dim", "--model.backbone-norm",
+    "--model.random-shift", "--model.dropout", "--train.steps", "--train.lr", "--train.seed", "--train.batch-size",
     "--train.precision", "--train.cache-limit-gb", "--preset", "--resume", "data", "--out",
 )  # fmt: skip
 WORDS = st.one_of(
@@ -367,12 +376,12 @@ WORDS = st.one_of(
 )
 LINES = st.lists(WORDS, max_size=6)
 LINE_EVERY = 250
-"""One case of so many is a command line: parsing one takes many times the time of a file."""
+"""One case in this many is a command line, because parsing one takes longer than a file."""
 FIRST = [
     "policy/policy.json", "data/meta/info.json", *OTHERS, "config", ALOHA[0], ALOHA[2],
     *ROBOMIMIC, REPLAY[0],
 ]  # fmt: skip
-"""What is read unaltered before anything is counted."""
+"""Files that are read unaltered first, so that all code is imported."""
 MODULE = "tests.faults.fuzz_readers"
 
 
@@ -380,9 +389,9 @@ MODULE = "tests.faults.fuzz_readers"
 
 
 class Material:
-    """Small files of every kind in a folder, read after each alteration, then put back.
+    """Small files of every kind; each case alters one, reads it and restores it.
 
-    A reader takes the file that was altered and its contents; `_fit` makes checksums fit.
+    `_fit` updates the checksums.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -392,10 +401,10 @@ class Material:
         from imitact.datasets.formats.hdf5 import Hdf5Reader
         from imitact.parallel.isolated_process import IsolatedProcess
 
-        self._hdf5, self._apart = Hdf5Reader(), IsolatedProcess()
+        self._hdf5, self._process = Hdf5Reader(), IsolatedProcess()
 
     def altered(self, case: Case) -> bytes:
-        """The contents that the case makes."""
+        """Return the altered contents."""
         data = config() if case.file == "config" else self.bytes[case.file]
         if not case.as_json:
             for change in case.changes:
@@ -416,7 +425,7 @@ class Material:
         )
 
     def read(self, case: Case) -> None:
-        """Write what the case makes, read it, put back what was there."""
+        """Write the altered file, read it, and restore it."""
         data = self.altered(case)
         if case.file == "config":
             read_config(data)
@@ -440,7 +449,7 @@ class Material:
         return _as_it_is if name.endswith(("info.json", "stats.json")) else with_checksum
 
     def _fit(self, case: Case, data: bytes) -> list[str]:
-        """Other files altered so that their checksums are those of `data`; their names."""
+        """Update the checksums of `data` in other files, and return their names."""
         if not case.fits:
             return []
         if case.file == "policy/model.safetensors":
@@ -453,10 +462,10 @@ class Material:
         if case.file.split("/")[0] in FOREIGN:
             return []
         if case.file.startswith("data/") and "meta/imitact/" not in case.file:
-            gone = [name for name in self.files if name.startswith("data/meta/imitact/")]
-            for name in gone:  # then nothing is compared
+            removed = [name for name in self.files if name.startswith("data/meta/imitact/")]
+            for name in removed:  # without them nothing is compared
                 self.files[name].unlink(missing_ok=True)
-            return gone
+            return removed
         if case.file.startswith("checkpoints/") and case.file.endswith(".safetensors"):
             name = "checkpoints/step-00000001/trainer.json"
             record = json.loads(self.bytes[name])
@@ -486,14 +495,7 @@ class Material:
         from imitact.datasets.open import open_dataset
         from imitact.recording.manifest import read_report
 
-        source = open_dataset(self.folder / "data")
-        for index in range(len(source.lengths)):
-            episode = source.episode(index)
-            _ = episode.state
-            for camera in source.spec.cameras:
-                for _ in episode.frames(camera.name):
-                    pass
-        _ = source.fingerprint
+        read_whole(open_dataset(self.folder / "data"))
         read_report(self.folder / "data")
 
     def _aloha(self, folder: Path) -> None:
@@ -534,15 +536,15 @@ class Material:
         journal.entries("clock_s", float)
 
 
-def read_whole(source: Any) -> None:
-    """Every number and frame of a Source."""
-    for index in range(len(source.lengths)):
-        episode = source.episode(index)
-        _ = episode.state, episode.action, getattr(episode, "extras", None)
-        for camera in source.spec.cameras:
+def read_whole(dataset: Dataset) -> None:
+    """Read every number and frame of a dataset."""
+    for index in range(len(dataset.lengths)):
+        episode = dataset.episode(index)
+        _ = episode.state, episode.action, episode.extras
+        for camera in dataset.spec.cameras:
             for _ in episode.frames(camera.name):
                 pass
-    _ = source.fingerprint
+    _ = dataset.fingerprint
 
 
 def _as_it_is(value: Any) -> Any:
@@ -551,14 +553,14 @@ def _as_it_is(value: Any) -> Any:
 
 @cache
 def config() -> bytes:
-    """Settings of a network, as policy.json has them."""
+    """Return the settings of a network as stored in policy.json."""
     from imitact.models.config import MODEL_PRESETS
 
     return json.dumps(MODEL_PRESETS["quick"].to_json()).encode()
 
 
 def read_config(data: bytes) -> None:
-    """The settings of a network as policy.json has them, and what follows from them."""
+    """Read settings of a network as stored in policy.json, and derive its views."""
     from imitact.models.config import ActConfig
     from imitact.storage.json_file import parse_json_object
     from tests.support.dot_env import TWO_CAMERAS, dot_spec
@@ -581,12 +583,12 @@ def read_line(words: list[str]) -> None:
 
 
 class TooSlowError(Exception):
-    """A case took longer than it may."""
+    """A case took longer than CASE_S."""
 
 
 @dataclass
-class Tally:
-    """What came of the cases."""
+class CaseCounts:
+    """How many cases were read and refused."""
 
     read: int = 0
     refused: int = 0
@@ -599,26 +601,26 @@ class Tally:
         return self.read + self.refused
 
 
-def judged(read: Callable[[], None], tally: Tally, name: str) -> None:
-    """Run a reader; anything but reading and refusing is raised."""
+def run_case(read: Callable[[], None], counts: CaseCounts, name: str) -> None:
+    """Run a reader and count whether it read or refused; any other exception is raised."""
     from imitact.core.errors import BadInput, NotFinite
 
     began = time.process_time()
     signal.setitimer(signal.ITIMER_PROF, CASE_S)
     try:
         read()
-        tally.read += 1
+        counts.read += 1
     except (BadInput, NotFinite) as error:
-        tally.refused += 1
-        tally.crashes_apart += "the library that reads it" in str(error)
+        counts.refused += 1
+        counts.crashes_apart += "the library that reads it" in str(error)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        tally.slowest_s = max(tally.slowest_s, time.process_time() - began)
-    tally.of[name] += 1
+        counts.slowest_s = max(counts.slowest_s, time.process_time() - began)
+    counts.of[name] += 1
 
 
 def limit_memory() -> int:
-    """No more than MEMORY_BYTES above what is taken now; gives the limit."""
+    """Limit memory to MEMORY_BYTES above the current use, and return the limit."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -626,18 +628,18 @@ def limit_memory() -> int:
 
 
 def work(folder: Path, first: int, cases: int, number: int, many: int, only: str) -> None:
-    """So many cases; a line of JSON to stdout for each batch, and for each defect."""
+    """Run that many cases; print a line of JSON for each batch and each defect."""
     import torch
 
     torch.set_num_threads(1)
     material = Material(folder)
-    tally = Tally()
+    counts = CaseCounts()
 
     def alarm(number: int, frame: object) -> None:
-        raise TooSlowError(f"not done after {CASE_S} s")
+        raise TooSlowError(f"still running after {CASE_S} s")
 
     signal.signal(signal.SIGPROF, alarm)
-    for name in FIRST:  # load all code
+    for name in FIRST:  # import all code
         material.read(Case(name, False, False, ()))
     strategy = cases_of(only)
     if LINE_EVERY:
@@ -646,17 +648,17 @@ def work(folder: Path, first: int, cases: int, number: int, many: int, only: str
     beat = (folder / "beat").open("r+b")
     note = mmap.mmap(beat.fileno(), 4096)
 
-    def about(case: object) -> None:
+    def note_case(case: object) -> None:
         text = repr(case).encode()[:4000]
         note[: len(text) + 1] = text + b"\0"
         os.utime(beat.fileno())
 
-    def tell(**told: Any) -> None:
-        print(json.dumps(told), flush=True)
+    def report(**values: Any) -> None:
+        print(json.dumps(values), flush=True)
 
     batch = number
-    while tally.cases < cases:
-        left = min(BATCH, cases - tally.cases)
+    while counts.cases < cases:
+        left = min(BATCH, cases - counts.cases)
 
         @seed(first + batch)
         @settings(
@@ -666,9 +668,9 @@ def work(folder: Path, first: int, cases: int, number: int, many: int, only: str
         )  # fmt: skip
         @given(strategy)
         def files(case: Case) -> None:
-            about(case)
+            note_case(case)
             kind = case.file.split("/")[0]
-            judged(lambda: material.read(case), tally, kind)
+            run_case(lambda: material.read(case), counts, kind)
 
         @seed(first + batch)
         @settings(
@@ -678,8 +680,8 @@ def work(folder: Path, first: int, cases: int, number: int, many: int, only: str
         )  # fmt: skip
         @given(LINES)
         def lines(words: list[str]) -> None:
-            about(words)
-            judged(lambda: read_line(words), tally, "command line")
+            note_case(words)
+            run_case(lambda: read_line(words), counts, "command line")
 
         for check in (lines, files) if LINE_EVERY and only == "all" else (files,):
             seen: list[Any] = []
@@ -688,16 +690,17 @@ def work(folder: Path, first: int, cases: int, number: int, many: int, only: str
             except Exception as error:
                 seen = traceback.format_exception(error)[-12:]
                 text = bytes(note[:]).split(b"\0")[0].decode(errors="replace")
-                tell(defect=f"{type(error).__name__}: {error}"[:2000], case=text, trace=seen)
+                report(defect=f"{type(error).__name__}: {error}"[:2000], case=text, trace=seen)
         batch += many
-        tell(read=tally.read, refused=tally.refused, of=tally.of, slowest_s=tally.slowest_s,
-             crashes_apart=tally.crashes_apart)  # fmt: skip
+        report(read=counts.read, refused=counts.refused, of=counts.of, slowest_s=counts.slowest_s,
+               crashes_apart=counts.crashes_apart)  # fmt: skip
 
 
-# -- the parent ------------------------------------------------------------------------------------
+# -- the main process ------------------------------------------------------------------------------
 
 
 def make(folder: Path) -> None:
+    """Write the material of all cases."""
     from tests.faults import material
 
     material.policy(folder / "policy")
@@ -710,15 +713,15 @@ def make(folder: Path) -> None:
 
 @dataclass
 class Worker:
-    """A process, its folder, and what it has told so far."""
+    """A worker process, its folder and its output."""
 
     folder: Path
     process: subprocess.Popen[str]
     log: Path
-    told: dict[str, Any] = field(default_factory=dict)
 
 
-def begin(folder: Path, first: int, cases: int, number: int, many: int, only: str) -> Worker:
+def start(folder: Path, first: int, cases: int, number: int, many: int, only: str) -> Worker:
+    """Start a worker."""
     log = folder / "log"
     command = [sys.executable, "-m", MODULE, "--work", str(folder), "--seed", str(first)]
     command += ["--cases", str(cases), "--number", str(number), "--workers", str(many)]
@@ -732,18 +735,19 @@ def begin(folder: Path, first: int, cases: int, number: int, many: int, only: st
 
 
 def watch(worker: Worker) -> str:
-    """Wait for a worker; what killed it, in words, "" if it ended by itself."""
+    """Wait for a worker and return what killed it, empty if it ended by itself."""
     while worker.process.poll() is None:
         time.sleep(0.2)
         if time.time() - (worker.folder / "beat").stat().st_mtime > SILENT_S + CASE_S:
             worker.process.kill()
             worker.process.wait()
-            return f"no answer for {SILENT_S:.0f} s"
+            return f"no case finished for {SILENT_S:.0f} s"
     code = worker.process.returncode
     return "" if code == 0 else f"the process died with exit code {code}"
 
 
-def summed(parts: list[Mapping[str, Any]]) -> dict[str, Any]:
+def summed(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sum of the counts of all workers."""
     of: Counter[str] = Counter()
     for part in parts:
         of.update(part["of"])
@@ -758,7 +762,7 @@ def summed(parts: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def collected(workers: list[Worker]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What each told last, and all defects, once they have ended; none of them stays."""
+    """Wait for all workers; return the last counts of each, and all defects."""
     parts, defects = [], []
     try:
         for worker in workers:
@@ -767,13 +771,13 @@ def collected(workers: list[Worker]) -> tuple[list[dict[str, Any]], list[dict[st
             text = worker.log.read_text(errors="replace")
             for line in text.splitlines():
                 try:
-                    told = json.loads(line)
+                    values = json.loads(line)
                 except ValueError:
                     continue
-                if "defect" in told:
-                    defects.append(told)
+                if "defect" in values:
+                    defects.append(values)
                 else:
-                    last = told
+                    last = values
             if end:
                 case = (worker.folder / "beat").read_bytes().split(b"\0")[0]
                 tail = text[-1500:]
@@ -788,8 +792,8 @@ def collected(workers: list[Worker]) -> tuple[list[dict[str, Any]], list[dict[st
     return parts, defects
 
 
-def concluded(found: dict[str, Any], wanted: int, out: Path | None) -> int:
-    """Print what was found, write it, and give the exit code."""
+def conclude(found: dict[str, Any], wanted: int, out: Path | None) -> int:
+    """Print and write the result, and return the exit code."""
     text = json.dumps(found, indent=1)
     print(text)
     if out:
@@ -797,7 +801,8 @@ def concluded(found: dict[str, Any], wanted: int, out: Path | None) -> int:
     return 1 if found["defects"] or found["cases"] < wanted else 0
 
 
-def lead(args: argparse.Namespace) -> dict[str, Any]:
+def run_workers(args: argparse.Namespace) -> dict[str, Any]:
+    """Run all cases in worker processes and return the result."""
     shared = Path("/dev/shm")
     where = str(shared) if os.access(shared, os.W_OK) else None
     began = time.monotonic()
@@ -810,7 +815,7 @@ def lead(args: argparse.Namespace) -> dict[str, Any]:
             shutil.copytree(first, folder)
         share = -(-args.cases // args.workers)
         workers = [
-            begin(folder, args.seed, share, number, args.workers, args.only)
+            start(folder, args.seed, share, number, args.workers, args.only)
             for number, folder in enumerate(folders)
         ]
         parts, defects = collected(workers)
@@ -830,7 +835,7 @@ def lead(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seed", type=int, default=0)
@@ -842,7 +847,7 @@ def main() -> int:
     if args.work:
         work(args.work, args.seed, args.cases, args.number, args.workers, args.only)
         return 0
-    return concluded(lead(args), args.cases, args.out)
+    return conclude(run_workers(args), args.cases, args.out)
 
 
 if __name__ == "__main__":
