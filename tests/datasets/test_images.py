@@ -104,5 +104,5 @@ def test_only_a_lenient_reader_decodes_an_image_with_errors_that_ffmpeg_tolerate
 def test_a_lenient_reader_refuses_other_sizes_and_images_cut_short(encode) -> None:
     data = encode(noise())
     for size, image in (((32, 47), data), ((330, 470), data), ((33, 47), data[:-20])):
-        with pytest.raises(DamagedFile, match="^here "):
+        with pytest.raises(DamagedFile, match=r"^here "):
             images.decode(image, size, "here", lenient=True)

@@ -348,7 +348,7 @@ class ExtraColumn:
     width: int | None
 
 
-# A property that an instance may replace: `self.task = "..."` needs no setter.
+# A property that is computed once; an instance may replace it: `self.task = "..."` needs no setter.
 overridable = property if TYPE_CHECKING else cached_property
 
 

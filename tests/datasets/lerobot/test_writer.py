@@ -297,7 +297,7 @@ def test_an_unreadable_dataset_is_refused_with_the_cause(theirs: Path, tmp_path:
         (lambda i: i.update(codebase_version="v1.6"), "layout v1.6, imitact reads v2.0, v2.1 and"),
         (
             lambda i: i["features"]["observation.images.top"].update(dtype="image"),
-            r"file-000\.parquet lacks the columns observation\.images\.top\.",
+            r"file-000\.parquet lacks the columns observation\.images\.top; it has",
         ),
         (
             lambda i: i["features"]["observation.images.top"].update(shape=[48, 64, 4]),

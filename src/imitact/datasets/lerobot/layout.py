@@ -5,7 +5,7 @@ docs/formats.md describes the layout; `reader_v21.py` has the paths of version 2
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,11 @@ _INFO_TYPES = {
 def file_numbers(index: int) -> dict[str, int]:
     """Return the chunk and file number of the file at position `index`, for the path templates."""
     return {"chunk_index": index // FILES_PER_CHUNK, "file_index": index % FILES_PER_CHUNK}
+
+
+def stored_numbers(row: Mapping[str, Any], prefix: str) -> dict[str, int]:
+    """Return the chunk and file number that a row of metadata has under a prefix."""
+    return {name: int(row[f"{prefix}/{name}"]) for name in ("chunk_index", "file_index")}
 
 
 @contextmanager

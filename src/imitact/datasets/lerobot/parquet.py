@@ -31,18 +31,6 @@ _UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, Memo
 """What pyarrow raises on bytes that are not a table: Invalid, NotImplemented, OutOfMemory, ..."""
 
 
-def verified_contents(file: Path, checksums: DatasetChecksums) -> bytes | Path:
-    """Return the bytes of a file with a checksum, verified; else its path.
-
-    Bytes, so that what was verified is what is read.
-    """
-    if checksums.has(file):
-        return checksums.read(file)
-    if not file.is_file():
-        raise DamagedFile(f"{file} is missing. {RESTORE}")
-    return file
-
-
 def has_no_footer(file: Path) -> bool:
     """Whether a file begins as a Parquet file does but does not end as one."""
     size = file.stat().st_size
@@ -52,19 +40,23 @@ def has_no_footer(file: Path) -> bool:
         return begun and (size < 12 or opened.read() != _MAGIC)
 
 
-def open_parquet(contents: bytes | Path, file: Path, **options: Any) -> pq.ParquetFile:
+def open_parquet(file: Path, checksums: DatasetChecksums, **options: Any) -> pq.ParquetFile:
     """Open a Parquet file and read its footer.
 
     Args:
-        contents: result of `verified_contents`.
-        file: its path, for errors.
+        file: the file.
+        checksums: of the dataset. A file with a checksum is read as a whole, so that what was
+            verified is what is read.
         options: of `pyarrow.parquet.ParquetFile`.
     """
+    has_checksum = checksums.has(file)
+    if not has_checksum and not file.is_file():
+        raise DamagedFile(f"{file} is missing. {RESTORE}")
+    source = pa.BufferReader(checksums.read(file)) if has_checksum else file
     try:
-        source = pa.BufferReader(contents) if isinstance(contents, bytes) else contents
         return pq.ParquetFile(source, **options)
     except _UNREADABLE as error:
-        if isinstance(contents, Path) and has_no_footer(file):
+        if not has_checksum and has_no_footer(file):
             raise DamagedFile(
                 f"{file} has no footer: its recording was never finished, or it is cut short. "
                 "`imitact check DATASET --fix OUT` recovers the episodes whose files are whole"
@@ -90,10 +82,9 @@ def read_table(
         optional: columns to read too where they exist.
         episode: read only the rows of this episode; -1 reads all.
     """
-    contents = verified_contents(file, checksums)
-    with open_parquet(contents, file, page_checksum_verification=True) as opened:
+    with open_parquet(file, checksums, page_checksum_verification=True) as opened:
         stored = opened.schema_arrow.names
-        _check_columns(file, names, stored)
+        check_columns(file, names, stored)
         columns = [*names, *(name for name in optional if name in stored)]
         try:
             # Not pyarrow's read_table with filters: with damaged column metadata its scanner
@@ -107,9 +98,9 @@ def read_table(
             raise DamagedFile(f"{file} cannot be read: {error}. {RESTORE}") from error
 
 
-def _check_columns(file: Path, names: Sequence[str], stored: Sequence[str]) -> None:
-    lacking = [name for name in names if name not in stored]
-    if lacking:
+def check_columns(file: Path, names: Sequence[str], stored: Sequence[str]) -> None:
+    """Raise DamagedFile where columns are not among those stored in a file."""
+    if lacking := [name for name in names if name not in stored]:
         raise DamagedFile(
             f"{file} lacks the columns {', '.join(lacking)}; it has {', '.join(stored)}. {RESTORE}"
         )
@@ -133,17 +124,16 @@ def read_cells(
     1024 rows of a row group in pyarrow's files, an episode in LeRobot's). Ascending rows are read
     in one sweep; each row that is not ascending starts another.
     """
-    contents = verified_contents(file, checksums)
     opened = open_parquet(
-        contents,
         file,
+        checksums,
         buffer_size=_IMAGE_BUFFER_BYTES,
         pre_buffer=False,
         page_checksum_verification=True,
     )
     sizes = [opened.metadata.row_group(g).num_rows for g in range(opened.num_row_groups)]
     starts = np.cumsum([0, *sizes])
-    _check_columns(file, [column], opened.schema_arrow.names)
+    check_columns(file, [column], opened.schema_arrow.names)
     at = 0
     try:
         while at < len(rows):
@@ -208,10 +198,9 @@ def vectors(column: pa.ChunkedArray, size: int, name: str, file: Path) -> NDArra
         return values.reshape(count, size).astype(np.float32)
 
 
-def extra_values(
-    column: pa.ChunkedArray, about: ExtraColumn, length: int, where: str
-) -> NDArray[Any]:
+def extra_values(column: pa.ChunkedArray, about: ExtraColumn, where: str) -> NDArray[Any]:
     """Return an extra column of an episode as (T,) or (T, width), in its own type."""
+    length = len(column)
     values = flat_values(column).to_numpy(zero_copy_only=False)
     if values.size != length * (about.width or 1):
         raise DamagedFile(f"{where} has {values.size} values over {length} ticks. {RESTORE}")

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import string
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,38 +19,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile
-from imitact.core.types import Dataset, Episode, ExtraColumn, Frame, Spec
+from imitact.core.types import Dataset, Episode, ExtraColumn, Frame, Spec, overridable
 from imitact.datasets import images
+from imitact.datasets.lerobot import layout, parquet
 from imitact.datasets.lerobot.checksums import DatasetChecksums, missing_checksums
-from imitact.datasets.lerobot.features import StoredCamera, read_extra_columns, read_features
-from imitact.datasets.lerobot.layout import (
-    ACTION,
-    DATA,
-    IMITACT,
-    INDEX_COLUMNS,
-    INFO,
-    RESTORE,
-    STATE,
-    STATS,
-    TASKS,
-    V30,
-    VIDEOS,
-    layout_errors_as_damage,
-    read_facts,
-    read_info,
-)
-from imitact.datasets.lerobot.parquet import (
-    extra_values,
-    open_parquet,
-    read_cells,
-    read_table,
-    read_task_texts,
-    vectors,
-    verified_contents,
-)
+from imitact.datasets.lerobot.features import read_extra_columns, read_features
+from imitact.datasets.lerobot.layout import ACTION, INFO, RESTORE, STATE, layout_errors_as_damage
 from imitact.datasets.read_config import OnDamage
 from imitact.datasets.row_blocks import checked_stop
 from imitact.datasets.video import TOLERANCE_S, check_whole, read_frames
+from imitact.storage.checksum import file_sha256
 
 _MAX_NAME_BYTES = 255
 """Longest file or folder name of today's file systems."""
@@ -101,7 +79,7 @@ class LeRobotDataset(Dataset):
             `meta/info.json`, which affects every episode, is raised in any case.
     """
 
-    VERSIONS: ClassVar[tuple[str, ...]] = V30
+    VERSIONS: ClassVar[tuple[str, ...]] = layout.V30
     """Prefixes of the layout versions that this class reads."""
 
     _descriptions: ClassVar[str] = "meta/episodes"
@@ -121,19 +99,18 @@ class LeRobotDataset(Dataset):
         self._path = Path(path)
         self._tolerance_s = tolerance_s
         self._on_damage = on_damage or _raise
-        self._info = read_info(self._path, self.VERSIONS)
-        self._facts = read_facts(self._path, self._info["total_episodes"])
-        with layout_errors_as_damage(self._path / IMITACT):
+        self._info = layout.read_info(self._path, self.VERSIONS)
+        self._facts = layout.read_facts(self._path, self._info["total_episodes"])
+        with layout_errors_as_damage(self._path / layout.IMITACT):
             units = self._facts.get("settings", {}).get("units", {})
             units = {what: tuple(map(str, names)) for what, names in units.items()}
         with layout_errors_as_damage(self._path / INFO):
             rate_hz = float(self._info["fps"])
             self._features = read_features(self._info["features"], rate_hz, units, self._path)
-        self._video_keys = {
-            name: stored.key
-            for name, stored in self._features.stored.items()
-            if not stored.as_images
-        }
+        self.stored = self._features.stored
+        """How each camera is stored, by its name."""
+        self._image_keys = {stored.key for stored in self.stored.values() if stored.as_images}
+        self._video_keys = {n: s.key for n, s in self.stored.items() if not s.as_images}
         self._checksums = DatasetChecksums(self._path)
         self._files = self._read_files()
         self._check_checksums()
@@ -143,17 +120,36 @@ class LeRobotDataset(Dataset):
     def spec(self) -> Spec:
         return self._features.spec
 
-    @property
+    @overridable
     def lengths(self) -> tuple[int, ...]:
-        return self._lengths
+        return tuple(files.length for files in self._files)
 
-    @property
+    @overridable
     def fingerprint(self) -> str:
         """SHA-256 over names, rate, states, actions and videos (or stored images).
 
         Equal for every copy of the dataset.
         """
-        return self._fingerprint
+        spec = self.spec
+        names = (spec.state_names, spec.action_names, spec.cameras, spec.rate_hz)
+        hash_ = hashlib.sha256(repr(names).encode())
+        videos: dict[Path, str] = {}
+        for index, files in enumerate(self._files):
+            episode = self.episode(index)
+            for rows in (episode.state, episode.action):
+                hash_.update(repr(rows.shape).encode())
+                hash_.update(np.ascontiguousarray(rows, dtype="<f4").tobytes())
+            for camera in spec.cameras:
+                if camera.name not in files.videos:
+                    for image in episode.stored_images(camera.name):
+                        hash_.update(hashlib.sha256(image).digest())
+                    continue
+                video, from_s = files.videos[camera.name]
+                if video not in videos:
+                    videos[video] = file_sha256(video)
+                    self._checksums.compare(video, videos[video])
+                hash_.update(repr(from_s).encode() + bytes.fromhex(videos[video]))
+        return hash_.hexdigest()
 
     def episode(self, index: int) -> LeRobotEpisode:
         if not 0 <= index < len(self._files):
@@ -174,14 +170,16 @@ class LeRobotDataset(Dataset):
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        read = {STATE, ACTION, *INDEX_COLUMNS, *self._extra_columns}
+        read = {STATE, ACTION, *layout.INDEX_COLUMNS, *self.extra_columns}
         read |= {stored.key for stored in self.stored.values()}
         unread = sorted(set(self._info["features"]) - read)
         return dict.fromkeys(unread, "neither a column of numbers nor a camera")
 
-    @property
+    @overridable
     def extra_columns(self) -> Mapping[str, ExtraColumn]:
-        return self._extra_columns
+        with layout_errors_as_damage(self._path / INFO):
+            converted = self._facts.get("settings", {}).get("extras")
+            return read_extra_columns(self._info["features"], converted)
 
     @property
     def frames_in_video(self) -> bool:
@@ -191,55 +189,10 @@ class LeRobotDataset(Dataset):
     def facts(self) -> Mapping[str, Any]:
         return self._facts
 
-    @property
-    def stored(self) -> Mapping[str, StoredCamera]:
-        """How each camera is stored, by its name."""
-        return self._features.stored
-
     @cached_property
     def task_texts(self) -> Mapping[int, str]:
         """Task descriptions by number, as far as the dataset has them."""
-        return read_task_texts(self._path / TASKS, self._checksums)
-
-    @cached_property
-    def _extra_columns(self) -> dict[str, ExtraColumn]:
-        with layout_errors_as_damage(self._path / INFO):
-            converted = self._facts.get("settings", {}).get("extras")
-            return read_extra_columns(self._info["features"], converted)
-
-    @cached_property
-    def _lengths(self) -> tuple[int, ...]:
-        return tuple(files.length for files in self._files)
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        hash_ = hashlib.sha256()
-        spec = self.spec
-        hash_.update(
-            repr((spec.state_names, spec.action_names, spec.cameras, spec.rate_hz)).encode()
-        )
-        videos: dict[Path, bytes] = {}
-        for index, files in enumerate(self._files):
-            episode = self.episode(index)
-            for rows in (episode.state, episode.action):
-                hash_.update(repr(rows.shape).encode())
-                hash_.update(np.ascontiguousarray(rows, dtype="<f4").tobytes())
-            for camera in spec.cameras:
-                if camera.name not in files.videos:
-                    for image in episode.stored_images(camera.name):
-                        hash_.update(hashlib.sha256(image).digest())
-                    continue
-                video, from_s = files.videos[camera.name]
-                if video not in videos:
-                    with video.open("rb") as file:
-                        videos[video] = hashlib.file_digest(file, "sha256").digest()
-                    self._checksums.compare(video, videos[video].hex())
-                hash_.update(repr(from_s).encode() + videos[video])
-        return hash_.hexdigest()
-
-    @cached_property
-    def _image_keys(self) -> frozenset[str]:
-        return frozenset(stored.key for stored in self.stored.values() if stored.as_images)
+        return parquet.read_task_texts(self._path / layout.TASKS, self._checksums)
 
     @cached_property
     def _video_users(self) -> Counter[Path]:
@@ -250,80 +203,71 @@ class LeRobotDataset(Dataset):
 
     def _read_files(self) -> list[EpisodeFiles]:
         """Read the descriptions of all episodes."""
-        total = self._info["total_episodes"]
-        reported: set[int] = set()
-        found = dict(self._described(reported))
-        lacking: list[int] = []
+        total, ticks = self._info["total_episodes"], self._info["total_frames"]
+        found = dict(self._described())
         if len(found) < total:
-            first = next(i for i in range(total) if i not in found)
+            lacking = (i for i in range(total) if i not in found)
+            first = next(lacking)
             damage = DamagedFile(
                 f"{self._path / self._descriptions} describes {len(found)} of {total} episodes; "
                 f"the first that is missing is {first}. {self._advice}"
             )
             if total > _MAX_EPISODES:
                 raise damage
-            lacking = [i for i in range(total) if i not in found]
-            if unreported := [i for i in lacking if i not in reported]:
-                self._on_damage(damage, unreported)
+            self._on_damage(damage, [first, *lacking])
         ordered = [found.get(i, NOT_DESCRIBED) for i in range(total)]
-        ticks = sum(files.length for files in ordered)
-        if ticks != self._info["total_frames"] and not lacking:
-            with self._reporting(()):
-                raise DamagedFile(
-                    f"{self._path / INFO} counts {self._info['total_frames']} ticks, its episodes "
-                    f"{ticks}. {RESTORE}"
-                )
+        described = sum(files.length for files in ordered)
+        if described != ticks and NOT_DESCRIBED not in ordered:
+            damage = (
+                f"{self._path / INFO} counts {ticks} ticks, its episodes {described}. {RESTORE}"
+            )
+            self._on_damage(DamagedFile(damage), ())
         return ordered
 
-    def _described(self, reported: set[int]) -> Iterator[tuple[int, EpisodeFiles]]:
-        """Yield number and files of each described episode.
-
-        A damaged description is reported, and its number added to `reported`.
-        """
+    def _described(self) -> Iterator[tuple[int, EpisodeFiles]]:
+        """Yield number and files of each described episode; NOT_DESCRIBED for a damaged row."""
         names = ["episode_index", "length", "data/chunk_index", "data/file_index"]
         for key in self._video_keys.values():
             names += [f"videos/{key}/{n}" for n in ("chunk_index", "file_index", "from_timestamp")]
         for file in sorted((self._path / self._descriptions).glob("*/*.parquet")):
             with self._reporting(()):
-                table = read_table(file, names, self._checksums, optional=["tasks"])
+                table = parquet.read_table(file, names, self._checksums, optional=["tasks"])
                 with layout_errors_as_damage(file):
                     rows = table.to_pylist()
                 for row in rows:
-                    yield from self._described_in(row, file, reported)
+                    yield from self._described_in(row, file)
 
     def _described_in(
-        self, row: Mapping[str, Any], where: Path, reported: set[int]
+        self, row: Mapping[str, Any], where: Path
     ) -> Iterator[tuple[int, EpisodeFiles]]:
         with layout_errors_as_damage(where):
             index = int(row["episode_index"])
         if not 0 <= index < self._info["total_episodes"]:
             return  # of an unfinished episode
-        try:
-            with layout_errors_as_damage(where):
-                files = self._files_of(index, row)
-        except DamagedFile as error:
-            reported.add(index)
-            self._on_damage(error, [index])
-        else:
-            yield index, files
+        files = NOT_DESCRIBED
+        with self._reporting([index]), layout_errors_as_damage(where):
+            length = int(row["length"])
+            if length < 1:
+                raise ValueError(f"an episode of {length} ticks")
+            tasks = row.get("tasks") or ()
+            tasks = (tasks,) if isinstance(tasks, str) else tuple(map(str, tasks))
+            files = EpisodeFiles(*self._places_of(index, row), length, tasks)
+        yield index, files
 
-    def _files_of(self, index: int, row: Mapping[str, Any]) -> EpisodeFiles:
-        """Return the files of an episode from its row of metadata."""
+    def _places_of(
+        self, index: int, row: Mapping[str, Any]
+    ) -> tuple[Path, dict[str, tuple[Path, float]]]:
+        """Return data file and videos of an episode from its row of metadata."""
         videos = {}
         for camera, key in self._video_keys.items():
-            chunk, file = row[f"videos/{key}/chunk_index"], row[f"videos/{key}/file_index"]
-            numbers = {"chunk_index": int(chunk), "file_index": int(file)}
-            video = self._formatted("video_path", VIDEOS, video_key=key, **numbers)
+            numbers = layout.stored_numbers(row, f"videos/{key}")
+            video = self._formatted("video_path", layout.VIDEOS, video_key=key, **numbers)
             from_s = float(row[f"videos/{key}/from_timestamp"])
             if not math.isfinite(from_s):
                 raise ValueError(f"the video of camera {camera} begins at {from_s} s")
             videos[camera] = (video, from_s)
-        numbers = {
-            "chunk_index": int(row["data/chunk_index"]),
-            "file_index": int(row["data/file_index"]),
-        }
-        data = self._formatted("data_path", DATA, **numbers)
-        return EpisodeFiles(data, videos, *length_and_tasks(row))
+        numbers = layout.stored_numbers(row, "data")
+        return self._formatted("data_path", layout.DATA, **numbers), videos
 
     def _formatted(self, setting: str, default: str, **numbers: int | str) -> Path:
         """Return the path from a template of `meta/info.json`."""
@@ -339,46 +283,41 @@ class LeRobotDataset(Dataset):
 
     def _check_checksums(self) -> None:
         """Check that no checksums are missing, and those of the files of the whole dataset."""
-        described = [
-            (i, files) for i, files in enumerate(self._files) if files is not NOT_DESCRIBED
-        ]
+        described = {i: f.data for i, f in enumerate(self._files) if f is not NOT_DESCRIBED}
         if not described:
             return
         with self._reporting(()):
-            self._checksums.check_dataset(described[-1][1].data, (STATS, TASKS))
+            last = described[max(described)]
+            self._checksums.check_dataset(last, (layout.STATS, layout.TASKS))
         expected = False  # episodes of older versions have none, every later one does
-        for index, files in described:
-            if index < len(self._facts.get("episodes", ())):
+        for index in range(len(self._facts.get("episodes", ()))):
+            if index in described:
                 with self._reporting([index]):
-                    stored = self._checksums.of_episode(files.data) is not None
+                    stored = self._checksums.of_episode(described[index]) is not None
                     if expected and not stored:
-                        raise missing_checksums(files.data)
+                        raise missing_checksums(described[index])
                     expected = stored
 
     def _check_files(self) -> None:
         """Check that data files and videos exist, are whole, and hold as many ticks as needed."""
-        by_data: dict[Path, list[int]] = {}
-        by_video: dict[Path, list[int]] = {}
+        by_data: defaultdict[Path, list[int]] = defaultdict(list)
+        by_video: defaultdict[Path, list[int]] = defaultdict(list)
         for index, files in enumerate(self._files):
             if files is not NOT_DESCRIBED:
-                by_data.setdefault(files.data, []).append(index)
+                by_data[files.data].append(index)
             for video, _ in files.videos.values():
-                by_video.setdefault(video, []).append(index)
+                by_video[video].append(index)
         for data, episodes in by_data.items():
             needed = sum(self._files[i].length for i in episodes)
             with self._reporting(episodes):
-                opened = open_parquet(verified_contents(data, self._checksums), data)
+                opened = parquet.open_parquet(data, self._checksums)
                 held = opened.metadata.num_rows
-                lacking = self._image_keys - set(opened.schema_arrow.names)
-                if lacking:
-                    names = ", ".join(sorted(lacking))
-                    raise DamagedFile(f"{data} lacks the columns {names}. {RESTORE}")
+                parquet.check_columns(data, sorted(self._image_keys), opened.schema_arrow.names)
                 if held < needed:
+                    damage = f"{data} holds {held} ticks, its episodes {needed}. {RESTORE}"
                     # Reading each of several episodes shows which of them lack ticks.
-                    with self._reporting(episodes if len(episodes) == 1 else ()):
-                        raise DamagedFile(
-                            f"{data} holds {held} ticks, its episodes {needed}. {RESTORE}"
-                        )
+                    affected = episodes if len(episodes) == 1 else ()
+                    self._on_damage(DamagedFile(damage), affected)
         for video, episodes in by_video.items():
             with self._reporting(episodes):
                 check_whole(video)
@@ -396,10 +335,8 @@ class LeRobotEpisode(Episode):
     """One episode of a LeRobotDataset; its numbers are read once, its frames at each call."""
 
     def __init__(self, dataset: LeRobotDataset, index: int) -> None:
-        self._dataset = dataset
-        self._index = index
-        self._files: EpisodeFiles = dataset._files[index]
-        self._checksums: DatasetChecksums = dataset._checksums
+        self._dataset, self._index = dataset, index
+        self._files, self._checksums = dataset._files[index], dataset._checksums
 
     @property
     def index(self) -> int:
@@ -420,7 +357,7 @@ class LeRobotEpisode(Episode):
     def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """Yield the frames of ticks `start` to `stop`, decoded from the key frame before."""
         spec = self._dataset.spec.camera(camera)
-        stop = self._checked_stop(start, stop)
+        stop = checked_stop(self._index, self._files.length, start, stop)
         size = (spec.height, spec.width)
         if camera in self._files.videos:
             video, from_s = self._files.videos[camera]
@@ -432,12 +369,8 @@ class LeRobotEpisode(Episode):
             for tick, image in enumerate(self.stored_images(camera, start, stop), start)
         )
 
-    @property
+    @overridable
     def task(self) -> str:
-        return self._task
-
-    @cached_property
-    def _task(self) -> str:
         tasks = self._files.tasks
         if len(tasks) == 1:
             return tasks[0]
@@ -451,7 +384,7 @@ class LeRobotEpisode(Episode):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        return tuple(self._files.tasks)
+        return self._files.tasks
 
     @property
     def origin(self) -> Mapping[str, Any]:
@@ -469,29 +402,23 @@ class LeRobotEpisode(Episode):
     def extra_values(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         if not names:
             return {}
-        dataset, table = self._dataset, self.columns(names)
-        with layout_errors_as_damage(dataset.path):
-            return {
-                name: extra_values(
-                    table[name],
-                    dataset.extra_columns[name],
-                    self._files.length,
-                    f"{dataset.path}, episode {self._index}: {name}",
-                )
-                for name in names
-            }
+        table, about = self.columns(names), self._dataset.extra_columns
+        where = f"{self._dataset.path}, episode {self._index}"
+        with layout_errors_as_damage(self._dataset.path):
+            return {n: parquet.extra_values(table[n], about[n], f"{where}: {n}") for n in names}
 
     def stored_images(
         self, camera: str, start: int = 0, stop: int | None = None
     ) -> Iterator[bytes]:
         """Yield the images of ticks `start` to `stop` as stored, of a camera without videos."""
         key = self._dataset.stored[camera].key
-        rows = self._image_rows[start : self._checked_stop(start, stop)].tolist()
-        cells = read_cells(self._files.data, key, rows, self._checksums)
+        rows = self._image_rows[start:stop].tolist()
+        cells = parquet.read_cells(self._files.data, key, rows, self._checksums)
         for tick, cell in enumerate(cells, start):
-            image = cell.get("bytes") if isinstance(cell, dict) else cell
+            image, path = cell, None
+            if isinstance(cell, dict):
+                image, path = cell.get("bytes"), cell.get("path")
             if not isinstance(image, bytes):
-                path = cell.get("path") if isinstance(cell, dict) else None
                 held = f"only the path {path}" if path else f"a {type(image).__name__}"
                 raise DamagedFile(
                     f"{self._where(camera, tick)} holds {held[:80]} instead of an image. {RESTORE}"
@@ -510,8 +437,8 @@ class LeRobotEpisode(Episode):
         file, spec = self._files.data, self._dataset.spec
         table = self.columns([STATE, ACTION, "timestamp"])
         with layout_errors_as_damage(file):
-            state = vectors(table[STATE], spec.state_size, STATE, file)
-            action = vectors(table[ACTION], spec.action_size, ACTION, file)
+            state = parquet.vectors(table[STATE], spec.state_size, STATE, file)
+            action = parquet.vectors(table[ACTION], spec.action_size, ACTION, file)
             times_s = table["timestamp"].to_numpy().astype(np.float64)
             if not np.all(np.isfinite(times_s)):
                 raise ValueError("a timestamp is not finite")
@@ -521,14 +448,14 @@ class LeRobotEpisode(Episode):
     def _image_rows(self) -> NDArray[np.int64]:
         """Row of the data file that holds each tick, (T,)."""
         file = self._files.data
-        table = read_table(file, ["episode_index", "frame_index"], self._checksums)
+        table = parquet.read_table(file, ["episode_index", "frame_index"], self._checksums)
         with layout_errors_as_damage(file):
             own = np.flatnonzero(table["episode_index"].to_numpy() == self._index)
             return own[self._order(table["frame_index"].to_numpy()[own])]
 
     def _read_table(self, names: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
         columns = [*names, "frame_index", "episode_index"]
-        return read_table(self._files.data, columns, self._checksums, optional, self._index)
+        return parquet.read_table(self._files.data, columns, self._checksums, optional, self._index)
 
     def _order(self, ticks: NDArray[Any]) -> NDArray[np.int64]:
         """Return the permutation that sorts the ticks; refuse any but 0 to T - 1."""
@@ -541,21 +468,9 @@ class LeRobotEpisode(Episode):
             )
         return order
 
-    def _checked_stop(self, start: int, stop: int | None) -> int:
-        return checked_stop(self._index, self._files.length, start, stop)
-
     def _where(self, camera: str, tick: int) -> str:
         key = self._dataset.stored[camera].key
         return f"{self._files.data}: {key} of episode {self._index} at tick {tick}"
-
-
-def length_and_tasks(row: Mapping[str, Any]) -> tuple[int, tuple[str, ...]]:
-    """Return the length and the tasks of an episode from its row of metadata."""
-    length = int(row["length"])
-    if length < 1:
-        raise ValueError(f"an episode of {length} ticks")
-    tasks = row.get("tasks") or ()
-    return length, (tasks,) if isinstance(tasks, str) else tuple(map(str, tasks))
 
 
 def _raise(error: DamagedFile, episodes: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from imitact.datasets.lerobot.layout import RESTORE, V21, layout_errors_as_damage, version_of
-from imitact.datasets.lerobot.reader import EpisodeFiles, LeRobotDataset, length_and_tasks
+from imitact.datasets.lerobot.reader import EpisodeFiles, LeRobotDataset
 from imitact.datasets.read_config import OnDamage
 from imitact.datasets.video import TOLERANCE_S
 from imitact.storage.json_file import parse_json_object, read_bytes
@@ -32,20 +32,21 @@ class LeRobotV21Dataset(LeRobotDataset):
     _descriptions: ClassVar[str] = EPISODES
     _advice: ClassVar[str] = RESTORE
 
-    def _described(self, reported: set[int]) -> Iterator[tuple[int, EpisodeFiles]]:
+    def _described(self) -> Iterator[tuple[int, EpisodeFiles]]:
         with self._reporting(()):
             for where, row in _read_lines(self.path / EPISODES):
-                yield from self._described_in(row, where, reported)
+                yield from self._described_in(row, where)
 
-    def _files_of(self, index: int, row: Mapping[str, Any]) -> EpisodeFiles:
+    def _places_of(
+        self, index: int, row: Mapping[str, Any]
+    ) -> tuple[Path, dict[str, tuple[Path, float]]]:
         size = int(self._info.get("chunks_size") or EPISODES_PER_CHUNK)
         numbers = {"episode_chunk": index // size, "episode_index": index}
         videos = {
             camera: (self._formatted("video_path", VIDEOS, video_key=key, **numbers), 0.0)
             for camera, key in self._video_keys.items()
         }
-        data = self._formatted("data_path", DATA, **numbers)
-        return EpisodeFiles(data, videos, *length_and_tasks(row))
+        return self._formatted("data_path", DATA, **numbers), videos
 
     @cached_property
     def task_texts(self) -> Mapping[int, str]:

@@ -414,7 +414,7 @@ def _find_segment(
 
 def _read_episode(data: Path, index: int) -> pa.Table:
     """Return every column of an episode, in the order of ticks, with the metadata of its file."""
-    opened = open_parquet(data, data)
+    opened = open_parquet(data, DatasetChecksums(data.parent))
     names = opened.schema_arrow.names
     table = read_table(data, names, DatasetChecksums(data.parent), episode=index)
     with layout_errors_as_damage(data):
@@ -571,7 +571,7 @@ def _write_data(plan: RepairPlan, building: Path) -> list[int]:
     for number, data in enumerate(dict.fromkeys(one.data for one in plan.recoverable)):
         path = building / DATA.format(**file_numbers(number))
         make_folder(path.parent)
-        schema = open_parquet(data, data).schema_arrow
+        schema = open_parquet(data, DatasetChecksums(data.parent)).schema_arrow
         with pq.ParquetWriter(path, schema, compression="snappy") as writer:
             for new, one in enumerate(plan.recoverable):
                 if one.data != data:

@@ -3,7 +3,7 @@
 The keys are those of LeRobot 0.6 (datasets/compute_stats.py). Means and standard deviations are
 exact over all frames. Quantiles are exact within an episode; those of several episodes are their
 mean weighted by ticks, as in LeRobot. Training does not use these statistics:
-`imitact.core.statistics` computes its own from the episodes chosen for training.
+`imitact.core.feature_statistics` computes its own from the episodes chosen for training.
 """
 
 from __future__ import annotations
