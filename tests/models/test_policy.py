@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from imitact.core.camera_view import resize
+from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, ImitactError, NotFinite, SpecMismatch
-from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Camera, LazyFrames, Observation, Policy, Spec
-from imitact.models import policy_file
+from imitact.models import policy_folder
 from imitact.models.act import Act, Losses, Prediction
 from imitact.models.config import ActConfig
 from imitact.models.normalization import STD_FLOOR
@@ -539,29 +539,29 @@ def test_a_save_killed_at_any_moment_leaves_the_old_policy_or_the_new_one(tmp_pa
 def test_an_execution_is_stored_and_changes_neither_chunks_nor_identity(tmp_path: Path) -> None:
     made(spec=replace(SPEC, rate_hz=50.0)).save(tmp_path / "p")
     untuned = {p.name: p.read_bytes() for p in (tmp_path / "p").iterdir()}
-    was = policy_file.identity(tmp_path / "p")
+    was = policy_folder.identity(tmp_path / "p")
     assert TorchPolicy.load(tmp_path / "p").execution is None
     late = Execution("ensemble:0.01/5", 2)
-    policy_file.set_execution(tmp_path / "p", late)
+    policy_folder.set_execution(tmp_path / "p", late)
     loaded = TorchPolicy.load(tmp_path / "p")
     assert loaded.execution == late
     assert np.array_equal(loaded.chunk(observed()), made().chunk(observed()))
-    assert policy_file.identity(tmp_path / "p") == was
+    assert policy_folder.identity(tmp_path / "p") == was
     assert json.loads((tmp_path / "p" / "policy.json").read_text())["format"] == 2
     # Loading and saving keeps it; it can be replaced; removing it restores the original bytes.
     loaded.save(tmp_path / "q")
     for name in untuned:
         assert (tmp_path / "q" / name).read_bytes() == (tmp_path / "p" / name).read_bytes()
-    policy_file.set_execution(tmp_path / "p", Execution("replay:3"))
+    policy_folder.set_execution(tmp_path / "p", Execution("replay:3"))
     assert TorchPolicy.load(tmp_path / "p").execution == Execution("replay:3")
-    policy_file.set_execution(tmp_path / "p", None)
+    policy_folder.set_execution(tmp_path / "p", None)
     assert {p.name: p.read_bytes() for p in (tmp_path / "p").iterdir()} == untuned
     assert sorted(os.listdir(tmp_path)) == ["p", "q"]
 
 
 def test_one_altered_digit_of_an_execution_is_refused(tmp_path: Path) -> None:
     path = made().save(tmp_path / "p") / "policy.json"
-    policy_file.set_execution(tmp_path / "p", Execution("replay:30"))
+    policy_folder.set_execution(tmp_path / "p", Execution("replay:30"))
     path.write_text(path.read_text().replace("replay:30", "replay:31"))
     with pytest.raises(DamagedFile, match="is not what was written: its values"):
         TorchPolicy.load(tmp_path / "p")
@@ -582,7 +582,7 @@ def test_an_execution_that_cannot_be_written_leaves_the_policy_unchanged(
             with pytest.raises(
                 BadInput, match=r"no room left while writing .*run the same command again"
             ):
-                policy_file.set_execution(tmp_path / "p", Execution("replay:3"))
+                policy_folder.set_execution(tmp_path / "p", Execution("replay:3"))
         assert (tmp_path / "p" / "policy.json").read_bytes() == before
         assert os.listdir(tmp_path) == ["p"]
 

@@ -1,6 +1,6 @@
 """ACT policy: the network with its normalization, physical units and uint8 frames in and out.
 
-Nothing else in imitact normalizes, in training or at inference. `policy_file` holds the directory
+Nothing else in imitact normalizes, in training or at inference. `policy_folder` holds the directory
 on disk.
 
 Legend: B batch, K chunk, S state, A action, H and W pixels.
@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from imitact.core.chunking import Execution
 from imitact.core.errors import DamagedFile, NotFinite, SpecMismatch
-from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Observation, Spec
 from imitact.models.act import Act, Losses
@@ -28,7 +28,7 @@ from imitact.models.augmentation import jitter_color, random_crop, random_shifts
 from imitact.models.batch_shard import WHOLE, BatchShard
 from imitact.models.config import ActConfig
 from imitact.models.normalization import IMAGENET_MEAN, IMAGENET_STD, Scaling, check_stats
-from imitact.models.policy_file import (
+from imitact.models.policy_folder import (
     POLICY_JSON,
     WEIGHTS,
     PolicyRecord,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.errors import BadInput, DamagedFile, ImitactError
 
 MAX_BYTES = 256 << 20
 """Larger files are refused unread; the metadata of a hundred thousand episodes take a tenth."""
@@ -67,3 +69,17 @@ def read_json_object(
 ) -> dict[str, Any]:
     """Return the JSON object in a file; arguments and errors as of the two functions above."""
     return parse_json_object(read_bytes(file, limit=limit, advice=advice), file, advice=advice)
+
+
+@contextmanager
+def naming_file(file: Path | str, *others: Path) -> Iterator[None]:
+    """Turn refusals of values read from `file` (or a field: "FILE: NAME") into DamagedFile.
+
+    Errors that name it, or one of `others`, are raised unchanged.
+    """
+    try:
+        yield
+    except (ImitactError, msgspec.ValidationError) as error:
+        if any(str(path) in str(error) for path in (file, *others)):
+            raise
+        raise DamagedFile(f"{file}: {error}") from error

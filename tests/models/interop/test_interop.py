@@ -24,8 +24,8 @@ import torch
 
 from imitact.cli import main
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_UNITS
+from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
-from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Camera, Observation, Spec
 from imitact.models.config import ActConfig
@@ -39,7 +39,7 @@ from imitact.models.interop.json_fields import JsonFields
 from imitact.models.interop.partial_spec import PartialSpec
 from imitact.models.normalization import Scaling
 from imitact.models.policy import TorchPolicy
-from imitact.models.policy_file import identity, set_execution
+from imitact.models.policy_folder import identity, set_execution
 from scripts import parity_policies as parity
 
 CASES = [(program, case) for program, cases in parity.PROGRAMS.items() for case in cases]
@@ -726,7 +726,7 @@ def test_the_execution_of_chunks_is_exported_if_expressible(tmp_path: Path) -> N
 def test_existing_files_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
-    with pytest.raises(BadInput, match="exists already, and nothing is overwritten"):
+    with pytest.raises(BadInput, match="already exists and is not empty"):
         lerobot_writer.write(small(), tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 

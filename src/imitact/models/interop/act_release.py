@@ -16,29 +16,30 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from imitact.core.errors import BadInput, DamagedFile, ImitactError
-from imitact.core.execution import Execution
+from imitact.core.chunking import Execution
+from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Spec
 from imitact.models.config import ActConfig
 from imitact.models.cvae_encoder import CvaeEncoder
 from imitact.models.interop import restricted_pickle
-from imitact.models.interop.imported_policy import ImportedPolicy, PartialStats, assemble_policy
+from imitact.models.interop.imported_policy import ImportedPolicy, assemble_policy, complete_stats
 from imitact.models.interop.partial_spec import ALOHA_CAMERA, PartialSpec
-from imitact.models.interop.sidecar import export_folder, read_sidecar
+from imitact.models.interop.spec_sidecar import export_folder, read_sidecar
 from imitact.models.interop.weight_conversion import (
     check_expressible,
-    check_position_table,
     export_weights,
-    float32_weights,
     renamed,
+    to_imitact_names,
+    to_other_names,
 )
 from imitact.models.normalization import IMAGENET_MEAN, IMAGENET_STD, Scaling
 from imitact.models.policy import TorchPolicy
-from imitact.models.policy_file import PolicyRecord
+from imitact.models.policy_folder import PolicyRecord
 from imitact.models.transformer import sine_table
-from imitact.storage.json_file import read_bytes
+from imitact.storage.json_file import naming_file, read_bytes
 
 WEIGHTS, STATS = "policy_best.ckpt", "dataset_stats.pkl"
 
@@ -97,12 +98,8 @@ def read(
     weights = _weights(tensors, config, file, notes)
     data = read_bytes(stats, limit=restricted_pickle.MAX_BYTES)
     arrays = restricted_pickle.loads(data, stats)
-    try:
+    with naming_file(file, stats):
         return _assemble(file, stats, known, config, weights, arrays, notes)
-    except ImitactError as error:
-        if str(file) in str(error) or str(stats) in str(error):
-            raise
-        raise DamagedFile(f"{file}: {error}") from error
 
 
 def _assemble(
@@ -133,20 +130,21 @@ def _assemble(
     complete, parts = {}, {}
     for what, name, size in (("state", "qpos", state_size), ("action", "action", action_size)):
         rows = {
-            part: _row(arrays, f"{name}_{part}", size, stats)
+            part: _row(arrays[f"{name}_{part}"], f"{stats}: {name}_{part}", size)
             for part in ("mean", "std", "min", "max")
+            if arrays.get(f"{name}_{part}") is not None
         }
-        if rows["mean"] is None or rows["std"] is None:
+        if not {"mean", "std"} <= rows.keys():
             held = ", ".join(sorted(arrays)) or "nothing"
             raise DamagedFile(f"{stats} has no {name}_mean and {name}_std; it holds {held}")
         if np.any(rows["std"] <= 0):
             raise DamagedFile(f"{stats}: {name}_std is not above 0 everywhere")
-        complete[what], unknown = PartialStats(**rows).complete(size, what)
-        parts |= {f"{what}_mean": tuple(rows["mean"]), f"{what}_std": tuple(rows["std"])}
+        complete[what], unknown = complete_stats(rows, size, what)
+        parts |= {f"{what}_{part}": tuple(rows[part].tolist()) for part in ("mean", "std")}
         notes += unknown
     names = [c.name for c in spec.cameras]
     scaling = Scaling(
-        **{name: tuple(float(v) for v in values) for name, values in parts.items()},
+        **parts,
         state_shift=(0.0,) * state_size,
         pixel_mean=dict.fromkeys(names, IMAGENET_MEAN),
         pixel_std=dict.fromkeys(names, IMAGENET_STD),
@@ -157,21 +155,15 @@ def _assemble(
     return ImportedPolicy(policy, tuple(notes))
 
 
-def _row(arrays: Mapping[str, Any], name: str, size: int, path: Path) -> Any:
-    """Return an array of dataset_stats.pkl as a float64 row; None if it is missing."""
-    value = arrays.get(name)
-    if value is None:
-        return None
+def _row(value: Any, where: str, size: int) -> NDArray[np.float64]:
+    """Return an array of dataset_stats.pkl as a row."""
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
-        raise DamagedFile(
-            f"{path}: {name} is {type(value).__name__}, an array of numbers is expected"
-        )
+        raise DamagedFile(f"{where} is {type(value).__name__}, an array of numbers is expected")
     if value.size != size:
-        raise DamagedFile(f"{path}: {name} has {value.size} values, the weights need {size}")
-    row = value.reshape(-1).astype(np.float64)
-    if not np.all(np.isfinite(row)):
-        raise DamagedFile(f"{path}: {name} is not finite")
-    return row
+        raise DamagedFile(f"{where} has {value.size} values, the weights need {size}")
+    if not np.all(np.isfinite(value)):
+        raise DamagedFile(f"{where} is not finite")
+    return value.reshape(-1).astype(np.float64)
 
 
 # -- weights ---------------------------------------------------------------------------------------
@@ -255,7 +247,7 @@ def _config(tensors: Mapping[str, Tensor], num_heads: int, file: Path) -> ActCon
     shape("input_proj_robot_state.weight")
     shape("action_head.weight")
     use_vae = "encoder_joint_proj.weight" in tensors
-    try:
+    with naming_file(file):
         return ActConfig(
             chunk_size=chunk_size,
             hidden_dim=hidden_dim,
@@ -268,31 +260,24 @@ def _config(tensors: Mapping[str, Tensor], num_heads: int, file: Path) -> ActCon
             vae_encoder_layers=layers("encoder.layers.") if use_vae else 4,
             l1_ticks="all",
         )
-    except BadInput as error:
-        raise DamagedFile(f"{file}: {error}") from error
 
 
 def _weights(
     tensors: Mapping[str, Tensor], config: ActConfig, file: Path, notes: list[str]
 ) -> dict[str, Tensor]:
     """Return the weights by imitact's names."""
-    found: dict[str, Tensor] = {}
     if not config.use_vae:
         notes.append(
             "its CVAE encoder is of a version without the joints as input, and is left out; "
             "nothing uses it at inference"
         )
-    for name, value in tensors.items():
-        if name == _POSITION_TABLE:
-            if config.use_vae:
-                check_position_table(value, config, f'{file}: "{name}"')
-            continue
-        ours = renamed(name, NAMES)
-        if not config.use_vae and (ours.startswith("cvae.") or name.startswith(_OLD_ENCODER)):
-            continue
-        is_pointwise = ours == "image_proj.weight" and value.shape[2:] == (1, 1)
-        found[ours] = value.flatten(1) if is_pointwise else value
-    return float32_weights(found, str(file))
+        tensors = {
+            name: value
+            for name, value in tensors.items()
+            if not name.startswith((_POSITION_TABLE, _OLD_ENCODER))
+            if not renamed(name, NAMES).startswith("cvae.")
+        }
+    return to_imitact_names(tensors.items(), NAMES, _POSITION_TABLE, config, file)
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -391,22 +376,17 @@ def _released_weights(
         notes.append(
             "the CVAE encoder, which this policy does not have, is zero; inference skips it"
         )
-    # "cvae.encoder." before "encoder.": of prefixes that begin alike, the longest applies.
-    prefixes = sorted(((ours, theirs) for theirs, ours in NAMES), key=lambda pair: -len(pair[0]))
-    found = {}
-    for name, value in weights.items():
-        is_pointwise = name == "image_proj.weight"
-        theirs = renamed(name, prefixes)
-        found[theirs] = (value[:, :, None, None] if is_pointwise else value).contiguous().clone()
-    first = {n: v for n, v in found.items() if n.startswith("transformer.decoder.layers.0.")}
+    found = to_other_names(weights, NAMES)
+    first = {n: v for n, v in found.items() if n.startswith("model.transformer.decoder.layers.0.")}
     for layer in range(1, DECODER_LAYERS):
         for name, value in first.items():
             found[name.replace(".layers.0.", f".layers.{layer}.")] = value.clone()
-    found[f"{_PAD_HEAD}.weight"] = torch.zeros(1, config.hidden_dim)
-    found[f"{_PAD_HEAD}.bias"] = torch.zeros(1)
-    found[_POSITION_TABLE] = sine_table(2 + config.chunk_size, config.hidden_dim)[None]
+    found[f"model.{_PAD_HEAD}.weight"] = torch.zeros(1, config.hidden_dim)
+    found[f"model.{_PAD_HEAD}.bias"] = torch.zeros(1)
+    position_table = sine_table(2 + config.chunk_size, config.hidden_dim)[None]
+    found[f"model.{_POSITION_TABLE}"] = position_table
     notes.append(
         f"decoder layers 2 to {DECODER_LAYERS} are copies of the first, is_pad_head is zero: the "
         "released code loads them and uses neither"
     )
-    return {f"model.{name}": value for name, value in found.items()}
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from torch import Tensor
 from imitact.core.feature_statistics import Stats
 from imitact.models.normalization import Scaling
 from imitact.models.policy import TorchPolicy
-from imitact.models.policy_file import PolicyRecord
+from imitact.models.policy_folder import PolicyRecord
 
 
 @dataclass(frozen=True)
@@ -29,37 +30,36 @@ class ImportedPolicy:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class PartialStats:
-    """Statistics of a state or an action, as far as a checkpoint holds them (None: unknown)."""
+def complete_stats(
+    known: Mapping[str, NDArray[Any]], size: int, what: str
+) -> tuple[Stats, list[str]]:
+    """Return full statistics of a state or an action, and a line for every unknown part.
 
-    mean: NDArray[np.float64] | None = None
-    std: NDArray[np.float64] | None = None
-    min: NDArray[np.float64] | None = None
-    max: NDArray[np.float64] | None = None
-    count: int | None = None
+    An unknown range becomes the mean alone, of one row: an empty range claims nothing.
 
-    def complete(self, size: int, what: str) -> tuple[Stats, list[str]]:
-        """Return full statistics and a line for every unknown part.
-
-        An unknown range becomes the mean alone, of one row: an empty range claims nothing.
-        """
-        mean, std, low, high = self.mean, self.std, self.min, self.max
-        notes = []
-        if mean is None or std is None:
-            if low is None or high is None:
-                notes.append(f"mean, deviation and range of {what} are not in the checkpoint")
-                mean, std = np.zeros(size), np.ones(size)
-            else:
-                notes.append(
-                    f"mean and deviation of {what} are not in the checkpoint, its range is"
-                )
-                mean, std = (low + high) / 2, (high - low) / 2
-        elif low is None or high is None:
-            notes.append(f"the range of {what} is not in the checkpoint")
+    Args:
+        known: "mean", "std", "min" and "max" (size,) and "count" (1,), as far as a checkpoint holds
+            them; those that are not finite count as unknown.
+        size: Dimensions.
+        what: "state" or "action".
+    """
+    rows = {n: v.astype(np.float64) for n, v in known.items() if np.all(np.isfinite(v))}
+    mean, std, low, high = (rows.get(name) for name in ("mean", "std", "min", "max"))
+    notes = []
+    if mean is None or std is None:
         if low is None or high is None:
-            low = high = mean
-        return Stats(mean, std, low, high, self.count or 1), notes
+            notes.append(f"mean, deviation and range of {what} are not in the checkpoint")
+            mean, std = np.zeros(size), np.ones(size)
+        else:
+            notes.append(f"mean and deviation of {what} are not in the checkpoint, its range is")
+            mean, std = (low + high) / 2, (high - low) / 2
+    elif low is None or high is None:
+        notes.append(f"the range of {what} is not in the checkpoint")
+    if low is None or high is None:
+        low = high = mean
+    count = rows.get("count", np.ones(1))
+    is_count = count.size == 1 and count[0] >= 1
+    return Stats(mean, std, low, high, int(count[0]) if is_count else 1), notes
 
 
 def assemble_policy(

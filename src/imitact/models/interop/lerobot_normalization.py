@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imitact.core.errors import DamagedFile
-from imitact.models.interop.imported_policy import PartialStats
 from imitact.models.interop.json_fields import JsonFields
 from imitact.models.interop.lerobot_layout import (
     ACTION,
@@ -50,15 +49,6 @@ Statistics = Mapping[str, Row]
 
 
 @dataclass(frozen=True)
-class Affine:
-    """Normalization of one feature, float32 (D,): (x - mean) / std + shift, or its inverse."""
-
-    mean: Row
-    std: Row
-    shift: Row
-
-
-@dataclass(frozen=True)
 class LeRobotNormalization:
     """Normalization of a checkpoint.
 
@@ -81,57 +71,41 @@ class LeRobotNormalization:
     def to_scaling(self, features: Features) -> Scaling:
         """Return imitact's normalization that gives the same inputs and actions."""
         with np.errstate(all="ignore"):  # Scaling refuses values that are not finite
-            state = self._input(STATE, "STATE", features.state_size)
-            action = self._output(features.action_size)
+            state = self._affine(STATE, "STATE", features.state_size)
+            action = self._affine(ACTION, "ACTION", features.action_size)
             pixel_mean, pixel_std = {}, {}
             for key, camera in features.cameras.items():
-                pixel = self._input(key, "VISUAL", 3)
+                mean, std, shift = self._affine(key, "VISUAL", 3)
                 # Pixels stay near their range, so the shift may be folded into the mean.
-                pixel_mean[camera.name] = _tuple(pixel.mean - pixel.shift * pixel.std)
-                pixel_std[camera.name] = _tuple(pixel.std)
+                pixel_mean[camera.name] = _tuple(mean - shift * std)
+                pixel_std[camera.name] = _tuple(std)
+        state_mean, state_std, state_shift = map(_tuple, state)
+        action_mean, action_std, _ = map(_tuple, action)
         return Scaling(
-            state_mean=_tuple(state.mean),
-            state_std=_tuple(state.std),
-            state_shift=_tuple(state.shift),
-            action_mean=_tuple(action.mean),
-            action_std=_tuple(action.std),
-            pixel_mean=pixel_mean,
-            pixel_std=pixel_std,
+            state_mean, state_std, state_shift, action_mean, action_std, pixel_mean, pixel_std
         )
 
-    def _input(self, key: str, kind: str, size: int) -> Affine:
-        """Return how the network sees a feature, computed in float32 as in LeRobot."""
+    def _affine(self, key: str, kind: str, size: int) -> tuple[Row, Row, Row]:
+        """Return mean, divisor and shift of a feature, computed in float32 as in LeRobot.
+
+        The network sees (x - mean) / divisor + shift. An output y means y * divisor + mean.
+        """
         mode, known = self._statistics(key, kind, size)
+        zeros, ones = np.zeros(size, np.float32), np.ones(size, np.float32)
         eps = np.float32(self.eps)
-        zeros, ones = np.zeros(size, np.float32), np.ones(size, np.float32)
+        is_output = kind == "ACTION"
         if mode == "IDENTITY":
-            return Affine(zeros, ones, zeros)
+            return zeros, ones, zeros
         if mode == "MEAN_STD":
-            return Affine(known["mean"], known["std"] + eps, zeros)
-        low, span = self._range(mode, known)
-        if self.is_before_0_4:
-            span = span + eps
-        return Affine(low, span / np.float32(2), -ones)
-
-    def _output(self, size: int) -> Affine:
-        """Return the inverse for actions: an output y means y * std + mean."""
-        mode, known = self._statistics(ACTION, "ACTION", size)
-        zeros, ones = np.zeros(size, np.float32), np.ones(size, np.float32)
-        if mode == "IDENTITY":
-            return Affine(zeros, ones, zeros)
-        if mode == "MEAN_STD":
-            return Affine(known["mean"], known["std"], zeros)
-        low, span = self._range(mode, known)
-        half = span / np.float32(2)
-        return Affine(np.add(low, half, dtype=np.float32), half, zeros)
-
-    def _range(self, mode: str, known: Statistics) -> tuple[Row, Row]:
-        """Return minimum and range; since 0.4 a range of 0 is replaced by eps."""
+            return known["mean"], known["std"] if is_output else known["std"] + eps, zeros
         low, high = (known[name] for name in _MODES[mode])
-        span: Row = high - low
+        span = high - low
         if not self.is_before_0_4:
-            span = np.where(span == 0, np.float32(self.eps), span).astype(np.float32)
-        return low, span
+            span = np.where(span == 0, eps, span)
+        elif not is_output:
+            span = span + eps
+        half = span / np.float32(2)
+        return (low + half, half, zeros) if is_output else (low, half, -ones)
 
     def _statistics(self, key: str, kind: str, size: int) -> tuple[str, Statistics]:
         """Return mode and statistics of a feature; refuse those that LeRobot silently skips."""
@@ -174,18 +148,6 @@ def flat_row(value: Tensor, name: str, path: Path) -> Row:
     if value.is_complex() or value.dtype == torch.bool:
         raise DamagedFile(f'{path}: "{name}" is {value.dtype}, numbers are expected')
     return value.to(torch.float32).flatten().numpy()
-
-
-def partial_stats(known: Statistics) -> PartialStats:
-    """Return those statistics of a feature that imitact keeps, as far as they are finite."""
-    parts = {
-        name: known[name].astype(np.float64)
-        for name in ("mean", "std", "min", "max")
-        if name in known and np.all(np.isfinite(known[name]))
-    }
-    count = known["count"] if "count" in known else np.zeros(0, np.float32)
-    is_count = count.size == 1 and np.isfinite(count[0]) and count[0] >= 1
-    return PartialStats(**parts, count=int(count[0]) if is_count else None)
 
 
 # -- LeRobot 0.4 and later ---------------------------------------------------------------------

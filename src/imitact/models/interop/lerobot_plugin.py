@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imitact.core.errors import BadInput, DamagedFile, ImitactError
-from imitact.core.execution import Execution
+from torch import Tensor
+
+from imitact.core.chunking import Execution
+from imitact.core.errors import DamagedFile
 from imitact.models.config import ActConfig
-from imitact.models.interop.imported_policy import ImportedPolicy
+from imitact.models.interop.imported_policy import ImportedPolicy, complete_stats
 from imitact.models.interop.json_fields import JsonFields
 from imitact.models.interop.lerobot_layout import CONFIG, WEIGHTS, read_features
-from imitact.models.interop.lerobot_normalization import Statistics, flat_row, partial_stats
+from imitact.models.interop.lerobot_normalization import Row, flat_row
 from imitact.models.interop.partial_spec import PartialSpec
 from imitact.models.policy import TorchPolicy
-from imitact.models.policy_file import PolicyRecord
+from imitact.models.policy_folder import PolicyRecord
 from imitact.models.safetensors_file import read_safetensors
+from imitact.storage.json_file import naming_file
 
 STATISTICS = "statistics."
 """Prefix of the statistics among the plugin's weights."""
@@ -28,45 +31,34 @@ def read(config: JsonFields, folder: Path, known: PartialSpec) -> ImportedPolicy
     """Read a checkpoint of the plugin, whose config.json is `config`."""
     path = folder / WEIGHTS
     features = read_features(config)
-    try:
+    with naming_file(f"{config.path}: net"):
         net = ActConfig.from_json(config.object("net"))
-    except BadInput as error:
-        raise DamagedFile(f"{config.path}: net: {error}") from error
-    tensors = read_safetensors(path)
-    weights = {
-        name.removeprefix("net."): value.clone()
-        for name, value in tensors.items()
-        if name.startswith("net.")
-    }
-    statistics: dict[str, Statistics] = {"state": {}, "action": {}}
-    for name, value in tensors.items():
-        if not name.startswith(("net.", STATISTICS)):
-            raise DamagedFile(f'{path}: "{name}" is not a weight of lerobot_policy_imitact')
-        if name.startswith(STATISTICS):
+    weights: dict[str, Tensor] = {}
+    statistics: dict[str, dict[str, Row]] = {"state": {}, "action": {}}
+    for name, value in read_safetensors(path).items():
+        if name.startswith("net."):
+            weights[name.removeprefix("net.")] = value.clone()
+        elif name.startswith(STATISTICS):
             what, _, statistic = name.removeprefix(STATISTICS).partition("_")
-            row = flat_row(value, name, path)
-            statistics[what] = {**statistics.get(what, {}), statistic: row}
+            statistics.setdefault(what, {})[statistic] = flat_row(value, name, path)
+        else:
+            raise DamagedFile(f'{path}: "{name}" is not a weight of lerobot_policy_imitact')
     stored = PartialSpec(
         state_names=config.texts("state_names"),
         action_names=config.texts("action_names"),
         rate_hz=config.number("rate_hz") if config.number("rate_hz", 0) else None,
     )
-    try:
-        cameras = list(features.cameras.values())
+    with naming_file(folder):
         spec, notes = known.or_else(stored).complete(
-            features.state_size, features.action_size, cameras
+            features.state_size, features.action_size, features.cameras.values()
         )
         stats = {}
         for what in ("state", "action"):
-            stats[what], unknown = partial_stats(statistics[what]).complete(0, what)
+            stats[what], unknown = complete_stats(statistics[what], 0, what)
             if unknown:
                 raise DamagedFile(f"{path}: {unknown[0]}; the policy was saved without a dataset")
         execution = Execution(config.text("chunking"))
         record = PolicyRecord(spec, stats, net, "lerobot-imitact", execution)
         settings = f"the settings in {CONFIG}"
         policy = TorchPolicy.from_weights(record, weights, where=str(path), settings=settings)
-    except ImitactError as error:
-        if str(folder) in str(error):
-            raise
-        raise DamagedFile(f"{folder}: {error}") from error
     return ImportedPolicy(policy, tuple(notes))

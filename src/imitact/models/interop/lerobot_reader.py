@@ -10,12 +10,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from imitact.core.errors import BadInput, DamagedFile, ImitactError
-from imitact.core.execution import Execution
+from imitact.core.chunking import Execution
+from imitact.core.errors import BadInput
 from imitact.core.feature_statistics import Stats
 from imitact.models.config import ActConfig
 from imitact.models.interop import lerobot_plugin
-from imitact.models.interop.imported_policy import ImportedPolicy, assemble_policy
+from imitact.models.interop.imported_policy import ImportedPolicy, assemble_policy, complete_stats
 from imitact.models.interop.json_fields import JsonFields
 from imitact.models.interop.lerobot_layout import (
     ACTION,
@@ -27,16 +27,13 @@ from imitact.models.interop.lerobot_layout import (
     WEIGHTS,
     read_features,
 )
-from imitact.models.interop.lerobot_normalization import partial_stats, read_normalization
+from imitact.models.interop.lerobot_normalization import read_normalization
 from imitact.models.interop.partial_spec import PartialSpec
-from imitact.models.interop.sidecar import read_sidecar
-from imitact.models.interop.weight_conversion import (
-    check_position_table,
-    float32_weights,
-    renamed,
-)
-from imitact.models.policy_file import PolicyRecord
+from imitact.models.interop.spec_sidecar import read_sidecar
+from imitact.models.interop.weight_conversion import to_imitact_names
+from imitact.models.policy_folder import PolicyRecord
 from imitact.models.safetensors_file import read_safetensors
+from imitact.storage.json_file import naming_file
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -66,27 +63,22 @@ def read(folder: Path, known: PartialSpec) -> ImportedPolicy:
     tensors = read_safetensors(folder / WEIGHTS)
     normalization, notes = read_normalization(folder, config, features, tensors)
     weights = _weights(tensors, net, folder / WEIGHTS)
-    execution = _execution(config)
-    try:
-        cameras = list(features.cameras.values())
-        known = known.or_else(read_sidecar(folder))
-        spec, assumed = known.complete(features.state_size, features.action_size, cameras)
+    with naming_file(folder):
+        spec, assumed = known.or_else(read_sidecar(folder)).complete(
+            features.state_size, features.action_size, features.cameras.values()
+        )
         notes += assumed
         stats: dict[str, Stats] = {}
         for what, key, size in (
             ("state", STATE, features.state_size),
             ("action", ACTION, features.action_size),
         ):
-            stored = partial_stats(normalization.statistics.get(key, {}))
-            stats[what], unknown = stored.complete(size, what)
+            stored = normalization.statistics.get(key, {})
+            stats[what], unknown = complete_stats(stored, size, what)
             notes += unknown
-        record = PolicyRecord(spec, stats, net, "lerobot-act", execution)
+        record = PolicyRecord(spec, stats, net, "lerobot-act", _execution(config))
         scaling = normalization.to_scaling(features)
         policy = assemble_policy(record, scaling, weights, str(folder / WEIGHTS))
-    except ImitactError as error:
-        if str(folder) in str(error):
-            raise
-        raise DamagedFile(f"{folder}: {error}") from error
     return ImportedPolicy(policy, tuple(notes))
 
 
@@ -104,7 +96,7 @@ def _network(config: JsonFields) -> ActConfig:
     if config.raw("replace_final_stride_with_dilation") not in (None, False, 0):
         raise config.error("replace_final_stride_with_dilation", "imitact's ResNet18 has strides")
     cvae = config.truth("use_vae", True)
-    try:
+    with naming_file(config.path):
         return ActConfig(
             chunk_size=config.whole("chunk_size"),
             hidden_dim=config.whole("dim_model"),
@@ -118,10 +110,6 @@ def _network(config: JsonFields) -> ActConfig:
             kl_weight=config.number("kl_weight", 10.0),
             dropout=config.number("dropout", 0.1),
         )
-    except DamagedFile:
-        raise
-    except BadInput as error:
-        raise DamagedFile(f"{config.path}: {error}") from error
 
 
 def _execution(config: JsonFields) -> Execution:
@@ -130,25 +118,15 @@ def _execution(config: JsonFields) -> Execution:
         text = f"ensemble:{config.number('temporal_ensemble_coeff')!r}"
     else:
         text = f"replay:{config.whole('n_action_steps')}"
-    try:
+    with naming_file(config.path):
         return Execution(text)
-    except BadInput as error:
-        raise DamagedFile(f"{config.path}: {error}") from error
 
 
 def _weights(tensors: Mapping[str, Tensor], net: ActConfig, path: Path) -> dict[str, Tensor]:
     """Return the weights by imitact's names."""
-    found = {}
-    for name, value in tensors.items():
-        if name.startswith(BUFFERS) or name.endswith("num_batches_tracked"):
-            continue
-        stripped = name.replace("_orig_mod.", "").removeprefix("model.")
-        if stripped == POSITION_TABLE:
-            check_position_table(value, net, f'{path}: "{name}"')
-            continue
-        ours = renamed(stripped, NAMES)
-        if ours in found:
-            raise DamagedFile(f'{path}: "{ours}" is there twice')
-        is_pointwise = ours == "image_proj.weight" and value.shape[2:] == (1, 1)
-        found[ours] = value.flatten(1) if is_pointwise else value
-    return float32_weights(found, str(path))
+    used = (
+        (name.replace("_orig_mod.", "").removeprefix("model."), value)
+        for name, value in tensors.items()
+        if not name.startswith(BUFFERS) and not name.endswith("num_batches_tracked")
+    )
+    return to_imitact_names(used, NAMES, POSITION_TABLE, net, path)

@@ -13,12 +13,10 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
-from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Stats
-from imitact.models.config import ActConfig
 from imitact.models.interop.json_fields import write_json
 from imitact.models.interop.lerobot_layout import (
     ACTION,
@@ -30,8 +28,12 @@ from imitact.models.interop.lerobot_layout import (
     STATE,
     WEIGHTS,
 )
-from imitact.models.interop.sidecar import export_folder
-from imitact.models.interop.weight_conversion import check_expressible, export_weights, renamed
+from imitact.models.interop.spec_sidecar import export_folder
+from imitact.models.interop.weight_conversion import (
+    check_expressible,
+    export_weights,
+    to_other_names,
+)
 from imitact.models.normalization import Scaling
 from imitact.models.policy import TorchPolicy
 from imitact.models.transformer import sine_table
@@ -100,9 +102,13 @@ def write(policy: TorchPolicy, out: Path, *, at_input_size: bool = False) -> tup
         "optimizer_weight_decay": 1e-4,
         "optimizer_lr_backbone": 1e-5,
     }
+    tensors = to_other_names(weights, NAMES)
+    if config.use_vae:
+        position_table = sine_table(2 + config.chunk_size, config.hidden_dim)[None]
+        tensors[f"model.{POSITION_TABLE}"] = position_table
     with export_folder(out, spec) as folder:
         write_json(folder / CONFIG, settings)
-        _save(_lerobot_weights(weights, config), folder / WEIGHTS)
+        safetensors.torch.save_file(tensors, folder / WEIGHTS)
         _write_processors(folder, inputs, outputs, modes, statistics)
     return tuple(notes)
 
@@ -188,25 +194,6 @@ def _execution(policy: TorchPolicy, notes: list[str]) -> tuple[float | None, int
     return None, chunk
 
 
-def _lerobot_weights(weights: Mapping[str, Tensor], config: ActConfig) -> dict[str, Tensor]:
-    """Return the weights by LeRobot's names."""
-    prefixes = [(ours, theirs) for theirs, ours in NAMES]
-    found = {}
-    for name, value in weights.items():
-        is_pointwise = name == "image_proj.weight"
-        theirs = "model." + renamed(name, prefixes)
-        found[theirs] = value[:, :, None, None] if is_pointwise else value
-    if config.use_vae:
-        found[f"model.{POSITION_TABLE}"] = sine_table(2 + config.chunk_size, config.hidden_dim)[
-            None
-        ]
-    return found
-
-
-def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    safetensors.torch.save_file({n: t.contiguous() for n, t in tensors.items()}, path)
-
-
 def _write_processors(
     folder: Path,
     inputs: Mapping[str, Any],
@@ -215,39 +202,23 @@ def _write_processors(
     statistics: Mapping[str, Mapping[str, Row]],
 ) -> None:
     """Write LeRobot 0.6.1's processor files; order and names of steps are part of the format."""
-    device = {"device": "cpu", "float_dtype": None}
+    device = {"registry_name": "device_processor", "config": {"device": "cpu", "float_dtype": None}}
+    before = [
+        {"registry_name": "rename_observations_processor", "config": {"rename_map": {}}},
+        {"registry_name": "to_batch_processor", "config": {}},
+        device,
+    ]
     tensors = {
-        f"{key}.{name}": torch.from_numpy(value.copy())
+        f"{key}.{name}": torch.tensor(value)
         for key, rows in statistics.items()
         for name, value in rows.items()
     }
-    for name, steps, features, at in (
-        (
-            "policy_preprocessor",
-            [
-                ("rename_observations_processor", {"rename_map": {}}),
-                ("to_batch_processor", {}),
-                ("device_processor", device),
-                ("normalizer_processor", None),
-            ],
-            {**inputs, **outputs},
-            3,
-        ),
-        (
-            "policy_postprocessor",
-            [("unnormalizer_processor", None), ("device_processor", device)],
-            outputs,
-            0,
-        ),
+    for name, first, step, features, last in (
+        ("policy_preprocessor", before, "normalizer_processor", {**inputs, **outputs}, []),
+        ("policy_postprocessor", [], "unnormalizer_processor", outputs, [device]),
     ):
-        step = steps[at][0]
-        file = f"{name}_step_{at}_{step}.safetensors"
-        normalizer = {"eps": EPS, "features": dict(features), "norm_map": dict(modes)}
-        entries = [
-            {"registry_name": word, "config": normalizer, "state_file": file}
-            if config is None
-            else {"registry_name": word, "config": config}
-            for word, config in steps
-        ]
-        write_json(folder / f"{name}.json", {"name": name, "steps": entries})
-        _save(tensors, folder / file)
+        file = f"{name}_step_{len(first)}_{step}.safetensors"
+        config = {"eps": EPS, "features": features, "norm_map": modes}
+        normalizer = {"registry_name": step, "config": config, "state_file": file}
+        write_json(folder / f"{name}.json", {"name": name, "steps": [*first, normalizer, *last]})
+        safetensors.torch.save_file(tensors, folder / file)

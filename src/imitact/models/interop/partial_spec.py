@@ -7,7 +7,7 @@ is assumed to be ALOHA's; every assumption is reported.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,7 +51,7 @@ class PartialSpec:
         return replace(other, **known)
 
     def complete(
-        self, state_size: int, action_size: int, cameras: Sequence[Camera]
+        self, state_size: int, action_size: int, cameras: Iterable[Camera]
     ) -> tuple[Spec, list[str]]:
         """Return a Spec of these sizes and a line for every part that was assumed.
 

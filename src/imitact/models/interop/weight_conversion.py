@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,17 +24,52 @@ def renamed(name: str, prefixes: Sequence[tuple[str, str]]) -> str:
     return name
 
 
-def float32_weights(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Return dense float tensors of any width as float32; refuse all others."""
-    found = {}
-    for name, value in tensors.items():
+def to_imitact_names(
+    tensors: Iterable[tuple[str, Tensor]],
+    names: Sequence[tuple[str, str]],
+    position_table: str,
+    config: ActConfig,
+    file: Path,
+) -> dict[str, Tensor]:
+    """Return the weights of another program by imitact's names, in float32.
+
+    Args:
+        tensors: Weights by that program's names, without "model.".
+        names: Prefixes of names, that program's and imitact's.
+        position_table: Name of its position table, which must equal imitact's and is left out.
+        config: Settings of the network.
+        file: The weights file, for error messages.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in tensors:
+        where = f'{file}: "{name}"'
+        if name == position_table:
+            _check_position_table(value, config, where)
+            continue
         if not value.is_floating_point() or value.layout != torch.strided or value.is_quantized:
-            raise DamagedFile(f'{where}: "{name}" is {value.dtype}; weights are floats')
-        found[name] = value.to(torch.float32).contiguous()
+            raise DamagedFile(f"{where} is {value.dtype}; weights are floats")
+        ours = renamed(name, names)
+        if ours in found:
+            raise DamagedFile(f'{file}: "{ours}" is there twice')
+        is_pointwise = ours == "image_proj.weight" and value.shape[2:] == (1, 1)
+        found[ours] = (value.flatten(1) if is_pointwise else value).float().contiguous()
     return found
 
 
-def check_position_table(value: Tensor, config: ActConfig, where: str) -> None:
+def to_other_names(
+    weights: Mapping[str, Tensor], names: Sequence[tuple[str, str]]
+) -> dict[str, Tensor]:
+    """Return imitact's weights by another program's names after "model."; copies."""
+    # "cvae.encoder." before "encoder.": of prefixes that begin alike, the longest applies.
+    prefixes = sorted(((ours, theirs) for theirs, ours in names), key=lambda pair: -len(pair[0]))
+    found = {}
+    for name, value in weights.items():
+        theirs = value[:, :, None, None] if name == "image_proj.weight" else value
+        found[f"model.{renamed(name, prefixes)}"] = theirs.contiguous().clone()
+    return found
+
+
+def _check_position_table(value: Tensor, config: ActConfig, where: str) -> None:
     """Refuse a stored position table of the CVAE encoder that differs from the computed one."""
     rows, columns = 2 + config.chunk_size, config.hidden_dim
     if value.numel() != rows * columns or not value.is_floating_point():

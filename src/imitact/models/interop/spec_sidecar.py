@@ -9,11 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from imitact.core.errors import BadInput, DamagedFile, NotFinite
 from imitact.core.types import Spec
 from imitact.models.interop.json_fields import JsonFields, write_json
 from imitact.models.interop.partial_spec import PartialSpec
-from imitact.storage.atomic_folder import atomic_folder
+from imitact.storage.atomic_folder import atomic_folder, check_output_folder
+from imitact.storage.json_file import naming_file
 
 SIDECAR = "imitact.json"
 
@@ -32,10 +32,8 @@ def read_sidecar(folder: Path) -> PartialSpec:
             f"this imitact reads {_FORMAT}; use the version that wrote it, or remove the file and "
             "give names and rate by options",
         )
-    try:
+    with naming_file(f"{path}: spec"):
         return PartialSpec.from_spec(msgspec.convert(fields.raw("spec"), Spec))
-    except (msgspec.ValidationError, BadInput, NotFinite) as error:
-        raise DamagedFile(f"{path}: spec: {error}") from error
 
 
 def write_sidecar(folder: Path, spec: Spec) -> None:
@@ -50,8 +48,7 @@ def export_folder(out: Path, spec: Spec) -> Iterator[Path]:
         BadInput: `out` exists and is not an empty folder.
     """
     out = out.absolute()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"{out} exists already, and nothing is overwritten; give another --out")
+    check_output_folder(out)
     with atomic_folder(out, "export") as folder:
         yield folder
         write_sidecar(folder, spec)
