@@ -1,4 +1,4 @@
-"""`import imitact`: no time, no package, every name; and the README's example with a tiny policy."""
+"""`import imitact`: no time, no package, every name, and the README's example in small."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 
 import imitact
 from imitact.core.version import __version__
-from imitact.models.config import ActConfig
 from tests.support.command_line import cpu_cost
 from tests.support.dot_env import make_dot
 from tests.support.paths import ROOT
+from tests.support.tiny_model import TINY_MODEL
 
 FRONT = ROOT / "src" / "imitact" / "__init__.py"
 NAMES = {
@@ -82,11 +82,7 @@ def training(data: Path) -> Path:
         str(data),
         out=str(out),
         preset="quick",
-        model=ActConfig(
-            chunk_size=8, input_height=24, input_width=32, backbone_width=8, backbone_stages=2,
-            backbone_norm="batch", hidden_dim=16, num_heads=2, dim_feedforward=16,
-            encoder_layers=1,
-        ),
+        model=TINY_MODEL,
         train={"steps": 3, "batch_size": 2, "val_episodes": 0, "warmup_steps": 0,
                "num_workers": 1, "checkpoint_every": 2},
     )  # fmt: skip

@@ -1,12 +1,13 @@
-"""Progress is honest: the time left follows this run's pace, and a log is not flooded."""
+"""Console: time left from the speed of this run, short logs, and a stderr that may be lost."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import pytest
 
-from imitact.cli.console import EVERY_S, ProgressDisplay
+from imitact.cli.console import EVERY_S, ProgressDisplay, escaped, print_progress, print_result
 from imitact.core.errors import BadInput
 
 
@@ -22,39 +23,39 @@ class Clock:
         return self.now
 
 
-def test_the_time_left_is_that_of_the_pace_so_far():
+def test_the_time_left_follows_the_speed_so_far():
     clock, stream = Clock(), io.StringIO()
-    waiting = ProgressDisplay("recording", 50, "episodes", stream=stream, clock=clock)
-    assert waiting.left_s() is None
-    waiting.to(0)
+    display = ProgressDisplay("recording", 50, "episodes", stream=stream, clock=clock)
+    assert display.left_s() is None
+    display.to(0)
     clock.now = 60.0
-    waiting.to(10, "1 failed")
-    assert waiting.left_s() == 240.0
-    assert waiting.text() == "10/50 episodes, 1 failed, left 4 min"
+    display.to(10, "1 failed")
+    assert display.left_s() == 240.0
+    assert display.text() == "10/50 episodes, 1 failed, left 4 min"
 
 
-def test_what_was_done_before_tells_nothing_of_the_pace():
+def test_what_an_earlier_run_did_does_not_count_as_speed():
     clock = Clock()
-    waiting = ProgressDisplay("x", 50, "episodes", stream=io.StringIO(), clock=clock)
-    waiting.to(30)
-    assert waiting.text() == "30/50 episodes, left ?"
+    display = ProgressDisplay("x", 50, "episodes", stream=io.StringIO(), clock=clock)
+    display.to(30)
+    assert display.text() == "30/50 episodes, left ?"
     clock.now = 60.0
-    waiting.to(40)
-    assert waiting.left_s() == 60.0
+    display.to(40)
+    assert display.left_s() == 60.0
 
 
-def test_a_job_that_knows_its_time_left_is_believed():
-    waiting = ProgressDisplay("x", 50, "episodes", stream=io.StringIO(), clock=Clock())
-    waiting.to(0, left_s=12.0)
-    assert waiting.text() == "0/50 episodes, left 12 s"
+def test_the_time_left_that_a_job_gives_is_shown():
+    display = ProgressDisplay("x", 50, "episodes", stream=io.StringIO(), clock=Clock())
+    display.to(0, left_s=12.0)
+    assert display.text() == "0/50 episodes, left 12 s"
 
 
 def test_a_log_gets_a_line_every_ten_seconds_and_the_last_one():
     clock, stream = Clock(), io.StringIO()
-    with ProgressDisplay("recording", 100, "episodes", stream=stream, clock=clock) as waiting:
+    with ProgressDisplay("recording", 100, "episodes", stream=stream, clock=clock) as display:
         for second in range(1, 101):
             clock.now = float(second)
-            waiting.to(second)
+            display.to(second)
     lines = stream.getvalue().splitlines()
     assert len(lines) == 1 + 100 // EVERY_S + 1
     assert lines[0] == "recording: 0/100 episodes, left ?"
@@ -74,14 +75,52 @@ def test_a_job_that_is_refused_at_once_leaves_no_second_line():
     assert stream.getvalue() == "recording: 0/3 episodes, left ?\n"
 
 
-def test_a_terminal_gets_a_line_that_moves():
+def test_a_terminal_shows_one_moving_line():
     clock, stream = Clock(), Terminal()
-    with ProgressDisplay("recording", 3, "episodes", stream=stream, clock=clock) as waiting:
+    with ProgressDisplay("recording", 3, "episodes", stream=stream, clock=clock) as display:
         clock.now = 20.0
-        waiting.to(1)
+        display.to(1)
         clock.now = 40.0
-        waiting.to(3)
+        display.to(3)
     shown = stream.getvalue()
     assert "recording" in shown
     assert "3/3 episodes, took 40 s" in shown
     assert shown.count("\n") <= 2
+
+
+class Lost(io.StringIO):
+    """A stream whose reader has ended."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+class LostTerminal(Lost):
+    def isatty(self) -> bool:
+        return True
+
+
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("make", [Lost, LostTerminal, closed])
+def test_a_lost_stderr_never_ends_the_work(make: Callable[[], io.StringIO]):
+    stream, done = make(), 0
+    print_progress("a line", stream)
+    with ProgressDisplay("recording", 3, "episodes", stream=stream) as display:
+        for done in (1, 2, 3):
+            display.to(done)
+    assert done == 3
+
+
+def test_control_characters_are_written_out(capsys: pytest.CaptureFixture[str]):
+    name = "a\x1b[31mb\rc\x07\u202ed"
+    assert escaped(name) == "a\\x1b[31mb\\rc\\x07\\u202ed"
+    assert escaped("é 3 × 10⁻³\n\tok") == "é 3 × 10⁻³\n\tok"
+    print_progress(name)
+    print_result(name)
+    out, err = capsys.readouterr()
+    assert out == err == escaped(name) + "\n"

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imitact.api import evaluate as evaluate_api
-from imitact.cli import main
 from imitact.core.chunking import Execution, parse
 from imitact.core.errors import BadInput, ImitactError
 from imitact.core.feature_statistics import Accumulator
 from imitact.envs import registry
 from imitact.evaluation.episode_journal import TUNING_JOURNAL as JOURNAL
+from imitact.evaluation.episode_journal import EpisodeJournal
 from imitact.evaluation.results import EnvInfo, EpisodeRow, Evaluation, EvaluationPlan
 from imitact.evaluation.runner import EvaluationProgress, Evaluator, evaluate
 from imitact.evaluation.tuning import plot, report
@@ -30,12 +30,13 @@ from imitact.evaluation.tuning import successive_halving as tuning
 from imitact.evaluation.tuning.grid import Grid
 from imitact.evaluation.tuning.selection import choose, ranked
 from imitact.evaluation.tuning.successive_halving import UNTUNED, RaceConfig, Tuning
-from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
 from imitact.models.policy_folder import identity
 from imitact.storage.lock import exclusive_writer
 from tests.support import dot_env
+from tests.support.command_line import answer
 from tests.support.tiny_arm import Reacher, TinyArm
+from tests.support.tiny_model import TINY_MODEL
 
 ENV = EnvInfo(400, ("away", "there"), ("a",), ("rad",), 50.0)
 
@@ -329,8 +330,19 @@ def test_an_invalid_race_is_refused(race: dict[str, Any], message: str) -> None:
 SETTINGS = (Execution("replay:3"), Execution("ensemble:0.1/2", 2), Execution("replay:3", 1))
 
 
-def evaluator(**given: Any) -> Evaluator:
-    return Evaluator.for_tuning(Reacher, TinyArm, **({"workers": 0} | given))
+def evaluator(
+    make_policy: Any = Reacher,
+    make_env: Any = TinyArm,
+    *,
+    workers: int = 0,
+    names: dict[str, str] | None = None,
+    step_cap: int | None = None,
+    out: Path | None = None,
+    **given: Any,
+) -> Evaluator:
+    plan = EvaluationPlan((0,), Execution(), step_cap=step_cap, names=names or {})
+    journal = EpisodeJournal.of_tuning(plan, out) if out else None
+    return Evaluator(make_policy, make_env, plan, workers=workers, journal=journal, **given)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -383,7 +395,7 @@ def test_an_interrupted_tuning_is_continued_and_runs_no_episode_twice(
 def test_a_finished_tuning_needs_neither_policy_nor_environment(tmp_path: Path) -> None:
     with evaluator(out=tmp_path) as running:
         first = running.evaluations(SETTINGS, [7])
-    with Evaluator.for_tuning(lambda: 1 / 0, lambda: 1 / 0, out=tmp_path) as again:  # type: ignore[arg-type, return-value]
+    with evaluator(lambda: 1 / 0, lambda: 1 / 0, out=tmp_path) as again:
         assert again.evaluations(SETTINGS, [7]) == first
 
 
@@ -398,7 +410,7 @@ def test_a_tuning_of_another_policy_is_not_continued(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_episode_that_raises_names_its_seed_and_execution(tmp_path: Path, workers: int) -> None:
-    cramped = Evaluator.for_tuning(partial(Reacher, at=1), TinyArm, out=tmp_path, workers=workers)
+    cramped = evaluator(partial(Reacher, at=1), out=tmp_path, workers=workers)
     with pytest.raises(ImitactError, match=r"seed 1, replay:3: the episode failed.*cramp"), cramped:
         cramped.evaluations(SETTINGS[:1], range(3))
     with evaluator(out=tmp_path) as sound:
@@ -408,7 +420,7 @@ def test_an_episode_that_raises_names_its_seed_and_execution(tmp_path: Path, wor
 def test_a_killed_worker_of_a_tuning_names_its_job() -> None:
     with (
         pytest.raises(ImitactError, match=r"in seed 2, replay:3 with exit code -9"),
-        Evaluator.for_tuning(partial(Reacher, at=2, what="exit"), TinyArm, workers=1) as running,
+        evaluator(partial(Reacher, at=2, what="exit"), workers=1) as running,
     ):
         running.evaluations(SETTINGS[:1], [0, 2])
 
@@ -462,12 +474,6 @@ def test_the_report_has_the_rounds_of_each_execution_and_the_reason_of_the_choic
 # The command
 
 
-TINY = ActConfig(
-    chunk_size=8, input_height=24, input_width=32, backbone_width=8, backbone_stages=2,
-    backbone_norm="batch", hidden_dim=16, num_heads=2, dim_feedforward=16, encoder_layers=1,
-    use_vae=False,
-)  # fmt: skip
-
 SMALL = {
     "--replay": "2 8", "--m": "0.01", "--every": "3", "--delays": "0 2", "--first-round": "2",
     "--finalists": "2", "--selection": "3", "--confirmation": "2", "--workers": "1",
@@ -486,7 +492,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seen = Accumulator(2)
     seen.add(draw.uniform(0, 1, (50, 2)))
     stats = {"state": seen.result(), "action": seen.result()}
-    policy = TorchPolicy.create(dot_env.dot_spec(), stats, TINY, seed=0, fingerprint="none")
+    policy = TorchPolicy.create(dot_env.dot_spec(), stats, TINY_MODEL, seed=0, fingerprint="none")
     return policy.save(tmp_path_factory.mktemp("tune") / "policy")
 
 
@@ -494,12 +500,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def policy(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(registry, "env_factory_for", lambda env, spec, gym: dot_env.make_dot)
     return shutil.copytree(saved, tmp_path / "policy")
-
-
-def answer(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, str, str]:
-    code = main.run([str(word) for word in argv])
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 def test_a_tuned_policy_is_evaluated_as_it_was_tuned(
