@@ -9,14 +9,13 @@ before imitact stored checksums) is read unchecked.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from imitact.core.errors import DamagedFile
-from imitact.storage.checksum import file_sha256, verified, with_checksum
+from imitact.storage.checksum import bytes_sha256, file_sha256, verified, with_checksum
 from imitact.storage.json_file import read_bytes, read_json_object
 
 CHECKSUM_FOLDER = "meta/imitact"
@@ -67,7 +66,7 @@ class DatasetChecksums:
     def read(self, file: Path) -> bytes:
         """Read a file; raise DamagedFile where it differs from its checksum."""
         data = read_bytes(file, limit=1 << 34, advice=_RESTORE)
-        self.compare(file, hashlib.sha256(data).hexdigest())
+        self.compare(file, bytes_sha256(data))
         return data
 
     def check(self, file: Path) -> None:
@@ -93,7 +92,7 @@ class DatasetChecksums:
             file = self._root / name
             if expected := self._allowed_after(last, name):
                 data = read_bytes(file, advice=_RESTORE)
-                if hashlib.sha256(data).hexdigest() not in expected:
+                if bytes_sha256(data) not in expected:
                     raise DamagedFile(_altered(file))
 
     def _allowed_after(self, last: Path, name: str) -> set[str]:

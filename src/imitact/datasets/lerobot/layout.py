@@ -15,7 +15,7 @@ import pyarrow as pa
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.datasets.lerobot.checksums import DatasetChecksums
 from imitact.storage.checksum import CHECKSUM_KEY, verified
-from imitact.storage.json_file import parse_json_object, read_bytes, read_json_object
+from imitact.storage.json_file import read_json_object
 
 INFO = "meta/info.json"
 STATS = "meta/stats.json"
@@ -152,8 +152,7 @@ def read_facts(path: Path, total_episodes: int) -> dict[str, Any]:
 
 def _read_verified_info(path: Path) -> dict[str, Any]:
     """Read `meta/info.json`; refuse another than imitact wrote after the last episode."""
-    file = path / INFO
-    info = parse_json_object(read_bytes(file, advice=RESTORE), file, advice=RESTORE)
+    info = read_json_object(path / INFO, advice=RESTORE)
     total = info.get("total_episodes")
     if type(total) is int and total > 0:
         DatasetChecksums(path).check_dataset(path / DATA.format(**file_numbers(total - 1)), [INFO])

@@ -68,7 +68,7 @@ def open_parquet(file: Path, checksums: DatasetChecksums, **options: Any) -> pq.
 
 def read_table(
     file: Path,
-    names: Sequence[str],
+    names: Sequence[str] | None,
     checksums: DatasetChecksums,
     optional: Sequence[str] = (),
     episode: int = -1,
@@ -77,15 +77,17 @@ def read_table(
 
     Args:
         file: the file.
-        names: required columns.
+        names: required columns; None reads all.
         checksums: of the dataset, compared with the file.
         optional: columns to read too where they exist.
         episode: read only the rows of this episode; -1 reads all.
     """
     with open_parquet(file, checksums, page_checksum_verification=True) as opened:
         stored = opened.schema_arrow.names
-        check_columns(file, names, stored)
-        columns = [*names, *(name for name in optional if name in stored)]
+        columns = None
+        if names is not None:
+            check_columns(file, names, stored)
+            columns = [*names, *(name for name in optional if name in stored)]
         try:
             # Not pyarrow's read_table with filters: with damaged column metadata its scanner
             # hangs, and reading statistics aborts (apache/paimon#8408). In one thread errors come

@@ -15,6 +15,7 @@ The dataset itself is only read.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,44 +32,15 @@ from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Camera, Frame
 from imitact.datasets import images
 from imitact.datasets.episode_encoder import frame_stats
+from imitact.datasets.lerobot import layout, parquet
 from imitact.datasets.lerobot.checksums import DatasetChecksums
 from imitact.datasets.lerobot.features import Features, read_features
-from imitact.datasets.lerobot.layout import (
-    ACTION,
-    DATA,
-    EPISODES,
-    FILES_PER_CHUNK,
-    IMITACT,
-    INFO,
-    RESTORE,
-    STATE,
-    STATS,
-    TASKS,
-    V21,
-    V30,
-    VIDEOS,
-    file_numbers,
-    layout_errors_as_damage,
-    read_info,
-    version_of,
-)
-from imitact.datasets.lerobot.parquet import (
-    flat_values,
-    has_no_footer,
-    open_parquet,
-    read_table,
-    read_task_texts,
-)
+from imitact.datasets.lerobot.layout import INFO, TASKS, file_numbers, layout_errors_as_damage
 from imitact.datasets.lerobot.reader import LeRobotDataset
-from imitact.datasets.lerobot.stats import (
-    FeatureStats,
-    merge_all_stats,
-    row_stats,
-    stats_as_json,
-)
-from imitact.datasets.lerobot.writer import stats_columns, table_bytes, tasks_table
+from imitact.datasets.lerobot.stats import FeatureStats, merge_all_stats, row_stats, stats_as_json
+from imitact.datasets.lerobot.writer import episode_row, table_bytes, tasks_table
 from imitact.datasets.video import TOLERANCE_S, check_whole, frame_times, read_frames
-from imitact.storage.atomic import fsync, make_folder
+from imitact.storage.atomic import fsync, make_folder, write_bytes
 from imitact.storage.atomic_folder import atomic_folder, check_output_folder
 from imitact.storage.checksum import file_sha256
 from imitact.storage.json_file import read_json_object
@@ -82,11 +54,10 @@ _MAX_EPISODES = 1_000_000
 
 @dataclass(frozen=True)
 class VideoSegment:
-    """The frames of an episode in a video: `count` of them, from the one numbered `first`."""
+    """The frames of an episode in a video, from the one numbered `first`."""
 
     video: Path
     first: int
-    count: int
     from_s: float
     to_s: float
 
@@ -126,6 +97,7 @@ class RepairPlan:
         lost: what cannot be recovered, and why: one line per file or episode.
         remains: what the dataset still holds of the lost episodes, one line each.
         broken: files that cannot be read.
+        task_texts: task descriptions by number, as far as they can be read.
     """
 
     root: Path
@@ -135,6 +107,7 @@ class RepairPlan:
     lost: tuple[str, ...]
     remains: tuple[str, ...]
     broken: tuple[Path, ...]
+    task_texts: Mapping[int, str]
 
     @property
     def is_whole(self) -> bool:
@@ -155,12 +128,13 @@ class RepairPlan:
 def is_unfinished(root: Path) -> bool:
     """Whether a folder holds a LeRobotDataset v3.0 that LeRobot did not finish recording."""
     try:
-        if not version_of(root).startswith(V30) or (root / IMITACT).is_file():
+        if not layout.version_of(root).startswith(layout.V30) or (root / layout.IMITACT).is_file():
             return False
     except BadInput:  # of a damaged info.json, which opening the dataset reports
         return False
     metadata = [*root.glob("meta/episodes/*/*.parquet")]
-    return not metadata or any(map(has_no_footer, [*metadata, *root.glob("data/*/*.parquet")]))
+    files = [*metadata, *root.glob("data/*/*.parquet")]
+    return not metadata or any(map(parquet.has_no_footer, files))
 
 
 def plan_repair(root: Path, on_episode: OnEpisode = lambda done: None) -> RepairPlan:
@@ -170,13 +144,14 @@ def plan_repair(root: Path, on_episode: OnEpisode = lambda done: None) -> Repair
         BadInput: not a dataset in the v3.0 layout, or a recording of imitact, which is finished at
             every moment.
     """
-    if version_of(root).startswith(V21):
+    version = layout.version_of(root)
+    if version.startswith(layout.V21):
         raise BadInput(
-            f"{root} has layout {version_of(root)}, where every episode has files of its own and "
+            f"{root} has layout {version}, where every episode has files of its own and "
             "none waits to be finished; `imitact check --fix OUT` leaves out those that are damaged"
         )
-    info = read_info(root)
-    if (root / IMITACT).is_file():
+    info = layout.read_info(root)
+    if (root / layout.IMITACT).is_file():
         raise BadInput(
             f"{root} was recorded by imitact, which finishes every episode at once; `imitact check "
             "--fix OUT` leaves out those that are damaged"
@@ -184,14 +159,14 @@ def plan_repair(root: Path, on_episode: OnEpisode = lambda done: None) -> Repair
     with layout_errors_as_damage(root / INFO):
         features = read_features(info["features"], float(info["fps"]), {}, root)
         keys = [key for key, f in info["features"].items() if f.get("dtype") == "video"]
-        per_chunk = int(info.get("chunks_size") or FILES_PER_CHUNK)
+        per_chunk = int(info.get("chunks_size") or layout.FILES_PER_CHUNK)
         if info["total_episodes"] > _MAX_EPISODES:
             raise ValueError(f"it counts {info['total_episodes']} episodes")
     rows, unreadable = _read_metadata(root, keys)
     stored, broken, wrong = _read_data(root)
     videos = {key: _counted(_read_videos(root, key, per_chunk), stored) for key in keys}
     try:
-        texts = read_task_texts(root / TASKS, DatasetChecksums(root))
+        texts = parquet.read_task_texts(root / TASKS, DatasetChecksums(root))
     except DamagedFile:
         texts, unreadable = {}, [*unreadable, root / TASKS]
 
@@ -209,7 +184,7 @@ def plan_repair(root: Path, on_episode: OnEpisode = lambda done: None) -> Repair
         except DamagedFile as error:
             wrong[index] = str(error)
         else:
-            known = [_task_text(texts, number) for number in numbers] or ["unknown"]
+            known = [texts.get(number, f"task {number}") for number in numbers] or ["unknown"]
             tasks = tuple(row.get("tasks") or known)
             recoverable.append(
                 RecoverableEpisode(
@@ -228,10 +203,15 @@ def plan_repair(root: Path, on_episode: OnEpisode = lambda done: None) -> Repair
     if missing:
         lost.append(f"{_ranges(sorted(missing))}: in no data file")
     lost += [f"episode {index}: {why}" for index, why in sorted(wrong.items())]
-    remains = _remains(root, videos, recoverable) if lost else ()
-    all_broken = (*unreadable, *broken)
     return RepairPlan(
-        root, info, total, tuple(recoverable), tuple(lost), tuple(remains), all_broken
+        root,
+        info,
+        total,
+        tuple(recoverable),
+        tuple(lost),
+        tuple(_remains(root, videos, recoverable)) if lost else (),
+        (*unreadable, *broken),
+        texts,
     )
 
 
@@ -301,7 +281,9 @@ def _read_metadata(root: Path, keys: Sequence[str]) -> tuple[dict[int, dict[str,
     unreadable: list[Path] = []
     for file in sorted((root / "meta/episodes").glob("*/*.parquet")):
         try:
-            table = read_table(file, ["episode_index"], DatasetChecksums(root), optional=optional)
+            table = parquet.read_table(
+                file, ["episode_index"], DatasetChecksums(root), optional=optional
+            )
             with layout_errors_as_damage(file):
                 rows |= {int(row["episode_index"]): row for row in table.to_pylist()}
         except DamagedFile:
@@ -317,7 +299,7 @@ def _read_data(root: Path) -> tuple[dict[int, _StoredEpisode], dict[Path, str], 
     names = ["episode_index", "frame_index", "index"]
     for file in sorted((root / "data").glob("*/*.parquet")):
         try:
-            table = read_table(file, names, DatasetChecksums(root))
+            table = parquet.read_table(file, names, DatasetChecksums(root))
             with layout_errors_as_damage(file):
                 episodes, ticks, numbers = (table[name].to_numpy() for name in names)
                 for index in map(int, np.unique(episodes)):
@@ -333,7 +315,9 @@ def _read_data(root: Path) -> tuple[dict[int, _StoredEpisode], dict[Path, str], 
                     is_run = np.array_equal(rows, rows[0] + np.arange(length))
                     stored[index] = _StoredEpisode(file, length, int(rows[0]) if is_run else -1)
         except DamagedFile as error:
-            broken[file] = "has no footer" if has_no_footer(file) else f"cannot be read ({error})"
+            broken[file] = (
+                "has no footer" if parquet.has_no_footer(file) else f"cannot be read ({error})"
+            )
     return stored, broken, {i: why for i, why in wrong.items() if i not in stored}
 
 
@@ -343,19 +327,18 @@ def _read_videos(root: Path, key: str, per_chunk: int) -> list[_VideoFile]:
     first = 0
     files = sorted((root / "videos" / key).glob("chunk-*/file-*.mp4"))
     for number, file in enumerate(files):
-        if file.relative_to(root).as_posix() != VIDEOS.format(
+        if file.relative_to(root).as_posix() != layout.VIDEOS.format(
             video_key=key, chunk_index=number // per_chunk, file_index=number % per_chunk
         ):
             first = -1  # one before it is missing
+        damage = ""
         try:
             check_whole(file)
             times_s, key_frames = frame_times(file)
         except DamagedFile as error:
-            videos.append(_VideoFile(file, np.zeros(0), np.zeros(0, np.bool_), -1, str(error)))
-            first = -1
-        else:
-            videos.append(_VideoFile(file, times_s, key_frames, first))
-            first = first + len(times_s) if first >= 0 else -1
+            times_s, key_frames, first, damage = np.zeros(0), np.zeros(0, np.bool_), -1, str(error)
+        videos.append(_VideoFile(file, times_s, key_frames, first, damage))
+        first = first + len(times_s) if first >= 0 else -1
     return videos
 
 
@@ -388,9 +371,9 @@ def _find_segment(
     """Return where the frames of an episode are: by its metadata, else by count."""
     if row.get(f"videos/{key}/from_timestamp") is not None:
         with layout_errors_as_damage(root / "meta/episodes"):
-            numbers = {n: int(row[f"videos/{key}/{n}"]) for n in ("chunk_index", "file_index")}
+            numbers = layout.stored_numbers(row, f"videos/{key}")
             from_s = float(row[f"videos/{key}/from_timestamp"])
-        path = root / VIDEOS.format(video_key=key, **numbers)
+        path = root / layout.VIDEOS.format(video_key=key, **numbers)
         video = next((v for v in videos if v.path == path and not v.damage), None)
         if video is None:
             raise DamagedFile(f"{path} is missing or cannot be read")
@@ -409,17 +392,14 @@ def _find_segment(
             f"{video.path} ends {at + one.length - len(video.times_s)} frames too early"
         )
     to_s = float(video.times_s[at + one.length - 1]) + 1 / rate_hz
-    return VideoSegment(video.path, at, one.length, float(video.times_s[at]), to_s)
+    return VideoSegment(video.path, at, float(video.times_s[at]), to_s)
 
 
 def _read_episode(data: Path, index: int) -> pa.Table:
     """Return every column of an episode, in the order of ticks, with the metadata of its file."""
-    opened = open_parquet(data, DatasetChecksums(data.parent))
-    names = opened.schema_arrow.names
-    table = read_table(data, names, DatasetChecksums(data.parent), episode=index)
+    table = parquet.read_table(data, None, DatasetChecksums(data.parent), episode=index)
     with layout_errors_as_damage(data):
-        table = table.take(np.argsort(table["frame_index"].to_numpy(), kind="stable"))
-        return table.replace_schema_metadata(opened.schema_arrow.metadata)
+        return table.take(np.argsort(table["frame_index"].to_numpy(), kind="stable"))
 
 
 def _compute_stats(
@@ -461,12 +441,12 @@ def _decoded(cells: pa.ChunkedArray, camera: Camera, where: str) -> Iterator[Fra
     size = (camera.height, camera.width)
     for tick in range(len(cells)):
         data = cells[tick].as_py()["bytes"]
-        yield images.decode(data, size, f"{where} at tick {tick}", RESTORE, lenient=True)
+        yield images.decode(data, size, f"{where} at tick {tick}", layout.RESTORE, lenient=True)
 
 
 def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64] | None:
     """Return a column of numbers or vectors as (T, D); None for any other column."""
-    flat = flat_values(column)
+    flat = parquet.flat_values(column)
     kind = flat.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         return None
@@ -478,10 +458,6 @@ def _task_numbers(table: pa.Table) -> list[int]:
     if "task_index" not in table.column_names:
         return []
     return [*dict.fromkeys(int(number) for number in table["task_index"].to_pylist())]
-
-
-def _task_text(texts: Mapping[int, str], number: int) -> str:
-    return texts.get(number, f"task {number}")
 
 
 # --- what is lost --------------------------------------------------------------------------------
@@ -515,7 +491,7 @@ def _data_file(root: Path, row: Mapping[str, Any]) -> Path | None:
     chunk, number = row.get("data/chunk_index"), row.get("data/file_index")
     if not isinstance(chunk, int) or not isinstance(number, int):
         return None
-    return root / DATA.format(chunk_index=chunk, file_index=number)
+    return root / layout.DATA.format(chunk_index=chunk, file_index=number)
 
 
 def _remains(
@@ -533,9 +509,10 @@ def _remains(
                 continue
             lost = np.ones(len(video.times_s) + 2, np.bool_)
             lost[0] = lost[-1] = False
-            for segment in (one.segments[key] for one in recoverable):
+            for one in recoverable:
+                segment = one.segments[key]
                 if segment.video == video.path:
-                    lost[1 + segment.first : 1 + segment.first + segment.count] = False
+                    lost[1 + segment.first : 1 + segment.first + one.length] = False
             edges = np.flatnonzero(np.diff(lost.astype(np.int8)))
             for start, stop in edges.reshape(-1, 2).tolist():
                 from_s, to_s = video.times_s[start], video.times_s[stop - 1]
@@ -569,9 +546,9 @@ def _write_data(plan: RepairPlan, building: Path) -> list[int]:
     files: list[int] = []
     start = 0
     for number, data in enumerate(dict.fromkeys(one.data for one in plan.recoverable)):
-        path = building / DATA.format(**file_numbers(number))
+        path = building / layout.DATA.format(**file_numbers(number))
         make_folder(path.parent)
-        schema = open_parquet(data, DatasetChecksums(data.parent)).schema_arrow
+        schema = parquet.open_parquet(data, DatasetChecksums(data.parent)).schema_arrow
         with pq.ParquetWriter(path, schema, compression="snappy") as writer:
             for new, one in enumerate(plan.recoverable):
                 if one.data != data:
@@ -597,7 +574,7 @@ def _write_videos(plan: RepairPlan, building: Path) -> dict[Path, int]:
     for key in plan.recoverable[0].segments:
         used = dict.fromkeys(one.segments[key].video for one in plan.recoverable)
         for number, video in enumerate(used):
-            path = building / VIDEOS.format(video_key=key, **file_numbers(number))
+            path = building / layout.VIDEOS.format(video_key=key, **file_numbers(number))
             make_folder(path.parent)
             shutil.copyfile(video, path)
             fsync(path)
@@ -615,70 +592,49 @@ def _write_metadata(
     stats: dict[str, FeatureStats] = {}
     start = 0
     for new, (one, number) in enumerate(zip(plan.recoverable, data_files, strict=True)):
-        row: dict[str, Any] = {
-            "episode_index": new,
-            "tasks": list(one.tasks),
-            "length": one.length,
-            **{f"data/{n}": v for n, v in file_numbers(number).items()},
-            "dataset_from_index": start,
-            "dataset_to_index": start + one.length,
-        }
-        for key, segment in one.segments.items():
-            numbers = file_numbers(video_files[segment.video])
-            row |= {f"videos/{key}/{n}": v for n, v in numbers.items()}
-            row[f"videos/{key}/from_timestamp"] = segment.from_s
-            row[f"videos/{key}/to_timestamp"] = segment.to_s
-        row |= stats_columns(one.stats)
-        rows.append(row | {f"meta/episodes/{n}": 0 for n in ("chunk_index", "file_index")})
-        stats = merge_all_stats(stats, one.stats) if stats else dict(one.stats)
+        segments = one.segments.items()
+        row = episode_row(
+            index=new,
+            tasks=one.tasks,
+            length=one.length,
+            start=start,
+            data=number,
+            videos={key: (video_files[s.video], s.from_s, s.to_s) for key, s in segments},
+            stats=one.stats,
+            metadata=0,
+        )
+        rows.append(row)
+        stats = merge_all_stats(stats, one.stats)
         start += one.length
     table = pa.table({name: [row[name] for row in rows] for name in rows[0]})
-    _write(building / EPISODES.format(**file_numbers(0)), table_bytes(table))
-    texts = _all_task_texts(plan)
-    _write(building / TASKS, table_bytes(tasks_table(texts)))
+    write_bytes(building / layout.EPISODES.format(**file_numbers(0)), table_bytes(table))
+    # Data keep their task numbers.
+    used = (number for one in plan.recoverable for number in one.task_numbers)
+    last = max([*used, *plan.task_texts], default=0)
+    if last > _MAX_EPISODES:
+        raise DamagedFile(f"{plan.root / 'data'} refers to task {last}; no dataset has so many")
+    texts = [plan.task_texts.get(number, f"task {number}") for number in range(last + 1)]
+    write_bytes(building / TASKS, table_bytes(tasks_table(texts)))
     # LeRobot's own statistics of features without any here (depth); they include lost episodes.
-    kept = {n: v for n, v in _old_stats(plan.root).items() if n not in stats}
+    kept: dict[str, Any] = {}
+    with contextlib.suppress(DamagedFile):
+        old = read_json_object(plan.root / layout.STATS)
+        kept = {name: value for name, value in old.items() if name not in stats}
     # As LeRobot writes it, with NaN for statistics of NaN.
     text = json.dumps({**stats_as_json(stats), **kept}, indent=2, ensure_ascii=False)
-    _write(building / STATS, text.encode())
+    write_bytes(building / layout.STATS, text.encode())
     episodes = len(plan.recoverable)
     info = {
         **plan.info,
         "total_episodes": episodes,
         "total_frames": start,
         "total_tasks": len(texts),
-        "data_path": DATA,
-        "video_path": VIDEOS if plan.recoverable[0].segments else None,
+        "data_path": layout.DATA,
+        "video_path": layout.VIDEOS if plan.recoverable[0].segments else None,
         "splits": {"train": f"0:{episodes}"},
-        "chunks_size": FILES_PER_CHUNK,
+        "chunks_size": layout.FILES_PER_CHUNK,
     }
-    _write(building / INFO, json.dumps(info, indent=4, ensure_ascii=False).encode())
-
-
-def _all_task_texts(plan: RepairPlan) -> list[str]:
-    """Return every task description by number; data keep their task numbers."""
-    try:
-        texts = dict(read_task_texts(plan.root / TASKS, DatasetChecksums(plan.root)))
-    except DamagedFile:
-        texts = {}
-    numbers = [number for one in plan.recoverable for number in one.task_numbers]
-    last = max([*numbers, *texts], default=0)
-    if last > _MAX_EPISODES:
-        raise DamagedFile(f"{plan.root / 'data'} refers to task {last}; no dataset has so many")
-    return [_task_text(texts, number) for number in range(last + 1)]
-
-
-def _old_stats(root: Path) -> dict[str, Any]:
-    try:
-        return read_json_object(root / STATS)
-    except DamagedFile:
-        return {}
-
-
-def _write(path: Path, data: bytes) -> None:
-    make_folder(path.parent)
-    path.write_bytes(data)
-    fsync(path)
+    write_bytes(building / INFO, json.dumps(info, indent=4, ensure_ascii=False).encode())
 
 
 def _compare(plan: RepairPlan, building: Path, on_episode: OnEpisode) -> None:
@@ -686,7 +642,7 @@ def _compare(plan: RepairPlan, building: Path, on_episode: OnEpisode) -> None:
     copy = LeRobotDataset(building)
     for new, one in enumerate(plan.recoverable):
         table, episode = _read_episode(one.data, one.index), copy.episode(new)
-        for name, rows in ((STATE, episode.state), (ACTION, episode.action)):
+        for name, rows in ((layout.STATE, episode.state), (layout.ACTION, episode.action)):
             numbers = _numbers(table[name])
             if numbers is None or not np.array_equal(
                 numbers.astype(np.float32), rows, equal_nan=True

@@ -117,8 +117,9 @@ def merge_stats(one: FeatureStats, other: FeatureStats) -> FeatureStats:
 def merge_all_stats(
     one: Mapping[str, FeatureStats], other: Mapping[str, FeatureStats]
 ) -> dict[str, FeatureStats]:
-    """Merge the statistics of each feature."""
-    return {name: merge_stats(one[name], other[name]) for name in one}
+    """Merge the statistics of each feature; a feature that only one has keeps its own."""
+    both = {name: merge_stats(one[name], other[name]) for name in one if name in other}
+    return {**one, **other, **both}
 
 
 def stats_as_json(stats: Mapping[str, FeatureStats]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ so those are made in memory first, except for videos.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -23,9 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
+from imitact.core.errors import BadInput, SpecMismatch
 from imitact.core.types import ExtraColumn, Spec
 from imitact.core.version import __version__
+from imitact.datasets.lerobot import layout, parquet
 from imitact.datasets.lerobot.checksums import (
     CHECKSUM_FOLDER,
     CHECKSUMS,
@@ -33,34 +33,11 @@ from imitact.datasets.lerobot.checksums import (
     EpisodeChecksums,
 )
 from imitact.datasets.lerobot.features import stored_type
-from imitact.datasets.lerobot.layout import (
-    ACTION,
-    CAMERA_PREFIX,
-    DATA,
-    EPISODES,
-    FILES_PER_CHUNK,
-    IMITACT,
-    INDEX_COLUMNS,
-    INFO,
-    STATE,
-    STATS,
-    TASKS,
-    VIDEOS,
-    file_numbers,
-    finished,
-    layout_errors_as_damage,
-)
+from imitact.datasets.lerobot.layout import ACTION, CAMERA_PREFIX, DATA, STATE, file_numbers
 from imitact.datasets.lerobot.stats import FeatureStats, merge_all_stats, row_stats, stats_as_json
 from imitact.datasets.video_config import VideoConfig, exact_rate
-from imitact.storage.atomic import (
-    disk_full_guard,
-    json_bytes,
-    make_folder,
-    move_into_place,
-    write_bytes,
-    write_json,
-)
-from imitact.storage.checksum import file_sha256
+from imitact.storage import atomic
+from imitact.storage.checksum import bytes_sha256, file_sha256
 
 UNKNOWN_TASK = "unknown"
 """Task description of an episode that has none; LeRobot requires one."""
@@ -105,15 +82,13 @@ class LeRobotWriter:
         self._video = video
         self._staging = staging
         self._extra_columns = dict(extra_columns or {})
-        self._episodes, self._frames = finished(out)
-        self._stats: dict[str, FeatureStats] = {}
+        self._episodes, self._frames = layout.finished(out)
         remove_unfinished(out, staging)
         checksums = DatasetChecksums(out)
-        for index in range(self._episodes):
-            self._merge_stats(_read_stats(out, index, checksums))
+        self._stats = _finished_stats(out, self._episodes, checksums)
         if self._episodes:
             last = out / DATA.format(**file_numbers(self._episodes - 1))
-            checksums.check_dataset(last, [TASKS])
+            checksums.check_dataset(last, [layout.TASKS])
 
     @property
     def episodes(self) -> int:
@@ -169,36 +144,52 @@ class LeRobotWriter:
         task_index = self._tasks.index(task) if task else 0
         numbers = file_numbers(index)
         sums: dict[str, str] = {}
-        with disk_full_guard(self.out):
+        with atomic.disk_full_guard(self.out):
             for camera in spec.cameras:
-                name = VIDEOS.format(video_key=CAMERA_PREFIX + camera.name, **numbers)
+                key = CAMERA_PREFIX + camera.name
+                name = layout.VIDEOS.format(video_key=key, **numbers)
                 sums[name] = file_sha256(videos[camera.name])
-                move_into_place(videos[camera.name], self.out / name)
+                atomic.move_into_place(videos[camera.name], self.out / name)
 
         columns = self._columns(state, action, task_index, extra_values)
-        stats = {name: row_stats(_to_numpy(column)) for name, column in columns.items()}
-        data = table_bytes(pa.table(columns))
-        sums[DATA.format(**numbers)] = _sha256(data)
+        stats = {name: row_stats(values) for name, values in columns.items()}
+        data = table_bytes(pa.table({name: _column(v) for name, v in columns.items()}))
+        sums[DATA.format(**numbers)] = bytes_sha256(data)
         self._write(DATA.format(**numbers), data)
 
         stats |= {CAMERA_PREFIX + c.name: pixels[c.name] for c in spec.cameras}
-        metadata = table_bytes(self._metadata(length, task_index, stats))
-        sums[EPISODES.format(**numbers)] = _sha256(metadata)
+        to_s = float(length / exact_rate(spec.rate_hz))
+        row = episode_row(
+            index=index,
+            tasks=[self._tasks[task_index]],
+            length=length,
+            start=self._frames,
+            data=index,
+            videos={CAMERA_PREFIX + c.name: (index, 0.0, to_s) for c in spec.cameras},
+            stats=stats,
+            metadata=index,
+        )
+        metadata = table_bytes(pa.table({name: [value] for name, value in row.items()}))
+        sums[layout.EPISODES.format(**numbers)] = bytes_sha256(metadata)
 
         if index == 0:
-            self._write(TASKS, table_bytes(tasks_table(self._tasks)))
-        self._merge_stats(stats)
+            self._write(layout.TASKS, table_bytes(tasks_table(self._tasks)))
+        # In the order of the episodes, so that continuing later gives the same bits.
+        self._stats = merge_all_stats(self._stats, stats)
         self._episodes += 1
         self._frames += length
-        whole = {STATS: json_bytes(stats_as_json(self._stats)), INFO: json_bytes(self._info())}
-        after = {name: _sha256(value) for name, value in whole.items()}
-        after[TASKS] = file_sha256(self.out / TASKS)
+        whole = {
+            layout.STATS: atomic.json_bytes(stats_as_json(self._stats)),
+            layout.INFO: atomic.json_bytes(self._info()),
+        }
+        after = {name: bytes_sha256(value) for name, value in whole.items()}
+        after[layout.TASKS] = file_sha256(self.out / layout.TASKS)
         checksums = EpisodeChecksums(sums, after)
-        self._write(CHECKSUMS.format(**numbers), json_bytes(checksums.to_dict()))
-        self._write(STATS, whole[STATS])
-        write_json(self.out / IMITACT, facts, self._staging)
-        self._write(EPISODES.format(**numbers), metadata)
-        self._write(INFO, whole[INFO])
+        self._write(CHECKSUMS.format(**numbers), atomic.json_bytes(checksums.to_dict()))
+        self._write(layout.STATS, whole[layout.STATS])
+        self._write(layout.IMITACT, atomic.json_bytes(facts))
+        self._write(layout.EPISODES.format(**numbers), metadata)
+        self._write(layout.INFO, whole[layout.INFO])
 
     def _columns(
         self,
@@ -206,53 +197,30 @@ class LeRobotWriter:
         action: NDArray[np.floating[Any]],
         task_index: int,
         extra_values: Mapping[str, NDArray[Any]],
-    ) -> dict[str, pa.Array]:
-        length = len(state)
-        frame = np.arange(length, dtype=np.int64)
-        rate = exact_rate(self._spec.rate_hz)
+    ) -> dict[str, NDArray[Any]]:
+        """Return the columns of an episode, (T,) or (T, width) with a width above 1."""
+        frame = np.arange(len(state), dtype=np.int64)
         columns = {
-            STATE: _vectors(state),
-            ACTION: _vectors(action),
-            "timestamp": pa.array((frame / float(rate)).astype(np.float32)),
-            "frame_index": pa.array(frame),
-            "episode_index": pa.array(np.full(length, self._episodes, dtype=np.int64)),
-            "index": pa.array(self._frames + frame),
-            "task_index": pa.array(np.full(length, task_index, dtype=np.int64)),
+            STATE: np.ascontiguousarray(state, np.float32),
+            ACTION: np.ascontiguousarray(action, np.float32),
+            "timestamp": (frame / float(exact_rate(self._spec.rate_hz))).astype(np.float32),
+            "frame_index": frame,
+            "episode_index": np.full_like(frame, self._episodes),
+            "index": self._frames + frame,
+            "task_index": np.full_like(frame, task_index),
         }
         for name, column in self._extra_columns.items():
+            shape = (-1, column.width) if column.width and column.width > 1 else -1
             values = np.ascontiguousarray(extra_values[name], stored_type(column))
-            flat = pa.array(values.ravel())
-            width = column.width or 1
-            columns[name] = flat if width == 1 else pa.FixedSizeListArray.from_arrays(flat, width)
+            columns[name] = values.reshape(shape)
         return columns
-
-    def _metadata(
-        self, length: int, task_index: int, stats: Mapping[str, FeatureStats]
-    ) -> pa.Table:
-        numbers = file_numbers(self._episodes)
-        row: dict[str, Any] = {
-            "episode_index": self._episodes,
-            "tasks": [self._tasks[task_index]],
-            "length": length,
-            **{f"data/{n}": v for n, v in numbers.items()},
-            "dataset_from_index": self._frames,
-            "dataset_to_index": self._frames + length,
-        }
-        for camera in self._spec.cameras:
-            key = f"videos/{CAMERA_PREFIX}{camera.name}"
-            row |= {f"{key}/{n}": v for n, v in numbers.items()}
-            row[f"{key}/from_timestamp"] = 0.0
-            row[f"{key}/to_timestamp"] = float(length / exact_rate(self._spec.rate_hz))
-        row |= stats_columns(stats)
-        row |= {f"meta/episodes/{n}": v for n, v in numbers.items()}
-        return pa.table({name: [value] for name, value in row.items()})
 
     def _info(self) -> dict[str, Any]:
         spec, video = self._spec, self._video
         rate = int(spec.rate_hz) if float(spec.rate_hz).is_integer() else spec.rate_hz
         features: dict[str, Any] = {
-            STATE: _feature("float32", len(spec.state_names), list(spec.state_names)),
-            ACTION: _feature("float32", len(spec.action_names), list(spec.action_names)),
+            STATE: _feature("float32", spec.state_size, list(spec.state_names)),
+            ACTION: _feature("float32", spec.action_size, list(spec.action_names)),
         }
         for camera in spec.cameras:
             features[CAMERA_PREFIX + camera.name] = {
@@ -273,7 +241,7 @@ class LeRobotWriter:
                     "is_depth_map": False,
                 },
             }
-        for name in INDEX_COLUMNS:
+        for name in layout.INDEX_COLUMNS:
             features[name] = _feature("float32" if name == "timestamp" else "int64", 1)
         for name, column in self._extra_columns.items():
             features[name] = _feature(np.dtype(stored_type(column)).name, column.width or 1)
@@ -284,41 +252,72 @@ class LeRobotWriter:
             "total_episodes": self._episodes,
             "total_frames": self._frames,
             "total_tasks": len(self._tasks),
-            "chunks_size": FILES_PER_CHUNK,
+            "chunks_size": layout.FILES_PER_CHUNK,
             "data_files_size_in_mb": 100,
             "video_files_size_in_mb": 200,
             "data_path": DATA,
-            "video_path": VIDEOS,
+            "video_path": layout.VIDEOS,
             "robot_type": None,
             "splits": {"train": f"0:{self._episodes}"},
         }
 
     def _write(self, name: str, data: bytes) -> None:
-        write_bytes(self.out / name, data, self._staging)
+        atomic.write_bytes(self.out / name, data, self._staging)
 
-    def _merge_stats(self, stats: Mapping[str, FeatureStats]) -> None:
-        # In the order of the episodes, so that continuing later gives the same bits.
-        self._stats = merge_all_stats(self._stats, stats) if self._stats else dict(stats)
+
+def episode_row(
+    *,
+    index: int,
+    tasks: Sequence[str],
+    length: int,
+    start: int,
+    data: int,
+    videos: Mapping[str, tuple[int, float, float]],
+    stats: Mapping[str, FeatureStats],
+    metadata: int,
+) -> dict[str, Any]:
+    """Return the row of metadata of an episode.
+
+    Args:
+        index: its number.
+        tasks: its task descriptions.
+        length: number of ticks.
+        start: number of its first tick in the whole dataset.
+        data: position of its data file among all data files.
+        videos: feature to the position of its video file and where the episode begins and ends in
+            it, in s.
+        stats: statistics of its features.
+        metadata: position of the metadata file that holds this row.
+    """
+    row: dict[str, Any] = {
+        "episode_index": index,
+        "tasks": list(tasks),
+        "length": length,
+        **{f"data/{n}": v for n, v in file_numbers(data).items()},
+        "dataset_from_index": start,
+        "dataset_to_index": start + length,
+    }
+    for key, (video, from_s, to_s) in videos.items():
+        row |= {f"videos/{key}/{n}": v for n, v in file_numbers(video).items()}
+        row |= {f"videos/{key}/from_timestamp": from_s, f"videos/{key}/to_timestamp": to_s}
+    for name, feature in stats.items():
+        row |= {f"stats/{name}/{statistic}": v.tolist() for statistic, v in feature.items()}
+    return row | {f"meta/episodes/{n}": v for n, v in file_numbers(metadata).items()}
 
 
 def tasks_table(tasks: Sequence[str]) -> pa.Table:
     """Return the table of `meta/tasks.parquet`: task descriptions, numbered by position."""
     # LeRobot reads this file with pandas and takes the task as the index, which pandas finds only
     # by this note in the schema.
-    columns = [("task_index", "int64", "int64"), ("task", "unicode", "object")]
+    keys = ("name", "field_name", "pandas_type", "numpy_type", "metadata")
+    columns = (
+        ("task_index", "task_index", "int64", "int64", None),
+        ("task", "task", "unicode", "object", None),
+    )
     note = {
         "index_columns": ["task"],
         "column_indexes": [],
-        "columns": [
-            {
-                "name": name,
-                "field_name": name,
-                "pandas_type": pandas_type,
-                "numpy_type": numpy_type,
-                "metadata": None,
-            }
-            for name, pandas_type, numpy_type in columns
-        ],
+        "columns": [dict(zip(keys, column, strict=True)) for column in columns],
         "creator": {"library": "imitact", "version": __version__},
         "pandas_version": "2.0.0",
     }
@@ -342,22 +341,13 @@ def table_bytes(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def stats_columns(stats: Mapping[str, FeatureStats]) -> dict[str, Any]:
-    """Return statistics as columns of an episode's metadata, "stats/FEATURE/STATISTIC"."""
-    return {
-        f"stats/{name}/{statistic}": value.tolist()
-        for name, feature in stats.items()
-        for statistic, value in feature.items()
-    }
-
-
 def remove_unfinished(out: Path, staging: Path) -> None:
     """Remove the files of an unfinished episode from a dataset that imitact is writing.
 
     Statistics that already include it are replaced, by way of `staging`, with those of the
     finished episodes.
     """
-    episodes, _ = finished(out)
+    episodes, _ = layout.finished(out)
     if episodes:
         _restore_stats(out, episodes, staging)
     first = tuple(file_numbers(episodes).values())
@@ -374,50 +364,34 @@ def _restore_stats(out: Path, episodes: int, staging: Path) -> None:
     """Rewrite stats.json from the finished episodes where its checksum differs from theirs."""
     checksums = DatasetChecksums(out)
     last = checksums.of_episode(out / DATA.format(**file_numbers(episodes - 1)))
-    file = out / STATS
-    if last is None or (file.is_file() and file_sha256(file) == last.dataset.get(STATS)):
+    file = out / layout.STATS
+    if last is None or (file.is_file() and file_sha256(file) == last.dataset.get(layout.STATS)):
         return
+    stats = _finished_stats(out, episodes, checksums)
+    atomic.write_json(file, stats_as_json(stats), staging)
+
+
+def _finished_stats(
+    out: Path, episodes: int, checksums: DatasetChecksums
+) -> dict[str, FeatureStats]:
+    """Return the statistics of the finished episodes, read from their metadata."""
     stats: dict[str, FeatureStats] = {}
     for index in range(episodes):
-        more = _read_stats(out, index, checksums)
-        stats = merge_all_stats(stats, more) if stats else more
-    make_folder(staging)
-    write_json(file, stats_as_json(stats), staging)
-
-
-def _read_stats(out: Path, index: int, checksums: DatasetChecksums) -> dict[str, FeatureStats]:
-    """Read the statistics of one finished episode from its metadata."""
-    file = out / EPISODES.format(**file_numbers(index))
-    try:
-        held = pa.BufferReader(checksums.read(file)) if checksums.has(file) else file
-        row = pq.read_table(held, page_checksum_verification=True).to_pylist()[0]
-    except (OSError, pa.ArrowException, ValueError, IndexError) as error:
-        raise DamagedFile(
-            f"{file} cannot be read ({error}), so recording cannot go on in {out}; "
-            "copy the dataset again from its origin, or record into another folder"
-        ) from error
-    stats: dict[str, FeatureStats] = {}
-    with layout_errors_as_damage(file):
-        for name, value in row.items():
-            if name.startswith("stats/"):
-                feature, _, statistic = name.removeprefix("stats/").rpartition("/")
-                stats.setdefault(feature, {})[statistic] = np.array(value)
+        file = out / layout.EPISODES.format(**file_numbers(index))
+        table = parquet.read_table(file, None, checksums)
+        one: dict[str, FeatureStats] = {}
+        with layout.layout_errors_as_damage(file):
+            for name, value in table.to_pylist()[0].items():
+                if name.startswith("stats/"):
+                    feature, _, statistic = name.removeprefix("stats/").rpartition("/")
+                    one.setdefault(feature, {})[statistic] = np.array(value)
+        stats = merge_all_stats(stats, one)
     return stats
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _vectors(rows: NDArray[np.floating[Any]]) -> pa.Array:
-    flat = pa.array(np.ascontiguousarray(rows, dtype=np.float32).ravel())
-    return pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
-
-
-def _to_numpy(column: pa.Array) -> NDArray[Any]:
-    if isinstance(column, pa.FixedSizeListArray):
-        return column.flatten().to_numpy().reshape(len(column), -1)
-    return column.to_numpy()
+def _column(values: NDArray[Any]) -> pa.Array:
+    flat = pa.array(values.ravel())
+    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
 def _feature(dtype: str, size: int, names: list[str] | None = None) -> dict[str, Any]:
