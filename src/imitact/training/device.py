@@ -113,8 +113,7 @@ class TrainingDevice:
 
     def shard(self, batch: SampleBatch) -> BatchShard:
         """Return the place of this rank's samples in the batch of all ranks."""
-        whole = batch.whole
-        if whole is None:
+        if (whole := batch.whole) is None:
             return WHOLE
         generator = self.generators.get(self.device.type)
         return BatchShard(whole.first, len(whole.episode), whole.valid, generator)
@@ -232,10 +231,10 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
     if name != "auto":
         raise BadInput(f'precision is "{name}"; expected auto, fp32 or bf16')
     if device.type == "cuda":
+        gpu = torch.cuda.get_device_name(device)
         if torch.cuda.is_bf16_supported():
-            return Precision("bf16", f"{torch.cuda.get_device_name(device)} multiplies it natively")
-        return Precision("fp32", f"{torch.cuda.get_device_name(device)} has no bf16 units")
-    found = sorted({"amx_bf16", "avx512_bf16"} & cpu_flags())
-    if found:
+            return Precision("bf16", f"{gpu} multiplies it natively")
+        return Precision("fp32", f"{gpu} has no bf16 units")
+    if found := sorted({"amx_bf16", "avx512_bf16"} & cpu_flags()):
         return Precision("bf16", f"the processor has {', '.join(found)}")
     return Precision("fp32", "the processor has neither amx_bf16 nor avx512_bf16")

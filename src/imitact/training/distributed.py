@@ -164,15 +164,16 @@ class Ranks:
         """
         if error is not None and self.rank == reporter:
             raise error
-        waiting = threading.Thread(target=self._wait_for_exit, args=(reporter,), daemon=True)
+
+        def wait_for_exit() -> None:
+            # That rank sends nothing: this returns when its connection closes, after its report.
+            with suppress(RuntimeError):
+                dist.recv(torch.zeros(1), src=reporter)
+
+        waiting = threading.Thread(target=wait_for_exit, daemon=True)
         waiting.start()
         waiting.join(EXIT_WAIT_S)
         raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2)
-
-    def _wait_for_exit(self, rank: int) -> None:
-        # That rank sends nothing: this returns when its connection closes, after its report.
-        with suppress(RuntimeError):
-            dist.recv(torch.zeros(1), src=rank)
 
     @contextmanager
     def detect_lost_rank(self) -> Iterator[None]:
@@ -180,7 +181,7 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            if self.count == 1 or not _is_communication_error(error):
+            if self.count == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise
             text = re.sub(r"^\[[^]]*\] ", "", str(error).strip()).partition(". ")[0].splitlines()[0]
             raise RankLost(
@@ -248,7 +249,3 @@ def _launch() -> tuple[str, int]:
     except (OSError, IndexError):
         started = "?"
     return f"{platform.node()} {parent} {started}", int(restarts)
-
-
-def _is_communication_error(error: RuntimeError) -> bool:
-    return isinstance(error, dist.DistError) or "gloo" in str(error)

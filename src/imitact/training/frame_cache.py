@@ -12,6 +12,7 @@ damaged cache is built again. It can be deleted at any time.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -101,10 +102,9 @@ def open_frames(
         )
         return DecodedFrames(dataset, views, memory_limit_bytes)
 
-    if cache_limit_bytes < 1 or not folder.exists():
-        reason = _reason_not_to_build(layout, cache_dir, cache_limit_bytes)
-        if reason:
-            return decode_on_demand(reason)
+    is_missing = cache_limit_bytes < 1 or not folder.exists()
+    if is_missing and (reason := _reason_not_to_build(layout, cache_dir, cache_limit_bytes)):
+        return decode_on_demand(reason)
     make_folder(cache_dir)
     with shared_build_lock(cache_dir / f"frames-{layout.key}.lock"):
         if folder.exists():
@@ -115,8 +115,7 @@ def open_frames(
             log(f"frame cache {folder} is damaged ({damage}): removing it")
             shutil.rmtree(folder)
             # The limits do not apply to an existing cache, but to a new one.
-            reason = _reason_not_to_build(layout, cache_dir, cache_limit_bytes)
-            if reason:
+            if reason := _reason_not_to_build(layout, cache_dir, cache_limit_bytes):
                 return decode_on_demand(reason)
         log(
             f"frame cache: {_format_bytes(layout.size)} for {layout.rows} ticks of "
@@ -259,24 +258,15 @@ def _find_damage(folder: Path, layout: _CacheLayout) -> str:
             expected = layout.rows * layout.frame_bytes(camera)
             if size != expected:
                 return f"{name} has {size} bytes, expected {expected}"
-
-        def check(camera: str, episode: int) -> str:
-            path = folder / layout.files[camera]
-            if _crc32(path, layout, camera, episode) == sums[camera][episode]:
-                return ""
-            return f"{path.name}: the frames of episode {episode} have another checksum"
-
+        blocks = list(itertools.product(layout.files, range(len(layout.lengths))))
         # CRC-32 releases the GIL, so threads run in parallel.
         with ThreadPoolExecutor(available_cores()) as pool:
-            jobs = [
-                pool.submit(check, camera, episode)
-                for camera in layout.files
-                for episode in range(len(layout.lengths))
-            ]
-            for job in jobs:
-                if job.result():
+            crcs = pool.map(lambda block: _crc32(folder, layout, *block), blocks)
+            for (camera, episode), crc in zip(blocks, crcs, strict=True):
+                if crc != sums[camera][episode]:
                     pool.shutdown(cancel_futures=True)
-                    return job.result()
+                    name = layout.files[camera]
+                    return f"{name}: the frames of episode {episode} have another checksum"
     except BadInput as error:  # cache.json is missing or not JSON
         return str(error)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -284,11 +274,12 @@ def _find_damage(folder: Path, layout: _CacheLayout) -> str:
     return ""
 
 
-def _crc32(path: Path, layout: _CacheLayout, camera: str, episode: int) -> int:
+def _crc32(folder: Path, layout: _CacheLayout, camera: str, episode: int) -> int:
     """Compute the CRC-32 of the frames of one episode in a cache file."""
     size = layout.frame_bytes(camera)
     left = layout.lengths[episode] * size
     crc = 0
+    path = folder / layout.files[camera]
     with path.open("rb") as file:
         file.seek(int(layout.firsts[episode]) * size)
         while left:

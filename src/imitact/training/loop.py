@@ -14,13 +14,14 @@ decision that depends on what only some ranks know is made by all (`Ranks.any`) 
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +40,15 @@ from imitact.storage.atomic import make_folder, write_json
 from imitact.storage.checksum import with_checksum
 from imitact.storage.lock import exclusive_writer
 from imitact.training import checkpoint, trackers
+from imitact.training import resume as resumption
 from imitact.training.checkpoint import Checkpoint
 from imitact.training.config import TrainConfig
 from imitact.training.device import TrainingDevice, choose_device
 from imitact.training.distributed import RankLost, Ranks, join_ranks
 from imitact.training.flops import count_flops
-from imitact.training.metrics import (
-    MetricsLog,
-    RunningMeans,
-    StepTimer,
-    TrainingTotals,
-    format_duration,
-)
+from imitact.training.metrics import MetricsLog, RunningMeans, StepTimer, TrainingTotals
+from imitact.training.metrics import format_duration as duration
 from imitact.training.optimizer_step import Updater
-from imitact.training.resume import (
-    broadcast_checkpoint,
-    check_ranks_agree,
-    check_same_training,
-    find_checkpoint,
-    rounding_notice,
-    stored_settings,
-)
 from imitact.training.sampler import SampleBatch, Sampler, dataset_statistics
 from imitact.training.validation import LOGGED, validate
 
@@ -134,20 +123,22 @@ def _train(
         device = choose_device(config.precision, config.device, config.num_threads, ranks)
         log(f"training on {device.description}")
         numerics = {"torch": torch.__version__, **device.numerics}
-        training, validation = _split(dataset, config.val_episodes)
+        training, validation = _split(dataset, model, config)
         fingerprint = Subset(dataset, training).fingerprint
-        settings = stored_settings(model, config, fingerprint)
-        found = find_checkpoint(out, resuming, ranks, log) if ranks.is_first else None
+        settings = resumption.stored_settings(model, config, fingerprint)
+        found = None
+        if ranks.is_first:
+            found = resumption.find_checkpoint(out, resuming, ranks, log)
         if found:
             path, stored = found[0], found[1].numbers
-            check_same_training(path, stored["settings"], settings)
-            log(f"resuming from {path}{rounding_notice(stored['ground'], numerics)}")
-    check_ranks_agree(ranks, model, config, fingerprint, numerics)
-    before = broadcast_checkpoint(ranks, found[1] if found else None)
+            resumption.check_same_training(path, stored["settings"], settings)
+            notice = resumption.rounding_notice(stored["ground"], numerics)
+            log(f"resuming from {path}{notice}")
+    resumption.check_ranks_agree(ranks, model, config, fingerprint, numerics)
+    before = resumption.broadcast_checkpoint(ranks, found[1] if found else None)
 
     # Policy and data. Validation episodes enter neither the samples nor the statistics.
     with ranks.all_succeed():
-        _check_chunk_size(model.chunk_size, dataset, training)
         delta_chunk = model.chunk_size if model.actions == "delta" else 0
         stats = dataset_statistics(dataset, training, delta_chunk=delta_chunk)
         device.seed(config.seed)
@@ -155,23 +146,41 @@ def _train(
             dataset.spec, stats, model, seed=config.seed, fingerprint=dataset.fingerprint
         )
         _check_batch_norm(policy, config)
-    sampler = ranks.local_first(
-        lambda: _sampler(dataset, training, policy, out, config, ranks, log)
+    make_sampler = partial(
+        Sampler,
+        dataset,
+        chunk=model.chunk_size,
+        views=policy.views,
+        cache_dir=Path(config.cache_dir) if config.cache_dir else out / "cache",
+        cache_limit_bytes=int(config.cache_limit_gb * 1e9),
+        memory_limit_bytes=int(config.memory_limit_gb * 1e9),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        workers=config.num_workers or available_cores(),
+        episodes=training,
+        ranks=ranks.count,
+        rank=ranks.rank,
+        log=log,
     )
+    sampler = ranks.local_first(make_sampler)
     validation_sampler = sampler.with_episodes(validation) if validation else None
 
     # Initial weights, or all state of the checkpoint.
     updater = Updater(policy, config, device)
     device.seed(config.seed)
-    step = 0
-    totals = TrainingTotals()
     if before:
-        step = before.step
+        step, totals = before.step, TrainingTotals(**before.numbers["tally"])
         updater.restore(before.tensors)
-        totals = TrainingTotals(**before.numbers["tally"])
     else:
-        totals.flop_a_step = count_flops(updater, sampler.batch(0))
-    log(_size_line(sampler, validation, policy, config, totals))
+        step, totals = 0, TrainingTotals(flop_a_step=count_flops(updater, sampler.batch(0)))
+    weights = sum(p.numel() for p in policy.net.parameters())
+    log(
+        f"{len(training)} episodes of {len(sampler)} ticks for training, "
+        f"{len(validation)} for validation; {weights / 1e6:.1f} M weights; {config.steps} steps of "
+        f"{config.batch_size} samples are "
+        f"{config.steps * config.batch_size / len(sampler):.1f} epochs and "
+        f"{totals.flop_a_step * config.steps / 1e15:.3g} PFLOP"
+    )
 
     with ranks.all_succeed():
         names = config.trackers if ranks.is_first else ()
@@ -220,7 +229,8 @@ def _train(
             if due and step < config.steps:
                 checkpoints.write(step)
             timer.mark(step)
-            metrics.progress(lambda: _progress_line(step, config, mean, totals, timer))  # noqa: B023
+            l1_rad = totals.last_l1_rad
+            metrics.progress(partial(_progress_line, step, config.steps, mean, l1_rad, timer))
             if ranks.any(bool(stop.received)) and step < config.steps:
                 checkpoints.write(step)
                 after = f"step {step} of {config.steps}, with a checkpoint in {checkpoints.newest}"
@@ -246,6 +256,7 @@ def _train(
     return (out / "policy").absolute()
 
 
+@dataclass
 class _CheckpointWriter:
     """Writes checkpoints, at most one per step.
 
@@ -253,65 +264,56 @@ class _CheckpointWriter:
     in each. `start_s` is the start of training on the monotonic clock, pauses excluded.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        step: int,
-        updater: Updater,
-        totals: TrainingTotals,
-        numbers: Mapping[str, Any],
-        start_s: float,
-    ) -> None:
-        self.folder = self.newest = folder
-        self.step = step
-        self._updater = updater
-        self._totals = totals
-        self._numbers = numbers
-        self._start_s = start_s
-        self._written_s = time.monotonic()
+    folder: Path
+    step: int
+    updater: Updater
+    totals: TrainingTotals
+    numbers: Mapping[str, Any]
+    start_s: float
+    written_s: float = field(default_factory=time.monotonic)
+    newest: Path | None = None
 
     @property
     def age_s(self) -> float:
         """Time since the last checkpoint or the start of this process's training."""
-        return time.monotonic() - self._written_s
+        return time.monotonic() - self.written_s
 
     @property
     def wall_s(self) -> float:
         """Time of the training so far, over all resumptions."""
-        return time.monotonic() - self._start_s
+        return time.monotonic() - self.start_s
 
     def write(self, step: int) -> None:
         """Write a checkpoint of `step` unless it exists; NotFinite for bad weights. Collective."""
         if step == self.step:
             return
-        self._updater.synchronize()
-        self._updater.check_ranks_agree()
-        self._totals.set_wall_time(self.wall_s)
-        ranks = self._updater.device.ranks
+        self.updater.synchronize()
+        self.updater.check_ranks_agree()
+        self.totals.set_wall_time(self.wall_s)
+        ranks = self.updater.device.ranks
         with ranks.all_succeed():
             if ranks.is_first:
-                numbers = {**self._numbers, "tally": dataclasses.asdict(self._totals)}
-                state = Checkpoint(step, self._updater.tensors(), numbers)
-                self.newest = checkpoint.save(self.folder, state, self._updater.averaged.save)
-        self.step, self._written_s = step, time.monotonic()
+                numbers = {**self.numbers, "tally": asdict(self.totals)}
+                state = Checkpoint(step, self.updater.tensors(), numbers)
+                self.newest = checkpoint.save(self.folder, state, self.updater.averaged.save)
+        self.step, self.written_s = step, time.monotonic()
 
 
-def _split(dataset: Dataset, val_episodes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _split(
+    dataset: Dataset, model: ActConfig, config: TrainConfig
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the numbers of the training and the validation episodes."""
     if not dataset.lengths:
         raise BadInput("the dataset has no episodes; record some first")
-    training, validation = split_validation(dataset, val_episodes)
-    return training.indices, validation.indices
-
-
-def _check_chunk_size(chunk_size: int, dataset: Dataset, training: Sequence[int]) -> None:
-    longest = max(dataset.lengths[episode] for episode in training)
-    if chunk_size > longest:
+    training, validation = split_validation(dataset, config.val_episodes)
+    longest = max(training.lengths)
+    if model.chunk_size > longest:
         raise BadInput(
-            f"--model.chunk-size is {chunk_size} ticks, but the longest episode has {longest}: "
-            f"actions after {longest} ticks would be executed without having been trained. Use a "
-            f"chunk size of at most {longest}"
+            f"--model.chunk-size is {model.chunk_size} ticks, but the longest episode has "
+            f"{longest}: actions after {longest} ticks would be executed without having been "
+            f"trained. Use a chunk size of at most {longest}"
         )
+    return training.indices, validation.indices
 
 
 def _check_batch_norm(policy: TorchPolicy, config: TrainConfig) -> None:
@@ -322,32 +324,6 @@ def _check_batch_norm(policy: TorchPolicy, config: TrainConfig) -> None:
             "--model.backbone-norm batch needs more than one value per channel, and a batch of 1 "
             "with 1x1 features has one; use a larger batch or input, or --model.backbone-norm group"
         )
-
-
-def _sampler(
-    dataset: Dataset,
-    episodes: Sequence[int],
-    policy: TorchPolicy,
-    out: Path,
-    config: TrainConfig,
-    ranks: Ranks,
-    log: Log,
-) -> Sampler:
-    return Sampler(
-        dataset,
-        chunk=policy.config.chunk_size,
-        views=policy.views,
-        cache_dir=Path(config.cache_dir) if config.cache_dir else out / "cache",
-        cache_limit_bytes=int(config.cache_limit_gb * 1e9),
-        memory_limit_bytes=int(config.memory_limit_gb * 1e9),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        workers=config.num_workers or available_cores(),
-        episodes=episodes,
-        ranks=ranks.count,
-        rank=ranks.rank,
-        log=log,
-    )
 
 
 def _is_due(step: int, every: int) -> bool:
@@ -400,37 +376,15 @@ def _sample_names(batch: SampleBatch) -> str:
     return ", ".join(f"{episode}:{tick}" for episode, tick in pairs)
 
 
-def _size_line(
-    sampler: Sampler,
-    validation: Sequence[int],
-    policy: TorchPolicy,
-    config: TrainConfig,
-    totals: TrainingTotals,
-) -> str:
-    weights = sum(p.numel() for p in policy.net.parameters())
-    return (
-        f"{len(sampler.episodes)} episodes of {len(sampler)} ticks for training, "
-        f"{len(validation)} for validation; {weights / 1e6:.1f} M weights; {config.steps} steps of "
-        f"{config.batch_size} samples are "
-        f"{config.steps * config.batch_size / len(sampler):.1f} epochs and "
-        f"{totals.flop_a_step * config.steps / 1e15:.3g} PFLOP"
-    )
-
-
 def _progress_line(
-    step: int,
-    config: TrainConfig,
-    mean: Mapping[str, float],
-    totals: TrainingTotals,
-    timer: StepTimer,
+    step: int, steps: int, mean: Mapping[str, float], l1_rad: float | None, timer: StepTimer
 ) -> str:
     losses = "loss {loss:.4f} (l1 {l1:.4f}, kl {kl:.2g})".format(**mean) if "loss" in mean else ""
-    l1_rad = totals.last_l1_rad
     validation = f"  validation {l1_rad:.4f} rad" if l1_rad is not None else ""
     return (
-        f"step {step}/{config.steps}  {losses}{validation}  {mean['samples_per_s']:.1f} samples/s  "
+        f"step {step}/{steps}  {losses}{validation}  {mean['samples_per_s']:.1f} samples/s  "
         f"data wait {100 * mean['data_wait']:.1f} %  "
-        f"left {format_duration(timer.left_s(config.steps - step))}"
+        f"left {duration(timer.left_s(steps - step))}"
     )
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from imitact.core.errors import NotFinite
-from imitact.storage.atomic import disk_full_guard
+from imitact.storage.atomic import disk_full_guard, write_bytes
 from imitact.storage.journal import append_whole, journal_line, parse_journal_line
 from imitact.training.trackers import Trackers
 
@@ -69,10 +69,7 @@ class MetricsLog:
                     kept.append(text.rstrip() + b"\n")
             except (ValueError, KeyError, TypeError) as error:
                 self._log(f"{path}, line {number} is damaged ({error}): removed")
-        with disk_full_guard(path):
-            fresh = path.with_name(path.name + ".cut")
-            fresh.write_bytes(b"".join(kept))
-            fresh.replace(path)
+        write_bytes(path, b"".join(kept))
 
     def write(self, step: int, numbers: Mapping[str, Any]) -> None:
         """Append one line; raise NotFinite for a number that JSON cannot represent."""
@@ -183,17 +180,12 @@ class StepTimer:
         while self._marks[0][0] < step - self._window:
             self._marks.popleft()
 
-    def seconds_per_step(self) -> float | None:
-        """Return the mean time of a step, or None before two marks."""
+    def left_s(self, steps: int) -> float | None:
+        """Return the time that `steps` more steps take, or None before two marks."""
         if len(self._marks) < 2 or self._marks[-1][0] == self._marks[0][0]:
             return None
         (first, start_s), (last, end_s) = self._marks[0], self._marks[-1]
-        return (end_s - start_s) / (last - first)
-
-    def left_s(self, steps: int) -> float | None:
-        """Return the time that `steps` more steps take, or None before two marks."""
-        step_s = self.seconds_per_step()
-        return None if step_s is None else step_s * steps
+        return (end_s - start_s) / (last - first) * steps
 
 
 def format_duration(seconds: float | None) -> str:

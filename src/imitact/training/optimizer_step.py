@@ -64,11 +64,13 @@ class Updater:
         self._loss: Callable[..., Losses] = _summed_loss(policy, device)
         trained = [(n, p) for n, p in policy.net.named_parameters() if p.requires_grad]
         self._named = dict(trained)
-        backbone = [p for n, p in trained if is_backbone(n)]
-        others = [p for n, p in trained if not is_backbone(n)]
         groups = [
-            {"params": others, "lr": config.lr, "full_lr": config.lr},
-            {"params": backbone, "lr": config.lr_backbone, "full_lr": config.lr_backbone},
+            {
+                "params": [p for n, p in trained if n.startswith("backbone.") == in_backbone],
+                "lr": lr,
+                "full_lr": lr,
+            }
+            for lr, in_backbone in ((config.lr, False), (config.lr_backbone, True))
         ]
         self.optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]],
@@ -76,7 +78,9 @@ class Updater:
             weight_decay=config.weight_decay,
             fused=True,  # one pass over memory instead of one per operation
         )
-        self._pairs = self._float_pairs()
+        mean, now = self.averaged.net.state_dict(), policy.net.state_dict()
+        floats = [n for n, t in now.items() if t.is_floating_point()]
+        self._pairs = [mean[n] for n in floats], [now[n] for n in floats]
         self._pending: tuple[Callable[[], Tensor], float] | None = None
 
     def update(self, step: int, batch: SampleBatch) -> dict[str, float]:
@@ -107,16 +111,17 @@ class Updater:
         gradients = [p.grad for p in self._named.values() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         found = torch.cat([summed, norm[None]])
+        limit = self.config.grad_clip_norm
         if self.device.is_synchronous:
             numbers = _verified_numbers(found, self.config, scale)
-            if self.config.grad_clip_norm and numbers["grad_norm"] > self.config.grad_clip_norm:
-                self._clip(norm)
+            is_small = numbers["grad_norm"] <= limit
         else:
             numbers = self.synchronize()
             self._freeze_unless_finite(found)
-            if self.config.grad_clip_norm:
-                self._clip(norm)
             self._pending = (self.device.fetch(found), scale)
+            is_small = False  # the device decides
+        if limit and not is_small:
+            nn.utils.clip_grads_with_norm_(self._named.values(), limit, norm, foreach=True)
         self.optimizer.step()
         self._average(step)
         return numbers
@@ -154,30 +159,16 @@ class Updater:
         before: Tensor | None = getattr(self.optimizer, "found_inf", None)
         self.optimizer.found_inf = bad if before is None else torch.maximum(bad, before)  # type: ignore[attr-defined]
 
-    def _clip(self, norm: Tensor) -> None:
-        torch.nn.utils.clip_grads_with_norm_(
-            self._named.values(), self.config.grad_clip_norm, norm, foreach=True
-        )
-
     @torch.no_grad()
     def _average(self, step: int) -> None:
         if self.averaged is self.policy:
             return
         # A shorter memory at first, so that the random initial weights are forgotten.
         decay = min(self.config.ema_decay, (1 + step) / (10 + step))
-        mean, now = self._pairs
-        get_ema_multi_avg_fn(decay)(mean, now, step)
+        get_ema_multi_avg_fn(decay)(*self._pairs, step)
         for name, buffer in self.averaged.net.named_buffers():
             if not buffer.is_floating_point():
                 buffer.copy_(self.policy.net.get_buffer(name))
-
-    def _float_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the floating point tensors of the averaged network and of the trained one."""
-        if self.averaged is self.policy:
-            return [], []
-        mean, now = self.averaged.net.state_dict(), self.policy.net.state_dict()
-        names = [n for n, t in now.items() if t.is_floating_point()]
-        return [mean[n] for n in names], [now[n] for n in names]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return copies on the CPU of all that the next update depends on; `synchronize` first."""
@@ -197,17 +188,15 @@ class Updater:
         Raises:
             DamagedFile: the tensors belong to another network.
         """
+        device = self.device.device
         networks = {"net.": self.policy.net}
         if self.averaged is not self.policy:
             networks["ema."] = self.averaged.net
         for prefix, net in networks.items():
             stored = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
             current = net.state_dict()
-            differing = sorted(
-                n
-                for n in stored.keys() | current.keys()
-                if n not in stored or n not in current or stored[n].shape != current[n].shape
-            )
+            shapes = [{n: t.shape for n, t in side.items()} for side in (stored, current)]
+            differing = sorted({n for n, _ in shapes[0].items() ^ shapes[1].items()})
             if differing:
                 raise DamagedFile(
                     f"the checkpoint belongs to another network: {len(differing)} tensors differ, "
@@ -221,14 +210,11 @@ class Updater:
             }
             if moments:
                 self.optimizer.state[parameter] = {
-                    m: t.clone() if m == "step" else torch.empty_like(parameter).copy_(t)
+                    m: torch.empty_like(parameter if m != "step" else t, device=device).copy_(t)
                     for m, t in moments.items()
                 }
-                if self.device.device.type != "cpu":
-                    state = self.optimizer.state[parameter]
-                    state["step"] = state["step"].to(self.device.device)
         self.device.restore_random_state(
-            {n[len("random.") :]: t for n, t in tensors.items() if n.startswith("random.")}
+            {n.removeprefix("random."): t for n, t in tensors.items() if n.startswith("random.")}
         )
 
 
@@ -280,8 +266,3 @@ def _verified_numbers(found: Tensor, config: TrainConfig, scale: float) -> dict[
         "lr": config.lr * scale,
         "lr_backbone": config.lr_backbone * scale,
     }
-
-
-def is_backbone(name: str) -> bool:
-    """Return whether a parameter belongs to the image backbone, which has its own learning rate."""
-    return name.startswith("backbone.")

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +141,6 @@ class Sampler:
         )
         # Mapped frames only need a copy; decoding gains from threads, as it releases the GIL.
         self._threads = max(1, workers) if isinstance(self.frames, DecodedFrames) else 1
-        self._orders: dict[int, NDArray[np.int64]] = {}
 
     def _load_rows(self) -> None:
         if not self.episodes:
@@ -166,7 +166,6 @@ class Sampler:
         """Return a sampler of other episodes of the same dataset, with the same frames."""
         other = copy.copy(self)
         other.episodes = tuple(episodes)
-        other._orders = {}
         other._load_rows()
         return other
 
@@ -176,31 +175,16 @@ class Sampler:
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return the permutation of all sample rows in an epoch: a function of (seed, epoch)."""
-        rng = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-        return rng.permutation(len(self))
+        return _order(self.seed, epoch, len(self))
 
     def rows(self, index: int) -> NDArray[np.int64]:
         """Return the sample rows of batch `index`, (B,), of all ranks."""
-        first = index * self.batch_size
-        parts = []
-        while first < (index + 1) * self.batch_size:
-            epoch, offset = divmod(first, len(self))
-            part = self._cached_order(epoch)[
-                offset : (index + 1) * self.batch_size - epoch * len(self)
-            ]
-            parts.append(part)
-            first += len(part)
-        return np.concatenate(parts)
-
-    def _cached_order(self, epoch: int) -> NDArray[np.int64]:
-        # Two threads may compute the same order, with the same result. No lock is needed as long
-        # as the dict that other threads may be reading is replaced, not changed.
-        order = self._orders.get(epoch)
-        if order is None:
-            order = self.order(epoch)
-            recent = {e: o for e, o in self._orders.items() if e >= epoch - 1}
-            self._orders = {**recent, epoch: order}
-        return order
+        places = index * self.batch_size + np.arange(self.batch_size)
+        epochs, offsets = np.divmod(places, len(self))
+        first, last = int(epochs[0]), int(epochs[-1])
+        return np.concatenate(
+            [self.order(epoch)[offsets[epochs == epoch]] for epoch in range(first, last + 1)]
+        )
 
     def batch(self, index: int) -> SampleBatch:
         """Return this rank's share of batch `index`."""
@@ -287,6 +271,13 @@ def dataset_statistics(
     if delta_chunk:
         result["delta"] = delta.result()
     return result
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count)
+    order.setflags(write=False)
+    return order
 
 
 def _state_and_action(

@@ -73,17 +73,8 @@ class _Normalize(torch.autograd.Function):
     """(x - mean) / sqrt(var + eps) * weight + bias; mean and var depend on x, on all ranks."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        mean: Tensor,
-        var: Tensor,
-        count: Tensor,
-        eps: float,
-        ranks: Ranks,
-    ) -> Tensor:
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        x, weight, bias, mean, var, count, eps, ranks = given
         ctx.save_for_backward(x, weight, mean, var, count)
         ctx.eps, ctx.ranks = eps, ranks
         return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)

@@ -18,9 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
-from imitact.core.errors import BadInput, DamagedFile
-from imitact.core.install_hint import install_command
-from imitact.core.suggestions import unknown
+from imitact.core.errors import BadInput, DamagedFile, install_command, unknown_name
 from imitact.storage.atomic import make_folder, write_json
 from imitact.training.config import TrackerName
 
@@ -43,7 +41,7 @@ def check_trackers(names: Sequence[str], project: str) -> None:
     """Raise BadInput for a tracker that is unknown or not installed, or an empty project name."""
     for name in names:
         if name not in TRACKER_NAMES:
-            raise unknown("tracker", name, TRACKER_NAMES)
+            raise unknown_name("tracker", name, TRACKER_NAMES)
     if names and not project.strip():
         raise BadInput("--train.tracker-project is empty; trackio and wandb need a project name")
     missing = [name for name in names if find_spec(name) is None]
@@ -101,11 +99,12 @@ def start_trackers(
         return Trackers({}, log)
     folder = out.absolute() / FOLDER
     make_folder(folder)
+    plain = json.loads(json.dumps(settings, default=str))
     run = _run(folder, out.absolute(), project, resumed=step > 0)
     open_tracker: dict[str, Callable[[], Tracker]] = {
         "tensorboard": lambda: _TensorBoard(folder / "tensorboard", step),
-        "trackio": lambda: _Trackio(folder / "trackio", project, run, settings),
-        "wandb": lambda: _Wandb(folder, project, run, settings),
+        "trackio": lambda: _Trackio(folder / "trackio", project, run, plain),
+        "wandb": lambda: _Wandb(folder, project, run, plain),
     }
     opened: dict[str, Tracker] = {}
     for name in dict.fromkeys(names):
@@ -173,7 +172,7 @@ class _TensorBoard:
 class _Trackio:
     """A SQLite file: `TRACKIO_DIR=OUT/trackers/trackio trackio show`."""
 
-    def __init__(self, folder: Path, project: str, run: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, project: str, run: str, settings: dict[str, Any]) -> None:
         make_folder(folder)
         os.environ.setdefault("TRACKIO_DIR", str(folder))  # read at import
         with _silent():
@@ -184,7 +183,7 @@ class _Trackio:
             self._run = trackio.init(
                 project=project,
                 name=run,
-                config=_plain(settings),
+                config=settings,
                 resume="allow",
                 embed=False,
                 auto_log_gpu=False,
@@ -202,7 +201,7 @@ class _Trackio:
 class _Wandb:
     """A folder that `wandb sync OUT/trackers/wandb/offline-run-*` can upload."""
 
-    def __init__(self, folder: Path, project: str, run: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, project: str, run: str, settings: dict[str, Any]) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
@@ -211,7 +210,7 @@ class _Wandb:
             name=run,
             id=run,
             dir=str(folder),
-            config=_plain(settings),
+            config=settings,
             mode=os.environ.get("WANDB_MODE", "offline"),  # pyright: ignore[reportArgumentType]
             resume="allow",
             settings=wandb.Settings(
@@ -233,12 +232,6 @@ class _Wandb:
         self._run.finish()
 
 
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(settings, default=str))
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def _silent() -> contextlib.redirect_stdout[io.StringIO]:
     """Suppress output to stdout; messages for the user come from imitact only."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
+    return contextlib.redirect_stdout(io.StringIO())
