@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,145 +136,97 @@ def inspect_motion(
 
     State is (T, S), action (T, A); `scale` has the amounts that correspond to 1 rad (`scales`).
     """
-    found = _inspect_ends(index, state, action, scale, spec.rate_hz, limits)
-    frozen: set[int] = set()
+    idle = idle_ends(state, action, scale, limits.still_rad)
+    found = [*_inspect_ends(index, len(state), idle, spec.rate_hz, limits)]
+    joints: list[tuple[int, int]] = []  # those that are not frozen
     moved = travel(action) / scale[1]
     for s, a in joint_pairs(spec):
-        if moved[a] < limits.frozen_rad:
-            continue
         followed = float(travel(state)[s] / scale[1][a])
-        if followed < limits.frozen_fraction * moved[a]:
-            frozen.add(s)
-            text = (
-                f"its state moves by {_amount(followed, scale[1][a], spec.state_units[s])}, "
-                f"its action by {_amount(moved[a], scale[1][a], spec.action_units[a])}"
-            )
-            found.append(
-                Finding.of(
-                    "frozen-joint",
-                    text,
-                    index,
-                    ticks=(0, len(state)),
-                    part=spec.state_names[s],
-                    value=followed,
-                    unit=_unit(spec.state_units[s]),
-                )
-            )
-    found += _inspect_dropouts(index, state, action, scale, spec, limits, frozen)
-    return found
+        if moved[a] < limits.frozen_rad or followed >= limits.frozen_fraction * moved[a]:
+            joints.append((s, a))
+            continue
+        text = (
+            f"its state moves by {amount_text(followed, scale[1][a], spec.state_units[s])}, "
+            f"its action by {amount_text(moved[a], scale[1][a], spec.action_units[a])}"
+        )
+        place: dict[str, Any] = {"ticks": (0, len(state)), "part": spec.state_names[s]}
+        unit = _unit(spec.state_units[s])
+        found.append(Finding.of("frozen-joint", text, index, value=followed, unit=unit, **place))
+    return [*found, *_inspect_dropouts(index, state, action, scale[1], spec, limits, joints)]
 
 
 def _inspect_ends(
-    index: int,
-    state: FloatArray,
-    action: FloatArray,
-    scale: tuple[Floats, Floats],
-    rate_hz: float,
-    limits: MotionLimits,
-) -> list[Finding]:
-    length = len(state)
-    first, stop = idle_ends(state, action, scale, limits.still_rad)
+    index: int, length: int, moving: tuple[int, int], rate_hz: float, limits: MotionLimits
+) -> Iterator[Finding]:
+    first, stop = moving
     if first == length:
         text = f"no state and no action moves in {length} ticks"
-        return [Finding.of("no-motion", text, index, ticks=(0, length))]
-    found = []
-    ends = (
-        ("idle-head", first, limits.idle_head_s, limits.keep_head_s, "before the first"),
-        ("idle-tail", length - stop, limits.idle_tail_s, limits.keep_tail_s, "after the last"),
-    )
-    for kind, idle, allowed_s, keep_s, which in ends:
-        keep = round(keep_s * rate_hz)
-        cut = idle - keep
-        if idle / rate_hz > allowed_s and cut > 0:
-            is_head = kind == "idle-head"
+        yield Finding.of("no-motion", text, index, ticks=(0, length))
+        return
+    for kind, which, idle, allowed_s, keep_s in (
+        ("idle-head", "before the first", first, limits.idle_head_s, limits.keep_head_s),
+        ("idle-tail", "after the last", length - stop, limits.idle_tail_s, limits.keep_tail_s),
+    ):
+        idle_s, cut = idle / rate_hz, idle - round(keep_s * rate_hz)
+        if idle_s > allowed_s and cut > 0:
+            ticks = (0, cut) if kind == "idle-head" else (length - cut, length)
             text = (
-                f"it stands still for {idle / rate_hz:.2f} s {which} movement, expected at "
-                f"most {allowed_s:g} s"
+                f"it stands still for {idle_s:.2f} s {which} movement, expected at most "
+                f"{allowed_s:g} s"
             )
-            found.append(
-                Finding.of(
-                    kind,
-                    text,
-                    index,
-                    remedy=f"Cut these ticks; keep {keep_s:g} s",
-                    ticks=(0, cut) if is_head else (stop + keep, length),
-                    value=idle / rate_hz,
-                    unit="s",
-                )
-            )
-    return found
+            remedy = f"Cut these ticks; keep {keep_s:g} s"
+            yield Finding.of(kind, text, index, remedy=remedy, ticks=ticks, value=idle_s, unit="s")
 
 
 def _inspect_dropouts(
     index: int,
     state: FloatArray,
     action: FloatArray,
-    scale: tuple[Floats, Floats],
+    scale: Floats,
     spec: Spec,
     limits: MotionLimits,
-    frozen: set[int],
-) -> list[Finding]:
-    """Find stretches in which states repeat exactly while their actions move."""
-    found: list[Finding] = []
+    joints: Sequence[tuple[int, int]],
+) -> Iterator[Finding]:
+    """Find stretches in which states repeat exactly while the actions of `joints` move."""
+    if not joints:
+        return
     same = state[1:] == state[:-1]
-    joints = [(s, a) for s, a in joint_pairs(spec) if s not in frozen]
-    if len(frozen) == state.shape[1] or not joints:
-        return found
-    all_same = same.all(axis=1)
-    least = max(2, round(limits.dropout_s * spec.rate_hz))
     dropouts = []
-    for first, stop in _repeats(all_same, least):
-        moves = [float(travel(action[first:stop, a : a + 1])[0] / scale[1][a]) for _, a in joints]
-        if max(moves) >= limits.frozen_rad:
+    for first, stop in _repeats(same.all(axis=1), limits.dropout_s * spec.rate_hz):
+        moved = travel(action[first:stop]) / scale
+        a = max((a for _, a in joints), key=lambda a: moved[a])
+        if moved[a] >= limits.frozen_rad:
             dropouts.append((first, stop))
-            a = joints[int(np.argmax(moves))][1]
+            seconds = (stop - first) / spec.rate_hz
             text = (
-                f"all states repeat for {(stop - first) / spec.rate_hz:.2f} s while "
-                f"{spec.action_names[a]} is commanded to move by "
-                f"{_amount(max(moves), scale[1][a], spec.action_units[a])}"
+                f"all states repeat for {seconds:.2f} s while {spec.action_names[a]} is commanded "
+                f"to move by {amount_text(moved[a], scale[a], spec.action_units[a])}"
             )
-            found.append(
-                Finding.of(
-                    "state-dropout",
-                    text,
-                    index,
-                    ticks=(first, stop),
-                    value=(stop - first) / spec.rate_hz,
-                    unit="s",
-                )
-            )
-    least = max(2, round(limits.stuck_s * spec.rate_hz))
+            ticks = (first, stop)
+            yield Finding.of("state-dropout", text, index, ticks=ticks, value=seconds, unit="s")
     for s, a in joints:
         if is_gripper(spec, a):
             continue
-        for first, stop in _repeats(same[:, s], least):
+        for first, stop in _repeats(same[:, s], limits.stuck_s * spec.rate_hz):
             if any(first < end and start < stop for start, end in dropouts):
                 continue
-            moved_rad = float(travel(action[first:stop, a : a + 1])[0] / scale[1][a])
+            moved_rad = float(travel(action[first:stop, a : a + 1])[0] / scale[a])
             if moved_rad >= 2 * limits.frozen_rad:
                 text = (
                     f"its state repeats for {(stop - first) / spec.rate_hz:.2f} s while its "
-                    f"action moves by {_amount(moved_rad, scale[1][a], spec.action_units[a])}"
+                    f"action moves by {amount_text(moved_rad, scale[a], spec.action_units[a])}"
                 )
-                found.append(
-                    Finding.of(
-                        "stuck-joint",
-                        text,
-                        index,
-                        ticks=(first, stop),
-                        part=spec.state_names[s],
-                        value=moved_rad,
-                        unit=_unit(spec.action_units[a]),
-                    )
-                )
-    return found
+                place = {"ticks": (first, stop), "part": spec.state_names[s]}
+                unit = _unit(spec.action_units[a])
+                yield Finding.of("stuck-joint", text, index, value=moved_rad, unit=unit, **place)
 
 
-def _repeats(same: NDArray[np.bool_], least: int) -> list[tuple[int, int]]:
-    """(first, stop) of stretches of at least `least` equal ticks.
+def _repeats(same: NDArray[np.bool_], ticks: float) -> list[tuple[int, int]]:
+    """(first, stop) of stretches of about `ticks` equal ticks or more, and of at least two.
 
     same[t] is whether tick t + 1 equals tick t.
     """
+    least = max(2, round(ticks))
     return [(first, stop + 1) for first, stop in true_runs(same) if stop + 1 - first >= least]
 
 
@@ -286,7 +239,7 @@ def true_runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 def constant_dimensions(
     spec: Spec, lowest: tuple[FloatArray, FloatArray], highest: tuple[FloatArray, FloatArray]
-) -> list[Finding]:
+) -> Iterator[Finding]:
     """Find dimensions with a single value, from the extremes of states (S,) and actions (A,)."""
     partner = {(0, s): (1, a) for s, a in joint_pairs(spec)}
     partner |= {a: s for s, a in partner.items()}
@@ -295,29 +248,23 @@ def constant_dimensions(
         for part, (low, high) in enumerate(zip(lowest, highest, strict=True))
         for dimension in np.flatnonzero(high - low <= 1e-6 * np.maximum(1.0, np.abs(high)))
     }
-    found = []
     for part, dimension in sorted(constant):
-        names, units = (
-            (spec.action_names, spec.action_units) if part else (spec.state_names, spec.state_units)
-        )
+        names = (spec.state_names, spec.action_names)[part]
+        units = (spec.state_units, spec.action_units)[part]
         value = float(lowest[part][dimension])
         is_whole_joint = partner.get((part, dimension)) in constant
         text = f"{('state', 'action')[part]} is {value:.6g} at every tick of every episode"
         if is_whole_joint:
             text += f", and so is the {('action', 'state')[part]} of the joint"
-        found.append(
-            Finding.of(
-                "constant-dimension", text, part=names[dimension], value=value,
-                severity="note" if is_whole_joint else "warning", unit=_unit(units[dimension]),
-            )
-        )  # fmt: skip
-    return found
+        severity = "note" if is_whole_joint else "warning"
+        of = {"part": names[dimension], "value": value, "unit": _unit(units[dimension])}
+        yield Finding.of("constant-dimension", text, severity=severity, **of)
 
 
 def _unit(unit: str) -> str:
     return "" if unit in ("1", "unknown") else unit
 
 
-def _amount(amount: float, scale: float, unit: str) -> str:
+def amount_text(amount: float, scale: float, unit: str) -> str:
     """A scaled amount in words, in its own unit."""
     return f"{amount * scale:.3g} {_unit(unit)}".strip()

@@ -11,8 +11,6 @@ from imitact.core.types import FloatArray, Spec
 from imitact.datasets.video_config import exact_rate
 from imitact.quality.findings import Finding
 
-_DROP = "Leave the episode out or record it again"
-
 
 @dataclass(frozen=True)
 class TickLimits:
@@ -39,20 +37,14 @@ def inspect_ticks(
     State is (T, S), action (T, A), and times_s (T,), or None where the dataset stores no times.
     """
     found: list[Finding] = []
-    for what, rows, names in (
-        ("state", state, spec.state_names),
-        ("action", action, spec.action_names),
-    ):
+    both = (("state", state, spec.state_names), ("action", action, spec.action_names))
+    for what, rows, names in both:
         bad = ~np.isfinite(rows)
         for column in np.flatnonzero(bad.any(axis=0)):
-            ticks = np.flatnonzero(bad[:, column])
-            first = int(ticks[0])
-            text = f"{what} is {rows[first, column]} at {len(ticks)} of {len(rows)} ticks"
-            found.append(
-                Finding.of(
-                    "not-finite", text, index, ticks=(first, int(ticks[-1]) + 1), part=names[column]
-                )
-            )
+            at = np.flatnonzero(bad[:, column])
+            text = f"{what} is {rows[at[0], column]} at {len(at)} of {len(rows)} ticks"
+            ticks = (int(at[0]), int(at[-1]) + 1)
+            found.append(Finding.of("not-finite", text, index, ticks=ticks, part=names[column]))
     if len(state) < limits.min_ticks:
         text = f"it has {len(state)} ticks, expected at least {limits.min_ticks}"
         found.append(Finding.of("too-short", text, index, value=float(len(state)), unit="ticks"))
@@ -77,8 +69,5 @@ def _inspect_times(
     if tick and time_s <= times_s[tick - 1]:
         what = f"its time stamp is {time_s:.6f} s, not after the tick before it"
     text = f"{what} ({int(off.sum())} of {len(times_s)} ticks are off)"
-    return [
-        Finding.of(
-            "time-stamps", text, index, ticks=(tick, tick + 1), value=time_s - due_s, unit="s"
-        )
-    ]
+    ticks = (tick, tick + 1)
+    return [Finding.of("time-stamps", text, index, ticks=ticks, value=time_s - due_s, unit="s")]

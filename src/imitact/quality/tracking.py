@@ -6,7 +6,7 @@ a network learns a wrong action as easily as a right one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from imitact.core.types import FloatArray, Spec
 from imitact.quality.findings import KINDS, Finding
-from imitact.quality.motion import MAD_TO_SIGMA, Floats, is_gripper, joint_pairs
+from imitact.quality.motion import MAD_TO_SIGMA, Floats, amount_text, is_gripper, joint_pairs
 
 
 @dataclass(frozen=True)
@@ -187,21 +187,17 @@ class TrackingCheck:
         self._max_difference = np.maximum(self._max_difference, sums.max_difference)
         self._episodes.append(index)
         self._offsets.append(sums.offset)
-        self._delays.append(
-            [
-                best_delay(sums.products[:, j], sums.squares[:, :, j], self._lags)
-                for j in range(len(self._joints))
-            ]
-        )
+        delays = [
+            best_delay(sums.products[:, j], sums.squares[:, :, j], self._lags)
+            for j in range(len(self._joints))
+        ]
+        self._delays.append(delays)
 
     def findings(self) -> list[Finding]:
         found: list[Finding] = []
         for joint, (_, a) in enumerate(self._joints):
-            delays = {
-                index: delay
-                for index, row in zip(self._episodes, self._delays, strict=True)
-                if (delay := row[joint]) is not None
-            }
+            rows = zip(self._episodes, self._delays, strict=True)
+            delays = {index: delay for index, row in rows if (delay := row[joint]) is not None}
             if not delays:
                 continue  # it never moved
             correlation = np.median([d.correlation for d in delays.values()])
@@ -212,73 +208,59 @@ class TrackingCheck:
             if is_gripper(self._spec, a):
                 continue
             if not 1 / self._limits.gain <= gain <= self._limits.gain:
-                found.append(self._gain_finding(a, gain))
+                text = f"its state moves {gain:.3g} times as far as its action, expected 1"
+                name = self._spec.action_names[a]
+                found.append(Finding.of("tracking-gain", text, part=name, value=gain))
             else:
                 found += self._inspect_offsets(a, np.array([row[joint] for row in self._offsets]))
         return _merged_joints(found)
 
-    def _gain_finding(self, a: int, gain: float) -> Finding:
-        text = f"its state moves {gain:.3g} times as far as its action, expected 1"
-        return Finding.of("tracking-gain", text, part=self._spec.action_names[a], value=gain)
-
     # --- delays ---
 
-    def _inspect_delays(self, joint: int, a: int, delays: dict[int, Delay]) -> list[Finding]:
+    def _inspect_delays(self, joint: int, a: int, delays: dict[int, Delay]) -> Iterator[Finding]:
         rate_hz, limits = self._spec.rate_hz, self._limits
         name = self._spec.action_names[a]
         if self._max_difference[joint] <= 1e-6:
             text = "its action equals its state at the same tick, in every episode"
-            return [Finding.of("action-is-state", text, part=name)]
+            yield Finding.of("action-is-state", text, part=name)
+            return
         # The median over episodes, because one jump could dominate a correlation over all of them.
         usual = float(np.median([d.ticks for d in delays.values()]))
         leading = {index for index, d in delays.items() if self._leads(d)}
         most_lead = len(leading) > len(delays) / 2
-        found = []
+        usual_s = usual / rate_hz
         if most_lead:
             text = f"its state moves {-usual:.1f} ticks before its action does"
-            found.append(
-                Finding.of("action-late", text, part=name, value=usual / rate_hz, unit="s")
-            )
-        elif usual / rate_hz > limits.lag_s and (
+            yield Finding.of("action-late", text, part=name, value=usual_s, unit="s")
+        elif usual_s > limits.lag_s and (
             sum(self._lags_behind(d) for d in delays.values()) > len(delays) / 2
         ):
             text = (
-                f"its state follows its action {usual / rate_hz:.3f} s late "
-                f"({usual:.1f} ticks), expected at most {limits.lag_s:g} s"
+                f"its state follows its action {usual_s:.3f} s late ({usual:.1f} ticks), expected "
+                f"at most {limits.lag_s:g} s"
             )
-            found.append(
-                Finding.of("tracking-lag", text, part=name, value=usual / rate_hz, unit="s")
-            )
+            yield Finding.of("tracking-lag", text, part=name, value=usual_s, unit="s")
         for index, delay in delays.items():
             leads = index in leading
+            kind = "action-late" if leads else "lag-differs"
             difference_s = (delay.ticks - usual) / rate_hz
-            differs = abs(difference_s) > limits.lag_spread_s and self._differs(delay, usual)
-            if delay.correlation < limits.min_correlation:
-                continue
-            if not differs and not (leads and not most_lead):
+            differs = abs(difference_s) > limits.lag_spread_s and self._explains_better(
+                delay, np.abs(self._lags - usual) <= 1
+            )
+            if delay.correlation < limits.min_correlation or not (
+                differs or (leads and not most_lead)
+            ):
                 continue
             text = (
                 f"its state follows its action by {delay.ticks:.1f} ticks, in the other "
                 f"episodes by {usual:.1f}"
             )
-            found.append(
-                Finding.of(
-                    "action-late" if leads else "lag-differs",
-                    text,
-                    index,
-                    remedy=KINDS["lag-differs"].remedy,
-                    part=name,
-                    value=difference_s,
-                    unit="s",
-                )
-            )
-        return found
+            of = {"part": name, "value": difference_s, "unit": "s"}
+            yield Finding.of(kind, text, index, remedy=KINDS["lag-differs"].remedy, **of)
 
     def _leads(self, delay: Delay) -> bool:
         """Whether the state clearly moves before its action."""
-        others = delay.unexplained[self._lags >= 0]
-        limit = self._limits.max_unexplained_ratio
-        return delay.ticks <= -0.5 and self._explains_better(delay, others, limit)
+        return delay.ticks <= -0.5 and self._explains_better(delay, self._lags >= 0)
 
     def _lags_behind(self, delay: Delay) -> bool:
         """Whether every delay in range explains the speeds less well.
@@ -287,17 +269,16 @@ class TrackingCheck:
         speeds much better than the next one.
         """
         in_range = (self._lags >= 0) & (self._lags <= self._limits.lag_s * self._spec.rate_hz)
-        return self._explains_better(delay, delay.unexplained[in_range], 0.95)
+        return self._explains_better(delay, in_range, 0.95)
 
-    def _differs(self, delay: Delay, usual: float) -> bool:
-        near = np.abs(self._lags - usual) <= 1
-        limit = self._limits.max_unexplained_ratio
-        return self._explains_better(delay, delay.unexplained[near], limit)
-
-    def _explains_better(self, delay: Delay, others: NDArray[np.float32], max_ratio: float) -> bool:
+    def _explains_better(
+        self, delay: Delay, others: NDArray[np.bool_], max_ratio: float | None = None
+    ) -> bool:
+        """Whether the best delay leaves less unexplained than any of `others`, a mask (L,)."""
         # If even a wrong delay leaves nothing unexplained, as in one exponential approach, every
         # delay fits and none can be measured.
-        least = float(others.min())
+        least = float(delay.unexplained[others].min())
+        max_ratio = self._limits.max_unexplained_ratio if max_ratio is None else max_ratio
         return least > 0.001 and 1 - delay.correlation**2 <= max_ratio * least
 
     # --- offsets ---
@@ -313,8 +294,7 @@ class TrackingCheck:
         if abs(usual) > limits.offset_rad:
             text = (
                 f"its settled state is off its action by {self._amount(usual, a)} (median of "
-                f"{len(offsets)} episodes), expected at most "
-                f"{self._amount(limits.offset_rad, a)}"
+                f"{len(offsets)} episodes), expected at most {self._amount(limits.offset_rad, a)}"
             )
             found.append(Finding.of("tracking-offset", text, **self._fields(a, usual)))
         drift = self._drift(a, offsets, numbers)
@@ -329,9 +309,8 @@ class TrackingCheck:
                     f"its settled state is off its action by {self._amount(float(offset), a)}, "
                     f"in the other episodes by {self._amount(usual, a)}"
                 )
-                found.append(
-                    Finding.of("offset-differs", text, int(index), **self._fields(a, difference))
-                )
+                of = self._fields(a, difference)
+                found.append(Finding.of("offset-differs", text, int(index), **of))
         return found
 
     def _drift(self, a: int, offsets: Floats, numbers: NDArray[np.int64]) -> Finding | None:
@@ -339,37 +318,29 @@ class TrackingCheck:
         if len(offsets) < 8:
             return None
         slope = theil_sen_slope(numbers.astype(np.float64), offsets)
-        drift = slope * float(numbers[-1] - numbers[0])
+        first, last = int(numbers[0]), int(numbers[-1])
+        drift = slope * float(last - first)
         place, step = _largest_step(offsets)
         is_sudden = abs(step) > abs(drift)
         size = step if is_sudden else drift
         if abs(size) <= self._limits.offset_rad:
             return None
         if is_sudden:
-            rest = np.concatenate([
-                offsets[:place] - np.median(offsets[:place]),
-                offsets[place:] - np.median(offsets[place:]),
-            ])  # fmt: skip
+            parts = (offsets[:place], offsets[place:])
+            rest = np.concatenate([part - np.median(part) for part in parts])
         else:
             line = slope * numbers
             rest = offsets - line - np.median(offsets - line)
         sigma = MAD_TO_SIGMA * float(np.median(np.abs(rest)))
         if abs(size) <= 4 * sigma:
             return None
-        what = (
-            f"its settled state moves by {self._amount(size, a)} against its action from episode "
-            f"{int(numbers[place])} on"
-            if is_sudden
-            else f"its settled state drifts by {self._amount(size, a)} against its action from "
-            f"episode {int(numbers[0])} to {int(numbers[-1])}"
+        episode = int(numbers[place]) if is_sudden else None
+        verb, when = ("moves", f"{episode} on") if is_sudden else ("drifts", f"{first} to {last}")
+        text = (
+            f"its settled state {verb} by {self._amount(size, a)} against its action from episode "
+            f"{when}, expected at most {self._amount(self._limits.offset_rad, a)}"
         )
-        text = f"{what}, expected at most {self._amount(self._limits.offset_rad, a)}"
-        return Finding.of(
-            "tracking-drift",
-            text,
-            int(numbers[place]) if is_sudden else None,
-            **self._fields(a, size),
-        )
+        return Finding.of("tracking-drift", text, episode, **self._fields(a, size))
 
     def _fields(self, a: int, offset: float) -> dict[str, Any]:
         """Severity, joint and value, in the unit of the joint, of a finding about an offset."""
@@ -381,9 +352,7 @@ class TrackingCheck:
         }
 
     def _amount(self, amount: float, a: int) -> str:
-        unit = self._spec.action_units[a]
-        value = amount * float(self._scale[a])
-        return f"{value:.3g}" if unit in ("1", "unknown") else f"{value:.3g} {unit}"
+        return amount_text(amount, float(self._scale[a]), self._spec.action_units[a])
 
 
 _DELAY_KINDS = {"action-late", "action-is-state", "tracking-lag", "lag-differs"}

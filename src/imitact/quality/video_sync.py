@@ -7,6 +7,7 @@ of its joints. The delay at which the two correlate best is the delay of the vid
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,6 @@ from imitact.core.types import Episode, FloatArray, Spec
 from imitact.quality.findings import Finding
 from imitact.quality.motion import Floats, true_runs
 
-_DROP = "Leave the episode out or record it again"
 _SAMPLED_PX = 60
 """Approximate number of rows or columns that are compared: motion is large, and reading every
 pixel is slow."""
@@ -92,42 +92,30 @@ def measure_motion(episode: Episode, camera: str, limits: VideoLimits) -> FrameM
     return FrameMotion(np.array(change), np.array(blank, dtype=bool), damage)
 
 
-@dataclass(frozen=True)
-class LagCorrelation:
-    """Sums for the correlation of two motions by delay, (L,) each; they add up over episodes."""
+def correlate_motion(change: Floats, speed: Floats, lags: NDArray[np.int64]) -> Floats:
+    """Sums for the correlation of two motions by delay, (3, L); positive where frames are late.
 
-    products: Floats
-    video_squares: Floats
-    joint_squares: Floats
-
-    def __add__(self, other: LagCorrelation) -> LagCorrelation:
-        return LagCorrelation(
-            self.products + other.products,
-            self.video_squares + other.video_squares,
-            self.joint_squares + other.joint_squares,
-        )
-
-    @property
-    def correlation(self) -> Floats:
-        """Correlation by delay, (L,); 0 where nothing moves."""
-        size = np.sqrt(self.video_squares * self.joint_squares)
-        return np.where(size > 0, self.products / np.where(size > 0, size, 1.0), 0.0)
-
-
-def correlate_motion(change: Floats, speed: Floats, lags: NDArray[np.int64]) -> LagCorrelation:
-    """Correlate the motions of one episode by delay; at a delay of 3, frames are 3 ticks late."""
+    Rows: products, squares of the video's motion, squares of the joints'. They add up over
+    episodes.
+    """
     # Roots, so that one fast movement does not dominate; without components slower than the tried
     # delays, which correlate at all of them. On demonstrations of the cube, the right delay then
     # leads one that is 7 ticks off by 0.22 to 0.30, instead of 0.01 to 0.03.
     window = len(lags) // 2
     video, joints = (_band_pass(np.sqrt(values), window) for values in (change, speed))
-    products, video_squares, joint_squares = (np.zeros(len(lags)) for _ in range(3))
+    sums = np.zeros((3, len(lags)))
     for row, lag in enumerate(lags):
         v = video[max(0, lag) : len(video) + min(0, lag)]
         j = joints[max(0, -lag) : len(joints) + min(0, -lag)]
         v, j = v - v.mean(), j - j.mean()
-        products[row], video_squares[row], joint_squares[row] = v @ j, v @ v, j @ j
-    return LagCorrelation(products, video_squares, joint_squares)
+        sums[:, row] = v @ j, v @ v, j @ j
+    return sums
+
+
+def _correlation(sums: Floats) -> Floats:
+    """Correlation by delay, (L,), from the sums of `correlate_motion`; 0 where nothing moves."""
+    size = np.sqrt(sums[1] * sums[2])
+    return np.where(size > 0, sums[0] / np.where(size > 0, size, 1.0), 0.0)
 
 
 def _band_pass(values: Floats, window: int) -> Floats:
@@ -167,14 +155,14 @@ class CameraSync:
         reach = max(3, round(limits.search_s * spec.rate_hz))
         self._lags = np.arange(-reach, reach + 1)
         self._found: list[Finding] = []
-        self._total: LagCorrelation | None = None
+        self._total = np.zeros((3, len(self._lags)))
         self._lag_of: dict[int, int] = {}  # of the episodes that are clearly out of range
         self._measured = 0  # episodes whose delay can be measured
         self._still: list[_StillStretch] = []
         size = spec.state_size
         self._normal, self._right = np.zeros((size, size)), np.zeros(size)
         self._changed = False
-        self._moved: list[int] = []
+        self._moved = 0  # episodes in which joints move
 
     def add(self, index: int, state: FloatArray, motion: FrameMotion) -> None:
         """Add an episode of finite states."""
@@ -182,27 +170,14 @@ class CameraSync:
         if motion.damage or len(motion.blank) != len(state):
             tick = len(motion.blank)
             text = motion.damage.split(". ")[0] or f"it has {tick} frames for {len(state)} ticks"
-            self._found.append(
-                Finding.of("video-unreadable", text, index, ticks=(tick, tick + 1), part=self._name)
-            )
+            self._report("video-unreadable", text, index, ticks=(tick, tick + 1))
             return
         for first, stop in true_runs(motion.blank):
             seconds = (stop - first) / rate_hz
             is_error = seconds >= limits.blank_s
             text = f"{stop - first} frames are black or of a single colour"
-            self._found.append(
-                Finding.of(
-                    "blank-frames",
-                    text,
-                    index,
-                    severity="error" if is_error else "warning",
-                    ticks=(first, stop),
-                    part=self._name,
-                    value=seconds,
-                    unit="s",
-                    fix="drop" if is_error else "",
-                )
-            )
+            changed = {} if is_error else {"severity": "warning", "fix": ""}
+            self._report("blank-frames", text, index, seconds, ticks=(first, stop), **changed)
         if motion.blank.any() or len(state) < 3:
             return
         speeds = np.abs(np.diff(state.astype(np.float64) / self._scale, axis=0))
@@ -210,8 +185,7 @@ class CameraSync:
         self._right += speeds.T @ motion.change
         self._changed |= bool(motion.change.any())
         travel = speeds.sum(axis=0)
-        if travel.sum() > 0:
-            self._moved.append(index)
+        self._moved += bool(travel.sum() > 0)
         for first, stop in true_runs(motion.change == 0):
             if (stop - first) / rate_hz >= limits.frozen_s:
                 self._still.append(
@@ -219,18 +193,23 @@ class CameraSync:
                 )
         if len(motion.change) >= 4 * len(self._lags) // 2:
             sums = correlate_motion(motion.change, speeds.sum(axis=1), self._lags)
-            self._add_correlation(index, sums)
+            self._total += sums
+            lag, is_out_of_range = self._best_lag(sums)
+            if is_out_of_range:
+                self._lag_of[index] = lag
+            if is_out_of_range or _correlation(sums).max() >= limits.min_correlation:
+                self._measured += 1
 
-    def _add_correlation(self, index: int, sums: LagCorrelation) -> None:
-        self._total = sums if self._total is None else self._total + sums
-        lag, is_out_of_range = self._best_lag(sums.correlation)
-        if is_out_of_range:
-            self._lag_of[index] = lag
-        if is_out_of_range or sums.correlation.max() >= self._limits.min_correlation:
-            self._measured += 1
+    def _report(
+        self, kind: str, text: str, index: int | None, seconds: float | None = None, **values: Any
+    ) -> None:
+        unit = "" if seconds is None else "s"
+        values |= {"part": self._name, "value": seconds, "unit": unit}
+        self._found.append(Finding.of(kind, text, index, **values))
 
-    def _best_lag(self, correlation: Floats) -> tuple[int, bool]:
+    def _best_lag(self, sums: Floats) -> tuple[int, bool]:
         """The best delay in ticks, and whether it is clearly beyond `lag_s`."""
+        correlation = _correlation(sums)
         best = int(np.argmax(correlation))
         in_range = np.abs(self._lags) <= self._limits.lag_s * self._spec.rate_hz
         is_out_of_range = (
@@ -241,67 +220,44 @@ class CameraSync:
         return int(self._lags[best]), bool(is_out_of_range)
 
     def findings(self) -> list[Finding]:
-        found = [*self._found]
-        rate_hz, limits = self._spec.rate_hz, self._limits
-        common = None
-        if self._total is not None and len(self._lag_of) >= max(3, self._measured / 2):
-            lag, is_out_of_range = self._best_lag(self._total.correlation)
-            if is_out_of_range:
-                common = lag
-                text = (
-                    f"its frames are {_lag_text(lag, rate_hz)} the joints in "
-                    f"{len(self._lag_of)} of {self._measured} episodes, expected within "
-                    f"{limits.lag_s:g} s"
-                )
-                found.append(
-                    Finding.of("video-lag", text, part=self._name, value=lag / rate_hz, unit="s")
-                )
-        for index, lag in self._lag_of.items():
-            if common is not None and abs(lag - common) <= 2:
-                continue
+        """Findings of all episodes; call it once, after the last `add`."""
+        rate_hz = self._spec.rate_hz
+        expected = f"expected within {self._limits.lag_s:g} s"
+        common, is_out_of_range = self._best_lag(self._total)
+        is_common = is_out_of_range and len(self._lag_of) >= max(3, self._measured / 2)
+        if is_common:
             text = (
-                f"its frames are {_lag_text(lag, rate_hz)} the joints, expected within "
-                f"{limits.lag_s:g} s"
+                f"its frames are {_lag_text(common, rate_hz)} the joints in {len(self._lag_of)} of "
+                f"{self._measured} episodes, {expected}"
             )
-            found.append(
-                Finding.of(
-                    "video-out-of-step", text, index, part=self._name, value=lag / rate_hz, unit="s"
-                )
-            )
-        if common is None:  # a late video shows every rest while the joints move again
-            found += [f for f in self._frozen_findings() if f.episode not in self._lag_of]
-        return found
+            self._report("video-lag", text, None, common / rate_hz)
+        for index, lag in self._lag_of.items():
+            if not is_common or abs(lag - common) > 2:
+                text = f"its frames are {_lag_text(lag, rate_hz)} the joints, {expected}"
+                self._report("video-out-of-step", text, index, lag / rate_hz)
+        if not is_common:  # a late video shows every rest while the joints move again
+            self._report_frozen()
+        return self._found
 
-    def _frozen_findings(self) -> list[Finding]:
+    def _report_frozen(self) -> None:
         if not self._changed:
-            if not self._moved:
-                return []
-            text = f"its frames never change, though joints move in {len(self._moved)} episodes"
-            return [Finding.of("video-still", text, part=self._name)]
+            if self._moved:
+                text = f"its frames never change, though joints move in {self._moved} episodes"
+                self._report("video-still", text, None)
+            return
         visibility = nonnegative_least_squares(self._normal, self._right)
-        found = []
         for still in self._still:
             total = max(visibility @ still.episode_travel, 1e-12)
             fraction = float(visibility @ still.travel / total)
-            if fraction < self._limits.frozen_fraction:
+            if fraction < self._limits.frozen_fraction or still.index in self._lag_of:
                 continue
             seconds = (still.stop - still.first) / self._spec.rate_hz
             text = (
                 f"nothing moves in its frames for {seconds:.2f} s, in which the joints that it "
                 f"sees make {100 * fraction:.0f} % of their movement"
             )
-            found.append(
-                Finding.of(
-                    "video-frozen",
-                    text,
-                    still.index,
-                    ticks=(still.first, still.stop),
-                    part=self._name,
-                    value=seconds,
-                    unit="s",
-                )
-            )
-        return found
+            ticks = (still.first, still.stop)
+            self._report("video-frozen", text, still.index, seconds, ticks=ticks)
 
 
 def _lag_text(lag: int, rate_hz: float) -> str:
