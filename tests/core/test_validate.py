@@ -11,7 +11,6 @@ from imitact.core.validate import (
     check_chunk,
     check_dataset,
     check_env,
-    check_observation,
     check_policy,
 )
 from tests.core.test_rollout import SPEC, Climber, Line
@@ -21,7 +20,7 @@ def test_a_sound_environment_and_policy_pass():
     check_env(Line())
     env = Line()
     check_policy(Climber(), env.reset(0))
-    check_observation(SPEC, env.reset(0))
+    SPEC.checked(env.reset(0))
 
 
 def test_an_environment_that_forgets_its_seed_is_caught():
@@ -75,11 +74,11 @@ def test_a_chunk_is_checked_for_shape_and_for_finite_numbers():
 
 def test_an_observation_without_a_camera_is_named():
     with pytest.raises(SpecMismatch, match="no frame of camera eye"):
-        check_observation(SPEC, Observation(np.zeros(1), {}))
+        SPEC.checked(Observation(np.zeros(1), {}))
     with pytest.raises(SpecMismatch, match="uint8 of shape"):
-        check_observation(SPEC, Observation(np.zeros(1), {"eye": np.zeros((4, 3, 3), np.uint8)}))
+        SPEC.checked(Observation(np.zeros(1), {"eye": np.zeros((4, 3, 3), np.uint8)}))
     with pytest.raises(NotFinite, match="not finite in x"):
-        check_observation(SPEC, Observation(np.array([np.nan]), {}))
+        SPEC.checked(Observation(np.array([np.nan]), {}))
 
 
 class OneEpisode:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from imitact.core.rollout import Tick
 from imitact.core.types import Observation, Spec
@@ -60,7 +60,7 @@ def test_a_label_is_reduced_until_it_fits(words: int) -> None:
 def test_a_picture_of_curves_has_the_requested_size_and_background() -> None:
     picture = curves(SPEC, 3).picture(168, 481)
     assert picture.size == (481, 168)
-    assert picture.getpixel((480, 167)) == BACKGROUND
+    assert picture.getpixel((480, 167)) == ImageColor.getrgb(BACKGROUND)
 
 
 def test_each_arm_has_a_panel_of_its_own() -> None:

@@ -13,7 +13,7 @@ from imitact.core.chunking import parse
 from imitact.core.errors import BadInput, SpecMismatch
 from imitact.core.rollout import rollout
 from imitact.evaluation.drawing import BACKGROUND, TEXT, draw_label, font, text_width
-from imitact.evaluation.episode_video import EpisodeVideo, video_path
+from imitact.evaluation.episode_video import episode_video, video_path
 from imitact.evaluation.episode_video_config import EpisodeVideoConfig
 from tests.support.tiny_arm import Reacher, TinyArm
 
@@ -26,7 +26,7 @@ def record(
     """Record an episode of 20 ticks at 10 Hz; return the pictures as a player shows them."""
     env, policy = TinyArm(), Reacher()
     policy.k = k
-    with EpisodeVideo(path, env.spec, env.stages, config, f"seed {seed}") as video:
+    with episode_video(path, env.spec, env.stages, config, f"seed {seed}") as video:
         for tick in rollout(
             policy,
             env,
@@ -126,7 +126,7 @@ def test_an_error_leaves_no_file(tmp_path: Path) -> None:
     stream = rollout(Reacher(), env, seed=0, chunking=parse("replay:1"), keep=("eye",))
 
     def record_and_fail() -> None:
-        with EpisodeVideo(
+        with episode_video(
             tmp_path / "a.mp4", env.spec, env.stages, EpisodeVideoConfig(every=1), "x"
         ) as video:
             for tick in stream:

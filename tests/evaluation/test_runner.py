@@ -531,49 +531,46 @@ def job(seed: int) -> Job:
 
 
 def time_left(seeds: int = 6, workers: int = 2, videos: int = 0, cap: int = 400) -> TimeLeft:
-    estimator = TimeLeft(workers, range(videos))
-    estimator.expect(map(job, range(seeds)))
-    estimator.step_cap = cap
-    return estimator
+    return TimeLeft(workers, range(videos), set(map(job, range(seeds))), step_cap=cap)
 
 
 def test_time_left_is_unknown_until_an_episode_has_run_for_some_ticks() -> None:
     begun = time_left()
     assert begun.left_s() is None
-    begun.running(job(0), 2, 5.0)
+    begun.running[job(0)] = 2, 5.0
     assert begun.left_s() is None
-    begun.running(job(0), 100, 5.0)
+    begun.running[job(0)] = 100, 5.0
     assert begun.left_s() is not None
 
 
 def test_time_left_is_that_of_waiting_episodes_shared_by_the_workers() -> None:
     half = time_left()
-    half.finished(job(0), row(0, 200, 10.0))
-    half.finished(job(1), row(1, 200, 10.0))
+    half.rows[job(0)] = row(0, 200, 10.0)
+    half.rows[job(1)] = row(1, 200, 10.0)
     assert half.left_s() == pytest.approx(20.0)  # four more, two at a time
-    half.running(job(2), 100, 5.0)
-    half.running(job(3), 150, 7.5)
+    half.running[job(2)] = 100, 5.0
+    half.running[job(3)] = 150, 7.5
     assert half.left_s() == pytest.approx(15.0)  # 2.5 + 10 and 5 + 10
 
 
 def test_an_episode_that_has_just_begun_is_expected_to_take_the_mean() -> None:
     begun = time_left(seeds=2, workers=1)
-    begun.finished(job(0), row(0, 200, 10.0))
-    begun.running(job(1), 1, 2.0)
+    begun.rows[job(0)] = row(0, 200, 10.0)
+    begun.running[job(1)] = 1, 2.0
     assert begun.left_s() == pytest.approx(8.0)
 
 
 def test_an_episode_with_video_does_not_raise_the_estimate_for_the_others() -> None:
     mixed = time_left(videos=1, workers=1)
-    mixed.finished(job(0), row(0, 200, 60.0))
-    mixed.finished(job(1), row(1, 200, 2.0))
+    mixed.rows[job(0)] = row(0, 200, 60.0)
+    mixed.rows[job(1)] = row(1, 200, 2.0)
     assert mixed.left_s() == pytest.approx(4 * 2.0)
 
 
 def test_an_episode_longer_than_the_mean_is_expected_to_run_to_the_cap() -> None:
     last = time_left(seeds=2, workers=1)
-    last.finished(job(0), row(0, 100, 1.0))
-    last.running(job(1), 200, 2.0)
+    last.rows[job(0)] = row(0, 100, 1.0)
+    last.running[job(1)] = 200, 2.0
     assert last.left_s() == pytest.approx(2.0)
 
 

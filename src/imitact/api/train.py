@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from imitact.core.suggestions import unknown
+from imitact.core.errors import unknown_name
 from imitact.core.types import Dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.models.config import ActConfig
@@ -23,7 +23,7 @@ C = TypeVar("C", ActConfig, TrainConfig)
 def preset(name: str) -> tuple[ActConfig, TrainConfig]:
     """Return the settings of model and training of a preset: quick, released or paper."""
     if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
+        raise unknown_name("preset", name, PRESETS)
     return PRESETS[name]
 
 
@@ -87,7 +87,7 @@ _preset = preset
 def refuse_errors(dataset: Dataset, path: Path, report: Callable[[str], None]) -> None:
     """Raise BadInput where the numbers of a dataset have errors; no video is decoded."""
     from imitact.quality import findings
-    from imitact.quality.inspect import inspect_numbers
+    from imitact.quality.dataset_check import inspect_numbers
 
     found = inspect_numbers(dataset)
     findings.refuse_errors(found, path, "`--ignore-errors` trains on it all the same")
@@ -102,5 +102,5 @@ def _changed(base: C, changes: C | Mapping[str, Any] | None, name: str) -> C:
     names = [field.name for field in fields(base)]
     for key in changes:
         if key not in names:
-            raise unknown(f"setting in {name}", key, names)
+            raise unknown_name(f"setting in {name}", key, names)
     return replace(base, **changes)

@@ -1,4 +1,4 @@
-"""Options of `imitact demo`, their presets, and the settings that tell one demo from another."""
+"""Options of `imitact demo`, their presets, and the settings that define a demo."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from imitact.api.train import preset as settings_of
-from imitact.core.suggestions import unknown
+from imitact.core.errors import unknown_name
 from imitact.datasets.read_config import ReadConfig
 from imitact.envs.registry import RECOMMENDED_MODEL
 from imitact.models.config import ActConfig
@@ -95,7 +95,7 @@ def with_preset(name: str | None, task: str | None = None) -> Demo:
     """Return the settings of a preset for a task, None for the defaults."""
     name, task = name or "quick", task or "cube"
     if task not in get_args(Task):
-        raise unknown("task of the demo", task, get_args(Task))
+        raise unknown_name("task of the demo", task, get_args(Task))
     model, training = settings_of(name)
     if name == "quick":  # the others are as published
         model = replace(model, **RECOMMENDED_MODEL[task])

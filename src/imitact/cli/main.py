@@ -20,9 +20,7 @@ from importlib import import_module
 
 from imitact.cli import verbs
 from imitact.cli.verbs import Verb
-from imitact.core.errors import ImitactError
-from imitact.core.install_hint import missing_package
-from imitact.core.suggestions import unknown
+from imitact.core.errors import ImitactError, missing_package, unknown_name
 from imitact.core.version import __version__
 from imitact.parallel.signals import sigterm_as_interrupt
 
@@ -72,7 +70,7 @@ def run(argv: Sequence[str]) -> int:
         return 0
     name, rest = argv[0], list(argv[1:])
     if name not in VERBS:
-        return _refuse("imitact", str(unknown("verb", name, VERBS)))
+        return _refuse("imitact", str(unknown_name("verb", name, VERBS)))
     prog, verb, hint = f"imitact {name}", VERBS[name], ""
 
     from imitact.cli.options import HelpShown, named_as_typed, options, parse, value_of

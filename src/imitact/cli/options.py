@@ -17,14 +17,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from imitact.core.errors import BadInput
-from imitact.core.suggestions import nearest
+from imitact.core.errors import BadInput, nearest
 
 T = TypeVar("T")
 
 
 class HelpShown(Exception):
-    """The command line asked for help, and got it."""
+    """The help was printed, as the command line requested."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def parse(prog: str, settings: type[T] | T, argv: Sequence[str]) -> T:
         argv: the words after the verb.
 
     Raises:
-        HelpShown: the command line asked for help.
+        HelpShown: the command line contains --help.
         BadInput: an option is unknown, given twice, missing or has a value that it cannot have.
     """
     import tyro

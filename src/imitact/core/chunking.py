@@ -64,11 +64,6 @@ class Chunking:
         self._queried = 0
 
     @property
-    def text(self) -> str:
-        """The setting as in `--chunking`, without its delay; `parse` reads it back."""
-        raise NotImplementedError
-
-    @property
     def wants_chunk(self) -> bool:
         """Whether this tick needs a chunk from the policy."""
         if self._awaited is not None:
@@ -141,6 +136,7 @@ class Replay(Chunking):
 
     @property
     def text(self) -> str:
+        """The setting as in `--chunking`, without its delay; `parse` reads it back."""
         return f"replay:{self._n}"
 
     def _due(self) -> bool:
@@ -184,6 +180,7 @@ class Ensemble(Chunking):
 
     @property
     def text(self) -> str:
+        """The setting as in `--chunking`, without its delay; `parse` reads it back."""
         every = "" if self._every == 1 else f"/{self._every}"
         short = f"{self._m:g}"
         return f"ensemble:{short if float(short) == self._m else repr(self._m)}{every}"

@@ -35,10 +35,8 @@ def arithmetic() -> str:
     Processors of one name can differ in it, and by a factor of five in speed.
     """
     found = cpu_flags()
-    for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "asimd"):
-        if flag in found:
-            return flag
-    return platform.machine()
+    widest = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "asimd")
+    return next((flag for flag in widest if flag in found), platform.machine())
 
 
 def available_cores() -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
+
 
 class ImitactError(Exception):
     """Base of all errors that imitact raises on purpose."""
@@ -25,3 +28,50 @@ class NotFinite(ImitactError):
 
 class DiskFull(BadInput):
     """The disk, or the user's quota of it, is full."""
+
+
+def nearest(given: str, choices: Collection[str]) -> str | None:
+    """Return the choice that `given` is most probably a misspelling of, or None."""
+    import difflib  # 5 ms, needed only where something is misspelt
+
+    lower = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(given.lower(), lower, n=1)
+    return lower[found[0]] if found else None
+
+
+def unknown_name(what: str, given: str, choices: Collection[str]) -> BadInput:
+    """Return the error for a name that is not one of `choices`.
+
+    Args:
+        what: what the name should be, in words: "preset".
+        given: the name that came.
+        choices: the names there are.
+    """
+    meant = nearest(given, choices)
+    question = f". Did you mean {meant}?" if meant else ""
+    return BadInput(f'there is no {what} "{given}"; expected {", ".join(choices)}{question}')
+
+
+def install_command(extra: str) -> str:
+    """Return the pip command that installs an extra of imitact.
+
+    imitact is not on PyPI, so `pip install imitact` is named only where pip installed it from an
+    index. A clone is installed from its folder, a Git URL from that URL.
+    """
+    from importlib import metadata  # 24 ms, needed only where a package is missing
+
+    try:
+        text = metadata.distribution("imitact").read_text("direct_url.json")  # PEP 610
+    except metadata.PackageNotFoundError:
+        text = "{}"
+    if text is None:
+        return f"pip install 'imitact[{extra}]'"
+    source = json.loads(text)
+    if "vcs_info" in source:
+        return f"pip install 'imitact[{extra}] @ {source['vcs_info']['vcs']}+{source['url']}'"
+    return f"pip install '.[{extra}]'"
+
+
+def missing_package(name: str, extra: str) -> BadInput:
+    """Return the error for a package that is not installed, naming the extra that holds it."""
+    return BadInput(f"{name} is not installed; {install_command(extra)} installs it")

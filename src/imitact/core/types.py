@@ -70,12 +70,13 @@ class Spec:
     rate_hz: float
 
     def __post_init__(self) -> None:
+        cameras = tuple(camera.name for camera in self.cameras)
         for what, names, units in (
             ("state", self.state_names, self.state_units),
             ("action", self.action_names, self.action_units),
+            ("camera", cameras, cameras),
         ):
-            if len(set(names)) != len(names):
-                twice = sorted({n for n in names if names.count(n) > 1})
+            if twice := sorted({n for n in names if names.count(n) > 1}):
                 raise BadInput(f"{what} names must differ; given more than once: {_listed(twice)}")
             if len(names) != len(units):
                 raise BadInput(
@@ -83,9 +84,6 @@ class Spec:
                 )
         if not self.action_names:
             raise BadInput("a Spec needs at least one action dimension")
-        cameras = [c.name for c in self.cameras]
-        if len(set(cameras)) != len(cameras):
-            raise BadInput(f"camera names must differ; given: {_listed(cameras)}")
         if not (np.isfinite(self.rate_hz) and self.rate_hz > 0):
             raise BadInput(
                 f"rate_hz is {self.rate_hz}; it must be a positive number of ticks per second"

@@ -11,11 +11,6 @@ from imitact.core.errors import NotFinite, SpecMismatch
 from imitact.core.types import Dataset, Env, Observation, Policy, Spec
 
 
-def check_observation(spec: Spec, observation: Observation, where: str = "observation") -> None:
-    """Check that state and every camera are present, of the right size and type, and finite."""
-    spec.checked(observation, where)
-
-
 def check_chunk(spec: Spec, chunk: np.ndarray, where: str = "chunk") -> None:
     """Check that a chunk is (K, A) with K at least 1, and finite."""
     if chunk.ndim != 2 or chunk.shape[0] < 1 or chunk.shape[1] != spec.action_size:
@@ -52,16 +47,13 @@ def check_env(env: Env, seed: int = 0, ticks: int = 5) -> None:
     runs = []
     for _ in range(2):
         observation = env.reset(seed)
+        named = dict(zip(env.spec.state_names, np.ravel(observation.state), strict=False))
+        # Holding still is safe in any environment.
+        action = np.array([named.get(name, 0.0) for name in env.spec.action_names])
         seen = []
-        action = None
         for tick in range(ticks):
-            check_observation(env.spec, observation, f"tick {tick} of the environment")
+            env.spec.checked(observation, f"tick {tick} of the environment")
             seen.append(np.array(observation.state))
-            if action is None:
-                action = np.zeros(env.spec.action_size)
-                named = dict(zip(env.spec.state_names, observation.state, strict=True))
-                for at, name in enumerate(env.spec.action_names):
-                    action[at] = named.get(name, 0.0)  # holding still is safe in any environment
             result = env.step(action)
             if not np.isfinite(result.reward):
                 raise NotFinite(f"tick {tick} of the environment: the reward is {result.reward}")

@@ -10,8 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from imitact.core.errors import BadInput
-from imitact.core.install_hint import missing_package
+from imitact.core.errors import BadInput, missing_package
 from imitact.core.types import Frame
 from imitact.envs.shadow_map import ShadowMap
 
@@ -94,15 +93,8 @@ class SceneRenderer:
         """Render the camera with that id, in the state of an MjData."""
         mj = self._mj
         self._camera.fixedcamid = camera
-        mj.mjv_updateScene(
-            self._model,
-            data,
-            self._option,
-            self._perturb,
-            self._camera,
-            mj.mjtCatBit.mjCAT_ALL,
-            self._scene,
-        )
+        view = self._option, self._perturb, self._camera, mj.mjtCatBit.mjCAT_ALL
+        mj.mjv_updateScene(self._model, data, *view, self._scene)
         frame = np.empty(self._size, np.uint8)
         with self._gl.make_current() as gl:
             if self._shadows is not None:

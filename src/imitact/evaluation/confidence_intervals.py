@@ -109,7 +109,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
 def tango(only_a: int, only_b: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the score interval of a paired difference of rates, (only_a - only_b) / episodes.
 
-    It contains all differences d for which |(only_a - only_b - n·d) / sqrt(n(2q + d(1 - d)))| <= z,
+    It contains all differences d for which `|(only_a - only_b - n·d) / sqrt(n(2q + d(1 - d)))| <= z`,
     where q is the most likely rate of `only_b` given d (Tango 1998). It has a width even where A
     and B never differ. Refuses counts that do not fit into the episodes, and no episodes.
     """

@@ -12,24 +12,13 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from imitact.core.rollout import Tick
 from imitact.core.types import FloatArray, Spec
 
-Colour = tuple[int, int, int]
-"""Red, green and blue, 0 to 255."""
+_Panel = tuple[str, list[str], list[int]]
+"""Title, short names and columns of the actions of a panel."""
 
-BACKGROUND: Colour = (18, 20, 24)
-TEXT: Colour = (225, 228, 232)
-_FAINT: Colour = (112, 119, 130)
-_AXIS: Colour = (70, 76, 86)
+BACKGROUND, TEXT = "#121418", "#e1e4e8"
+_FAINT, _AXIS = "#707782", "#464c56"
 # Eight hues that differ on a dark background for colour-blind readers (after Okabe and Ito 2008).
-_HUES: tuple[Colour, ...] = (
-    (86, 180, 233),
-    (230, 159, 0),
-    (0, 200, 150),
-    (240, 228, 66),
-    (100, 130, 255),
-    (235, 100, 60),
-    (224, 130, 190),
-    (170, 170, 170),
-)
+_HUES = ("#56b4e9", "#e69f00", "#00c896", "#f0e442", "#6482ff", "#eb643c", "#e082be", "#aaaaaa")
 _MARGIN = 8  # pixels, as all sizes below
 _LABEL_PX = 20
 _SMALL_PX = 11
@@ -48,7 +37,7 @@ def text_width(text: str, size_px: int) -> int:
     return round(font(size_px).getlength(text))
 
 
-def draw_label(page: Image.Image, top: int, text: str, colour: Colour) -> int:
+def draw_label(page: Image.Image, top: int, text: str, colour: str) -> int:
     """Write text on a darkened box at the left of an image; return the row below the box."""
     size_px = _LABEL_PX
     while size_px > _SMALL_PX and text_width(text, size_px) + 4 * _MARGIN > page.width:
@@ -94,36 +83,22 @@ class ActionCurves:
         """Return an image of all panels; time runs across, with the present in the middle."""
         page = Image.new("RGB", (_SCALE * width, _SCALE * height), BACKGROUND)
         panel_width = width // len(self._panels)
-        for place, (title, names, columns) in enumerate(self._panels):
-            self._draw_panel(
-                ImageDraw.Draw(page),
-                place * panel_width,
-                height,
-                panel_width,
-                title,
-                names,
-                columns,
-            )
+        for place, panel in enumerate(self._panels):
+            self._draw_panel(ImageDraw.Draw(page), place * panel_width, height, panel_width, panel)
         return page.reduce(_SCALE)
 
     def _draw_panel(
-        self,
-        draw: ImageDraw.ImageDraw,
-        offset: int,
-        height: int,
-        width: int,
-        title: str,
-        names: list[str],
-        columns: list[int],
+        self, draw: ImageDraw.ImageDraw, offset: int, height: int, width: int, panel: _Panel
     ) -> None:
+        title, names, columns = panel
         left, right = offset + _MARGIN, offset + width - _MARGIN
         centre = (left + right) // 2
 
-        def write(x: float, y: float, text: str, colour: Colour, anchor: str) -> None:
+        def write(x: float, y: float, text: str, colour: str, anchor: str) -> None:
             at = (_SCALE * x, _SCALE * y)
             draw.text(at, text, colour, font(_SCALE * _SMALL_PX), anchor=anchor)
 
-        def line(x: NDArray[Any], y: NDArray[Any], colour: Colour, line_px: float) -> None:
+        def line(x: NDArray[Any], y: NDArray[Any], colour: str, line_px: float) -> None:
             points = _SCALE * np.stack([x, y], axis=1)
             draw.line(points.ravel().tolist(), colour, round(_SCALE * line_px), joint="curve")
 
@@ -173,12 +148,8 @@ class ActionCurves:
             line(past_x, y_of(past[:, column]), hue, 2.5)
 
 
-def _panels(names: tuple[str, ...]) -> list[tuple[str, list[str], list[int]]]:
-    """Group actions by the word before the first "_", where that makes two to four groups.
-
-    Returns:
-        Title, short names and columns of each panel.
-    """
+def _panels(names: tuple[str, ...]) -> list[_Panel]:
+    """Group actions by the word before the first "_", where that makes two to four groups."""
     groups: dict[str, list[int]] = {}
     for column, name in enumerate(names):
         groups.setdefault(name.partition("_")[0], []).append(column)

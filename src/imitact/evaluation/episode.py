@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,7 @@ from imitact.core.chunking import Execution
 from imitact.core.errors import ImitactError
 from imitact.core.rollout import rollout
 from imitact.core.types import Env, Policy
-from imitact.evaluation.episode_video import EpisodeVideo, video_path
+from imitact.evaluation.episode_video import EpisodeVideo, episode_video, video_path
 from imitact.evaluation.results import HELD_TICKS, EnvInfo, EpisodeRow, EvaluationPlan, jerk
 
 REPORT_EVERY_S = 1.0
@@ -36,34 +36,17 @@ class Job:
         return f"{self.seed}, {self.execution}"
 
 
-@dataclass(frozen=True)
-class EpisodeError:
-    """An error that ended an episode, as text that can be sent to another process and stored.
+def episode_error(error: Exception) -> ImitactError:
+    """Return the error that ended an episode, of the nearest class of `core/errors.py`.
 
-    Attributes:
-        message: its message, with the type in front unless it is an `ImitactError`.
-        base: name of the nearest error class of `core/errors.py`.
-        trace: traceback.
+    It can be sent to another process. Its one note is the traceback; its message has the type in
+    front unless the error is an `ImitactError`.
     """
-
-    message: str
-    base: str
-    trace: str
-
-    @classmethod
-    def of(cls, error: Exception) -> EpisodeError:
-        """Describe an exception."""
-        trace = "".join(traceback.format_exception(error))
-        if isinstance(error, ImitactError):
-            known = (t.__name__ for t in type(error).__mro__ if vars(errors).get(t.__name__) is t)
-            return cls(str(error), next(known), trace)
-        return cls(f"{type(error).__name__}: {error}", ImitactError.__name__, trace)
-
-    def to_exception(self, where: str, advice: str = "") -> ImitactError:
-        """Return the error to raise, "where: message advice", with the traceback as a note."""
-        error = vars(errors)[self.base](f"{where}: {self.message}{advice}")
-        error.add_note(self.trace)
-        return error
+    kinds = (kind for kind in type(error).__mro__ if vars(errors).get(kind.__name__) is kind)
+    kind = next(kinds, None)
+    found = kind(str(error)) if kind else ImitactError(f"{type(error).__name__}: {error}")
+    found.add_note("".join(traceback.format_exception(error)))
+    return found
 
 
 class EpisodeWorker:
@@ -108,12 +91,9 @@ class EpisodeWorker:
         self._env.close()
 
     def work(
-        self,
-        job: Job,
-        check_stop: Callable[[], object],
-        report_ticks: Callable[[int], object],
-    ) -> EpisodeRow | EpisodeError:
-        """Run one episode; an exception in it is returned as an EpisodeError.
+        self, job: Job, check_stop: Callable[[], object], report_ticks: Callable[[int], object]
+    ) -> EpisodeRow | ImitactError:
+        """Run one episode; an exception in it is returned, see `episode_error`.
 
         Args:
             job: seed and execution.
@@ -123,13 +103,10 @@ class EpisodeWorker:
         try:
             return self._episode(job, check_stop, report_ticks)
         except Exception as error:
-            return EpisodeError.of(error)
+            return episode_error(error)
 
     def _episode(
-        self,
-        job: Job,
-        check_stop: Callable[[], object],
-        report_ticks: Callable[[int], object],
+        self, job: Job, check_stop: Callable[[], object], report_ticks: Callable[[int], object]
     ) -> EpisodeRow:
         plan, env = self._plan, self._env
         started_s = reported_s = time.monotonic()
@@ -137,8 +114,7 @@ class EpisodeWorker:
         rewards: list[float] = []
         successes: list[bool] = []
         queries = 0
-        video = self._video(job) if job.seed in self._recorded else None
-        with video or nullcontext():
+        with self._video(job) as video:
             for tick in rollout(
                 self._policy,
                 env,
@@ -166,7 +142,10 @@ class EpisodeWorker:
             success=success,
             held=None if plan.stop_on_success and success else all(successes[-HELD_TICKS:]),
             highest_stage=int(max(rewards)) if stages else None,
-            first_ticks=tuple(_first_tick(rewards, stage) for stage in stages),
+            first_ticks=tuple(
+                next((tick for tick, reward in enumerate(rewards) if reward >= stage), None)
+                for stage in stages
+            ),
             reward_sum=sum(rewards),
             ticks=len(actions),
             queries=queries,
@@ -175,12 +154,10 @@ class EpisodeWorker:
             wall_s=round(time.monotonic() - started_s, 3),
         )
 
-    def _video(self, job: Job) -> EpisodeVideo:
+    def _video(self, job: Job) -> AbstractContextManager[EpisodeVideo | None]:
+        if job.seed not in self._recorded:
+            return nullcontext()
         assert self._video_folder is not None
         path = video_path(self._video_folder, job.seed)
         title = f"seed {job.seed}  {job.execution}"
-        return EpisodeVideo(path, self._env.spec, tuple(self._env.stages), self._plan.video, title)
-
-
-def _first_tick(rewards: list[float], stage: int) -> int | None:
-    return next((tick for tick, reward in enumerate(rewards) if reward >= stage), None)
+        return episode_video(path, self._env.spec, self._env.stages, self._plan.video, title)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from imitact.core.chunking import Execution
-from imitact.core.errors import BadInput, DamagedFile
-from imitact.evaluation.episode import EpisodeError, Job
+from imitact.core.errors import BadInput, DamagedFile, ImitactError
+from imitact.evaluation.episode import Job
 from imitact.evaluation.results import EnvInfo, EpisodeRow, Evaluation, EvaluationPlan
-from imitact.storage.journal import Journal, parse_journal_line
+from imitact.storage.journal import Journal
 from imitact.storage.settings_diff import differences, plain_json
 
 EVALUATION_JOURNAL = "episodes.jsonl"
@@ -96,9 +93,10 @@ class EpisodeJournal:
         self._journal.add("episode", entry)
         self._journal.add("clock_s", round(clock_s, 3))
 
-    def add_error(self, job: Job, error: EpisodeError) -> None:
-        """Store the error of an episode, for a reader; the episode will be run again."""
-        self._journal.add("error", {"seed": job.seed, **asdict(error)})
+    def add_error(self, job: Job, error: ImitactError) -> None:
+        """Store what `episode_error` returned, for a reader; the episode will be run again."""
+        text = {"message": str(error), "base": type(error).__name__, "trace": error.__notes__[0]}
+        self._journal.add("error", {"seed": job.seed, **text})
 
 
 def read_unfinished(out: Path) -> tuple[Evaluation, int]:
@@ -108,23 +106,16 @@ def read_unfinished(out: Path) -> tuple[Evaluation, int]:
         The evaluation of the episodes so far, and the number of episodes planned.
     """
     path = out / EVALUATION_JOURNAL
-    rows: dict[int, EpisodeRow] = {}
-    plan, env_info = None, None
+    journal = Journal(path, read_only=True)
+    rows = {row.seed: row for row in journal.entries("episode", EpisodeRow)}
+    env_infos = journal.entries("world", EnvInfo)
+    if not env_infos or not rows:
+        raise BadInput(f"{path} has no finished episode yet; try again later")
     try:
-        for line in path.read_bytes().split(b"\n")[:-1]:  # the last one is empty or incomplete
-            entry: Mapping[str, Any] = parse_journal_line(line, required=False)
-            if plan is None:
-                plan = EvaluationPlan.from_json(entry)
-            elif "world" in entry:
-                env_info = msgspec.convert(entry["world"], EnvInfo)
-            elif "episode" in entry:
-                row = msgspec.convert(entry["episode"], EpisodeRow, strict=False)
-                rows[row.seed] = row
+        plan = EvaluationPlan.from_json(journal.settings)
     except (KeyError, ValueError) as error:
         raise DamagedFile(f"{path} is not the journal of an evaluation: {error}") from error
-    if plan is None or env_info is None or not rows:
-        raise BadInput(f"{path} has no finished episode yet; try again later")
     seeds = tuple(seed for seed in plan.seeds if seed in rows)
     done = tuple(rows[seed] for seed in seeds)
     wall_s = sum(row.wall_s for row in done)
-    return Evaluation(replace(plan, seeds=seeds), env_info, done, 1, wall_s), len(plan.seeds)
+    return Evaluation(replace(plan, seeds=seeds), env_infos[-1], done, 1, wall_s), len(plan.seeds)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -14,12 +15,11 @@ from imitact.core.types import Frame, Spec
 from imitact.datasets.video import VideoWriter
 from imitact.datasets.video_config import VideoConfig
 from imitact.evaluation import drawing
-from imitact.evaluation.drawing import BACKGROUND, TEXT, Colour, font
+from imitact.evaluation.drawing import BACKGROUND, TEXT, font
 from imitact.evaluation.episode_video_config import EpisodeVideoConfig
 from imitact.storage.atomic import make_folder, move_into_place
 
-_GOOD: Colour = (96, 214, 122)
-_BAD: Colour = (240, 110, 96)
+_GOOD, _BAD = "#60d67a", "#f06e60"
 _MIN_WIDTH = 480  # pixels; smaller pictures are enlarged by whole factors to hold the text
 _CURVES_HEIGHT = 168  # pixels
 _HEADER_HEIGHT = 24
@@ -34,58 +34,54 @@ def video_path(out: Path, seed: int) -> Path:
     return out / "videos" / f"seed-{seed}.mp4"
 
 
-class EpisodeVideo:
-    """Writes the video of an episode, tick by tick.
+@contextmanager
+def episode_video(
+    path: Path, spec: Spec, stages: tuple[str, ...], config: EpisodeVideoConfig, title: str
+) -> Iterator[EpisodeVideo]:
+    """Yield the video to add ticks to; its file appears at the end, and not after an error.
 
-    Use as a context manager: the file appears at its end, and not at all after an error. Pictures
-    are taken at the ticks that `config.every` divides, whose frames must still be readable (see
-    `keep` of `rollout`).
+    `stages` is empty where rewards are not stages.
+    """
+    video = EpisodeVideo(spec, stages, config, title)
+    # The leading dot keeps the unfinished file from being taken for a video.
+    partial = path.with_name(f".{path.name}.part")
+    make_folder(path.parent)
+    with VideoWriter(partial, *video.size, spec.rate_hz / config.every, _ENCODING) as writer:
+        video.writer = writer
+        yield video
+        video.add_end()
+    move_into_place(partial, path)
+
+
+class EpisodeVideo:
+    """The video of an episode, which `episode_video` opens.
+
+    Pictures are taken at the ticks that `config.every` divides, whose frames must still be readable
+    (see `keep` of `rollout`).
+
+    Attributes:
+        writer: takes the pictures.
+        size: height and width of a picture, in pixels.
     """
 
+    writer: VideoWriter
+
     def __init__(
-        self,
-        path: Path,
-        spec: Spec,
-        stages: tuple[str, ...],
-        config: EpisodeVideoConfig,
-        title: str,
+        self, spec: Spec, stages: tuple[str, ...], config: EpisodeVideoConfig, title: str
     ) -> None:
-        """Prepare a video; `stages` is empty where rewards are not stages."""
-        self._path = path
         self._spec = spec
         self._stages = stages
         self._config = config
         self._cameras = config.cameras_in(spec)
         self._title = title
-        self._rate_hz = spec.rate_hz / config.every
         self._curves = drawing.ActionCurves(spec)
-        self._view: Image.Image | None = None
-        self._writer: VideoWriter | None = None
-        # The leading dot keeps the unfinished file from being taken for a video.
-        self._partial = path.with_name(f".{path.name}.part")
         self._reward = 0.0
         self._success_tick: int | None = None
-
-    def __enter__(self) -> EpisodeVideo:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._writer is None:
-            return
-        try:
-            if kind is None:
-                self._write_end()
-        except BaseException as failed:
-            self._writer.__exit__(type(failed), failed, None)
-            raise
-        self._writer.__exit__(kind, error, trace)
-        if kind is None:
-            move_into_place(self._partial, self._path)
+        cameras = map(spec.camera, self._cameras)
+        self._view = self._arrange([np.zeros((c.height, c.width, 3), np.uint8) for c in cameras])
+        height = _HEADER_HEIGHT + self._view.height + _CURVES_HEIGHT
+        # Even sides: yuv420p, the pixel format that most players need, halves the colour planes.
+        self.size = height + height % 2, self._view.width + self._view.width % 2
 
     def add(self, tick: Tick) -> None:
         """Add a tick; the stage on its picture is that of the reward before its action."""
@@ -97,27 +93,23 @@ class EpisodeVideo:
         if tick.success and self._success_tick is None:
             self._success_tick = tick.index
 
-    def _write_end(self) -> None:
+    def add_end(self) -> None:
         """Repeat the last picture with the result of the episode."""
-        if self._view is None:
-            return
         ticks = self._curves.ticks
         if self._success_tick is None:
             result, colour = f"no success in {ticks} ticks", _BAD
         else:
             result, colour = f"success at tick {self._success_tick}", _GOOD
-        for _ in range(max(1, round(_LAST_S * self._rate_hz))):
+        for _ in range(max(1, round(_LAST_S * self._spec.rate_hz / self._config.every))):
             self._write_picture(ticks - 1, result, colour)
 
     def _arrange(self, frames: list[Frame]) -> Image.Image:
         """Set the cameras side by side, reduced to the height allowed, enlarged to hold text."""
         row: list[Frame] = []
         for frame in frames:
-            height, width = frame.shape[:2]
-            limit = self._config.height
-            if height > limit:
-                frame = resize(frame, limit, max(1, round(width * limit / height)))
-            row.append(frame)
+            height = min(frame.shape[0], self._config.height)
+            width = max(1, round(frame.shape[1] * height / frame.shape[0]))
+            row.append(resize(frame, height, width))
         size = sum(f.shape[1] for f in row), max(f.shape[0] for f in row)
         image = Image.new("RGB", size, BACKGROUND)
         left = 0
@@ -128,12 +120,8 @@ class EpisodeVideo:
         larger = (times * image.width, times * image.height)
         return image.resize(larger, Image.Resampling.NEAREST) if times > 1 else image
 
-    def _write_picture(self, tick: int, result: str = "", colour: Colour = TEXT) -> None:
-        assert self._view is not None
-        view = self._view
-        # Even sides: yuv420p, the pixel format that most players need, halves the colour planes.
-        height = _HEADER_HEIGHT + view.height + _CURVES_HEIGHT
-        page = Image.new("RGB", (view.width + view.width % 2, height + height % 2), BACKGROUND)
+    def _write_picture(self, tick: int, result: str = "", colour: str = TEXT) -> None:
+        page = Image.new("RGB", (self.size[1], self.size[0]), BACKGROUND)
         draw, middle = ImageDraw.Draw(page), _HEADER_HEIGHT / 2
         draw.text((8, middle), self._title, TEXT, font(_HEADER_PX), anchor="lm")
         clock = f"tick {tick}", f"{tick / self._spec.rate_hz:.2f} s"
@@ -141,19 +129,13 @@ class EpisodeVideo:
         draw.text((right, middle), clock[1], TEXT, font(_HEADER_PX), anchor="rm")
         right -= drawing.text_width("0000.00 s", _HEADER_PX)
         draw.text((right, middle), clock[0], TEXT, font(_HEADER_PX), anchor="rm")
-        page.paste(view, (0, _HEADER_HEIGHT))
+        page.paste(self._view, (0, _HEADER_HEIGHT))
         below = drawing.draw_label(page, _HEADER_HEIGHT + 8, self._stage(), TEXT)
         if result:
             drawing.draw_label(page, below + 4, result, colour)
         curves = self._curves.picture(_CURVES_HEIGHT, page.width)
-        page.paste(curves, (0, _HEADER_HEIGHT + view.height))
-        if self._writer is None:
-            make_folder(self._path.parent)
-            self._writer = VideoWriter(
-                self._partial, page.height, page.width, self._rate_hz, _ENCODING
-            )
-            self._writer.__enter__()
-        self._writer.add(np.asarray(page))
+        page.paste(curves, (0, _HEADER_HEIGHT + self._view.height))
+        self.writer.add(np.asarray(page))
 
     def _stage(self) -> str:
         if not self._stages:

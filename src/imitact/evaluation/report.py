@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,10 @@ import msgspec
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.version import __version__
+from imitact.evaluation import results
 from imitact.evaluation.confidence_intervals import Paired
-from imitact.evaluation.results import (
-    EnvInfo,
-    EpisodeRow,
-    Evaluation,
-    EvaluationPlan,
-    compare,
-    describe_seeds,
-)
-from imitact.storage.atomic import make_folder, write_json
+from imitact.evaluation.results import Evaluation, describe_seeds
+from imitact.storage.atomic import write_json
 from imitact.storage.checksum import verified, with_checksum
 from imitact.storage.json_file import read_json_object
 
@@ -75,67 +68,69 @@ def table(evaluations: Sequence[Evaluation]) -> str:
                 "evaluations of different environments cannot share a table: stages "
                 f"{', '.join(stages) or 'none'} and {', '.join(other.env_info.stages) or 'none'}"
             )
-    rows: list[tuple[str, list[str]]] = []
+    rows: list[list[str]] = []
 
     def add(name: str, cell: Callable[[Evaluation], str]) -> None:
-        rows.append((name, [cell(e) for e in evaluations]))
+        rows.append([name, *map(cell, evaluations)])
 
     add("chunking", lambda e: e.execution.chunking)
     if any(e.execution.delay_ticks for e in evaluations):
         add("delay, ticks", lambda e: str(e.execution.delay_ticks))
     add("success", lambda e: f"{e.successes} of {e.episodes}")
-    add("95 % interval", lambda e: _percent(e.interval))
+    add("95 % interval", lambda e: percent(e.interval))
     add("seeds", lambda e: describe_seeds(e.seeds).removeprefix("seeds "))
     add("step cap, ticks", lambda e: str(e.step_cap))
-    add("held at the end", lambda e: _or_dash(e.held, "d"))
+    add("held at the end", lambda e: or_dash(e.held, "d"))
     for stage, name in list(enumerate(stages))[1:]:
-        rows.append(
-            (f"reward {stage} or more: {name}", [str(e.reached[stage]) for e in evaluations])
-        )
-    add("success at tick, mean", lambda e: _or_dash(e.mean_success_tick, ".0f"))
+        add(f"reward {stage} or more: {name}", lambda e, stage=stage: str(e.reached[stage]))
+    add("success at tick, mean", lambda e: or_dash(e.mean_success_tick, ".0f"))
     add("return, mean", lambda e: f"{e.mean_reward_sum:.1f}")
-    add("jerk, rad/s^3, mean", lambda e: _or_dash(e.mean_jerk_rad_s3, ",.1f"))
+    add("jerk, rad/s^3, mean", lambda e: or_dash(e.mean_jerk_rad_s3, ",.1f"))
     add("queries per episode", lambda e: f"{sum(r.queries for r in e.rows) / e.episodes:.1f}")
     add("wall time, s", lambda e: f"{e.wall_s:.0f}")
-    head = max(len(name) for name, _ in rows)
-    widths = [max(len(cells[at]) for _, cells in rows) for at in range(len(evaluations))]
+    return "\n".join(aligned(rows))
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
+    """Align columns of text: those of `left` to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for name, cells in rows:
-        shown = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-        lines.append(f"{name.ljust(head)}  {shown}".rstrip())
-    return "\n".join(lines)
+    for row in rows:
+        cells = enumerate(zip(row, widths, strict=True))
+        shown = (c.ljust(width) if at in left else c.rjust(width) for at, (c, width) in cells)
+        lines.append("  ".join(shown).rstrip())
+    return lines
 
 
 def to_dict(evaluation: Evaluation) -> dict[str, Any]:
     """Return the evaluation as JSON values; rates are between 0 and 1, units are in the names."""
     plan = evaluation.plan.to_json()
     delay_ticks = evaluation.execution.delay_ticks
-    return _plain_json(
-        {
-            "format": FORMAT,
-            "successes": evaluation.successes,
-            "episodes": evaluation.episodes,
-            "interval": evaluation.interval,
-            "confidence": 0.95,
-            "step_cap": evaluation.step_cap,
-            "seeds": evaluation.seeds,
-            "chunking": evaluation.execution.chunking,
-            **({"delay_ticks": delay_ticks} if delay_ticks else {}),
-            "stop_on_success": evaluation.plan.stop_on_success,
-            "held": evaluation.held,
-            "stages": evaluation.env_info.stages,
-            "reached": evaluation.reached,
-            "mean_reward_sum": evaluation.mean_reward_sum,
-            "mean_jerk_rad_s3": evaluation.mean_jerk_rad_s3,
-            "mean_success_tick": evaluation.mean_success_tick,
-            "names": plan["names"],
-            "workers": evaluation.workers,
-            "wall_s": evaluation.wall_s,
-            "plan": plan,
-            "world": asdict(evaluation.env_info),
-            "rows": [asdict(row) for row in evaluation.rows],
-        }
-    )
+    values = {
+        "format": FORMAT,
+        "successes": evaluation.successes,
+        "episodes": evaluation.episodes,
+        "interval": evaluation.interval,
+        "confidence": 0.95,
+        "step_cap": evaluation.step_cap,
+        "seeds": evaluation.seeds,
+        "chunking": evaluation.execution.chunking,
+        **({"delay_ticks": delay_ticks} if delay_ticks else {}),
+        "stop_on_success": evaluation.plan.stop_on_success,
+        "held": evaluation.held,
+        "stages": evaluation.env_info.stages,
+        "reached": evaluation.reached,
+        "mean_reward_sum": evaluation.mean_reward_sum,
+        "mean_jerk_rad_s3": evaluation.mean_jerk_rad_s3,
+        "mean_success_tick": evaluation.mean_success_tick,
+        "names": plan["names"],
+        "workers": evaluation.workers,
+        "wall_s": evaluation.wall_s,
+        "plan": plan,
+        "world": evaluation.env_info,
+        "rows": evaluation.rows,
+    }
+    return msgspec.json.decode(msgspec.json.encode(values))
 
 
 def from_dict(values: dict[str, Any], where: str = "evaluation") -> Evaluation:
@@ -155,9 +150,9 @@ def from_dict(values: dict[str, Any], where: str = "evaluation") -> Evaluation:
         )
     try:
         evaluation = Evaluation(
-            plan=EvaluationPlan.from_json(values["plan"]),
-            env_info=msgspec.convert(values["world"], EnvInfo),
-            rows=tuple(msgspec.convert(values["rows"], list[EpisodeRow])),
+            plan=results.EvaluationPlan.from_json(values["plan"]),
+            env_info=msgspec.convert(values["world"], results.EnvInfo),
+            rows=msgspec.convert(values["rows"], tuple[results.EpisodeRow, ...]),
             workers=int(values["workers"]),
             wall_s=float(values["wall_s"]),
         )
@@ -174,9 +169,8 @@ def from_dict(values: dict[str, Any], where: str = "evaluation") -> Evaluation:
 
 def write(evaluation: Evaluation, out: Path) -> Path:
     """Write out/evaluation.json atomically; return its path."""
-    make_folder(out)
     path = out / FILE_NAME
-    write_json(path, with_checksum(to_dict(evaluation)), staging=out)
+    write_json(path, with_checksum(to_dict(evaluation)))
     return path
 
 
@@ -195,7 +189,7 @@ def reward_differences(a: Evaluation, b: Evaluation) -> list[str]:
 
     Refuses evaluations of different seeds or step caps.
     """
-    compare(a, b)  # refuses what cannot be compared
+    results.compare(a, b)  # refuses what cannot be compared
     by_seed = {row.seed: row for row in b.rows}
     lines = []
     for row in a.rows:
@@ -209,14 +203,9 @@ def reward_differences(a: Evaluation, b: Evaluation) -> list[str]:
     return lines
 
 
-def _plain_json(value: Any) -> Any:
-    """Return the value as it comes back from JSON, with lists for tuples."""
-    return msgspec.json.decode(msgspec.json.encode(value))
-
-
-def _percent(interval: tuple[float, float]) -> str:
+def percent(interval: tuple[float, float]) -> str:
     return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %"
 
 
-def _or_dash(value: float | None, form: str) -> str:
+def or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)

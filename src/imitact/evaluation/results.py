@@ -258,7 +258,7 @@ def compare(a: Evaluation, b: Evaluation) -> Paired:
 
 
 def jerk(actions: NDArray[np.floating[Any]], spec: Spec) -> float | None:
-    """Return the mean jerk of a commanded motion, mean |third difference| · rate³, in rad/s³.
+    """Return the mean jerk of a commanded motion, the mean absolute third difference times rate³, in rad/s³.
 
     Args:
         actions: commanded actions, (T, A). Only dimensions in rad count: a gripper's 0 to 1 has

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from types import TracebackType
 
 from imitact.core.chunking import Execution
 from imitact.core.cpu import available_cores
-from imitact.core.errors import BadInput
+from imitact.core.errors import BadInput, ImitactError
 from imitact.core.types import Env, Policy
-from imitact.evaluation.episode import REPORT_EVERY_S, EpisodeError, EpisodeWorker, Job
+from imitact.evaluation.episode import REPORT_EVERY_S, EpisodeWorker, Job
 from imitact.evaluation.episode_journal import EpisodeJournal
 from imitact.evaluation.episode_video_config import EpisodeVideoConfig
 from imitact.evaluation.eta import TimeLeft
@@ -92,48 +91,22 @@ class Evaluator:
         self._make_worker = partial(EpisodeWorker, make_policy, make_env, plan, video_folder)
         self._journal = journal
         self._on_progress = on_progress
-        self._rows = dict(journal.rows) if journal else {}
         self._env_info = journal.env_info if journal else None
         self._earlier_s = journal.clock_s if journal else 0.0
         self._started_s = self._reported_s = time.monotonic()
-        self._requested: set[Job] = set()
         self._ran = 0
-        self._time_left = TimeLeft(self.workers, plan.seeds[: plan.videos])
-        for job, row in self._rows.items():
-            self._time_left.finished(job, row)
+        self._time_left = TimeLeft(self.workers, frozenset(plan.seeds[: plan.videos]))
+        self._rows, self._requested = self._time_left.rows, self._time_left.expected
+        self._rows.update(journal.rows if journal else {})
         self._resources = ExitStack()
         self._pool: WorkerPool | None = None
         self._pool_size = 0
         self._worker: EpisodeWorker | None = None
 
-    @classmethod
-    def for_tuning(
-        cls,
-        make_policy: Callable[[], Policy],
-        make_env: Callable[[], Env],
-        *,
-        workers: int | None = None,
-        names: Mapping[str, str] | None = None,
-        step_cap: int | None = None,
-        out: Path | None = None,
-        on_progress: Callable[[EvaluationProgress], None] = lambda progress: None,
-    ) -> Evaluator:
-        """Prepare the runs of a tuning, with its journal in out/tune.jsonl; see `evaluate`."""
-        plan = EvaluationPlan((0,), Execution(), step_cap=step_cap, names=dict(names or {}))
-        journal = EpisodeJournal.of_tuning(plan, out) if out else None
-        return cls(
-            make_policy, make_env, plan, workers=workers, journal=journal, on_progress=on_progress
-        )
-
     def __enter__(self) -> Evaluator:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._resources.close()
 
     @property
@@ -150,15 +123,10 @@ class Evaluator:
         self, executions: Sequence[Execution], seeds: Sequence[int]
     ) -> list[Evaluation]:
         """Return one evaluation per execution on all of the seeds, running what is missing."""
-        requested = {Job(e, seed) for e in executions for seed in seeds}
-        self._requested |= requested
-        self._time_left.expect(requested)
+        self._requested.update(Job(e, seed) for e in executions for seed in seeds)
         self._report()
         if jobs := self.missing(executions, seeds):
-            if self.workers:
-                self._run_in_pool(jobs)
-            else:
-                self._run_here(jobs)
+            (self._run_in_pool if self.workers else self._run_here)(jobs)
         return [self._evaluation(execution, tuple(seeds)) for execution in executions]
 
     def _evaluation(self, execution: Execution, seeds: tuple[int, ...]) -> Evaluation:
@@ -176,7 +144,7 @@ class Evaluator:
             started_s = time.monotonic()
 
             def report_ticks(ticks: int, job: Job = job, started_s: float = started_s) -> None:
-                self._time_left.running(job, ticks, time.monotonic() - started_s)
+                self._time_left.running[job] = ticks, time.monotonic() - started_s
                 self._report()
 
             self._finished(job, self._worker.work(job, lambda: None, report_ticks))
@@ -195,14 +163,20 @@ class Evaluator:
                 else:
                     self._finished(message.job, message.result)
             for job, ticks in pool.in_flight.items():
-                self._time_left.running(job, ticks, time.monotonic() - started_s[job])
+                self._time_left.running[job] = ticks, time.monotonic() - started_s[job]
             if time.monotonic() - self._reported_s >= REPORT_EVERY_S:
                 self._report()
 
     def _pool_of(self, size: int) -> WorkerPool:
         """Return a pool of at least `size` processes; a smaller one is replaced."""
         if self._pool is None or self._pool_size < size:
-            _check_picklable(self._make_worker)
+            try:
+                ForkingPickler.dumps(self._make_worker)
+            except Exception as error:  # pickle raises whatever the object's own code raises
+                raise BadInput(
+                    f"make_policy and make_env cannot be sent to another process ({error}); give "
+                    "functions of a module, or functools.partial of one, or set workers to 0"
+                ) from error
             self._resources.close()
             pool = WorkerPool(size, self._make_worker, ONE_THREAD)
             self._pool = self._resources.enter_context(pool)
@@ -210,14 +184,13 @@ class Evaluator:
         return self._pool
 
     def _env_ready(self, env_info: EnvInfo) -> None:
-        plan_cap = self._plan.step_cap
-        self._time_left.step_cap = env_info.step_cap if plan_cap is None else plan_cap
+        self._time_left.step_cap = self._plan.step_cap or env_info.step_cap
         if self._journal:
             self._journal.add_env(env_info)
         self._env_info = env_info
 
-    def _finished(self, job: Job, result: EpisodeRow | EpisodeError) -> None:
-        if isinstance(result, EpisodeError):
+    def _finished(self, job: Job, result: EpisodeRow | ImitactError) -> None:
+        if isinstance(result, ImitactError):
             advice = ""
             if self._journal:
                 self._journal.add_error(job, result)
@@ -225,10 +198,12 @@ class Evaluator:
                     f" ({len(self._rows)} finished episodes are kept in {self._journal.folder}; "
                     "the same command continues from there)"
                 )
-            raise result.to_exception(f"seed {job}: the episode failed", advice)
+            error = type(result)(f"seed {job}: the episode failed: {result}{advice}")
+            error.add_note(result.__notes__[0])
+            raise error
         self._rows[job] = result
         self._ran += 1
-        self._time_left.finished(job, result)
+        self._time_left.running.pop(job, None)
         if self._journal:
             self._journal.add(job, result, self.wall_s)
         self._report()
@@ -344,14 +319,3 @@ def record_videos(
         ) as evaluator,
     ):
         return evaluator.evaluations([plan.execution], plan.seeds)[0]
-
-
-def _check_picklable(make_worker: Callable[[], object]) -> None:
-    """Refuse what cannot be sent to a worker process."""
-    try:
-        ForkingPickler.dumps(make_worker)
-    except Exception as error:  # pickle raises whatever the object's own code raises
-        raise BadInput(
-            f"make_policy and make_env cannot be sent to another process ({error}); give "
-            "functions of a module, or functools.partial of one, or set workers to 0"
-        ) from error

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.storage.json_file import COPY_AGAIN
@@ -39,11 +39,8 @@ class IsolatedProcess:
     def __init__(self) -> None:
         self._forget()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._forget()
+    def __reduce__(self) -> tuple[type[IsolatedProcess], tuple[()]]:
+        return IsolatedProcess, ()
 
     def __del__(self) -> None:
         process = self.__dict__.get("_process")
@@ -121,10 +118,12 @@ class IsolatedProcess:
             size = struct.unpack("<I", _read_exactly(process.stdout, 4))[0]
             answer = json.loads(bytes(_read_exactly(process.stdout, size)))
             return answer, _read_exactly(process.stdout, answer["size"])
-        except (EOFError, OSError) as error:
+        except BaseException as error:
             self._process = None
             timed_out = not timer.is_alive()
             _end(process)
+            if not isinstance(error, EOFError | OSError):
+                raise  # Ctrl-C within an answer, whose remaining bytes nobody could read
             if request["function"] == "start":
                 raise BadInput(
                     f"{sys.executable} could not be started to read this file (it ended with exit "
@@ -136,10 +135,6 @@ class IsolatedProcess:
                 else f"crashed (exit code {process.returncode})"
             )
             raise DamagedFile(f"{where}: the library that reads it {what}. {COPY_AGAIN}") from error
-        except BaseException:  # Ctrl-C within an answer, whose remaining bytes nobody could read
-            self._process = None
-            _end(process)
-            raise
         finally:
             timer.cancel()
 
@@ -157,9 +152,6 @@ def _read_exactly(stream: Any, count: int) -> bytearray:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    pipes: list[BinaryIO | Any] = [process.stdin, process.stdout]
     process.kill()
-    process.wait()
-    for pipe in pipes:
-        with contextlib.suppress(OSError):  # raised for bytes that were not sent yet
-            pipe.close()
+    with contextlib.suppress(OSError), process:  # closes its pipes; raises for bytes not yet sent
+        pass

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
 from imitact.core.errors import ImitactError
@@ -41,11 +40,7 @@ class Worker(Protocol):
         ...
 
     def work(
-        self,
-        job: Any,
-        check_stop: Callable[[], object],
-        report_ticks: Callable[[int], object],
-        /,
+        self, job: Any, check_stop: Callable[[], object], report_ticks: Callable[[int], object], /
     ) -> Any:
         """Run one job and return its result, which is pickled; large results belong in files.
 
@@ -97,15 +92,15 @@ class _WorkerTracebackError(Exception):
     """The traceback of an error in a worker; shown as the cause of the error raised here."""
 
 
+@dataclass
 class _WorkerProcess:
     """One worker process, as the pool sees it."""
 
-    def __init__(self, process: SpawnProcess, pipe: Connection) -> None:
-        self.process = process
-        self.pipe = pipe
-        self.is_ready = False
-        self.job: Any = None
-        self.ticks = 0
+    process: SpawnProcess
+    pipe: Connection
+    is_ready: bool = False
+    job: Any = None
+    ticks: int = 0
 
     @property
     def is_idle(self) -> bool:
@@ -144,9 +139,8 @@ class WorkerPool:
             with interrupts_blocked(), inherited_environment(environment):
                 for _ in range(size):
                     ours, theirs = context.Pipe()
-                    process = context.Process(
-                        target=_worker_main, args=(theirs, make_worker), daemon=True
-                    )
+                    arguments = theirs, make_worker
+                    process = context.Process(target=_worker_main, args=arguments, daemon=True)
                     process.start()
                     theirs.close()
                     self._workers.append(_WorkerProcess(process, ours))
@@ -157,12 +151,7 @@ class WorkerPool:
     def __enter__(self) -> WorkerPool:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop()
 
     @property

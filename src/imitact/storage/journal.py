@@ -83,11 +83,17 @@ class Journal:
     flushed to the disk before `add` returns. An altered line is refused by its number.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Read the lines that there are; `read_only` leaves an unfinished last one in the file."""
         self._path = path
         self._lines: list[dict[str, Any]] = []
         if path.is_file():
-            self._lines = self._read()
+            self._read(read_only)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The first line; empty where there is none."""
+        return self._lines[0] if self._lines else {}
 
     def begin(self, settings: dict[str, Any]) -> None:
         """Write the settings (plain JSON values) as the first line, or compare them with it.
@@ -96,11 +102,10 @@ class Journal:
             BadInput: the file was begun with other settings; the message names each.
         """
         settings = {"format": FORMAT, **msgspec.json.decode(msgspec.json.encode(settings))}
-        if not self._lines:
+        if kept := self.settings:
+            check_same_settings(kept, {**settings, "format": kept["format"]}, self._path)
+        else:
             self._write(settings)
-            return
-        kept = self._lines[0]
-        check_same_settings(kept, {**settings, "format": kept["format"]}, self._path)
 
     def entries(self, kind: str, what: type[T]) -> list[T]:
         """Return all entries of a kind, in the order in which they were added, as `what`."""
@@ -127,23 +132,20 @@ class Journal:
             os.fsync(file.fileno())
         self._lines.append(parse_journal_line(data.rstrip(), required=True))
 
-    def _read(self) -> list[dict[str, Any]]:
+    def _read(self, read_only: bool) -> None:
         data = self._path.read_bytes()
         whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with self._path.open("r+b") as file:
-                file.truncate(whole)
-        lines: list[dict[str, Any]] = []
+        if whole < len(data) and not read_only:
+            os.truncate(self._path, whole)
         for number, text in enumerate(data[:whole].split(b"\n")[:-1], 1):
             try:
                 # The format in the first line holds for all of them.
-                head = lines[0] if lines else parse_journal_line(text, required=False)
+                head = self.settings or parse_journal_line(text, required=False)
                 if head.get("format") not in _FORMATS:
                     raise DamagedFile(
                         f"{self._path} has format {head.get('format')!r}, this imitact "
                         f"({__version__}) continues {' and '.join(map(str, _FORMATS))}. {_REMOVE}"
                     )
-                lines.append(parse_journal_line(text, required=head["format"] != 1))
+                self._lines.append(parse_journal_line(text, required=head["format"] != 1))
             except ValueError as error:
                 raise DamagedFile(f"{self._path}, line {number}: {error}. {_REMOVE}") from error
-        return lines

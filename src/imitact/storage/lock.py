@@ -45,22 +45,15 @@ def exclusive_writer(folder: Path, what: str) -> Iterator[None]:
             raise BadInput(
                 f"another {other} is writing to {folder}{process}; wait for it, or stop it"
             ) from error
-        with _signed(folder / WRITER, what):
+        with contextlib.suppress(OSError):  # a full disk does not prevent the work
+            (folder / WRITER).write_text(f"{os.getpid()} {what}\n", encoding="utf-8")
+        try:
             yield
+        finally:
+            with contextlib.suppress(OSError):
+                (folder / WRITER).unlink()
     finally:
         os.close(handle)
-
-
-@contextmanager
-def _signed(path: Path, what: str) -> Iterator[None]:
-    """Write the signature for the duration; a full disk does not prevent the work."""
-    with contextlib.suppress(OSError):
-        path.write_text(f"{os.getpid()} {what}\n", encoding="utf-8")
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
 
 
 def _holder(folder: Path, what: str) -> tuple[str, str]:

@@ -6,13 +6,13 @@ player that seeks decodes at most eight.
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Iterable, Sequence
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
+from PIL import Image
 
 from imitact.core.camera_view import resize
 from imitact.core.errors import BadInput
@@ -59,23 +59,12 @@ def contact_sheet(frames: Iterable[Frame], columns: int) -> bytes:
     images = list(frames)
     height, width = images[0].shape[:2]
     rows = -(-len(images) // columns)
-    page = np.zeros((rows * height, columns * width, 3), np.uint8)
+    page = Image.new("RGB", (columns * width, rows * height))
     for place, frame in enumerate(images):
-        top, left = height * (place // columns), width * (place % columns)
-        page[top : top + height, left : left + width] = frame
-    return encode_jpeg(page)
-
-
-def encode_jpeg(image: Frame) -> bytes:
-    """Return an image as JPEG."""
-    encoder = av.VideoCodecContext.create("mjpeg", "w")
-    encoder.height, encoder.width = image.shape[:2]
-    encoder.pix_fmt = "yuvj420p"
-    encoder.time_base = Fraction(1, 25)
-    encoder.qmin = encoder.qmax = 4  # from 2 (best) to 31
-    frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuvj420p")
-    packets = [*encoder.encode(frame), *encoder.encode(None)]
-    return b"".join(bytes(packet) for packet in packets)
+        page.paste(Image.fromarray(frame), (width * (place % columns), height * (place // columns)))
+    data = io.BytesIO()
+    page.save(data, "JPEG", quality=85)
+    return data.getvalue()
 
 
 def spread_evenly(lengths: Sequence[int], most: int) -> list[int]:

@@ -53,8 +53,19 @@ def dataset_section(
     starts = spread_evenly(lengths, MAX_STARTS)
     episodes = {index: dataset.episode(index) for index in sorted({*with_curves, *starts})}
     jobs = [(index, camera) for index in chosen for camera in spec.cameras]
-    clips = _encode_clips(episodes, jobs, spec.rate_hz, width, on_clip)
+
+    def encode(job: tuple[int, Camera]) -> bytes:
+        return encode_clip(episodes[job[0]], job[1], spec.rate_hz, width)
+
+    clips: dict[tuple[int, str], bytes] = {}
+    # Threads suffice: decoding and encoding release Python's global lock.
+    with ThreadPoolExecutor(max_workers=available_cores()) as pool:
+        # `map` cancels what has not begun where one fails.
+        for (index, camera), clip in zip(jobs, pool.map(encode, jobs), strict=True):
+            clips[index, camera.name] = clip
+            on_clip(len(clips))
     low, high = _range(episodes[index].state for index in with_curves)
+    stages = _dict(dataset.facts.get("settings")).get("stages")
     first_states = np.stack([episodes[index].state[0] for index in starts])
     return {
         "kind": "dataset",
@@ -66,7 +77,7 @@ def dataset_section(
         "state": {"names": list(spec.state_names), "units": list(spec.state_units)},
         "action": {"names": list(spec.action_names), "units": list(spec.action_units)},
         "lengths": list(lengths),
-        "stages": _strings(_dict(dataset.facts.get("settings")).get("stages")),
+        "stages": [str(stage) for stage in stages] if isinstance(stages, list) else [],
         "notes": {str(index): _note(episode) for index, episode in episodes.items()},
         "episodes": [
             {
@@ -143,30 +154,6 @@ def _left_out(total: int, with_curves: int, with_clips: int) -> str:
     return " ".join(notes)
 
 
-def _encode_clips(
-    episodes: Mapping[int, Episode],
-    jobs: Sequence[tuple[int, Camera]],
-    rate_hz: float,
-    width: int,
-    on_clip: Callable[[int], None],
-) -> dict[tuple[int, str], bytes]:
-    clips: dict[tuple[int, str], bytes] = {}
-    # Threads suffice: decoding and encoding release Python's global lock.
-    with ThreadPoolExecutor(max_workers=available_cores()) as pool:
-        futures = [
-            pool.submit(encode_clip, episodes[index], camera, rate_hz, width)
-            for index, camera in jobs
-        ]
-        try:
-            for (index, camera), future in zip(jobs, futures, strict=True):
-                clips[index, camera.name] = future.result()
-                on_clip(len(clips))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return clips
-
-
 def _stills(
     episodes: Mapping[int, Episode], starts: Sequence[int], camera: Camera, blobs: Blobs
 ) -> dict[str, Any]:
@@ -231,10 +218,6 @@ def _note(episode: Episode) -> dict[str, Any]:
 
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _strings(value: Any) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list) else []
 
 
 def _float32_bytes(rows: NDArray[np.floating[Any]]) -> bytes:

@@ -16,10 +16,8 @@ MAX_VIDEOS = 24
 MAX_VIDEO_BYTES = 30_000_000
 """Limits of the videos in a page; failures come first."""
 
-_ROW_KEYS = (
-    *("seed", "success", "highest_stage", "first_ticks", "reward_sum", "ticks", "queries"),
-    *("jerk_rad_s3", "rewards"),
-)
+_SHOWN = ("successes", "episodes", "interval", "step_cap", "stages", "reached")
+_NOT_SHOWN = ("held", "wall_s")
 
 
 def evaluation_section(folder: Path, blobs: Blobs) -> dict[str, Any]:
@@ -58,11 +56,13 @@ def evaluation_section(folder: Path, blobs: Blobs) -> dict[str, Any]:
         "badge": f"{evaluation.successes}/{evaluation.episodes}",
         "note": note,
         "facts": facts,
-        **{key: values[key] for key in ("successes", "episodes", "interval", "step_cap")},
-        **{key: values[key] for key in ("stages", "reached")},
+        **{key: values[key] for key in _SHOWN},
         "rate_hz": rate_hz,
         "rows": [
-            {**{key: row[key] for key in _ROW_KEYS}, "video": videos.get(row["seed"])}
+            {
+                **{key: row[key] for key in row if key not in _NOT_SHOWN},
+                "video": videos.get(row["seed"]),
+            }
             for row in values["rows"]
         ],
     }

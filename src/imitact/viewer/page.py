@@ -24,17 +24,10 @@ from typing import Any
 
 from imitact.core.errors import BadInput
 from imitact.core.version import __version__
-from imitact.storage.atomic import make_folder, write_atomically
+from imitact.storage.atomic import write_bytes
 
 _GENERATOR = '<meta name="generator" content="imitact '
-_SCRIPTS = (
-    "base.js",
-    "charts.js",
-    "demonstrations.js",
-    "trainings.js",
-    "evaluations.js",
-    "page.js",
-)
+_SCRIPTS = ("base", "charts", "demonstrations", "trainings", "evaluations", "page")
 
 
 @dataclass
@@ -59,7 +52,7 @@ def render_page(title: str, sections: Sequence[Mapping[str, Any]], blobs: Blobs)
             unique, and the rest is what `dataset_section` and its siblings return.
         blobs: binary contents that the sections refer to.
     """
-    script, style = "\n".join(_web_file(name) for name in _SCRIPTS), _web_file("page.css")
+    script, style = "\n".join(_web_file(f"{name}.js") for name in _SCRIPTS), _web_file("page.css")
     data = {"title": title, "imitact": __version__, "sections": list(sections)}
     return Template(_web_file("page.html")).substitute(
         policy=html.escape(_content_security_policy(script, style)),
@@ -89,8 +82,7 @@ def check_page_path(path: Path) -> None:
 def write_page(path: Path, page: str) -> None:
     """Write the page atomically, at a path that `check_page_path` accepts."""
     check_page_path(path)
-    make_folder(path.absolute().parent)
-    write_atomically(path, lambda p: p.write_text(page, encoding="utf-8"), path.absolute().parent)
+    write_bytes(path.absolute(), page.encode())
 
 
 def json_for_script(value: Any) -> str:

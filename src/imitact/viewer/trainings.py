@@ -44,10 +44,9 @@ def training_section(folder: Path) -> dict[str, Any]:
     summary = _object(folder / "training.json")
     last_validation = _object(folder / "held_out.json")
     spec = _spec(folder)
-    validations = [_validation(line) for line in lines if _TICKS in line and _JOINTS in line]
-    joints = validations[-1].pop("joints") if validations else []
-    for validation in validations[:-1]:
-        validation.pop("joints")
+    validated = [line for line in lines if _TICKS in line and _JOINTS in line]
+    validations = [_validation(line) for line in validated]
+    joints = [str(name) for name in validated[-1][_JOINTS]] if validated else []
     units = dict(zip(spec.get("action_names", ()), spec.get("action_units", ()), strict=False))
     is_current = bool(validations) and last_validation.get("step") == validations[-1]["step"]
     return {
@@ -131,7 +130,6 @@ def _validation(line: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "step": line["step"],
         "mean": line.get("held_out_l1_rad"),
-        "joints": [str(name) for name in joints],
         "per_joint": [float(value) for value in joints.values()],
         "per_tick": [float(value) for value in ticks],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imitact.core.suggestions import unknown
+from imitact.core.errors import unknown_name
 from imitact.core.types import Policy
 from imitact.envs.experts.cube import CubeExpert
 from imitact.envs.experts.insertion import InsertionExpert
@@ -15,5 +15,5 @@ EXPERTS: dict[str, type[ScriptedExpert]] = {"cube": CubeExpert, "insertion": Ins
 def make_expert(task: str = "cube", spread: float = 1.0) -> Policy:
     """Make the expert of a task; `spread` is that of `ScriptedExpert`."""
     if task not in EXPERTS:
-        raise unknown("task with an expert", task, EXPERTS)
+        raise unknown_name("task with an expert", task, EXPERTS)
     return EXPERTS[task](spread)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -16,6 +17,7 @@ from imitact.storage.atomic import write_atomically
 FILE_NAME = "tune.svg"
 
 _OTHER, _CHOSEN, _UNTUNED = "#7a8ca3", "#c8553d", "#2a6f97"
+_BAR: dict[str, Any] = {"markersize": 4, "capsize": 2, "linewidth": 0.9}
 
 
 def draw(tuning: Tuning, out: Path) -> Path:
@@ -44,7 +46,6 @@ def draw(tuning: Tuning, out: Path) -> Path:
         write_atomically(
             out / FILE_NAME,
             lambda path: figure.savefig(path, format="svg", metadata={"Date": None}),
-            staging=out,
         )
     return out / FILE_NAME
 
@@ -65,16 +66,8 @@ def _success(panel: Axes, race: DelayRace, names: Sequence[str]) -> None:
         at = names.index(evaluation.execution.chunking)
         rate = 100 * evaluation.successes / evaluation.episodes
         low, high = (100 * end for end in evaluation.interval)
-        panel.errorbar(
-            rate,
-            at,
-            xerr=[[max(0.0, rate - low)], [max(0.0, high - rate)]],
-            fmt="o",
-            markersize=4,
-            capsize=2,
-            linewidth=0.9,
-            color=_colour(race, evaluation),
-        )
+        error = [[max(0.0, rate - low)], [max(0.0, high - rate)]]
+        panel.errorbar(rate, at, xerr=error, fmt="o", color=_colour(race, evaluation), **_BAR)
         panel.annotate(
             f"{evaluation.episodes}", (1.01, at), xycoords=("axes fraction", "data"),
             fontsize=6, va="center", color="#666666",
@@ -113,20 +106,12 @@ def _delays(panel: Axes, tuning: Tuning) -> None:
         there = [(d, e) for d, e in found if e is not None]
         rates = [100 * e.successes / e.episodes for _, e in there]
         ends = [[100 * end for end in e.interval] for _, e in there]
-        panel.errorbar(
-            [d + 0.08 * (place - 1) for d, _ in there],
-            rates,
-            yerr=[
-                [max(0.0, rate - low) for rate, (low, _) in zip(rates, ends, strict=True)],
-                [max(0.0, high - rate) for rate, (_, high) in zip(rates, ends, strict=True)],
-            ],
-            fmt="o-",
-            markersize=4,
-            capsize=2,
-            linewidth=0.9,
-            color=colour,
-            label=label,
-        )
+        error = [
+            [max(0.0, rate - low) for rate, (low, _) in zip(rates, ends, strict=True)],
+            [max(0.0, high - rate) for rate, (_, high) in zip(rates, ends, strict=True)],
+        ]
+        x = [d + 0.08 * (place - 1) for d, _ in there]
+        panel.errorbar(x, rates, yerr=error, fmt="o-", color=colour, label=label, **_BAR)
     seeds = tuning.confirmed[0].episodes
     panel.set_xlabel("delay from query to answer, ticks")
     panel.set_ylabel(f"success, %\n({seeds} other seeds)")

@@ -9,12 +9,12 @@ from typing import Any
 
 from imitact.core.chunking import Execution
 from imitact.core.version import __version__
-from imitact.evaluation.report import paired_line
+from imitact.evaluation.report import aligned, or_dash, paired_line, percent
 from imitact.evaluation.results import Evaluation, describe_seeds
 from imitact.evaluation.tuning.grid import Grid
 from imitact.evaluation.tuning.selection import JERK_TOLERANCE, MAX_LOSS
 from imitact.evaluation.tuning.successive_halving import UNTUNED, DelayRace, RaceConfig, Tuning
-from imitact.storage.atomic import make_folder, write_json
+from imitact.storage.atomic import write_json
 
 FORMAT = 1
 """Format number of tune.json; raised whenever an older file could be misread."""
@@ -34,9 +34,8 @@ def report_lines(tuning: Tuning, race: RaceConfig) -> list[str]:
     if tuning.confirmed:
         lines += [f"confirmation, {describe_seeds(race.confirmation_seeds)}:"]
         lines += [*_aligned(_confirmation_rows(tuning)), ""]
-    for each in tuning.races:
-        if each.delay_ticks == tuning.chosen.delay_ticks:
-            lines.append(_reason(each))
+    delay_ticks = tuning.chosen.delay_ticks
+    lines += [_reason(each) for each in tuning.races if each.delay_ticks == delay_ticks]
     if tuning.gain and tuning.chosen.chunking != UNTUNED.chunking:
         lines.append(paired_line(tuning.gain, tuning.chosen.chunking, UNTUNED.chunking))
     return lines
@@ -88,27 +87,16 @@ def _confirmation_rows(tuning: Tuning) -> list[list[str]]:
 
 
 def _figures(evaluation: Evaluation) -> list[str]:
-    low, high = evaluation.interval
-    jerk = evaluation.mean_jerk_rad_s3
     return [
         f"{evaluation.successes} of {evaluation.episodes}",
-        f"{100 * low:.1f} to {100 * high:.1f} %",
-        "-" if jerk is None else f"{jerk:,.1f}",
+        percent(evaluation.interval),
+        or_dash(evaluation.mean_jerk_rad_s3, ",.1f"),
         f"{evaluation.queries_per_s:.2f}",
     ]
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
-    """Align columns: text to the left, figures to the right."""
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if at in (0, 5) else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append(f"  {'  '.join(cells)}".rstrip())
-    return lines
+    return [f"  {line}" for line in aligned(rows, left=(0, 5))]
 
 
 def _ticks(count: int) -> str:
@@ -168,8 +156,7 @@ def _evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:
 
 def write(values: Mapping[str, Any], out: Path) -> Path:
     """Write out/tune.json atomically; return its path."""
-    make_folder(out)
-    write_json(out / FILE_NAME, dict(values), staging=out)
+    write_json(out / FILE_NAME, dict(values))
     return out / FILE_NAME
 
 

@@ -51,13 +51,8 @@ class RaceConfig:
     and replay:50; 0 skips the confirmation."""
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("delay_ticks", 0),
-            ("first_seed", 0),
-            ("first_round", 1),
-            ("finalists", 1),
-            ("confirmation", 0),
-        ):
+        limits = {"delay_ticks": 0, "first_round": 1, "finalists": 1, "confirmation": 0}
+        for name, least in limits.items():
             value = getattr(self, name)
             if value < least:
                 option = name.replace("_", "-")
@@ -179,9 +174,23 @@ def tune(
         chunk_size: number of ticks in the policy's chunks, K.
         on_stage: called with a description of each stage as it begins.
     """
+
+    def race_at(delay_ticks: int, executions: Sequence[Execution]) -> DelayRace:
+        plan = race.rounds(len(executions))
+        rounds: list[tuple[Evaluation, ...]] = []
+        for number, (count, seeds) in enumerate(plan, 1):
+            on_stage(
+                f"delay {delay_ticks}, round {number} of {len(plan)}: "
+                f"{count} executions on {seeds} seeds"
+            )
+            found = ranked(run(executions[:count], race.selection_seeds[:seeds]))
+            rounds.append(tuple(found))
+            executions = [evaluation.execution for evaluation in found]
+        return DelayRace(delay_ticks, tuple(rounds), choose(rounds[-1]))
+
     delays = _delays(grid, race)
-    executions = {delay: grid.at(delay, chunk_size) for delay in delays}
-    races = tuple(_race_at(run, race, delay, executions[delay], on_stage) for delay in delays)
+    executions = [grid.at(delay, chunk_size) for delay in delays]  # all refused before the first
+    races = tuple(map(race_at, delays, executions))
     by_delay = {each.delay_ticks: each.choice.chosen.execution for each in races}
     chosen = by_delay[race.delay_ticks]
     confirmed: list[Evaluation] = []
@@ -198,23 +207,3 @@ def tune(
 
 def _delays(grid: Grid, race: RaceConfig) -> list[int]:
     return sorted({*grid.delays, race.delay_ticks})
-
-
-def _race_at(
-    run: RunEpisodes,
-    race: RaceConfig,
-    delay_ticks: int,
-    executions: Sequence[Execution],
-    on_stage: Callable[[str], object],
-) -> DelayRace:
-    plan = race.rounds(len(executions))
-    rounds: list[tuple[Evaluation, ...]] = []
-    for number, (count, seeds) in enumerate(plan, 1):
-        on_stage(
-            f"delay {delay_ticks}, round {number} of {len(plan)}: "
-            f"{count} executions on {seeds} seeds"
-        )
-        found = ranked(run(executions[:count], race.selection_seeds[:seeds]))
-        rounds.append(tuple(found))
-        executions = [evaluation.execution for evaluation in found]
-    return DelayRace(delay_ticks, tuple(rounds), choose(rounds[-1]))

@@ -1,4 +1,4 @@
-"""Installation hints name a command that works for the way imitact is installed."""
+"""Errors suggest the nearest name, and a command that works for the way imitact is installed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import metadata
 
 import pytest
 
-from imitact.core.install_hint import install_command, missing_package
+from imitact.core.errors import install_command, missing_package, nearest, unknown_name
 from tests.support.paths import ROOT
 
 
@@ -56,12 +56,30 @@ def test_without_an_installation_the_clone_is_named(monkeypatch: pytest.MonkeyPa
 
 
 def test_nothing_tells_people_to_install_imitact_from_an_index():
-    """The name is nobody's on PyPI; core/install_hint.py names it only where pip installed it so."""
+    """The name is nobody's on PyPI; core/errors.py names it only where pip installed it so."""
     files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
     wrong = [
         path.relative_to(ROOT).as_posix()
         for path in files
-        if path.name != "install_hint.py"
+        if path.name != "errors.py"
         and re.search(r"pip install[^\n`]* '?imitact\b", path.read_text())
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("quik", "quick"), ("QUICK", "quick"), ("relaesed", "released"), ("zzz", None), ("", None)],
+)
+def test_the_nearest_name_is_suggested(given: str, expected: str | None):
+    assert nearest(given, ("quick", "released", "paper")) == expected
+
+
+def test_case_of_a_name_is_kept():
+    assert nearest("mien", ("Mine", "other")) == "Mine"
+
+
+def test_the_error_lists_every_name():
+    text = str(unknown_name("preset", "quik", {"paper": 1, "quick": 2}))
+    assert text == 'there is no preset "quik"; expected paper, quick. Did you mean quick?'
+    assert str(unknown_name("preset", "x", ("paper",))) == 'there is no preset "x"; expected paper'
