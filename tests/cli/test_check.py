@@ -1,4 +1,4 @@
-"""`imitact check`: what it says, how it ends, what a copy holds, and what `train` makes of it."""
+"""`imitact check`: findings, exit codes, the fixed copy, and the check before a training."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from imitact.core.validate import check_dataset
 from imitact.datasets.open import open_dataset
 from imitact.deploy import load_policy
 from imitact.envs import registry
-from imitact.quality import fix, inspect
-from imitact.quality.inspect import inspect_numbers, open_damaged, unusable_episodes
+from imitact.quality import dataset_check, fix
+from imitact.quality.dataset_check import inspect_numbers, open_damaged, unusable_episodes
 from imitact.recording.manifest import read_report
 from imitact.recording.recorder import record
 from imitact.training import loop
@@ -31,7 +31,7 @@ LEROBOT = FIXTURES / "lerobot"
 
 
 def digests(root: Path) -> dict[str, str]:
-    """Of every file below."""
+    """Return the SHA-256 of every file below a folder."""
     return {
         p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in sorted(root.rglob("*"))
@@ -45,7 +45,7 @@ def spoil(root: Path, index: int = 1, tick: int = 9) -> None:
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six demonstrations: 1 has a NaN, 2 begins idle, 4 is 0 again, 5 has ticks too few."""
+    """Six demonstrations: 1 has a NaN, 2 starts idle, 4 repeats 0, 5 lacks ticks."""
     episodes = [demonstrate(seed) for seed in range(6)]
     episodes[2] = demonstrate(2, head=30)
     episodes[4] = episodes[0]
@@ -66,10 +66,10 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("check") / "sound", episodes, cameras=["top"])
 
 
-# --- what it says ------------------------------------------------------------------------------
+# --- findings ----------------------------------------------------------------------------------
 
 
-def test_errors_are_told_with_place_and_remedy_and_end_in_code_3(
+def test_errors_are_printed_with_place_and_remedy_and_give_exit_code_3(
     faulty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     before = digests(faulty)
@@ -91,19 +91,19 @@ def test_errors_are_told_with_place_and_remedy_and_end_in_code_3(
     assert digests(faulty) == before
 
 
-def test_a_sound_dataset_ends_in_code_0(sound: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_sound_dataset_gives_exit_code_0(sound: Path, capsys: pytest.CaptureFixture[str]):
     code, out, _ = answer(capsys, "check", sound)
     assert (code, out) == (0, f"{sound}: nothing found\n")
 
 
-def test_warnings_alone_end_in_code_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_warnings_alone_give_exit_code_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     root = write(tmp_path / "data", [demonstrate(1), demonstrate(2, head=30)])
     code, out, _ = answer(capsys, "check", root)
     assert code == 0
     assert "1 warning in 1 episode" in out
 
 
-def test_limits_are_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_limits_are_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     root = write(tmp_path / "data", [demonstrate(1), demonstrate(2, head=30)])
     code, out, _ = answer(capsys, "check", root, "--limits.motion.idle-head-s", "3")
     assert (code, out) == (0, f"{root}: nothing found\n")
@@ -121,7 +121,7 @@ def test_without_frames_no_video_is_decoded(
         main.run(["check", str(sound)])
 
 
-def test_of_many_findings_of_a_kind_the_first_are_shown(
+def test_of_many_findings_of_one_kind_the_first_are_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     root = write(tmp_path / "data", [demonstrate(seed, head=30) for seed in range(7)])
@@ -140,7 +140,7 @@ def test_of_many_findings_of_a_kind_the_first_are_shown(
         (["check", "cube", "--fix", "out"], "--fix copies datasets only"),
     ],
 )
-def test_what_cannot_be_checked_is_one_line_and_code_2(
+def test_a_path_that_cannot_be_checked_is_refused_in_one_line(
     argv: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
@@ -148,7 +148,7 @@ def test_what_cannot_be_checked_is_one_line_and_code_2(
     assert says in is_refused(capsys, *argv)
 
 
-def test_a_dataset_without_a_readable_info_is_an_error_of_all_episodes(
+def test_an_unreadable_info_is_an_error_of_all_episodes(
     sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     root = Path(shutil.copytree(sound, tmp_path / "data"))
@@ -162,7 +162,7 @@ def test_a_dataset_without_a_readable_info_is_an_error_of_all_episodes(
 # --- the copy ----------------------------------------------------------------------------------
 
 
-def test_a_copy_has_the_safe_remedies_applied_and_passes(
+def test_a_fixed_copy_has_the_safe_remedies_applied_and_passes(
     faulty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     before = digests(faulty)
@@ -188,10 +188,10 @@ def test_a_copy_has_the_safe_remedies_applied_and_passes(
         np.testing.assert_array_equal(one.action, other.action[start:])
         frames, shown = list(one.frames("top")), list(other.frames("top", start))
         assert len(frames) == len(one.state)
-        # Encoded once more where ticks were cut off; the same bytes elsewhere.
+        # Encoded again where ticks were cut off; the same bytes elsewhere.
         most = max(np.abs(f.astype(int) - s).mean() for f, s in zip(frames, shown, strict=True))
         assert most < (3 if start else 1e-9)
-    # And what it holds is the same as what the reader of recordings tells.
+    # The recording report describes the copy.
     report = read_report(copy)
     assert [d.seed for d in report.demonstrations] == [0, 2, 3]
     assert report.demonstrations[1].first_ticks == {1: 40 - cut}
@@ -199,7 +199,7 @@ def test_a_copy_has_the_safe_remedies_applied_and_passes(
     assert json.loads((copy / "meta/imitact.json").read_text())["mended"][0].startswith("left out")
 
 
-def test_a_copy_is_no_recording_that_goes_on(
+def test_a_fixed_copy_cannot_be_continued_as_a_recording(
     faulty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     copy = tmp_path / "copy"
@@ -213,7 +213,7 @@ def test_a_copy_is_no_recording_that_goes_on(
     assert digests(copy) == before
 
 
-def test_what_cannot_be_mended_is_told_of_the_copy(
+def test_findings_that_cannot_be_fixed_are_printed_for_the_copy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     episodes = [demonstrate(seed) for seed in range(5)]
@@ -226,7 +226,7 @@ def test_what_cannot_be_mended_is_told_of_the_copy(
     assert "tracking-offset" in out
 
 
-def test_where_nothing_can_be_mended_nothing_is_written(
+def test_without_anything_to_fix_nothing_is_written(
     sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     code, _, err = answer(capsys, "check", sound, "--fix", tmp_path / "copy")
@@ -244,7 +244,7 @@ def refused(root: Path, out: Path) -> str:
     return str(error.value)
 
 
-def test_a_copy_goes_to_a_new_folder_outside_the_dataset(faulty: Path, tmp_path: Path):
+def test_a_copy_needs_a_new_folder_outside_the_dataset(faulty: Path, tmp_path: Path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "work.txt").write_text("mine")
     assert "not empty" in refused(faulty, tmp_path / "full")
@@ -253,7 +253,7 @@ def test_a_copy_goes_to_a_new_folder_outside_the_dataset(faulty: Path, tmp_path:
     assert (tmp_path / "full" / "work.txt").read_text() == "mine"
 
 
-def test_a_dataset_of_which_nothing_would_be_left_is_refused(tmp_path: Path):
+def test_a_copy_without_episodes_is_refused(tmp_path: Path):
     root = write(tmp_path / "data", [demonstrate(seed) for seed in range(3)])
     for index in range(3):
         spoil(root, index)
@@ -273,7 +273,7 @@ def test_a_copy_keeps_the_task_of_every_episode(tmp_path: Path):
     assert told == [source.episode(index).task for index in range(2)]
 
 
-def test_episodes_that_share_a_video_are_encoded_each(tmp_path: Path):
+def test_episodes_that_share_a_video_are_encoded_separately(tmp_path: Path):
     source = open_dataset(LEROBOT / "h264")
     todo = fix.FixPlan(
         (fix.KeptTicks(0, 1, 5), fix.KeptTicks(2, 0, 6)), {1: ("x",)}, source.lengths
@@ -292,7 +292,7 @@ def test_episodes_that_share_a_video_are_encoded_each(tmp_path: Path):
             assert max(np.abs(a.astype(int) - b).mean() for a, b in pairs) < 4
 
 
-def test_a_copy_that_was_stopped_leaves_nothing_and_can_be_made_again(faulty: Path, tmp_path: Path):
+def test_an_interrupted_copy_leaves_nothing_and_can_be_repeated(faulty: Path, tmp_path: Path):
     source, found = open_damaged(faulty)
     assert source is not None
     found += inspect_numbers(source, damaged=unusable_episodes(found))
@@ -313,7 +313,7 @@ def test_a_copy_that_was_stopped_leaves_nothing_and_can_be_made_again(faulty: Pa
 # --- training ----------------------------------------------------------------------------------
 
 
-def test_training_refuses_errors_unless_told_to_ignore_them(
+def test_training_refuses_a_dataset_with_errors_unless_they_are_ignored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     episodes = [demonstrate(seed) for seed in range(3)]
@@ -333,9 +333,7 @@ def test_training_refuses_errors_unless_told_to_ignore_them(
     assert (tmp_path / "out" / "policy").is_dir()
 
 
-def test_training_goes_on_over_warnings_and_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_training_prints_warnings_and_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     root = write(tmp_path / "data", [demonstrate(1), demonstrate(2, head=30)], cameras=["top"])
     code, _, err = answer(capsys, "train", root, "--out", tmp_path / "out", *TINY)
     assert code == 0
@@ -343,12 +341,12 @@ def test_training_goes_on_over_warnings_and_says_so(
 
 
 @pytest.mark.parametrize("verb", ["train", "demo"])
-def test_the_check_before_a_training_sees_the_episodes_that_it_reads(
+def test_the_check_before_a_training_covers_the_dataset_that_is_trained_on(
     verb: str, sound: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     seen: dict[str, object] = {}
     monkeypatch.setattr(
-        inspect, "inspect_numbers", lambda dataset: seen.update(checked=dataset) or []
+        dataset_check, "inspect_numbers", lambda dataset: seen.update(checked=dataset) or []
     )
     monkeypatch.setattr(
         loop, "train", lambda dataset, *given, **named: seen.update(trained=dataset) or tmp_path
@@ -378,7 +376,7 @@ def test_a_policy_that_keeps_the_contract_passes(policy: Path, capsys: pytest.Ca
     assert str(policy) in is_refused(capsys, "check", policy.parent)
 
 
-def test_a_policy_that_breaks_it_is_an_error(
+def test_a_policy_that_breaks_the_contract_is_an_error(
     policy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ):  # fmt: skip
@@ -406,7 +404,7 @@ def test_a_policy_that_breaks_it_is_an_error(
 
 
 class Drifting(TinyArm):
-    """A world whose start is no matter of the seed."""
+    """An environment whose start does not follow from the seed."""
 
     resets = 0
 
@@ -416,7 +414,7 @@ class Drifting(TinyArm):
 
 
 @pytest.mark.parametrize(("world", "code"), [(TinyArm, 0), (Drifting, 3)])
-def test_an_environment_is_held_to_the_contract_by_its_name(
+def test_an_environment_is_checked_by_its_name(
     world: type[TinyArm], code: int, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
@@ -432,6 +430,6 @@ def test_an_environment_is_held_to_the_contract_by_its_name(
     assert ("two episodes from seed 0" in out) == (code == 3)
 
 
-def test_the_picture_of_these_tests_moves_with_its_joints():
-    """What they rest on: another state is another picture."""
+def test_the_picture_in_these_tests_moves_with_its_joints():
+    """The assumption of these tests: another state gives another picture."""
     assert not np.array_equal(picture(np.zeros(4)), picture(np.full(4, 0.3)))

@@ -1,4 +1,4 @@
-"""Datasets of other layouts at the command line: every verb takes them, each error is one line."""
+"""Datasets of other layouts on the command line: every verb reads them, refusals are one line."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.support.command_line import TINY, answer, is_refused
 
 @pytest.fixture(scope="module")
 def aloha(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compressed, with a base: what needs most to be said."""
+    """Compressed files of a robot with a base, which need the most settings."""
     return foreign.aloha(
         tmp_path_factory.mktemp("verb") / "aloha", (30, 20, 25), jpeg=True, base=True, sim=False
     )
 
 
-def test_a_policy_is_trained_on_aloha_files_as_they_are(
+def test_a_policy_is_trained_on_aloha_files_without_conversion(
     aloha: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     code, out, err = answer(
@@ -34,7 +34,7 @@ def test_a_policy_is_trained_on_aloha_files_as_they_are(
     assert "policy:" in out
 
 
-def test_check_and_view_take_aloha_files(
+def test_check_and_view_read_aloha_files(
     aloha: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     read = ("--read.colour", "bgr")
@@ -56,7 +56,7 @@ def test_check_and_view_take_aloha_files(
     )
 
 
-def test_check_tells_a_damaged_episode_and_looks_at_the_others(
+def test_check_reports_a_damaged_episode_and_inspects_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     foreign.aloha(tmp_path / "a", (30, 20, 25))
@@ -67,7 +67,7 @@ def test_check_tells_a_damaged_episode_and_looks_at_the_others(
     assert "[damaged-file]" in out
 
 
-def test_convert_writes_a_report_and_the_way_back(
+def test_convert_writes_a_report_and_converts_back(
     aloha: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     lerobot, back = tmp_path / "lerobot", tmp_path / "back"
@@ -87,7 +87,7 @@ def test_convert_writes_a_report_and_the_way_back(
     np.testing.assert_array_equal(base, foreign.walk(202, 25, 2).astype("f4"))
 
 
-def test_the_picture_shows_both_orders_of_colours(
+def test_the_colour_picture_shows_both_channel_orders(
     aloha: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     picture = tmp_path / "colours.png"
@@ -100,7 +100,7 @@ def test_the_picture_shows_both_orders_of_colours(
     np.testing.assert_array_equal(wrong, right[..., ::-1])
 
 
-def test_what_is_wrong_is_one_line(
+def test_refusals_are_one_line(
     aloha: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     out = tmp_path / "out"

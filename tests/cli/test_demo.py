@@ -1,10 +1,9 @@
-"""The demo: five phases that go on where they were stopped, and numbers that say all."""
+"""The demo: five phases that continue after an interruption, and the numbers of its report."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ import pytest
 from imitact.api.record import even_starts
 from imitact.cli import demo, evaluate
 from imitact.cli import record as record_verb
-from imitact.cli.phases import STORE_EVERY_S, Phases
-from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.errors import BadInput
 from imitact.core.types import FloatArray, Observation, StepResult
 from imitact.envs import gym_aloha_reference, registry
 from imitact.envs.registry import TASK_TEXTS, WORKSPACES
@@ -27,7 +25,7 @@ from tests.support.command_line import answer, is_refused, tiny
 
 @pytest.fixture(autouse=True)
 def _dots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The dot's world stands in for the ALOHA scene, and for the registered environment."""
+    """Put the dot environment in place of the ALOHA scene and the registered environment."""
     monkeypatch.setattr(registry, "env_factory", lambda *given: worlds.make_dot)
     monkeypatch.setattr(registry, "expert_factory", lambda *given: worlds.make_dot_expert)
     monkeypatch.setattr(registry, "env_factory_for", lambda env, spec, gym: worlds.make_dot)
@@ -40,7 +38,7 @@ def make_registered(task: str) -> worlds.DotEnv:
 
 
 class Altered(worlds.DotEnv):
-    """A world in which something else happens."""
+    """An environment with other episodes and rewards."""
 
     def reset(self, seed: int) -> Observation:
         return super().reset(seed + 1)
@@ -63,12 +61,12 @@ def argv(out: Path, *changes: str) -> list[str | Path]:
     return ["demo", "--out", out, *tiny(*few, *changes)]
 
 
-def test_the_demo_goes_from_nothing_to_a_number_and_on_after_an_interruption(
+def test_the_demo_reaches_a_success_rate_and_continues_after_an_interruption(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     out = tmp_path / "demo"
 
-    # Stopped in training: what was recorded is kept.
+    # Interrupted while training: the demonstrations are kept.
     def stop(*given: Any, **named: Any) -> None:
         raise KeyboardInterrupt
 
@@ -80,7 +78,7 @@ def test_the_demo_goes_from_nothing_to_a_number_and_on_after_an_interruption(
     before = json.loads((out / "phases.json").read_text())
     assert before["done"] == ["record"]
 
-    # Gone on with: nothing is recorded again.
+    # Continued: nothing is recorded again.
     with monkeypatch.context() as patch:
         patch.setattr(record_verb, "make", stop)
         code, told, _ = answer(capsys, *argv(out))
@@ -122,7 +120,7 @@ def test_the_demo_goes_from_nothing_to_a_number_and_on_after_an_interruption(
     assert {*tried} == {*even_starts("cube", range(1000))[: len(tried)]}
     assert numbers["registered"]["same_rewards"] is True
 
-    # Once more: nothing is done again, and it says the same.
+    # Run again: no phase is repeated, and the output is the same.
     with monkeypatch.context() as patch:
         patch.setattr(record_verb, "make", stop)
         patch.setattr(loop, "train", stop)
@@ -131,11 +129,11 @@ def test_the_demo_goes_from_nothing_to_a_number_and_on_after_an_interruption(
     assert (code, again) == (0, told)
     assert json.loads((out / "demo.json").read_text()) == numbers
 
-    # With other settings it is another demo, which wants another folder.
+    # Other settings are another demo, which needs another folder.
     line = is_refused(capsys, *argv(out, "--train.lr", "0.5"))
     assert f"train.lr was {PRESETS['quick'][1].lr}, is now 0.5" in line
 
-    # Another training seed on the same demonstrations, which a false witness contradicts.
+    # Another training seed on the same demonstrations; a registered environment that differs.
     monkeypatch.setattr(gym_aloha_reference, "RegisteredAloha", make_altered)
     other = argv(tmp_path / "other", "--data", str(out / "data"), "--train.seed", "1",
                  "--compared-episodes", "0")  # fmt: skip
@@ -147,64 +145,6 @@ def test_the_demo_goes_from_nothing_to_a_number_and_on_after_an_interruption(
     assert numbers["registered"]["same_rewards"] is False
     assert numbers["training"]["seed"] == 1
     assert not (tmp_path / "other" / "data").exists()
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_the_time_of_a_phase_adds_up_over_interruptions(tmp_path: Path):
-    clock = Clock()
-    begin = partial(Phases, tmp_path / "phases.json", {"seed": 1}, clock)
-    phases = begin()
-
-    def stopped() -> None:
-        with phases.phase("train"):
-            clock.now += 10
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        stopped()
-    assert not phases.done("train")
-
-    again = begin()
-    assert not again.done("train")
-    with again.phase("train"):
-        clock.now += 5
-    assert again.done("train")
-    assert begin().wall_s == {"train": 15.0}
-    assert begin().done("train")
-
-
-def test_a_kill_forgets_a_few_seconds_at_most(tmp_path: Path):
-    clock = Clock()
-    begin = partial(Phases, tmp_path / "phases.json", {}, clock)
-    phases = begin()
-    with phases.phase("record"):
-        for _ in range(100):
-            clock.now += 1
-            phases.still_running()
-            if clock.now % 7 == 0:  # as if it were killed here
-                assert clock.now - begin().wall_s.get("record", 0.0) <= STORE_EVERY_S
-    assert begin().wall_s == {"record": 100.0}
-
-
-def test_other_settings_are_another_job(tmp_path: Path):
-    phases = Phases(tmp_path / "phases.json", {"train": {"steps": 1, "lr": 2}, "seed": 0})
-    with phases.phase("record"):
-        pass
-    with pytest.raises(BadInput, match=r"train\.steps was 1, is now 9\. Give the same"):
-        Phases(tmp_path / "phases.json", {"train": {"steps": 9, "lr": 2}, "seed": 0})
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"done": []}'])
-def test_a_damaged_account_is_not_believed(tmp_path: Path, text: str):
-    (tmp_path / "phases.json").write_text(text)
-    with pytest.raises(DamagedFile, match="Remove it"):
-        Phases(tmp_path / "phases.json", {})
 
 
 def make_registered_insertion(task: str) -> worlds.DotEnv:
@@ -239,7 +179,7 @@ def test_the_task_is_the_same_in_all_phases(
     assert 'task was "insertion", is now not set' in line
 
 
-def test_demonstrations_of_another_layout_are_trained_on_as_they_are(
+def test_demonstrations_in_another_layout_are_trained_on_without_conversion(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     from imitact.datasets.convert import convert
@@ -261,7 +201,7 @@ def test_demonstrations_of_another_layout_are_trained_on_as_they_are(
     )
 
 
-def test_each_task_has_its_working_area(monkeypatch: pytest.MonkeyPatch):
+def test_each_task_has_its_own_workspace(monkeypatch: pytest.MonkeyPatch):
     assert demo.with_preset(None) == demo.with_preset("quick", "cube")
     for task, window in WORKSPACES.items():
         asked = demo.with_preset(None, task)

@@ -1,4 +1,4 @@
-"""The command line: help that costs nothing, one line for what is wrong, exit codes that tell."""
+"""The command line: cheap help, refusals in one line, exit codes, and verbs from end to end."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def every_verb() -> list[tuple[str, type]]:
     return found
 
 
-def test_every_setting_is_explained_in_one_or_two_sentences_of_help():
+def test_every_option_has_a_help_text():
     owners = {option.owner for _, kind in every_verb() for option in options.options(kind)}
     texts = {owner: options.help_texts(owner) for owner in owners}
     unexplained = [
@@ -198,11 +198,11 @@ def test_bash_completes_a_verb_and_an_option(tmp_path: Path, capsys: pytest.Capt
     assert "--failure-videos" in completed("evaluate", "--failure")
 
 
-# --- what is parsed ----------------------------------------------------------------------------
+# --- parsing -----------------------------------------------------------------------------------
 
 
 def parsed(monkeypatch: pytest.MonkeyPatch, room: Any, *argv: str) -> Any:
-    """The settings that a verb would have run with."""
+    """Return the settings with which a verb would have run."""
     got: list[Any] = []
     monkeypatch.setattr(room, "run", got.append)
     assert main.run(list(argv)) == 0
@@ -300,7 +300,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []  # and nothing was begun
 
 
-def test_no_verb_at_all_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str]):
+def test_without_a_verb_the_help_is_printed_with_exit_code_2(capsys: pytest.CaptureFixture[str]):
     code, out, err = answer(capsys)
     assert (code, out) == (2, "")
     assert err == main.HELP
@@ -361,7 +361,7 @@ def test_a_policy_with_one_altered_number_is_refused(
         ((("top", 48, 64),), "24x32"),
     ],
 )
-def test_a_camera_too_few_or_of_another_size_is_refused(
+def test_a_missing_camera_or_another_size_is_refused(
     cameras: Any, says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, policy: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
@@ -372,14 +372,14 @@ def test_a_camera_too_few_or_of_another_size_is_refused(
     assert says in line
 
 
-def test_the_scene_is_made_as_the_policy_sees_it():
+def test_the_scene_renders_the_cameras_of_the_policy():
     spec = worlds.dot_spec((("top", 24, 32), ("angle", 24, 32)))
     assert registry.env_factory_for("cube", spec).args == ("cube", ("top", "angle"), 24, 32)
     with pytest.raises(BadInput, match="several sizes"):
         registry.env_factory_for("cube", worlds.dot_spec(worlds.TWO_CAMERAS))
 
 
-def test_the_four_views_of_the_real_robot_have_one_name():
+def test_aloha4_stands_for_the_four_views_of_the_real_robot():
     assert registry.camera_names(["aloha4"]) == ("top", "front_close", "left_wrist", "right_wrist")
     assert registry.camera_names(["angle", "aloha4"])[:2] == ("angle", "top")
 
@@ -388,7 +388,7 @@ def test_the_four_views_of_the_real_robot_have_one_name():
     ("seeds", "says"),
     [(("5", "4"), "0 <= first_seed <= last_seed"), (("0", "1000000"), "at most 2000 seeds")],
 )
-def test_seeds_that_make_no_order_are_refused(
+def test_a_range_of_seeds_that_is_empty_or_too_long_is_refused(
     seeds: tuple[str, str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     first, last = seeds
@@ -400,7 +400,7 @@ def test_seeds_that_make_no_order_are_refused(
 
 
 @pytest.mark.parametrize("verb", ["record", "train"])
-def test_a_full_disk_is_one_line(
+def test_a_full_disk_is_reported_in_one_line(
     verb: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
@@ -414,7 +414,7 @@ def test_a_full_disk_is_one_line(
 
 
 @pytest.mark.parametrize("verb", ["record", "train"])
-def test_a_file_that_may_not_grow_ends_in_one_line_and_leaves_what_was_finished(
+def test_a_file_size_limit_ends_in_one_line_and_keeps_finished_work(
     verb: str, tmp_path: Path, dataset: Path
 ):
     """A limit on file sizes stands in for a full disk: it fails in the same system calls."""
@@ -445,7 +445,7 @@ def test_a_file_that_may_not_grow_ends_in_one_line_and_leaves_what_was_finished(
     assert len(LeRobotDataset(dataset).lengths) == 2
 
 
-def test_an_error_of_many_lines_is_told_in_one(
+def test_an_error_of_several_lines_is_printed_as_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     def fail(given: Any) -> None:
@@ -464,7 +464,7 @@ def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch):
         main.run(["compare", "a", "b"])
 
 
-# --- what is done ------------------------------------------------------------------------------
+# --- results ------------------------------------------------------------------------------------
 
 
 def test_recording_reports_what_was_saved_and_what_failed(
@@ -492,7 +492,7 @@ def test_recording_reports_what_was_saved_and_what_failed(
     }
 
 
-def test_what_is_recorded_first_covers_the_starts(
+def test_the_seeds_recorded_first_cover_the_starts(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(registry, "env_factory", lambda *given: worlds.make_dot)
@@ -503,14 +503,14 @@ def test_what_is_recorded_first_covers_the_starts(
     tried |= {f.seed for f in read_report(tmp_path / "data").failures}
     assert tried == {*api_record.even_starts("cube", range(20, 61))[: len(tried)]}
     assert sorted(api_record.even_starts("cube", range(20, 61))) == [*range(20, 61)]
-    # Growing it goes on in that order; other seeds to choose from are another order.
+    # Growing the dataset continues in that order; other seeds give another order.
     assert answer(capsys, *common, "--last-seed", "60", "--episodes", "4")[0] == 0
     code, _, err = answer(capsys, *common, "--last-seed", "600", "--episodes", "5")
     assert code == 2
     assert "begun with other seeds or in another order" in err
 
 
-def test_evaluations_are_counted_compared_and_gone_on_with(
+def test_evaluations_are_counted_compared_and_continued(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, policy: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
@@ -544,7 +544,7 @@ def test_evaluations_are_counted_compared_and_gone_on_with(
     assert "names.policy was " in line
 
 
-def test_an_exported_policy_is_certified_and_evaluated_like_the_one_it_is_of(
+def test_an_exported_policy_is_certified_and_evaluated_like_the_original(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, dataset: Path, policy: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
@@ -554,7 +554,7 @@ def test_an_exported_policy_is_certified_and_evaluated_like_the_one_it_is_of(
         "--workers", "1", "--observations", "4", "--calls", "5", "--torch-calls", "2",
         "--chunking", "replay:4",
     ]  # fmt: skip
-    # Three seeds rule nothing out: the file is not kept, but the episodes are.
+    # Three seeds cannot rule out a loss: the file is removed, the episodes are kept.
     line = is_refused(capsys, *argv)
     assert "a loss of more than 4 points is not ruled out" in line
     kept = ["evaluation-openvino-fp32", "evaluation-torch"]
@@ -566,7 +566,7 @@ def test_an_exported_policy_is_certified_and_evaluated_like_the_one_it_is_of(
     assert "observations spread over all 2 episodes of its training's dataset" in out
     assert "without torch" in out
     assert "file minus torch on the same 3 seeds: +0.0 points" in out
-    # The second export made the same file, so nothing was run again.
+    # The second export made the same file, so no episode ran again.
     assert began == [(tmp_path / "out" / name / "episodes.jsonl").read_bytes() for name in kept]
     rows = [json.loads(b.splitlines()[2]) for b in began]
     assert rows[0]["episode"]["ticks"] == rows[1]["episode"]["ticks"]
@@ -586,11 +586,11 @@ def test_evaluating_a_file_loads_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-# --- being stopped -----------------------------------------------------------------------------
+# --- interruption ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("verb", ["record", "train", "evaluate", "tune", "demo"])
-def test_ctrl_c_says_how_to_go_on_and_exits_with_130(
+def test_ctrl_c_prints_how_to_continue_and_exits_with_130(
     verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     def stop(given: Any) -> None:
@@ -608,7 +608,7 @@ def test_ctrl_c_says_how_to_go_on_and_exits_with_130(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_training_goes_on_with_resume(
+def test_a_stopped_training_continues_with_resume(
     number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path, dataset: Path,
 ):  # fmt: skip
@@ -636,7 +636,9 @@ def test_a_stopped_training_goes_on_with_resume(
     assert f"policy:  {tmp_path / 'out' / 'policy'}" in out
 
 
-def test_a_trained_policy_answers_like_its_training_said(dataset: Path, policy: Path):
+def test_a_trained_policy_has_its_datasets_fingerprint_and_returns_chunks(
+    dataset: Path, policy: Path
+):
     from imitact.models.policy import TorchPolicy
 
     loaded = TorchPolicy.load(policy)

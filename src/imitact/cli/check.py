@@ -16,8 +16,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from imitact.cli.console import ProgressDisplay, print_progress, print_result
-from imitact.core.errors import BadInput, DamagedFile, NotFinite, SpecMismatch
-from imitact.core.suggestions import nearest
+from imitact.core.errors import BadInput, DamagedFile, NotFinite, SpecMismatch, nearest
 from imitact.datasets.read_config import ReadConfig
 from imitact.envs.gym import GymConfig
 from imitact.envs.registry import FORMS, is_env_name
@@ -104,21 +103,21 @@ def run(settings: Check) -> int:
 
 def inspect_dataset(path: Path, read: ReadConfig, settings: Check) -> list[Finding]:
     """Return every finding of a dataset, the worst first."""
-    from imitact.quality import inspect
+    from imitact.quality import dataset_check
 
-    dataset, found = inspect.open_damaged(path, read)
+    dataset, found = dataset_check.open_damaged(path, read)
     if dataset is None:
         return found
     count = len(dataset.lengths)
-    damaged = inspect.unusable_episodes(found)
+    damaged = dataset_check.unusable_episodes(found)
     with ProgressDisplay("numbers", count, "episodes") as display:
-        found += inspect.inspect_numbers(
+        found += dataset_check.inspect_numbers(
             dataset, settings.limits, damaged=damaged, on_progress=display.to
         )
     if settings.frames and dataset.spec.cameras:
-        damaged = inspect.unusable_episodes(found)
+        damaged = dataset_check.unusable_episodes(found)
         with ProgressDisplay("frames", count - len(damaged), "episodes") as display:
-            found += inspect.inspect_frames(
+            found += dataset_check.inspect_frames(
                 dataset,
                 settings.limits,
                 damaged=damaged,
@@ -208,10 +207,10 @@ def _fix_findings(
         read: how it is read.
         found: its findings.
     """
-    from imitact.quality import fix, inspect
+    from imitact.quality import dataset_check, fix
     from imitact.storage.atomic import move_into_place
 
-    dataset, _ = inspect.open_damaged(path, read)
+    dataset, _ = dataset_check.open_damaged(path, read)
     if dataset is None:
         print_progress("no copy: the damage concerns every episode")
         return _end(settings, found)

@@ -97,7 +97,7 @@ def read(settings: ImportPolicy) -> ImportedPolicy:
     """Return the policy in the checkpoint."""
     from imitact.models.interop import act_release, lerobot_reader
 
-    source, told = settings.source, _told(settings)
+    source, given = settings.source, _given_spec(settings)
     if not lerobot_reader.is_checkpoint(source) and (source / TRAINED).is_dir():
         source = source / TRAINED
     if source.is_dir() and lerobot_reader.is_checkpoint(source):
@@ -106,9 +106,9 @@ def read(settings: ImportPolicy) -> ImportedPolicy:
             raise BadInput(
                 f"{option} is for the released ACT; {source} is LeRobot's and states them"
             )
-        return lerobot_reader.read(source, told)
+        return lerobot_reader.read(source, given)
     if act_release.is_checkpoint(source):
-        return act_release.read(source, told, num_heads=settings.num_heads, stats=settings.stats)
+        return act_release.read(source, given, num_heads=settings.num_heads, stats=settings.stats)
     raise BadInput(
         f"{source} is not a checkpoint that can be read; expected LeRobot's (a folder with "
         "config.json and model.safetensors) or the released ACT's (policy_best.ckpt and "
@@ -116,7 +116,7 @@ def read(settings: ImportPolicy) -> ImportedPolicy:
     )
 
 
-def _told(settings: ImportPolicy) -> PartialSpec:
+def _given_spec(settings: ImportPolicy) -> PartialSpec:
     """Return what the options, and behind them the dataset, state about the policy."""
     from imitact.datasets.open import open_dataset
     from imitact.models.interop.partial_spec import ALOHA_CAMERA, PartialSpec, parse_cameras

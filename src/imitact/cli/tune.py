@@ -31,8 +31,8 @@ class Tune:
     """
 
     policy: Annotated[Positional[Path], arg(metavar="POLICY")]
-    """Folder of a training or of its policy. Whoever loads the policy uses what is stored in it;
-    its weights do not change."""
+    """Folder of a training or of its policy. The choice is stored beside its weights, which do not
+    change."""
 
     out: Path | None = None
     """Folder of the numbers (tune.json), the figure (tune.svg) and the finished episodes. None: the
