@@ -50,7 +50,7 @@ OUTSIDE = {
     "training": {"numpy", "torch", "safetensors", "msgspec", "trackio", "wandb"},
     "evaluation": {"numpy", "msgspec", "matplotlib", "PIL"},
     "deploy": {"numpy", "msgspec", "torch", "onnx", "onnxruntime", "openvino", "nncf"},
-    "viewer": {"numpy", "av", "rerun"},
+    "viewer": {"numpy", "av", "rerun", "PIL"},
     "api": set(),
     "cli": {"numpy", "tyro", "rich", "PIL"},
     "__main__": set(),

@@ -16,9 +16,9 @@ from imitact.core.types import Dataset
 from imitact.core.validate import check_dataset
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
+from imitact.quality.dataset_check import inspect_numbers, open_damaged, unusable_episodes
 from imitact.quality.findings import Finding
 from imitact.quality.fix import FixPlan, KeptTicks, plan_fix, write_fixed
-from imitact.quality.inspect import inspect_numbers, open_damaged, unusable_episodes
 from imitact.recording.manifest import is_recording, read_report
 from tests.support import foreign_files as foreign
 from tests.support.fake_dataset import FakeDataset

@@ -65,17 +65,12 @@ class FixPlan:
 
     def lines(self) -> list[str]:
         """The changes, one line each."""
-        lines = [
-            f"left out: episode {index} ({', '.join(kinds)})"
-            for index, kinds in sorted(self.dropped.items())
-        ]
+        dropped = sorted(self.dropped.items())
+        lines = [f"left out: episode {index} ({', '.join(kinds)})" for index, kinds in dropped]
         for ticks in self.trimmed:
             length = self.lengths[ticks.index]
-            ends = [
-                f"{count} ticks at its {end}"
-                for count, end in ((ticks.start, "start"), (length - ticks.stop, "end"))
-                if count
-            ]
+            counts = {"start": ticks.start, "end": length - ticks.stop}
+            ends = [f"{count} ticks at its {end}" for end, count in counts.items() if count]
             lines.append(f"cut: episode {ticks.index}, {' and '.join(ends)}; {length} ticks before")
         return lines
 
@@ -138,10 +133,8 @@ def write_fixed(
         _write_episodes(dataset, plan, columns, building, on_progress)
         shutil.rmtree(building / _STAGING)
     refused = sorted({*dataset.extra_columns} - {*columns})
-    left_out = {
-        **dataset.left_out,
-        **dict.fromkeys(refused, "LeRobot's layout has no such name or type"),
-    }
+    reason = "LeRobot's layout has no such name or type"
+    left_out = {**dataset.left_out, **dict.fromkeys(refused, reason)}
     return [f"not copied: {name}: {reason}" for name, reason in left_out.items()]
 
 
@@ -160,7 +153,9 @@ def _write_episodes(
     writer = LeRobotWriter(
         building, dataset.spec, task=tasks, video=video, staging=staging, extra_columns=columns
     )
-    facts = _recording_facts(dataset) if is_recording else _new_facts(dataset, columns)
+    facts = _new_facts(dataset, columns)
+    if is_recording:
+        facts = {**dataset.facts, "failed": dataset.facts.get("failed", [])}
     has_origins = is_recording or dataset.layout != _LAYOUT
     origins: list[Mapping[str, Any]] = []
     for done, ticks in enumerate(plan.kept, 1):
@@ -172,17 +167,12 @@ def _write_episodes(
         if has_origins:
             origins.append(_trimmed_origin(episode.origin, ticks.start))
         manifest = {**facts, "episodes": origins, "mended": plan.lines()}
+        if facts["format"] != 1:
+            manifest = with_checksum(manifest)
         kept = slice(ticks.start, ticks.stop)
-        values = episode.extra_values([*columns])
-        writer.append(
-            episode.state[kept],
-            episode.action[kept],
-            videos,
-            stats,
-            manifest if facts["format"] == 1 else with_checksum(manifest),
-            episode.task or UNKNOWN_TASK,
-            {name: rows[kept] for name, rows in values.items()},
-        )
+        values = {name: rows[kept] for name, rows in episode.extra_values([*columns]).items()}
+        numbers, task = (episode.state[kept], episode.action[kept]), episode.task or UNKNOWN_TASK
+        writer.append(*numbers, videos, stats, manifest, task, values)
         on_progress(done)
 
 
@@ -199,11 +189,6 @@ def _trimmed_origin(origin: Mapping[str, Any], start: int) -> Mapping[str, Any]:
         return origin
     ticks = {stage: max(0, tick - start) for stage, tick in origin["first_ticks"].items()}
     return {**origin, "first_ticks": ticks}
-
-
-def _recording_facts(dataset: Dataset) -> dict[str, Any]:
-    """Contents of meta/imitact.json for the copy of a recording, without its episodes."""
-    return {**dataset.facts, "failed": dataset.facts.get("failed", [])}
 
 
 def _new_facts(dataset: Dataset, columns: Mapping[str, ExtraColumn]) -> dict[str, Any]:

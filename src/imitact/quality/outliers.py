@@ -1,8 +1,7 @@
-"""Outlier check: duplicate episodes, and episodes of unusual length, motion or start."""
+"""Outlier check: episodes of unusual length, motion or start."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,38 +49,21 @@ class _EpisodeSummary:
 
 
 class OutlierCheck:
-    """Collects all episodes of a dataset, then finds duplicates and outliers among them."""
+    """Collects the episodes of a dataset, then finds outliers among them."""
 
     def __init__(self, spec: Spec, scale: tuple[Floats, Floats], limits: OutlierLimits) -> None:
         self._spec, self._scale, self._limits = spec, scale, limits
         self._summaries: list[_EpisodeSummary] = []
-        self._first_with: dict[bytes, int] = {}
-        self._duplicates: list[tuple[int, int, int]] = []
 
     def add(self, index: int, state: FloatArray, action: FloatArray) -> None:
         """Add an episode of finite values."""
-        hash_ = hashlib.sha256()
-        for rows in (state, action):
-            hash_.update(np.ascontiguousarray(rows, dtype="<f4").tobytes())
-        original = self._first_with.setdefault(hash_.digest(), index)
-        if original != index:
-            self._duplicates.append((index, original, len(state)))
         path_length = float(np.abs(np.diff(action / self._scale[1], axis=0)).sum())
         start = state[0].astype(np.float64) / self._scale[0]
         self._summaries.append(_EpisodeSummary(index, len(state), path_length, start))
 
     def findings(self) -> list[Finding]:
-        found = [
-            Finding.of(
-                "duplicate",
-                f"all its states and actions equal those of episode {original}",
-                index,
-                ticks=(0, length),
-            )
-            for index, original, length in self._duplicates
-        ]
-        duplicates = {index for index, _, _ in self._duplicates}
-        episodes = [s for s in self._summaries if s.index not in duplicates]
+        found: list[Finding] = []
+        episodes = self._summaries
         if len(episodes) < self._limits.min_episodes:
             return found
         lengths = np.array([s.length for s in episodes], dtype=np.float64)

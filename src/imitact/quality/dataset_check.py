@@ -16,6 +16,7 @@ from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Dataset, FloatArray
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
+from imitact.quality.duplicates import DuplicateCheck
 from imitact.quality.findings import KINDS, Finding, by_severity, errors
 from imitact.quality.limits import Limits
 from imitact.quality.motion import constant_dimensions, inspect_motion, scales, travel
@@ -96,6 +97,7 @@ def inspect_numbers(
     del travels
     found += constant_dimensions(spec, lowest, highest)
     tracking = TrackingCheck(spec, scale, limits.tracking)
+    duplicates = DuplicateCheck()
     outliers = OutlierCheck(spec, scale, limits.outliers)
     for done, index in enumerate(sound, 1):
         episode = dataset.episode(index)
@@ -104,9 +106,11 @@ def inspect_numbers(
         found += own
         if not errors(own):  # stopped sensors would distort the delays
             tracking.add(index, tracking_sums(state, action, scale, spec, limits.tracking))
-        outliers.add(index, state, action)
+        if not duplicates.add(index, state, action):
+            outliers.add(index, state, action)
         on_progress(done)
-    return by_severity([*found, *tracking.findings(), *outliers.findings()])
+    checks = (tracking, duplicates, outliers)
+    return by_severity([*found, *(f for check in checks for f in check.findings())])
 
 
 def inspect_frames(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from imitact.datasets.open import open_dataset
+from imitact.quality.dataset_check import inspect_frames, inspect_numbers, open_damaged
 from imitact.quality.findings import errors
-from imitact.quality.inspect import inspect_frames, inspect_numbers, open_damaged
 from tests.support.demonstrations import Rows, demonstrate, edit_info, rewrite, write
 from tests.support.fake_dataset import FakeDataset
 from tests.support.inspection import inspect_all, lines, numbers, only
