@@ -30,6 +30,7 @@ myst_heading_anchors = 4
 
 default_role = "literal"  # `code` in docstrings
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True

@@ -27,8 +27,7 @@ def wilson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[flo
     z2 = _z(confidence) ** 2
     centre = successes + z2 / 2
     reach = math.sqrt(z2 * (successes * (episodes - successes) / episodes + z2 / 4))
-    low = (centre - reach) / (episodes + z2)
-    high = (centre + reach) / (episodes + z2)
+    low, high = (centre - reach) / (episodes + z2), (centre + reach) / (episodes + z2)
     # Rounding can leave 1e-17 where the formula says 0 or 1.
     return (0.0 if successes == 0 else low, 1.0 if successes == episodes else high)
 
@@ -109,7 +108,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
 def tango(only_a: int, only_b: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the score interval of a paired difference of rates, (only_a - only_b) / episodes.
 
-    It contains all differences d for which `|(only_a - only_b - n·d) / sqrt(n(2q + d(1 - d)))| <= z`,
+    It contains all differences d with `|(only_a - only_b - n·d) / sqrt(n(2q + d(1 - d)))| <= z`,
     where q is the most likely rate of `only_b` given d (Tango 1998). It has a width even where A
     and B never differ. Refuses counts that do not fit into the episodes, and no episodes.
     """

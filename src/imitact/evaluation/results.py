@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -82,8 +83,7 @@ class EvaluationPlan:
     def __post_init__(self) -> None:
         if not self.seeds:
             raise BadInput("no seeds were given; evaluate at least one")
-        if len(set(self.seeds)) != len(self.seeds):
-            twice = sorted({s for s in self.seeds if self.seeds.count(s) > 1})
+        if twice := sorted(seed for seed, n in Counter(self.seeds).items() if n > 1):
             raise BadInput(f"seeds given more than once: {', '.join(map(str, twice))}")
         if min(self.seeds) < 0:
             raise BadInput(f"seed {min(self.seeds)} is negative; seeds start at 0")
@@ -196,10 +196,8 @@ class Evaluation:
     @property
     def reached(self) -> tuple[int, ...]:
         """For each stage, the number of episodes that reached it or a higher one."""
-        return tuple(
-            sum(row.first_ticks[stage] is not None for row in self.rows)
-            for stage in range(len(self.env_info.stages))
-        )
+        by_stage = zip(*(row.first_ticks for row in self.rows), strict=True)
+        return tuple(sum(tick is not None for tick in ticks) for ticks in by_stage)
 
     @property
     def mean_reward_sum(self) -> float:
@@ -250,15 +248,13 @@ def compare(a: Evaluation, b: Evaluation) -> Paired:
             "a paired comparison needs the same seeds"
         )
     if a.step_cap != b.step_cap:
-        raise BadInput(
-            f"A was capped at {a.step_cap} ticks, B at {b.step_cap}; give both the same cap"
-        )
+        raise BadInput(f"A was capped at {a.step_cap} ticks, B at {b.step_cap}; give both one cap")
     succeeded = {row.seed: row.success for row in b.rows}
     return paired([row.success for row in a.rows], [succeeded[row.seed] for row in a.rows])
 
 
 def jerk(actions: NDArray[np.floating[Any]], spec: Spec) -> float | None:
-    """Return the mean jerk of a commanded motion, the mean absolute third difference times rate³, in rad/s³.
+    """Return the jerk of a commanded motion: the mean absolute third difference · rate³, rad/s³.
 
     Args:
         actions: commanded actions, (T, A). Only dimensions in rad count: a gripper's 0 to 1 has

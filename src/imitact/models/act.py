@@ -254,9 +254,9 @@ class Act(nn.Module):
     ) -> Losses:
         """Return the training loss against normalized actions (B, K, A), in float32.
 
-        l1 averages |error| over valid ticks and all action dimensions (with l1_ticks "all" over
-        padded ticks too, as zeros). kl = -1/2 sum_z(1 + logvar - mean^2 - exp(logvar)), averaged
-        over the batch. For a shard of a batch, its share of that batch's losses.
+        l1 averages the absolute error over valid ticks and all action dimensions (with l1_ticks
+        "all" over padded ticks too, as zeros). kl = -1/2 sum_z(1 + logvar - mean^2 - exp(logvar)),
+        averaged over the batch. For a shard of a batch, its share of that batch's losses.
         """
         error = (prediction.action.float() - action).abs().masked_fill(is_pad[..., None], 0.0)
         if self.config.l1_ticks == "all":
