@@ -42,10 +42,9 @@ def observations(source: Dataset, spec: Spec, count: int, shift: float) -> list[
     total = sum(source.lengths)
     if count < 1:
         raise BadInput(f"{count} observations are compared; it must be at least 1")
-    places = sorted({int((at + shift) * total / count) for at in range(count)})
     ends = np.cumsum(source.lengths)
     found = []
-    for place in places:
+    for place in sorted({int((at + shift) * total / count) for at in range(count)}):
         index = int(np.searchsorted(ends, place, side="right"))
         episode = source.episode(index)
         tick = place - int(ends[index]) + source.lengths[index]
@@ -75,15 +74,16 @@ def deviation(
     """
     error = np.abs(got - wanted)
     share = error / std
-    worst = np.unravel_index(int(np.argmax(share)), share.shape)
+    observation, tick, joint = np.unravel_index(int(np.argmax(share)), share.shape)
+    actions = zip(spec.action_names, spec.action_units, strict=True)
     return {
         "observations": len(error),
         "max_of_std": float(share.max()),
         "mean_of_std": float(share.mean()),
         "worst": {
-            "observation": int(worst[0]),
-            "tick": int(worst[1]),
-            "joint": spec.action_names[int(worst[2])],
+            "observation": int(observation),
+            "tick": int(tick),
+            "joint": spec.action_names[joint],
         },
         "per_joint": [
             {
@@ -95,13 +95,11 @@ def deviation(
                 "max_of_std": float(share[:, :, at].max()),
                 "mean_of_std": float(share[:, :, at].mean()),
             }
-            for at, (name, unit) in enumerate(
-                zip(spec.action_names, spec.action_units, strict=True)
-            )
+            for at, (name, unit) in enumerate(actions)
         ],
         "per_tick": {
-            "max_of_std": [float(x) for x in share.max(axis=(0, 2))],
-            "mean_of_std": [float(x) for x in share.mean(axis=(0, 2))],
+            "max_of_std": share.max(axis=(0, 2)).tolist(),
+            "mean_of_std": share.mean(axis=(0, 2)).tolist(),
         },
     }
 
@@ -112,17 +110,16 @@ def latency(policy: Policy, seen: Sequence[Observation], calls: int) -> dict[str
         raise BadInput(f"{calls} calls are timed; it must be at least 1, better 2000")
     taken = np.empty(calls)
     for at in range(-min(WARM_UP_CALLS, calls), calls):
-        one = seen[at % len(seen)]
         began = time.perf_counter()
-        policy.chunk(one)
+        policy.chunk(seen[at % len(seen)])
         taken[at] = time.perf_counter() - began
-    p50, p90, p99 = (float(x) for x in np.percentile(taken * 1e3, (50, 90, 99)))
+    p50, p90, p99, most = np.percentile(taken * 1e3, (50, 90, 99, 100)).tolist()
     return {
         "calls": calls,
         "p50_ms": p50,
         "p90_ms": p90,
         "p99_ms": p99,
-        "max_ms": float(taken.max() * 1e3),
+        "max_ms": most,
         "p99_over_p50": p99 / p50,
     }
 

@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +79,8 @@ def export(
             shutil.rmtree(work, ignore_errors=True)
             try:
                 make_folder(work)
-                return _Export(policy, source, out, config, policy_sha256, on_line).run(
-                    compare_success
-                )
+                job = _Export(policy, source, out, config, policy_sha256, on_line, compare_success)
+                return job.run()
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     finally:
@@ -89,24 +88,17 @@ def export(
             out.rmdir()
 
 
+@dataclass
 class _Export:
-    def __init__(
-        self,
-        policy: TorchPolicy,
-        source: Dataset,
-        out: Path,
-        config: ExportConfig,
-        policy_sha256: str,
-        on_line: Callable[[str], None],
-    ) -> None:
-        self.policy = policy
-        self.source = source
-        self.out = out
-        self.config = config
-        self.policy_sha256 = policy_sha256
-        self.on_line = on_line
+    policy: TorchPolicy
+    source: Dataset
+    out: Path
+    config: ExportConfig
+    policy_sha256: str
+    on_line: Callable[[str], None]
+    compare_success: CompareSuccess | None = None
 
-    def run(self, compare_success: CompareSuccess | None) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
         config, spec = self.config, self.policy.spec
         seen = certificate.observations(self.source, spec, config.observations, 0.5)
         path = self.out / WORK / f"policy.{config.to}"
@@ -118,7 +110,7 @@ class _Export:
             self.on_line(f"timing {config.calls} calls")
             latency = certificate.latency(exported, seen, config.calls)
             torch_latency = certificate.latency(self.policy, seen, config.torch_calls)
-        found: dict[str, Any] = {
+        values = {
             "format": CERTIFICATE_FORMAT,
             "imitact": __version__,
             "file": path.name,
@@ -138,16 +130,15 @@ class _Export:
             "torch_latency": torch_latency,
             "loading": certificate.loading(path, exported.threads),
             "machine": certificate.machine(exported.threads),
-            "success": self._success(compare_success, path),
+            "success": self._success(path),
         }
         move_into_place(path, self.out / path.name)
-        found = with_checksum(found)
+        found = with_checksum(values)
         write_json(self.out / CERTIFICATE, found, self.out / WORK)
         return found
 
     def _deviation(self, exported: ExportedPolicy, seen: list[Observation]) -> dict[str, Any]:
-        wanted = certificate.answers(self.policy, seen)
-        got = certificate.answers(exported, seen)
+        wanted, got = (certificate.answers(policy, seen) for policy in (self.policy, exported))
         std = self.policy.constants["action_divisor"].cpu().numpy().astype(np.float64)
         found = certificate.deviation(wanted, got, std, self.policy.spec)
         if not found["max_of_std"] <= self.config.max_deviation:
@@ -160,10 +151,10 @@ class _Export:
             )
         return found
 
-    def _success(self, compare_success: CompareSuccess | None, path: Path) -> dict[str, Any] | None:
-        if compare_success is None:
+    def _success(self, path: Path) -> dict[str, Any] | None:
+        if self.compare_success is None:
             return None
-        found = dict(compare_success(path))
+        found = dict(self.compare_success(path))
         if not found["interval"][0] > -self.config.margin / 100:
             raise ExportMismatch(
                 f"{found['text']}: a loss of more than {self.config.margin:g} points is not ruled "
@@ -225,10 +216,7 @@ class _Export:
             first, second = graph.read_bytes(), weights.read_bytes()
         # Weights are used where they are mapped, so they are aligned to 64 bytes.
         first += b" " * (-len(first) % 64)
-        parts = {
-            "graph": [0, len(first)],
-            "weights": [len(first), len(first) + len(second)],
-        }
+        parts = {"graph": [0, len(first)], "weights": [len(first), len(first) + len(second)]}
         made_with = {**made_with, "openvino": openvino.__version__}
         return seal(first + second, self._about(made_with, parts))
 
@@ -239,11 +227,9 @@ def _rename(model: Any, ours: set[str]) -> None:
     It numbers them over the whole process, so that two exports of one policy would differ.
     """
     for at, node in enumerate(model.get_ordered_ops()):
-        if node.get_friendly_name() not in ours and node.get_type_name() not in _KEPT:
-            node.set_friendly_name(f"{node.get_type_name()}.{at}")
-
-
-_KEPT = {"Parameter", "Result"}
+        kind = node.get_type_name()
+        if node.get_friendly_name() not in ours and kind not in ("Parameter", "Result"):
+            node.set_friendly_name(f"{kind}.{at}")
 
 
 def _metadata(key: str, value: str) -> bytes:

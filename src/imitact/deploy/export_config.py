@@ -26,36 +26,33 @@ has 8 binary digits and int8 has 256 values: only an evaluation shows what their
 movement, so these limits catch a broken file, not a slightly worse one."""
 
 
+_LEAST = dict.fromkeys(("observations", "calibration", "calls", "torch_calls"), 1)
+_LEAST |= dict.fromkeys(("limit", "threads", "margin"), 0)
+"""Smallest value of each numeric setting."""
+
+
 @dataclass(frozen=True)
 class ExportConfig:
     """The file that is written, and what it must prove."""
 
     to: Kind = "openvino"
     """The runtime that the file is for: openvino (the faster on CPUs) or onnx (ONNX Runtime)."""
-
     precision: Precision = "fp32"
     """What it computes in: fp32; bf16 (OpenVINO, on processors with bf16 arithmetic); or int8, with
     ranges taken from the dataset."""
-
     observations: int = 64
     """Observations on which file and policy are compared, spread over all ticks of the dataset."""
-
     calibration: int = 128
     """Observations from which int8 takes its ranges; they lie between those compared."""
-
     limit: float = 0.0
     """Largest accepted deviation from the torch policy, in standard deviations of the action; above
     it nothing is written. 0 takes 0.001 for fp32, 0.2 for bf16, 0.5 for int8."""
-
     calls: int = 2000
     """Calls of the file that are timed."""
-
     torch_calls: int = 200
     """Calls of the torch policy that are timed."""
-
     threads: int = 0
     """Threads per call while it is certified; 0 takes one per core."""
-
     margin: float = 4.0
     """Largest accepted loss of success, in percentage points (with --episodes): nothing is written
     unless the 95 % interval of the difference rules out a larger one."""
@@ -63,16 +60,11 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if self.to == "onnx" and self.precision == "bf16":
             raise BadInput(NO_BF16)
-        for name in ("observations", "calibration", "calls", "torch_calls"):
-            if getattr(self, name) < 1:
-                raise BadInput(
-                    f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1"
-                )
-        for name in ("limit", "threads", "margin"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise BadInput(
-                    f"--{name} is {getattr(self, name)}; it must be at least 0 and finite"
-                )
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if not least <= value < float("inf"):
+                option = name.replace("_", "-")
+                raise BadInput(f"--{option} is {value}; it must be at least {least} and finite")
 
     @property
     def max_deviation(self) -> float:

@@ -61,6 +61,6 @@ def policy_identity(path: Path) -> str:
         from imitact.deploy import runtime
 
         return runtime.identity(path)
-    from imitact.models.policy_file import identity
+    from imitact.models.policy_folder import identity
 
     return identity(path)

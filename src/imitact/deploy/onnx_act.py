@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from torch import Tensor, nn
 
+from imitact.core.camera_view import View, overlaps
 from imitact.core.types import Camera
-from imitact.core.views import View, overlaps
 from imitact.deploy.onnx_graph import Graph
 from imitact.models.policy import TorchPolicy
 from imitact.models.resnet import Backbone, Block, FrozenNorm
@@ -62,10 +62,8 @@ class _Writer:
         graph, spec, config = self.graph, self.policy.spec, self.config
         state = graph.input("state", TensorProto.FLOAT, (1, spec.state_size))
         frames = {
-            camera.name: graph.input(
-                frame_input(camera.name), TensorProto.UINT8, (1, camera.height, camera.width, 3)
-            )
-            for camera in spec.cameras
+            c.name: graph.input(frame_input(c.name), TensorProto.UINT8, (1, c.height, c.width, 3))
+            for c in spec.cameras
         }
         x, pos = self._tokens(state, frames)
         for at, layer in enumerate(self.net.encoder.layers):
@@ -130,11 +128,12 @@ class _Writer:
             x = graph.add("Transpose", x, perm=[0, 2, 3, 1])
             x = graph.reshape(x, len(names) * rows * columns, net.backbone.channels)
             x = self._linear(x, net.image_proj, "image_proj")
-            parts = [x] if len(names) == 1 else self._cut(x, len(names), axis=0)
-            tokens.update(zip(names, parts, strict=True))
+            tokens.update(zip(names, self._cut(x, len(names), axis=0), strict=True))
         return [tokens[name] for name in frames]
 
     def _cut(self, x: str, count: int, axis: int) -> list[str]:
+        if count == 1:
+            return [x]
         return self.graph.split("Split", x, outputs=count, axis=axis, num_outputs=count)
 
     # -- frames --------------------------------------------------------------------------------
@@ -155,10 +154,8 @@ class _Writer:
             x = self._resized(x, have, want)
         x = graph.add("Sub", x, self._standard(f"pixel_mean.{camera.name}"), name="pixels")
         # The first convolution divides by the first camera's standard deviation, for all of them.
-        own, first = (
-            _array(self.policy.constants[name])
-            for name in (f"pixel_std.{camera.name}", "pixel_std")
-        )
+        constants = self.policy.constants
+        own, first = _array(constants[f"pixel_std.{camera.name}"]), _array(constants["pixel_std"])
         if not np.array_equal(own, first):
             x = graph.add("Mul", x, graph.constant(first / own, "pixel_std"), name="pixels")
         return x
@@ -174,19 +171,15 @@ class _Writer:
         if have[0] % want[0] == 0 and have[1] % want[1] == 0:
             down, across = have[0] // want[0], have[1] // want[1]
             area = down * across
-            x = graph.add(
-                "AveragePool", x, kernel_shape=[down, across], strides=[down, across], name="resize"
-            )
+            cell = [down, across]
+            x = graph.add("AveragePool", x, kernel_shape=cell, strides=cell, name="resize")
         else:
-            tables = []
-            area = 1
-            for size, wanted in zip(have, want, strict=True):
-                shared = math.gcd(size, wanted)
-                # Lengths in units of shared / wanted pixels: small integers.
-                tables.append(overlaps(size, wanted) / shared)
-                area *= size // shared
-            x = graph.add("MatMul", x, graph.constant(tables[1].T, "columns"), name="resize")
-            x = graph.add("MatMul", graph.constant(tables[0], "rows"), x, name="resize")
+            # Lengths in units of shared / wanted pixels: small integers.
+            shared = [math.gcd(*sizes) for sizes in zip(have, want, strict=True)]
+            rows, columns = (overlaps(*s) / n for *s, n in zip(have, want, shared, strict=True))
+            area = have[0] // shared[0] * (have[1] // shared[1])
+            x = graph.add("MatMul", x, graph.constant(columns.T, "columns"), name="resize")
+            x = graph.add("MatMul", graph.constant(rows, "rows"), x, name="resize")
             x = graph.add("Div", x, graph.constant(np.array(float(area)), "area"), name="resize")
         half = (area // 2 + (0.5 if 255 * area < _EXACT else 0.0)) / area
         x = graph.add("Add", x, graph.constant(np.array(half), "half"), name="resize")
@@ -197,20 +190,19 @@ class _Writer:
     def _trunk(self, x: str, trunk: Backbone, frames: int, size: tuple[int, int]) -> str:
         graph = self.graph
         scale = 1 / _array(self.policy.constants["pixel_std"])[:, 0, 0]
-        height, width = (math.ceil(n / 2) for n in size)
+        height, width = _halved(size)
         x = self._conv(x, trunk.conv1, trunk.bn1, "conv1", (frames, height, width), scale)
         x = graph.add("Relu", x)
         x = graph.add(
             "MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], name="maxpool"
         )
-        height, width = math.ceil(height / 2), math.ceil(width / 2)
+        height, width = _halved((height, width))
         for stage in range(1, trunk.stages + 1):
             for at, block in enumerate(getattr(trunk, f"layer{stage}")):
                 assert isinstance(block, Block)
                 if block.conv1.stride[0] == 2:
-                    height, width = math.ceil(height / 2), math.ceil(width / 2)
-                name = f"layer{stage}.{at}"
-                x = self._block(x, block, name, (frames, height, width))
+                    height, width = _halved((height, width))
+                x = self._block(x, block, f"layer{stage}.{at}", (frames, height, width))
         return x
 
     def _block(self, x: str, block: Block, name: str, out: tuple[int, int, int]) -> str:
@@ -258,28 +250,17 @@ class _Writer:
             assert var is not None
             gain = _array(norm.weight) / np.sqrt(_array(var) + 1e-5)
             bias = _array(norm.bias) - _array(mean) * gain
-            return graph.add(
-                "Conv",
-                x,
-                graph.constant(weight * gain[:, None, None, None], f"{name}.weight"),
-                graph.constant(bias, f"{name}.bias"),
-                name=name,
-                **shape,
-            )
+            kernel = graph.constant(weight * gain[:, None, None, None], f"{name}.weight")
+            shift = graph.constant(bias, f"{name}.bias")
+            return graph.add("Conv", x, kernel, shift, name=name, **shape)
         assert isinstance(norm, nn.GroupNorm)
         frames, rows, columns = out
         channels, groups = norm.num_channels, norm.num_groups
         x = graph.add("Conv", x, graph.constant(weight, f"{name}.weight"), name=name, **shape)
         x = graph.reshape(x, frames, groups, channels // groups * rows * columns)
-        one, zero = np.ones(groups), np.zeros(groups)
-        x = graph.add(
-            "InstanceNormalization",
-            x,
-            graph.constant(one, "one"),
-            graph.constant(zero, "zero"),
-            epsilon=norm.eps,
-            name=f"{name}.norm",
-        )
+        one = graph.constant(np.ones(groups), "one")
+        zero = graph.constant(np.zeros(groups), "zero")
+        x = graph.add("InstanceNormalization", x, one, zero, epsilon=norm.eps, name=f"{name}.norm")
         x = graph.reshape(x, frames, channels, rows, columns)
         gain, bias = (_array(t)[:, None, None] for t in (norm.weight, norm.bias))
         x = graph.add("Mul", x, graph.constant(gain, f"{name}.gain"))
@@ -298,14 +279,10 @@ class _Writer:
 
     def _norm(self, x: str, norm: nn.Module, name: str) -> str:
         assert isinstance(norm, nn.LayerNorm)
+        gain = self.graph.constant(_array(norm.weight), f"{name}.gain")
+        bias = self.graph.constant(_array(norm.bias), f"{name}.bias")
         return self.graph.add(
-            "LayerNormalization",
-            x,
-            self.graph.constant(_array(norm.weight), f"{name}.gain"),
-            self.graph.constant(_array(norm.bias), f"{name}.bias"),
-            axis=-1,
-            epsilon=norm.eps,
-            name=name,
+            "LayerNormalization", x, gain, bias, axis=-1, epsilon=norm.eps, name=name
         )
 
     def _perceptron(self, x: str, layer: EncoderLayer | DecoderLayer, name: str) -> str:
@@ -313,17 +290,20 @@ class _Writer:
         return self._linear(hidden, layer.linear2, f"{name}.linear2")
 
     def _encoder_layer(self, x: str, pos: Table, layer: EncoderLayer, name: str) -> str:
-        """Queries and keys of x + pos, values of x: one product, with the positions in its bias."""
-        attention = layer.self_attn
-        weight, bias = _projection(attention)
-        table = np.tile(bias, (len(pos), 1))
-        table[:, : 2 * attention.width] += pos @ weight[: 2 * attention.width].T
-        qkv = self._affine(x, weight, table, f"{name}.qkv")
-        heads = self._heads(qkv, 3, len(pos), attention)
-        mixed = self._mixed(heads, len(pos), attention, name)
+        mixed = self._self_attention(x, pos, layer.self_attn, f"{name}.qkv", name)
         x = self._norm(self.graph.add("Add", x, mixed), layer.norm1, f"{name}.norm1")
         hidden_out = self._perceptron(x, layer, name)
         return self._norm(self.graph.add("Add", x, hidden_out), layer.norm2, f"{name}.norm2")
+
+    def _self_attention(
+        self, x: str, pos: Table, attention: Attention, qkv_name: str, name: str
+    ) -> str:
+        """Queries and keys of x + pos, values of x: one product, with the positions in its bias."""
+        weight, bias = _projection(attention)
+        table = np.tile(bias, (len(pos), 1))
+        table[:, : 2 * attention.width] += pos @ weight[: 2 * attention.width].T
+        qkv = self._affine(x, weight, table, qkv_name)
+        return self._mixed(self._heads(qkv, 3, len(pos), attention), len(pos), attention, name)
 
     def _decode(self, memory: str, pos: Table) -> str:
         """Return the decoded queries after the last norm, (K, D)."""
@@ -349,11 +329,7 @@ class _Writer:
                     q.reshape(chunk, cross.heads, -1).transpose(1, 0, 2), f"{name}.query"
                 )
             else:
-                weight, bias = _projection(own)
-                table = np.tile(bias, (chunk, 1))
-                table[:, : 2 * d] += query_pos @ weight[: 2 * d].T
-                qkv = self._affine(x, weight, table, f"{name}.qkv")
-                mixed = self._mixed(self._heads(qkv, 3, chunk, own), chunk, own, f"{name}.own")
+                mixed = self._self_attention(x, query_pos, own, f"{name}.qkv", f"{name}.own")
                 x = self._norm(graph.add("Add", x, mixed), layer.norm1, f"{name}.norm1")
                 weight, bias = _projection(cross)
                 table = bias[:d] + query_pos @ weight[:d].T
@@ -371,13 +347,11 @@ class _Writer:
 
     def _heads(self, x: str, parts: int, tokens: int, attention: Attention) -> list[str]:
         """Split (tokens, parts * D) into `parts` values of (1, H, tokens, D / H)."""
-        graph = self.graph
-        pieces = [x] if parts == 1 else self._cut(x, parts, axis=-1)
-        split = []
-        for piece in pieces:
-            y = graph.reshape(piece, 1, tokens, attention.heads, attention.width // attention.heads)
-            split.append(graph.add("Transpose", y, perm=[0, 2, 1, 3]))
-        return split
+        shape = (1, tokens, attention.heads, attention.width // attention.heads)
+        return [
+            self.graph.add("Transpose", self.graph.reshape(piece, *shape), perm=[0, 2, 1, 3])
+            for piece in self._cut(x, parts, axis=-1)
+        ]
 
     def _mixed(self, heads: list[str], tokens: int, attention: Attention, name: str) -> str:
         """Return softmax(Q K^T) V of all heads, projected; Q is already scaled."""
@@ -390,6 +364,10 @@ class _Writer:
         x = graph.add("Transpose", x, perm=[0, 2, 1, 3])
         x = graph.reshape(x, tokens, attention.width)
         return self._linear(x, attention.out_proj, f"{name}.out")
+
+
+def _halved(size: tuple[int, int]) -> tuple[int, int]:
+    return math.ceil(size[0] / 2), math.ceil(size[1] / 2)
 
 
 def _projection(attention: Attention) -> tuple[Table, Table]:

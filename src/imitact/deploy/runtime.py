@@ -9,9 +9,9 @@ It needs numpy, msgspec and the runtime that the file was exported for: OpenVINO
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast, get_args
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -24,6 +24,7 @@ from imitact.core.types import Observation, Spec
 from imitact.core.version import __version__
 from imitact.deploy.export_config import NO_BF16, Kind, Precision
 from imitact.deploy.telemetry import import_onnxruntime, import_openvino
+from imitact.storage.json_file import naming_file
 from imitact.storage.sealed_file import SealedFile, unseal
 
 FORMAT = 1
@@ -37,10 +38,8 @@ OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 OpenVINO's own choice is bf16 wherever the processor has it, whatever was certified."""
 
 Feed = Mapping[str, NDArray[Any]]
-
-
-class _Engine(Protocol):
-    def run(self, feed: Feed) -> NDArray[np.float32]: ...
+Engine = Callable[[Feed], NDArray[np.float32]]
+"""Runs the graph: inputs by name to the chunk, (1, K, A)."""
 
 
 class ExportedPolicy:
@@ -64,7 +63,7 @@ class ExportedPolicy:
         sealed: SealedFile,
         spec: Spec,
         execution: Execution | None,
-        engine: _Engine,
+        engine: Engine,
         threads: int,
     ) -> None:
         self.spec = spec
@@ -75,6 +74,7 @@ class ExportedPolicy:
         self.identity = sealed.sha256
         self.threads = threads
         self._engine = engine
+        self._sealed = sealed  # OpenVINO uses the weights where they are mapped
 
     def reset(self, seed: int) -> None:
         """Begin an episode; nothing is random (z = 0), so the seed has no effect."""
@@ -88,7 +88,7 @@ class ExportedPolicy:
         feed: dict[str, NDArray[Any]] = {"state": state.astype(np.float32)[None]}
         for name, frame in frames.items():
             feed[f"frame.{name}"] = np.ascontiguousarray(frame)[None]
-        chunk = self._engine.run(feed)[0]
+        chunk = self._engine(feed)[0]
         if not np.all(np.isfinite(chunk)):
             raise NotFinite("the network answered with NaN or infinity; its weights are unusable")
         return chunk
@@ -113,7 +113,7 @@ def load(path: Path | str, *, threads: int | None = None) -> ExportedPolicy:
     count = _threads(threads)
     kind, precision = sealed.about["kind"], sealed.about["precision"]
     try:
-        engine = (_OpenVino if kind == "openvino" else _OnnxRuntime)(sealed, precision, count)
+        engine = (_openvino if kind == "openvino" else _onnxruntime)(sealed, precision, count)
     except RuntimeError as error:
         raise BadInput(
             f"{path}: this {kind} cannot run it ({error}). It was exported with "
@@ -150,15 +150,12 @@ def _checked(about: Mapping[str, Any], path: Path, size: int) -> tuple[Spec, Exe
             raise DamagedFile(f"{path}: its {name} is at {part}, beyond the end of the file")
     if not isinstance(about.get("fingerprint"), str):
         raise DamagedFile(f"{path}: fingerprint is {about.get('fingerprint')!r}, expected a string")
-    part = "spec"
-    try:
+    with naming_file(f"{path}: spec"):
         spec = msgspec.convert(about.get("spec"), Spec)
-        if found == FORMAT:
-            return spec, None
-        part = "execution"
+    if found == FORMAT:
+        return spec, None
+    with naming_file(f"{path}: execution"):
         return spec, msgspec.convert(about.get("execution"), Execution)
-    except (msgspec.ValidationError, BadInput) as error:
-        raise DamagedFile(f"{path}: {part}: {error}") from error
 
 
 def _versions(about: Mapping[str, Any]) -> str:
@@ -182,60 +179,43 @@ def _threads(wanted: int | None) -> int:
     return wanted
 
 
-# -- OpenVINO ----------------------------------------------------------------------------------
-
-
-class _OpenVino:
-    def __init__(self, sealed: SealedFile, precision: Precision, threads: int) -> None:
-        openvino = import_openvino()
-        core = openvino.Core()
-        self._weights = np.frombuffer(sealed.part("weights"), np.uint8)
-        model = core.read_model(
-            bytes(sealed.part("graph")), openvino.Tensor(self._weights, shared_memory=True)
+def _openvino(sealed: SealedFile, precision: Precision, threads: int) -> Engine:
+    openvino = import_openvino()
+    core = openvino.Core()
+    weights = np.frombuffer(sealed.part("weights"), np.uint8)
+    model = core.read_model(
+        bytes(sealed.part("graph")), openvino.Tensor(weights, shared_memory=True)
+    )
+    wanted = OPENVINO_TYPES[precision]
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": wanted,
+        "INFERENCE_NUM_THREADS": threads,
+        # Two processes of one thread each would be pinned to the same core.
+        "ENABLE_CPU_PINNING": False,
+    }
+    compiled = core.compile_model(model, "CPU", settings)
+    runs = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if runs != wanted:
+        raise BadInput(
+            f"the file is {precision}, but this processor "
+            f"({core.get_property('CPU', 'FULL_DEVICE_NAME')}) has no arithmetic for that and "
+            f"would compute it in {runs}. Run it where it was certified, or export with "
+            "--precision fp32"
         )
-        wanted = OPENVINO_TYPES[precision]
-        compiled = core.compile_model(
-            model,
-            "CPU",
-            {
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": wanted,
-                "INFERENCE_NUM_THREADS": threads,
-                # Two processes of one thread each would be pinned to the same core.
-                "ENABLE_CPU_PINNING": False,
-            },
-        )
-        runs = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        if runs != wanted:
-            raise BadInput(
-                f"the file is {precision}, but this processor "
-                f"({core.get_property('CPU', 'FULL_DEVICE_NAME')}) has no arithmetic for that and "
-                f"would compute it in {runs}. Run it where it was certified, or export with "
-                "--precision fp32"
-            )
-        self._request = compiled.create_infer_request()
-
-    def run(self, feed: Feed) -> NDArray[np.float32]:
-        action: NDArray[np.float32] = self._request.infer(dict(feed), share_inputs=True)["action"]
-        return action
+    request = compiled.create_infer_request()
+    return lambda feed: request.infer(dict(feed), share_inputs=True)["action"]
 
 
-# -- ONNX Runtime ------------------------------------------------------------------------------
-
-
-class _OnnxRuntime:
-    def __init__(self, sealed: SealedFile, precision: Precision, threads: int) -> None:
-        if precision == "bf16":
-            raise BadInput(NO_BF16)
-        onnxruntime = import_onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors only, which are raised as well
-        self._session = onnxruntime.InferenceSession(
-            bytes(sealed.data), options, providers=["CPUExecutionProvider"]
-        )
-
-    def run(self, feed: Feed) -> NDArray[np.float32]:
-        (action,) = self._session.run(["action"], dict(feed))
-        return cast(NDArray[np.float32], action)
+def _onnxruntime(sealed: SealedFile, precision: Precision, threads: int) -> Engine:
+    if precision == "bf16":
+        raise BadInput(NO_BF16)
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only, which are raised as well
+    session = onnxruntime.InferenceSession(
+        bytes(sealed.data), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda feed: session.run(["action"], dict(feed))[0]

@@ -14,52 +14,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from imitact.core.install import missing_package
+from imitact.core.errors import missing_package
 
 _SENDER = "openvino_telemetry"
 
 
 def import_openvino() -> Any:
     """Import openvino."""
-    with _without_telemetry():
-        try:
-            import openvino
-        except ModuleNotFoundError as error:
-            raise missing_package(str(error.name), "runtime") from error
+    with _without_telemetry("runtime"):
+        import openvino
     return openvino
 
 
 def import_onnxruntime() -> Any:
     """Import onnxruntime."""
-    with _without_telemetry():
-        try:
-            import onnxruntime
-        except ModuleNotFoundError as error:
-            raise missing_package(str(error.name), "runtime") from error
+    with _without_telemetry("runtime"):
+        import onnxruntime
     return onnxruntime
 
 
 def import_nncf() -> Any:
     """Import nncf."""
-    with _without_telemetry():
-        try:
-            import nncf
-        except ModuleNotFoundError as error:
-            raise missing_package(str(error.name), "export") from error
+    with _without_telemetry("export"):
+        import nncf
     return nncf
 
 
 @contextmanager
-def _without_telemetry() -> Iterator[None]:
+def _without_telemetry(extra: str) -> Iterator[None]:
     """Hide openvino_telemetry, which is optional to its users, and disable onnxruntime's sender.
 
-    The environment variable stays set, for processes that are started later.
+    The environment variable stays set, for processes that are started later. The error for a
+    missing package names the `extra` of imitact that installs it.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     before = sys.modules.get(_SENDER)
     sys.modules[_SENDER] = None  # type: ignore[assignment]  # for Python: not installed
     try:
         yield
+    except ModuleNotFoundError as error:
+        raise missing_package(str(error.name), extra) from error
     finally:
         if before is None:
             del sys.modules[_SENDER]

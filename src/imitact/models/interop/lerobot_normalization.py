@@ -104,8 +104,10 @@ class LeRobotNormalization:
             span = np.where(span == 0, eps, span)
         elif not is_output:
             span = span + eps
-        half = span / np.float32(2)
-        return (low + half, half, zeros) if is_output else (low, half, -ones)
+        half: Row = np.divide(span, 2, dtype=np.float32)
+        if is_output:
+            return np.add(low, half, dtype=np.float32), half, zeros
+        return low, half, -ones
 
     def _statistics(self, key: str, kind: str, size: int) -> tuple[str, Statistics]:
         """Return mode and statistics of a feature; refuse those that LeRobot silently skips."""
