@@ -59,12 +59,31 @@ def test_a_subset_has_every_property_of_its_dataset_and_episodes() -> None:
         )
         for each in properties(kind) - {"lengths", "fingerprint", "index"}:
             assert np.array_equal(getattr(ours, each), getattr(theirs, each)), each
-        assert properties(kind) <= vars(type(ours)).keys()
     columns = list(dataset.extra_columns)
     assert columns == ["next.reward", "next.done"]
     for name in columns:
         ours, theirs = subset.episode(1), dataset.episode(0)
         assert np.array_equal(ours.extra_values([name])[name], theirs.extra_values([name])[name])
+
+
+def test_a_subset_has_no_default_where_its_dataset_or_episode_has_a_value() -> None:
+    class Whole(Dataset):
+        def episode(self, index: int) -> Episode:
+            return episode
+
+    class WholeEpisode(Episode):
+        pass
+
+    dataset, episode = Whole(), WholeEpisode()
+    for kind, one in ((Dataset, dataset), (Episode, episode)):
+        for name in properties(kind):
+            setattr(one, name, {"value of": name})
+    dataset.lengths = (2,)
+    subset = Subset(dataset, [0])
+    for name in properties(Dataset) - {"lengths", "fingerprint"}:
+        assert getattr(subset, name) is getattr(dataset, name), name
+    for name in properties(Episode) - {"index"}:
+        assert getattr(subset.episode(0), name) is getattr(episode, name), name
 
 
 def test_a_subset_lists_the_recorded_facts_of_its_own_episodes() -> None:

@@ -30,9 +30,6 @@ class CameraEncoder(VideoWriter):
         super().__init__(path, camera.height, camera.width, rate_hz, video)
         self._pixels = PixelCounts(length)
 
-    def __enter__(self) -> CameraEncoder:
-        return self
-
     def add(self, frame: Frame) -> None:
         super().add(frame)
         self._pixels.add(frame)

@@ -73,12 +73,9 @@ def _hdf5_files(path: Path) -> list[Path]:
         return [path] if path.suffix.lower() in _HDF5_SUFFIXES else []
     if not path.is_dir():
         return []
-    found = [
-        p
-        for p in path.iterdir()
-        if p.suffix.lower() in _HDF5_SUFFIXES and not p.name.startswith(".") and p.is_file()
-    ]
-    return sorted(found, key=lambda p: natural_sort_key(p.name))
+    found = (p for p in path.iterdir() if p.suffix.lower() in _HDF5_SUFFIXES and p.is_file())
+    shown = (p for p in found if not p.name.startswith("."))
+    return sorted(shown, key=lambda p: natural_sort_key(p.name))
 
 
 def _only_hdf5_file(path: Path) -> Path:

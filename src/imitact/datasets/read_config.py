@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.storage.settings_diff import plain_json
 
 Layout = Literal["lerobot", "aloha-hdf5", "robomimic", "diffusion-policy"]
 
@@ -79,13 +80,8 @@ class ReadConfig:
 
     def given(self) -> dict[str, Any]:
         """Return the options that differ from their defaults, as plain JSON."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        defaults = {f.name: f.default for f in fields(self)}
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
-            if value != defaults[name]
-        }
+        defaults = asdict(ReadConfig())
+        return plain_json({n: v for n, v in asdict(self).items() if v != defaults[n]})
 
 
 def _option(name: str) -> str:

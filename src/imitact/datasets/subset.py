@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from imitact.core.errors import BadInput
-from imitact.core.types import Dataset, Episode, ExtraColumn, Frame, Spec
+from imitact.core.types import Dataset, Episode, Spec, overridable
 
 
 class Subset(Dataset):
@@ -31,17 +27,23 @@ class Subset(Dataset):
             raise BadInput("an episode was chosen twice; choose each at most once")
         self.dataset = dataset
         self.indices = tuple(int(index) for index in indices)
+        for name in ("path", "layout", "read_options", "notices", "left_out", "extra_columns"):
+            setattr(self, name, getattr(dataset, name))
 
     @property
     def spec(self) -> Spec:
         return self.dataset.spec
 
     @property
+    def frames_in_video(self) -> bool:
+        return self.dataset.frames_in_video
+
+    @overridable
     def lengths(self) -> tuple[int, ...]:
         lengths = self.dataset.lengths
         return tuple(lengths[index] for index in self.indices)
 
-    @property
+    @overridable
     def fingerprint(self) -> str:
         """SHA-256 over the fingerprint of the dataset and the chosen indices."""
         text = f"{self.dataset.fingerprint} {self.indices}"
@@ -50,35 +52,8 @@ class Subset(Dataset):
     def episode(self, index: int) -> Episode:
         if not 0 <= index < len(self.indices):
             raise BadInput(f"no episode {index} in this subset of {len(self.indices)}")
-        return _RenumberedEpisode(index, self.dataset.episode(self.indices[index]))
-
-    @property
-    def path(self) -> Path | None:
-        return self.dataset.path
-
-    @property
-    def layout(self) -> str:
-        return self.dataset.layout
-
-    @property
-    def read_options(self) -> Mapping[str, Any]:
-        return self.dataset.read_options
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        return self.dataset.notices
-
-    @property
-    def left_out(self) -> Mapping[str, str]:
-        return self.dataset.left_out
-
-    @property
-    def extra_columns(self) -> Mapping[str, ExtraColumn]:
-        return self.dataset.extra_columns
-
-    @property
-    def frames_in_video(self) -> bool:
-        return self.dataset.frames_in_video
+        episode = self.dataset.episode(self.indices[index])
+        return cast("Episode", _RenumberedEpisode(index, episode))
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -89,50 +64,15 @@ class Subset(Dataset):
         return {**facts, "episodes": [episodes[index] for index in self.indices]}
 
 
-class _RenumberedEpisode(Episode):
-    """An episode under its number in a Subset."""
+class _RenumberedEpisode:
+    """An episode under its number in a Subset; all else is the episode's own."""
 
     def __init__(self, index: int, episode: Episode) -> None:
-        self._index = index
+        self.index = index
         self._episode = episode
 
-    @property
-    def index(self) -> int:
-        return self._index
-
-    @property
-    def state(self) -> NDArray[np.float32]:
-        return self._episode.state
-
-    @property
-    def action(self) -> NDArray[np.float32]:
-        return self._episode.action
-
-    def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
-        return self._episode.frames(camera, start, stop)
-
-    @property
-    def task(self) -> str:
-        return self._episode.task
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        return self._episode.tasks
-
-    @property
-    def times_s(self) -> NDArray[np.float64] | None:
-        return self._episode.times_s
-
-    @property
-    def origin(self) -> Mapping[str, Any]:
-        return self._episode.origin
-
-    @property
-    def own_videos(self) -> Mapping[str, Path]:
-        return self._episode.own_videos
-
-    def extra_values(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-        return self._episode.extra_values(names)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._episode, name)
 
 
 def split_validation(dataset: Dataset, val_episodes: int) -> tuple[Subset, Subset]:

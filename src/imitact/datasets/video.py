@@ -7,8 +7,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import av
 import av.error
@@ -91,15 +90,10 @@ class VideoWriter:
                 f"{config.used_preset} and pixel format {config.stored_pixels}: {error}"
             ) from error
 
-    def __enter__(self) -> VideoWriter:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is not None:
             self._abandon()
             return
@@ -158,21 +152,18 @@ def read_frames(
     """
     if len(times_s) == 0:
         return
-    with _opened(path) as container:
-        try:
-            yield from _decoded(container, path, times_s, shape, tolerance_s)
-        except av.error.FFmpegError as error:
-            raise DamagedFile(f"{path} cannot be decoded: {error}. {_RESTORE}") from error
+    with _opened(path) as (container, stream):
+        yield from _decoded(container, stream, path, times_s, shape, tolerance_s)
 
 
 def _decoded(
     container: InputContainer,
+    stream: VideoStream,
     path: Path,
     times_s: Sequence[float],
     shape: tuple[int, int, int],
     tolerance_s: float,
 ) -> Iterator[Frame]:
-    stream = container.streams.video[0]
     base = stream.time_base
     if base is None:
         raise DamagedFile(f"{path} has no time base. {_RESTORE}")
@@ -180,8 +171,8 @@ def _decoded(
     if context is None:
         raise DamagedFile(f"{path} has no known codec. {_RESTORE}")
     size = (context.height, context.width)  # 0 where only the decoded stream has it
-    if all(size) and size != shape[:2]:  # checked before memory is allocated for a frame
-        raise _other_size(path, context.height, context.width, shape)
+    if all(size):
+        _check_size(path, size, shape)  # before memory is allocated for a frame
     first = max(0.0, times_s[0] - tolerance_s)
     if first > 0:
         container.seek(int(first / base), stream=stream, backward=True, any_frame=False)
@@ -195,8 +186,7 @@ def _decoded(
         # One frame may serve several times: a rate may have been raised by repeating frames.
         while abs(seen_s - time_s) <= tolerance_s:
             frame: Frame = picture.to_ndarray(format="rgb24")  # pyright: ignore[reportAssignmentType]
-            if frame.shape != shape:
-                raise _other_size(path, frame.shape[0], frame.shape[1], shape)
+            _check_size(path, frame.shape[:2], shape)
             yield frame
             following = next(wanted, None)
             if following is None:
@@ -210,11 +200,12 @@ def _decoded(
     )
 
 
-def _other_size(path: Path, height: int, width: int, shape: tuple[int, int, int]) -> DamagedFile:
-    return DamagedFile(
-        f"{path} has frames of {height}x{width} pixels, expected {shape[0]}x{shape[1]} as in "
-        f"meta/info.json. {_RESTORE}"
-    )
+def _check_size(path: Path, size: tuple[int, ...], shape: tuple[int, int, int]) -> None:
+    if size != shape[:2]:
+        raise DamagedFile(
+            f"{path} has frames of {size[0]}x{size[1]} pixels, expected {shape[0]}x{shape[1]} as "
+            f"in meta/info.json. {_RESTORE}"
+        )
 
 
 _RESTORE = "Copy the file again from its origin, or record the dataset again."
@@ -223,17 +214,18 @@ _MAX_BOXES = 10_000
 """Boxes of an MP4 file; even fragments of one second would make hours of video."""
 
 
-def _opened(path: Path) -> InputContainer:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a video for reading; what FFmpeg finds wrong with it is raised as DamagedFile."""
     if not path.is_file():
         raise DamagedFile(f"{path} is missing. {_RESTORE}")
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        with av.open(str(path), metadata_errors="replace") as container:
+            if not container.streams.video:
+                raise DamagedFile(f"{path} holds no video. {_RESTORE}")
+            yield container, container.streams.video[0]
     except av.error.FFmpegError as error:
-        raise DamagedFile(f"{path} is not a readable video: {error}. {_RESTORE}") from error
-    if not container.streams.video:
-        container.close()
-        raise DamagedFile(f"{path} holds no video. {_RESTORE}")
-    return container
+        raise DamagedFile(f"{path} cannot be read as a video: {error}. {_RESTORE}") from error
 
 
 def frame_times(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -243,19 +235,14 @@ def frame_times(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         Time of each frame, (N,) in s, ascending, and whether it is a key frame, (N,).
     """
     found: list[tuple[float, bool]] = []
-    with _opened(path) as container:
-        try:
-            stream = container.streams.video[0]
-            for packet in container.demux(stream):
-                if packet.pts is not None and not packet.is_discard:
-                    found.append((float(packet.pts * packet.time_base), packet.is_keyframe))
-        except (av.error.FFmpegError, TypeError) as error:
-            raise DamagedFile(f"{path} cannot be read: {error}. {_RESTORE}") from error
-    found.sort()
-    return (
-        np.array([time_s for time_s, _ in found], dtype=np.float64),
-        np.array([is_key for _, is_key in found], dtype=np.bool_),
-    )
+    with _opened(path) as (container, stream):
+        for packet in container.demux(stream):
+            if packet.pts is not None and not packet.is_discard:
+                if packet.time_base is None:
+                    raise DamagedFile(f"{path} has no time base. {_RESTORE}")
+                found.append((float(packet.pts * packet.time_base), packet.is_keyframe))
+    times_s, are_keys = zip(*sorted(found), strict=True) if found else ((), ())
+    return np.array(times_s, np.float64), np.array(are_keys, np.bool_)
 
 
 def check_whole(path: Path) -> None:

@@ -55,12 +55,12 @@ class VideoConfig:
     @property
     def used_preset(self) -> str:
         """Preset given to the encoder, with "auto" replaced."""
-        return _CODECS[self.codec].preset if self.preset == "auto" else self.preset
+        return _CODECS[self.codec][1] if self.preset == "auto" else self.preset
 
     @property
     def encoder(self) -> str:
         """FFmpeg's name of the encoder."""
-        return _CODECS[self.codec].encoder
+        return _CODECS[self.codec][0]
 
     def check_size(self, height: int, width: int, camera: str) -> None:
         """Raise BadInput for a frame size that the pixel format does not allow."""
@@ -71,17 +71,12 @@ class VideoConfig:
             )
 
 
-@dataclass(frozen=True)
-class _Codec:
-    encoder: str
-    preset: str
-
-
 _CODECS = {
-    "h264": _Codec("libx264", "superfast"),
-    "lossless": _Codec("libx264rgb", "superfast"),
-    "av1": _Codec("libsvtav1", "12"),
+    "h264": ("libx264", "superfast"),
+    "lossless": ("libx264rgb", "superfast"),
+    "av1": ("libsvtav1", "12"),
 }
+"""FFmpeg's name of each encoder, and its preset."""
 
 
 def exact_rate(rate_hz: float) -> Fraction:
