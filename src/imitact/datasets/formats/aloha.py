@@ -14,17 +14,11 @@ from imitact.core.aloha_joints import ALOHA_BASE, ALOHA_JOINTS, ALOHA_RATE_HZ, A
 from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
 from imitact.core.types import Camera, ExtraColumn, Frame, Spec
 from imitact.datasets import images
-from imitact.datasets.formats.aloha_file import (
-    ACTION,
-    COPY_AGAIN,
-    IMAGES,
-    STATE,
-    AlohaFile,
-    find_files,
-    locate_arrays,
-)
+from imitact.datasets.formats import aloha_file
+from imitact.datasets.formats.aloha_file import ACTION, COPY_AGAIN, IMAGES, STATE, AlohaFile
 from imitact.datasets.formats.array_dataset import ArrayDataset, locate_episodes
 from imitact.datasets.formats.hdf5 import Hdf5Array, Hdf5Reader
+from imitact.datasets.formats.key_selection import check_names, numbered
 from imitact.datasets.read_config import OnDamage, ReadConfig
 from imitact.datasets.row_blocks import in_blocks
 from imitact.storage.checksum import file_sha256
@@ -58,8 +52,9 @@ class AlohaDataset(ArrayDataset[AlohaFile]):
     ) -> None:
         super().__init__(path, read)
         self._hdf5 = hdf5 or Hdf5Reader()
-        files = find_files(self.path, self.read.files)
-        self._located = locate_episodes(files, partial(locate_arrays, self._hdf5), on_damage)
+        files = aloha_file.find_files(self.path, self.read.files)
+        locate = partial(aloha_file.locate_arrays, self._hdf5)
+        self._located = locate_episodes(files, locate, on_damage)
         self._files = [file for file in self._located if file is not None]
         if not self._files:
             raise DamagedFile(f"{self.path} has no readable episode. {COPY_AGAIN}")
@@ -142,14 +137,8 @@ class AlohaDataset(ArrayDataset[AlohaFile]):
 
     def _select_cameras(self, file: AlohaFile) -> list[str]:
         available, given = [*file.images], [*self.read.cameras]
-        for name in given:
-            if name not in available:
-                raise BadInput(
-                    f'{file.path} has no camera "{name}"; available: '
-                    f"{', '.join(available) or 'none'}"
-                )
-        if len(set(given)) != len(given):
-            raise BadInput(f"each camera may be given once; given: {', '.join(given)}")
+        listed = ", ".join(available) or "none"
+        check_names(file.path, "camera", given, available, listed)
         stored = [str(name) for name in file.metadata.get("cameras", ())]
         return given or (stored if sorted(stored) == sorted(available) else available)
 
@@ -178,7 +167,7 @@ class AlohaDataset(ArrayDataset[AlohaFile]):
             if base:
                 base_names = tuple(ALOHA_BASE)
                 if len(base_names) != base[0]:
-                    base_names = _numbered("base", base[0])
+                    base_names = numbered("base", base[0])
                 names["action"] += base_names
                 units["action"] += tuple(ALOHA_BASE.get(name, "unknown") for name in base_names)
         return Spec(
@@ -199,30 +188,28 @@ class AlohaDataset(ArrayDataset[AlohaFile]):
 
     def _check_alike(self, first: AlohaFile, file: AlohaFile) -> None:
         """Refuse a file whose arrays differ in size from those of the first."""
-        sizes: list[tuple[str, str, str]] = [
-            (STATE, _value_count([first.state]), _value_count([file.state])),
-            (ACTION, _value_count(first.actions), _value_count(file.actions)),
-        ]
         for camera in self._cameras:
-            path = IMAGES + camera
             if camera not in file.images:
                 raise SpecMismatch(
-                    f"{file.path} has no {path}, which {first.path.name} has; its cameras: "
-                    f"{', '.join(file.images) or 'none'}. Move the file out of the folder, or "
-                    "name cameras that all files have with --read.cameras"
+                    f"{file.path} has no {IMAGES + camera}, which {first.path.name} has; its "
+                    f"cameras: {', '.join(file.images) or 'none'}. Move the file out of the "
+                    "folder, or name cameras that all files have with --read.cameras"
                 )
-            sizes.append((path, _image_shape(first.images[camera]),
-                          _image_shape(file.images[camera])))  # fmt: skip
-        for name, array in first.extras.items():
-            if name in file.extras:
-                sizes.append((array.path, _value_count([array]), _value_count([file.extras[name]])))
-        for path, expected, found in sizes:
-            if expected != found:
+        sizes = self._sizes(file)
+        for path, expected in self._sizes(first).items():
+            if sizes.get(path, expected) != expected:
                 raise SpecMismatch(
-                    f"{file.path}: {path} has {found} per tick, but {expected} in "
+                    f"{file.path}: {path} has {sizes[path]} per tick, but {expected} in "
                     f"{first.path.name}; all episodes of a dataset must have the same sizes. Move "
                     "the file out of the folder"
                 )
+
+    def _sizes(self, file: AlohaFile) -> dict[str, str]:
+        """What each array has per tick, in words, by its path."""
+        extras = {array.path: _value_count([array]) for array in file.extras.values()}
+        images = {IMAGES + name: _image_shape(file.images[name]) for name in self._cameras}
+        vectors = {STATE: _value_count([file.state]), ACTION: _value_count(file.actions)}
+        return vectors | images | extras | vectors  # an extra may be one of the action's arrays
 
 
 def _tick_of(file: AlohaFile, array: Hdf5Array, tick: int) -> str:
@@ -230,11 +217,7 @@ def _tick_of(file: AlohaFile, array: Hdf5Array, tick: int) -> str:
 
 
 def _joint_names(count: int) -> tuple[str, ...]:
-    return _JOINTS.get(count) or _numbered("joint", count)
-
-
-def _numbered(stem: str, count: int) -> tuple[str, ...]:
-    return tuple(f"{stem}_{i}" for i in range(count))
+    return _JOINTS.get(count) or numbered("joint", count)
 
 
 def _unit(joint: str) -> str:

@@ -15,12 +15,7 @@ import msgspec
 import numpy as np
 
 from imitact.core.errors import BadInput, DamagedFile
-from imitact.datasets.formats.hdf5 import (
-    Hdf5Array,
-    Hdf5Reader,
-    check_readable,
-    natural_sort_key,
-)
+from imitact.datasets.formats.hdf5 import Hdf5Array, Hdf5Reader, check_readable, natural_sort_key
 from imitact.datasets.read_config import MAX_VECTOR_SIZE
 
 STATE, ACTION, BASE_ACTION = "/observations/qpos", "/action", "/base_action"
@@ -166,14 +161,12 @@ def path_of(feature: str) -> str:
     """Path of the array for a feature: the inverse of `feature_of`."""
     if feature == "observation.velocity":
         return VELOCITY
-    for prefix, folder in (
-        ("aloha.observations.", "/observations/"),
-        ("aloha.", "/"),
-        ("observation.", "/observations/"),
-    ):
-        if feature.startswith(prefix):
-            return folder + feature.removeprefix(prefix)
-    return "/" + feature
+    if feature.startswith("observation."):
+        return "/observations/" + feature.removeprefix("observation.")
+    name = feature.removeprefix("aloha.")
+    if name != feature and name.startswith("observations."):
+        return name.replace("observations.", "/observations/", 1)
+    return "/" + name
 
 
 def _why_no_camera(array: Hdf5Array) -> str:

@@ -24,17 +24,8 @@ from imitact.core.aloha_joints import ALOHA_BASE
 from imitact.core.errors import BadInput, SpecMismatch
 from imitact.core.types import Frame, Spec
 from imitact.datasets import images as stills
-from imitact.datasets.formats.aloha_file import (
-    ACTION,
-    BASE_ACTION,
-    IMAGES,
-    LENGTHS,
-    METADATA,
-    METADATA_FORMAT,
-    STATE,
-    VELOCITY,
-    path_of,
-)
+from imitact.datasets.formats import aloha_file
+from imitact.datasets.formats.aloha_file import ACTION, BASE_ACTION, IMAGES, STATE, VELOCITY
 from imitact.storage.atomic import write_atomically
 
 Images = Literal["plain", "jpeg"]
@@ -69,11 +60,12 @@ class AlohaWriter:
         self._episodes = 0
         while self._file(self._episodes).is_file():
             self._episodes += 1
-        later = [n for n in _episode_numbers(out) if n > self._episodes]
-        if later:
+        names = (re.fullmatch(r"episode_([0-9]{1,9})\.hdf5", p.name) for p in out.glob("episode_*"))
+        later = min((int(n[1]) for n in names if n and int(n[1]) > self._episodes), default=None)
+        if later is not None:
             raise BadInput(
-                f"{out} has episode_{later[0]}.hdf5 but no episode_{self._episodes}.hdf5; give a "
-                "new folder"
+                f"{out} has episode_{later}.hdf5 but no episode_{self._episodes}.hdf5; give a new "
+                "folder"
             )
 
     @property
@@ -114,12 +106,13 @@ class AlohaWriter:
                 f"and {expected[1]}, with at least one tick"
             )
         arrays, unsupported = self._arrays(state, action, extras)
-        metadata = self._metadata(task, invented=[VELOCITY] if VELOCITY not in arrays else [])
+        invented = [VELOCITY] if VELOCITY not in arrays else []
+        attributes = {"sim": sim, aloha_file.METADATA: self._metadata(task, invented)}
         arrays.setdefault(VELOCITY, np.zeros_like(state, dtype=np.float32))
 
         def write(path: Path) -> None:
             with _hdf5_errors_as_os_errors():
-                self._write(path, arrays, frames, length, sim, metadata)
+                self._write(path, arrays, frames, attributes)
 
         write_atomically(self._file(self._episodes), write, self._staging)
         self._episodes += 1
@@ -139,17 +132,16 @@ class AlohaWriter:
             arrays[BASE_ACTION] = np.asarray(action[:, arms:], np.float32)
         unsupported = []
         for name, values in extras.items():
-            path = path_of(name)
+            path = aloha_file.path_of(name)
             if path in arrays:  # maybe the same values with more digits
                 with np.errstate(over="ignore"):
-                    rounded = values.astype(np.float32)
-                if rounded.tobytes() != arrays[path].tobytes():
-                    unsupported.append(name)
-                    continue
-            elif "/" in name or path.count("/") > 2 or path.startswith(IMAGES):
+                    fits = values.astype(np.float32).tobytes() == arrays[path].tobytes()
+            else:
+                fits = "/" not in name and path.count("/") <= 2 and not path.startswith(IMAGES)
+            if fits:
+                arrays[path] = values
+            else:
                 unsupported.append(name)
-                continue
-            arrays[path] = values
         return arrays, unsupported
 
     def _write(
@@ -157,39 +149,32 @@ class AlohaWriter:
         staged: Path,
         arrays: Mapping[str, NDArray[Any]],
         frames: Mapping[str, Iterable[Frame]],
-        length: int,
-        sim: bool,
-        metadata: str,
+        attributes: Mapping[str, Any],
     ) -> None:
         import h5py
 
-        cameras = self._spec.cameras
+        cameras, length = self._spec.cameras, len(arrays[STATE])
         if self._images == "plain":
             self._check_free_space(sum(length * c.height * c.width * 3 for c in cameras))
         with h5py.File(staged, "w", rdcc_nbytes=2 << 20) as file:
-            file.attrs["sim"] = sim
-            file.attrs[METADATA] = metadata
+            file.attrs.update(attributes)
             file.create_group(IMAGES)
             for path, values in arrays.items():
                 file.create_dataset(path, data=values)
             lengths = {}
             for camera in cameras:
-                path, given = IMAGES + camera.name, frames[camera.name]
-                checked = self._checked(given, camera.name, length)
+                path = IMAGES + camera.name
+                checked = self._checked(frames[camera.name], camera.name, length)
                 if self._images == "plain":
                     shape = (camera.height, camera.width, 3)
-                    array = file.create_dataset(
-                        path, (length, *shape), dtype="uint8", chunks=(1, *shape)
-                    )
-                    for tick, frame in enumerate(checked):
-                        array[tick] = frame
+                    _write_rows(file, path, checked, length, shape)
                 else:
                     lengths[camera.name] = self._write_jpeg(file, path, checked, length)
             if lengths:
                 file.attrs["compress"] = True
                 # One row per camera, sorted by name, as in compress_data.py.
                 rows = np.array([lengths[name] for name in sorted(lengths)], np.float32)
-                file.create_dataset(LENGTHS, data=rows)
+                file.create_dataset(aloha_file.LENGTHS, data=rows)
 
     def _write_jpeg(self, file: Any, path: str, frames: Iterator[Frame], length: int) -> list[int]:
         """Return the size of each image in bytes.
@@ -206,10 +191,10 @@ class AlohaWriter:
                     out.write(data)
             widest = max(sizes)
             self._check_free_space(widest * length)
-            array = file.create_dataset(path, (length, widest), dtype="uint8", chunks=(1, widest))
             with packed.open("rb") as back:
-                for tick, size in enumerate(sizes):
-                    array[tick] = np.frombuffer(back.read(size).ljust(widest, b"\0"), np.uint8)
+                padded = (back.read(size).ljust(widest, b"\0") for size in sizes)
+                rows = (np.frombuffer(row, np.uint8) for row in padded)
+                _write_rows(file, path, rows, length, (widest,))
         finally:
             packed.unlink(missing_ok=True)
         return sizes
@@ -229,7 +214,7 @@ class AlohaWriter:
     def _metadata(self, task: str, invented: list[str]) -> str:
         spec = self._spec
         metadata: dict[str, Any] = {
-            "format": METADATA_FORMAT,
+            "format": aloha_file.METADATA_FORMAT,
             "state": {"names": list(spec.state_names), "units": list(spec.state_units)},
             "action": {"names": list(spec.action_names), "units": list(spec.action_units)},
             "rate_hz": spec.rate_hz,
@@ -257,6 +242,15 @@ class AlohaWriter:
         return self.out / f"episode_{index}.hdf5"
 
 
+def _write_rows(
+    file: Any, path: str, rows: Iterable[NDArray[Any]], length: int, shape: tuple[int, ...]
+) -> None:
+    """Write rows of uint8, one chunk each."""
+    array = file.create_dataset(path, (length, *shape), dtype="uint8", chunks=(1, *shape))
+    for tick, row in enumerate(rows):
+        array[tick] = row
+
+
 def _base_width(spec: Spec) -> int:
     """Number of values at the end of the action that command a mobile base."""
     names = tuple(ALOHA_BASE)
@@ -266,11 +260,6 @@ def _base_width(spec: Spec) -> int:
     while count < spec.action_size - 1 and re.fullmatch(r"base_\d+", spec.action_names[-1 - count]):
         count += 1
     return count
-
-
-def _episode_numbers(out: Path) -> list[int]:
-    found = (re.fullmatch(r"episode_([0-9]{1,9})\.hdf5", p.name) for p in out.glob("episode_*"))
-    return sorted(int(match[1]) for match in found if match)
 
 
 @contextmanager

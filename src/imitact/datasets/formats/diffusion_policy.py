@@ -21,9 +21,9 @@ from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Frame
 from imitact.datasets.formats.array_dataset import ArrayDataset
 from imitact.datasets.formats.hdf5 import MAX_TICKS
-from imitact.datasets.formats.key_selection import AvailableKeys
+from imitact.datasets.formats.key_selection import AvailableKeys, has_image_shape, is_vector
 from imitact.datasets.formats.zarr import ZarrArray, ZarrStore, open_array
-from imitact.datasets.read_config import MAX_VECTOR_SIZE, OnDamage, ReadConfig
+from imitact.datasets.read_config import OnDamage, ReadConfig
 from imitact.datasets.row_blocks import in_blocks
 from imitact.parallel.isolated_process import IsolatedProcess
 
@@ -79,8 +79,7 @@ class DiffusionPolicyDataset(ArrayDataset[RowSpan]):
                     f"{self.path}: {array.name} has {array.shape[0]} rows, but {ENDS} gives "
                     f"{self._ends[-1]} ticks. {_COPY}"
                 )
-        vectors = {name: a.width for name, a in self._arrays.items()
-                   if len(a.shape) in (1, 2) and 1 <= a.width <= MAX_VECTOR_SIZE}  # fmt: skip
+        vectors = {name: a.width for name, a in self._arrays.items() if is_vector(a.shape)}
         images = {n: (a.shape[1], a.shape[2]) for n, a in self._arrays.items() if _is_image(a)}
         available = AvailableKeys(vectors, images, vectors)
         self._keys = available.select(self.path, self.read, "action")
@@ -154,6 +153,5 @@ def is_diffusion_policy(path: Path) -> bool:
 
 
 def _is_image(array: ZarrArray) -> bool:
-    shape = array.shape
     is_image_type = array.dtype == np.uint8 or array.dtype.kind == "f"
-    return is_image_type and len(shape) == 4 and shape[3] == 3 and min(shape[1:3]) > 0
+    return is_image_type and has_image_shape(array.shape)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from imitact.core.errors import BadInput
 from imitact.core.types import Camera, Spec
-from imitact.datasets.read_config import ReadConfig
+from imitact.datasets.read_config import MAX_VECTOR_SIZE, ReadConfig
 
 UNIT = "unknown"
 
@@ -58,8 +58,8 @@ class AvailableKeys:
                 f"{dataset} does not define which observations form the state; name them in "
                 f"order with --read.state. Available, with values per tick: {observations}"
             )
-        _check_names(dataset, "observation", read.state, self.vectors, observations)
-        _check_names(dataset, "camera", read.cameras, self.images, ", ".join(self.images) or "none")
+        check_names(dataset, "observation", read.state, self.vectors, observations)
+        check_names(dataset, "camera", read.cameras, self.images, ", ".join(self.images) or "none")
         action = read.action or default_action
         if action not in self.actions:
             raise BadInput(
@@ -82,17 +82,33 @@ class AvailableKeys:
         )
 
 
+def is_vector(shape: Sequence[int]) -> bool:
+    """Whether an array of this shape, (T,) or (T, values), can be part of a state or action."""
+    return len(shape) == 1 or (len(shape) == 2 and 1 <= shape[1] <= MAX_VECTOR_SIZE)
+
+
+def has_image_shape(shape: Sequence[int]) -> bool:
+    """Whether an array of this shape, (T, H, W, 3), can hold colour images."""
+    return len(shape) == 4 and shape[3] == 3 and min(shape[1:3]) > 0
+
+
 def _value_names(key: str, width: int) -> tuple[str, ...]:
-    return (key,) if width == 1 else tuple(f"{key}_{i}" for i in range(width))
+    return (key,) if width == 1 else numbered(key, width)
+
+
+def numbered(stem: str, count: int) -> tuple[str, ...]:
+    """Names of values that have none: "base_0", "base_1", ..."""
+    return tuple(f"{stem}_{i}" for i in range(count))
 
 
 def _listed(widths: Mapping[str, int]) -> str:
     return ", ".join(f"{name} ({width})" for name, width in widths.items()) or "none"
 
 
-def _check_names(
+def check_names(
     dataset: Path, what: str, given: Sequence[str], available: Mapping[str, object], listed: str
 ) -> None:
+    """Refuse names that are not available or given twice; `what` they name, in words."""
     for name in given:
         if name not in available:
             raise BadInput(f'{dataset} has no {what} "{name}"; available: {listed}')

@@ -19,14 +19,9 @@ from numpy.typing import NDArray
 from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
 from imitact.core.types import Frame
 from imitact.datasets.formats.array_dataset import ArrayDataset, locate_episodes
-from imitact.datasets.formats.hdf5 import (
-    Hdf5Array,
-    Hdf5Reader,
-    check_readable,
-    natural_sort_key,
-)
-from imitact.datasets.formats.key_selection import AvailableKeys
-from imitact.datasets.read_config import MAX_VECTOR_SIZE, OnDamage, ReadConfig
+from imitact.datasets.formats.hdf5 import Hdf5Array, Hdf5Reader, check_readable, natural_sort_key
+from imitact.datasets.formats.key_selection import AvailableKeys, has_image_shape, is_vector
+from imitact.datasets.read_config import OnDamage, ReadConfig
 from imitact.datasets.row_blocks import in_blocks
 from imitact.storage.checksum import file_sha256
 
@@ -138,10 +133,11 @@ class RobomimicDataset(ArrayDataset[Demo]):
             )
         images = _images(demo.obs)
         for camera in spec.cameras:
-            if images.get(camera.name) != (camera.height, camera.width):
+            size = images.get(camera.name)
+            if size != (camera.height, camera.width):
                 raise SpecMismatch(
-                    f"{where}/obs/{camera.name} has frames of size {images.get(camera.name)}; the "
-                    f"first demonstration has {(camera.height, camera.width)}"
+                    f"{where}/obs/{camera.name} has frames of size {size}; the first "
+                    f"demonstration has {(camera.height, camera.width)}"
                 )
         observations = [demo.obs[key] for key in (*keys.state, *keys.cameras)]
         for array in (demo.actions[keys.action], *observations):
@@ -198,13 +194,14 @@ def _demo(name: str, arrays: Mapping[str, Hdf5Array], action: str) -> Demo:
 
 def _vectors(arrays: Mapping[str, Hdf5Array]) -> dict[str, int]:
     """Arrays that can be part of a state, and their values per tick."""
-    return {key: array.width for key, array in arrays.items()
-            if array.is_numeric and len(array.shape) in (1, 2)
-            and 1 <= array.width <= MAX_VECTOR_SIZE}  # fmt: skip
+    return {k: a.width for k, a in arrays.items() if a.is_numeric and is_vector(a.shape)}
 
 
 def _images(arrays: Mapping[str, Hdf5Array]) -> dict[str, tuple[int, int]]:
     """Arrays that are cameras, and the height and width of their frames."""
-    return {key: (a.shape[1], a.shape[2]) for key, a in arrays.items()
-            if a.kind == "plain" and np.dtype(a.dtype) == np.uint8 and len(a.shape) == 4
-            and a.shape[3] == 3 and min(a.shape[1:3]) > 0}  # fmt: skip
+    plain = {key: array for key, array in arrays.items() if array.kind == "plain"}
+    return {
+        key: (array.shape[1], array.shape[2])
+        for key, array in plain.items()
+        if np.dtype(array.dtype) == np.uint8 and has_image_shape(array.shape)
+    }
