@@ -18,9 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
-from imitact.core.errors import BadInput, ImitactError, NotFinite
-from imitact.core.install_hint import missing_package
-from imitact.core.suggestions import unknown
+from imitact.core.errors import BadInput, ImitactError, NotFinite, missing_package, unknown_name
 from imitact.core.types import Camera, FloatArray, Frame, LazyFrames, Observation, Spec, StepResult
 from imitact.envs.aloha_renderer import SceneRenderer, load_mujoco
 
@@ -172,16 +170,16 @@ class AlohaEnv:
         width: int = 640,
     ) -> None:
         if task not in _TASKS:
-            raise unknown("task of the ALOHA scene", task, TASKS)
+            raise unknown_name("task of the ALOHA scene", task, TASKS)
         if isinstance(cameras, str):
             cameras = (cameras,)
         for name in cameras:
             if name not in CAMERAS:
-                raise unknown("camera of the ALOHA scene", name, CAMERAS)
-        self._task = _TASKS[task]
-        self._name = task
+                raise unknown_name("camera of the ALOHA scene", name, CAMERAS)
+        self.task = task
+        self.step_cap, self.stages = _TASKS[task].step_cap, _TASKS[task].stages
         self._height, self._width = height, width
-        self._spec = Spec(
+        self.spec = Spec(
             state_names=ALOHA_JOINTS,
             action_names=ALOHA_JOINTS,
             state_units=ALOHA_UNITS,
@@ -192,7 +190,7 @@ class AlohaEnv:
 
         mj = load_mujoco()
         self._mj = mj
-        self._model = mj.MjModel.from_xml_path(str(scene_folder() / self._task.scene))
+        self._model = mj.MjModel.from_xml_path(str(scene_folder() / _TASKS[task].scene))
         view = self._model.vis.global_
         view.offheight = max(view.offheight, height)
         view.offwidth = max(view.offwidth, width)
@@ -202,31 +200,14 @@ class AlohaEnv:
         self._renderer: SceneRenderer | None = None
         self._tick: int | None = None
         self._state_count = 0  # frames can be read until the next state
-        self._rewards = _ContactRewards(self._model, self._name)
-
-    @property
-    def spec(self) -> Spec:
-        return self._spec
-
-    @property
-    def step_cap(self) -> int:
-        return self._task.step_cap
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        return self._task.stages
-
-    @property
-    def task(self) -> str:
-        """ "cube" or "insertion"."""
-        return self._name
+        self._rewards = _ContactRewards(self._model, self.task)
 
     def reset(self, seed: int) -> Observation:
         """Set the arms to their start pose and the objects to the seed's (seed below 2^32)."""
         if not 0 <= seed < 2**32:
             raise BadInput(f"seed is {seed}; gym-aloha's seeds are from 0 to 2^32 - 1")
         mj, model, data = self._mj, self._model, self._data
-        objects = _STARTS[self._name](seed)
+        objects = _STARTS[self.task](seed)
         mj.mj_resetData(model, data)
         data.qpos[:16] = _START
         data.qpos[16:] = objects
@@ -249,7 +230,7 @@ class AlohaEnv:
         """
         if self._tick is None:
             raise ImitactError("step() before reset(); call reset(seed) first")
-        self._spec.check_action(action)
+        self.spec.check_action(action)
         mj, model, data = self._mj, self._model, self._data
         ctrl = data.ctrl
         ctrl[0:6] = action[0:6]
@@ -289,16 +270,13 @@ class AlohaEnv:
     def _observation(self) -> Observation:
         assert self._tick is not None
         qpos = self._data.qpos.copy()
-        state = np.empty(14)
-        state[0:6] = qpos[0:6]
-        state[6] = (qpos[6] - _FINGER_CLOSED_M) / (_FINGER_OPEN_M - _FINGER_CLOSED_M)
-        state[7:13] = qpos[8:14]
-        state[13] = (qpos[14] - _FINGER_CLOSED_M) / (_FINGER_OPEN_M - _FINGER_CLOSED_M)
+        state = np.concatenate([qpos[0:7], qpos[8:15]])
+        state[6::7] = (state[6::7] - _FINGER_CLOSED_M) / (_FINGER_OPEN_M - _FINGER_CLOSED_M)
         count = self._state_count
         frames = LazyFrames(
             tuple(self._camera_ids), self._render, lambda: self._state_count == count
         )
-        return Observation(state, frames, AlohaTruth(self._name, qpos, self._tick))
+        return Observation(state, frames, AlohaTruth(self.task, qpos, self._tick))
 
     def _render(self, name: str) -> Frame:
         if self._renderer is None:
@@ -318,14 +296,11 @@ class _ContactRewards:
             return frozenset((ids[a], ids[b]) for a in firsts for b in seconds)
 
         self.reward = self._cube if task == "cube" else self._insertion
-        if task == "cube":
-            self._left = pairs(["red_box"], [_LEFT_FINGER])
-            self._right = pairs(["red_box"], [_RIGHT_FINGER])
-            self._on_table = pairs(["red_box"], ["table"])
-        else:
-            self._left = pairs(_SOCKET, [_LEFT_FINGER])
-            self._right = pairs(["red_peg"], [_RIGHT_FINGER])
-            self._on_table = pairs(["red_peg", *_SOCKET], ["table"])
+        left, right = (["red_box"], ["red_box"]) if task == "cube" else (_SOCKET, ["red_peg"])
+        self._left = pairs(left, [_LEFT_FINGER])
+        self._right = pairs(right, [_RIGHT_FINGER])
+        self._on_table = pairs([*left, *right], ["table"])
+        if task == "insertion":
             self._peg_on_socket = pairs(["red_peg"], _SOCKET)
             self._peg_on_pin = pairs(["red_peg"], ["pin"])
 

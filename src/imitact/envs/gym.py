@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.errors import BadInput, ImitactError, SpecMismatch
-from imitact.core.install_hint import missing_package
+from imitact.core.errors import BadInput, ImitactError, SpecMismatch, missing_package
 from imitact.core.types import Camera, FloatArray, Frame, Observation, Spec, StepResult
 
 GYM_PREFIX = "gym:"
@@ -128,19 +127,11 @@ class GymEnv:
         self._is_running = False
         try:
             observed, _ = self._gym.reset(seed=0)
-            self._spec = self._derive_spec(observed)
-            self._step_cap = self._episode_length()
+            self.spec = self._derive_spec(observed)
+            self.step_cap = self._episode_length()
         except BaseException:
             self.close()
             raise
-
-    @property
-    def spec(self) -> Spec:
-        return self._spec
-
-    @property
-    def step_cap(self) -> int:
-        return self._step_cap
 
     def reset(self, seed: int) -> Observation:
         if self._gym is None:
@@ -155,7 +146,7 @@ class GymEnv:
         """Step the environment; raise an error for an action that does not fit."""
         if not self._is_running:
             raise ImitactError("step() before reset(); call reset(seed) first")
-        self._spec.check_action(action)
+        self.spec.check_action(action)
         if self._final is not None:
             return self._final
         space = self._gym.action_space
@@ -209,17 +200,17 @@ class GymEnv:
         config = self._config
         names = config.state_names or self._numbered(observed)
         actions = config.action_names or tuple(f"action_{n}" for n in range(shape[0]))
+        units = config.units or ("1",) * (len(state) + shape[0])
         for what, given, size in (
-            ("state_names", names, len(state)),
-            ("action_names", actions, shape[0]),
-            ("units", config.units or [""] * (len(state) + shape[0]), len(state) + shape[0]),
+            ("state-names", names, len(state)),
+            ("action-names", actions, shape[0]),
+            ("units", units, len(state) + shape[0]),
         ):
             if len(given) != size:
                 raise BadInput(
-                    f"--gym.{what.replace('_', '-')} has {len(given)} entries, {self._name} needs "
+                    f"--gym.{what} has {len(given)} entries, {self._name} needs "
                     f"{size}: {len(state)} measured and {shape[0]} commanded values"
                 )
-        units = config.units or ("1",) * (len(state) + shape[0])
         return Spec(
             state_names=tuple(names),
             action_names=tuple(actions),
@@ -232,10 +223,8 @@ class GymEnv:
     def _numbered(self, observed: Any) -> tuple[str, ...]:
         names: list[str] = []
         for key in self._config.state:
-            count = np.size(_lookup(observed, key))
-            names += [key.replace("/", "_")] if count == 1 else [
-                f"{key.replace('/', '_')}_{n}" for n in range(count)
-            ]  # fmt: skip
+            stem, count = key.replace("/", "_"), np.size(_lookup(observed, key))
+            names += [stem] if count == 1 else [f"{stem}_{n}" for n in range(count)]
         return tuple(names)
 
     def _rate_hz(self) -> float:
@@ -294,7 +283,9 @@ class GymEnv:
     def _mismatch(self, observed: Any, what: str, option: str) -> SpecMismatch:
         observes = "; ".join(_described(observed)) or "nothing"
         hint = ""
-        if not isinstance(observed, Mapping) and _takes_obs_type(self._gym):
+        arguments = getattr(self._gym.spec, "kwargs", None) or {}
+        takes_obs_type = "obs_type" in arguments or hasattr(self._gym.unwrapped, "obs_type")
+        if takes_obs_type and not isinstance(observed, Mapping):
             hint = ', or select both with --gym.make \'{"obs_type": "pixels_agent_pos"}\''
         return SpecMismatch(
             f"{self._name}: {what}. It observes {observes}. Give the keys of "
@@ -385,9 +376,3 @@ def _described(nested: Any, name: str = "") -> list[str]:
         ]
     array = np.asarray(nested)
     return [f"{name or 'one array,'} {array.dtype} of shape {array.shape}"]
-
-
-def _takes_obs_type(gym: Any) -> bool:
-    return "obs_type" in (getattr(gym.spec, "kwargs", None) or {}) or hasattr(
-        gym.unwrapped, "obs_type"
-    )

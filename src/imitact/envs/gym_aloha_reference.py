@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
-from imitact.core.errors import BadInput, ImitactError
-from imitact.core.install_hint import missing_package
-from imitact.core.suggestions import unknown
+from imitact.core.errors import BadInput, ImitactError, missing_package, unknown_name
 from imitact.core.types import Camera, FloatArray, Observation, Spec, StepResult
 from imitact.envs.aloha import STEP_CAP, TASKS
 from imitact.envs.aloha_renderer import load_mujoco
@@ -38,38 +36,24 @@ class RegisteredAloha:
 
     def __init__(self, task: str = "cube", step_cap: int | None = None) -> None:
         if task not in GYM_IDS:
-            raise unknown("task of gym-aloha", task, TASKS)
-        if step_cap is None:
-            step_cap = STEP_CAP[task]
-        if step_cap < 1:
-            raise BadInput(f"the step cap is {step_cap} ticks; it must be at least 1")
+            raise unknown_name("task of gym-aloha", task, TASKS)
+        self.step_cap = STEP_CAP[task] if step_cap is None else step_cap
+        if self.step_cap < 1:
+            raise BadInput(f"the step cap is {self.step_cap} ticks; it must be at least 1")
         load_mujoco()  # selects the OpenGL backend before dm_control does
         try:
             import gym_aloha  # noqa: F401  # registers its environments with Gymnasium
             import gymnasium
         except ModuleNotFoundError as error:
             raise missing_package(str(error.name), "sim") from error
-        self._step_cap = step_cap
         self._gym: Any = gymnasium.make(
-            GYM_IDS[task], obs_type="pixels_agent_pos", max_episode_steps=step_cap
+            GYM_IDS[task], obs_type="pixels_agent_pos", max_episode_steps=self.step_cap
         )
         self._running = False
-        self._spec = Spec(
-            ALOHA_JOINTS,
-            ALOHA_JOINTS,
-            ALOHA_UNITS,
-            ALOHA_UNITS,
-            (Camera("top", 480, 640),),
-            ALOHA_RATE_HZ,
+        cameras = (Camera("top", 480, 640),)
+        self.spec = Spec(
+            *(ALOHA_JOINTS, ALOHA_JOINTS, ALOHA_UNITS, ALOHA_UNITS), cameras, ALOHA_RATE_HZ
         )
-
-    @property
-    def spec(self) -> Spec:
-        return self._spec
-
-    @property
-    def step_cap(self) -> int:
-        return self._step_cap
 
     def reset(self, seed: int) -> Observation:
         observed, _ = self._gym.reset(seed=seed)
@@ -79,7 +63,7 @@ class RegisteredAloha:
     def step(self, action: FloatArray) -> StepResult:
         if not self._running:
             raise ImitactError("the episode has ended or not started; call reset(seed) first")
-        self._spec.check_action(action)
+        self.spec.check_action(action)
         observed, reward, terminated, truncated, _ = self._gym.step(action)
         self._running = not (terminated or truncated)
         return StepResult(_observation(observed), float(reward), float(reward) == _TOP)

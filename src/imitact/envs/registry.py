@@ -17,8 +17,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from imitact.core.errors import BadInput
-from imitact.core.suggestions import unknown
+from imitact.core.errors import BadInput, unknown_name
 from imitact.core.types import Camera, Env, Policy, Spec
 from imitact.envs import aloha, gym
 from imitact.envs.experts import registry as experts
@@ -90,7 +89,7 @@ def is_env_name(text: str) -> bool:
 def check_env_name(name: str) -> None:
     """Refuse a name that has none of the forms; nothing is imported or made."""
     if not is_env_name(name):
-        raise unknown("environment", name, FORMS)
+        raise unknown_name("environment", name, FORMS)
 
 
 def env_factory(
@@ -108,11 +107,11 @@ def env_factory(
     if name.startswith(GYM_PREFIX):
         return partial(gym.GymEnv, name.removeprefix(GYM_PREFIX), gym_config(gym_settings))
     if name not in aloha.TASKS:
-        return partial(_own_env, name)
+        return partial(_made, Env, name)
     chosen = camera_names(cameras)
     for camera in chosen:
         if camera not in aloha.CAMERAS:
-            raise unknown("camera of the ALOHA scene", camera, (*aloha.CAMERAS, FOUR_VIEWS))
+            raise unknown_name("camera of the ALOHA scene", camera, (*aloha.CAMERAS, FOUR_VIEWS))
         Camera(camera, height, width)
     return partial(aloha.AlohaEnv, name, chosen, height, width)
 
@@ -152,7 +151,7 @@ def gym_config(settings: GymConfig | Mapping[str, Any] | None) -> GymConfig:
     names = [field.name for field in fields(GymConfig)]
     for name in settings:
         if name not in names:
-            raise unknown("setting of a Gymnasium environment", name, names)
+            raise unknown_name("setting of a Gymnasium environment", name, names)
     return GymConfig(**settings)
 
 
@@ -190,7 +189,7 @@ def expert_factory(
         return scripted
     with_spec = env_factory(env, gym_settings=gym_settings)()
     with_spec.close()
-    make = partial(_own_expert, given, with_spec.spec)
+    make = partial(_made, Policy, given, with_spec.spec)
     make()  # refused here, if it must be
     return make
 
@@ -226,28 +225,15 @@ def demonstrator_settings(
     }
 
 
-def _own_env(given: str) -> Env:
-    env = _called(given, "environment")
-    if not isinstance(env, Env):
-        raise BadInput(
-            f"environment {given} returns no Env: it needs spec, step_cap, stages, reset(seed), "
-            "step(action) and close() (docs/own_environment.md)"
-        )
-    return env
+_MEMBERS: dict[type, str] = {
+    Env: "spec, step_cap, stages, reset(seed), step(action) and close()",
+    Policy: "spec, reset(seed) and chunk(observation)",
+}
 
 
-def _own_expert(given: str, spec: Spec) -> Policy:
-    expert = _called(given, "expert", spec)
-    if not isinstance(expert, Policy):
-        raise BadInput(
-            f"expert {given} returns no Policy: it needs spec, reset(seed) and chunk(observation) "
-            "(docs/own_environment.md)"
-        )
-    return expert
-
-
-def _called(given: str, what: str, *arguments: Spec) -> Any:
+def _made(kind: type, given: str, *arguments: Spec) -> Any:
     """Call what FILE.py:NAME or MODULE:NAME names, without arguments where it takes none."""
+    what = "environment" if kind is Env else "expert"
     function = _imported(given, what)
     try:
         parameters = inspect.signature(function).parameters
@@ -256,7 +242,13 @@ def _called(given: str, what: str, *arguments: Spec) -> Any:
     except TypeError as error:
         takes = "the environment's Spec" if arguments else "no arguments"
         raise BadInput(f"{what} {given} is called with {takes}: {error}") from error
-    return function(*arguments)
+    made = function(*arguments)
+    if not isinstance(made, kind):
+        raise BadInput(
+            f"{what} {given} returns no {kind.__name__}: it needs {_MEMBERS[kind]} "
+            "(docs/own_environment.md)"
+        )
+    return made
 
 
 def _imported(given: str, what: str) -> Any:
@@ -281,7 +273,7 @@ def _imported(given: str, what: str) -> Any:
     if not callable(found):
         kinds = (type, FunctionType)
         members = [n for n, value in vars(module).items() if isinstance(value, kinds)]
-        raise unknown(f"class or function in {where} for the {what}", name, members)
+        raise unknown_name(f"class or function in {where} for the {what}", name, members)
     return found
 
 

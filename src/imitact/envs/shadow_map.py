@@ -55,15 +55,13 @@ class ShadowMap:
         self._attach(self._frame, context.shadowTex)
         # The map of the static geoms, from which changed texels are restored.
         self._background = GL.glGenTextures(1)
-        GL.glActiveTexture(GL.GL_TEXTURE1)
-        GL.glBindTexture(GL.GL_TEXTURE_2D, self._background)
-        GL.glTexStorage2D(GL.GL_TEXTURE_2D, 1, GL.GL_DEPTH24_STENCIL8, self._size, self._size)
-        GL.glBindTexture(GL.GL_TEXTURE_2D, 0)
         # mjr_render still clears its shadow framebuffer: of one texel instead of the map.
         self._dummy = GL.glGenTextures(1)
-        GL.glBindTexture(GL.GL_TEXTURE_2D, self._dummy)
-        GL.glTexStorage2D(GL.GL_TEXTURE_2D, 1, GL.GL_DEPTH24_STENCIL8, 1, 1)
-        GL.glBindTexture(GL.GL_TEXTURE_2D, 0)
+        GL.glActiveTexture(GL.GL_TEXTURE1)
+        for texture, side in ((self._background, self._size), (self._dummy, 1)):
+            GL.glBindTexture(GL.GL_TEXTURE_2D, texture)
+            GL.glTexStorage2D(GL.GL_TEXTURE_2D, 1, GL.GL_DEPTH24_STENCIL8, side, side)
+            GL.glBindTexture(GL.GL_TEXTURE_2D, 0)
         GL.glActiveTexture(GL.GL_TEXTURE0)
 
     @staticmethod
@@ -131,9 +129,9 @@ class ShadowMap:
         In single precision and in MuJoCo's order of operations (mjr_lookAt, mjr_orthoVec).
         """
         forward, eye = _unit(np.array(light.dir, np.float32)), np.array(light.pos, np.float32)
-        aside = _unit(_cross(forward, np.array([-1, 0, 0], np.float32)))
-        right = _unit(_cross(forward, aside))
-        up = _unit(_cross(right, forward))
+        aside = _unit(np.cross(forward, np.array([-1, 0, 0], np.float32)))
+        right = _unit(np.cross(forward, aside))
+        up = _unit(np.cross(right, forward))
         axes = np.stack([right, up, -forward])
         return axes, np.array([-_dot(right, eye), -_dot(up, eye), _dot(forward, eye)])
 
@@ -242,13 +240,6 @@ def _corners(model: Any, data: Any, ids: NDArray[np.intp]) -> NDArray[np.float64
 
 def _dot(a: NDArray[np.float32], b: NDArray[np.float32]) -> np.float32:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
-def _cross(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    x = a[1] * b[2] - a[2] * b[1]
-    y = a[2] * b[0] - a[0] * b[2]
-    z = a[0] * b[1] - a[1] * b[0]
-    return np.array([x, y, z], np.float32)
 
 
 def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:

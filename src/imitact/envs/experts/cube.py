@@ -8,6 +8,7 @@ afterwards, so that the actions are a function of what a policy can see.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -103,28 +104,20 @@ class CubeExpert(ScriptedExpert):
         return drawn
 
     def _trajectory(self, tick: int, truth: AlohaTruth, state: Vector) -> Vector:
-        kinematics, v = self._arms(), self.variation
         start, ticks, end = self._schedule()
         length = math.ceil(end)
-        left = ArmTrajectory("left", state[:7], length, kinematics)
-        right = ArmTrajectory("right", state[7:], length, kinematics)
+        left = ArmTrajectory("left", state[:7], length, self._arms)
+        right = ArmTrajectory("right", state[7:], length, self._arms)
 
-        # Closing fingers turn and center the cube: of the grasp's offset from the cube's center,
-        # only the components along the fingers and upward remain in the held pose.
         cube = truth.pose()[:3].copy()
         cube[2] = _CUBE_HEIGHT_M
-        offset = _GRASP + self._offset("grasp")
-        yaw, pitch = v["grasp_yaw_rad"], _GRASP_PITCH_RAD
-        along = offset[0] * math.cos(yaw) + offset[1] * math.sin(yaw)
-        held = np.array([along, 0.0, offset[2]])
+        grasp, held = self._grasp(cube, "grasp", _GRASP, _GRASP_PITCH_RAD)
         handover = _HANDOVER + self._offset("meet_via")
-
-        grasp = HandPose(cube + offset, yaw, pitch)
         above = grasp.before(_RIGHT_STANDOFF_M, forward=-1.0)
-        give = HandPose(handover + held, 0.0, pitch)
-        away = HandPose(give.position + _RETREAT + self._offset("retreat_via"), 0.0, pitch)
-        yaw, pitch = v["take_yaw_rad"], _TAKE_PITCH_RAD
-        take = HandPose(handover + _TAKE + self._offset("take"), yaw, pitch, math.pi / 2)
+        give = replace(grasp, position=handover + held, yaw=0.0)
+        away = replace(give, position=give.position + _RETREAT + self._offset("retreat_via"))
+        yaw = self.variation["take_yaw_rad"]
+        take = HandPose(handover + _TAKE + self._offset("take"), yaw, _TAKE_PITCH_RAD, math.pi / 2)
         ready = take.before(_LEFT_STANDOFF_M, forward=1.0)
         wait = HandPose(_HANDOVER + _WAIT + self._offset("wait_via"), roll=math.pi / 2)
 

@@ -140,28 +140,20 @@ class InsertionExpert(ScriptedExpert):
             self._plan_alignment(tick, truth)
         else:
             self._plan_insertion(tick, truth)
-        return np.concatenate(
-            [self._arm_trajectories["left"].joints, self._arm_trajectories["right"].joints], axis=1
-        )
+        arms = self._arm_trajectories
+        return np.concatenate([arms["left"].joints, arms["right"].joints], axis=1)
 
     def _plan_grasps(self, truth: AlohaTruth, state: Vector) -> None:
         """Both arms: above the object with open fingers, down, grasp, lift, and align."""
         start, ticks, end = self._schedule()
         for side, name, of_state in (("left", "socket", state[:7]), ("right", "peg", state[7:])):
-            arm = ArmTrajectory(side, of_state, math.ceil(end), self._arms())
+            arm = ArmTrajectory(side, of_state, math.ceil(end), self._arms)
             self._arm_trajectories[side] = arm
 
-            # Closing fingers turn and center the object: of the grasp's offset from its center,
-            # only the components along the fingers and upward remain in the held pose.
             place = truth.pose(_HOLDS[side])[:3].copy()
             place[2] = _HEIGHT_M[side]
             up = np.array([0.0, 0.0, _GRASP_HEIGHT_M[side] - _HEIGHT_M[side]])
-            offset = up + self._offset(name)
-            yaw = self.variation[f"{name}_yaw_rad"]
-            along = offset[0] * math.cos(yaw) + offset[1] * math.sin(yaw)
-            held = np.array([along, 0.0, offset[2]])
-
-            grasp = HandPose(place + offset, yaw, _PITCH_RAD)
+            grasp, held = self._grasp(place, name, up, _PITCH_RAD)
             above = grasp.before(_STANDOFF_M, FORWARD[side])
             ready = HandPose(self._ready(side) + held, 0.0, _PITCH_RAD)
 
@@ -180,12 +172,11 @@ class InsertionExpert(ScriptedExpert):
             found = _transform(truth.pose(_HOLDS[side]))
             wanted = _aligned(found, np.array([1.0, 0.0, 0.0]), self._ready(side))
             hand = self._hand_for(side, tick, found, wanted)
-            arm.move_straight(
-                start["align"], ticks["align"], self._arms().joints_of_transform(side, hand)
-            )
+            to = self._arms.joints_of_transform(side, hand)
+            arm.move_straight(start["align"], ticks["align"], to)
             if side == "right":
                 hand[0, 3] -= _ALIGN_GAP_M - _INSERT_GAP_M
-                near = self._arms().joints_of_transform(side, hand)
+                near = self._arms.joints_of_transform(side, hand)
                 arm.move_straight(start["approach"], ticks["approach"], near)
 
     def _plan_insertion(self, tick: int, truth: AlohaTruth) -> None:
@@ -196,7 +187,7 @@ class InsertionExpert(ScriptedExpert):
         axis = socket[:3, 0]
         wanted = _aligned(peg, axis, socket[:3, 3] + (_INSERTED_M - _PRESS_M) * axis)
         hand = self._hand_for("right", tick, peg, wanted)
-        to = self._arms().joints_of_transform("right", hand)
+        to = self._arms.joints_of_transform("right", hand)
         self._arm_trajectories["right"].move_straight(start["insert"], ticks["insert"], to)
 
     def _ready(self, side: str) -> Vector:
@@ -212,7 +203,7 @@ class InsertionExpert(ScriptedExpert):
         as of the grip.
         """
         planned = self._arm_trajectories[side].joints[tick - 1, :6]
-        return wanted @ np.linalg.inv(found) @ self._arms().hand(side, planned)
+        return wanted @ np.linalg.inv(found) @ self._arms.hand(side, planned)
 
 
 def _transform(pose: Vector) -> Transform:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,15 +64,11 @@ class HandPose:
 
     def before(self, distance_m: float, forward: float) -> HandPose:
         """Return the pose moved back along the fingers; `forward` is the arm's entry in FORWARD."""
-        flat = math.cos(self.pitch)
+        flat = forward * math.cos(self.pitch)
         along = np.array(
-            [
-                forward * math.cos(self.yaw) * flat,
-                forward * math.sin(self.yaw) * flat,
-                -math.sin(self.pitch),
-            ]
+            [flat * math.cos(self.yaw), flat * math.sin(self.yaw), -math.sin(self.pitch)]
         )
-        return HandPose(self.position - distance_m * along, self.yaw, self.pitch, self.roll)
+        return replace(self, position=self.position - distance_m * along)
 
 
 class Kinematics:
@@ -121,12 +117,12 @@ class Kinematics:
             @ mink.SO3.from_x_radians(pose.roll)
         )
         target = mink.SE3.from_rotation_and_translation(rotation, pose.position)
-        return self._solve(side, target, self.qpos(self._initial_joints), orientation_cost=0.3)
+        return self._solve(side, target, self.qpos(self._initial_joints))
 
     def joints_of_transform(self, side: str, hand: Transform) -> Vector:
         """Return the joint angles, (6,), rad, of a hand in any orientation."""
         target = self._mink.SE3.from_matrix(hand)
-        return self._solve(side, target, self.qpos(self._initial_joints), orientation_cost=0.3)
+        return self._solve(side, target, self.qpos(self._initial_joints))
 
     def shifted(self, side: str, joints: Vector, offset_m: Vector) -> Vector:
         """Return the nearest joint angles, (6,), that shift the hand; its orientation is free."""
@@ -170,7 +166,7 @@ class Kinematics:
         configuration = self._mink.Configuration(self._model, qpos)
         return configuration.get_transform_frame_to_world(f"{side}_tip", "site")
 
-    def _solve(self, side: str, target: Any, qpos: Vector, orientation_cost: float) -> Vector:
+    def _solve(self, side: str, target: Any, qpos: Vector, orientation_cost: float = 0.3) -> Vector:
         mink = self._mink
         task = mink.FrameTask(f"{side}_tip", "site", 1.0, orientation_cost)
         task.set_target(target)

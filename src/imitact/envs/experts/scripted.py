@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput
 from imitact.core.types import FloatArray, Observation, Spec
 from imitact.envs.aloha import AlohaTruth
-from imitact.envs.experts.kinematics import Kinematics, Vector
+from imitact.envs.experts.kinematics import HandPose, Kinematics, Vector
 
 # Largest relative deviation of the duration of a phase at spread 1.
 _DURATION_RATIO = 0.15
@@ -68,15 +69,9 @@ class ScriptedExpert:
             raise BadInput(f"spread is {spread}; expected 0 (no variation) to 2 (twice the usual)")
         self.spread = spread
         self.variation: dict[str, float] = {}
-        self._spec = Spec(ALOHA_JOINTS, ALOHA_JOINTS, ALOHA_UNITS, ALOHA_UNITS, (), ALOHA_RATE_HZ)
-        self._kinematics: Kinematics | None = None
+        self.spec = Spec(ALOHA_JOINTS, ALOHA_JOINTS, ALOHA_UNITS, ALOHA_UNITS, (), ALOHA_RATE_HZ)
         self._targets: Vector | None = None  # (T, 14)
         self._tick = 0
-
-    @property
-    def spec(self) -> Spec:
-        """ALOHA's 14 joints as state and action, no camera."""
-        return self._spec
 
     @property
     def planning_ticks(self) -> tuple[int, ...]:
@@ -95,18 +90,17 @@ class ScriptedExpert:
             raise BadInput("chunk() before reset(); call reset(seed) first")
         if self._targets is None or self._tick in self.planning_ticks:
             truth = observation.privileged
-            if not isinstance(truth, AlohaTruth) or truth.task != self.TASK:
-                came = (
-                    f"task {truth.task}" if isinstance(truth, AlohaTruth) else type(truth).__name__
-                )
+            is_aloha = isinstance(truth, AlohaTruth)
+            if not is_aloha or truth.task != self.TASK:
+                came = f"task {truth.task}" if is_aloha else type(truth).__name__
                 raise BadInput(
                     f"the {self.TASK} expert plans from {self._NEEDS}, but the observation's "
                     f"privileged is {came}; run it on the environment {self.TASK}"
                 )
-            self._spec.check_state(observation.state)
+            self.spec.check_state(observation.state)
             state = np.asarray(observation.state, np.float64)
             trajectory = self._trajectory(self._tick, truth, state)
-            self._targets = self._arms().servo_targets(trajectory)
+            self._targets = self._arms.servo_targets(trajectory)
         action = self._targets[min(self._tick, len(self._targets) - 1)]
         self._tick += 1
         return action[None].copy()
@@ -122,10 +116,9 @@ class ScriptedExpert:
         """
         raise NotImplementedError
 
+    @cached_property
     def _arms(self) -> Kinematics:
-        if self._kinematics is None:
-            self._kinematics = Kinematics(self._INITIAL_JOINTS)
-        return self._kinematics
+        return Kinematics(self._INITIAL_JOINTS)
 
     def _uniform(self, rng: np.random.Generator, limit: float) -> float:
         return self.spread * float(rng.uniform(-limit, limit))
@@ -136,13 +129,30 @@ class ScriptedExpert:
         # A Gaussian copula: durations are uniform and correlated.
         shared = rng.normal()
         for phase in self._PHASES:
-            z = (
-                math.sqrt(_SHARED_VARIANCE) * shared
-                + math.sqrt(1.0 - _SHARED_VARIANCE) * rng.normal()
-            )
+            own = math.sqrt(1.0 - _SHARED_VARIANCE) * rng.normal()
+            z = math.sqrt(_SHARED_VARIANCE) * shared + own
             rank = math.erf(z / math.sqrt(2.0))  # uniform in -1 to 1
             drawn[f"{phase}_duration_ratio"] = self.spread * _DURATION_RATIO * rank
         return drawn
+
+    def _grasp(
+        self, position: Vector, name: str, center: Vector, pitch: float
+    ) -> tuple[HandPose, Vector]:
+        """Return the pose that grasps an object, and the hand's offset from the held object.
+
+        Closing fingers turn and center the object: of the grasp's offset from its center, only the
+        components along the fingers and upward remain in the held pose.
+
+        Args:
+            position: of the object's center, (3,), m.
+            name: of the grasp in `variation`.
+            center: mean offset of the grasp from the object's center, (3,), m.
+            pitch: of the hand, rad.
+        """
+        offset = center + self._offset(name)
+        yaw = self.variation[f"{name}_yaw_rad"]
+        along = offset[0] * math.cos(yaw) + offset[1] * math.sin(yaw)
+        return HandPose(position + offset, yaw, pitch), np.array([along, 0.0, offset[2]])
 
     def _offset(self, name: str) -> Vector:
         return np.array([self.variation[f"{name}_d{axis}_m"] for axis in "xyz"])
