@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +106,7 @@ def _listed(widths: Mapping[str, int]) -> str:
 
 
 def check_names(
-    dataset: Path, what: str, given: Sequence[str], available: Mapping[str, object], listed: str
+    dataset: Path, what: str, given: Sequence[str], available: Collection[str], listed: str
 ) -> None:
     """Refuse names that are not available or given twice; `what` they name, in words."""
     for name in given:
