@@ -12,10 +12,11 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -76,23 +77,14 @@ class SeedResult:
 
     def to_json(self) -> dict[str, Any]:
         """The result under the keys of outcome.json."""
-        return {
-            "seed": self.seed,
-            "success": self.success,
-            "stage": self.stage,
-            "variation": self.variation,
-            "first_ticks": self.first_ticks,
-            "trouble": self.error,
-        }
+        data = asdict(self)
+        error = data.pop("error")
+        return {**data, "trouble": error}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SeedResult:
         """The result that `to_json` gave."""
-        first_ticks = {int(stage): tick for stage, tick in data["first_ticks"].items()}
-        return cls(
-            data["seed"], data["success"], data["stage"], data["variation"], first_ticks,
-            data["trouble"],
-        )  # fmt: skip
+        return msgspec.convert({**data, "error": data["trouble"]}, cls, str_keys=True)
 
 
 @dataclass(frozen=True)

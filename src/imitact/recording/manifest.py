@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile
-from imitact.datasets.lerobot.layout import (
-    IMITACT,
-    INFO,
-    finished,
-    layout_errors_as_damage,
-    read_json,
-)
+from imitact.datasets.lerobot import layout
+from imitact.datasets.lerobot.layout import IMITACT, INFO, read_json
 from imitact.recording.episode import SeedResult
 from imitact.storage.checksum import with_checksum
 
@@ -109,7 +105,7 @@ class Manifest:
     @classmethod
     def read(cls, path: Path) -> Manifest:
         """Read the manifest of a dataset, limited to its finished episodes."""
-        saved, _ = finished(path)
+        saved, _ = layout.finished(path)
         file = path / IMITACT
         data = read_json(file)
         if data.get("format") not in _FORMATS:
@@ -118,20 +114,15 @@ class Manifest:
                 f"{' and '.join(map(str, _FORMATS))}; use the version that recorded it, or record "
                 "into another folder"
             )
-        with layout_errors_as_damage(file):
+        with layout.layout_errors_as_damage(file):
             if origin := data["settings"].get("conversion"):
                 raise BadInput(
                     f"{path} was converted from {origin.get('from')}, not recorded by imitact; "
                     "record into another folder"
                 )
-            demonstrations = [
-                Demonstration(
-                    int(e["seed"]),
-                    {name: float(value) for name, value in e["variation"].items()},
-                    {int(stage): int(tick) for stage, tick in e["first_ticks"].items()},
-                )
-                for e in data["episodes"]
-            ]
+            demonstrations = msgspec.convert(
+                data["episodes"], list[Demonstration], str_keys=True, strict=False
+            )
             failures = [
                 FailedSeed(int(f["seed"]), int(f["stage"]), str(f.get("trouble", "")))
                 for f in data["failed"]
@@ -154,32 +145,24 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON with its checksum."""
-        return with_checksum(
-            {
-                "format": FORMAT,
-                "settings": self.settings,
-                "episodes": [
-                    {
-                        "seed": d.seed,
-                        "variation": d.variation,
-                        "first_ticks": {str(s): t for s, t in d.first_ticks.items()},
-                    }
-                    for d in self.demonstrations
-                ],
-                "failed": [
-                    {"seed": f.seed, "stage": f.stage, **({"trouble": f.error} if f.error else {})}
-                    for f in self.failures
-                ],
-            }
-        )
+        episodes = [
+            {**vars(d), "first_ticks": {str(s): t for s, t in d.first_ticks.items()}}
+            for d in self.demonstrations
+        ]
+        failed = [
+            {"seed": f.seed, "stage": f.stage, **({"trouble": f.error} if f.error else {})}
+            for f in self.failures
+        ]
+        contents = {"format": FORMAT, "settings": self.settings}
+        return with_checksum({**contents, "episodes": episodes, "failed": failed})
 
     def plus(self, result: SeedResult) -> Manifest:
         """The manifest with one more seed."""
         if not result.success:
             failure = FailedSeed(result.seed, result.stage, result.error)
-            return Manifest(self.settings, self.demonstrations, (*self.failures, failure))
+            return replace(self, failures=(*self.failures, failure))
         saved = Demonstration(result.seed, result.variation, result.first_ticks)
-        return Manifest(self.settings, (*self.demonstrations, saved), self.failures)
+        return replace(self, demonstrations=(*self.demonstrations, saved))
 
     @property
     def is_empty(self) -> bool:

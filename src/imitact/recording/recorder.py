@@ -26,15 +26,8 @@ from imitact.datasets.lerobot.writer import LeRobotWriter, remove_unfinished
 from imitact.datasets.video_config import VideoConfig
 from imitact.parallel.signals import StopFlag
 from imitact.parallel.worker_pool import JobDone, WorkerPool, WorkerReady
-from imitact.recording.episode import (
-    CaptureConfig,
-    SeedResult,
-    capture_episode,
-    read_episode_data,
-    read_result,
-    seed_folder,
-    video_file,
-)
+from imitact.recording import episode as capture
+from imitact.recording.episode import SeedResult, seed_folder
 from imitact.recording.manifest import Manifest, RecordingReport
 from imitact.storage.atomic import disk_full_guard, make_folder, write_json
 from imitact.storage.lock import WRITER, exclusive_writer
@@ -138,8 +131,8 @@ def record(
         remove_unfinished(out, staging)
         if recording.missing:
             make_folder(staging)
-            capture = CaptureConfig(staging, video, hold_ticks, end_when_held)
-            make_worker = partial(_RecordingWorker, make_env, make_expert, capture)
+            config = capture.CaptureConfig(staging, video, hold_ticks, end_when_held)
+            make_worker = partial(_RecordingWorker, make_env, make_expert, config)
             with WorkerPool(min(workers, recording.missing), make_worker) as pool:
                 while recording.missing:
                     stop.check()
@@ -171,24 +164,16 @@ def _has_files(path: Path) -> bool:
     return not path.is_dir() or any(not p.is_dir() for p in path.rglob("*"))
 
 
-@dataclass(frozen=True)
-class _EnvFacts:
+def _env_settings(spec: Spec, step_cap: int, stages: Sequence[str]) -> dict[str, Any]:
     """What the manifest stores about an environment."""
-
-    spec: Spec
-    step_cap: int
-    stages: tuple[str, ...]
-
-    def settings(self) -> dict[str, Any]:
-        spec = self.spec
-        return {
-            "rate_hz": spec.rate_hz,
-            "names": {"state": list(spec.state_names), "action": list(spec.action_names)},
-            "units": {"state": list(spec.state_units), "action": list(spec.action_units)},
-            "cameras": [[c.name, c.height, c.width] for c in spec.cameras],
-            "step_cap": self.step_cap,
-            "stages": list(self.stages),
-        }
+    return {
+        "rate_hz": spec.rate_hz,
+        "names": {"state": list(spec.state_names), "action": list(spec.action_names)},
+        "units": {"state": list(spec.state_units), "action": list(spec.action_units)},
+        "cameras": [[c.name, c.height, c.width] for c in spec.cameras],
+        "step_cap": step_cap,
+        "stages": list(stages),
+    }
 
 
 class _RecordingWorker:
@@ -198,20 +183,23 @@ class _RecordingWorker:
         self,
         make_env: Callable[[], Env],
         make_expert: Callable[[], Policy],
-        capture: CaptureConfig,
+        config: capture.CaptureConfig,
     ) -> None:
         self._env = make_env()
         self._expert = make_expert()
-        self._capture = capture
+        self._config = config
 
     @property
-    def facts(self) -> _EnvFacts:
-        return _EnvFacts(self._env.spec, self._env.step_cap, self._env.stages)
+    def facts(self) -> tuple[Spec, dict[str, Any]]:
+        env = self._env
+        return env.spec, _env_settings(env.spec, env.step_cap, env.stages)
 
     def work(
         self, seed: int, check_stop: Callable[[], object], report_ticks: Callable[[int], object], /
     ) -> None:
-        capture_episode(self._env, self._expert, seed, self._capture, check_stop, report_ticks)
+        capture.capture_episode(
+            self._env, self._expert, seed, self._config, check_stop, report_ticks
+        )
 
     def close(self) -> None:
         self._env.close()
@@ -245,23 +233,19 @@ class _Recording:
             self._check_settings(self._settings)
             if not self._resumed:
                 self._manifest = Manifest(self._settings)
-        self._remaining = self._not_tried(seeds)
+        tried = self._manifest.tried_seeds
+        if not tried <= {*seeds[: len(tried)]}:
+            raise BadInput(
+                f"{out} was begun with other seeds or in another order: {len(tried)} have been "
+                f"tried, {_first_few(sorted(tried))}, but the seeds now begin with "
+                f"{_first_few(seeds)}. Give the same seeds, or record into another folder"
+            )
+        self._remaining = deque(seeds[len(tried) :])
         if self.missing < 0:
             raise BadInput(
                 f"{out} already has {wanted - self.missing} episodes, more than the {wanted} "
                 "wanted; ask for at least as many, or record into another folder"
             )
-
-    def _not_tried(self, seeds: Sequence[int]) -> deque[int]:
-        """The seeds left to try; refuses an order that does not begin with the tried ones."""
-        tried = self._manifest.tried_seeds
-        if not tried <= {*seeds[: len(tried)]}:
-            raise BadInput(
-                f"{self._out} was begun with other seeds or in another order: {len(tried)} have "
-                f"been tried, {_first_few(sorted(tried))}, but the seeds now begin with "
-                f"{_first_few(seeds)}. Give the same seeds, or record into another folder"
-            )
-        return deque(seeds[len(tried) :])
 
     @property
     def missing(self) -> int:
@@ -314,22 +298,19 @@ class _Recording:
 
     def _begin(self, ready: WorkerReady) -> None:
         """With the first environment: check or write the settings, and adopt finished seeds."""
-        facts: _EnvFacts = ready.facts
-        self._step_cap = facts.step_cap
-        settings = plain_json({**self._settings, **facts.settings()})
+        spec, env_settings = ready.facts
+        self._step_cap = env_settings["step_cap"]
+        settings = plain_json({**self._settings, **env_settings})
         if self._resumed:
             self._check_settings(settings)
+        task = self._settings["task"]
         self._writer = LeRobotWriter(
-            self._out,
-            facts.spec,
-            task=self._settings["task"],
-            video=self._video,
-            staging=self._staging,
+            self._out, spec, task=task, video=self._video, staging=self._staging
         )
-        cameras = len(facts.spec.cameras)
+        cameras = len(spec.cameras)
         for folder in self._staging.iterdir():
             # In a recording that is begun again, they were captured with other settings.
-            result = read_result(folder, cameras, verify=True) if self._resumed else None
+            result = capture.read_result(folder, cameras, verify=True) if self._resumed else None
             if result and result.seed in self._remaining:
                 self._finished[result.seed] = result
             elif folder.is_dir():
@@ -354,7 +335,7 @@ class _Recording:
 
     def _take(self, seed: int) -> None:
         folder = seed_folder(self._staging, seed)
-        result = read_result(folder, 0)
+        result = capture.read_result(folder, 0)
         if result is None:
             raise BadInput(
                 f"{folder} has disappeared; is another program changing {self._out}? Run the same "
@@ -370,11 +351,10 @@ class _Recording:
             folder = seed_folder(self._staging, result.seed)
             # The result is on the disk before the folder is removed, so no seed runs twice.
             if result.success:
-                data = read_episode_data(folder)
-                videos = {n: video_file(folder, i) for i, n in enumerate(data.frame_stats)}
-                writer.append(
-                    data.state, data.action, videos, data.frame_stats, self._manifest.to_json()
-                )
+                data = capture.read_episode_data(folder)
+                stats = data.frame_stats
+                videos = {n: capture.video_file(folder, i) for i, n in enumerate(stats)}
+                writer.append(data.state, data.action, videos, stats, self._manifest.to_json())
             else:
                 self._write_manifest()
             shutil.rmtree(folder, ignore_errors=True)
@@ -386,12 +366,10 @@ class _Recording:
         """
         short = self.missing - len(pool.in_flight) - self._waiting_successes
         for position, seed in enumerate(self._remaining):
-            if seed in self._finished or seed in pool.in_flight:
-                continue
-            later = itertools.islice(self._remaining, position, None)
-            if short > 0 or any(s in self._finished and self._finished[s].success for s in later):
-                return seed
-            return None
+            if seed not in self._finished and seed not in pool.in_flight:
+                later = itertools.islice(self._remaining, position, None)
+                successes = (s in self._finished and self._finished[s].success for s in later)
+                return seed if short > 0 or any(successes) else None
         return None
 
     def _raise_used_up(self) -> None:
