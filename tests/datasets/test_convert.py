@@ -237,9 +237,9 @@ def test_a_finished_conversion_is_returned_and_not_repeated(tmp_path: Path):
 def test_a_conversion_with_other_settings_does_not_continue(tmp_path: Path):
     convert(FakeDataset(), tmp_path / "a", "lerobot", LOSSLESS)
     for source, config, message in (
-        (FakeDataset((7, 4, 8)), LOSSLESS, "other settings .source"),
-        (FakeDataset(), replace(LOSSLESS, task="go"), "other settings .task"),
-        (FakeDataset(), ConvertConfig(), "other settings .video"),
+        (FakeDataset((7, 4, 8)), LOSSLESS, "other settings: source"),
+        (FakeDataset(), replace(LOSSLESS, task="go"), "other settings: task"),
+        (FakeDataset(), ConvertConfig(), "other settings: video"),
     ):
         with pytest.raises(BadInput, match=message):
             convert(source, tmp_path / "a", "lerobot", config)
@@ -283,7 +283,7 @@ def test_a_copy_that_differs_is_never_reported_as_done(
 
 def test_a_converted_dataset_can_be_checked_and_fixed(tmp_path: Path):
     """It can be checked and fixed, but not recorded into."""
-    from imitact.quality.inspect import inspect_numbers
+    from imitact.quality.dataset_check import inspect_numbers
     from imitact.recording.manifest import read_report
 
     foreign.aloha(tmp_path / "a", effort=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from imitact.core.errors import BadInput, ImitactError
 from imitact.core.types import Dataset, Episode, ExtraColumn, Spec
 from imitact.datasets.convert_config import ConvertConfig, TargetLayout
 from imitact.datasets.episode_encoder import encode_episode
-from imitact.datasets.formats.aloha import AlohaDataset
 from imitact.datasets.formats.aloha_writer import AlohaWriter
 from imitact.datasets.lerobot.features import storable_columns
-from imitact.datasets.lerobot.reader import LeRobotDataset
 from imitact.datasets.lerobot.writer import UNKNOWN_TASK, LeRobotWriter
+from imitact.datasets.open import open_dataset
+from imitact.datasets.read_config import ReadConfig
 from imitact.datasets.verify_copy import check_copy, compare_episode
 from imitact.datasets.video_config import VideoConfig
 from imitact.storage.atomic import disk_full_guard, fsync, make_folder, write_json
@@ -30,7 +30,7 @@ from imitact.storage.checksum import CHECKSUM_KEY, verified, with_checksum
 from imitact.storage.journal import append_whole, journal_line, parse_journal_line
 from imitact.storage.json_file import read_json_object
 from imitact.storage.lock import WRITER, exclusive_writer
-from imitact.storage.settings_diff import differences, plain_json
+from imitact.storage.settings_diff import check_same_settings, plain_json
 
 REPORT = "conversion.json"
 _FORMAT = 1
@@ -86,14 +86,12 @@ def convert(
         make_folder(staging)
         if not previous:
             _write_report(out, {"done": False, "settings": settings}, staging)
-        target = (_LeRobotTarget if to == "lerobot" else _AlohaTarget)(
-            source, out, config, settings
-        )
-        for index in range(target.writer.episodes, len(source.lengths)):
+        copy_episodes = _copy_to_lerobot if to == "lerobot" else _copy_to_aloha
+        for index in copy_episodes(source, out, config, settings):
             on_progress("converted", index)
-            target.add(index)
         on_progress("converted", len(source.lengths))
-        rows = _compare_all(source, target.open(), settings, config, to, staging, on_progress)
+        copy = open_dataset(out, ReadConfig(layout=to))
+        rows = _compare_all(source, copy, settings, config, to, staging, on_progress)
         report = {
             "done": True,
             "settings": settings,
@@ -128,7 +126,7 @@ def _settings(source: Dataset, to: TargetLayout, config: ConvertConfig) -> dict[
     left_out = dict(source.left_out)
     if to == "lerobot":
         columns = storable_columns(columns)
-        refused = sorted(set(source.extra_columns) - set(columns))
+        refused = sorted(source.extra_columns.keys() - columns.keys())
         left_out |= dict.fromkeys(refused, "LeRobot's layout has no such name or type")
     if changing := sum(len(source.episode(i).tasks) > 1 for i in range(len(source.lengths))):
         left_out["task"] = (
@@ -182,10 +180,6 @@ def _suitable_video(video: VideoConfig, spec: Spec) -> VideoConfig:
     return replace(video, chroma="444") if odd else video
 
 
-def _extra_columns(settings: Mapping[str, Any]) -> dict[str, ExtraColumn]:
-    return {name: ExtraColumn(**about) for name, about in settings["extras"].items()}
-
-
 # --- the output folder ---------------------------------------------------------------------------
 
 
@@ -206,15 +200,9 @@ def _previous_report(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] |
     if not (out / REPORT).is_file():
         return None
     report = read_conversion(out)
-    before = report.get("settings")
-    before = before if isinstance(before, dict) else {}
     # What is left out follows from the rest, and its wording may change between versions.
-    then, now = ({n: v for n, v in s.items() if n != "left_out"} for s in (before, settings))
-    if differing := differences(then, now):
-        raise BadInput(
-            f"{out} holds a conversion that was begun with other settings "
-            f"({'; '.join(differing)}); give a new folder, or remove this one"
-        )
+    before = {**report["settings"], "left_out": settings["left_out"]}
+    check_same_settings(before, settings, out)
     return report
 
 
@@ -227,83 +215,63 @@ def _write_report(out: Path, report: Mapping[str, Any], staging: Path) -> dict[s
 # --- writing -------------------------------------------------------------------------------------
 
 
-class _LeRobotTarget:
-    """A copy in LeRobot's layout."""
-
-    def __init__(
-        self, source: Dataset, out: Path, config: ConvertConfig, settings: Mapping[str, Any]
-    ) -> None:
-        self._source, self._out, self._config = source, out, config
-        self._staging = out / _STAGING
-        self._columns = _extra_columns(settings)
-        tasks: list[str] = settings.get("tasks") or [settings["task"]]
-        spec = source.spec
-        self.writer = LeRobotWriter(
-            out,
-            spec,
-            task=tasks,
-            video=config.video,
-            staging=self._staging,
-            extra_columns=self._columns,
-        )
-        self._settings = {
-            **_task_settings(tasks),
-            "video": asdict(config.video),
-            "units": {"state": list(spec.state_units), "action": list(spec.action_units)},
-            "stages": [],
-            "extras": settings["extras"],
-            "conversion": {k: settings[k] for k in ("from", "read", "source")},
-        }
-        self._origins = [_origin(source.episode(i)) for i in range(self.writer.episodes)]
-
-    def add(self, index: int) -> None:
-        episode = self._source.episode(index)
-        videos, pixels = encode_episode(
-            episode, self._source.spec, self._config.video, self._staging
-        )
-        self._origins.append(_origin(episode))
-        facts = {"format": 2, "settings": self._settings, "episodes": self._origins, "failed": []}
-        self.writer.append(
+def _copy_to_lerobot(
+    source: Dataset, out: Path, config: ConvertConfig, settings: Mapping[str, Any]
+) -> Iterator[int]:
+    """Copy the episodes that `out` lacks to LeRobot's layout; yield each number before it."""
+    spec = source.spec
+    columns = {name: ExtraColumn(**about) for name, about in settings["extras"].items()}
+    tasks: list[str] = settings.get("tasks") or [settings["task"]]
+    staging = out / _STAGING
+    writer = LeRobotWriter(
+        out, spec, task=tasks, video=config.video, staging=staging, extra_columns=columns
+    )
+    recorded = {
+        **_task_settings(tasks),
+        "video": asdict(config.video),
+        "units": {"state": list(spec.state_units), "action": list(spec.action_units)},
+        "stages": [],
+        "extras": settings["extras"],
+        "conversion": {k: settings[k] for k in ("from", "read", "source")},
+    }
+    origins = [_origin(source.episode(i)) for i in range(writer.episodes)]
+    for index in range(writer.episodes, len(source.lengths)):
+        yield index
+        episode = source.episode(index)
+        videos, pixels = encode_episode(episode, spec, config.video, staging)
+        origins.append(_origin(episode))
+        facts = {"format": 2, "settings": recorded, "episodes": origins, "failed": []}
+        writer.append(
             episode.state,
             episode.action,
             videos,
             pixels,
             with_checksum(facts),
-            _lerobot_task(episode, self._config),
-            episode.extra_values([*self._columns]),
+            _lerobot_task(episode, config),
+            episode.extra_values([*columns]),
         )
 
-    def open(self) -> Dataset:
-        return LeRobotDataset(self._out)
 
-
-class _AlohaTarget:
-    """A copy in the ALOHA HDF5 layout."""
-
-    def __init__(
-        self, source: Dataset, out: Path, config: ConvertConfig, settings: Mapping[str, Any]
-    ) -> None:
-        self._source, self._out, self._task = source, out, config.task
-        self._columns = _extra_columns(settings)
-        self.writer = AlohaWriter(out, source.spec, images=config.images, staging=out / _STAGING)
-
-    def add(self, index: int) -> None:
-        episode = self._source.episode(index)
-        unsupported = self.writer.append(
+def _copy_to_aloha(
+    source: Dataset, out: Path, config: ConvertConfig, settings: Mapping[str, Any]
+) -> Iterator[int]:
+    """Copy the episodes that `out` lacks to the ALOHA layout; yield each number before it."""
+    writer = AlohaWriter(out, source.spec, images=config.images, staging=out / _STAGING)
+    for index in range(writer.episodes, len(source.lengths)):
+        yield index
+        episode = source.episode(index)
+        unsupported = writer.append(
             episode.state,
             episode.action,
-            {c.name: episode.frames(c.name) for c in self._source.spec.cameras},
-            extras=episode.extra_values([*self._columns]),
-            task=self._task or episode.task,
+            {c.name: episode.frames(c.name) for c in source.spec.cameras},
+            extras=episode.extra_values([*settings["extras"]]),
+            task=config.task or episode.task,
             sim=_origin(episode).get("sim", True),
         )
         if unsupported:
             raise ImitactError(
                 f"episode {index}: the ALOHA layout has no place for {', '.join(unsupported)}"
             )
-
-    def open(self) -> Dataset:
-        return AlohaDataset(self._out)
 
 
 def _origin(episode: Episode) -> dict[str, Any]:
