@@ -211,7 +211,7 @@ def test_a_policy_with_its_own_scaling_answers_as_in_torch(to: Any, tmp_path: Pa
     record = PolicyRecord(spec, policy.stats, TINY, "fake", scaling=scaling)
     policy = TorchPolicy.from_weights(record, policy.net.state_dict())
     assert largest_deviation(policy, load(exported(policy, tmp_path, to=to)), spec) < 1e-4
-    usual = TorchPolicy(policy.net, spec, policy.stats, TINY, "fake")
+    usual = TorchPolicy(policy.net, PolicyRecord(spec, policy.stats, TINY, "fake"))
     assert largest_deviation(policy, usual, spec) > 0.1
 
 

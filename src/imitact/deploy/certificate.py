@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import subprocess
 import sys
 import time
@@ -16,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from imitact.core.cpu import processor_name
 from imitact.core.errors import BadInput
 from imitact.core.types import Dataset, Observation, Policy, Spec
 
@@ -154,8 +152,3 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def machine(threads: int) -> dict[str, Any]:
-    """Return the machine of the measurement, as JSON values."""
-    return {"processor": processor_name(), "system": platform.system(), "threads": threads}

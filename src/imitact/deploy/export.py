@@ -7,6 +7,7 @@ describes the file, docs/deploy.md the certificate, OUT/certificate.json.
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from imitact.core.cpu import processor_name
 from imitact.core.errors import BadInput
 from imitact.core.types import Dataset, Observation
 from imitact.core.version import __version__
@@ -129,7 +131,11 @@ class _Export:
             "latency": latency,
             "torch_latency": torch_latency,
             "loading": certificate.loading(path, exported.threads),
-            "machine": certificate.machine(exported.threads),
+            "machine": {
+                "processor": processor_name(),
+                "system": platform.system(),
+                "threads": exported.threads,
+            },
             "success": self._success(path),
         }
         move_into_place(path, self.out / path.name)

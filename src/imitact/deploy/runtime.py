@@ -21,10 +21,9 @@ from imitact.core.chunking import Execution
 from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput, DamagedFile, NotFinite
 from imitact.core.types import Observation, Spec
-from imitact.core.version import __version__
 from imitact.deploy.export_config import NO_BF16, Kind, Precision
 from imitact.deploy.telemetry import import_onnxruntime, import_openvino
-from imitact.storage.json_file import naming_file
+from imitact.storage.json_file import check_format, naming_file
 from imitact.storage.sealed_file import SealedFile, unseal
 
 FORMAT = 1
@@ -130,13 +129,8 @@ def identity(path: Path | str) -> str:
 
 
 def _checked(about: Mapping[str, Any], path: Path, size: int) -> tuple[Spec, Execution | None]:
-    found = about.get("format")
-    if found not in (FORMAT, TUNED_FORMAT) or isinstance(found, bool):
-        raise DamagedFile(
-            f"{path}: format is {found!r}{_by(about)}, this imitact ({__version__}) reads "
-            f"{FORMAT} and {TUNED_FORMAT}; use the version of imitact that exported it, or export "
-            "again"
-        )
+    with naming_file(path):
+        found = check_format(about, FORMAT, TUNED_FORMAT)
     if about.get("kind") not in get_args(Kind) or about.get("precision") not in get_args(Precision):
         raise DamagedFile(
             f"{path} is for {about.get('kind')} in {about.get('precision')}, expected "
@@ -162,12 +156,6 @@ def _versions(about: Mapping[str, Any]) -> str:
     made_with = about.get("made_with")
     pairs = made_with.items() if isinstance(made_with, dict) else ()
     return ", ".join(f"{name} {version}" for name, version in pairs) or "an unknown version"
-
-
-def _by(about: Mapping[str, Any]) -> str:
-    """Return which version wrote the file, if it says so, in words for an error."""
-    version = about.get("imitact")
-    return f", written by imitact {version}" if isinstance(version, str) else ""
 
 
 def _threads(wanted: int | None) -> int:

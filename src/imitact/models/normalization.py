@@ -9,7 +9,7 @@ Legend: S state, A action.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,15 +57,22 @@ class Scaling:
     pixel_std: dict[str, tuple[float, float, float]]
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            for name, numbers in value.items() if isinstance(value, dict) else [("", value)]:
-                where = f"scaling: {field.name}" + (f' of camera "{name}"' if name else "")
-                if not np.all(np.isfinite(numbers)):
-                    raise BadInput(f"{where} is not finite: {_shown(numbers)}")
-                floor = 0.0 if field.name == "action_std" else np.nextafter(0, 1)
-                if field.name.endswith("std") and np.any(np.asarray(numbers) < floor):
-                    raise BadInput(f"{where} must be above 0; it is {_shown(numbers)}")
+        for (field, camera), numbers in self._rows().items():
+            where = f"scaling: {field}" + (f' of camera "{camera}"' if camera else "")
+            shown = ", ".join(f"{number:g}" for number in numbers)
+            if not np.all(np.isfinite(numbers)):
+                raise BadInput(f"{where} is not finite: {shown}")
+            floor = 0.0 if field == "action_std" else np.nextafter(0, 1)
+            if field.endswith("std") and np.any(np.asarray(numbers) < floor):
+                raise BadInput(f"{where} must be above 0; it is {shown}")
+
+    def _rows(self) -> dict[tuple[str, str], tuple[float, ...]]:
+        """Return all numbers by field and camera ("" for state and action)."""
+        rows = {}
+        for name, value in vars(self).items():
+            for camera, row in value.items() if isinstance(value, dict) else [("", value)]:
+                rows[name, camera] = row
+        return rows
 
     @classmethod
     def plain(cls, spec: Spec, stats: Mapping[str, Stats], config: ActConfig) -> Scaling:
@@ -84,33 +91,24 @@ class Scaling:
 
     def check(self, spec: Spec) -> None:
         """Refuse sizes or cameras other than the Spec's."""
-        for field in fields(self):
-            value = getattr(self, field.name)
+        names = [c.name for c in spec.cameras]
+        for name, value in vars(self).items():
+            size = spec.state_size if name.startswith("state") else spec.action_size
             if isinstance(value, dict):
-                names = [c.name for c in spec.cameras]
                 if sorted(value) != sorted(names):
                     raise SpecMismatch(
-                        f"scaling: {field.name} has cameras {', '.join(sorted(value)) or 'none'}, "
+                        f"scaling: {name} has cameras {', '.join(sorted(value)) or 'none'}, "
                         f"the Spec {', '.join(names) or 'none'}"
                     )
-                continue
-            size = spec.state_size if field.name.startswith("state") else spec.action_size
-            if len(value) != size:
-                raise SpecMismatch(
-                    f"scaling: {field.name} has {len(value)} dimensions, the Spec {size}"
-                )
+            elif len(value) != size:
+                raise SpecMismatch(f"scaling: {name} has {len(value)} dimensions, the Spec {size}")
 
     def is_close(self, other: Scaling) -> bool:
         """Whether both give the same inputs and actions, within PLAIN_RTOL."""
-        if set(self.pixel_mean) != set(other.pixel_mean):
-            return False
-        for field in fields(self):
-            a, b = getattr(self, field.name), getattr(other, field.name)
-            pairs = [(a[n], b[n]) for n in a] if isinstance(a, dict) else [(a, b)]
-            for x, y in pairs:
-                if len(x) != len(y) or not np.allclose(x, y, rtol=PLAIN_RTOL, atol=0):
-                    return False
-        return True
+        a, b = self._rows(), other._rows()
+        return a.keys() == b.keys() and all(
+            len(a[n]) == len(b[n]) and np.allclose(a[n], b[n], rtol=PLAIN_RTOL, atol=0) for n in a
+        )
 
 
 def check_stats(spec: Spec, stats: Mapping[str, Stats], config: ActConfig) -> None:
@@ -127,10 +125,6 @@ def check_stats(spec: Spec, stats: Mapping[str, Stats], config: ActConfig) -> No
             raise SpecMismatch(
                 f'statistics of "{name}" have {stats[name].size} dimensions, the Spec {size}'
             )
-
-
-def _shown(numbers: tuple[float, ...]) -> str:
-    return ", ".join(f"{number:g}" for number in numbers)
 
 
 def _numbers(values: NDArray[np.float64]) -> tuple[float, ...]:

@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import DamagedFile, NotFinite, SpecMismatch
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Observation, Spec
@@ -59,36 +58,31 @@ class TorchPolicy:
         execution: Preferred execution of the chunks, as found by `imitact tune`; None if unknown.
         scaling: Normalization of a policy that another program trained; None for imitact's own,
             (x - mean) / max(std, STD_FLOOR) and ImageNet's for pixels.
+        constants: Normalization constants in float32, floors applied: "state_mean", "state_std";
+            "action_mean", "action_std" (of the predicted actions or deltas); "state_shift" where a
+            scaling has one; "pixel_mean" and "pixel_std" (3, 1, 1) for pixels from 0 to 255, of the
+            first camera, and as "pixel_mean.NAME" of each; "measured" with `delta` actions, the
+            columns of the state.
         path: Directory that it was loaded from; None if it was built otherwise.
     """
 
     path: Path | None = None
 
-    def __init__(
-        self,
-        net: Act,
-        spec: Spec,
-        stats: Mapping[str, Stats],
-        config: ActConfig,
-        fingerprint: str,
-        execution: Execution | None = None,
-        scaling: Scaling | None = None,
-    ) -> None:
+    def __init__(self, net: Act, record: PolicyRecord) -> None:
+        spec, config = record.spec, record.config
         # Frames have their channels last, where convolutions are faster: by a tenth for `quick`,
         # in training and inference, in float32 on processors with AVX2 only.
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.spec = spec
-        self.stats = dict(stats)
-        self.config = config
-        self.fingerprint = fingerprint
-        self.execution = execution
-        self.scaling = scaling
+        self.spec, self.config, self.stats = spec, config, dict(record.stats)
+        self.fingerprint, self.execution = record.fingerprint, record.execution
+        self.scaling = record.scaling
         self.views = config.views(spec)
         check_stats(spec, self.stats, config)
-        self._constants = _constants(spec, scaling or Scaling.plain(spec, self.stats, config))
+        scaling = record.scaling or Scaling.plain(spec, self.stats, config)
+        self.constants = _constants(spec, scaling)
         if config.actions == "delta":
             columns = [spec.state_names.index(n) for n in spec.action_names]
-            self._constants["measured"] = torch.tensor(columns)
+            self.constants["measured"] = torch.tensor(columns)
 
     @classmethod
     def create(
@@ -112,7 +106,7 @@ class TorchPolicy:
         net = _network(spec, config, generator)
         if spec.cameras:
             load_pretrained(net.backbone, config.pretrained_backbone)
-        return cls(net, spec, stats, config, fingerprint)
+        return cls(net, PolicyRecord(spec, stats, config, fingerprint))
 
     @classmethod
     def from_weights(
@@ -142,27 +136,17 @@ class TorchPolicy:
         _check_weights(weights, net, where, settings)
         net.adopt(weights)
         net.eval()
-        return cls(net, **vars(record))
+        return cls(net, record)
 
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return next(self.net.parameters()).device
 
-    @property
-    def constants(self) -> Mapping[str, Tensor]:
-        """Normalization constants in float32, floors applied.
-
-        "state_mean", "state_std"; "action_mean", "action_std" (of the predicted actions or deltas);
-        "state_shift" where a scaling has one; "pixel_mean" and "pixel_std" (3, 1, 1) for pixels
-        from 0 to 255, of the first camera, and as "pixel_mean.NAME" of each.
-        """
-        return self._constants
-
     def to(self, device: torch.device | str) -> TorchPolicy:
         """Move the weights to a device and return self."""
         self.net.to(device)
-        self._constants = {n: t.to(device) for n, t in self._constants.items()}
+        self.constants = {n: t.to(device) for n, t in self.constants.items()}
         return self
 
     # -- training ------------------------------------------------------------------------------
@@ -218,10 +202,10 @@ class TorchPolicy:
             NotFinite: The state or the answer is NaN or infinite.
         """
         state, captured = self.spec.checked(observation)
-        frames: dict[str, Tensor] = {}
-        for name, frame in captured.items():
-            small = self.views[name].apply(frame)
-            frames[name] = torch.from_numpy(np.stack([small])).to(self.device)
+        frames = {
+            name: torch.from_numpy(np.stack([self.views[name].apply(frame)])).to(self.device)
+            for name, frame in captured.items()
+        }
         batch = {"state": _float(state)[None].to(self.device), "frames": frames}
         with torch.inference_mode():
             chunk = self.predict(batch)[0].cpu().numpy()
@@ -237,7 +221,7 @@ class TorchPolicy:
             raise SpecMismatch(
                 f"batch: state has shape {tuple(state.shape)}, expected (B, {self.spec.state_size})"
             )
-        constants = self._constants
+        constants = self.constants
         state = (state.float() - constants["state_mean"]) / constants["state_std"]
         return state + constants["state_shift"] if "state_shift" in constants else state
 
@@ -264,27 +248,26 @@ class TorchPolicy:
                 pixels = random_shifts(frame, augment.random_shift, shard)
                 frame = shift_frames(frame, pixels)
                 moved.append(pixels[:, :, 0].T / augment.random_shift)
-            image = frame.permute(0, 3, 1, 2)  # strides are already those of channels_last
-            image = image.to(torch.float32)
+            # Strides are already those of channels_last.
+            image = frame.permute(0, 3, 1, 2).to(torch.float32)
             if augment and augment.random_crop:
                 image = random_crop(image, augment.random_crop, shard)
             if augment and augment.color_jitter:
                 image = jitter_color(image, augment.color_jitter, shard)
-            constants = self._constants
-            image.sub_(constants[f"pixel_mean.{name}"]).div_(constants[f"pixel_std.{name}"])
-            images.append(image)
+            image.sub_(self.constants[f"pixel_mean.{name}"])
+            images.append(image.div_(self.constants[f"pixel_std.{name}"]))
         return images, torch.stack(moved) if moved else None
 
     def _normalized(self, action: Tensor, state: Tensor) -> Tensor:
         action = action.float()
         if self.config.actions == "delta":
-            action = action - state.float()[:, None, self._constants["measured"]]
-        return (action - self._constants["action_mean"]) / self._constants["action_divisor"]
+            action = action - state.float()[:, None, self.constants["measured"]]
+        return (action - self.constants["action_mean"]) / self.constants["action_divisor"]
 
     def _physical(self, target: Tensor, state: Tensor) -> Tensor:
-        action = target * self._constants["action_std"] + self._constants["action_mean"]
+        action = target * self.constants["action_std"] + self.constants["action_mean"]
         if self.config.actions == "delta":
-            action = action + state.float()[:, None, self._constants["measured"]]
+            action = action + state.float()[:, None, self.constants["measured"]]
         return action
 
     # -- on disk -------------------------------------------------------------------------------
@@ -335,7 +318,7 @@ def _network(spec: Spec, config: ActConfig, generator: torch.Generator | None) -
     )
 
 
-def _float(values: NDArray[Any]) -> Tensor:
+def _float(values: Any) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)
 
 
@@ -347,20 +330,16 @@ def _constants(spec: Spec, scaling: Scaling) -> dict[str, Tensor]:
     """
     scaling.check(spec)
     found = {
-        name: _float(np.array(getattr(scaling, name)))
+        name: _float(getattr(scaling, name))
         for name in ("state_mean", "state_std", "action_mean", "action_std")
     }
     found["action_divisor"] = torch.where(found["action_std"] > 0, found["action_std"], 1.0)
     if any(scaling.state_shift):
-        found["state_shift"] = _float(np.array(scaling.state_shift))
+        found["state_shift"] = _float(scaling.state_shift)
     for name, imagenet in (("pixel_mean", IMAGENET_MEAN), ("pixel_std", IMAGENET_STD)):
-        by_camera = getattr(scaling, name)
-        pixels = {
-            c.name: _float(np.array(by_camera[c.name]) * 255).view(3, 1, 1) for c in spec.cameras
-        }
-        default = _float(np.array(imagenet) * 255).view(3, 1, 1)
-        found[name] = next(iter(pixels.values()), default)
-        found |= {f"{name}.{camera}": value for camera, value in pixels.items()}
+        rows = {f"{name}.{c.name}": getattr(scaling, name)[c.name] for c in spec.cameras}
+        rows = {name: next(iter(rows.values()), imagenet), **rows}
+        found |= {n: _float(np.array(row) * 255).view(3, 1, 1) for n, row in rows.items()}
     return found
 
 

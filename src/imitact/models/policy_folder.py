@@ -16,7 +16,7 @@ import msgspec
 from safetensors import SafetensorError
 
 from imitact.core.chunking import Execution
-from imitact.core.errors import BadInput, DamagedFile, NotFinite
+from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Camera, Spec
 from imitact.core.version import __version__
@@ -25,7 +25,7 @@ from imitact.models.normalization import Scaling, check_stats
 from imitact.storage.atomic import write_bytes
 from imitact.storage.atomic_folder import check_replaceable, replaced_folder, whole_folder
 from imitact.storage.checksum import file_sha256, json_sha256, verified, with_checksum
-from imitact.storage.json_file import read_bytes, read_json_object
+from imitact.storage.json_file import check_format, naming_file, read_bytes, read_json_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -214,9 +214,8 @@ def _read_record(path: Path) -> tuple[PolicyRecord, dict[str, Any]]:
     """Return the parsed and the plain values of policy.json; the plain ones keep the checksum."""
     values = read_json_object(path, limit=_MAX_JSON_BYTES, advice=_COPY_AGAIN)
     try:
-        record = _parse_record(values)
-    except (BadInput, NotFinite) as error:
-        raise DamagedFile(f"{path}: {error}") from error
+        with naming_file(path):
+            record = _parse_record(values)
     except (OverflowError, ValueError) as error:  # an integer that no float can hold
         raise DamagedFile(f"{path}: a value is out of range ({error})") from error
     verified(values, path, required=True, advice=_COPY_AGAIN)
@@ -224,21 +223,10 @@ def _read_record(path: Path) -> tuple[PolicyRecord, dict[str, Any]]:
 
 
 def _parse_record(values: Mapping[str, Any]) -> PolicyRecord:
-    found = values.get("format")
-    if found not in (FORMAT, TUNED_FORMAT, SCALED_FORMAT) or isinstance(found, bool):
-        version = values.get("imitact")
-        by = f", written by imitact {version}" if isinstance(version, str) else ""
-        raise DamagedFile(
-            f"format is {found!r}{by}, this imitact ({__version__}) reads {FORMAT}, "
-            f"{TUNED_FORMAT} and {SCALED_FORMAT}; use the version of imitact that wrote it"
-        )
+    found = check_format(values, FORMAT, TUNED_FORMAT, SCALED_FORMAT)
     required = {"format", "imitact", "fingerprint", "spec", "stats", "config", "weights", "sha256"}
-    optional = frozenset[str]()
-    if found == TUNED_FORMAT:
-        required.add("execution")
-    if found == SCALED_FORMAT:
-        required.add("scaling")
-        optional = frozenset({"execution"})
+    required |= {TUNED_FORMAT: {"execution"}, SCALED_FORMAT: {"scaling"}}.get(found, set())
+    optional = frozenset({"execution"} if found == SCALED_FORMAT else ())
     check_keys(values, required, "policy", optional)
     check_keys(values["weights"], {"bytes", "sha256"}, "weights")
     if not isinstance(values["fingerprint"], str):
@@ -247,14 +235,13 @@ def _parse_record(values: Mapping[str, Any]) -> PolicyRecord:
         raise DamagedFile(f"stats is {type(values['stats']).__name__}, expected an object")
     for name, value in values["stats"].items():
         check_keys(value, {f.name for f in fields(Stats)}, f"stats.{name}")
-    check_keys(
-        values["config"],
-        set(ActConfig().to_json()) - _ADDED_SETTINGS,
-        "config",
-        _ADDED_SETTINGS,
-    )
+    settings = set(ActConfig().to_json()) - _ADDED_SETTINGS
+    check_keys(values["config"], settings, "config", _ADDED_SETTINGS)
     config = ActConfig.from_json(values["config"])
-    spec = _parse_spec(values["spec"])
+    cameras = values["spec"].get("cameras") if isinstance(values["spec"], dict) else None
+    for camera in cameras if isinstance(cameras, list) else []:
+        check_keys(camera, {f.name for f in fields(Camera)}, "spec.cameras")
+    spec = _convert(values["spec"], Spec, "spec")
     stats = {n: Stats.from_dict(v, f"stats.{n}") for n, v in values["stats"].items()}
     config.check_spec(spec)
     check_stats(spec, stats, config)
@@ -266,13 +253,6 @@ def _parse_record(values: Mapping[str, Any]) -> PolicyRecord:
     if "execution" in values:
         execution = _convert(values["execution"], Execution, "execution")
     return PolicyRecord(spec, stats, config, values["fingerprint"], execution, scaling)
-
-
-def _parse_spec(value: Any) -> Spec:
-    cameras = value.get("cameras") if isinstance(value, dict) else None
-    for camera in cameras if isinstance(cameras, list) else []:
-        check_keys(camera, {f.name for f in fields(Camera)}, "spec.cameras")
-    return _convert(value, Spec, "spec")
 
 
 def _convert(value: Any, kind: type[_T], where: str) -> _T:
@@ -290,22 +270,18 @@ def check_keys(
     """Refuse anything but an object with the required keys and, at most, the optional ones."""
     if not isinstance(value, Mapping):
         raise DamagedFile(f"{where} is {type(value).__name__}, expected an object")
-    unknown = sorted(value.keys() - required - optional)
-    missing = sorted(required - value.keys())
-    found = [
-        f"{what} keys {_first_names(names)}"
-        for what, names in (("unknown", unknown), ("missing", missing))
-        if names
-    ]
+    found = []
+    for what, keys in (
+        ("unknown", value.keys() - required - optional),
+        ("missing", required - value.keys()),
+    ):
+        if keys:
+            more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+            found.append(f"{what} keys {', '.join(sorted(keys)[:5])}{more}")
     if found:
         raise DamagedFile(
             f"{where}: {', '.join(found)}; it was altered, or written by another version of imitact"
         )
-
-
-def _first_names(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{', '.join(names[:5])}{more}"
 
 
 def _read_weights(path: Path, expected: Mapping[str, Any]) -> bytes:

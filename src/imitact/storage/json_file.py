@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from imitact.core.errors import BadInput, DamagedFile, ImitactError
+from imitact.core.version import __version__
 
 MAX_BYTES = 256 << 20
 """Larger files are refused unread; the metadata of a hundred thousand episodes take a tenth."""
@@ -69,6 +70,20 @@ def read_json_object(
 ) -> dict[str, Any]:
     """Return the JSON object in a file; arguments and errors as of the two functions above."""
     return parse_json_object(read_bytes(file, limit=limit, advice=advice), file, advice=advice)
+
+
+def check_format(values: Mapping[str, Any], *known: int) -> int:
+    """Return the format number in the values of a file; refuse all but the known ones."""
+    found = values.get("format")
+    if found in known and not isinstance(found, bool):
+        return found
+    version = values.get("imitact")
+    by = f", written by imitact {version}" if isinstance(version, str) else ""
+    reads = " and ".join(filter(None, (", ".join(map(str, known[:-1])), str(known[-1]))))
+    raise DamagedFile(
+        f"format is {found!r}{by}, this imitact ({__version__}) reads {reads}; use the version of "
+        "imitact that wrote it"
+    )
 
 
 @contextmanager

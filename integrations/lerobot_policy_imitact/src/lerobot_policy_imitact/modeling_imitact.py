@@ -22,6 +22,7 @@ from imitact.core.types import Camera, Spec
 from imitact.models.act import Act
 from imitact.models.interop.lerobot_layout import camera_name
 from imitact.models.policy import TorchPolicy
+from imitact.models.policy_folder import PolicyRecord
 from imitact.models.resnet import load_pretrained
 from lerobot_policy_imitact.configuration_imitact import ImitactConfig
 
@@ -120,9 +121,9 @@ class ImitactPolicy(PreTrainedPolicy):
         """The same policy as a TorchPolicy; shares the weights."""
         device = self.statistics.state_mean.device
         if self._inner is None:
-            self._inner = TorchPolicy(
-                self.net, self._spec, self.statistics.stats(), self.config.net, "lerobot"
-            ).to(device)
+            stats = self.statistics.stats()
+            record = PolicyRecord(self._spec, stats, self.config.net, "lerobot")
+            self._inner = TorchPolicy(self.net, record).to(device)
             # TorchPolicy uses channels last; LeRobot saves the optimizer's state, which has the
             # memory layout of the weights, and safetensors takes contiguous tensors only.
             self.net.to(memory_format=torch.contiguous_format)

@@ -21,20 +21,14 @@ from torch import Tensor
 
 from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile
-from imitact.core.types import Spec
+from imitact.core.feature_statistics import Stats
+from imitact.core.types import Camera, Spec
 from imitact.models.config import ActConfig
 from imitact.models.cvae_encoder import CvaeEncoder
-from imitact.models.interop import restricted_pickle
+from imitact.models.interop import restricted_pickle, weight_conversion
 from imitact.models.interop.imported_policy import ImportedPolicy, assemble_policy, complete_stats
 from imitact.models.interop.partial_spec import ALOHA_CAMERA, PartialSpec
 from imitact.models.interop.spec_sidecar import export_folder, read_sidecar
-from imitact.models.interop.weight_conversion import (
-    check_expressible,
-    export_weights,
-    renamed,
-    to_imitact_names,
-    to_other_names,
-)
 from imitact.models.normalization import IMAGENET_MEAN, IMAGENET_STD, Scaling
 from imitact.models.policy import TorchPolicy
 from imitact.models.policy_folder import PolicyRecord
@@ -99,60 +93,64 @@ def read(
     data = read_bytes(stats, limit=restricted_pickle.MAX_BYTES)
     arrays = restricted_pickle.loads(data, stats)
     with naming_file(file, stats):
-        return _assemble(file, stats, known, config, weights, arrays, notes)
+        known = known.or_else(read_sidecar(file.parent))
+        spec, assumed = known.complete(
+            weights["state_proj.weight"].shape[1],
+            weights["head.weight"].shape[0],
+            _cameras(known, notes),
+        )
+        notes += assumed
+        complete, scaling = _statistics(arrays, spec, stats, notes)
+        execution = Execution(f"replay:{config.chunk_size}")
+        record = PolicyRecord(spec, complete, config, "released-act", execution)
+        return ImportedPolicy(assemble_policy(record, scaling, weights, str(file)), tuple(notes))
 
 
-def _assemble(
-    file: Path,
-    stats: Path,
-    known: PartialSpec,
-    config: ActConfig,
-    weights: Mapping[str, Tensor],
-    arrays: Mapping[str, Any],
-    notes: list[str],
-) -> ImportedPolicy:
-    state_size, action_size = weights["state_proj.weight"].shape[1], weights["head.weight"].shape[0]
-    known = known.or_else(read_sidecar(file.parent))
-    cameras = known.cameras
-    if cameras is None:
-        cameras = (ALOHA_CAMERA,)
+def _cameras(known: PartialSpec, notes: list[str]) -> tuple[Camera, ...]:
+    if known.cameras is None:
         notes.append(
             "cameras are not in the checkpoint; assumed: top of 480x640, the camera of the "
             "released simulated tasks (--cameras names others, in the order of training)"
         )
-    if len({(c.height, c.width) for c in cameras}) > 1:
+        return (ALOHA_CAMERA,)
+    if len({(c.height, c.width) for c in known.cameras}) > 1:
         raise BadInput(
             "the released ACT takes all cameras at one size; given were "
-            + ", ".join(f"{c.name} of {c.height}x{c.width}" for c in cameras)
+            + ", ".join(f"{c.name} of {c.height}x{c.width}" for c in known.cameras)
         )
-    spec, assumed = known.complete(state_size, action_size, cameras)
-    notes += assumed
+    return known.cameras
+
+
+def _statistics(
+    arrays: Mapping[str, Any], spec: Spec, path: Path, notes: list[str]
+) -> tuple[dict[str, Stats], Scaling]:
+    """Return the statistics in dataset_stats.pkl, and the normalization with them."""
     complete, parts = {}, {}
-    for what, name, size in (("state", "qpos", state_size), ("action", "action", action_size)):
+    for what, name, size in (
+        ("state", "qpos", spec.state_size),
+        ("action", "action", spec.action_size),
+    ):
         rows = {
-            part: _row(arrays[f"{name}_{part}"], f"{stats}: {name}_{part}", size)
+            part: _row(arrays[f"{name}_{part}"], f"{path}: {name}_{part}", size)
             for part in ("mean", "std", "min", "max")
             if arrays.get(f"{name}_{part}") is not None
         }
         if not {"mean", "std"} <= rows.keys():
             held = ", ".join(sorted(arrays)) or "nothing"
-            raise DamagedFile(f"{stats} has no {name}_mean and {name}_std; it holds {held}")
+            raise DamagedFile(f"{path} has no {name}_mean and {name}_std; it holds {held}")
         if np.any(rows["std"] <= 0):
-            raise DamagedFile(f"{stats}: {name}_std is not above 0 everywhere")
+            raise DamagedFile(f"{path}: {name}_std is not above 0 everywhere")
         complete[what], unknown = complete_stats(rows, size, what)
         parts |= {f"{what}_{part}": tuple(rows[part].tolist()) for part in ("mean", "std")}
         notes += unknown
     names = [c.name for c in spec.cameras]
     scaling = Scaling(
         **parts,
-        state_shift=(0.0,) * state_size,
+        state_shift=(0.0,) * spec.state_size,
         pixel_mean=dict.fromkeys(names, IMAGENET_MEAN),
         pixel_std=dict.fromkeys(names, IMAGENET_STD),
     )
-    execution = Execution(f"replay:{config.chunk_size}")
-    record = PolicyRecord(spec, complete, config, "released-act", execution)
-    policy = assemble_policy(record, scaling, weights, str(file))
-    return ImportedPolicy(policy, tuple(notes))
+    return complete, scaling
 
 
 def _row(value: Any, where: str, size: int) -> NDArray[np.float64]:
@@ -275,9 +273,9 @@ def _weights(
             name: value
             for name, value in tensors.items()
             if not name.startswith((_POSITION_TABLE, _OLD_ENCODER))
-            if not renamed(name, NAMES).startswith("cvae.")
+            if not weight_conversion.renamed(name, NAMES).startswith("cvae.")
         }
-    return to_imitact_names(tensors.items(), NAMES, _POSITION_TABLE, config, file)
+    return weight_conversion.to_imitact_names(tensors.items(), NAMES, _POSITION_TABLE, config, file)
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -293,11 +291,11 @@ def write(policy: TorchPolicy, out: Path) -> tuple[str, ...]:
     Raises:
         BadInput: The released code cannot express the settings.
     """
-    check_expressible(policy, "the released ACT")
+    weight_conversion.check_expressible(policy, "the released ACT")
     config, spec = policy.config, policy.spec
     scaling = policy.scaling or Scaling.plain(spec, policy.stats, config)
     _check(policy, scaling)
-    weights, notes = export_weights(policy)
+    weights, notes = weight_conversion.export_weights(policy)
     tensors = _released_weights(weights, config, spec, notes)
     notes.append(
         f"build it with --chunk_size {config.chunk_size} --hidden_dim {config.hidden_dim} "
@@ -376,7 +374,7 @@ def _released_weights(
         notes.append(
             "the CVAE encoder, which this policy does not have, is zero; inference skips it"
         )
-    found = to_other_names(weights, NAMES)
+    found = weight_conversion.to_other_names(weights, NAMES)
     first = {n: v for n, v in found.items() if n.startswith("model.transformer.decoder.layers.0.")}
     for layer in range(1, DECODER_LAYERS):
         for name, value in first.items():

@@ -12,7 +12,7 @@ import msgspec
 from imitact.core.errors import DamagedFile
 from imitact.storage.json_file import read_json_object
 
-_MAX_BYTES = 16 << 20
+MAX_JSON_BYTES = 16 << 20
 
 
 class JsonFields:
@@ -26,7 +26,7 @@ class JsonFields:
     @classmethod
     def from_file(cls, path: Path) -> JsonFields:
         """Read the JSON object in a file."""
-        return cls(read_json_object(path, limit=_MAX_BYTES), path)
+        return cls(read_json_object(path, limit=MAX_JSON_BYTES), path)
 
     def error(self, name: str, why: str) -> DamagedFile:
         """Return an error about a field, with its value."""

@@ -72,11 +72,8 @@ def read_features(config: JsonFields) -> Features:
         elif kind == "STATE" and key == STATE:
             state_size = _vector_size(feature, key)
         else:
-            raise config.error(
-                "input_features",
-                f'"{key}" of type {kind} cannot be imported; imitact\'s network takes {STATE} and '
-                "cameras",
-            )
+            why = f"cannot be imported; imitact's network takes {STATE} and cameras"
+            raise config.error("input_features", f'"{key}" of type {kind} {why}')
     if state_size is None:
         raise config.error("input_features", f"{STATE} is missing; imitact's network needs it")
     if outputs.names() != [ACTION]:

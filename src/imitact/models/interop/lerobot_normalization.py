@@ -19,18 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imitact.core.errors import DamagedFile
+from imitact.models.interop import lerobot_layout as layout
 from imitact.models.interop.json_fields import JsonFields
-from imitact.models.interop.lerobot_layout import (
-    ACTION,
-    BUFFERS,
-    CONFIG,
-    EPS,
-    POSTPROCESSOR,
-    PREPROCESSOR,
-    STATE,
-    WEIGHTS,
-    Features,
-)
 from imitact.models.normalization import Scaling
 from imitact.models.safetensors_file import read_safetensors
 
@@ -68,11 +58,11 @@ class LeRobotNormalization:
     is_before_0_4: bool
     where: str
 
-    def to_scaling(self, features: Features) -> Scaling:
+    def to_scaling(self, features: layout.Features) -> Scaling:
         """Return imitact's normalization that gives the same inputs and actions."""
         with np.errstate(all="ignore"):  # Scaling refuses values that are not finite
-            state = self._affine(STATE, "STATE", features.state_size)
-            action = self._affine(ACTION, "ACTION", features.action_size)
+            state = self._affine(layout.STATE, "STATE", features.state_size)
+            action = self._affine(layout.ACTION, "ACTION", features.action_size)
             pixel_mean, pixel_std = {}, {}
             for key, camera in features.cameras.items():
                 mean, std, shift = self._affine(key, "VISUAL", 3)
@@ -122,26 +112,25 @@ class LeRobotNormalization:
                     f"normalization_mapping's {kind} to IDENTITY"
                 )
         for name, value in known.items():
+            where = f"{self.where}: {key}.{name}"
             if name != "count" and value.size != size:
-                raise DamagedFile(
-                    f"{self.where}: {key}.{name} has {value.size} values, {CONFIG} says {size}"
-                )
+                raise DamagedFile(f"{where} has {value.size} values, config.json says {size}")
             if name in _MODES[mode] and not np.all(np.isfinite(value)):
-                raise DamagedFile(f"{self.where}: {key}.{name} is not finite: it was never filled")
+                raise DamagedFile(f"{where} is not finite: it was never filled")
         return mode, known
 
 
 def read_normalization(
-    folder: Path, config: JsonFields, features: Features, tensors: Mapping[str, Tensor]
+    folder: Path, config: JsonFields, features: layout.Features, tensors: Mapping[str, Tensor]
 ) -> tuple[LeRobotNormalization, list[str]]:
     """Return a checkpoint's normalization, and notes for the user."""
-    if (folder / PREPROCESSOR).is_file():
+    if (folder / layout.PREPROCESSOR).is_file():
         return _from_processors(folder, features)
-    if any(name.startswith(BUFFERS) for name in tensors):
-        return _from_buffers(config, features, tensors, folder / WEIGHTS), []
+    if any(name.startswith(layout.BUFFERS) for name in tensors):
+        return _from_buffers(config, features, tensors, folder / layout.WEIGHTS), []
     raise DamagedFile(
-        f"{folder} has no {PREPROCESSOR}, and {WEIGHTS} holds no statistics either: the "
-        "normalization of the policy is lost; copy the whole folder again (pretrained_model)"
+        f"{folder} has no {layout.PREPROCESSOR}, and {layout.WEIGHTS} holds no statistics either: "
+        "the normalization of the policy is lost; copy the whole folder again (pretrained_model)"
     )
 
 
@@ -155,31 +144,28 @@ def flat_row(value: Tensor, name: str, path: Path) -> Row:
 # -- LeRobot 0.4 and later ---------------------------------------------------------------------
 
 
-def _from_processors(folder: Path, features: Features) -> tuple[LeRobotNormalization, list[str]]:
+def _from_processors(
+    folder: Path, features: layout.Features
+) -> tuple[LeRobotNormalization, list[str]]:
     notes: list[str] = []
-    pre = _step(
-        folder / PREPROCESSOR,
-        "normalizer_processor",
-        {"rename_observations_processor", "to_batch_processor", "device_processor"},
-        notes,
-    )
-    post = _step(folder / POSTPROCESSOR, "unnormalizer_processor", {"device_processor"}, notes)
+    observed = [layout.STATE, *features.cameras]
+    before = {"rename_observations_processor", "to_batch_processor", "device_processor"}
+    pre = _step(folder / layout.PREPROCESSOR, "normalizer_processor", before, notes)
+    after = {"device_processor"}
+    post = _step(folder / layout.POSTPROCESSOR, "unnormalizer_processor", after, notes)
     config = pre.within("config")
     output_modes = _modes(post.within("config").within("norm_map"))
     modes = _modes(config.within("norm_map")) | {"ACTION": output_modes.get("ACTION", "IDENTITY")}
-    statistics = _of_features(pre, folder, [STATE, *features.cameras], notes)
-    statistics |= _of_features(post, folder, [ACTION], notes)
+    statistics = _of_features(pre, folder, observed, notes)
+    statistics |= _of_features(post, folder, [layout.ACTION], notes)
     skipped: frozenset[str] = frozenset()
     if config.has("normalize_observation_keys"):
-        keys = config.texts("normalize_observation_keys") or ()
-        skipped = frozenset({STATE, *features.cameras} - set(keys))
+        skipped = frozenset(observed) - set(config.texts("normalize_observation_keys") or ())
     listed = config.within("features").names()
-    if missing := [name for name in (STATE, *features.cameras) if name not in listed]:
-        raise config.error(
-            "features", f"{missing[0]} is missing, so LeRobot would not normalize it"
-        )
-    where = f"{folder} (processors)"
-    eps = config.number("eps", EPS)
+    if missing := [name for name in observed if name not in listed]:
+        why = f"{missing[0]} is missing, so LeRobot would not normalize it"
+        raise config.error("features", why)
+    where, eps = f"{folder} (processors)", config.number("eps", layout.EPS)
     return LeRobotNormalization(modes, statistics, skipped, eps, False, where), notes
 
 
@@ -192,10 +178,8 @@ def _step(path: Path, wanted: str, others: set[str], notes: list[str]) -> JsonFi
         if name == wanted:
             found.append(step)
         elif name not in others:
-            raise step.error(
-                "registry_name",
-                "imitact does not know this step, so it could not give equal actions",
-            )
+            why = "imitact does not know this step, so it could not give equal actions"
+            raise step.error("registry_name", why)
         if config.has("float_dtype") and config.text("float_dtype") != "float32":
             raise step.error("config", "imitact computes in float32")
         if config.has("rename_map") and (renames := config.object("rename_map")):
@@ -226,10 +210,8 @@ def _of_features(
     LeRobot does not find them. They are used if only one feature can be meant.
     """
     if not step.has("state_file"):
-        raise step.error(
-            "state_file",
-            "the normalization of the policy is lost (huggingface/lerobot issue 4047)",
-        )
+        why = "the normalization of the policy is lost (huggingface/lerobot issue 4047)"
+        raise step.error("state_file", why)
     name = step.text("state_file")
     if name != Path(name).name or name in ("", ".", ".."):
         raise step.error("state_file", "a file in the same folder is expected")
@@ -258,7 +240,7 @@ def _of_features(
 
 
 def _from_buffers(
-    config: JsonFields, features: Features, tensors: Mapping[str, Tensor], path: Path
+    config: JsonFields, features: layout.Features, tensors: Mapping[str, Tensor], path: Path
 ) -> LeRobotNormalization:
     """Return the statistics among the weights (lerobot/policies/normalize.py)."""
 
@@ -271,12 +253,13 @@ def _from_buffers(
         }
 
     statistics: dict[str, Statistics] = {
-        key: of(key, "normalize_inputs") for key in (STATE, *features.cameras)
+        key: of(key, "normalize_inputs") for key in (layout.STATE, *features.cameras)
     }
     # float32 statistics were shared by two modules of the policy, and saved once.
-    statistics[ACTION] = of(ACTION, "unnormalize_outputs") or of(ACTION, "normalize_targets")
+    action = of(layout.ACTION, "unnormalize_outputs") or of(layout.ACTION, "normalize_targets")
+    statistics[layout.ACTION] = action
     modes = _modes(config.within("normalization_mapping"))
-    return LeRobotNormalization(modes, statistics, frozenset(), EPS, True, str(path))
+    return LeRobotNormalization(modes, statistics, frozenset(), layout.EPS, True, str(path))
 
 
 def _tuple(values: NDArray[np.floating[Any]]) -> Any:

@@ -13,9 +13,9 @@ from torch import Tensor
 from imitact.core.chunking import Execution
 from imitact.core.errors import DamagedFile
 from imitact.models.config import ActConfig
+from imitact.models.interop import lerobot_layout as layout
 from imitact.models.interop.imported_policy import ImportedPolicy, complete_stats
 from imitact.models.interop.json_fields import JsonFields
-from imitact.models.interop.lerobot_layout import CONFIG, WEIGHTS, read_features
 from imitact.models.interop.lerobot_normalization import Row, flat_row
 from imitact.models.interop.partial_spec import PartialSpec
 from imitact.models.policy import TorchPolicy
@@ -29,8 +29,8 @@ STATISTICS = "statistics."
 
 def read(config: JsonFields, folder: Path, known: PartialSpec) -> ImportedPolicy:
     """Read a checkpoint of the plugin, whose config.json is `config`."""
-    path = folder / WEIGHTS
-    features = read_features(config)
+    path = folder / layout.WEIGHTS
+    features = layout.read_features(config)
     with naming_file(f"{config.path}: net"):
         net = ActConfig.from_json(config.object("net"))
     weights: dict[str, Tensor] = {}
@@ -59,6 +59,6 @@ def read(config: JsonFields, folder: Path, known: PartialSpec) -> ImportedPolicy
                 raise DamagedFile(f"{path}: {unknown[0]}; the policy was saved without a dataset")
         execution = Execution(config.text("chunking"))
         record = PolicyRecord(spec, stats, net, "lerobot-imitact", execution)
-        settings = f"the settings in {CONFIG}"
+        settings = f"the settings in {layout.CONFIG}"
         policy = TorchPolicy.from_weights(record, weights, where=str(path), settings=settings)
     return ImportedPolicy(policy, tuple(notes))

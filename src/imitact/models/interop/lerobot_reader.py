@@ -14,19 +14,10 @@ from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
 from imitact.core.feature_statistics import Stats
 from imitact.models.config import ActConfig
+from imitact.models.interop import lerobot_layout as layout
 from imitact.models.interop import lerobot_plugin
 from imitact.models.interop.imported_policy import ImportedPolicy, assemble_policy, complete_stats
 from imitact.models.interop.json_fields import JsonFields
-from imitact.models.interop.lerobot_layout import (
-    ACTION,
-    BUFFERS,
-    CONFIG,
-    NAMES,
-    POSITION_TABLE,
-    STATE,
-    WEIGHTS,
-    read_features,
-)
 from imitact.models.interop.lerobot_normalization import read_normalization
 from imitact.models.interop.partial_spec import PartialSpec
 from imitact.models.interop.spec_sidecar import read_sidecar
@@ -38,7 +29,7 @@ from imitact.storage.json_file import naming_file
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether a folder looks like a LeRobot checkpoint."""
-    return (folder / CONFIG).is_file()
+    return (folder / layout.CONFIG).is_file()
 
 
 def read(folder: Path, known: PartialSpec) -> ImportedPolicy:
@@ -52,17 +43,17 @@ def read(folder: Path, known: PartialSpec) -> ImportedPolicy:
         BadInput: The settings, a processor or the normalization have no equivalent in imitact.
         DamagedFile: A file is missing or damaged.
     """
-    config = JsonFields.from_file(folder / CONFIG)
+    config = JsonFields.from_file(folder / layout.CONFIG)
     kind = config.text("type")
     if kind == "imitact":
         return lerobot_plugin.read(config, folder, known)
     if kind != "act":
-        raise BadInput(f"{folder / CONFIG}: type is {kind}; imitact reads act and imitact")
-    features = read_features(config)
+        raise BadInput(f"{folder / layout.CONFIG}: type is {kind}; imitact reads act and imitact")
+    features = layout.read_features(config)
     net = _network(config)
-    tensors = read_safetensors(folder / WEIGHTS)
+    tensors = read_safetensors(folder / layout.WEIGHTS)
     normalization, notes = read_normalization(folder, config, features, tensors)
-    weights = _weights(tensors, net, folder / WEIGHTS)
+    weights = _weights(tensors, net, folder / layout.WEIGHTS)
     with naming_file(folder):
         spec, assumed = known.or_else(read_sidecar(folder)).complete(
             features.state_size, features.action_size, features.cameras.values()
@@ -70,15 +61,15 @@ def read(folder: Path, known: PartialSpec) -> ImportedPolicy:
         notes += assumed
         stats: dict[str, Stats] = {}
         for what, key, size in (
-            ("state", STATE, features.state_size),
-            ("action", ACTION, features.action_size),
+            ("state", layout.STATE, features.state_size),
+            ("action", layout.ACTION, features.action_size),
         ):
             stored = normalization.statistics.get(key, {})
             stats[what], unknown = complete_stats(stored, size, what)
             notes += unknown
         record = PolicyRecord(spec, stats, net, "lerobot-act", _execution(config))
         scaling = normalization.to_scaling(features)
-        policy = assemble_policy(record, scaling, weights, str(folder / WEIGHTS))
+        policy = assemble_policy(record, scaling, weights, str(folder / layout.WEIGHTS))
     return ImportedPolicy(policy, tuple(notes))
 
 
@@ -127,6 +118,6 @@ def _weights(tensors: Mapping[str, Tensor], net: ActConfig, path: Path) -> dict[
     used = (
         (name.replace("_orig_mod.", "").removeprefix("model."), value)
         for name, value in tensors.items()
-        if not name.startswith(BUFFERS) and not name.endswith("num_batches_tracked")
+        if not name.startswith(layout.BUFFERS) and not name.endswith("num_batches_tracked")
     )
-    return to_imitact_names(used, NAMES, POSITION_TABLE, net, path)
+    return to_imitact_names(used, layout.NAMES, layout.POSITION_TABLE, net, path)

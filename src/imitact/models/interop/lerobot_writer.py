@@ -17,23 +17,10 @@ from numpy.typing import NDArray
 from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
 from imitact.core.feature_statistics import Stats
+from imitact.models.interop import lerobot_layout as layout
+from imitact.models.interop import weight_conversion
 from imitact.models.interop.json_fields import write_json
-from imitact.models.interop.lerobot_layout import (
-    ACTION,
-    CONFIG,
-    EPS,
-    IMAGES,
-    NAMES,
-    POSITION_TABLE,
-    STATE,
-    WEIGHTS,
-)
 from imitact.models.interop.spec_sidecar import export_folder
-from imitact.models.interop.weight_conversion import (
-    check_expressible,
-    export_weights,
-    to_other_names,
-)
 from imitact.models.normalization import Scaling
 from imitact.models.policy import TorchPolicy
 from imitact.models.transformer import sine_table
@@ -56,14 +43,14 @@ def write(policy: TorchPolicy, out: Path, *, at_input_size: bool = False) -> tup
     Raises:
         BadInput: LeRobot's ACT cannot express the settings.
     """
-    check_expressible(policy, "LeRobot's ACT")
+    weight_conversion.check_expressible(policy, "LeRobot's ACT")
     config, spec = policy.config, policy.spec
-    weights, notes = export_weights(policy)
+    weights, notes = weight_conversion.export_weights(policy)
     sizes = _frame_sizes(policy, at_input_size, notes)
-    inputs: dict[str, Any] = {STATE: {"type": "STATE", "shape": [spec.state_size]}}
+    inputs: dict[str, Any] = {layout.STATE: {"type": "STATE", "shape": [spec.state_size]}}
     for name, (height, width) in sizes.items():
-        inputs[f"{IMAGES}{name}"] = {"type": "VISUAL", "shape": [3, height, width]}
-    outputs = {ACTION: {"type": "ACTION", "shape": [spec.action_size]}}
+        inputs[f"{layout.IMAGES}{name}"] = {"type": "VISUAL", "shape": [3, height, width]}
+    outputs = {layout.ACTION: {"type": "ACTION", "shape": [spec.action_size]}}
     scaling = policy.scaling or Scaling.plain(spec, policy.stats, config)
     modes, statistics = _normalization(policy, scaling)
     coefficient, steps = _execution(policy, notes)
@@ -102,13 +89,13 @@ def write(policy: TorchPolicy, out: Path, *, at_input_size: bool = False) -> tup
         "optimizer_weight_decay": 1e-4,
         "optimizer_lr_backbone": 1e-5,
     }
-    tensors = to_other_names(weights, NAMES)
+    tensors = weight_conversion.to_other_names(weights, layout.NAMES)
     if config.use_vae:
         position_table = sine_table(2 + config.chunk_size, config.hidden_dim)[None]
-        tensors[f"model.{POSITION_TABLE}"] = position_table
+        tensors[f"model.{layout.POSITION_TABLE}"] = position_table
     with export_folder(out, spec) as folder:
-        write_json(folder / CONFIG, settings)
-        safetensors.torch.save_file(tensors, folder / WEIGHTS)
+        write_json(folder / layout.CONFIG, settings)
+        safetensors.torch.save_file(tensors, folder / layout.WEIGHTS)
         _write_processors(folder, inputs, outputs, modes, statistics)
     return tuple(notes)
 
@@ -143,19 +130,22 @@ def _normalization(
     shifts = set(scaling.state_shift)
     if shifts - {0.0} and shifts - {-1.0}:
         raise BadInput("none of LeRobot's modes shifts the state as this policy does")
-    eps = np.float32(EPS)
+    eps = np.float32(layout.EPS)
     mean, std = _row(scaling.state_mean), _row(scaling.state_std)
-    known = {STATE: _range(policy.stats["state"]), ACTION: _range(policy.stats["action"])}
+    known = {
+        layout.STATE: _range(policy.stats["state"]),
+        layout.ACTION: _range(policy.stats["action"]),
+    }
     if shifts == {-1.0}:
-        known[STATE] |= {"min": mean, "max": (mean + 2 * std).astype(np.float32)}
+        known[layout.STATE] |= {"min": mean, "max": (mean + 2 * std).astype(np.float32)}
     else:
-        known[STATE] |= {"mean": mean, "std": (std - eps).astype(np.float32)}
+        known[layout.STATE] |= {"mean": mean, "std": (std - eps).astype(np.float32)}
     for name in scaling.pixel_mean:
-        known[f"{IMAGES}{name}"] = {
+        known[f"{layout.IMAGES}{name}"] = {
             "mean": _row(scaling.pixel_mean[name]).reshape(3, 1, 1),
             "std": (_row(scaling.pixel_std[name]) - eps).reshape(3, 1, 1),
         }
-    known[ACTION] |= {"mean": _row(scaling.action_mean), "std": _row(scaling.action_std)}
+    known[layout.ACTION] |= {"mean": _row(scaling.action_mean), "std": _row(scaling.action_std)}
     modes = {
         "VISUAL": "MEAN_STD",
         "STATE": "MIN_MAX" if shifts == {-1.0} else "MEAN_STD",
@@ -169,11 +159,8 @@ def _row(values: tuple[float, ...]) -> Row:
 
 
 def _range(stats: Stats) -> dict[str, Row]:
-    return {
-        "min": stats.min.astype(np.float32),
-        "max": stats.max.astype(np.float32),
-        "count": np.array([stats.count], np.float32),
-    }
+    rows = {"min": stats.min, "max": stats.max, "count": np.array([stats.count])}
+    return {name: row.astype(np.float32) for name, row in rows.items()}
 
 
 def _execution(policy: TorchPolicy, notes: list[str]) -> tuple[float | None, int]:
@@ -218,7 +205,7 @@ def _write_processors(
         ("policy_postprocessor", [], "unnormalizer_processor", outputs, [device]),
     ):
         file = f"{name}_step_{len(first)}_{step}.safetensors"
-        config = {"eps": EPS, "features": features, "norm_map": modes}
+        config = {"eps": layout.EPS, "features": features, "norm_map": modes}
         normalizer = {"registry_name": step, "config": config, "state_file": file}
         write_json(folder / f"{name}.json", {"name": name, "steps": [*first, normalizer, *last]})
         safetensors.torch.save_file(tensors, folder / file)

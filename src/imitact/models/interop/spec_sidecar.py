@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 
 from imitact.core.types import Spec
-from imitact.models.interop.json_fields import JsonFields, write_json
+from imitact.models.interop.json_fields import MAX_JSON_BYTES, write_json
 from imitact.models.interop.partial_spec import PartialSpec
 from imitact.storage.atomic_folder import atomic_folder, check_output_folder
-from imitact.storage.json_file import naming_file
+from imitact.storage.json_file import check_format, naming_file, read_json_object
 
 SIDECAR = "imitact.json"
 
@@ -25,15 +25,11 @@ def read_sidecar(folder: Path) -> PartialSpec:
     path = folder / SIDECAR
     if not path.is_file():
         return PartialSpec()
-    fields = JsonFields.from_file(path)
-    if fields.whole("format") != _FORMAT:
-        raise fields.error(
-            "format",
-            f"this imitact reads {_FORMAT}; use the version that wrote it, or remove the file and "
-            "give names and rate by options",
-        )
+    values = read_json_object(path, limit=MAX_JSON_BYTES)
+    with naming_file(path):
+        check_format(values, _FORMAT)
     with naming_file(f"{path}: spec"):
-        return PartialSpec.from_spec(msgspec.convert(fields.raw("spec"), Spec))
+        return PartialSpec.from_spec(msgspec.convert(values.get("spec"), Spec))
 
 
 def write_sidecar(folder: Path, spec: Spec) -> None:
