@@ -1,11 +1,13 @@
-"""One byte altered, or the end cut off, in a file of every kind that imitact writes.
+"""Corruption test: alters a byte, or truncates, a file of every kind that imitact writes.
 
-    flip_bytes.py [--most 500] [--seed 0] [--kinds policy.json ...] [--out FILE.json]
+    python -m tests.faults.flip_bytes [--most 500] [--seed 0] [--kinds policy.json ...]
+        [--out FILE.json]
 
-Law: reading ends in an error that names the file, or, where what is lost can be made again (frame
-cache, a checkpoint with one before it, a line of metrics), says so and goes on; or every value that
-is read is the one that was written (an altered blank of a JSON file). --most is how many places of
-a file are altered, spread evenly; 0: every byte. Exit code 0 if it holds everywhere.
+One of three must hold. Reading ends in an error that names the file. Or, where the lost data can be
+made again (frame cache, a checkpoint with one before it, a line of metrics), reading reports the
+damage and continues. Or all values equal those that were written (an altered blank of a JSON file).
+--most is the number of altered bytes per file, spread evenly; 0 alters every byte. Exit code 0 if
+this holds everywhere.
 """
 
 from __future__ import annotations
@@ -42,73 +44,76 @@ from tests.support.fake_dataset import FakeDataset
 from tests.support.tiny_arm import Reacher, TinyArm
 
 Read = Callable[[Callable[[str], None]], Any]
-"""Reads, says aloud what it does about damage, gives all values as something that compares."""
+"""Reads a file, passes a line about repaired damage to the callback, returns comparable values."""
 
 
 @dataclass(frozen=True)
 class Kind:
     """A file, and how it is read.
 
-    mended:   a saying that means damage was seen and made good.
-    is_a_log: whether fewer lines at the end are what a kill leaves, and no damage.
+    Attributes:
+        file: the file.
+        read: its reader.
+        repaired: part of the reported line that means that damage was repaired.
+        is_log: whether missing lines at the end are normal, as after a kill.
     """
 
     file: Path
     read: Read
-    mended: str = ""
-    is_a_log: bool = False
+    repaired: str = ""
+    is_log: bool = False
 
 
-def of_dataset(root: Path) -> Any:
-    source = open_dataset(root)
-    told = [source.spec, source.fingerprint, source.lengths, read_report(root)]
-    for index in range(len(source.lengths)):
-        episode = source.episode(index)
-        told += [episode.state.tobytes(), episode.action.tobytes(), episode.task]
-        for camera in source.spec.cameras:
-            told.append(b"".join(frame.tobytes() for frame in episode.frames(camera.name)))
-    return told
+def read_dataset(root: Path) -> Any:
+    dataset = open_dataset(root)
+    values = [dataset.spec, dataset.fingerprint, dataset.lengths, read_report(root)]
+    for index in range(len(dataset.lengths)):
+        episode = dataset.episode(index)
+        values += [episode.state.tobytes(), episode.action.tobytes(), episode.task]
+        for camera in dataset.spec.cameras:
+            values.append(b"".join(frame.tobytes() for frame in episode.frames(camera.name)))
+    return values
 
 
-def of_policy(root: Path) -> Any:
+def read_policy(root: Path) -> Any:
     policy = TorchPolicy.load(root)
     weights = {name: value.numpy().tobytes() for name, value in policy.net.state_dict().items()}
     return weights, policy.spec, policy.config, {n: s.to_dict() for n, s in policy.stats.items()}
 
 
-def of_checkpoints(folder: Path, say: Callable[[str], None]) -> Any:
-    found = checkpoint.load_newest(folder, say)
+def read_checkpoints(folder: Path, log: Callable[[str], None]) -> Any:
+    found = checkpoint.load_newest(folder, log)
     assert found is not None
     state = found[1]
     return state.step, state.numbers, {n: v.numpy().tobytes() for n, v in state.tensors.items()}
 
 
-def of_cache(folder: Path, say: Callable[[str], None]) -> Any:
+def read_cache(folder: Path, log: Callable[[str], None]) -> Any:
     frames = open_frames(
         FakeDataset((5, 4)), {"top": View(12, 16)}, cache_dir=folder, cache_limit_bytes=1 << 30,
-        memory_limit_bytes=0, workers=1, log=say,
+        memory_limit_bytes=0, workers=1, log=log,
     )  # fmt: skip
     return frames.gather("top", np.arange(9)).tobytes()
 
 
-def of_journal(folder: Path) -> Any:
-    counted = runner.evaluate(
+def read_journal(folder: Path) -> Any:
+    evaluation = runner.evaluate(
         Reacher, TinyArm, seeds=range(4), execution="replay:3", workers=0, out=folder
     )
-    return [replace(row, wall_s=0.0) for row in counted.rows]
+    return [replace(row, wall_s=0.0) for row in evaluation.rows]
 
 
-def of_metrics(path: Path, say: Callable[[str], None]) -> Any:
-    with closing(MetricsLog(path, resumed=5, log=say)):
+def read_metrics(path: Path, log: Callable[[str], None]) -> Any:
+    with closing(MetricsLog(path, resumed=5, log=log)):
         return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
-def of_phases(path: Path) -> Any:
+def read_phases(path: Path) -> Any:
     phases = Phases(path, {"steps": 5})
     return phases.wall_s, phases.done("record")
 
 
-def of_sealed(path: Path) -> Any:
+def read_sealed(path: Path) -> Any:
     from imitact.storage.sealed_file import unseal
 
     sealed = unseal(path)
@@ -116,7 +121,7 @@ def of_sealed(path: Path) -> Any:
 
 
 def kinds(folder: Path) -> dict[str, Kind]:
-    """Each file, in a folder of its own, with its reader."""
+    """Write each file into its own folder, and return it with its reader."""
     root = material.dataset(folder / "data")
     found = {}
     for name in (
@@ -129,53 +134,55 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "data/chunk-000/file-001.parquet",
         "videos/observation.images.top/chunk-000/file-001.mp4",
     ):
-        found[name] = Kind(root / name, lambda say: of_dataset(root))
+        found[name] = Kind(root / name, lambda log: read_dataset(root))
     policy = material.policy(folder / "policy")
     for name in ("policy.json", "model.safetensors"):
-        found[name] = Kind(policy / name, lambda say: of_policy(policy))
+        found[name] = Kind(policy / name, lambda log: read_policy(policy))
     for step in (1, 2):
         newest = material.checkpoint(folder / "checkpoints", step)
     for name in ("trainer.json", "trainer.safetensors", "policy/policy.json"):
         found[f"checkpoint {name}"] = Kind(
             newest / name,
-            lambda say: of_checkpoints(folder / "checkpoints", say),
-            mended="damaged checkpoint skipped: ",
+            lambda log: read_checkpoints(folder / "checkpoints", log),
+            repaired="damaged checkpoint skipped: ",
         )
-    of_cache(folder / "cache", lambda line: None)
+    read_cache(folder / "cache", lambda line: None)
     (cache,) = (folder / "cache").glob("frames-*/")
     for name in ("cache.json", "camera-0.u8"):
         found[f"cache {name}"] = Kind(
-            cache / name, lambda say: of_cache(folder / "cache", say), mended="is damaged ("
+            cache / name, lambda log: read_cache(folder / "cache", log), repaired="is damaged ("
         )
     evaluation = material.evaluation(folder / "evaluation")
     found["evaluation.json"] = Kind(
-        evaluation / "evaluation.json", lambda say: report.read(evaluation)
+        evaluation / "evaluation.json", lambda log: report.read(evaluation)
     )
-    found["episodes.jsonl"] = Kind(evaluation / EVALUATION_JOURNAL, lambda say: of_journal(evaluation))
+    found["episodes.jsonl"] = Kind(
+        evaluation / EVALUATION_JOURNAL, lambda log: read_journal(evaluation)
+    )
     metrics = material.metrics(folder / "metrics.jsonl")
     found["metrics.jsonl"] = Kind(
-        metrics, lambda say: of_metrics(metrics, say), mended="): removed", is_a_log=True
+        metrics, lambda log: read_metrics(metrics, log), repaired="): removed", is_log=True
     )
     phases = folder / "phases.json"
     with Phases(phases, {"steps": 5}).phase("record"):
         pass
-    found["phases.json"] = Kind(phases, lambda say: of_phases(phases))
+    found["phases.json"] = Kind(phases, lambda log: read_phases(phases))
     summary = folder / "training.json"
     summary.write_text(json.dumps(with_checksum({"steps": 5, "held_out_l1_rad": 0.0125}), indent=2))
     found["training.json"] = Kind(
-        summary, lambda say: verified(read_json_object(summary), summary, required=True)
+        summary, lambda log: verified(read_json_object(summary), summary, required=True)
     )
     try:
         import onnx  # noqa: F401
     except ModuleNotFoundError:
         return found
     sealed = material.sealed(folder / "exported")
-    found["policy.onnx"] = Kind(sealed, lambda say: of_sealed(sealed))
+    found["policy.onnx"] = Kind(sealed, lambda log: read_sealed(sealed))
     return found
 
 
-def harms(data: bytes, most: int, draw: random.Random) -> Iterator[tuple[str, bytes]]:
-    """The altered contents, each with what was done."""
+def alterations(data: bytes, most: int, draw: random.Random) -> Iterator[tuple[str, bytes]]:
+    """Yield altered contents, each with a description."""
     step = max(1, len(data) // most) if most else 1
     for at in range(draw.randrange(step), len(data), step):
         altered = bytearray(data)
@@ -186,30 +193,31 @@ def harms(data: bytes, most: int, draw: random.Random) -> Iterator[tuple[str, by
 
 
 def run(kind: Kind, most: int, draw: random.Random) -> dict[str, Any]:
+    """Alter one file in many ways; return how often it was refused, repaired or read as before."""
     root = next(p for p in (kind.file, *kind.file.parents) if p.parent.name.startswith("imitact-"))
     before = tree(root)
     data = kind.file.read_bytes()
-    wanted = kind.read(lambda line: None)
+    expected = kind.read(lambda line: None)
     counts = {"refused": 0, "made good": 0, "equal": 0}
     wrong: list[str] = []
     began = time.monotonic()
-    for what, altered in harms(data, most, draw):
+    for what, altered in alterations(data, most, draw):
         kind.file.write_bytes(altered)
-        said: list[str] = []
+        lines: list[str] = []
         try:
-            got = kind.read(said.append)
-            if kind.mended and any(kind.mended in line for line in said):
+            got = kind.read(lines.append)
+            if kind.repaired and any(kind.repaired in line for line in lines):
                 counts["made good"] += 1
-            elif got == wanted or (kind.is_a_log and got == wanted[: len(got)] and "cut" in what):
+            elif got == expected or (kind.is_log and got == expected[: len(got)] and "cut" in what):
                 counts["equal"] += 1
             else:
-                wrong.append(f"{what}: read as something else")
+                wrong.append(f"{what}: other values were read")
         except BadInput as error:
-            # The checksums of an episode name the file that they belong to.
+            # An episode's checksum file is named by the error about the file that it covers.
             if kind.file.name in str(error):
                 counts["refused"] += 1
             else:
-                wrong.append(f"{what}: the file is not named: {error}")
+                wrong.append(f"{what}: the error does not name the file: {error}")
         except Exception as error:
             wrong.append(f"{what}: {type(error).__name__}: {error}")
         restore(root, before)
@@ -236,15 +244,15 @@ def restore(root: Path, before: dict[Path, bytes]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--most", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="*")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     found = {}
-    with tempfile.TemporaryDirectory(prefix="imitact-flip-") as place:
-        for name, kind in kinds(Path(place)).items():
+    with tempfile.TemporaryDirectory(prefix="imitact-flip-") as folder:
+        for name, kind in kinds(Path(folder)).items():
             if not args.kinds or name in args.kinds:
                 found[name] = run(kind, args.most, random.Random(f"{name} {args.seed}"))
                 print(f"{name}: {json.dumps(found[name])}", file=sys.stderr)

@@ -1,18 +1,17 @@
-"""Hypothesis against the readers of LeRobot datasets that others wrote, v3.0 and v2.1.
+"""LeRobot fuzzing: Hypothesis alters datasets that LeRobot wrote, v3.0 and v2.1.
 
-    fuzz_lerobot.py [--cases 20000] [--workers 2] [--seed 0] [--out FILE.json]
+    python -m tests.faults.fuzz_lerobot [--cases 20000] [--workers 2] [--seed 0] [--out FILE.json]
 
-The material is what LeRobot 0.3.3, 0.4.4 and 0.6.1 wrote (tests/fixtures/lerobot). A case takes one
-file of one dataset and does to it one to three things: to its bytes and to its JSON what
-fuzz_readers.py does; to the lines of JSON of v2.1 also: dropped, repeated, in another order; to a
-table: columns dropped, renamed, exchanged, of another type, rows missing, repeated, turned, values
-that nobody records, pictures whose bytes were altered. No checksums vouch for such datasets, so
-every change reaches the reader.
+The datasets are those of LeRobot 0.3.3, 0.4.4 and 0.6.1 in tests/fixtures/lerobot. A case takes one
+file of one dataset and applies one to three changes: the changes of bytes and JSON of
+fuzz_readers.py; JSON lines of v2.1 dropped, repeated or reordered; columns of a table dropped,
+renamed, exchanged or retyped; rows missing, repeated or rotated; unusual values; images with
+altered bytes. These datasets have no checksums, so every change reaches the reader.
 
-Then the dataset is read, all of it; of one case in eight what can be saved of it is looked for
-(`imitact check --repair`). It must be read or refused with one of imitact's errors, within the
-time and memory of fuzz_readers.py; anything else is a defect, told with the smallest case that
-Hypothesis finds. Exit code 0 if there is none.
+Then the whole dataset is read, and in one case of eight searched for what a repair can save
+(`imitact check --fix`). It must be read, or refused with one of imitact's errors, within the time
+and memory of fuzz_readers.py. Anything else is a defect, which is printed with the smallest case
+that Hypothesis finds. Exit code 0 if there is none.
 """
 
 from __future__ import annotations
@@ -47,21 +46,22 @@ from tests.faults.fuzz_readers import (
     MEMORY_BYTES,
     PLACE,
     VALUE,
-    Tally,
+    CaseCounts,
     TooSlowError,
     Worker,
     change_bytes,
     change_json,
     collected,
-    concluded,
-    judged,
+    conclude,
     limit_memory,
+    read_whole,
+    run_case,
     summed,
 )
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "lerobot"
 DATASETS = ("v21", "v30", "converted", "depth", "h264")
-SURVEY_EVERY = 8
+REPAIR_EVERY = 8
 
 KINDS = (
     pa.string(), pa.binary(), pa.int8(), pa.uint64(), pa.float16(), pa.float64(), pa.bool_(),
@@ -99,9 +99,12 @@ LINE_CHANGE = st.one_of(
 
 @dataclass(frozen=True)
 class Case:
-    """One file and what is done to it.
+    """One file and its changes.
 
-    how: "bytes", "json", "lines" or "table".
+    Attributes:
+        file: path of the file.
+        how: "bytes", "json", "lines" or "table".
+        changes: the changes.
     """
 
     file: str
@@ -110,7 +113,7 @@ class Case:
 
 
 def cases(files: list[str]) -> st.SearchStrategy[Case]:
-    """Any change of any file that can be changed so."""
+    """Return cases of every change, each on the files that it applies to."""
 
     def of(how: str, change: Any, suffix: str = "") -> st.SearchStrategy[Case]:
         fit = [name for name in files if name.endswith(suffix)]
@@ -127,6 +130,7 @@ def cases(files: list[str]) -> st.SearchStrategy[Case]:
 
 
 def change_lines(data: bytes, changes: tuple[tuple[Any, ...], ...]) -> bytes:
+    """Apply changes to a file of JSON lines."""
     lines = data.splitlines()
     for kind, place, *more in changes:
         if not lines:
@@ -148,7 +152,7 @@ def change_lines(data: bytes, changes: tuple[tuple[Any, ...], ...]) -> bytes:
 
 
 def change_table(data: bytes, changes: tuple[tuple[Any, ...], ...]) -> bytes:
-    """A table altered; what a table cannot hold is left as it was."""
+    """Apply changes to a Parquet file; those that a table cannot hold are skipped."""
     table = pq.read_table(pa.BufferReader(data))
     groups = None
     for change in changes:
@@ -162,12 +166,13 @@ def change_table(data: bytes, changes: tuple[tuple[Any, ...], ...]) -> bytes:
     sink = pa.BufferOutputStream()
     try:
         pq.write_table(table, sink, row_group_size=groups)
-    except pa.ArrowException:  # no Parquet file can be so
+    except pa.ArrowException:  # no Parquet file can hold this table
         return data
     return sink.getvalue().to_pybytes()
 
 
 def changed(table: pa.Table, change: tuple[Any, ...]) -> pa.Table:
+    """Return a table with one change."""
     kind, place, *more = change
     if not table.num_columns:
         return table
@@ -230,7 +235,7 @@ def changed(table: pa.Table, change: tuple[Any, ...]) -> pa.Table:
 
 
 class Material:
-    """Datasets in a folder, one file of them altered, read, and put back."""
+    """Datasets in a folder; each case alters a file, reads the dataset and restores the file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -243,7 +248,7 @@ class Material:
         self.bytes = {name: path.read_bytes() for name, path in self.files.items()}
 
     def altered(self, case: Case) -> bytes:
-        """The contents that the case makes."""
+        """Return the altered contents."""
         data = self.bytes[case.file]
         match case.how:
             case "table":
@@ -256,14 +261,14 @@ class Material:
             data = change_bytes(data, change)
         return data
 
-    def reader(self, case: Case, survey: bool) -> Callable[[], None]:
-        """Writes what the case makes; gives what reads it and puts back what was there."""
+    def reader(self, case: Case, repair: bool) -> Callable[[], None]:
+        """Write the altered file; return a function that reads the dataset and restores it."""
         self.files[case.file].write_bytes(self.altered(case))
         root = self.folder / case.file.split("/")[0]
 
         def read() -> None:
             try:
-                (look_for if survey else read_all)(root)
+                (search_repairable if repair else read_all)(root)
             finally:
                 self.files[case.file].write_bytes(self.bytes[case.file])
 
@@ -271,76 +276,70 @@ class Material:
 
 
 def read_all(root: Path) -> None:
-    """Every number and every frame, and what training asks for beside them."""
+    """Read everything of a dataset that training reads."""
     from imitact.datasets.lerobot.reader_v21 import open_lerobot
 
-    source = open_lerobot(root)
-    for index in range(len(source.lengths)):
-        episode = source.episode(index)
-        _ = episode.state, episode.task
-        for camera in source.spec.cameras:
-            for _ in episode.frames(camera.name):
-                pass
-    _ = source.fingerprint
+    read_whole(open_lerobot(root))
 
 
-def look_for(root: Path) -> None:
-    """What opens a dataset with all that is wrong in it, and what can be saved of it."""
-    from imitact.datasets.lerobot.repair import survey
-    from imitact.quality.inspect import open_damaged
+def search_repairable(root: Path) -> None:
+    """Open a damaged dataset, and plan its repair."""
+    from imitact.datasets.lerobot.repair import plan_repair
+    from imitact.quality.dataset_check import open_damaged
 
     open_damaged(root)
-    survey(root).lines()
+    plan_repair(root).lines()
 
 
 def work(folder: Path, first: int, count: int, number: int, many: int) -> None:
-    """So many cases; a line of JSON to stdout for each batch, and for each defect."""
+    """Run that many cases; print a line of JSON for each batch and each defect."""
     material = Material(folder)
-    tally = Tally()
+    counts = CaseCounts()
 
     def alarm(number: int, frame: object) -> None:
-        raise TooSlowError(f"not done after {CASE_S} s")
+        raise TooSlowError(f"still running after {CASE_S} s")
 
     signal.signal(signal.SIGPROF, alarm)
-    for name in DATASETS:  # load all code
+    for name in DATASETS:  # import all code
         read_all(folder / name)
-    look_for(folder / "v30")
+    search_repairable(folder / "v30")
     limit_memory()
     beat = (folder / "beat").open("r+b")
     note = mmap.mmap(beat.fileno(), 4096)
     any_case = cases(sorted(material.files))
     batch = number
-    while tally.cases < count:
+    while counts.cases < count:
 
         @seed(first + batch)
         @settings(
-            max_examples=min(BATCH, count - tally.cases), database=None, deadline=None,
+            max_examples=min(BATCH, count - counts.cases), database=None, deadline=None,
             verbosity=Verbosity.quiet, phases=(Phase.generate, Phase.shrink),
             suppress_health_check=list(HealthCheck), print_blob=False, report_multiple_bugs=False,
         )  # fmt: skip
-        @given(any_case, st.integers(0, SURVEY_EVERY - 1))
+        @given(any_case, st.integers(0, REPAIR_EVERY - 1))
         def files(case: Case, turn: int) -> None:
             text = repr((case, turn)).encode()[:4000]
             note[: len(text) + 1] = text + b"\0"
             os.utime(beat.fileno())
             name = f"{case.file.split('/')[0]} {case.how}"
-            judged(material.reader(case, turn == 0), tally, name)
+            run_case(material.reader(case, turn == 0), counts, name)
 
         try:
             files()
         except Exception as error:
-            told = {
+            defect = {
                 "defect": f"{type(error).__name__}: {error}"[:2000],
                 "case": bytes(note[:]).split(b"\0")[0].decode(errors="replace"),
                 "trace": traceback.format_exception(error)[-12:],
             }
-            print(json.dumps(told), flush=True)
+            print(json.dumps(defect), flush=True)
         batch += many
-        told = {"read": tally.read, "refused": tally.refused, "of": tally.of}
-        print(json.dumps({**told, "slowest_s": tally.slowest_s}), flush=True)
+        line = {"read": counts.read, "refused": counts.refused, "of": counts.of}
+        print(json.dumps({**line, "slowest_s": counts.slowest_s}), flush=True)
 
 
-def begin(folder: Path, args: argparse.Namespace, number: int) -> Worker:
+def start(folder: Path, args: argparse.Namespace, number: int) -> Worker:
+    """Start a worker."""
     command = [
         sys.executable,
         "-m",
@@ -360,7 +359,8 @@ def begin(folder: Path, args: argparse.Namespace, number: int) -> Worker:
     return Worker(folder, process, log)
 
 
-def lead(args: argparse.Namespace) -> dict[str, Any]:
+def run_workers(args: argparse.Namespace) -> dict[str, Any]:
+    """Run all cases in worker processes and return the result."""
     where = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="imitact-fuzz-", dir=where) as place:
@@ -370,7 +370,7 @@ def lead(args: argparse.Namespace) -> dict[str, Any]:
             for name in DATASETS:
                 shutil.copytree(FIXTURES / name, folder / name)
             (folder / "beat").write_bytes(bytes(4096))
-            workers.append(begin(folder, args, number))
+            workers.append(start(folder, args, number))
         parts, defects = collected(workers)
     wall_s = time.monotonic() - began
     return {
@@ -385,7 +385,7 @@ def lead(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seed", type=int, default=0)
@@ -396,7 +396,7 @@ def main() -> int:
     if args.work:
         work(args.work, args.seed, args.cases, args.number, args.workers)
         return 0
-    return concluded(lead(args), args.cases, args.out)
+    return conclude(run_workers(args), args.cases, args.out)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def make(folder: Path) -> None:
     `new` keeps its camera: it is refused for its missing weights after everything else was read.
     """
     from imitact.core.types import Camera, Spec
-    from imitact.models.interop.sidecar import write_sidecar
+    from imitact.models.interop.spec_sidecar import write_sidecar
 
     for kind, program in PROGRAM.items():
         parity.recreate(program, "one_camera", folder / kind)

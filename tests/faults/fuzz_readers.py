@@ -365,8 +365,9 @@ def cases_of(kind: str) -> st.SearchStrategy[Case]:
 
 OPTIONS = (
     "--model.chunk-size", "--model.crop", "--model.hidden-dim", "--model.backbone-norm",
-    "--model.random-shift", "--model.dropout", "--train.steps", "--train.lr", "--train.seed", "--train.batch-size",
-    "--train.precision", "--train.cache-limit-gb", "--preset", "--resume", "data", "--out",
+    "--model.random-shift", "--model.dropout", "--train.steps", "--train.lr", "--train.seed",
+    "--train.batch-size", "--train.precision", "--train.cache-limit-gb", "--preset", "--resume",
+    "data", "--out",
 )  # fmt: skip
 WORDS = st.one_of(
     st.sampled_from(OPTIONS),
@@ -517,7 +518,7 @@ class Material:
         from imitact.datasets.read_config import ReadConfig
 
         read = ReadConfig(state=("state",), rate_hz=10)
-        read_whole(DiffusionPolicyDataset(self.folder / "replay", read, process=self._apart))
+        read_whole(DiffusionPolicyDataset(self.folder / "replay", read, process=self._process))
 
     def _checkpoint(self) -> None:
         from imitact.training.checkpoint import load
@@ -540,7 +541,8 @@ def read_whole(dataset: Dataset) -> None:
     """Read every number and frame of a dataset."""
     for index in range(len(dataset.lengths)):
         episode = dataset.episode(index)
-        _ = episode.state, episode.action, episode.extras
+        _ = episode.state, episode.action, episode.task
+        episode.extra_values([*dataset.extra_columns])
         for camera in dataset.spec.cameras:
             for _ in episode.frames(camera.name):
                 pass

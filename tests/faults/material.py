@@ -1,7 +1,4 @@
-"""One small file of every kind that imitact writes, for the scripts that damage them.
-
-from tests.faults.material import dataset, policy, checkpoint, evaluation, metrics, sealed
-"""
+"""Material of the fault tests: a small file of every kind that imitact writes, to be damaged."""
 
 from __future__ import annotations
 
@@ -13,8 +10,8 @@ import numpy as np
 import torch
 
 from imitact.core.errors import DamagedFile
-from imitact.core.statistics import Stats
-from imitact.datasets.lerobot.checksums import (CHECKSUM_FOLDER, DatasetChecksums)
+from imitact.core.feature_statistics import Stats
+from imitact.datasets.lerobot.checksums import CHECKSUM_FOLDER, DatasetChecksums
 from imitact.evaluation import report, runner
 from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
@@ -26,14 +23,15 @@ from tests.support.dot_env import TWO_CAMERAS, DotEnv, DotExpert, dot_spec
 from tests.support.tiny_arm import Reacher, TinyArm
 
 TINY = ActConfig(
-    chunk_size=3, input_height=24, input_width=32, backbone_width=8, backbone_stages=1, backbone_norm="batch", hidden_dim=8, num_heads=2,
-    dim_feedforward=8, encoder_layers=1, use_vae=False, latent_dim=2, dropout=0.0,
+    chunk_size=3, input_height=24, input_width=32, backbone_width=8, backbone_stages=1,
+    backbone_norm="batch", hidden_dim=8, num_heads=2, dim_feedforward=8, encoder_layers=1,
+    use_vae=False, latent_dim=2, dropout=0.0,
 )  # fmt: skip
 TICKS = 8
 
 
 def dataset(out: Path, episodes: int = 2) -> Path:
-    """Demonstrations of 8 ticks of a dot, seen by two cameras."""
+    """Record demonstrations of 8 ticks in the dot environment, with two cameras."""
     record(
         out,
         make_env=partial(DotEnv, TWO_CAMERAS, TICKS),
@@ -46,8 +44,8 @@ def dataset(out: Path, episodes: int = 2) -> Path:
     return out
 
 
-def a_policy(seed: int = 0) -> TorchPolicy:
-    """Untrained, on the dot."""
+def untrained_policy(seed: int = 0) -> TorchPolicy:
+    """Return an untrained policy for the dot environment."""
     rows = np.random.default_rng(seed).normal(size=(2, 2))
     stats = Stats(rows[0], np.abs(rows[1]) + 0.1, rows[0] - 1, rows[0] + 1, 60)
     return TorchPolicy.create(
@@ -56,29 +54,29 @@ def a_policy(seed: int = 0) -> TorchPolicy:
 
 
 def policy(out: Path, seed: int = 0) -> Path:
-    """A policy directory."""
-    return a_policy(seed).save(out)
+    """Write the folder of a policy."""
+    return untrained_policy(seed).save(out)
 
 
 def checkpoint(folder: Path, step: int) -> Path:
-    """A checkpoint of that step."""
-    made = a_policy(step)
+    """Write a checkpoint of a step."""
+    made = untrained_policy(step)
     tensors = {f"net.{n}": value.contiguous() for n, value in made.net.state_dict().items()}
     state = Checkpoint(step, {**tensors, "random.cpu": torch.get_rng_state()}, {"rate": 0.1 * step})
     return checkpoints.save(folder, state, made.save)
 
 
 def evaluation(out: Path) -> Path:
-    """episodes.jsonl and evaluation.json of four episodes."""
-    counted = runner.evaluate(
-        Reacher, TinyArm, seeds=range(4), execution="replay:3", workers=0, out=out
+    """Write episodes.jsonl and evaluation.json of four episodes."""
+    report.write(
+        runner.evaluate(Reacher, TinyArm, seeds=range(4), execution="replay:3", workers=0, out=out),
+        out,
     )
-    report.write(counted, out)
     return out
 
 
 def foreign_datasets(folder: Path) -> None:
-    """Small datasets in other programs' layouts."""
+    """Write small datasets in the layouts of other programs."""
     from tests.support import foreign_files as foreign
 
     foreign.aloha(folder / "aloha/plain", (3, 2), size=(6, 8))
@@ -88,15 +86,15 @@ def foreign_datasets(folder: Path) -> None:
 
 
 def metrics(path: Path) -> Path:
-    """metrics.jsonl of five steps."""
-    with closing(MetricsLog(path, resumed=0, log=lambda line: None)) as book:
+    """Write metrics.jsonl of five steps."""
+    with closing(MetricsLog(path, resumed=0, log=lambda line: None)) as log:
         for step in range(1, 6):
-            book.write(step, {"loss": 1 / step, "per_joint": {"x": 0.1 * step}})
+            log.write(step, {"loss": 1 / step, "per_joint": {"x": 0.1 * step}})
     return path
 
 
 def sealed(out: Path) -> Path:
-    """An exported file; needs onnx."""
+    """Write an exported file; needs onnx."""
     from imitact.core.types import Camera, Spec
     from imitact.deploy import export
     from imitact.deploy.export_config import ExportConfig
@@ -104,24 +102,25 @@ def sealed(out: Path) -> Path:
 
     names, units = ("joint_0", "joint_1"), ("rad", "1")
     spec = Spec(names, names, units, units, (Camera("top", 24, 32),), 50.0)
-    stats = {name: Stats(*np.ones((4, 2)), 60) for name in ("state", "action")}
+    ones = np.ones(2)
+    stats = {name: Stats(ones, ones, ones, ones, 60) for name in ("state", "action")}
     made = TorchPolicy.create(spec, stats, TINY, seed=0, fingerprint="fake")
     made.net.eval()
-    source = FakeDataset(cameras=("top",), height=24, width=32, size=2)
+    dataset = FakeDataset(cameras=("top",), height=24, width=32, size=2)
     config = ExportConfig(to="onnx", observations=1, calls=1, torch_calls=1, threads=1)
-    export.export(made, source, out, config, policy_sha256="ab")
+    export.export(made, dataset, out, config, policy_sha256="ab")
     return out / "policy.onnx"
 
 
-def altered(root: Path) -> list[str]:
-    """Every file of a dataset that is not what was written, in words."""
-    told = []
-    digests = DatasetChecksums(root)
-    for place in sorted((root / CHECKSUM_FOLDER).glob("chunk-*/file-*.json")):
-        named = digests.named(place)
-        for name in named.files if named else ():
+def damaged_files(root: Path) -> list[str]:
+    """Return an error text for each file of a dataset that differs from its checksum."""
+    errors = []
+    checksums = DatasetChecksums(root)
+    for file in sorted((root / CHECKSUM_FOLDER).glob("chunk-*/file-*.json")):
+        recorded = checksums.of_episode(file)
+        for name in recorded.files if recorded else ():
             try:
-                digests.check(root / name)
+                checksums.check(root / name)
             except DamagedFile as error:
-                told.append(str(error))
-    return told
+                errors.append(str(error))
+    return errors

@@ -1,8 +1,8 @@
-"""Records the dot's demonstrations; run as a program, to be killed, starved or interrupted.
+"""Recording program: records demonstrations of the dot environment, to be killed or interrupted.
 
-    record_dot.py OUT EPISODES WORKERS [PAUSE_S] [--max-file-bytes N]
+    python -m tests.faults.record_dot OUT EPISODES WORKERS [PAUSE_S] [--max-file-bytes N]
 
-Prints a line for every demonstration that is finished.
+Prints a line for every finished demonstration.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from imitact.recording.recorder import RecordingProgress, record
 from tests.support.dot_env import TICKS, TWO_CAMERAS, DotEnv, DotExpert
 
 
-class StarvedEnv(DotEnv):
-    """Its worker may write files up to a size, as on a disk that is nearly full."""
+class NearlyFullDiskEnv(DotEnv):
+    """A dot environment whose worker may write files up to a size only."""
 
     def __init__(self, *args: object, largest: int) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails instead
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing fails instead of the process
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("out")
     parser.add_argument("episodes", type=int)
     parser.add_argument("workers", type=int)
@@ -38,15 +38,15 @@ def main() -> int:
     make_env = partial(DotEnv, TWO_CAMERAS, TICKS, args.pause_s)
     if args.max_file_bytes:
         make_env = partial(
-            StarvedEnv, TWO_CAMERAS, TICKS, args.pause_s, largest=args.max_file_bytes
+            NearlyFullDiskEnv, TWO_CAMERAS, TICKS, args.pause_s, largest=args.max_file_bytes
         )
-    told = -1
+    printed = -1
 
-    def tell(progress: RecordingProgress) -> None:
-        nonlocal told
-        if progress.saved > told:
-            told = progress.saved
-            print(told, flush=True)
+    def print_count(progress: RecordingProgress) -> None:
+        nonlocal printed
+        if progress.saved > printed:
+            printed = progress.saved
+            print(printed, flush=True)
 
     try:
         record(
@@ -57,7 +57,7 @@ def main() -> int:
             task="go to the mark",
             seeds=range(1000),
             workers=args.workers,
-            on_progress=tell,
+            on_progress=print_count,
         )
     except BadInput as error:
         print(error, file=sys.stderr)

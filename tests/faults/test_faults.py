@@ -1,7 +1,7 @@
-"""What goes wrong: each law of docs/reliability.md that no other file states.
+"""Tests of faults: what docs/reliability.md states and no other file tests.
 
-The scripts under tests/faults try many more moments and places (`make faults`); here each runs a
-little, so that it is known to work.
+The programs under tests/faults try many more moments and files (`make faults`); here each runs for
+a few cases, to show that it works.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from imitact.core.errors import BadInput, DamagedFile, DiskFull
 from imitact.datasets.open import open_dataset
 from imitact.evaluation import runner
 from imitact.models.policy import TorchPolicy
-from imitact.models.policy_file import read_policy_json, write_policy_json
+from imitact.models.policy_folder import read_policy_json, write_policy_json
 from imitact.recording.manifest import read_report
 from imitact.storage.lock import WRITER
 from imitact.training import checkpoint
@@ -46,7 +46,7 @@ SRC = ROOT / "src" / "imitact"
 
 
 @pytest.fixture(autouse=True)
-def _leave_torch_as_it_was() -> Iterator[None]:
+def _restore_torch() -> Iterator[None]:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     yield
     torch.set_num_threads(threads)
@@ -55,18 +55,18 @@ def _leave_torch_as_it_was() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def dots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two demonstrations of 8 ticks of a dot, two cameras."""
+    """Two demonstrations of 8 ticks in the dot environment, with two cameras."""
     return material.dataset(tmp_path_factory.mktemp("faults") / "dots")
 
 
 @pytest.fixture
 def copy(dots: Path, tmp_path: Path) -> Path:
-    """One that may be damaged."""
+    """A copy that may be damaged."""
     return Path(shutil.copytree(dots, tmp_path / "dots"))
 
 
 def script(name: str, *argv: object) -> dict[str, Any]:
-    """What a script of tests/faults found."""
+    """Run a program of tests/faults and return its report."""
     done = subprocess.run(
         [sys.executable, "-m", f"tests.faults.{name}", *map(str, argv)],
         capture_output=True,
@@ -77,16 +77,16 @@ def script(name: str, *argv: object) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-# --- killed, starved, stopped ---------------------------------------------------------------------
+# --- kills, full disks, signals -------------------------------------------------------------------
 
 
-def test_killed_anywhere_a_recording_ends_with_the_whole_dataset() -> None:
-    """Of a training likewise: tests/test_loop.py, and the script with --of train."""
+def test_a_killed_recording_resumes_to_the_same_dataset() -> None:
+    """For a training see tests/training/test_loop.py, and the program with --of train."""
     found = script("kill_anywhere", "--of", "record", "--kills", 1, "--seed", 3)
     assert found["record"]["whole_and_equal"] == 1
 
 
-def test_that_another_result_after_a_kill_would_be_seen(tmp_path: Path) -> None:
+def test_another_result_after_a_kill_is_detected(tmp_path: Path) -> None:
     count = itertools.count()
 
     def command(out: Path) -> list[str]:
@@ -101,11 +101,11 @@ def test_that_another_result_after_a_kill_would_be_seen(tmp_path: Path) -> None:
         return [sys.executable, "-c", textwrap.dedent(code)]
 
     job = kill_anywhere.Job("other", command, lambda out: "", kill_anywhere.tree)
-    (told,) = kill_anywhere.run(job, 1, 0, tmp_path)["wrong"]
-    assert "another result" in told
+    (defect,) = kill_anywhere.run(job, 1, 0, tmp_path)["wrong"]
+    assert "another result" in defect
 
 
-def test_a_disk_full_at_any_moment_loses_nothing_and_with_room_again_it_goes_on() -> None:
+def test_a_disk_full_at_any_moment_loses_nothing_and_the_same_call_continues() -> None:
     jobs = ("capture", "append", "train", "evaluate", "save", "phases")
     found = script("full_disk", "--jobs", *jobs, "--every", 11)
     assert set(found) == {*jobs}
@@ -114,7 +114,7 @@ def test_a_disk_full_at_any_moment_loses_nothing_and_with_room_again_it_goes_on(
         assert part["ended_by_the_full_disk"] >= part["tried"] / 2
 
 
-def test_sigterm_during_a_checkpoint_leaves_it_whole_and_the_training_goes_on(
+def test_sigterm_during_a_checkpoint_leaves_it_whole_and_training_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once, stopped = tmp_path / "once", tmp_path / "stopped"
@@ -146,7 +146,7 @@ WALL |= {"datetime.utcnow", "datetime.today", "date.today", "os.path.getmtime"}
 
 
 def wall_clocks(tree: ast.AST) -> list[str]:
-    """Uses of a clock that people may set, in a source."""
+    """Return the uses of a clock that can be set."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -159,7 +159,7 @@ def wall_clocks(tree: ast.AST) -> list[str]:
     return found
 
 
-def test_no_room_looks_at_a_clock_that_can_be_set() -> None:
+def test_no_module_reads_a_clock_that_can_be_set() -> None:
     assert [p.name for p in SRC.rglob("*.py") if wall_clocks(ast.parse(p.read_text()))] == []
     assert wall_clocks(ast.parse("import time\ntime.time() - began")) == ["time.time"]
     assert wall_clocks(ast.parse("from time import time\nimport datetime")) != []
@@ -184,8 +184,8 @@ def test_a_clock_that_jumps_changes_no_result_and_no_duration(
     lasted_s = time.monotonic() - began
     assert jumping == steady
     assert 0 < jumping.wall_s < lasted_s
-    told = json.loads((tmp_path / "jumping" / "training.json").read_text())
-    assert 0 < told["trained_s"] < told["wall_s"] < lasted_s
+    summary = json.loads((tmp_path / "jumping" / "training.json").read_text())
+    assert 0 < summary["trained_s"] < summary["wall_s"] < lasted_s
     policies = [tmp_path / name / "policy" / "model.safetensors" for name in ("steady", "jumping")]
     assert policies[0].read_bytes() == policies[1].read_bytes()
 
@@ -204,10 +204,10 @@ with exclusive_writer(Path(sys.argv[1]), sys.argv[2]):
 
 @pytest.fixture
 def hold() -> Iterator[Callable[[Path, str], subprocess.Popen[str]]]:
-    """Another process that writes to a folder."""
+    """Start another process that holds the lock of a folder."""
     running = []
 
-    def begin(folder: Path, what: str) -> subprocess.Popen[str]:
+    def start(folder: Path, what: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-c", HOLDER, str(folder), what], stdout=subprocess.PIPE, text=True
         )
@@ -217,31 +217,31 @@ def hold() -> Iterator[Callable[[Path, str], subprocess.Popen[str]]]:
         process.stdout.close()
         return process
 
-    yield begin
+    yield start
     for process in running:
         process.kill()
         process.wait()
 
 
-def recording(out: Path) -> object:
+def run_record(out: Path) -> object:
     return material.dataset(out)
 
 
-def training(out: Path) -> object:
+def run_train(out: Path) -> object:
     return train(DATASET, out, TINY, settings(steps=1))
 
 
-def evaluating(out: Path) -> object:
+def run_evaluate(out: Path) -> object:
     return runner.evaluate(
         tiny_arm.Reacher, tiny_arm.TinyArm, seeds=[0], execution="replay:3", workers=0, out=out
     )
 
 
-def exporting(out: Path) -> object:
+def run_export(out: Path) -> object:
     return material.sealed(out)
 
 
-def showing(out: Path) -> object:
+def run_demo(out: Path) -> object:
     settings = demo.with_preset(None)
     return demo.run(demo.replace(settings, out=out))
 
@@ -249,11 +249,11 @@ def showing(out: Path) -> object:
 @pytest.mark.parametrize(
     ("what", "job"),
     [
-        ("recording", recording),
-        ("training", training),
-        ("evaluation", evaluating),
-        ("export", exporting),
-        ("demo", showing),
+        ("recording", run_record),
+        ("training", run_train),
+        ("evaluation", run_evaluate),
+        ("export", run_export),
+        ("demo", run_demo),
     ],
 )
 def test_a_second_process_in_a_folder_is_refused_with_the_id_of_the_first(
@@ -266,52 +266,52 @@ def test_a_second_process_in_a_folder_is_refused_with_the_id_of_the_first(
     monkeypatch.setattr(demo, "_check", lambda settings: None)  # needs the simulator
     first = hold(tmp_path / "out", "recording")
     before = sorted((tmp_path / "out").iterdir())
-    says = rf"another recording is writing to .*out \(process {first.pid}\); wait for it, or stop"
-    with pytest.raises(BadInput, match=says):
+    expected = rf"another recording is writing to .*out \(process {first.pid}\); wait for it, or"
+    with pytest.raises(BadInput, match=rf"{expected} stop"):
         job(tmp_path / "out")
     assert sorted((tmp_path / "out").iterdir()) == before
     if what == "demo":
         return
     first.kill()
     first.wait()
-    job(tmp_path / "out")  # what the killed process left is in nobody's way
+    job(tmp_path / "out")  # the file that the killed process left does not block it
     assert not (tmp_path / "out" / WRITER).exists()
 
 
 # --- altered files --------------------------------------------------------------------------------
 
 
-def test_an_altered_byte_of_any_kind_of_file_is_refused_by_name_or_made_good() -> None:
+def test_an_altered_byte_of_any_file_is_refused_by_name_or_repaired() -> None:
     found = script("flip_bytes", "--most", 12)
     assert len(found) >= 18
     for name, part in found.items():
         assert part["tried"] >= 20, name
-        # The others are harmless: a byte of the layout, or beyond what is read.
+        # The others change no value: a byte of the layout, or one that is not read.
         assert part["refused"] + part["made good"] > part["tried"] / 3, name
 
 
-def test_a_byte_altered_in_a_video_is_found_before_a_frame_is_given(copy: Path) -> None:
+def test_an_altered_byte_of_a_video_is_found_before_its_first_frame(copy: Path) -> None:
     file = copy / "videos/observation.images.wrist/chunk-000/file-001.mp4"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    source = open_dataset(copy)  # a video is looked at when it is used
-    source.episode(1).frames("top")
-    source.episode(0).frames("wrist")
+    dataset = open_dataset(copy)  # a video is verified before its first frame
+    dataset.episode(1).frames("top")
+    dataset.episode(0).frames("wrist")
     with pytest.raises(
-        DamagedFile, match=r"wrist/chunk-000/file-001\.mp4 is not the file that was"
+        DamagedFile, match=r"wrist/chunk-000/file-001\.mp4 differs from the file that was written"
     ):
-        source.episode(1).frames("wrist")
+        dataset.episode(1).frames("wrist")
     with pytest.raises(
-        DamagedFile, match=r"wrist/chunk-000/file-001\.mp4 is not the file that was"
+        DamagedFile, match=r"wrist/chunk-000/file-001\.mp4 differs from the file that was written"
     ):
         _ = open_dataset(copy).fingerprint
-    (told,) = material.altered(copy)
-    assert str(file) in told
+    (error,) = material.damaged_files(copy)
+    assert str(file) in error
 
 
-def test_all_altered_files_of_a_dataset_are_told_at_once(copy: Path) -> None:
-    assert material.altered(copy) == []
+def test_every_altered_file_of_a_dataset_has_its_own_error(copy: Path) -> None:
+    assert material.damaged_files(copy) == []
     files = [
         copy / "data/chunk-000/file-000.parquet",
         copy / "meta/episodes/chunk-000/file-001.parquet",
@@ -320,19 +320,19 @@ def test_all_altered_files_of_a_dataset_are_told_at_once(copy: Path) -> None:
     for file in files:
         file.write_bytes(file.read_bytes()[:-1])
     files[0].unlink()
-    told = material.altered(copy)
-    assert len(told) == 3
-    assert all(any(str(file) in line for line in told) for file in files)
+    errors = material.damaged_files(copy)
+    assert len(errors) == 3
+    assert all(any(str(file) in line for line in errors) for file in files)
 
 
 def test_a_dataset_without_checksums_is_read_and_recorded_into(copy: Path, dots: Path) -> None:
-    """As those of before there were any, and those of other programs."""
+    """As datasets of earlier versions and of other programs."""
     facts = json.loads((copy / "meta/imitact.json").read_text())
     del facts["sha256"]
     (copy / "meta/imitact.json").write_text(json.dumps({**facts, "format": 1}))
     shutil.rmtree(copy / "meta/imitact")
     assert open_dataset(copy).fingerprint == open_dataset(dots).fingerprint
-    assert material.altered(copy) == []
+    assert material.damaged_files(copy) == []
     material.dataset(copy, episodes=3)
     assert json.loads((copy / "meta/imitact.json").read_text())["format"] == 2
     assert [p.name for p in (copy / "meta/imitact/chunk-000").iterdir()] == ["file-002.json"]
@@ -340,14 +340,14 @@ def test_a_dataset_without_checksums_is_read_and_recorded_into(copy: Path, dots:
     assert read_report(copy).saved == 3
 
 
-def test_checksums_that_are_gone_among_others_are_missed(copy: Path) -> None:
+def test_a_missing_checksum_file_among_others_is_an_error(copy: Path) -> None:
     material.dataset(copy, episodes=3)
     (copy / "meta/imitact/chunk-000/file-001.json").unlink()
     with pytest.raises(DamagedFile, match=r"meta/imitact/chunk-000/file-001\.json is missing"):
         open_dataset(copy)
 
 
-def test_an_altered_count_of_episodes_removes_none(copy: Path) -> None:
+def test_an_altered_episode_count_removes_no_episode(copy: Path) -> None:
     info = copy / "meta/info.json"
     text = info.read_text()
     assert '"total_episodes": 2' in text
@@ -358,10 +358,10 @@ def test_an_altered_count_of_episodes_removes_none(copy: Path) -> None:
     assert sorted(p for p in copy.rglob("*") if p.is_file()) == before
 
 
-def test_statistics_of_an_unfinished_episode_are_none_of_the_finished_ones(
+def test_statistics_of_an_unfinished_episode_are_undone_by_the_next_recording(
     copy: Path, dots: Path
 ) -> None:
-    """A kill after stats.json of the third episode: read as it is, put back by the next call."""
+    """A kill after stats.json of the third episode leaves two readable episodes."""
     third = Path(shutil.copytree(copy, copy.with_name("third")))
     material.dataset(third, episodes=3)
     for name in ("meta/imitact/chunk-000/file-002.json", "meta/stats.json", "meta/imitact.json"):
@@ -378,8 +378,8 @@ def test_statistics_of_an_unfinished_episode_are_none_of_the_finished_ones(
     assert kill_anywhere.tree(copy) == kill_anywhere.tree(third)
 
 
-def test_pages_of_parquet_have_checksums_for_other_readers(copy: Path) -> None:
-    """Without our own, an altered value in a page is still noticed."""
+def test_parquet_pages_have_checksums_for_other_readers(copy: Path) -> None:
+    """A reader that does not know meta/imitact still detects an altered value."""
     file = copy / "data/chunk-000/file-000.parquet"
     data = file.read_bytes()
     action = pq.ParquetFile(file).metadata.row_group(0).column(1)
@@ -391,11 +391,11 @@ def test_pages_of_parquet_have_checksums_for_other_readers(copy: Path) -> None:
             pq.read_table(file, page_checksum_verification=True)
 
 
-def test_a_finished_seed_that_was_altered_while_it_waited_is_recorded_anew(tmp_path: Path) -> None:
+def test_a_staged_seed_with_an_altered_byte_is_recorded_again(tmp_path: Path) -> None:
     from tests.recording.test_recorder import capture_seed, record_dots, tree
 
-    want, out = tmp_path / "want", tmp_path / "out"
-    record_dots(want, 5)
+    expected, out = tmp_path / "expected", tmp_path / "out"
+    record_dots(expected, 5)
     record_dots(out, 2)
     for seed in (4, 5):
         capture_seed(out / ".staging", seed)
@@ -405,10 +405,10 @@ def test_a_finished_seed_that_was_altered_while_it_waited_is_recorded_anew(tmp_p
         data[len(data) // 2] ^= 1
         file.write_bytes(data)
     record_dots(out, 5)
-    assert tree(out) == tree(want)
+    assert tree(out) == tree(expected)
 
 
-def test_policy_json_is_rewritten_whole_and_with_its_checksum(
+def test_policy_json_is_rewritten_atomically_with_its_checksum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = material.policy(tmp_path / "p")
@@ -421,11 +421,11 @@ def test_policy_json_is_rewritten_whole_and_with_its_checksum(
     assert TorchPolicy.load(directory).fingerprint == "cd"
     assert read_policy_json(directory)["fingerprint"] == "cd"
 
-    def full(*given: Any) -> None:
+    def disk_full(*given: Any) -> None:
         raise OSError(28, "No space left on device")
 
     kept = path.read_text()
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "replace", disk_full)
     with pytest.raises(DiskFull, match=r"no room left while writing .*policy\.json"):
         write_policy_json(path, about)
     assert path.read_text() == kept
@@ -460,7 +460,7 @@ HEADERS = {
     + bytes(4),
     "a number of 5000 digits": header(b'{"a":{"shape":[' + b"9" * 5000 + b"]}}"),
     "NaN": header(b'{"a":NaN}'),
-    "no UTF-8": header(b'{"\xff\xfe":1}'),
+    "invalid UTF-8": header(b'{"\xff\xfe":1}'),
     "a million names": header({str(n): 0 for n in range(300_000)}),
 }
 
@@ -471,7 +471,7 @@ JSONS = {
     "format 2^60": b'{"format":%d}' % HUGE,
     "NaN": b'{"format":NaN}',
     "one key twice": b'{"format":1,"format":2}',
-    "no UTF-8": b'{"format":"\xff"}',
+    "invalid UTF-8": b'{"format":"\xff"}',
     "a lone surrogate": b'{"format":"\\ud800"}',
     "nothing": b"",
     "sixteen million blanks": b" " * (16 << 20),
@@ -501,20 +501,20 @@ for reader in READERS.values():
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + (1 << 30)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-told = {}
+found = {}
 for path in sorted(folder.glob("*/*")):
     try:
         READERS[path.parent.name](path)
-        told[f"{path.parent.name} {path.name}"] = "read"
+        found[f"{path.parent.name} {path.name}"] = "read"
     except BadInput as error:
-        told[f"{path.parent.name} {path.name}"] = f"refused: {error}"
-print(json.dumps(told))
+        found[f"{path.parent.name} {path.name}"] = f"refused: {error}"
+print(json.dumps(found))
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS and /proc are Linux's")
-def test_hostile_files_are_refused_in_a_gigabyte(tmp_path: Path, dots: Path) -> None:
-    """Every reader in one process whose memory may grow by 1 GiB."""
+def test_hostile_files_are_refused_within_a_gigabyte(tmp_path: Path, dots: Path) -> None:
+    """All readers run in one process whose memory may grow by 1 GiB."""
     policy = material.policy(tmp_path / "source" / "policy")
     saved = material.checkpoint(tmp_path / "source" / "checkpoints", 1)
     evaluation = material.evaluation(tmp_path / "source" / "evaluation")
@@ -569,19 +569,19 @@ def test_hostile_files_are_refused_in_a_gigabyte(tmp_path: Path, dots: Path) -> 
         timeout=120,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout)
-    assert len(told) == count + 1
-    # A line feed is a journal of nothing, and whether tensors fit is the network's to say.
-    read = {name for name, what in told.items() if what == "read"}
+    found = json.loads(done.stdout)
+    assert len(found) == count + 1
+    # A line feed is an empty journal, and only the network knows which tensors it needs.
+    read = {name for name, what in found.items() if what == "read"}
     assert read <= {"journal nothing in episodes.jsonl", "checkpoint one name twice"}
-    unnamed = {name for name, what in told.items() if str(files) not in what} - read
+    unnamed = {name for name, what in found.items() if str(files) not in what} - read
     assert unnamed <= {"data a device", "data a state of 2^60 values"}
-    assert "/dev/zero is missing" in told["data a device"]
-    assert f"'observation.state' has {HUGE} values" in told["data a state of 2^60 values"]
+    assert "/dev/zero is missing" in found["data a device"]
+    assert f"observation.state has {HUGE} values" in found["data a state of 2^60 values"]
 
 
 def resign(made: Path, name: str, digest: str) -> None:
-    """trainer.json that vouches for another file."""
+    """Write another file's checksum into trainer.json."""
     record = json.loads((made / "trainer.json").read_text())
     record["sha256"][name] = digest
     record["own_sha256"] = checkpoint._own_sha256(record)
@@ -590,7 +590,7 @@ def resign(made: Path, name: str, digest: str) -> None:
 
 def test_a_checkpoint_names_no_file_outside_itself(tmp_path: Path) -> None:
     made = material.checkpoint(tmp_path, 1)
-    resign(made, "../../../../../../dev/zero", "0" * 64)  # which has no end
+    resign(made, "../../../../../../dev/zero", "0" * 64)  # an endless file
     with pytest.raises(DamagedFile, match="names a file outside the checkpoint"):
         checkpoint.load(made)
 
@@ -598,7 +598,7 @@ def test_a_checkpoint_names_no_file_outside_itself(tmp_path: Path) -> None:
 # --- hypothesis -----------------------------------------------------------------------------------
 
 
-def test_readers_read_or_refuse_whatever_they_are_given() -> None:
+def test_readers_read_or_refuse_altered_files() -> None:
     found = script("fuzz_readers", "--cases", 400, "--workers", 1)
     assert found["cases"] >= 400
     assert found["defects"] == []
@@ -610,14 +610,14 @@ def test_readers_read_or_refuse_whatever_they_are_given() -> None:
     }
 
 
-def test_lerobot_datasets_are_read_or_refused_whatever_was_done_to_them() -> None:
+def test_altered_lerobot_datasets_are_read_or_refused() -> None:
     found = script("fuzz_lerobot", "--cases", 100, "--workers", 1)
     assert found["cases"] >= 100
     assert found["defects"] == []
     assert min(found["refused"], found["read"]) > 20
 
 
-def test_that_a_reader_that_breaks_or_takes_too_long_would_be_seen(
+def test_a_reader_that_fails_or_takes_too_long_is_detected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fuzz_readers, "CASE_S", 0.05)
@@ -637,12 +637,12 @@ def test_that_a_reader_that_breaks_or_takes_too_long_would_be_seen(
             (busy, fuzz_readers.TooSlowError),
         ):
             with pytest.raises(error):
-                fuzz_readers.judged(read, fuzz_readers.Tally(), "policy")  # type: ignore[arg-type]
+                fuzz_readers.run_case(read, fuzz_readers.CaseCounts(), "policy")  # type: ignore[arg-type]
     finally:
         signal.signal(signal.SIGPROF, before)
 
 
-def test_changes_of_bytes_and_of_json_change_what_they_say() -> None:
+def test_changes_of_bytes_and_json_do_what_their_names_say() -> None:
     data = bytes(range(20))
     assert fuzz_readers.change_bytes(data, ("cut", 5)) == data[:5]
     assert fuzz_readers.change_bytes(data, ("flip", 3, 7)) == data[:3] + b"\x83" + data[4:]

@@ -1,8 +1,8 @@
-"""Trains on a dot's demonstrations; run as a program, to be killed, starved or interrupted.
+"""Training program: trains on demonstrations of the dot environment, to be killed or interrupted.
 
-    train_dot.py OUT DATA [STEPS]
+    python -m tests.faults.train_dot OUT DATA [STEPS]
 
-Goes on where it was stopped. Prints "begun" once everything is imported, then a line a checkpoint.
+Continues where it was stopped. Prints "begun" once everything is imported.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from imitact.models.config import ActConfig
 from imitact.training.config import TrainConfig
 from imitact.training.loop import train
 
-# All that could differ after a resumption: dropout, the posterior's noise, batch norm, shifts.
+# With everything that could differ after resuming: dropout, posterior noise, batch norm, shifts.
 MODEL = ActConfig(
-    chunk_size=4, input_height=24, input_width=32, backbone_width=8, backbone_stages=2, backbone_norm="batch", hidden_dim=8, num_heads=2,
-    dim_feedforward=16, encoder_layers=1, vae_encoder_layers=1, latent_dim=4, random_shift=1, state_noise=0.1, dropout=0.2,
+    chunk_size=4, input_height=24, input_width=32, backbone_width=8, backbone_stages=2,
+    backbone_norm="batch", hidden_dim=8, num_heads=2, dim_feedforward=16, encoder_layers=1,
+    vae_encoder_layers=1, latent_dim=4, random_shift=1, state_noise=0.1, dropout=0.2,
 )  # fmt: skip
 
 CONFIG = TrainConfig(
@@ -32,7 +33,7 @@ CONFIG = TrainConfig(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("steps", type=int, nargs="?", default=CONFIG.steps)
