@@ -58,5 +58,6 @@ html_theme_options = {
         "color-brand-visited": "#6cb0ff",
     },
 }
+highlight_language = "text"  # of blocks that name no language
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
