@@ -466,7 +466,7 @@ def test_a_policy_that_does_not_fit_is_refused_before_the_first_episode(
         ({"step_cap": 0}, "step cap is 0"),
         ({"videos": -1}, "-1 videos"),
         ({"videos": 1}, "need an output folder"),
-        ({"workers": -1}, "-1 workers"),
+        ({"workers": -1}, "workers is -1"),
     ],
 )
 def test_an_impossible_plan_is_refused(given: dict[str, Any], message: str) -> None:

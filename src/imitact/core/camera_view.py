@@ -79,9 +79,7 @@ def resize(frame: Frame, height: int, width: int) -> Frame:
         BadInput: a size is below one pixel, or the frame has 2^24 pixels or more.
     """
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-        raise SpecMismatch(
-            f"the frame is {frame.dtype} of shape {frame.shape}, expected uint8 (height, width, 3)"
-        )
+        raise SpecMismatch(f"the frame is {frame.dtype} {frame.shape}, expected uint8 (H, W, 3)")
     if height < 1 or width < 1:
         raise BadInput(f"cannot resize a frame to {height}x{width}; both must be at least 1 pixel")
     have_h, have_w = frame.shape[:2]

@@ -19,17 +19,6 @@ from imitact.core.errors import BadInput, ImitactError, NotFinite
 from imitact.core.types import FloatArray
 
 
-def _checked(chunk: FloatArray) -> NDArray[np.float64]:
-    if chunk.ndim != 2 or chunk.shape[0] < 1 or chunk.shape[1] < 1:
-        raise BadInput(
-            f"the chunk has shape {chunk.shape}, expected (K, A) with K and A at least 1"
-        )
-    if not np.all(np.isfinite(chunk)):
-        row, column = np.argwhere(~np.isfinite(chunk))[0]
-        raise NotFinite(f"the chunk is {chunk[row, column]} at row {row}, dimension {column}")
-    return np.array(chunk, dtype=np.float64)
-
-
 class Chunking:
     """Decides when a policy is queried, and which action is executed.
 
@@ -72,14 +61,18 @@ class Chunking:
 
     def feed(self, chunk: FloatArray) -> None:
         """Take a chunk, (K, A), whose row 0 is for this tick; it arrives after the delay."""
-        checked = _checked(chunk)
-        if self._live and checked.shape[1] != self._live[-1][1].shape[1]:
+        if chunk.ndim != 2 or chunk.shape[0] < 1 or chunk.shape[1] < 1:
+            raise BadInput(f"the chunk has shape {chunk.shape}, expected (K, A) with K, A >= 1")
+        if not np.all(np.isfinite(chunk)):
+            row, column = np.argwhere(~np.isfinite(chunk))[0]
+            raise NotFinite(f"the chunk is {chunk[row, column]} at row {row}, dimension {column}")
+        if self._live and chunk.shape[1] != self._live[-1][1].shape[1]:
             raise BadInput(
-                f"the chunk has {checked.shape[1]} action dimensions, "
+                f"the chunk has {chunk.shape[1]} action dimensions, "
                 f"the one before it {self._live[-1][1].shape[1]}"
             )
         self._queried = self._tick
-        self._awaited = self._tick, checked
+        self._awaited = self._tick, np.array(chunk, dtype=np.float64)
         self._wait = self._delay
         self._arrive()
 

@@ -78,9 +78,7 @@ class ActionExecutor:
         self._last = action
         return action
 
-    def __call__(self, observation: Observation) -> NDArray[np.float64]:
-        """Return the action of this tick, as `act`."""
-        return self.act(observation)
+    __call__ = act
 
 
 def execution_of(policy: Policy) -> Execution | None:

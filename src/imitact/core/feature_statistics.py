@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile, NotFinite
 
-Rows = NDArray[Any]
 _FIELDS = ("mean", "std", "min", "max")
 
 
@@ -92,7 +91,7 @@ class Accumulator:
         self._min = np.full(size, np.inf)
         self._max = np.full(size, -np.inf)
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: NDArray[Any]) -> None:
         """Add a block of rows, (N, D); N may be 0. Values that are not finite are refused."""
         size = self._mean.shape[0]
         if rows.ndim != 2 or rows.shape[1] != size:

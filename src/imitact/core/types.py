@@ -79,15 +79,11 @@ class Spec:
             if twice := sorted({n for n in names if names.count(n) > 1}):
                 raise BadInput(f"{what} names must differ; given more than once: {_listed(twice)}")
             if len(names) != len(units):
-                raise BadInput(
-                    f"{len(names)} {what} names but {len(units)} units; give one unit for each name"
-                )
+                raise BadInput(f"{len(names)} {what} names but {len(units)} units; give one each")
         if not self.action_names:
             raise BadInput("a Spec needs at least one action dimension")
         if not (np.isfinite(self.rate_hz) and self.rate_hz > 0):
-            raise BadInput(
-                f"rate_hz is {self.rate_hz}; it must be a positive number of ticks per second"
-            )
+            raise BadInput(f"rate_hz is {self.rate_hz}; it must be positive (ticks per second)")
 
     @property
     def state_size(self) -> int:

@@ -41,9 +41,7 @@ def check_policy(policy: Policy, observation: Observation, seed: int = 0) -> Non
 def check_env(env: Env, seed: int = 0, ticks: int = 5) -> None:
     """Check that observations fit the Spec, and that seed and actions determine an episode."""
     if env.step_cap < 1:
-        raise SpecMismatch(
-            f"the environment's step cap is {env.step_cap}; it must be at least 1 tick"
-        )
+        raise SpecMismatch(f"the environment's step cap is {env.step_cap}; it must be at least 1")
     runs = []
     for _ in range(2):
         observation = env.reset(seed)
@@ -65,9 +63,7 @@ def check_env(env: Env, seed: int = 0, ticks: int = 5) -> None:
             observation = result.observation
         runs.append(np.stack(seen))
     if not np.array_equal(runs[0], runs[1]):
-        raise SpecMismatch(
-            f"two episodes from seed {seed} with the same actions differ in their states"
-        )
+        raise SpecMismatch(f"two episodes from seed {seed} with the same actions differ in state")
     _check_refusal(env)
 
 

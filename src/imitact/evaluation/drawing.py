@@ -55,9 +55,8 @@ class ActionCurves:
     """Curves of the commanded actions so far and of the newest chunk, one panel per arm."""
 
     def __init__(self, spec: Spec) -> None:
-        self._rate_hz = spec.rate_hz
+        self._spec = spec
         self._panels = _panels(spec.action_names)
-        self._units = spec.action_units
         self._actions: list[NDArray[np.float64]] = []
         self._chunk: FloatArray | None = None
         self._chunk_tick = 0
@@ -118,7 +117,7 @@ class ActionCurves:
         low, high = float(self._low[columns].min()), float(self._high[columns].max())
         span = max(high - low, 0.1)  # a joint at rest is a flat line, not noise
         middle = (low + high) / 2
-        ahead = max(1 if self._chunk is None else len(self._chunk), round(self._rate_hz))
+        ahead = max(1 if self._chunk is None else len(self._chunk), round(self._spec.rate_hz))
         now = self.ticks - 1
         first = max(now - ahead, 0)
 
@@ -130,11 +129,11 @@ class ActionCurves:
 
         line(np.array([centre, centre]), np.array([legend, axis]), _AXIS, 1)
         line(np.array([left, right]), np.array([axis, axis]), _AXIS, 1)
-        seconds = f"{ahead / self._rate_hz:g} s"
+        seconds = f"{ahead / self._spec.rate_hz:g} s"
         write(left, axis + 4, f"-{seconds}", _FAINT, "la")
         write(centre, axis + 4, "now", _FAINT, "ma")
         write(right, axis + 4, f"+{seconds}", _FAINT, "ra")
-        units = ", ".join(sorted({self._units[c] for c in columns}, reverse=True))
+        units = ", ".join(sorted({self._spec.action_units[c] for c in columns}, reverse=True))
         write(left, legend, f"{high:.1f} {units}", _FAINT, "la")
         write(left, axis - 3, f"{low:.1f}", _FAINT, "ld")
         past = np.stack(self._actions[first:])

@@ -84,9 +84,7 @@ class Evaluator:
         """
         self.workers = available_cores() if workers is None else workers
         if self.workers < 0:
-            raise BadInput(
-                f"{self.workers} workers were requested; 0 runs the episodes in this process"
-            )
+            raise BadInput(f"workers is {self.workers}; 0 runs the episodes in this process")
         self._plan = plan
         self._make_worker = partial(EpisodeWorker, make_policy, make_env, plan, video_folder)
         self._journal = journal
@@ -100,7 +98,6 @@ class Evaluator:
         self._rows.update(journal.rows if journal else {})
         self._resources = ExitStack()
         self._pool: WorkerPool | None = None
-        self._pool_size = 0
         self._worker: EpisodeWorker | None = None
 
     def __enter__(self) -> Evaluator:
@@ -150,7 +147,19 @@ class Evaluator:
             self._finished(job, self._worker.work(job, lambda: None, report_ticks))
 
     def _run_in_pool(self, jobs: Sequence[Job]) -> None:
-        pool = self._pool_of(min(self.workers, len(jobs)))
+        size = min(self.workers, len(jobs))
+        if self._pool is None or self._pool.size < size:  # a smaller one is replaced
+            try:
+                ForkingPickler.dumps(self._make_worker)
+            except Exception as error:  # pickle raises whatever the object's own code raises
+                raise BadInput(
+                    f"make_policy and make_env cannot be sent to another process ({error}); give "
+                    "functions of a module, or functools.partial of one, or set workers to 0"
+                ) from error
+            self._resources.close()
+            pool = WorkerPool(size, self._make_worker, ONE_THREAD)
+            self._pool = self._resources.enter_context(pool)
+        pool = self._pool
         waiting = list(reversed(jobs))
         started_s: dict[Job, float] = {}
         while waiting or pool.in_flight:
@@ -166,22 +175,6 @@ class Evaluator:
                 self._time_left.running[job] = ticks, time.monotonic() - started_s[job]
             if time.monotonic() - self._reported_s >= REPORT_EVERY_S:
                 self._report()
-
-    def _pool_of(self, size: int) -> WorkerPool:
-        """Return a pool of at least `size` processes; a smaller one is replaced."""
-        if self._pool is None or self._pool_size < size:
-            try:
-                ForkingPickler.dumps(self._make_worker)
-            except Exception as error:  # pickle raises whatever the object's own code raises
-                raise BadInput(
-                    f"make_policy and make_env cannot be sent to another process ({error}); give "
-                    "functions of a module, or functools.partial of one, or set workers to 0"
-                ) from error
-            self._resources.close()
-            pool = WorkerPool(size, self._make_worker, ONE_THREAD)
-            self._pool = self._resources.enter_context(pool)
-            self._pool_size = size
-        return self._pool
 
     def _env_ready(self, env_info: EnvInfo) -> None:
         self._time_left.step_cap = self._plan.step_cap or env_info.step_cap

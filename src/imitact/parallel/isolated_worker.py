@@ -37,15 +37,14 @@ _files: OrderedDict[str, Any] = OrderedDict()
 
 def start(request: dict[str, Any], data: bytes) -> Answer:
     """Limit the memory that this process may allocate beyond what it has now."""
-    try:
+    # Suppressed: there is no such limit here, or a lower one is set.
+    with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         with open("/proc/self/statm") as file:
             taken = int(file.read().split()[0]) * resource.getpagesize()
         limit = taken + int(request["memory_bytes"])
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    except (ImportError, OSError, ValueError):  # no such limit here, or a lower one is set
-        pass
     return {}, b""
 
 
@@ -64,11 +63,8 @@ def tree(request: dict[str, Any], data: bytes) -> Answer:
             seen += 1
             if seen > MAX_OBJECTS:
                 raise ValueError(f"more than {MAX_OBJECTS} groups and arrays")
-            if not _is_text(name):
-                others.append(f"{where}/{name!r}")
-                continue
-            path = f"{where}/{name}"
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            path = f"{where}/{name if _is_text(name) else repr(name)}"
+            if not _is_text(name) or not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 others.append(path)
                 continue
             item = group[name]
@@ -233,9 +229,8 @@ def main() -> None:
     requests = sys.stdin.buffer
     while True:
         try:
-            request = json.loads(
-                _read_exactly(requests, struct.unpack("<I", _read_exactly(requests, 4))[0])
-            )
+            size = struct.unpack("<I", _read_exactly(requests, 4))[0]
+            request = json.loads(_read_exactly(requests, size))
             data = _read_exactly(requests, request["size"])
         except EOFError:
             return

@@ -70,13 +70,6 @@ class JobDone:
 
 
 @dataclass(frozen=True)
-class _TicksDone:
-    """How many ticks of its job a worker has done."""
-
-    count: int
-
-
-@dataclass(frozen=True)
 class _WorkerFailed:
     """What ended a worker: the error if it is an ImitactError, and the traceback in any case."""
 
@@ -133,6 +126,7 @@ class WorkerPool:
                 this process stay as they are.
         """
         context = multiprocessing.get_context("spawn")
+        self.size = size
         self._workers: list[_WorkerProcess] = []
         self._finished_ticks = 0
         try:
@@ -194,8 +188,8 @@ class WorkerPool:
             except (EOFError, OSError):
                 self._raise_died(worker)
             match message:
-                case _TicksDone(count):
-                    worker.ticks = count
+                case int():  # ticks done of its job
+                    worker.ticks = message
                 case WorkerReady():
                     worker.is_ready = True
                     yield message
@@ -247,7 +241,7 @@ def _worker_main(pipe: Connection, make_worker: Callable[[], Worker]) -> None:
             pipe.send(WorkerReady(worker.facts))
             while True:
                 job = pipe.recv()
-                result = worker.work(job, check_stop, lambda count: pipe.send(_TicksDone(count)))
+                result = worker.work(job, check_stop, pipe.send)
                 pipe.send(JobDone(job, result))
         finally:
             worker.close()
@@ -265,13 +259,11 @@ def _worker_main(pipe: Connection, make_worker: Callable[[], Worker]) -> None:
 @contextmanager
 def inherited_environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables for the processes that are started in the block."""
-    before = {name: os.environ.get(name) for name in variables}
+    before = {name: os.environ[name] for name in variables if name in os.environ}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in variables.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)

@@ -38,8 +38,10 @@ def disk_full_guard(
     except Exception as error:
         if isinstance(error, DiskFull) or not _is_disk_full(error):
             raise
+        folder = next(parent for parent in (path, *path.parents) if parent.is_dir())
+        free = shutil.disk_usage(folder).free
         raise DiskFull(
-            f"no room left while writing {path}: {_free_bytes(path):,} bytes are free; {advice}"
+            f"no room left while writing {path}: {free:,} bytes are free; {advice}"
         ) from error
 
 
@@ -52,13 +54,6 @@ def _is_disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _free_bytes(path: Path) -> int:
-    for folder in (path, *path.parents):
-        if folder.is_dir():
-            return shutil.disk_usage(folder).free
-    return 0
 
 
 def fsync(path: Path) -> None:

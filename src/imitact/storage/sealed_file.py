@@ -67,7 +67,17 @@ def unseal(path: Path) -> SealedFile:
         BadInput: there is no such file, or the system refuses to read it.
         DamagedFile: the file is truncated or altered.
     """
-    data = _mapped(path)
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; an exported policy is one file of imitact export")
+    try:
+        with path.open("rb") as file:
+            # A private copy, page by page, of what is written to: OpenVINO takes no memory that it
+            # could not write to, and writes to none. A file of no bytes cannot be mapped.
+            size = path.stat().st_size
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if size else b""
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error}") from error
+    data = memoryview(mapped)
     found = _FOOTER.fullmatch(data[-FOOTER_BYTES:]) if len(data) >= FOOTER_BYTES else None
     if found is None:
         raise DamagedFile(
@@ -82,17 +92,3 @@ def unseal(path: Path) -> SealedFile:
         )
     about = parse_json_object(data[at : at + size], f"{path}: its metadata")
     return SealedFile(data, about, sha256)
-
-
-def _mapped(path: Path) -> memoryview:
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file; an exported policy is one file of imitact export")
-    try:
-        with path.open("rb") as file:
-            if path.stat().st_size == 0:
-                return memoryview(b"")
-            # A private copy, page by page, of what is written to: OpenVINO takes no memory that it
-            # could not write to, and writes to none.
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,6 @@ def dataset_section(
         for (index, camera), clip in zip(jobs, pool.map(encode, jobs), strict=True):
             clips[index, camera.name] = clip
             on_clip(len(clips))
-    low, high = _range(episodes[index].state for index in with_curves)
     stages = _dict(dataset.facts.get("settings")).get("stages")
     first_states = np.stack([episodes[index].state[0] for index in starts])
     return {
@@ -98,7 +97,7 @@ def dataset_section(
         "starts": {
             "indices": starts,
             "state": blobs.add(_float32_bytes(first_states)),
-            "ranges": [_ends(*each) for each in zip(low, high, first_states.T, strict=True)],
+            "ranges": _ranges([*(episodes[index].state for index in with_curves), first_states]),
         },
         "stills": _stills(episodes, starts, spec.cameras[0], blobs) if spec.cameras else None,
     }
@@ -225,22 +224,14 @@ def _float32_bytes(rows: NDArray[np.floating[Any]]) -> bytes:
     return np.ascontiguousarray(rows, dtype="<f4").tobytes()
 
 
-def _range(
-    arrays: Iterable[NDArray[np.floating[Any]]],
-) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
-    """Return the lowest and the highest finite value of each column."""
+def _ranges(arrays: Sequence[NDArray[np.floating[Any]]]) -> list[list[float]]:
+    """Return the lowest and highest finite value of each column; 0 and 1 where there is none."""
     lows, highs = [], []
     for rows in arrays:
         lows.append(np.min(rows, axis=0, initial=np.inf, where=np.isfinite(rows)))
         highs.append(np.max(rows, axis=0, initial=-np.inf, where=np.isfinite(rows)))
-    return np.min(lows, axis=0), np.max(highs, axis=0)
-
-
-def _ends(low: float, high: float, starts: NDArray[np.floating[Any]]) -> list[float]:
-    """Return the range of the axis of starts; 0 to 1 where no value is finite."""
-    known = np.array([low, high, *starts])
-    known = known[np.isfinite(known)]
-    return [float(known.min()), float(known.max())] if len(known) else [0.0, 1.0]
+    ends = np.array([np.min(lows, axis=0), np.max(highs, axis=0)], np.float64)
+    return np.where(np.isfinite(ends), ends, [[0.0], [1.0]]).T.tolist()
 
 
 def _duration(seconds: float) -> str:

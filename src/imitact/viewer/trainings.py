@@ -104,10 +104,9 @@ def _curves(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         ]
         if not points or not any(value for _, value in points):
             continue  # the KL divergence is 0 where the VAE is off
-        if key == "l1" and all(line.get("l1") == line.get("loss") for line in lines):
-            continue  # the same curve as the loss
-        if key == "lr_backbone" and all(line.get(key) == line.get("lr") for line in lines):
-            continue
+        other = {"l1": "loss", "lr_backbone": "lr"}.get(key)
+        if other and all(line.get(key) == line.get(other) for line in lines):
+            continue  # the same curve
         x, y = _thinned(points)
         curves.append({"key": key, "label": label, "unit": unit, "log": log, "x": x, "y": y})
     return curves

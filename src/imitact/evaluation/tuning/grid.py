@@ -55,8 +55,9 @@ class Grid:
             )
         kept: dict[tuple[float, ...], Execution] = {}
         for n in sorted(set(self.replay), reverse=True):
-            key = (_interval(n, delay_ticks, chunk_size),)
-            kept.setdefault(key, Execution(Replay(n).text, delay_ticks))
+            # The ticks between two queries in fact.
+            interval = min(max(n, delay_ticks), max(chunk_size - delay_ticks, delay_ticks))
+            kept.setdefault((interval,), Execution(Replay(n).text, delay_ticks))
         for every in sorted(set(self.every), reverse=True):
             interval = max(every, delay_ticks)
             if interval >= chunk_size - delay_ticks:
@@ -69,8 +70,3 @@ class Grid:
                 f"{chunk_size}; give --replay, or smaller values of --every"
             )
         return tuple(kept.values())
-
-
-def _interval(n: int, delay_ticks: int, chunk_size: int) -> int:
-    """Return the ticks between two queries that replay:`n` makes in fact."""
-    return min(max(n, delay_ticks), max(chunk_size - delay_ticks, delay_ticks))

@@ -33,7 +33,11 @@ def report_lines(tuning: Tuning, race: RaceConfig) -> list[str]:
         lines += [*_aligned(_race_rows(each)), ""]
     if tuning.confirmed:
         lines += [f"confirmation, {describe_seeds(race.confirmation_seeds)}:"]
-        lines += [*_aligned(_confirmation_rows(tuning)), ""]
+        rows = [["chunking", "delay", *_COLUMNS]]
+        for evaluation in tuning.confirmed:
+            execution = evaluation.execution
+            rows.append([execution.chunking, str(execution.delay_ticks), *_figures(evaluation)])
+        lines += [*_aligned(rows), ""]
     delay_ticks = tuning.chosen.delay_ticks
     lines += [_reason(each) for each in tuning.races if each.delay_ticks == delay_ticks]
     if tuning.gain and tuning.chosen.chunking != UNTUNED.chunking:
@@ -75,14 +79,6 @@ def _race_rows(race: DelayRace) -> list[list[str]]:
         if evaluation is choice.chosen:
             result = "best, chosen" if choice.chosen is choice.best else "equal, chosen"
         rows.append([evaluation.execution.chunking, *_figures(evaluation), result])
-    return rows
-
-
-def _confirmation_rows(tuning: Tuning) -> list[list[str]]:
-    rows = [["chunking", "delay", *_COLUMNS]]
-    for evaluation in tuning.confirmed:
-        execution = evaluation.execution
-        rows.append([execution.chunking, str(execution.delay_ticks), *_figures(evaluation)])
     return rows
 
 
