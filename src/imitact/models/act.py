@@ -95,11 +95,8 @@ class Act(nn.Module):
         # On the meta device torch's constructors draw nothing from the global random state.
         with torch.device("meta"):
             if image_sizes:
-                self.backbone = Backbone(
-                    width=config.backbone_width,
-                    stages=config.backbone_stages,
-                    norm=config.backbone_norm,
-                )
+                width, stages = config.backbone_width, config.backbone_stages
+                self.backbone = Backbone(width=width, stages=stages, norm=config.backbone_norm)
                 self.image_proj = nn.Linear(self.backbone.channels, dim)
                 if config.shift_as_input:
                     self.shift_proj = nn.Linear(2, dim, bias=False)  # maps 0 to 0
@@ -161,7 +158,7 @@ class Act(nn.Module):
             self.cvae.register_buffer("pos", table, persistent=False)
 
     def _initialize(self, generator: torch.Generator) -> None:
-        if self._has_cameras:
+        if hasattr(self, "backbone"):
             self.backbone.initialize(generator)
             initialize_linear(self.image_proj, generator)
         for linear in (self.state_proj, self.latent_proj):
@@ -179,19 +176,13 @@ class Act(nn.Module):
         if self.config.use_vae:  # last, so that all other weights are the same with and without it
             self.cvae.initialize(generator)
 
-    @property
-    def _has_cameras(self) -> bool:
-        return hasattr(self, "backbone")
-
     def _image_tokens(self, images: Sequence[Tensor], shifts: Tensor | None = None) -> list[Tensor]:
         tokens: dict[int, Tensor] = {}
         for cameras in self._same_size:
-            batch = (
-                torch.cat([images[i] for i in cameras]) if len(cameras) > 1 else images[cameras[0]]
-            )
+            own = [images[i] for i in cameras]
+            batch = torch.cat(own) if len(own) > 1 else own[0]
             features = self.backbone(batch).permute(0, 2, 3, 1).flatten(1, 2)
-            for i, t in zip(cameras, self.image_proj(features).chunk(len(cameras)), strict=True):
-                tokens[i] = t
+            tokens |= zip(cameras, self.image_proj(features).chunk(len(cameras)), strict=True)
         found = [tokens[i] for i in sorted(tokens)]
         if not self.config.shift_as_input or shifts is None:
             return found

@@ -115,14 +115,11 @@ class ActConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise BadInput(f"{name} is {value}; it must be from {low} to {high}")
-        for name in ("dropout", "random_crop", "color_jitter"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise BadInput(f"{name} is {value}; it must be at least 0 and below 1")
-        for name in ("kl_weight", "state_noise"):
-            value = getattr(self, name)
-            if not 0 <= value < float("inf"):
-                raise BadInput(f"{name} is {value}; it must be at least 0 and finite")
+        for name in ("dropout", "random_crop", "color_jitter", "kl_weight", "state_noise"):
+            value, is_weight = getattr(self, name), name in ("kl_weight", "state_noise")
+            if not 0 <= value < (float("inf") if is_weight else 1):
+                end = "finite" if is_weight else "below 1"
+                raise BadInput(f"{name} is {value}; it must be at least 0 and {end}")
         _parse_crop(self.crop)
         if self.shift_as_input and not self.random_shift:
             raise BadInput(
@@ -311,11 +308,7 @@ def check_pretrained(norm: Norm, pretrained: str) -> None:
 MODEL_PRESETS: dict[str, ActConfig] = {
     # The paper's text: every decoder layer used, fixed queries, an MLP as the head.
     "paper": ActConfig(
-        input_height=480,
-        input_width=640,
-        decoder_layers=7,
-        queries="sinusoidal",
-        head="mlp",
+        input_height=480, input_width=640, decoder_layers=7, queries="sinusoidal", head="mlp"
     ),
     # What the released code computes: 51,613,582 parameters for 14 joints and K = 100.
     "released": ActConfig(l1_ticks="all"),

@@ -39,9 +39,8 @@ def dropout_mask(shape: torch.Size | tuple[int, ...], p: float) -> Tensor:
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """Do what `torch.nn.functional.dropout` does."""
-    if not _is_fast_here(x, p, training):
-        return F.dropout(x, p, training)
-    return torch.where(dropout_mask(x.shape, p), 0.0, x).mul_(kept_scale(p))
+    result, factor = dropout_unscaled(x, p, training)
+    return result if factor == 1 else result.mul_(factor)
 
 
 def dropout_unscaled(x: Tensor, p: float, training: bool) -> tuple[Tensor, float]:

@@ -8,8 +8,7 @@ Legend: B batch, K chunk, S state, A action, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +99,11 @@ class TorchPolicy:
             BadInput: The statistics or the crop do not fit the Spec, a `delta` action is not a
                 state, or frozen norms have no pretrained weights.
         """
-        config.check_spec(spec)
-        check_stats(spec, stats, config)
-        generator = torch.Generator().manual_seed(seed)
-        net = _network(spec, config, generator)
+        record = PolicyRecord(spec, stats, config, fingerprint)
+        net = _network(record, torch.Generator().manual_seed(seed))
         if spec.cameras:
             load_pretrained(net.backbone, config.pretrained_backbone)
-        return cls(net, PolicyRecord(spec, stats, config, fingerprint))
+        return cls(net, record)
 
     @classmethod
     def from_weights(
@@ -128,11 +125,7 @@ class TorchPolicy:
         Raises:
             DamagedFile: A weight is missing, unknown, of another shape or type, or not finite.
         """
-        record.config.check_spec(record.spec)
-        check_stats(record.spec, record.stats, record.config)
-        if record.scaling is not None:
-            record.scaling.check(record.spec)
-        net = _network(record.spec, record.config, None)
+        net = _network(record, None)
         _check_weights(weights, net, where, settings)
         net.adopt(weights)
         net.eval()
@@ -180,10 +173,16 @@ class TorchPolicy:
     @torch.no_grad()
     def predict(self, batch: Batch) -> Tensor:
         """Return the chunks (B, K, A) at z = 0 in physical units, float32, without dropout."""
-        with _eval_mode(self.net):
+        was_training = self.net.training
+        if was_training:
+            self.net.eval()
+        try:
             state = self._state(batch)
             images, _ = self._images(batch["frames"], state.shape[0])
             target = self.net(state, images).action.float()
+        finally:
+            if was_training:
+                self.net.train()
         return self._physical(target, batch["state"])
 
     # -- inference -----------------------------------------------------------------------------
@@ -308,7 +307,12 @@ class TorchPolicy:
         return policy.to(device)
 
 
-def _network(spec: Spec, config: ActConfig, generator: torch.Generator | None) -> Act:
+def _network(record: PolicyRecord, generator: torch.Generator | None) -> Act:
+    spec, config = record.spec, record.config
+    config.check_spec(spec)
+    check_stats(spec, record.stats, config)
+    if record.scaling is not None:
+        record.scaling.check(spec)
     return Act(
         config,
         state_size=spec.state_size,
@@ -341,18 +345,6 @@ def _constants(spec: Spec, scaling: Scaling) -> dict[str, Tensor]:
         rows = {name: next(iter(rows.values()), imagenet), **rows}
         found |= {n: _float(np.array(row) * 255).view(3, 1, 1) for n, row in rows.items()}
     return found
-
-
-@contextmanager
-def _eval_mode(net: Act) -> Iterator[None]:
-    was_training = net.training
-    if was_training:
-        net.eval()
-    try:
-        yield
-    finally:
-        if was_training:
-            net.train()
 
 
 def _check_weights(tensors: Mapping[str, Tensor], net: Act, where: str, settings: str) -> None:

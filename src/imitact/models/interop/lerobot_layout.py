@@ -97,7 +97,7 @@ def _vector_size(feature: JsonFields, key: str) -> int:
 
 def _frame_size(shape: Any, where: str) -> tuple[int, int]:
     """Return height and width of frames of shape (3, H, W)."""
-    is_numbers = isinstance(shape, list | tuple) and all(type(n) is int for n in shape)
+    is_numbers = isinstance(shape, list) and all(type(n) is int for n in shape)
     if not is_numbers or len(shape) != 3 or shape[0] != 3:
         raise DamagedFile(f"{where} is {str(shape)[:100]}, expected [3, height, width]")
     if not (0 < shape[1] <= _MAX_SIDE_PX and 0 < shape[2] <= _MAX_SIDE_PX):

@@ -1,8 +1,8 @@
 """Restricted pickle: dicts of NumPy arrays, read without importing or calling what a file names.
 
-`pickle.Unpickler` calls any function that a file names. Here every name becomes a `_Name`, calling
-one yields a `_Call` that only keeps its arguments, and arrays are built from those afterwards. A
-first pass over the instructions bounds what the unpickler itself may allocate.
+`pickle.Unpickler` calls any function that a file names. Here a name becomes a `_Call`, which only
+keeps the arguments that it is called with, and arrays are built from those afterwards. A first pass
+over the instructions bounds what the unpickler itself may allocate.
 """
 
 from __future__ import annotations
@@ -62,28 +62,22 @@ class _Refused(Exception):
 
 @dataclass(eq=False)
 class _Call:
-    """A call in the file: the last part of the name, the arguments, and the state set later."""
+    """A function or type that the file names, or a call of it, with the state that is set later."""
 
     name: str
-    args: tuple[Any, ...]
+    args: tuple[Any, ...] | None = None
     state: Any = None
     result: Any = None
 
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _Name:
-    """A function or type that the file names."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
     def __call__(self, *args: Any) -> _Call:
+        if self.args is not None:
+            raise _Refused("it calls what a call made")
         return _Call(self.name, args)
 
     def __setstate__(self, state: Any) -> None:
-        raise _Refused("it sets the state of a name")
+        if self.args is None:
+            raise _Refused("it sets the state of a name")
+        self.state = state
 
 
 class _Unpickler(pickle.Unpickler):
@@ -91,7 +85,7 @@ class _Unpickler(pickle.Unpickler):
         full = f"{module}.{name}"
         if full.replace("numpy._core.", "numpy.core.") not in _NAMES:
             raise _Refused(f'it names "{full[:100]}", which is not one of NumPy\'s array types')
-        return _Name(name)
+        return _Call(name)
 
 
 def loads(data: bytes, path: Path) -> dict[str, Any]:
@@ -182,7 +176,7 @@ class _Builder:
                 case "encode", (text, "latin1" | "latin-1"):
                     value = text
                 case name, args:
-                    raise _Refused(f"it makes a {name} of {len(args)} unexpected parts")
+                    raise _Refused(f"it makes a {name} of {len(args or ())} unexpected parts")
         if not isinstance(value, str | bytes | bytearray):
             raise _Refused("an array has no bytes")
         self._bytes_left -= len(value)
@@ -205,7 +199,7 @@ class _Builder:
 def _dtype(call: Any) -> np.dtype[Any]:
     if not isinstance(call, _Call) or call.name != "dtype":
         raise _Refused("an array has no element type")
-    text = _text(call.args[0])
+    text = _text(call.args[0] if call.args else None)
     if not _DTYPE.fullmatch(text):
         raise _Refused(f'an array is of "{text[:100]}"')
     match call.state:
