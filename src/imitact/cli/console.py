@@ -151,9 +151,13 @@ def _bar(stream: TextIO) -> Progress | None:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
+    class LossyConsole(Console):
+        def on_broken_pipe(self) -> None:  # rich would exit
+            self.quiet = True
+
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[text]}", markup=False),
-        console=Console(file=stream),
+        console=LossyConsole(file=stream),
     )

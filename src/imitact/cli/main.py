@@ -90,7 +90,8 @@ def run(argv: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("imitact"):
             raise
-        return _refuse(prog, str(missing_package(error.name, _EXTRAS.get(error.name, "sim"))))
+        package = error.name.partition(".")[0]
+        return _refuse(prog, str(missing_package(package, _EXTRAS.get(package, "sim"))))
     except BrokenPipeError:  # the reader of our output has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -64,7 +65,8 @@ def with_preset(name: str | None) -> Train:
 
 def run(settings: Train) -> None:
     """Train, and print where the policy is."""
-    require_path(settings.data, "dataset")
+    if "RANK" not in os.environ:  # of several ranks, only the first reports what is wrong
+        require_path(settings.data, "dataset")
     from imitact.training.distributed import join_ranks
 
     with join_ranks() as ranks:
