@@ -1,9 +1,8 @@
-"""The documentation tells the truth: its examples run, its command lines are understood, its
-figures and its page of settings are what the code makes today.
+"""Tests of the documentation: examples run, command lines parse, generated pages are current.
 
-An example in Python is run, in a folder of its own, the examples of a page one after the other. A
-command line is parsed as imitact would; where it is marked `<!-- example: run -->` it is run too,
-where it takes minutes it is marked so. What an example needs and does not make is in `GIVEN`.
+Python examples run in a temporary folder, those of one page one after the other. Command lines are
+parsed by imitact; those marked `<!-- example: run -->` also run, and those marked `<!-- example:
+takes minutes -->` do not. `GIVEN` makes the files that examples read.
 """
 
 from __future__ import annotations
@@ -26,30 +25,35 @@ import pytest
 import settings_page
 
 from imitact.cli import main
-from imitact.core.statistics import Accumulator
+from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
+from imitact.core.feature_statistics import Accumulator
 from imitact.core.types import Camera, Observation, Spec
-from imitact.deploy.export import ExportConfig, export
-from imitact.envs.aloha import JOINTS, RATE_HZ, UNITS
+from imitact.deploy.export import export
+from imitact.deploy.export_config import ExportConfig
 from imitact.evaluation import report, runner
-from imitact.models.act import ActConfig
+from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
 from imitact.recording.recorder import record
-from tests.support import dot_env as worlds
-from tests.support import tiny_arm
-from tests.support.fake_dataset import FakeSource
+from tests.support import dot_env, tiny_arm
+from tests.support.fake_dataset import FakeDataset
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"
-
-
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 MINUTES, RUN = "takes minutes", "run"
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page: its language, its text, the line it begins at, and the mark in the
-    comment before it."""
+    """A fenced block of a page.
+
+    Attributes:
+        page: the page.
+        line: line of its fence.
+        language: language after the fence, or empty.
+        text: its contents.
+        mark: mark in the comment before it, or empty.
+    """
 
     page: Path
     line: int
@@ -63,22 +67,22 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """Of a page, in order; fences come in pairs."""
+    """Return the fenced blocks of a page, in order."""
     found: list[Block] = []
     lines = page.read_text(encoding="utf-8").splitlines()
-    begun: tuple[int, str, str] | None = None
+    opened: tuple[int, str, str] | None = None
     for number, line in enumerate(lines, 1):
         if not line.startswith("```"):
             continue
-        if begun is None:
+        if opened is None:
             mark = re.fullmatch(r"<!-- example: (.*) -->", lines[number - 2] if number > 1 else "")
-            begun = number, line[3:].strip(), mark[1] if mark else ""
+            opened = number, line[3:].strip(), mark[1] if mark else ""
         else:
-            first, language, mark = begun
+            first, language, mark = opened
             text = "\n".join(lines[first : number - 1])
             found.append(Block(page, first, language, text, mark))
-            begun = None
-    assert begun is None, f"{page}: a fence is not closed"
+            opened = None
+    assert opened is None, f"{page}: a fence is not closed"
     return found
 
 
@@ -89,12 +93,19 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 
 
 def aloha_spec() -> Spec:
-    """Of the ALOHA's 14 joints and one camera of 480x640."""
-    return Spec(JOINTS, JOINTS, UNITS, UNITS, (Camera("top", 480, 640),), RATE_HZ)
+    """Return the Spec of ALOHA's 14 joints and one camera of 480x640."""
+    return Spec(
+        ALOHA_JOINTS,
+        ALOHA_JOINTS,
+        ALOHA_UNITS,
+        ALOHA_UNITS,
+        (Camera("top", 480, 640),),
+        ALOHA_RATE_HZ,
+    )
 
 
-class AlohaSource(FakeSource):
-    """Noise, with the shapes of the ALOHA."""
+class AlohaDataset(FakeDataset):
+    """A dataset of noise with ALOHA's Spec."""
 
     @property
     def spec(self) -> Spec:
@@ -102,12 +113,13 @@ class AlohaSource(FakeSource):
 
 
 def aloha_policy(path: Path, chunk: int = 60) -> TorchPolicy:
-    """An untrained policy of that shape."""
+    """Save an untrained policy with ALOHA's Spec."""
     rows = Accumulator(14)
     rows.add(np.random.default_rng(0).normal(size=(10, 14)))
     config = ActConfig(
-        chunk=chunk, input_height=30, input_width=40, width=8, stages=2, norm="batch", dim=16,
-        heads=2, ffn=16, encoder_layers=1, cvae=False,
+        chunk_size=chunk, input_height=30, input_width=40, backbone_width=8, backbone_stages=2,
+        backbone_norm="batch", hidden_dim=16, num_heads=2, dim_feedforward=16, encoder_layers=1,
+        use_vae=False,
     )  # fmt: skip
     stats = {"state": rows.result(), "action": rows.result()}
     policy = TorchPolicy.create(aloha_spec(), stats, config, seed=0, fingerprint="none")
@@ -115,44 +127,50 @@ def aloha_policy(path: Path, chunk: int = 60) -> TorchPolicy:
     return policy
 
 
+def training(path: Path) -> None:
+    """Save an untrained policy where a training leaves its own."""
+    aloha_policy(path / "policy")
+
+
 def exported(path: Path) -> None:
-    """Such a policy as a file, certified on three ticks."""
+    """Export an untrained policy, certified on three ticks."""
     policy = aloha_policy(path.parent.parent / "torch" / "policy")
-    source = AlohaSource((3,), ("top",), 480, 640, 14)
+    dataset = AlohaDataset((3,), ("top",), 480, 640, 14)
     config = ExportConfig(observations=2, calls=3, torch_calls=2, threads=1)
-    export(policy, source, path.parent, config, policy_sha256="0" * 64)
+    export(policy, dataset, path.parent, config, policy_sha256="0" * 64)
 
 
 def dot_dataset(path: Path) -> None:
-    """Two demonstrations of 30 ticks."""
+    """Record two demonstrations of 30 ticks."""
     record(
-        path, make_env=worlds.make_dot, make_expert=worlds.make_dot_expert, episodes=2,
+        path, make_env=dot_env.make_dot, make_expert=dot_env.make_dot_expert, episodes=2,
         task="go to the mark", seeds=range(1000),
     )  # fmt: skip
 
 
 def evaluation(path: Path, looks: bool = False) -> None:
-    """Six episodes of a tiny arm."""
+    """Evaluate six episodes of a tiny arm."""
     found = runner.evaluate(
         partial(tiny_arm.Reacher, looks), tiny_arm.TinyArm, seeds=range(1000, 1006),
-        chunking="replay:3", workers=0,
+        execution="replay:3", workers=0,
     )  # fmt: skip
     report.write(found, path)
 
 
 GIVEN: dict[str, Callable[[Path], Any]] = {
-    "runs/demo/training/policy": aloha_policy,
+    "runs/demo/training": training,
+    "runs/act": training,
     "runs/act/policy": aloha_policy,
     "runs/data": dot_dataset,
     "runs/exported/policy.openvino": exported,
     "runs/eval": evaluation,
     "runs/other-eval": partial(evaluation, looks=True),
 }
-"""Path that examples speak of to what makes it, small and real."""
+"""Path in the examples to what makes a small file or folder of its kind there."""
 
 
-def give(text: str, folder: Path) -> None:
-    """What that example needs and is not there yet."""
+def make_given(text: str, folder: Path) -> None:
+    """Make the paths of GIVEN that an example names and that do not exist yet."""
     for path, make in GIVEN.items():
         if re.search(rf"(?<![\w/-]){re.escape(path)}(?![\w/-])", text):
             target = folder / path
@@ -182,7 +200,7 @@ def test_the_examples_of_a_page_run(
     before = set(sys.modules)
     try:
         for block in PYTHON[page]:
-            give(block.text, tmp_path)
+            make_given(block.text, tmp_path)
             code = compile("\n" * block.line + block.text, block.page.name, "exec")
             if file := re.match(r"# (\w+\.py)\n", block.text):
                 (tmp_path / file[1]).write_text(block.text, encoding="utf-8")
@@ -204,7 +222,7 @@ PROGRAMS = ("imitact", "make", "python", "pip", "torchrun")
 
 
 def commands(block: Block) -> Iterator[list[str]]:
-    """The words of each command line; backslashes join lines, comments are left out."""
+    """Yield the words of each command line, continued lines joined and comments removed."""
     for line in block.text.replace("\\\n", " ").splitlines():
         if line.split(" ")[0] in PROGRAMS:
             yield shlex.split(line, comments=True)
@@ -215,28 +233,26 @@ COMMANDS = [(block, words) for block in SHELL for words in commands(block)]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parsed by imitact's own door, and not done."""
-    given: list[Any] = []
+def check_parses(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a command line of imitact up to its parsed settings."""
+    parsed: list[Any] = []
     with monkeypatch.context() as patch:
-        patch.setattr(main.VERBS[words[0]].room(), "run", given.append)
+        patch.setattr(main.VERBS[words[0]].module(), "run", parsed.append)
         assert main.run(words) == 0, words
-    assert len(given) == 1 or "--help" in words
+    assert len(parsed) == 1 or "--help" in words
 
 
 @pytest.mark.parametrize(
     ("block", "words"), COMMANDS, ids=[f"{b.where}-{' '.join(w)[:40]}" for b, w in COMMANDS]
 )
-def test_a_command_line_is_understood(
-    block: Block, words: list[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_command_line_is_valid(block: Block, words: list[str], monkeypatch: pytest.MonkeyPatch):
     program, *rest = words
     if program == "torchrun":
         assert rest[rest.index("-m") + 1] == "imitact"
         program, rest = "imitact", rest[rest.index("imitact") + 1 :]
     if program == "imitact":
         if rest[1:] != ["--help"] and "..." not in rest:
-            understood(rest, monkeypatch)
+            check_parses(rest, monkeypatch)
         assert rest[0] in main.VERBS
     if program == "make":
         assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -249,31 +265,31 @@ def test_a_command_line_is_understood(
             assert set(extras.split(",")) <= PROJECT["optional-dependencies"].keys()
 
 
-def test_what_takes_minutes_is_marked_and_all_else_that_works_is_run():
+def test_commands_that_take_minutes_are_marked_on_the_first_pages():
     slow = {"demo", "record", "train", "evaluate", "export"}
     for block, words in COMMANDS:
-        if block.page.parent.name in ("docs", "concepts") and block.page.stem in OURS:
+        if block.page.parent.name in ("docs", "concepts") and block.page.stem in FIRST_PAGES:
             verbs = {words[1]} if words[0] in ("imitact", "make") else set()
             if verbs & slow:
                 assert block.mark == MINUTES, block.where
 
 
-OURS = {"index", "start", "own_data", "own_environment", "troubleshooting",
-        "chunking", "ensemble", "cvae", "targets"}  # fmt: skip
-"""Pages for a first reader, whose slow commands are marked."""
+FIRST_PAGES = {"index", "start", "own_data", "own_environment", "troubleshooting",
+               "chunking", "ensemble", "cvae", "targets"}  # fmt: skip
+"""Pages for newcomers, whose slow commands are marked."""
 
 
 @pytest.mark.parametrize(
     "block", [b for b in SHELL if b.mark == RUN], ids=lambda block: block.where
 )
-def test_a_command_line_that_is_marked_so_runs(
+def test_a_command_line_marked_as_run_runs(
     block: Block,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.chdir(tmp_path)
-    give(block.text, tmp_path)
+    make_given(block.text, tmp_path)
     for words in commands(block):
         assert words[0] == "imitact"
         assert main.run(words[1:]) == 0
@@ -281,13 +297,13 @@ def test_a_command_line_that_is_marked_so_runs(
 
 
 def spans(page: Path) -> list[str]:
-    """The `code` of a page's prose."""
+    """Return the inline code of a page's prose."""
     prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     return [" ".join(s.split()) for s in re.findall(r"(?<!`)`([^`]+)`(?!`)", prose)]
 
 
 def known_options() -> set[str]:
-    """Of all verbs, of the scripts and benchmarks, and of make, pip and torchrun."""
+    """Return the options of all verbs, programs, benchmarks and of other tools in the pages."""
     found = {option for verb in settings_page.options().values() for option in verb}
     for folder in ("scripts", "benchmarks", "tests/faults"):
         for file in (ROOT / folder).glob("*.py"):
@@ -299,7 +315,7 @@ def known_options() -> set[str]:
     return found | {"--help", "--version", "--no-deps", "--nproc-per-node", "--record"}
 
 
-def test_every_option_that_the_prose_names_exists():
+def test_every_option_in_the_prose_exists():
     known = known_options()
     missing = [
         (page.name, option)
@@ -312,17 +328,17 @@ def test_every_option_that_the_prose_names_exists():
     assert "--model.chnk" not in known
 
 
-def test_an_error_that_the_prose_quotes_is_one_of_ours():
+def test_every_error_that_the_prose_quotes_is_in_the_code():
     source = "\n".join(p.read_text() for p in (ROOT / "src").rglob("*.py"))
     joined = re.sub(r'"\s*\n\s*f?"', "", source)  # strings over several lines
     quoted = re.findall(r'\*\*"([^"]+)"', (DOCS / "troubleshooting.md").read_text())
     assert len(quoted) >= 5
     for text in quoted:
         for part in re.split(r"v\d\.\d|\d[\d.]*|'top'", text):
-            assert part.strip() in joined, f"{text}: no error says {part!r}"
+            assert part.strip() in joined, f"{text}: no error contains {part!r}"
 
 
-def test_every_file_that_the_docs_name_is_there():
+def test_every_file_that_the_docs_name_exists():
     missing = []
     for page in PAGES:
         for span in spans(page):
@@ -338,7 +354,7 @@ def test_every_file_that_the_docs_name_is_there():
 # --- what is generated -------------------------------------------------------------------------
 
 
-def test_the_page_of_settings_is_what_the_code_says():
+def test_the_page_of_settings_is_current():
     assert settings_page.PAGE.read_text() == settings_page.page(), (
         "docs/settings.md is not current; run: python scripts/settings_page.py"
     )
@@ -352,10 +368,11 @@ def test_the_page_of_settings_has_every_verb_and_every_option():
         assert {o for o in options - off if f"`{o}`" not in page} == set()
 
 
-def alike(a: str, b: str, tolerance: float = 0.05) -> bool:
-    """Two SVG files, but for the last digits of numbers, and for a number in a hundred that is off
-    by some pixels: processors round differently, and where a simulated gripper closes a tick
-    earlier a step in a curve does."""
+def same_figure(a: str, b: str, tolerance: float = 0.05) -> bool:
+    """Whether two SVG files differ only by rounding, and in 1 % of their numbers by some pixels.
+
+    Processors round differently, and a simulated gripper may close a tick earlier.
+    """
     number = r"-?\d+(?:\.\d+)?"
     x, y = ([float(n) for n in re.findall(number, text)] for text in (a, b))
     same_words = re.sub(number, "#", a) == re.sub(number, "#", b)
@@ -366,25 +383,25 @@ def alike(a: str, b: str, tolerance: float = 0.05) -> bool:
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)
-def test_a_figure_is_what_its_command_draws(name: str):
-    there = figures.path_of(name).read_text()
-    assert alike(there, figures.draw(name)), f"run: python scripts/figures.py {name}"
-    assert not alike(there, there.replace(".5", ".9"))
+def test_a_figure_equals_what_its_command_draws(name: str):
+    stored = figures.path_of(name).read_text()
+    assert same_figure(stored, figures.draw(name)), f"run: python scripts/figures.py {name}"
+    assert not same_figure(stored, stored.replace(".5", ".9"))
 
 
-def test_the_numbers_of_the_joint_targets_are_the_simulators():
+def test_the_recorded_joint_targets_equal_the_simulators():
     from concepts import targets
 
-    kept = json.loads(targets.NUMBERS.read_text())
-    state, action = targets.episode(kept["seed"])
+    recorded = json.loads(targets.NUMBERS.read_text())
+    state, action = targets.episode(recorded["seed"])
     for name, rows, joint in (
         ("command_rad", action, targets.JOINT),
         ("measured_rad", state, targets.JOINT),
         ("gripper_measured", state, targets.GRIPPER),
     ):
-        again = rows[:, JOINTS.index(joint)]
+        simulated = rows[:, ALOHA_JOINTS.index(joint)]
         np.testing.assert_allclose(
-            kept[name], again, atol=0.01,
+            recorded[name], simulated, atol=0.01,
             err_msg="run: python scripts/figures.py targets --measure",
         )  # fmt: skip
 
@@ -401,6 +418,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path):
     assert {p for p in pages if not (tmp_path / "site" / p).is_file()} == set()
     fetched = re.compile(r'(?:src|href)="https?://[^"]+\.(?:js|css|woff2?)"')
     for file in (tmp_path / "site").rglob("*.html"):
-        assert not fetched.search(file.read_text()), f"{file.name} fetches something"
-    policy = (tmp_path / "site" / "reference.html").read_text()
-    assert 'id="imitact.core.types.Spec"' in policy
+        assert not fetched.search(file.read_text()), f"{file.name} loads a file from a network"
+    reference = (tmp_path / "site" / "reference.html").read_text()
+    assert 'id="imitact.core.types.Spec"' in reference
+    assert 'id="imitact.load_policy"' in reference

@@ -1,5 +1,4 @@
-"""What examples/ has for other people's environments is short, keeps the contract, and can do what
-it says it does, in a stand-in for that world."""
+"""Tests of examples/: each expert is short, keeps the contract, and succeeds in a stand-in env."""
 
 from __future__ import annotations
 
@@ -19,7 +18,8 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 LINES = 40
 
 
-def loaded(name: str) -> Any:
+def load_example(name: str) -> Any:
+    """Import examples/NAME.py."""
     path = next(p for p in EXAMPLES if p.stem == name)
     plan = importlib.util.spec_from_file_location(f"example_{name}", path)
     assert plan is not None
@@ -30,23 +30,27 @@ def loaded(name: str) -> Any:
 
 
 def spec(state: int, action: int) -> Spec:
+    """Return a Spec of that many states and actions, without cameras."""
     states, actions = ([f"{n}{i}" for i in range(k)] for n, k in (("s", state), ("a", action)))
     ones = tuple("1" for _ in range(max(state, action)))
     return Spec(tuple(states), tuple(actions), ones[:state], ones[:action], (), 25.0)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_a_demonstrator_has_at_most_forty_lines_and_knows_nothing_of_imitact(path: Path) -> None:
+def test_an_expert_has_at_most_forty_lines_and_does_not_import_imitact(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= LINES
     assert "imitact" not in text
 
 
 class Table:
-    """A hand that moves by at most 5 mm a tick, fingers that take 40 ticks to close, and a cube on
-    a table that goes with the hand where they closed around it. Measures of gym-xarm 0.1.1."""
+    """A stand-in for XarmLift with the dimensions of gym-xarm 0.1.1.
 
-    TOP = 0.575  # m: where its arm goes no further
+    The hand moves by at most 5 mm per tick, the fingers take 40 ticks to close, and the cube moves
+    with the hand once they have closed around it.
+    """
+
+    TOP = 0.575  # m: upper end of the arm's reach
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -60,7 +64,7 @@ class Table:
         return Observation(state, {}, SimpleNamespace(world=self))
 
     def step(self, action: np.ndarray) -> None:
-        assert np.all(np.abs(action) <= 1), "gym-xarm stops at an action out of its bounds"
+        assert np.all(np.abs(action) <= 1), "gym-xarm refuses an action out of its bounds"
         moved = 0.005 * action[:3]
         if self.eef[2] > self.TOP:
             moved[2] = min(moved[2], 0.0)
@@ -74,8 +78,8 @@ class Table:
         self.obj = self.obj + moved if self.holds else np.array([*self.obj[:2], -0.06])
 
 
-def test_the_demonstrator_of_gym_xarm_lifts_the_cube_to_where_its_reward_counts_it() -> None:
-    lift = loaded("xarm").Lift(spec(4, 4))
+def test_the_expert_of_gym_xarm_lifts_the_cube_to_the_height_of_success() -> None:
+    lift = load_example("xarm").Lift(spec(4, 4))
     validate.check_policy(lift, Table(0).observed())
     for seed in range(20):
         table = Table(seed)
@@ -86,8 +90,10 @@ def test_the_demonstrator_of_gym_xarm_lifts_the_cube_to_where_its_reward_counts_
 
 
 class Sheet:
-    """The T of gym-pusht as a disc: an agent goes halfway to where it is told, and pushes the disc
-    ahead of it."""
+    """A stand-in for PushT with a disc for the T.
+
+    The agent moves half of the way to its command each tick, and pushes the disc ahead of it.
+    """
 
     RADIUS = 70.0  # px
 
@@ -109,8 +115,8 @@ class Sheet:
             self.block = self.agent + away / near * self.RADIUS
 
 
-def test_the_demonstrator_of_gym_pusht_pushes_the_block_to_its_goal() -> None:
-    push = loaded("pusht").Push(spec(2, 2))
+def test_the_expert_of_gym_pusht_pushes_the_block_to_its_goal() -> None:
+    push = load_example("pusht").Push(spec(2, 2))
     validate.check_policy(push, Sheet(0).observed())
     for seed in range(20):
         sheet = Sheet(seed)
