@@ -7,6 +7,7 @@ and found equal.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -24,9 +25,8 @@ from imitact.datasets.lerobot.writer import UNKNOWN_TASK, LeRobotWriter
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.datasets.verify_copy import check_copy, compare_episode
-from imitact.datasets.video_config import VideoConfig
 from imitact.storage.atomic import disk_full_guard, fsync, make_folder, write_json
-from imitact.storage.checksum import CHECKSUM_KEY, verified, with_checksum
+from imitact.storage.checksum import verified, with_checksum
 from imitact.storage.journal import append_whole, journal_line, parse_journal_line
 from imitact.storage.json_file import read_json_object
 from imitact.storage.lock import WRITER, exclusive_writer
@@ -74,7 +74,9 @@ def convert(
     config, out = config or ConvertConfig(), Path(out)
     if not source.lengths:
         raise BadInput("the dataset has no episode to convert")
-    config = replace(config, video=_suitable_video(config.video, source.spec))
+    if any(camera.height % 2 or camera.width % 2 for camera in source.spec.cameras):
+        # Halved colour resolution needs even sizes.
+        config = replace(config, video=replace(config.video, chroma="444"))
     settings = plain_json(_settings(source, to, config))
     _check_folder(out)
     staging = out / _STAGING
@@ -133,8 +135,10 @@ def _settings(source: Dataset, to: TargetLayout, config: ConvertConfig) -> dict[
             f"the task of {changing} episodes changes; the copy has that of their first tick"
         )
     if to == "lerobot":
+        tasks = (_lerobot_task(source.episode(i), config) for i in range(len(source.lengths)))
+        # Each once, in the order of the episodes.
         layout_settings = {
-            **_task_settings(_all_tasks(source, config)),
+            **_task_settings([*dict.fromkeys(tasks)]),
             "video": asdict(config.video),
         }
     else:
@@ -160,24 +164,12 @@ def _numbers_sha256(source: Dataset) -> str:
     return hash_.hexdigest()
 
 
-def _all_tasks(source: Dataset, config: ConvertConfig) -> list[str]:
-    """Return the tasks of all episodes in LeRobot's layout, each once, in their order."""
-    tasks = (_lerobot_task(source.episode(i), config) for i in range(len(source.lengths)))
-    return [*dict.fromkeys(tasks)]
-
-
 def _lerobot_task(episode: Episode, config: ConvertConfig) -> str:
     return config.task or episode.task or UNKNOWN_TASK
 
 
 def _task_settings(tasks: list[str]) -> dict[str, Any]:
     return {"task": tasks[0]} if len(tasks) == 1 else {"tasks": tasks}
-
-
-def _suitable_video(video: VideoConfig, spec: Spec) -> VideoConfig:
-    """Return the settings, with full colour resolution if a frame has odd height or width."""
-    odd = any(c.height % 2 or c.width % 2 for c in spec.cameras)
-    return replace(video, chroma="444") if odd else video
 
 
 # --- the output folder ---------------------------------------------------------------------------
@@ -207,9 +199,9 @@ def _previous_report(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] |
 
 
 def _write_report(out: Path, report: Mapping[str, Any], staging: Path) -> dict[str, Any]:
-    value = with_checksum({"format": _FORMAT, **report})
-    write_json(out / REPORT, value, staging)
-    return {name: part for name, part in value.items() if name != CHECKSUM_KEY}
+    value = plain_json({"format": _FORMAT, **report})
+    write_json(out / REPORT, with_checksum(value), staging)
+    return value
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -316,14 +308,12 @@ def _compared_rows(file: Path) -> list[dict[str, Any]]:
     """Return the rows of an interrupted comparison, and cut the file after the last whole one."""
     rows: list[dict[str, Any]] = []
     if file.is_file():
-        for line in file.read_bytes().split(b"\n")[:-1]:
-            try:
+        with contextlib.suppress(ValueError):  # of an altered line, which ends the whole ones
+            for line in file.read_bytes().split(b"\n")[:-1]:
                 row = parse_journal_line(line, required=True)
-            except ValueError:
-                break
-            if row.get("episode") != len(rows):
-                break
-            rows.append(row)
+                if row.get("episode") != len(rows):
+                    break
+                rows.append(row)
         file.write_bytes(b"".join(journal_line(row) for row in rows))
     return rows
 

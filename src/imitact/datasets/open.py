@@ -38,7 +38,13 @@ def open_dataset(
     if layout == "aloha-hdf5":
         return AlohaDataset(path, read, on_damage, hdf5)
     if layout == "robomimic":
-        return RobomimicDataset(_only_hdf5_file(path), read, on_damage, hdf5)
+        files = _hdf5_files(path)
+        if len(files) != 1:
+            raise BadInput(
+                f"{path} holds {len(files)} HDF5 files, but a robomimic dataset is one; give that "
+                "file"
+            )
+        return RobomimicDataset(files[0], read, on_damage, hdf5)
     if layout == "diffusion-policy":
         return DiffusionPolicyDataset(path, read, on_damage)
     read.refuse_unused("lerobot", ())
@@ -76,13 +82,3 @@ def _hdf5_files(path: Path) -> list[Path]:
     found = (p for p in path.iterdir() if p.suffix.lower() in _HDF5_SUFFIXES and p.is_file())
     shown = (p for p in found if not p.name.startswith("."))
     return sorted(shown, key=lambda p: natural_sort_key(p.name))
-
-
-def _only_hdf5_file(path: Path) -> Path:
-    """Return the one HDF5 file at a path."""
-    files = _hdf5_files(path)
-    if len(files) != 1:
-        raise BadInput(
-            f"{path} holds {len(files)} HDF5 files, but a robomimic dataset is one; give that file"
-        )
-    return files[0]

@@ -63,11 +63,8 @@ def compare_episode(
                 f"codec loses nothing; {_DEFECT}"
             )
         if not quality["exact"] and quality["psnr_db"] < config.min_psnr_db:
-            better = (
-                "--video.codec lossless, or a lower --video.crf"
-                if to == "lerobot"
-                else "--images plain"
-            )
+            finer = "--video.codec lossless, or a lower --video.crf"
+            better = finer if to == "lerobot" else "--images plain"
             raise BadInput(
                 f'episode {index}, camera "{camera.name}": compressed frames have '
                 f"{quality['psnr_db']:.1f} dB, expected at least {config.min_psnr_db:g}. Use "

@@ -7,21 +7,19 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import av
 import av.error
 import numpy as np
+from av.container import InputContainer, OutputContainer
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Frame
 from imitact.datasets.video_config import VideoConfig, exact_rate
 from imitact.storage.atomic import disk_full_guard, fsync
-
-if TYPE_CHECKING:
-    from av.container import InputContainer, OutputContainer
-    from av.video.stream import VideoStream
 
 TOLERANCE_S = 1e-4
 """Default distance of a frame from its requested time, in s; that of LeRobot."""
@@ -153,47 +151,34 @@ def read_frames(
     if len(times_s) == 0:
         return
     with _opened(path) as (container, stream):
-        yield from _decoded(container, stream, path, times_s, shape, tolerance_s)
-
-
-def _decoded(
-    container: InputContainer,
-    stream: VideoStream,
-    path: Path,
-    times_s: Sequence[float],
-    shape: tuple[int, int, int],
-    tolerance_s: float,
-) -> Iterator[Frame]:
-    base = stream.time_base
-    if base is None:
-        raise DamagedFile(f"{path} has no time base. {_RESTORE}")
-    context = stream.codec_context
-    if context is None:
-        raise DamagedFile(f"{path} has no known codec. {_RESTORE}")
-    size = (context.height, context.width)  # 0 where only the decoded stream has it
-    if all(size):
-        _check_size(path, size, shape)  # before memory is allocated for a frame
-    first = max(0.0, times_s[0] - tolerance_s)
-    if first > 0:
-        container.seek(int(first / base), stream=stream, backward=True, any_frame=False)
-    wanted = iter(times_s)
-    time_s = next(wanted)
-    seen_s: float | None = None
-    for picture in container.decode(stream):
-        if picture.pts is None:
-            continue
-        seen_s = float(picture.pts * base)
-        # One frame may serve several times: a rate may have been raised by repeating frames.
-        while abs(seen_s - time_s) <= tolerance_s:
-            frame: Frame = picture.to_ndarray(format="rgb24")  # pyright: ignore[reportAssignmentType]
-            _check_size(path, frame.shape[:2], shape)
-            yield frame
-            following = next(wanted, None)
-            if following is None:
-                return
-            time_s = following
-        if seen_s > time_s + tolerance_s:
-            break
+        base, context = stream.time_base, stream.codec_context
+        if base is None or context is None:
+            lacking = "time base" if base is None else "known codec"
+            raise DamagedFile(f"{path} has no {lacking}. {_RESTORE}")
+        size = (context.height, context.width)  # 0 where only the decoded stream has it
+        if all(size):
+            _check_size(path, size, shape)  # before memory is allocated for a frame
+        first = max(0.0, times_s[0] - tolerance_s)
+        if first > 0:
+            container.seek(int(first / base), stream=stream, backward=True, any_frame=False)
+        wanted = iter(times_s)
+        time_s = next(wanted)
+        seen_s: float | None = None
+        for picture in container.decode(stream):
+            if picture.pts is None:
+                continue
+            seen_s = float(picture.pts * base)
+            # One frame may serve several times: a rate may have been raised by repeating frames.
+            while abs(seen_s - time_s) <= tolerance_s:
+                frame: Frame = picture.to_ndarray(format="rgb24")  # pyright: ignore[reportAssignmentType]
+                _check_size(path, frame.shape[:2], shape)
+                yield frame
+                following = next(wanted, None)
+                if following is None:
+                    return
+                time_s = following
+            if seen_s > time_s + tolerance_s:
+                break
     found = "no frame at all" if seen_s is None else f"one at {seen_s:.6f} s"
     raise DamagedFile(
         f"{path} has no frame within {tolerance_s} s of {time_s:.6f} s (found {found}). {_RESTORE}"

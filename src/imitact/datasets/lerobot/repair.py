@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile
-from imitact.core.types import Camera, Frame
+from imitact.core.types import Frame
 from imitact.datasets import images
 from imitact.datasets.episode_encoder import frame_stats
 from imitact.datasets.lerobot import layout, parquet
@@ -180,17 +180,15 @@ def plan_repair(root: Path, on_episode: OnEpisode = lambda done: None) -> Repair
             table = _read_episode(one.data, index)
             stats = _compute_stats(table, info, features, segments, one, index)
             with layout_errors_as_damage(one.data):
-                numbers = _task_numbers(table)
+                stored_numbers = table["task_index"] if "task_index" in table.column_names else ()
+                numbers = (*dict.fromkeys(int(number.as_py()) for number in stored_numbers),)
         except DamagedFile as error:
             wrong[index] = str(error)
         else:
             known = [texts.get(number, f"task {number}") for number in numbers] or ["unknown"]
             tasks = tuple(row.get("tasks") or known)
-            recoverable.append(
-                RecoverableEpisode(
-                    index, one.data, one.length, tasks, tuple(numbers), segments, stats
-                )
-            )
+            found = RecoverableEpisode(index, one.data, one.length, tasks, numbers, segments, stats)
+            recoverable.append(found)
         on_episode(done + 1)
 
     numbers = [index for index in (0, *stored, *wrong) if index < _MAX_EPISODES]
@@ -266,10 +264,6 @@ class _VideoFile:
     key_frames: NDArray[np.bool_]
     first: int
     damage: str = ""
-
-    def has(self, frame: int) -> bool:
-        """Whether it is known to hold the frame of this number."""
-        return 0 <= self.first <= frame < self.first + len(self.times_s)
 
 
 def _read_metadata(root: Path, keys: Sequence[str]) -> tuple[dict[int, dict[str, Any]], list[Path]]:
@@ -379,7 +373,8 @@ def _find_segment(
             raise DamagedFile(f"{path} is missing or cannot be read")
         at = int(np.searchsorted(video.times_s, from_s - TOLERANCE_S))
     else:
-        video = next((v for v in videos if v.has(one.first)), None)
+        spans = ((v, one.first - v.first) for v in videos if 0 <= v.first <= one.first)
+        video = next((v for v, at in spans if at < len(v.times_s)), None)
         if video is None:
             raise DamagedFile(f"no video of {key} is known to hold its frames")
         at = one.first - video.first
@@ -420,14 +415,12 @@ def _compute_stats(
         times_s = table["timestamp"].to_numpy().astype(np.float64)
         for key, feature in info["features"].items():
             if key in cameras:
-                camera = cameras[key]
+                size = (cameras[key].height, cameras[key].width)
                 if key in segments:
                     at = (segments[key].from_s + times_s).tolist()
-                    shape = (camera.height, camera.width, 3)
-                    frames = read_frames(segments[key].video, at, shape)
+                    frames = read_frames(segments[key].video, at, (*size, 3))
                 else:
-                    where = f"{one.data}: {key} of episode {index}"
-                    frames = _decoded(table[key], camera, where)
+                    frames = _decoded(table[key], size, f"{one.data}: {key} of episode {index}")
                 stats[key] = frame_stats(frames, one.length)
             elif feature.get("dtype") not in ("video", "image") and key in table.column_names:
                 numbers = _numbers(table[key])
@@ -437,11 +430,10 @@ def _compute_stats(
     return stats
 
 
-def _decoded(cells: pa.ChunkedArray, camera: Camera, where: str) -> Iterator[Frame]:
-    size = (camera.height, camera.width)
-    for tick in range(len(cells)):
-        data = cells[tick].as_py()["bytes"]
-        yield images.decode(data, size, f"{where} at tick {tick}", layout.RESTORE, lenient=True)
+def _decoded(cells: pa.ChunkedArray, size: tuple[int, int], where: str) -> Iterator[Frame]:
+    for tick, cell in enumerate(cells):
+        place = f"{where} at tick {tick}"
+        yield images.decode(cell.as_py()["bytes"], size, place, layout.RESTORE, lenient=True)
 
 
 def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64] | None:
@@ -451,13 +443,6 @@ def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64] | None:
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         return None
     return flat.to_numpy(zero_copy_only=False).astype(np.float64).reshape(len(column), -1)
-
-
-def _task_numbers(table: pa.Table) -> list[int]:
-    """Return the task numbers of the ticks of an episode, each once, in their order."""
-    if "task_index" not in table.column_names:
-        return []
-    return [*dict.fromkeys(int(number) for number in table["task_index"].to_pylist())]
 
 
 # --- what is lost --------------------------------------------------------------------------------
@@ -526,15 +511,10 @@ def _remains(
 
 def _ranges(numbers: Sequence[int]) -> str:
     """Return "episodes 3, 7 to 9"."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    if not runs:
+    if not numbers:
         return "no episode that is missing elsewhere"
-    texts = ", ".join(f"{a} to {b}" if b > a else str(a) for a, b in runs)
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    texts = ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
     return f"episode{'s' if len(numbers) > 1 else ''} {texts}"
 
 

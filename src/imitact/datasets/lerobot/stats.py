@@ -80,18 +80,14 @@ class PixelCounts:
         below = np.cumsum(self._counts, axis=1)
         seen = [np.flatnonzero(c) for c in self._counts]
         values = {
-            "min": np.array([levels[s[0]] for s in seen]),
-            "max": np.array([levels[s[-1]] for s in seen]),
+            "min": [levels[s[0]] for s in seen],
+            "max": [levels[s[-1]] for s in seen],
             "mean": mean,
             "std": np.sqrt(np.maximum(variance, 0.0)),
-            **{
-                name: np.array(
-                    [levels[np.searchsorted(b, q * b[-1])] for b in below], dtype=np.float64
-                )
-                for name, q in QUANTILES.items()
-            },
         }
-        shaped = {name: value.reshape(3, 1, 1) for name, value in values.items()}
+        for name, q in QUANTILES.items():
+            values[name] = [levels[np.searchsorted(b, q * b[-1])] for b in below]
+        shaped = {name: np.reshape(value, (3, 1, 1)) for name, value in values.items()}
         return {**shaped, "count": np.array([self._frames], dtype=np.int64)}
 
 

@@ -26,12 +26,7 @@ from imitact.core.errors import BadInput, SpecMismatch
 from imitact.core.types import ExtraColumn, Spec
 from imitact.core.version import __version__
 from imitact.datasets.lerobot import layout, parquet
-from imitact.datasets.lerobot.checksums import (
-    CHECKSUM_FOLDER,
-    CHECKSUMS,
-    DatasetChecksums,
-    EpisodeChecksums,
-)
+from imitact.datasets.lerobot.checksums import CHECKSUMS, DatasetChecksums, EpisodeChecksums
 from imitact.datasets.lerobot.features import stored_type
 from imitact.datasets.lerobot.layout import ACTION, CAMERA_PREFIX, DATA, STATE, file_numbers
 from imitact.datasets.lerobot.stats import FeatureStats, merge_all_stats, row_stats, stats_as_json
@@ -82,18 +77,14 @@ class LeRobotWriter:
         self._video = video
         self._staging = staging
         self._extra_columns = dict(extra_columns or {})
-        self._episodes, self._frames = layout.finished(out)
+        self.episodes, self._frames = layout.finished(out)
+        """Numbers of finished episodes and of their ticks."""
         remove_unfinished(out, staging)
         checksums = DatasetChecksums(out)
-        self._stats = _finished_stats(out, self._episodes, checksums)
-        if self._episodes:
-            last = out / DATA.format(**file_numbers(self._episodes - 1))
+        self._stats = _finished_stats(out, self.episodes, checksums)
+        if self.episodes:
+            last = out / DATA.format(**file_numbers(self.episodes - 1))
             checksums.check_dataset(last, [layout.TASKS])
-
-    @property
-    def episodes(self) -> int:
-        """Number of finished episodes."""
-        return self._episodes
 
     def append(
         self,
@@ -140,7 +131,7 @@ class LeRobotWriter:
                 raise SpecMismatch(
                     f"{name} has {len(extra_values[name])} rows, the episode has {length} ticks"
                 )
-        index = self._episodes
+        index = self.episodes
         task_index = self._tasks.index(task) if task else 0
         numbers = file_numbers(index)
         sums: dict[str, str] = {}
@@ -176,7 +167,7 @@ class LeRobotWriter:
             self._write(layout.TASKS, table_bytes(tasks_table(self._tasks)))
         # In the order of the episodes, so that continuing later gives the same bits.
         self._stats = merge_all_stats(self._stats, stats)
-        self._episodes += 1
+        self.episodes += 1
         self._frames += length
         whole = {
             layout.STATS: atomic.json_bytes(stats_as_json(self._stats)),
@@ -205,7 +196,7 @@ class LeRobotWriter:
             ACTION: np.ascontiguousarray(action, np.float32),
             "timestamp": (frame / float(exact_rate(self._spec.rate_hz))).astype(np.float32),
             "frame_index": frame,
-            "episode_index": np.full_like(frame, self._episodes),
+            "episode_index": np.full_like(frame, self.episodes),
             "index": self._frames + frame,
             "task_index": np.full_like(frame, task_index),
         }
@@ -249,7 +240,7 @@ class LeRobotWriter:
             "codebase_version": "v3.0",
             "fps": rate,
             "features": features,
-            "total_episodes": self._episodes,
+            "total_episodes": self.episodes,
             "total_frames": self._frames,
             "total_tasks": len(self._tasks),
             "chunks_size": layout.FILES_PER_CHUNK,
@@ -258,7 +249,7 @@ class LeRobotWriter:
             "data_path": DATA,
             "video_path": layout.VIDEOS,
             "robot_type": None,
-            "splits": {"train": f"0:{self._episodes}"},
+            "splits": {"train": f"0:{self.episodes}"},
         }
 
     def _write(self, name: str, data: bytes) -> None:
@@ -349,26 +340,22 @@ def remove_unfinished(out: Path, staging: Path) -> None:
     """
     episodes, _ = layout.finished(out)
     if episodes:
-        _restore_stats(out, episodes, staging)
+        checksums = DatasetChecksums(out)
+        last = checksums.of_episode(out / DATA.format(**file_numbers(episodes - 1)))
+        file = out / layout.STATS
+        # Of an episode that a killed writer did not finish, or missing.
+        if last and not (file.is_file() and file_sha256(file) == last.dataset.get(layout.STATS)):
+            stats = stats_as_json(_finished_stats(out, episodes, checksums))
+            atomic.write_json(file, stats, staging)
     first = tuple(file_numbers(episodes).values())
-    for folder in ("data", "meta/episodes", "videos/*", CHECKSUM_FOLDER):
+    for template in (DATA, layout.EPISODES, layout.VIDEOS, CHECKSUMS):
+        folder = template.partition("/chunk-")[0].format(video_key="*")
         for file in sorted(out.glob(f"{folder}/chunk-*/file-*.*")):
             found = re.fullmatch(
                 r"chunk-(\d+)/file-(\d+)\.(parquet|mp4|json)", f"{file.parent.name}/{file.name}"
             )
             if found and (int(found[1]), int(found[2])) >= first:
                 file.unlink()
-
-
-def _restore_stats(out: Path, episodes: int, staging: Path) -> None:
-    """Rewrite stats.json from the finished episodes where its checksum differs from theirs."""
-    checksums = DatasetChecksums(out)
-    last = checksums.of_episode(out / DATA.format(**file_numbers(episodes - 1)))
-    file = out / layout.STATS
-    if last is None or (file.is_file() and file_sha256(file) == last.dataset.get(layout.STATS)):
-        return
-    stats = _finished_stats(out, episodes, checksums)
-    atomic.write_json(file, stats_as_json(stats), staging)
 
 
 def _finished_stats(
