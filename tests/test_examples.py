@@ -61,7 +61,7 @@ class Table:
 
     def observed(self) -> Observation:
         state = np.append(self.eef, self.finger)
-        return Observation(state, {}, SimpleNamespace(world=self))
+        return Observation(state, {}, SimpleNamespace(env=self))
 
     def step(self, action: np.ndarray) -> None:
         assert np.all(np.abs(action) <= 1), "gym-xarm refuses an action out of its bounds"
