@@ -26,8 +26,10 @@ has 8 binary digits and int8 has 256 values: only an evaluation shows what their
 movement, so these limits catch a broken file, not a slightly worse one."""
 
 
-_LEAST = dict.fromkeys(("observations", "calibration", "calls", "torch_calls"), 1)
-_LEAST |= dict.fromkeys(("limit", "threads", "margin"), 0)
+_LEAST = {
+    **dict.fromkeys(("observations", "calibration", "calls", "torch_calls"), 1),
+    **dict.fromkeys(("limit", "threads", "margin"), 0),
+}
 """Smallest value of each numeric setting."""
 
 

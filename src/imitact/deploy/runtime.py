@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.chunking import Execution
+from imitact.core.execution import Execution
 from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput, DamagedFile, NotFinite
 from imitact.core.types import Observation, Spec
