@@ -24,7 +24,7 @@ from lerobot.robots import Robot, RobotConfig
 from lerobot.scripts import lerobot_rollout
 
 from imitact.cli import import_policy
-from imitact.core.chunking import parse
+from imitact.core.execution import parse
 from imitact.core.rollout import rollout
 from imitact.core.types import Observation, Spec, StepResult
 from imitact.deploy.load_policy import policy_loader

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
-from imitact.core.statistics import Accumulator
+from imitact.core.feature_statistics import Accumulator
 from imitact.core.types import Camera, Spec
 from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
@@ -38,7 +38,8 @@ def test_the_example_in_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     rows = Accumulator(14)
     rows.add(np.random.default_rng(0).normal(size=(10, 14)))
     config = ActConfig(
-        input_height=30, input_width=40, backbone_width=8, backbone_stages=2, backbone_norm="batch", hidden_dim=16, num_heads=2,
+        input_height=30, input_width=40, backbone_width=8, backbone_stages=2,
+        backbone_norm="batch", hidden_dim=16, num_heads=2,
         dim_feedforward=16, encoder_layers=1, use_vae=False,
     )  # fmt: skip
     stats = {"state": rows.result(), "action": rows.result()}

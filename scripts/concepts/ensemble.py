@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from concepts.style import BLUE, FAINT, GREEN, ORANGE, label, panels
-from imitact.core.chunking import Ensemble, Replay
+from imitact.core.chunking import Replay
+from imitact.core.temporal_ensemble import Ensemble
 
 K = 100
 RATE_HZ = 50.0

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imitact.core.chunking import Ensemble, Execution, Replay, parse
+from imitact.core.chunking import Replay
 from imitact.core.errors import BadInput, ImitactError, NotFinite
+from imitact.core.execution import Execution, parse
+from imitact.core.temporal_ensemble import Ensemble
 
 
 def run(chunking, chunks, ticks):

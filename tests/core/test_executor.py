@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imitact.core.chunking import Chunking, Execution, Replay
+from imitact.core.chunking import Chunking, Replay
 from imitact.core.errors import BadInput
+from imitact.core.execution import Execution
 from imitact.core.executor import ActionExecutor, execution_of
 from imitact.core.rollout import rollout
 from imitact.core.types import FloatArray, Observation, Spec, StepResult

@@ -5,9 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from imitact.core.chunking import Ensemble, Replay
+from imitact.core.chunking import Replay
 from imitact.core.errors import BadInput, ImitactError, SpecMismatch
 from imitact.core.rollout import rollout
+from imitact.core.temporal_ensemble import Ensemble
 from imitact.core.types import Camera, LazyFrames, Observation, Spec, StepResult
 
 SPEC = Spec(("x",), ("x",), ("rad",), ("rad",), (Camera("eye", 2, 3),), 50.0)

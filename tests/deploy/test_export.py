@@ -18,8 +18,8 @@ import torch
 
 from imitact.cli import main
 from imitact.core.camera_view import View
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, ImitactError, NotFinite, SpecMismatch
+from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Camera, Observation, Policy, Spec
 from imitact.deploy import certificate, runtime, telemetry

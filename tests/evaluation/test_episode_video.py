@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from imitact.core.chunking import parse
 from imitact.core.errors import BadInput, SpecMismatch
+from imitact.core.execution import parse
 from imitact.core.rollout import rollout
 from imitact.evaluation.drawing import BACKGROUND, TEXT, draw_label, font, text_width
 from imitact.evaluation.episode_video import episode_video, video_path

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.execution import Execution
 from imitact.evaluation import report
 from imitact.evaluation.results import EnvInfo, EpisodeRow, Evaluation, EvaluationPlan, compare
 from imitact.evaluation.runner import evaluate

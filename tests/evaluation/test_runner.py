@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, ImitactError, NotFinite, SpecMismatch
+from imitact.core.execution import Execution
 from imitact.evaluation import episode
 from imitact.evaluation.episode import Job
 from imitact.evaluation.episode_journal import EVALUATION_JOURNAL as JOURNAL

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from imitact.core.camera_view import resize
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, ImitactError, NotFinite, SpecMismatch
+from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Camera, LazyFrames, Observation, Policy, Spec
 from imitact.models import policy_folder

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from imitact.quality.dataset_check import (
+    inspect_frames,
+    inspect_numbers,
+    open_damaged,
+    unusable_episodes,
+)
 from imitact.quality.findings import Finding, by_severity
-from imitact.quality.inspect import inspect_frames, inspect_numbers, open_damaged, unusable_episodes
 from tests.support.demonstrations import Rows, write
 
 COUNT = 12

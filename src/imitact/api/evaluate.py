@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
+from imitact.core.execution import Execution
 from imitact.core.executor import execution_of
 from imitact.core.types import Env, Policy
 from imitact.deploy.load_policy import policy_identity, policy_loader

@@ -22,8 +22,8 @@ from imitact.cli.demo_options import with_preset as with_preset
 from imitact.cli.evaluate import Evaluate
 from imitact.cli.phases import Phases
 from imitact.cli.record import Record
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, ImitactError
+from imitact.core.execution import Execution
 from imitact.envs.registry import make_env
 from imitact.models.config import check_pretrained
 

@@ -70,7 +70,7 @@ def run(settings: Tune) -> None:
     check_env_name(settings.env)
     if settings.workers < 0:
         raise BadInput(f"workers is {settings.workers}; it must be at least 0")
-    from imitact.core.chunking import Execution
+    from imitact.core.execution import Execution
     from imitact.deploy.load_policy import policy_loader
     from imitact.envs.registry import env_factory_for
     from imitact.evaluation.episode_journal import EpisodeJournal

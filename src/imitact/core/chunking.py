@@ -2,15 +2,11 @@
 
 Two ways, as in the ACT paper (Zhao et al. 2023, section IV-A): execute a part of each chunk, then
 query the policy again (`Replay`), or query often and average all predictions for this tick
-(`Ensemble`). Both take a delay into account: with a delay of d ticks, the chunk queried at a tick
-arrives d ticks later, and until then the earlier chunks are executed.
+(`Ensemble` in temporal_ensemble.py). Both take a delay into account: with a delay of d ticks, the
+chunk queried at a tick arrives d ticks later, and until then the earlier chunks are executed.
 """
 
 from __future__ import annotations
-
-import math
-import re
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,106 +138,3 @@ class Replay(Chunking):
     def _drop_past(self) -> None:
         super()._drop_past()
         self._live = self._live[-1:]
-
-
-class Ensemble(Chunking):
-    """The paper's temporal ensemble: the average of all live predictions for this tick.
-
-    The prediction queried i queries after the oldest live one has the weight exp(-m·i). So w_0 is
-    that of the oldest: m > 0 favours old predictions, m < 0 new ones; weights are normalized. A
-    prediction is live from its arrival for as long as its chunk reaches the tick. A zero action
-    counts like any other (the released code drops rows that contain an exact 0).
-
-    Memory holds at most ceil(K / every) live chunks of K·A numbers, however long the episode.
-    """
-
-    def __init__(self, m: float, every: int = 1, delay_ticks: int = 0) -> None:
-        """Begin an episode.
-
-        Args:
-            m: the decay of the weights.
-            every: ticks between two queries; 1 queries at each tick, as in the paper.
-            delay_ticks: from a query to its answer.
-        """
-        if not math.isfinite(m):
-            raise BadInput(f"the ensemble's m is {m}; it must be a finite number (the paper: 0.01)")
-        if every < 1:
-            raise BadInput(f"the ensemble queries every {every} ticks, expected at least 1")
-        self._m = float(m)
-        self._every = every
-        super().__init__(delay_ticks)
-
-    @property
-    def text(self) -> str:
-        """The setting as in `--chunking`, without its delay; `parse` reads it back."""
-        every = "" if self._every == 1 else f"/{self._every}"
-        short = f"{self._m:g}"
-        return f"ensemble:{short if float(short) == self._m else repr(self._m)}{every}"
-
-    def _due(self) -> bool:
-        # At ticks 0, E, 2E, ..., or as soon as the answer before has arrived.
-        return self._tick // self._every > self._queried // self._every
-
-    def _action(self) -> NDArray[np.float64]:
-        predictions = np.stack([chunk[self._tick - start] for start, chunk in self._live])
-        # Counted from the prediction of the largest weight, so that this weight is 1 for any m;
-        # with an m so large that others overflow, they overflow to exp(-inf) = 0.
-        largest = 0 if self._m >= 0 else len(predictions) - 1
-        with np.errstate(over="ignore", under="ignore"):
-            weights = np.exp(-self._m * (np.arange(len(predictions)) - largest))
-        return weights @ predictions / weights.sum()
-
-
-_FORM = (
-    "replay:N (execute N ticks of a chunk) or ensemble:M (weights exp(-M·i); ensemble:M/E queries "
-    "every E ticks)"
-)
-# Whole numbers of up to nine digits: longer ones are refused, not computed with.
-_REPLAY = re.compile(r"replay:([0-9]{1,9})")
-_ENSEMBLE = re.compile(
-    r"ensemble:([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)(?:/([0-9]{1,9}))?"
-)
-
-
-def parse(text: str, delay_ticks: int = 0) -> Replay | Ensemble:
-    """Return the chunking of a text: `replay:50`, `ensemble:0.01` or `ensemble:0.01/5`.
-
-    Args:
-        text: the setting.
-        delay_ticks: from a query to its answer.
-
-    Raises:
-        BadInput: the text is anything else.
-    """
-    if found := _REPLAY.fullmatch(text):
-        return Replay(int(found[1]), delay_ticks)
-    if found := _ENSEMBLE.fullmatch(text):
-        return Ensemble(float(found[1]), int(found[2] or 1), delay_ticks)
-    raise BadInput(f'chunking "{text}" is not known; expected {_FORM}')
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a policy's chunks become actions; a tuned policy carries its own.
-
-    Attributes:
-        chunking: `replay:N`, `ensemble:M` or `ensemble:M/E`; equal settings are spelled alike.
-        delay_ticks: from a query to its answer; simulated or, on a robot, expected.
-    """
-
-    chunking: str = "replay:50"
-    delay_ticks: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "chunking", self.new().text)
-
-    def new(self) -> Replay | Ensemble:
-        """Return a new chunking with these settings, at the start of an episode."""
-        return parse(self.chunking, self.delay_ticks)
-
-    def __str__(self) -> str:
-        """As in "replay:50" or "replay:50 with a delay of 3 ticks"."""
-        if not self.delay_ticks:
-            return self.chunking
-        s = "" if self.delay_ticks == 1 else "s"
-        return f"{self.chunking} with a delay of {self.delay_ticks} tick{s}"

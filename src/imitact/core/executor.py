@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.chunking import Chunking, Execution
+from imitact.core.chunking import Chunking
 from imitact.core.errors import SpecMismatch
+from imitact.core.execution import Execution
 from imitact.core.types import FloatArray, Observation, Policy, Spec
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.chunking import Chunking, Execution
+from imitact.core.chunking import Chunking
 from imitact.core.errors import BadInput
+from imitact.core.execution import Execution
 from imitact.core.executor import ActionExecutor
 from imitact.core.types import Env, FloatArray, Observation, Policy
 

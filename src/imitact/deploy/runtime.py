@@ -17,9 +17,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.execution import Execution
 from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput, DamagedFile, NotFinite
+from imitact.core.execution import Execution
 from imitact.core.types import Observation, Spec
 from imitact.deploy.export_config import NO_BF16, Kind, Precision
 from imitact.deploy.telemetry import import_onnxruntime, import_openvino

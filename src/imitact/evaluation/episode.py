@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core import errors
-from imitact.core.chunking import Execution
 from imitact.core.errors import ImitactError
+from imitact.core.execution import Execution
 from imitact.core.rollout import rollout
 from imitact.core.types import Env, Policy
 from imitact.evaluation.episode_video import EpisodeVideo, episode_video, video_path

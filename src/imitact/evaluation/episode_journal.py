@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, ImitactError
+from imitact.core.execution import Execution
 from imitact.evaluation.episode import Job
 from imitact.evaluation.results import EnvInfo, EpisodeRow, Evaluation, EvaluationPlan
 from imitact.storage.journal import Journal

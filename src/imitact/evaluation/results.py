@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
+from imitact.core.execution import Execution
 from imitact.core.types import Spec
 from imitact.evaluation.confidence_intervals import Paired, paired, wilson
 from imitact.evaluation.episode_video_config import EpisodeVideoConfig

@@ -10,9 +10,9 @@ from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
-from imitact.core.chunking import Execution
 from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput, ImitactError
+from imitact.core.execution import Execution
 from imitact.core.types import Env, Policy
 from imitact.evaluation.episode import REPORT_EVERY_S, EpisodeWorker, Job
 from imitact.evaluation.episode_journal import EpisodeJournal

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from safetensors import SafetensorError
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Camera, Spec
 from imitact.core.version import __version__

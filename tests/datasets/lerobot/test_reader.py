@@ -26,8 +26,8 @@ from imitact.datasets.lerobot.parquet import read_cells
 from imitact.datasets.lerobot.reader import LeRobotDataset
 from imitact.datasets.lerobot.reader_v21 import LeRobotV21Dataset, open_lerobot
 from imitact.datasets.lerobot.stats import merge_all_stats, row_stats
+from imitact.quality.dataset_check import open_damaged
 from imitact.quality.fix import plan_fix, write_fixed
-from imitact.quality.inspect import open_damaged
 from tests.support.paths import FIXTURES
 
 LEROBOT = FIXTURES / "lerobot"

@@ -27,7 +27,7 @@ from imitact.datasets.lerobot.repair import (
 )
 from imitact.datasets.video import VideoWriter, frame_times
 from imitact.datasets.video_config import VideoConfig
-from imitact.quality.inspect import open_damaged
+from imitact.quality.dataset_check import open_damaged
 from tests.support.command_line import answer, is_refused
 from tests.support.demonstrations import demonstrate, write
 from tests.support.paths import FIXTURES

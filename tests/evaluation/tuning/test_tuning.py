@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imitact.api import evaluate as evaluate_api
-from imitact.core.chunking import Execution, parse
 from imitact.core.errors import BadInput, ImitactError
+from imitact.core.execution import Execution, parse
 from imitact.core.feature_statistics import Accumulator
 from imitact.envs import registry
 from imitact.evaluation.episode_journal import TUNING_JOURNAL as JOURNAL

@@ -24,8 +24,8 @@ import torch
 
 from imitact.cli import main
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_UNITS
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
+from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Camera, Observation, Spec
 from imitact.models.config import ActConfig

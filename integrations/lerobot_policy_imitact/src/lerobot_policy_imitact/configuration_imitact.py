@@ -10,8 +10,8 @@ import draccus
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
+from imitact.core.execution import Execution
 from imitact.models.config import MODEL_JSON_KEYS, MODEL_PRESETS, ActConfig
 
 _HINTS = get_type_hints(ActConfig)

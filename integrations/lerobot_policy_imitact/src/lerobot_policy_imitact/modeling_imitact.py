@@ -15,8 +15,8 @@ import torch
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor, nn
 
-from imitact.core.chunking import parse
 from imitact.core.errors import BadInput
+from imitact.core.execution import parse
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Camera, Spec
 from imitact.models.act import Act

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from imitact.core.chunking import Ensemble, Execution, Replay
+from imitact.core.chunking import Replay
 from imitact.core.errors import BadInput
+from imitact.core.execution import Execution
+from imitact.core.temporal_ensemble import Ensemble
 
 
 @dataclass(frozen=True)

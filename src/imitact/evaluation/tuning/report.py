@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from imitact.core.chunking import Execution
+from imitact.core.execution import Execution
 from imitact.core.version import __version__
 from imitact.evaluation.report import aligned, or_dash, paired_line, percent
 from imitact.evaluation.results import Evaluation, describe_seeds

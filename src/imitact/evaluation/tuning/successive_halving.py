@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
+from imitact.core.execution import Execution
 from imitact.evaluation.confidence_intervals import Paired
 from imitact.evaluation.results import Evaluation, compare
 from imitact.evaluation.tuning.grid import Grid

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Camera, Spec
 from imitact.models.config import ActConfig

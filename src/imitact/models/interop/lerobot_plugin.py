@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import DamagedFile
+from imitact.core.execution import Execution
 from imitact.models.config import ActConfig
 from imitact.models.interop import lerobot_layout as layout
 from imitact.models.interop.imported_policy import ImportedPolicy, complete_stats

@@ -14,8 +14,8 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
-from imitact.core.chunking import Execution
 from imitact.core.errors import BadInput
+from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Stats
 from imitact.models.interop import lerobot_layout as layout
 from imitact.models.interop import weight_conversion

@@ -1,0 +1,64 @@
+"""Execution: the setting by which a policy's action chunks become actions, and its text form."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from imitact.core.chunking import Replay
+from imitact.core.errors import BadInput
+from imitact.core.temporal_ensemble import Ensemble
+
+_FORM = (
+    "replay:N (execute N ticks of a chunk) or ensemble:M (weights exp(-M·i); ensemble:M/E queries "
+    "every E ticks)"
+)
+# Whole numbers of up to nine digits: longer ones are refused, not computed with.
+_REPLAY = re.compile(r"replay:([0-9]{1,9})")
+_ENSEMBLE = re.compile(
+    r"ensemble:([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)(?:/([0-9]{1,9}))?"
+)
+
+
+def parse(text: str, delay_ticks: int = 0) -> Replay | Ensemble:
+    """Return the chunking of a text: `replay:50`, `ensemble:0.01` or `ensemble:0.01/5`.
+
+    Args:
+        text: the setting.
+        delay_ticks: from a query to its answer.
+
+    Raises:
+        BadInput: the text is anything else.
+    """
+    if found := _REPLAY.fullmatch(text):
+        return Replay(int(found[1]), delay_ticks)
+    if found := _ENSEMBLE.fullmatch(text):
+        return Ensemble(float(found[1]), int(found[2] or 1), delay_ticks)
+    raise BadInput(f'chunking "{text}" is not known; expected {_FORM}')
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a policy's chunks become actions; a tuned policy carries its own.
+
+    Attributes:
+        chunking: `replay:N`, `ensemble:M` or `ensemble:M/E`; equal settings are spelled alike.
+        delay_ticks: from a query to its answer; simulated or, on a robot, expected.
+    """
+
+    chunking: str = "replay:50"
+    delay_ticks: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chunking", self.new().text)
+
+    def new(self) -> Replay | Ensemble:
+        """Return a new chunking with these settings, at the start of an episode."""
+        return parse(self.chunking, self.delay_ticks)
+
+    def __str__(self) -> str:
+        """As in "replay:50" or "replay:50 with a delay of 3 ticks"."""
+        if not self.delay_ticks:
+            return self.chunking
+        s = "" if self.delay_ticks == 1 else "s"
+        return f"{self.chunking} with a delay of {self.delay_ticks} tick{s}"
