@@ -167,7 +167,12 @@ class AlohaWriter:
                 checked = self._checked(frames[camera.name], camera.name, length)
                 if self._images == "plain":
                     shape = (camera.height, camera.width, 3)
-                    _write_rows(file, path, checked, length, shape)
+                    # `array` stays open until the next one is created: that fixes the file's bytes.
+                    array = file.create_dataset(
+                        path, (length, *shape), dtype="uint8", chunks=(1, *shape)
+                    )
+                    for tick, frame in enumerate(checked):
+                        array[tick] = frame
                 else:
                     lengths[camera.name] = self._write_jpeg(file, path, checked, length)
             if lengths:
@@ -191,10 +196,10 @@ class AlohaWriter:
                     out.write(data)
             widest = max(sizes)
             self._check_free_space(widest * length)
+            array = file.create_dataset(path, (length, widest), dtype="uint8", chunks=(1, widest))
             with packed.open("rb") as back:
-                padded = (back.read(size).ljust(widest, b"\0") for size in sizes)
-                rows = (np.frombuffer(row, np.uint8) for row in padded)
-                _write_rows(file, path, rows, length, (widest,))
+                for tick, size in enumerate(sizes):
+                    array[tick] = np.frombuffer(back.read(size).ljust(widest, b"\0"), np.uint8)
         finally:
             packed.unlink(missing_ok=True)
         return sizes
@@ -240,15 +245,6 @@ class AlohaWriter:
 
     def _file(self, index: int) -> Path:
         return self.out / f"episode_{index}.hdf5"
-
-
-def _write_rows(
-    file: Any, path: str, rows: Iterable[NDArray[Any]], length: int, shape: tuple[int, ...]
-) -> None:
-    """Write rows of uint8, one chunk each."""
-    array = file.create_dataset(path, (length, *shape), dtype="uint8", chunks=(1, *shape))
-    for tick, row in enumerate(rows):
-        array[tick] = row
 
 
 def _base_width(spec: Spec) -> int:
