@@ -611,7 +611,7 @@ def torchrun(out: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
         finally:
             if process.poll() is None:
                 process.terminate()  # it ends its workers
-                process.wait(timeout=60)
+                process.wait(timeout=200)
 
 
 def worker(process: subprocess.Popen[str], rank: int) -> int:
@@ -641,7 +641,7 @@ def test_after_a_killed_rank_torchrun_continues_from_the_last_checkpoint(tmp_pat
     with torchrun(out, "--max-restarts", "1") as process:
         wait_for(process, out, 20)
         os.kill(worker(process, 0), signal.SIGKILL)  # it writes the files and holds the lock
-        assert process.wait(timeout=60) == 0, out.with_suffix(".log").read_text()
+        assert process.wait(timeout=200) == 0, out.with_suffix(".log").read_text()
     output = out.with_suffix(".log").read_text()
     lost = [line for line in output.splitlines() if "another rank has ended" in line]
     assert len(lost) == 1, output
@@ -662,7 +662,7 @@ def test_a_stopped_torchrun_leaves_one_checkpoint_that_another_number_of_ranks_r
     with torchrun(out, "--max-restarts", "2") as process:
         wait_for(process, out, 20)
         process.terminate()
-        assert process.wait(timeout=60) != 0
+        assert process.wait(timeout=200) != 0
     output = out.with_suffix(".log").read_text()
     stopped = [line for line in output.splitlines() if line.startswith("imitact train:")]
     assert len(stopped) == 1, output
