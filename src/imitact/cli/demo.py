@@ -1,4 +1,4 @@
-"""`imitact demo`: from nothing to a success rate that anyone can reproduce.
+"""`imitact demo`: record, train and evaluate an ALOHA task end to end, and print the success rate.
 
 Five phases, each of which continues where it was interrupted: record, train, evaluate with the
 temporal ensemble, evaluate with replayed chunks beside it, and evaluate through the registered gym

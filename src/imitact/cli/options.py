@@ -1,4 +1,4 @@
-"""Command-line options: a settings dataclass from argv; what is misspelt is refused in one line."""
+"""Command-line options: parse argv into a settings dataclass; reject errors in one line."""
 
 from __future__ import annotations
 
@@ -97,6 +97,16 @@ def value_of(argv: Sequence[str], name: str) -> str | None:
     return None
 
 
+def _values_of(argv: Sequence[str], name: str) -> list[str]:
+    """Return the words given to an option: up to the next option."""
+    if (first := value_of(argv, name)) is None:
+        return []
+    if name not in argv:
+        return [first]
+    words = argv[argv.index(name) + 1 :]
+    return list(itertools.takewhile(lambda word: not word.startswith("--"), words))
+
+
 def parse(prog: str, settings: type[T] | T, argv: Sequence[str]) -> T:
     """Parse a command line into a dataclass of settings.
 
@@ -190,17 +200,23 @@ def _explained(box: str, known: Sequence[Option], argv: Sequence[str]) -> str:
     text = " ".join(rest.split())
     if title.strip() == "Required options":
         missing = re.findall(r"^ +(--\S+|[A-Z][A-Z_]*)(?= |$)", rest, flags=re.MULTILINE)
-        return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+        message = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+        lists = [o.name for o in known if len(_values_of(argv, o.name)) > 1]
+        if lists and not all(name.startswith("--") for name in missing):
+            message += f"; give it before {lists[-1]}, which takes all words that follow it"
+        return message
     if found := re.match(r"Unrecognized options: (\S+)", text):
         return f"{found[1].rstrip(',')} is not expected here"
     options = {option.name: option for option in known}
     found = re.search(r"(?:argument '|Error parsing )(--[\w.-]+)", text)
     if found is None or found[1] not in options:
         return f"{title.strip()}: {text.partition('For full helptext')[0]}"
-    name, value = found[1], value_of(argv, found[1])
+    name, choices = found[1], _choices(options[found[1]].hint)
+    values = _values_of(argv, name)
+    value = next((v for v in values if v not in choices), values[0] if values else "")
     if "Missing value" in text:
         return f"{name} needs a value: {_expected(options[name].hint)}"
-    meant = nearest(value or "", _choices(options[name].hint))
+    meant = nearest(value, choices)
     question = f". Did you mean {meant}?" if meant else ""
     return f'{name} is "{value}"; expected {_expected(options[name].hint)}{question}'
 

@@ -1,4 +1,4 @@
-"""Phases of a long job: which are done, and the time of each over all interruptions."""
+"""Phases of a long job: which are done, and the time each took, summed across restarts."""
 
 from __future__ import annotations
 

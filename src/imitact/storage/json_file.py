@@ -1,4 +1,4 @@
-"""JSON files read without trust: size, encoding and type are checked, and damage is named."""
+"""Untrusted JSON files: read with checks of size, encoding and type; damage is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tuning race: a grid of executions is reduced round by round, and the choice is confirmed.
+"""Successive halving: each round drops the worse half of the settings; the last one is confirmed.
 
 At each delay the whole grid runs on a few seeds; the better half continues on twice as many, until
 few finalists are left, which run on all selection seeds and of which `selection.py` chooses one.
