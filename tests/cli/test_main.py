@@ -266,11 +266,11 @@ def test_nested_settings_and_lists_are_read(monkeypatch: pytest.MonkeyPatch):
         ("record --out x --video.codec h265", "expected h264, lossless, av1. Did you mean h264?"),
         ("train --out x", "DATA is missing"),
         (
-            "train --out x --read.state a b .",
+            "train --read.state a b . --out x",
             "DATA is missing; give it before --read.state, which takes all words that follow it",
         ),
         (
-            "train --out x --train.trackers tensorboard .",
+            "train --train.trackers tensorboard . --out x",
             '--train.trackers is "."; expected tensorboard, trackio, wandb',
         ),
         ("train nowhere --out x", "nowhere: there is no such dataset"),
