@@ -179,12 +179,13 @@ class Sampler:
 
     def rows(self, index: int) -> NDArray[np.int64]:
         """Return the sample rows of batch `index`, (B,), of all ranks."""
-        places = index * self.batch_size + np.arange(self.batch_size)
-        epochs, offsets = np.divmod(places, len(self))
-        first, last = int(epochs[0]), int(epochs[-1])
-        return np.concatenate(
-            [self.order(epoch)[offsets[epochs == epoch]] for epoch in range(first, last + 1)]
-        )
+        first, stop = index * self.batch_size, (index + 1) * self.batch_size
+        parts = []
+        while first < stop:
+            epoch, offset = divmod(first, len(self))
+            parts.append(self.order(epoch)[offset : stop - epoch * len(self)])
+            first += len(parts[-1])
+        return np.concatenate(parts)
 
     def batch(self, index: int) -> SampleBatch:
         """Return this rank's share of batch `index`."""
