@@ -45,15 +45,9 @@ def train(
     The arguments are the options of `imitact train` (docs/settings.md).
 
     Args:
-        data: the dataset, in any layout that is read (docs/formats.md).
-        out: folder of the checkpoints, the numbers and the policy.
-        preset: the settings to start from: quick, released or paper.
         model: settings of the network: an `ActConfig`, or those that differ from the preset's:
             {"chunk_size": 50}.
         train: settings of the training: a `TrainConfig`, or those that differ from the preset's.
-        read: what the dataset's layout leaves open.
-        resume: continue from the newest whole checkpoint in `out`.
-        ignore_errors: train on a dataset in which `imitact check` finds errors, too.
         on_line: called with each line of progress, on rank 0 only; None reports nothing.
         ranks: the processes that train together; None takes those that torchrun started, if any.
 

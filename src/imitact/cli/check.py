@@ -198,14 +198,9 @@ def _recover(path: Path, out: Path) -> bool:
 def _fix_findings(
     settings: Check, out: Path, path: Path, read: ReadConfig, found: Sequence[Finding]
 ) -> int:
-    """Copy a dataset without what can be left out safely, and check the copy.
+    """Copy a dataset, which has these findings, without what is safe to leave out; check the copy.
 
-    Args:
-        settings: the options.
-        out: folder of the copy.
-        path: the dataset: that of the options, or what was recovered of it.
-        read: how it is read.
-        found: its findings.
+    `path` is that of the options, or what was recovered of it.
     """
     from imitact.quality import dataset_check, fix
     from imitact.storage.atomic import move_into_place

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from imitact.cli.console import print_result
 from imitact.cli.options import require_path
 from imitact.core.errors import BadInput
-
-if TYPE_CHECKING:
-    from imitact.evaluation.results import Evaluation
 
 RESUME_HINT = "nothing was changed"
 
@@ -32,27 +28,21 @@ class Compare:
 OPTIONS = Compare
 
 
-def on_shared_seeds(a: Evaluation, b: Evaluation) -> tuple[Evaluation, Evaluation]:
-    """Return both evaluations, reduced to the seeds that both ran."""
-    from imitact.evaluation.results import describe_seeds
+def run(settings: Compare) -> None:
+    """Print both evaluations as a table, then the difference with its interval."""
+    for path in (settings.a, settings.b):
+        require_path(path, "evaluation")
+    from imitact.evaluation import report
+    from imitact.evaluation.results import compare, describe_seeds
 
+    a, b = report.read(settings.a), report.read(settings.b)
     shared = [seed for seed in a.seeds if seed in set(b.seeds)]
     if not shared:
         raise BadInput(
             f"A ran {describe_seeds(a.seeds)} and B {describe_seeds(b.seeds)}: no seed is in both; "
             "evaluate both on the same seeds"
         )
-    return a.only(shared), b.only(shared)
-
-
-def run(settings: Compare) -> None:
-    """Print both evaluations as a table, then the difference with its interval."""
-    for path in (settings.a, settings.b):
-        require_path(path, "evaluation")
-    from imitact.evaluation import report
-    from imitact.evaluation.results import compare
-
-    a, b = on_shared_seeds(report.read(settings.a), report.read(settings.b))
+    a, b = a.only(shared), b.only(shared)
     print_result(report.table([a, b]))
     print_result("")
     print_result(report.paired_line(compare(a, b), str(settings.a), str(settings.b)))

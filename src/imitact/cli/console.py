@@ -10,7 +10,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from imitact.training.metrics import format_duration
@@ -56,14 +55,9 @@ class ProgressDisplay:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare the display.
+        """Prepare to show how much is done of `total` in `unit` ("episodes"), on stderr.
 
-        Args:
-            what: the job, in a word or two.
-            total: how much there is to do, in `unit`.
-            unit: what is counted: "episodes".
-            stream: where to; None is stderr.
-            clock: current time in seconds.
+        `what` names the job in a word or two; `clock` returns the time in s.
         """
         self._what, self._total, self._unit = what, total, unit
         self._clock = clock
@@ -85,12 +79,7 @@ class ProgressDisplay:
         self._show()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None or self._done > (self._start or 0.0):
             self._show(last=True)
         with contextlib.suppress(OSError, ValueError):
@@ -121,14 +110,11 @@ class ProgressDisplay:
 
     def text(self) -> str:
         """Return the progress in words: "12/50 episodes, left 9 min"."""
-        parts = [f"{self._done:.0f}/{self._total:.0f} {self._unit}"]
-        if self._note:
-            parts.append(self._note)
-        if self._done < self._total:
-            parts.append(f"left {format_duration(self.left_s())}")
-        else:
-            parts.append(f"took {format_duration(self._clock() - self._began_s)}")
-        return ", ".join(parts)
+        time = f"left {format_duration(self.left_s())}"
+        if self._done >= self._total:
+            time = f"took {format_duration(self._clock() - self._began_s)}"
+        count = f"{self._done:.0f}/{self._total:.0f} {self._unit}"
+        return ", ".join(part for part in (count, self._note, time) if part)
 
     def _show(self, last: bool = False) -> None:
         if self._bar:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imitact.api.train import refuse_errors
+from imitact.api.train import train
 from imitact.cli import evaluate, record
 from imitact.cli.console import print_progress
 from imitact.cli.demo_options import Demo as Demo
@@ -49,12 +49,7 @@ def run(settings: Demo) -> None:
 
 
 def _run(settings: Demo) -> None:
-    from imitact.cli.demo_report import (
-        DEMO_JSON,
-        demo_numbers,
-        demonstration_lines,
-        print_demo,
-    )
+    from imitact.cli.demo_report import DEMO_JSON, demo_numbers, demonstration_lines, print_demo
     from imitact.evaluation import report
     from imitact.storage.atomic import write_json
 
@@ -97,7 +92,6 @@ def _check(settings: Demo) -> None:
 
     Nothing is written before: the folder keeps its settings, wrong ones, too.
     """
-    model, train = settings.model, settings.train
     if settings.episodes < 1:
         raise BadInput(f"episodes is {settings.episodes}; it must be at least 1")
     for name in ("compared_episodes", "registered_episodes"):
@@ -114,7 +108,7 @@ def _check(settings: Demo) -> None:
         )
     Execution(settings.chunking)
     Execution(settings.compared_chunking)
-    check_pretrained(model.backbone_norm, model.pretrained_backbone)
+    check_pretrained(settings.model.backbone_norm, settings.model.pretrained_backbone)
     _check_demonstrations(settings)
 
     from imitact.api.evaluate import check_failure_videos
@@ -123,7 +117,8 @@ def _check(settings: Demo) -> None:
 
     EvaluationPlan((FIRST_SEED,), Execution(settings.chunking), videos=settings.videos)
     check_failure_videos(settings.failure_videos)
-    device.choose_device(train.precision, train.device, train.num_threads)
+    training = settings.train
+    device.choose_device(training.precision, training.device, training.num_threads)
 
 
 def _check_demonstrations(settings: Demo) -> None:
@@ -189,15 +184,10 @@ def _record(settings: Demo, data: Path, phases: Phases) -> RecordingReport | Dat
         return read_report(data)
     print_progress(f"1/5 record: {settings.demonstrations} demonstrations into {data}")
     with phases.phase("record"):
-        return record.make(
-            recording(settings, data),
-            on_progress=lambda progress: phases.still_running(),
-        )
+        return record.make(recording(settings, data), lambda _: phases.still_running())
 
 
 def _train(settings: Demo, data: Path, training: Path, phases: Phases) -> Path:
-    from imitact.datasets.open import open_dataset
-    from imitact.training import loop
     from imitact.training.distributed import SINGLE_PROCESS
 
     if phases.done("train"):
@@ -215,13 +205,12 @@ def _train(settings: Demo, data: Path, training: Path, phases: Phases) -> Path:
         f"2/5 train: preset {settings.preset}, {config.steps} steps of {config.batch_size} samples"
     )
     with phases.phase("train"):
-        dataset = open_dataset(data, settings.read)
-        refuse_errors(dataset, data, print_progress)
-        return loop.train(
-            dataset,
-            training,
-            settings.model,
-            config,
+        return train(
+            data,
+            out=training,
+            model=settings.model,
+            train=config,
+            read=settings.read,
             resume=True,
             on_line=report,
             ranks=SINGLE_PROCESS,

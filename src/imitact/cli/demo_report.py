@@ -45,9 +45,9 @@ def demo_numbers(
         training: folder of the training.
         wall_s: seconds that each phase took.
         data: what was recorded, or the dataset that was given.
-        evaluation: the evaluation that gives the success rate.
-        compared: the evaluation with other chunking on some of its seeds.
-        reference: the evaluation through the registered gym environment.
+        evaluation: gives the success rate.
+        compared: with other chunking on some of its seeds.
+        reference: through the registered gym environment.
         differences: seeds on which the rewards of `reference` differ.
     """
     path = training / "training.json"
@@ -63,11 +63,7 @@ def demo_numbers(
         **_headline(evaluation),
         "wall_s": {**seconds, "total": round(sum(seconds.values()), 1)},
         "train_pflop": trained["train_pflop"],
-        "versions": {
-            "imitact": __version__,
-            "python": platform.python_version(),
-            **versions,
-        },
+        "versions": {"imitact": __version__, "python": platform.python_version(), **versions},
         "processor": f"{trained['processor']}, {available_cores()} cores",
         "training": {
             "preset": settings.preset,
@@ -131,15 +127,7 @@ def print_demo(
     evaluation: Evaluation,
     compared: Evaluation | None,
 ) -> None:
-    """Print the result of a demo.
-
-    Args:
-        settings: the demo's options.
-        numbers: what `demo_numbers` returned.
-        demonstrations: what `demonstration_lines` returned.
-        evaluation: the evaluation that gives the success rate.
-        compared: the evaluation with other chunking on some of its seeds.
-    """
+    """Print the result of a demo, from what `demo_numbers` and `demonstration_lines` returned."""
     out = settings.out
     print_result("")
     for line in demonstrations:

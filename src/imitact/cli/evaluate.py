@@ -90,10 +90,7 @@ def count(
 ) -> Evaluation:
     """Evaluate, showing progress; the numbers go to evaluation.json.
 
-    Args:
-        settings: the options.
-        make_env: makes another environment than `settings.env` names, of the same Spec.
-        on_progress: called as episodes finish, and about once a second in between.
+    `make_env` and `on_progress` are as for `imitact.evaluate`.
     """
     check_env_name(settings.env)
     path = policy_path(settings.policy)

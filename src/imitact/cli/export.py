@@ -107,10 +107,7 @@ def _success(settings: Export, path: Path) -> Mapping[str, Any]:
                 workers=settings.workers,
             )
         )
-        for policy, name in (
-            (path, f"{config.to}-{config.precision}"),
-            (settings.policy, "torch"),
-        )
+        for policy, name in ((path, f"{config.to}-{config.precision}"), (settings.policy, "torch"))
     )
     paired = compare(a, b)
     return {

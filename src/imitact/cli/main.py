@@ -73,14 +73,14 @@ def run(argv: Sequence[str]) -> int:
         return _refuse("imitact", str(unknown_name("verb", name, VERBS)))
     prog, verb, hint = f"imitact {name}", VERBS[name], ""
 
-    from imitact.cli.options import HelpShown, named_as_typed, options, parse, value_of
+    from imitact.cli.options import HelpShown, named_as_typed, options, parse, values_of
 
     kind: type | None = None
     try:
         with sigterm_as_interrupt():
             module = verb.module()
             hint = module.RESUME_HINT
-            start = verb.start(*[value_of(rest, option) for option in verb.first])
+            start = verb.start(*[next(iter(values_of(rest, o)), None) for o in verb.first])
             kind = start if isinstance(start, type) else type(start)
             return module.run(parse(prog, start, rest)) or 0
     except HelpShown:

@@ -11,7 +11,7 @@ import itertools
 import re
 import textwrap
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -53,25 +53,26 @@ class Option:
         return self.name, f"--{prefix}{'.' if prefix else ''}no-{last}"
 
 
-def options(kind: type) -> list[Option]:
-    """Return every option of a dataclass of settings, nested ones included, in order."""
-    return [*_options(kind, "", "")]
+def options(kind: type, prefix: str = "", group: str = "") -> list[Option]:
+    """Return every option of a dataclass of settings, nested ones included, in order.
 
-
-def _options(kind: type, prefix: str, group: str) -> Iterator[Option]:
+    A nested dataclass has a prefix in its options' names, and a group.
+    """
     from tyro.conf import OmitArgPrefixes, Positional
 
+    found: list[Option] = []
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
         hint, marks = _without_marks(hints[field.name])
         dashed = field.name.replace("_", "-")
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             inner = prefix if marks & _marks(OmitArgPrefixes) else f"{prefix}{dashed}."
-            yield from _options(hint, inner, group or field.name)
+            found += options(hint, inner, group or field.name)
         else:
             is_positional = marks & _marks(Positional)
             name = dashed.upper() if is_positional else f"--{prefix}{dashed}"
-            yield Option(name, kind, field, hint, group)
+            found.append(Option(name, kind, field, hint, group))
+    return found
 
 
 def _without_marks(hint: Any) -> tuple[Any, set[Any]]:
@@ -87,24 +88,14 @@ def _marks(form: Any) -> set[Any]:
     return set(typing.get_args(form[int])[1:])
 
 
-def value_of(argv: Sequence[str], name: str) -> str | None:
-    """Return the value of an option in a command line that is not parsed yet, or None."""
-    for at, word in enumerate(argv):
-        if word == name and at + 1 < len(argv):
-            return argv[at + 1]
+def values_of(argv: Sequence[str], name: str) -> list[str]:
+    """Return the words given to an option in a command line: up to the next option."""
+    for at, word in enumerate(argv, 1):
         if word.startswith(name + "="):
-            return word.removeprefix(name + "=")
-    return None
-
-
-def _values_of(argv: Sequence[str], name: str) -> list[str]:
-    """Return the words given to an option: up to the next option."""
-    if (first := value_of(argv, name)) is None:
-        return []
-    if name not in argv:
-        return [first]
-    words = argv[argv.index(name) + 1 :]
-    return list(itertools.takewhile(lambda word: not word.startswith("--"), words))
+            return [word.removeprefix(name + "=")]
+        if word == name:
+            return [*itertools.takewhile(lambda word: not word.startswith("--"), argv[at:])]
+    return []
 
 
 def parse(prog: str, settings: type[T] | T, argv: Sequence[str]) -> T:
@@ -201,7 +192,7 @@ def _explained(box: str, known: Sequence[Option], argv: Sequence[str]) -> str:
     if title.strip() == "Required options":
         missing = re.findall(r"^ +(--\S+|[A-Z][A-Z_]*)(?= |$)", rest, flags=re.MULTILINE)
         message = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
-        lists = [o.name for o in known if len(_values_of(argv, o.name)) > 1]
+        lists = [o.name for o in known if len(values_of(argv, o.name)) > 1]
         if lists and not all(name.startswith("--") for name in missing):
             message += f"; give it before {lists[-1]}, which takes all words that follow it"
         return message
@@ -212,7 +203,7 @@ def _explained(box: str, known: Sequence[Option], argv: Sequence[str]) -> str:
     if found is None or found[1] not in options:
         return f"{title.strip()}: {text.partition('For full helptext')[0]}"
     name, choices = found[1], _choices(options[found[1]].hint)
-    values = _values_of(argv, name)
+    values = values_of(argv, name)
     value = next((v for v in values if v not in choices), values[0] if values else "")
     if "Missing value" in text:
         return f"{name} needs a value: {_expected(options[name].hint)}"

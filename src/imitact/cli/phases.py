@@ -24,17 +24,11 @@ class Phases:
     """Finished phases and their times, kept in a JSON file that is whole at any moment."""
 
     def __init__(
-        self,
-        path: Path,
-        settings: Mapping[str, Any],
-        clock: Callable[[], float] = time.monotonic,
+        self, path: Path, settings: Mapping[str, Any], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Read the file, if there is one.
+        """Read the JSON file, if there is one; the file of a job with other settings is refused.
 
-        Args:
-            path: the JSON file.
-            settings: plain JSON values that define the job; a file of another job is refused.
-            clock: current time in seconds.
+        `settings` are plain JSON values; `clock` returns the time in s.
         """
         self._path = path
         self._clock = clock

@@ -65,7 +65,9 @@ def run(settings: View) -> None:
 
     found = find_items(list(settings.paths))
     title = " and ".join(str(path) for path in settings.paths)
-    out = settings.out or _beside(settings.paths[0])
+    # Beside the folder: what is in it belongs to another program or verb.
+    first = settings.paths[0].absolute()
+    out = settings.out or first.with_name(f"{first.name}.html")
     if settings.rerun:
         from imitact.viewer import rerun_export
 
@@ -120,9 +122,3 @@ def _numbers(text: str) -> list[int] | None:
         return [int(word) for word in text.split(",")]
     except ValueError as error:
         raise BadInput(f'--episodes is "{text}"; expected numbers with commas: 0,5,9') from error
-
-
-def _beside(path: Path) -> Path:
-    """Return the page's path beside a folder: what is in it belongs to another program or verb."""
-    path = path.absolute()
-    return path.with_name(f"{path.name}.html")

@@ -72,10 +72,15 @@ class AlohaTruth:
         return self.qpos[16 + 7 * index : 23 + 7 * index]
 
 
+_Point = tuple[float, float, float]
+
+
 @dataclass(frozen=True)
 class _Task:
     scene: str
     step_cap: int
+    starts_m: tuple[tuple[_Point, _Point], ...]
+    """For each object, the least and the largest position at the start (gym_aloha/utils.py)."""
     stages: tuple[str, ...]
 
 
@@ -83,6 +88,7 @@ _TASKS = {
     "cube": _Task(
         "bimanual_viperx_transfer_cube.xml",
         400,
+        (((0.0, 0.4, 0.05), (0.2, 0.6, 0.05)),),
         (
             "nothing touched",
             "the right gripper touches the cube",
@@ -94,6 +100,7 @@ _TASKS = {
     "insertion": _Task(
         "bimanual_viperx_insertion.xml",
         500,
+        (((0.1, 0.4, 0.05), (0.2, 0.6, 0.05)), ((-0.2, 0.4, 0.05), (-0.1, 0.6, 0.05))),
         (
             "not both objects touched",
             "right gripper on the peg, left gripper on the socket",
@@ -117,23 +124,11 @@ def scene_folder() -> Path:
     return Path(found.submodule_search_locations[0]) / "assets"
 
 
-def _cube_start(seed: int) -> NDArray[np.float64]:
-    """Draw the cube's pose within 20 by 20 cm: gym_aloha/utils.py, sample_box_pose."""
+def _draw_start(task: str, seed: int) -> NDArray[np.float64]:
+    """Draw the upright poses of a task's objects as gym-aloha does, (7 * objects,)."""
     rng = np.random.RandomState(seed)
-    position = rng.uniform([0.0, 0.4, 0.05], [0.2, 0.6, 0.05])
-    return np.concatenate([position, [1.0, 0.0, 0.0, 0.0]])
-
-
-def _insertion_start(seed: int) -> NDArray[np.float64]:
-    """Draw the poses of peg and socket: gym_aloha/utils.py, sample_insertion_pose."""
-    rng = np.random.RandomState(seed)
-    peg = rng.uniform([0.1, 0.4, 0.05], [0.2, 0.6, 0.05])
-    socket = rng.uniform([-0.2, 0.4, 0.05], [-0.1, 0.6, 0.05])
-    upright = [1.0, 0.0, 0.0, 0.0]
-    return np.concatenate([peg, upright, socket, upright])
-
-
-_STARTS = {"cube": _cube_start, "insertion": _insertion_start}
+    positions = [rng.uniform(low, high) for low, high in _TASKS[task].starts_m]
+    return np.concatenate([[*position, 1.0, 0.0, 0.0, 0.0] for position in positions])
 
 
 def start_positions(task: str, seeds: Sequence[int]) -> NDArray[np.float64]:
@@ -141,7 +136,7 @@ def start_positions(task: str, seeds: Sequence[int]) -> NDArray[np.float64]:
 
     Nothing else varies between starts.
     """
-    poses = np.array([_STARTS[task](seed) for seed in seeds])
+    poses = np.array([_draw_start(task, seed) for seed in seeds])
     return poses.reshape(len(seeds), -1, 7)[:, :, :2].reshape(len(seeds), -1)
 
 
@@ -179,14 +174,8 @@ class AlohaEnv:
         self.task = task
         self.step_cap, self.stages = _TASKS[task].step_cap, _TASKS[task].stages
         self._height, self._width = height, width
-        self.spec = Spec(
-            state_names=ALOHA_JOINTS,
-            action_names=ALOHA_JOINTS,
-            state_units=ALOHA_UNITS,
-            action_units=ALOHA_UNITS,
-            cameras=tuple(Camera(name, height, width) for name in cameras),
-            rate_hz=ALOHA_RATE_HZ,
-        )
+        views = tuple(Camera(name, height, width) for name in cameras)
+        self.spec = Spec(ALOHA_JOINTS, ALOHA_JOINTS, ALOHA_UNITS, ALOHA_UNITS, views, ALOHA_RATE_HZ)
 
         mj = load_mujoco()
         self._mj = mj
@@ -207,7 +196,7 @@ class AlohaEnv:
         if not 0 <= seed < 2**32:
             raise BadInput(f"seed is {seed}; gym-aloha's seeds are from 0 to 2^32 - 1")
         mj, model, data = self._mj, self._model, self._data
-        objects = _STARTS[self.task](seed)
+        objects = _draw_start(self.task, seed)
         mj.mj_resetData(model, data)
         data.qpos[:16] = _START
         data.qpos[16:] = objects
