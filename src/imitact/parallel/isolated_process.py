@@ -51,13 +51,10 @@ class IsolatedProcess:
     def call(
         self, file: Path, function: str, data: bytes = b"", /, **arguments: Any
     ) -> tuple[dict[str, Any], Any]:
-        """Call a function in the process, and return its JSON object and its bytes.
+        """Call one of `isolated_worker.FUNCTIONS`, and return its JSON object and its bytes.
 
-        Args:
-            file: the file that it reads; named in errors, with `arguments["path"]` if given.
-            function: its name in `isolated_worker.FUNCTIONS`.
-            data: bytes for it.
-            **arguments: plain JSON values for it.
+        It takes the data and the arguments, plain JSON values. Errors name `file`, and
+        `arguments["path"]` if given.
 
         Raises:
             DamagedFile: the library refuses the file, crashes, or exceeds its time or memory.
@@ -141,13 +138,8 @@ class IsolatedProcess:
 
 def _read_exactly(stream: Any, count: int) -> bytearray:
     data = bytearray(count)
-    view = memoryview(data)
-    done = 0
-    while done < count:
-        got = stream.readinto(view[done:])
-        if not got:
-            raise EOFError
-        done += got
+    if stream.readinto(data) < count:  # a buffered stream fills it, except at its end
+        raise EOFError
     return data
 
 

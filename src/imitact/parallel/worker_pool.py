@@ -44,10 +44,8 @@ class Worker(Protocol):
     ) -> Any:
         """Run one job and return its result, which is pickled; large results belong in files.
 
-        Args:
-            job: what was submitted.
-            check_stop: to be called often; raises when the pool has stopped.
-            report_ticks: reports the ticks done of this job.
+        `check_stop` is to be called often; it raises when the pool has stopped. `report_ticks`
+        reports the ticks done of this job.
         """
         ...
 
@@ -108,7 +106,9 @@ class _WorkerProcess:
 class WorkerPool:
     """A context manager of `size` processes, each with the Worker that `make_worker` returns.
 
-    A worker that fails or dies ends the pool: the error is raised by `events` or `submit`.
+    `make_worker`, which must be picklable, is called in the process, after the variables of
+    `environment` are set there and before libraries load. A worker that fails or dies ends the
+    pool: the error is raised by `events` or `submit`.
     """
 
     def __init__(
@@ -117,14 +117,6 @@ class WorkerPool:
         make_worker: Callable[[], Worker],
         environment: Mapping[str, str] = SINGLE_THREADED_RENDERING,
     ) -> None:
-        """Start the processes.
-
-        Args:
-            size: how many.
-            make_worker: makes the Worker, in its process; takes no arguments, must be picklable.
-            environment: variables that are set in each worker before its libraries load; those of
-                this process stay as they are.
-        """
         context = multiprocessing.get_context("spawn")
         self.size = size
         self._workers: list[_WorkerProcess] = []

@@ -27,11 +27,8 @@ def disk_full_guard(
 ) -> Iterator[None]:
     """Turn "no space left", "quota exceeded" and "file too large" into DiskFull.
 
-    The whole chain of causes is searched, because libraries wrap the system's error.
-
-    Args:
-        path: what is being written; named in the message.
-        advice: what to do about it; ends the message.
+    The whole chain of causes is searched, because libraries wrap the system's error. The message
+    names `path` and ends with the advice.
     """
     try:
         yield
@@ -85,12 +82,10 @@ def move_into_place(staged: Path, path: Path) -> None:
 def write_atomically(
     path: Path, write: Callable[[Path], object], staging: Path | None = None
 ) -> None:
-    """Let `write` fill a temporary file, then move that to `path`.
+    """Let `write` fill a temporary file, whose path it is given, then move that to `path`.
 
-    Args:
-        path: where the file appears; its folder is created if it is missing.
-        write: takes the path of the temporary file and writes all of it.
-        staging: the folder of the temporary file, on the same disk; None takes that of `path`.
+    The temporary file is in `staging`, a folder on the same disk, else in the folder of `path`.
+    Missing folders are created.
     """
     staging = staging or path.parent
     # With its folder's name, so that files of one name may be staged in one folder.

@@ -16,9 +16,7 @@ from imitact.storage.lock import WRITER, exclusive_writer
 def check_output_folder(out: Path, source: Path | None = None) -> None:
     """Raise BadInput where `out` exists and is not an empty folder, or lies inside `source`.
 
-    Args:
-        out: the folder to be written.
-        source: what is read to write it; None where that is no folder.
+    `source` is what is read to write it; None where that is no folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"{out} already exists and is not empty; give a new folder with --out")
@@ -31,10 +29,7 @@ def check_output_folder(out: Path, source: Path | None = None) -> None:
 def check_replaceable(folder: Path, names: Collection[str], what: str) -> None:
     """Raise BadInput where replacing `folder` would remove anything but files of these names.
 
-    Args:
-        folder: the folder to be replaced; it need not exist.
-        names: the files that may be in it.
-        what: what it is, in words: "a policy".
+    It need not exist. `what` says what it is, in words: "a policy".
     """
     if not folder.exists():
         return
@@ -52,11 +47,8 @@ def atomic_folder(out: Path, what: str) -> Iterator[Path]:
     """Yield a folder to fill, which becomes `out` when it is complete.
 
     Only one process builds `out` at a time. After a failure nothing remains; a process that is
-    killed leaves no `out`, and the next one removes what it had begun.
-
-    Args:
-        out: an empty folder, or one that does not exist.
-        what: what is being done, in words, for the error of a second process: "copy".
+    killed leaves no `out`, and the next one removes what it had begun. `out` may exist if it is
+    empty. `what` is being done, in words, for the error of a second process: "copy".
     """
     building = out.with_name(f".{out.name}.building")
     make_folder(building.parent)
@@ -87,13 +79,9 @@ def replaced_folder(
     """Yield an empty folder to fill, which takes the place of `folder` when it is complete.
 
     A `folder` that exists is untouched until then, and after any failure. A process that is killed
-    leaves the old folder or the new one, which `whole_folder` finds.
-
-    Args:
-        folder: the folder to be written; it may exist, with content.
-        building: the temporary folder, on the same disk; None takes one beside `folder`. One that
-            a killed process left is removed.
-        advice: what to do where the disk is full.
+    leaves the old folder or the new one, which `whole_folder` finds. `building` is the temporary
+    folder, on the same disk; one that a killed process left is removed. `advice` says what to do
+    where the disk is full.
     """
     building = building or folder.with_name(f".{folder.name}.saving")
     with disk_full_guard(folder, advice):

@@ -43,14 +43,8 @@ def verified(
 ) -> dict[str, Any]:
     """Return the values of an object that `with_checksum` made, without its checksum.
 
-    Args:
-        value: the object, as read.
-        file: where it was read; named in the message.
-        required: whether it must have a checksum; older files have none.
-        advice: what to do about damage; ends the message.
-
-    Raises:
-        DamagedFile: the values do not have this checksum, or it is missing.
+    Raises DamagedFile, which names `file` and ends with the advice, for values that do not have
+    this checksum, and for none where it is `required`; older files have none.
     """
     if CHECKSUM_KEY not in value and not required:
         return dict(value)

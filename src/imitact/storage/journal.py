@@ -40,14 +40,10 @@ def journal_line(value: Mapping[str, Any]) -> bytes:
 
 
 def parse_journal_line(data: bytes, *, required: bool) -> dict[str, Any]:
-    """Return the values of a line that `journal_line` made, without its checksum.
+    """Return the values of a line that `journal_line` made, without line feed and checksum.
 
-    Args:
-        data: the line, without its line feed.
-        required: whether it must have a checksum; lines of older files have none.
-
-    Raises:
-        ValueError: `data` is not a JSON object, or not what was written.
+    Raises ValueError for what is not a JSON object or not what was written, and for a missing
+    checksum where it is `required`; lines of older files have none.
     """
     found = _LINE.fullmatch(data)
     if found:
@@ -96,11 +92,7 @@ class Journal:
         return self._lines[0] if self._lines else {}
 
     def begin(self, settings: dict[str, Any]) -> None:
-        """Write the settings (plain JSON values) as the first line, or compare them with it.
-
-        Raises:
-            BadInput: the file was begun with other settings; the message names each.
-        """
+        """Write the settings as the first line, or refuse a file that was begun with others."""
         settings = {"format": FORMAT, **msgspec.json.decode(msgspec.json.encode(settings))}
         if kept := self.settings:
             check_same_settings(kept, {**settings, "format": kept["format"]}, self._path)

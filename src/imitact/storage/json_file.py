@@ -19,16 +19,10 @@ COPY_AGAIN = "Copy it again from where it came."
 
 
 def read_bytes(file: Path, *, limit: int | None = MAX_BYTES, advice: str = COPY_AGAIN) -> bytes:
-    """Return all bytes of a file.
+    """Return all bytes of a file; BadInput where the system refuses to read it.
 
-    Args:
-        file: the file to read.
-        limit: the most bytes that are read; None for a file of any size.
-        advice: what to do about damage; ends the message.
-
-    Raises:
-        DamagedFile: the file is missing, is a folder, or is larger than `limit`.
-        BadInput: the system refuses to read it.
+    DamagedFile, which ends with the advice, where the file is missing, is a folder, or is larger
+    than `limit` bytes; None allows any size.
     """
     try:
         size = file.stat().st_size
@@ -48,13 +42,7 @@ def parse_json_object(
 ) -> dict[str, Any]:
     """Return the JSON object that `data` is: UTF-8, without NaN and infinity.
 
-    Args:
-        data: the bytes of the file, or of a part of it.
-        file: where they were read; named in the message.
-        advice: what to do about damage; ends the message.
-
-    Raises:
-        DamagedFile: `data` is not JSON, or not an object.
+    DamagedFile, which names `file` and ends with the advice, where it is not JSON or not an object.
     """
     try:
         value = msgspec.json.decode(data)

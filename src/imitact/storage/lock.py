@@ -21,14 +21,8 @@ def exclusive_writer(folder: Path, what: str) -> Iterator[None]:
     """Let one process at a time write to `folder`, which is created; refuse a second one.
 
     The lock ends with the process, however it ends. `folder/.writer` only tells a second process
-    which one holds the lock; a stale one left by a killed process has no effect.
-
-    Args:
-        folder: the folder to write to.
-        what: what is being done, in words: "recording".
-
-    Raises:
-        BadInput: another process holds the lock; the message has its id and what it does.
+    the id of the one that holds the lock and what it does (`what`, in words: "recording"), for its
+    BadInput; a stale one left by a killed process has no effect.
     """
     make_folder(folder)
     if os.name == "nt":
@@ -77,8 +71,7 @@ def _holder(folder: Path, what: str) -> tuple[str, str]:
 def shared_build_lock(path: Path) -> Iterator[None]:
     """Let one process at a time build what several need; the others wait, then find it built.
 
-    Args:
-        path: the lock file, created if it is missing; its folder must exist.
+    The lock file `path` is created if it is missing; its folder must exist.
     """
     with path.open("ab") as file:
         if os.name == "nt":

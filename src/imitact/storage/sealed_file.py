@@ -42,13 +42,7 @@ def with_footer(data: bytes, at: int, size: int) -> bytes:
 
 @dataclass(frozen=True)
 class SealedFile:
-    """A sealed file that was opened and verified.
-
-    Attributes:
-        data: all of it, mapped into memory, not copied.
-        about: the metadata.
-        sha256: of everything before it; distinguishes files.
-    """
+    """A verified sealed file: all of it, mapped into memory; its metadata; its SHA-256."""
 
     data: memoryview
     about: Mapping[str, Any]
@@ -61,12 +55,7 @@ class SealedFile:
 
 
 def unseal(path: Path) -> SealedFile:
-    """Open a file that `seal` made.
-
-    Raises:
-        BadInput: there is no such file, or the system refuses to read it.
-        DamagedFile: the file is truncated or altered.
-    """
+    """Open a file that `seal` made; DamagedFile where it is truncated or altered."""
     if not path.is_file():
         raise BadInput(f"{path}: no such file; an exported policy is one file of imitact export")
     try:

@@ -22,8 +22,7 @@ _ABSENT = object()  # a setting that is missing, which is not the same as null
 def plain_json(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as they come back from a JSON file: tuples as lists, keys as text.
 
-    Raises:
-        BadInput: a value has no JSON form, or is NaN or infinite.
+    Refuses a value that has no JSON form, and NaN and infinity.
     """
     try:
         return json.loads(json.dumps(settings, allow_nan=False))
@@ -49,42 +48,27 @@ def differences(
 ) -> list[str]:
     """Return the settings that differ, in words: "train.steps was 100, is now 200".
 
-    Args:
-        then: plain JSON values, as stored.
-        now: plain JSON values, as asked for.
-        wording: the format of one difference.
-
-    Returns:
-        One text for each differing setting, in the order of `now`, then of `then`.
+    Both are plain JSON values. There is one text in this wording for each setting that differs, in
+    the order of `now`, then of `then`.
     """
-    before, after = flattened(then), flattened(now)
-    names = dict.fromkeys([*after, *before])
-    return [
-        wording.format(
-            name=name,
-            then=_shown(before.get(name, _ABSENT)),
-            now=_shown(after.get(name, _ABSENT)),
-        )
-        for name in names
-        if before.get(name, _ABSENT) != after.get(name, _ABSENT)
+    flat = flattened(then), flattened(now)
+    names = dict.fromkeys([*flat[1], *flat[0]])
+    found = []
+    for name in names:
+        before, after = (settings.get(name, _ABSENT) for settings in flat)
         # An empty group that has settings on the other side: they are named one by one.
-        and not (
-            {} in (before.get(name), after.get(name))
-            and any(other.startswith(f"{name}.") for other in names)
-        )
-    ]
+        is_group = {} in (before, after) and any(n.startswith(f"{name}.") for n in names)
+        if before != after and not is_group:
+            found.append(wording.format(name=name, then=_shown(before), now=_shown(after)))
+    return found
 
 
 def check_same_settings(
     then: Mapping[str, Any], now: Mapping[str, Any], where: Path, *, partial: bool = False
 ) -> None:
-    """Raise BadInput, naming every difference, where work would go on with other settings.
+    """Raise BadInput, naming every difference, where the work in `where` would go on with others.
 
-    Args:
-        then: plain JSON values, as stored with the work in `where`.
-        now: plain JSON values, as asked for.
-        where: the folder or file that holds the work.
-        partial: whether `now` may lack settings that `then` has; those are not compared.
+    With `partial`, settings that `now` lacks are not compared.
     """
     if partial:
         then = {name: value for name, value in then.items() if name in now}
