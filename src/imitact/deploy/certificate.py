@@ -25,31 +25,20 @@ WARM_UP_CALLS = 20
 def observations(source: Dataset, spec: Spec, count: int, shift: float) -> list[Observation]:
     """Return `count` observations, spread evenly over all ticks of all episodes.
 
-    Args:
-        source: the dataset.
-        spec: the policy's; the dataset must have its joints and its cameras.
-        count: how many.
-        shift: where each lies in its share of the ticks, from 0 to 1; other shifts give others.
+    The dataset must have the joints and cameras of `spec`, the policy's. `shift` from 0 to 1 is
+    where each observation lies in its share of the ticks; other shifts give others.
     """
-    spec.check_same(
-        source.spec,
-        "the dataset",
-        "the policy",
-        advice="Give the dataset that the policy was trained on",
-    )
+    advice = "Give the dataset that the policy was trained on"
+    spec.check_same(source.spec, "the dataset", "the policy", advice=advice)
     total = sum(source.lengths)
-    if count < 1:
-        raise BadInput(f"{count} observations are compared; it must be at least 1")
     ends = np.cumsum(source.lengths)
     found = []
     for place in sorted({int((at + shift) * total / count) for at in range(count)}):
         index = int(np.searchsorted(ends, place, side="right"))
         episode = source.episode(index)
         tick = place - int(ends[index]) + source.lengths[index]
-        frames = {
-            camera.name: next(iter(episode.frames(camera.name, tick, tick + 1)))
-            for camera in spec.cameras
-        }
+        names = [camera.name for camera in spec.cameras]
+        frames = {name: next(iter(episode.frames(name, tick, tick + 1))) for name in names}
         found.append(Observation(episode.state[tick], frames))
     return found
 
@@ -62,13 +51,9 @@ def answers(policy: Policy, seen: Sequence[Observation]) -> NDArray[np.float64]:
 def deviation(
     wanted: NDArray[np.float64], got: NDArray[np.float64], std: NDArray[np.float64], spec: Spec
 ) -> dict[str, Any]:
-    """Return how far `got` is from `wanted`, as JSON values.
+    """Return how far the file's chunks `got` (N, K, A) are from the policy's, as JSON values.
 
-    Args:
-        wanted: (N, K, A), the policy's chunks.
-        got: (N, K, A), the file's.
-        std: (A,) by which the policy standardizes actions; "of_std" values are multiples of it.
-        spec: names and units of the actions.
+    "of_std" values are multiples of `std` (A,), by which the policy standardizes actions.
     """
     error = np.abs(got - wanted)
     share = error / std
@@ -104,8 +89,6 @@ def deviation(
 
 def latency(policy: Policy, seen: Sequence[Observation], calls: int) -> dict[str, Any]:
     """Return the latency of `calls` answers in ms, from captured frames to physical actions."""
-    if calls < 1:
-        raise BadInput(f"{calls} calls are timed; it must be at least 1, better 2000")
     taken = np.empty(calls)
     for at in range(-min(WARM_UP_CALLS, calls), calls):
         began = time.perf_counter()

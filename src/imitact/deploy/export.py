@@ -61,14 +61,9 @@ def export(
 ) -> dict[str, Any]:
     """Write OUT/policy.KIND and OUT/certificate.json; return the certificate.
 
-    Args:
-        policy: the policy to export.
-        source: the dataset on whose observations answers are compared.
-        out: the folder, created if it is missing.
-        config: the file, and the limits it must keep.
-        policy_sha256: the policy's identity; kept in the file.
-        compare_success: compares success rates; None makes no claim about success.
-        on_line: takes lines of progress.
+    OUT is created if it is missing. Answers are compared on observations of `source`, and success
+    rates with `compare_success`; None makes no claim about success. The file keeps `policy_sha256`,
+    the policy's identity. `on_line` takes lines of progress.
 
     Raises:
         ExportMismatch: the deviation is above the limit, or a loss of success is not ruled out. No

@@ -17,9 +17,8 @@ from imitact.storage.atomic_folder import whole_folder
 def load_policy(path: Path | str) -> Policy:
     """Load a trained policy, ready to answer observations.
 
-    Args:
-        path: a policy folder (OUT/policy), the folder of a training that has finished, a
-            checkpoint (OUT/checkpoints/step-N), or a file that `imitact export` wrote.
+    The path is that of a policy folder (OUT/policy), of a training that has finished, of a
+    checkpoint (OUT/checkpoints/step-N), or of a file that `imitact export` wrote.
 
     Raises:
         BadInput: there is no policy at the path.

@@ -80,8 +80,8 @@ class _Writer:
         x = graph.add("Mul", x, self._standard("action_std"), name="physical")
         x = graph.add("Add", x, self._standard("action_mean"), name="physical")
         if config.actions == "delta":
-            where = [spec.state_names.index(n) for n in spec.action_names]
-            measured = graph.add("Gather", state, graph.constant(np.array(where), "where"), axis=1)
+            where = graph.constant(self.policy.constants["measured"].cpu().numpy(), "where")
+            measured = graph.add("Gather", state, where, axis=1)
             x = graph.add("Add", x, measured, name="physical")
         x = graph.reshape(x, 1, config.chunk_size, spec.action_size)
         graph.output(x, "action", TensorProto.FLOAT, (1, config.chunk_size, spec.action_size))
@@ -226,13 +226,7 @@ class _Writer:
     ) -> str:
         """Return a convolution and its norm, which is folded in where it is affine.
 
-        Args:
-            x: the input.
-            conv: the convolution.
-            norm: its norm.
-            name: of the node.
-            out: frames, rows and columns of the result.
-            scale: a factor for each input channel.
+        `out` are frames, rows and columns of the result, `scale` a factor for each input channel.
         """
         graph = self.graph
         assert isinstance(conv, nn.Conv2d)

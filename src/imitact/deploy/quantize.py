@@ -29,11 +29,9 @@ units, and together they take less than 1 % of the time of a call."""
 def quantize(
     model: onnx.ModelProto, observations: Sequence[dict[str, NDArray[Any]]]
 ) -> onnx.ModelProto:
-    """Return a copy of the graph with its convolutions and matrix products in int8.
+    """Return a copy of the float32 graph with its convolutions and matrix products in int8.
 
-    Args:
-        model: the graph in float32.
-        observations: inputs by name, as the runtime takes them; a few hundred are enough.
+    `observations` are inputs by name, as the runtime takes them; a few hundred are enough.
     """
     if not observations:
         raise BadInput("int8 takes its ranges from observations, and there are none; give --data")

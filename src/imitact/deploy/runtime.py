@@ -52,19 +52,19 @@ class ExportedPolicy:
         execution: how its chunks are executed, from `imitact tune`; None where it was not tuned.
         identity: the SHA-256 of the file; distinguishes exported files.
         threads: how many compute an answer.
-        path: the file; None before `load` returns it.
+        path: the file.
     """
-
-    path: Path | None = None
 
     def __init__(
         self,
+        path: Path,
         sealed: SealedFile,
         spec: Spec,
         execution: Execution | None,
         engine: Engine,
         threads: int,
     ) -> None:
+        self.path = path
         self.spec = spec
         self.execution = execution
         self.kind: Kind = sealed.about["kind"]
@@ -96,10 +96,8 @@ class ExportedPolicy:
 def load(path: Path | str, *, threads: int | None = None) -> ExportedPolicy:
     """Load a file that `imitact export` wrote, ready to answer.
 
-    Args:
-        path: the file.
-        threads: how many compute an answer; None takes OMP_NUM_THREADS where that is set, as torch
-            does, or else one per core that this process may use.
+    `threads` compute an answer; None takes OMP_NUM_THREADS where that is set, as torch does, or
+    else one per core that this process may use.
 
     Raises:
         DamagedFile: the file is truncated, altered or of another format.
@@ -114,13 +112,14 @@ def load(path: Path | str, *, threads: int | None = None) -> ExportedPolicy:
     try:
         engine = (_openvino if kind == "openvino" else _onnxruntime)(sealed, precision, count)
     except RuntimeError as error:
+        made_with = sealed.about.get("made_with")
+        pairs = made_with.items() if isinstance(made_with, dict) else ()
+        versions = ", ".join(f"{name} {version}" for name, version in pairs)
         raise BadInput(
             f"{path}: this {kind} cannot run it ({error}). It was exported with "
-            f"{_versions(sealed.about)}: install that version, or export again"
+            f"{versions or 'an unknown version'}: install that version, or export again"
         ) from error
-    policy = ExportedPolicy(sealed, spec, execution, engine, count)
-    policy.path = path
-    return policy
+    return ExportedPolicy(path, sealed, spec, execution, engine, count)
 
 
 def identity(path: Path | str) -> str:
@@ -152,12 +151,6 @@ def _checked(about: Mapping[str, Any], path: Path, size: int) -> tuple[Spec, Exe
         return spec, msgspec.convert(about.get("execution"), Execution)
 
 
-def _versions(about: Mapping[str, Any]) -> str:
-    made_with = about.get("made_with")
-    pairs = made_with.items() if isinstance(made_with, dict) else ()
-    return ", ".join(f"{name} {version}" for name, version in pairs) or "an unknown version"
-
-
 def _threads(wanted: int | None) -> int:
     if wanted is None:
         given = os.environ.get("OMP_NUM_THREADS", "")
@@ -170,10 +163,8 @@ def _threads(wanted: int | None) -> int:
 def _openvino(sealed: SealedFile, precision: Precision, threads: int) -> Engine:
     openvino = import_openvino()
     core = openvino.Core()
-    weights = np.frombuffer(sealed.part("weights"), np.uint8)
-    model = core.read_model(
-        bytes(sealed.part("graph")), openvino.Tensor(weights, shared_memory=True)
-    )
+    weights = openvino.Tensor(np.frombuffer(sealed.part("weights"), np.uint8), shared_memory=True)
+    model = core.read_model(bytes(sealed.part("graph")), weights)
     wanted = OPENVINO_TYPES[precision]
     settings = {
         "PERFORMANCE_HINT": "LATENCY",

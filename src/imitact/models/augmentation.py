@@ -42,12 +42,7 @@ def random_shifts(frames: Tensor, pixels: int, shard: BatchShard = WHOLE) -> Ten
 
 
 def shift_frames(frames: Tensor, pixels: Tensor) -> Tensor:
-    """Move each frame by whole pixels, with repeated borders.
-
-    Args:
-        frames: (B, H, W, C), of any type.
-        pixels: (2, B, 1), as from `random_shifts`.
-    """
+    """Move frames (B, H, W, C) of any type by `random_shifts` (2, B, 1), with repeated borders."""
     batch, height, width, channels = frames.shape
     device = frames.device
     down, right = pixels
@@ -64,13 +59,8 @@ def random_crop(images: Tensor, share: float, shard: BatchShard = WHOLE) -> Tens
     """Crop each image at random and resize it back, bilinearly.
 
     This is torchvision's random resized crop with a fixed aspect ratio, since stretched images
-    show the scene distorted.
-
-    Args:
-        images: (B, C, H, W) of floating point.
-        share: Largest share of height and width that is cropped away; the crop's size is uniform in
-            [1 - share, 1] and its position uniform within the image.
-        shard: Position of the images in a larger batch.
+    show the scene distorted. Images are (B, C, H, W) of floating point. The crop's share of height
+    and width is uniform in [1 - share, 1] and its position uniform within the image.
     """
     batch, device = images.shape[0], images.device
     size = 1.0 - share * _uniform(1, images, shard)[0]
@@ -92,10 +82,7 @@ def jitter_color(images: Tensor, strength: float, shard: BatchShard = WHOLE) -> 
     about each pixel's), hue is rotated by up to `strength` / 4 of a turn in both directions.
     LeRobot's usual values are a strength of 0.2 with more saturation.
 
-    Args:
-        images: (B, 3, H, W) of floating point, RGB from 0 to 255; results are clipped to that.
-        strength: Largest relative change.
-        shard: Position of the images in a larger batch.
+    Images are (B, 3, H, W) of floating point, RGB from 0 to 255; results are clipped to that.
     """
     batch, device, dtype = images.shape[0], images.device, images.dtype
     draws = 2.0 * _uniform(4, images, shard).to(dtype) - 1.0

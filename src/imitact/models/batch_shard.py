@@ -31,18 +31,12 @@ class BatchShard:
     generator: torch.Generator | None = None
 
     def drawn(
-        self,
-        draw: Callable[[int, torch.Generator | None], Tensor],
-        count: int,
-        axis: int = 0,
+        self, draw: Callable[[int, torch.Generator | None], Tensor], count: int, axis: int = 0
     ) -> Tensor:
-        """Return random numbers for the `count` samples of the shard.
+        """Return random numbers for the `count` samples of the shard, which are along `axis`.
 
-        Args:
-            draw: Draws for a number of samples from a generator (None: the global state). It is
-                called for the larger batch, so that the numbers do not depend on the sharding.
-            count: Samples of the shard.
-            axis: Axis of the samples in what `draw` returns.
+        `draw` draws for a number of samples from a generator (None: the global state). It is called
+        for the larger batch, so that the numbers do not depend on the sharding.
         """
         if self.samples is None:
             return draw(count, None)

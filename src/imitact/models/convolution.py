@@ -81,13 +81,8 @@ def weight_gradient(x: Tensor, grad: Tensor, k: int, stride: int) -> Tensor:
     Grid cells that are padding have gradient zero.
 
     With AVX2 this is faster than oneDNN's float32 kernel, more so on larger grids, and with AVX-512
-    slower; docs/performance.md has the figures.
-
-    Args:
-        x: Input of the convolution, (B, C, H, W), channels last.
-        grad: Gradient of its output, (B, O, H', W'), channels last.
-        k: Kernel size.
-        stride: Stride of the convolution.
+    slower; docs/performance.md has the figures. The input x (B, C, H, W) and the gradient of the
+    output (B, O, H', W') are channels last.
     """
     batch, channels = x.shape[:2]
     outputs, rows, columns = grad.shape[1:]

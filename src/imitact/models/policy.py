@@ -49,14 +49,7 @@ class TorchPolicy:
 
     Attributes:
         net: The network, on normalized tensors.
-        spec: State, action and cameras.
-        stats: "state" and "action" statistics of the training episodes; with `delta` actions also
-            "delta", of action minus measured state pooled over the chunk.
-        config: Settings of the network.
-        fingerprint: Fingerprint of the training dataset.
-        execution: Preferred execution of the chunks, as found by `imitact tune`; None if unknown.
-        scaling: Normalization of a policy that another program trained; None for imitact's own,
-            (x - mean) / max(std, STD_FLOOR) and ImageNet's for pixels.
+        spec, stats, config, fingerprint, execution, scaling: As in `PolicyRecord`.
         constants: Normalization constants in float32, floors applied: "state_mean", "state_std";
             "action_mean", "action_std" (of the predicted actions or deltas); "state_shift" where a
             scaling has one; "pixel_mean" and "pixel_std" (3, 1, 1) for pixels from 0 to 255, of the
@@ -116,11 +109,7 @@ class TorchPolicy:
     ) -> TorchPolicy:
         """Return a policy with existing weights; uses the tensors themselves, not copies.
 
-        Args:
-            record: Everything but the weights.
-            weights: Tensors by their names in `Act.state_dict`.
-            where: Origin of the weights, for error messages.
-            settings: Origin of the settings, for error messages.
+        `where` and `settings` say in error messages where weights and settings come from.
 
         Raises:
             DamagedFile: A weight is missing, unknown, of another shape or type, or not finite.
@@ -149,13 +138,9 @@ class TorchPolicy:
     ) -> Losses:
         """Return the loss of a batch, with z from the CVAE's posterior if there is a CVAE.
 
-        The network stays in its mode; frames are augmented in train mode only.
-
-        Args:
-            batch: The samples.
-            noise: Standard normal (B, Z) for z; None draws it from torch's global random state.
-            shard: Position of these samples in a larger batch; the losses of all shards add up to
-                the loss of that batch.
+        The network stays in its mode; frames are augmented in train mode only. `noise` (B, Z) for z
+        is standard normal; None draws it from torch's global random state. The losses of all shards
+        of a larger batch add up to the loss of that batch.
         """
         state = self._state(batch)
         images, moved = self._images(batch["frames"], state.shape[0], shard)
@@ -191,10 +176,7 @@ class TorchPolicy:
         """Begin an episode. Inference is deterministic (z = 0), so the seed has no effect."""
 
     def chunk(self, observation: Observation) -> NDArray[np.float32]:
-        """Return the next K actions, (K, A), in the units of the Spec.
-
-        Args:
-            observation: State and frames at capture size.
+        """Return the next K actions, (K, A), for frames at capture size, in the Spec's units.
 
         Raises:
             SpecMismatch: The state or a frame does not fit the Spec.

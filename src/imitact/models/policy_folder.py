@@ -60,11 +60,13 @@ class PolicyRecord:
 
     Attributes:
         spec: State, action and cameras.
-        stats: Statistics of the training episodes, by name ("state", "action", "delta").
+        stats: Statistics of the training episodes: "state", "action" and, with `delta` actions,
+            "delta", of action minus measured state pooled over the chunk.
         config: Settings of the network.
         fingerprint: Fingerprint of the training dataset.
-        execution: Preferred execution of the chunks; None if none was chosen.
-        scaling: Normalization of an imported policy; None for imitact's own.
+        execution: Preferred execution of the chunks, as found by `imitact tune`; None if unknown.
+        scaling: Normalization of an imported policy; None for imitact's own,
+            (x - mean) / max(std, STD_FLOOR) and ImageNet's for pixels.
     """
 
     spec: Spec
@@ -95,12 +97,9 @@ def write_policy(
 ) -> None:
     """Write a policy directory atomically, replacing a policy that is already there.
 
-    A process killed at any moment leaves the old policy or the new one.
-
-    Args:
-        directory: Where to; refused if it holds anything besides a policy.
-        record: Contents of policy.json.
-        write_weights: Writes the safetensors file to the path it is given.
+    A process killed at any moment leaves the old policy or the new one. A directory that holds
+    anything besides a policy is refused. `write_weights` writes the safetensors file to the path
+    that it is given.
     """
     check_replaceable(directory, {WEIGHTS, POLICY_JSON}, "a policy")
     advice = "free some space and save again (an earlier policy there is untouched)"
@@ -140,12 +139,7 @@ def read_policy_json(directory: Path | str) -> dict[str, Any]:
 
 
 def write_policy_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write policy.json atomically, with a new checksum of its values.
-
-    Args:
-        path: The file, in its policy directory.
-        values: All values, as `read_policy_json` returns them.
-    """
+    """Write policy.json atomically: values as of `read_policy_json`, with a new checksum."""
     # Staged beside the directory, which holds nothing but its two files, under a unique name: two
     # policies in one folder may be rewritten at once.
     beside = path.parent.with_name(f".{path.parent.name}.")
@@ -158,7 +152,7 @@ def set_execution(directory: Path | str, execution: Execution | None) -> None:
 
     Only policy.json is replaced, atomically; the weights and `identity` stay.
     """
-    values = _with_execution(_without_execution(read_policy_json(directory)), execution)
+    values = _with_execution(read_policy_json(directory), execution)
     path = _existing(directory) / POLICY_JSON
     try:
         write_policy_json(path, values)
@@ -174,7 +168,7 @@ def identity(directory: Path | str) -> str:
 
     The execution is not part of it; evaluations name it separately.
     """
-    return json_sha256(_without_execution(read_policy_json(directory)))
+    return json_sha256(_with_execution(read_policy_json(directory), None))
 
 
 # -- writing -----------------------------------------------------------------------------------
@@ -186,15 +180,13 @@ def _policy_json_bytes(values: Mapping[str, Any]) -> bytes:
 
 def _with_execution(values: Mapping[str, Any], execution: Execution | None) -> dict[str, Any]:
     """Return policy.json's values with this execution and the format number that follows."""
-    added = {} if execution is None else {"execution": asdict(execution)}
+    changed = {name: value for name, value in values.items() if name != "execution"}
+    changed["format"] = FORMAT
+    if execution is not None:
+        changed |= {"execution": asdict(execution), "format": TUNED_FORMAT}
     if "scaling" in values:
-        return {**values, **added, "format": SCALED_FORMAT}
-    return {**values, **added, "format": FORMAT if execution is None else TUNED_FORMAT}
-
-
-def _without_execution(values: Mapping[str, Any]) -> dict[str, Any]:
-    rest = {name: value for name, value in values.items() if name != "execution"}
-    return _with_execution(rest, None)
+        changed["format"] = SCALED_FORMAT
+    return changed
 
 
 # -- reading -----------------------------------------------------------------------------------
@@ -245,11 +237,10 @@ def _parse_record(values: Mapping[str, Any]) -> PolicyRecord:
     stats = {n: Stats.from_dict(v, f"stats.{n}") for n, v in values["stats"].items()}
     config.check_spec(spec)
     check_stats(spec, stats, config)
-    scaling = None
+    scaling = execution = None
     if found == SCALED_FORMAT:
         scaling = _convert(values["scaling"], Scaling, "scaling")
         scaling.check(spec)
-    execution = None
     if "execution" in values:
         execution = _convert(values["execution"], Execution, "execution")
     return PolicyRecord(spec, stats, config, values["fingerprint"], execution, scaling)

@@ -45,10 +45,9 @@ class FrozenNorm(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.ones(channels))
-        self.register_buffer("bias", torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.empty(channels))
+        self.reset()
 
     def reset(self) -> None:
         """Set to the identity."""
@@ -114,12 +113,8 @@ class Block(nn.Module):
 class Backbone(nn.Module):
     """ResNet18 without its classifier, shared by all cameras.
 
-    `forward` maps normalized frames (B, 3, H, W) to features (B, channels, *grid(H, W)).
-
-    Args:
-        width: Channels of the first stage; each later stage doubles them. 64 is ResNet18.
-        stages: 4 is ResNet18 (features at 1/32 of the frame); 3 stops at 1/16.
-        norm: Normalization after each convolution.
+    `forward` maps normalized frames (B, 3, H, W) to features (B, channels, *grid(H, W)). The
+    settings are those of `ActConfig.backbone_width`, `backbone_stages` and `backbone_norm`.
     """
 
     def __init__(self, *, width: int = 64, stages: int = 4, norm: Norm = "batch") -> None:
@@ -176,10 +171,8 @@ class Backbone(nn.Module):
 def load_pretrained(backbone: Backbone, pretrained: str) -> None:
     """Load pretrained weights into the backbone.
 
-    Args:
-        backbone: The backbone.
-        pretrained: A path to torchvision's ResNet18 weights (`.safetensors`, or `.pth`/`.pt`, read
-            with weights_only), "imagenet-download", "none" for random weights, or "" for no choice.
+    `pretrained` is a path to torchvision's ResNet18 weights (`.safetensors`, or `.pth`/`.pt`, read
+    with weights_only), "imagenet-download", "none" for random weights, or "" for no choice.
 
     Raises:
         BadInput: `check_pretrained` refuses the choice, or the shapes do not fit.

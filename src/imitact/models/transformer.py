@@ -23,10 +23,7 @@ def sine_table(length: int, width: int) -> Tensor:
 
     Positions count from 0 (Vaswani et al. 2017, section 3.5). Computed in float64.
     """
-    position = torch.arange(length, dtype=torch.float64)[:, None]
-    channel = torch.arange(width, dtype=torch.float64)
-    angle = position / 10000 ** (2 * (channel // 2) / width)
-    return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()
+    return _sines(torch.arange(length, dtype=torch.float64), width).float()
 
 
 def sine_grid(rows: int, columns: int, width: int) -> Tensor:
@@ -36,18 +33,20 @@ def sine_grid(rows: int, columns: int, width: int) -> Tensor:
     and are scaled to 2 pi at the last one, likewise columns, as in DETR and the released ACT
     (`PositionEmbeddingSine(normalize=True)`).
     """
-    half = width // 2
-    channel = torch.arange(half, dtype=torch.float64)
-    wave = 10000 ** (2 * (channel // 2) / half)
 
     def axis(count: int) -> Tensor:
         position = torch.arange(1, count + 1, dtype=torch.float64) / (count + 1e-6) * 2 * math.pi
-        angle = position[:, None] / wave
-        return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
+        return _sines(position, width // 2)
 
-    row = axis(rows)[:, None, :].expand(rows, columns, half)
-    column = axis(columns)[None, :, :].expand(rows, columns, half)
+    row = axis(rows)[:, None, :].expand(rows, columns, -1)
+    column = axis(columns)[None, :, :].expand(rows, columns, -1)
     return torch.cat([row, column], dim=-1).reshape(rows * columns, width).float()
+
+
+def _sines(position: Tensor, width: int) -> Tensor:
+    channel = torch.arange(width, dtype=torch.float64)
+    angle = position[:, None] / 10000 ** (2 * (channel // 2) / width)
+    return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
 
 
 class Attention(nn.Module):
@@ -105,12 +104,8 @@ def unfused_attention(
 ) -> tuple[Tensor, float]:
     """Return attention with dropout p, and the factor that its result still has to be scaled by.
 
-    Args:
-        q: (B, H, Q, D / H).
-        k: (B, H, M, D / H).
-        v: (B, H, M, D / H).
-        mask: bool, broadcast to (B, H, Q, M); false excludes.
-        p: Dropout rate.
+    q is (B, H, Q, D / H), k and v are (B, H, M, D / H). The mask, bool, is broadcast to
+    (B, H, Q, M); false excludes.
     """
     scores = (q * (q.shape[-1] ** -0.5)) @ k.transpose(-2, -1)
     if mask is not None:

@@ -32,7 +32,6 @@ from imitact.models.interop.spec_sidecar import export_folder, read_sidecar
 from imitact.models.normalization import IMAGENET_MEAN, IMAGENET_STD, Scaling
 from imitact.models.policy import TorchPolicy
 from imitact.models.policy_folder import PolicyRecord
-from imitact.models.transformer import sine_table
 from imitact.storage.json_file import naming_file, read_bytes
 
 WEIGHTS, STATS = "policy_best.ckpt", "dataset_stats.pkl"
@@ -77,13 +76,9 @@ def read(
 ) -> ImportedPolicy:
     """Read a checkpoint of the released ACT as a policy with equal actions.
 
-    The six decoder layers that the released code never uses are dropped.
-
-    Args:
-        path: The folder, or a .ckpt file of another name beside dataset_stats.pkl.
-        known: Cameras in the order of training, names, units and rate.
-        num_heads: Attention heads, which the weights do not show.
-        stats: The dataset_stats.pkl, if it is not beside the weights.
+    The path is the folder's, or a .ckpt file's of another name; `stats` is dataset_stats.pkl, if
+    that is not beside the weights. The weights do not show the number of attention heads. The six
+    decoder layers that the released code never uses are dropped.
     """
     file = path if path.is_file() else path / WEIGHTS
     stats = stats or file.parent / STATS
@@ -140,17 +135,9 @@ def _statistics(
             raise DamagedFile(f"{path} has no {name}_mean and {name}_std; it holds {held}")
         if np.any(rows["std"] <= 0):
             raise DamagedFile(f"{path}: {name}_std is not above 0 everywhere")
-        complete[what], unknown = complete_stats(rows, size, what)
+        complete[what] = complete_stats(rows, size, what, notes)
         parts |= {f"{what}_{part}": tuple(rows[part].tolist()) for part in ("mean", "std")}
-        notes += unknown
-    names = [c.name for c in spec.cameras]
-    scaling = Scaling(
-        **parts,
-        state_shift=(0.0,) * spec.state_size,
-        pixel_mean=dict.fromkeys(names, IMAGENET_MEAN),
-        pixel_std=dict.fromkeys(names, IMAGENET_STD),
-    )
-    return complete, scaling
+    return complete, replace(Scaling.plain(spec, complete, ActConfig()), **parts)
 
 
 def _row(value: Any, where: str, size: int) -> NDArray[np.float64]:
@@ -197,30 +184,31 @@ def _read_tensors(file: Path) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def _used_tensors(tensors: dict[str, Tensor], file: Path) -> tuple[dict[str, Tensor], list[str]]:
-    notes: list[str] = []
-    unused = {int(m[1]) for name in tensors if (m := _DECODER_LAYER.match(name))} - {0}
-    if unused:
-        notes.append(
-            f"{len(unused)} of {len(unused) + 1} decoder layers are dropped: the released code "
-            "returns the output of the first and never trains the others (tonyzhaozh/act issue 25)"
-        )
-    if any(name.startswith(_PAD_HEAD) for name in tensors):
-        notes.append("is_pad_head is dropped: no loss trains it and nothing uses its output")
+    kept: dict[str, Tensor] = {}
+    unused: set[int] = set()
+    has_pad_head = False
     for name, value in tensors.items():
-        if other := _OTHER_BACKBONE.match(name):
+        if (layer := _DECODER_LAYER.match(name)) and int(layer[1]) > 0:
+            unused.add(int(layer[1]))
+        elif name.startswith(_PAD_HEAD):
+            has_pad_head = True
+        elif other := _OTHER_BACKBONE.match(name):
             first = tensors.get(f"backbones.0.0.body.{other[2]}")
             if first is None or first.shape != value.shape or not torch.equal(first, value):
                 raise BadInput(
                     f'{file} has a backbone for each camera ("{name}" differs from the first), as '
                     "act-plus-plus trains them; imitact has one backbone for all cameras"
                 )
-    kept = {
-        name: value
-        for name, value in tensors.items()
-        if not (m := _DECODER_LAYER.match(name)) or int(m[1]) == 0
-        if not name.startswith(_PAD_HEAD) and not _OTHER_BACKBONE.match(name)
-        if not name.endswith("num_batches_tracked")
-    }
+        elif not name.endswith("num_batches_tracked"):
+            kept[name] = value
+    notes: list[str] = []
+    if unused:
+        notes.append(
+            f"{len(unused)} of {len(unused) + 1} decoder layers are dropped: the released code "
+            "returns the output of the first and never trains the others (tonyzhaozh/act issue 25)"
+        )
+    if has_pad_head:
+        notes.append("is_pad_head is dropped: no loss trains it and nothing uses its output")
     return kept, notes
 
 
@@ -284,18 +272,16 @@ def _weights(
 def write(policy: TorchPolicy, out: Path) -> tuple[str, ...]:
     """Write policy_best.ckpt and dataset_stats.pkl as the released code reads them.
 
-    Returns:
-        What the user must know, one line each: among it the arguments with which the released code
-        builds the network.
+    Returns what the user must know, one line each: among it the arguments with which the released
+    code builds the network.
 
     Raises:
         BadInput: The released code cannot express the settings.
     """
-    weight_conversion.check_expressible(policy, "the released ACT")
     config, spec = policy.config, policy.spec
     scaling = policy.scaling or Scaling.plain(spec, policy.stats, config)
+    weights, notes = weight_conversion.export_weights(policy, "the released ACT")
     _check(policy, scaling)
-    weights, notes = weight_conversion.export_weights(policy)
     tensors = _released_weights(weights, config, spec, notes)
     notes.append(
         f"build it with --chunk_size {config.chunk_size} --hidden_dim {config.hidden_dim} "
@@ -381,8 +367,7 @@ def _released_weights(
             found[name.replace(".layers.0.", f".layers.{layer}.")] = value.clone()
     found[f"model.{_PAD_HEAD}.weight"] = torch.zeros(1, config.hidden_dim)
     found[f"model.{_PAD_HEAD}.bias"] = torch.zeros(1)
-    position_table = sine_table(2 + config.chunk_size, config.hidden_dim)[None]
-    found[f"model.{_POSITION_TABLE}"] = position_table
+    found[f"model.{_POSITION_TABLE}"] = weight_conversion.position_table(config)[None]
     notes.append(
         f"decoder layers 2 to {DECODER_LAYERS} are copies of the first, is_pad_head is zero: the "
         "released code loads them and uses neither"

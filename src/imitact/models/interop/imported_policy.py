@@ -19,33 +19,23 @@ from imitact.models.policy_folder import PolicyRecord
 
 @dataclass(frozen=True)
 class ImportedPolicy:
-    """An imported policy.
-
-    Attributes:
-        policy: The policy.
-        notes: What the user must know about the import, one line each.
-    """
+    """An imported policy, and what the user must know about the import, one line each."""
 
     policy: TorchPolicy
     notes: tuple[str, ...]
 
 
 def complete_stats(
-    known: Mapping[str, NDArray[Any]], size: int, what: str
-) -> tuple[Stats, list[str]]:
-    """Return full statistics of a state or an action, and a line for every unknown part.
+    known: Mapping[str, NDArray[Any]], size: int, what: str, notes: list[str]
+) -> Stats:
+    """Return full statistics of a state or an action; add a note for every unknown part.
 
-    An unknown range becomes the mean alone, of one row: an empty range claims nothing.
-
-    Args:
-        known: "mean", "std", "min" and "max" (size,) and "count" (1,), as far as a checkpoint holds
-            them; those that are not finite count as unknown.
-        size: Dimensions.
-        what: "state" or "action".
+    `known` has "mean", "std", "min" and "max" (size,) and "count" (1,), as far as a checkpoint
+    holds them; those that are not finite count as unknown. An unknown range becomes the mean alone,
+    of one row: an empty range claims nothing.
     """
     rows = {n: v.astype(np.float64) for n, v in known.items() if np.all(np.isfinite(v))}
     mean, std, low, high = (rows.get(name) for name in ("mean", "std", "min", "max"))
-    notes = []
     if mean is None or std is None:
         if low is None or high is None:
             notes.append(f"mean, deviation and range of {what} are not in the checkpoint")
@@ -59,20 +49,16 @@ def complete_stats(
         low = high = mean
     count = rows.get("count", np.ones(1))
     is_count = count.size == 1 and count[0] >= 1
-    return Stats(mean, std, low, high, int(count[0]) if is_count else 1), notes
+    return Stats(mean, std, low, high, int(count[0]) if is_count else 1)
 
 
 def assemble_policy(
     record: PolicyRecord, scaling: Scaling, weights: Mapping[str, Tensor], where: str
 ) -> TorchPolicy:
-    """Return the policy; it keeps the scaling only if that differs from imitact's own.
+    """Return the policy with weights by imitact's names; `where` is their path, for errors.
 
-    Args:
-        record: Everything but the weights and the scaling; a digest of the weights is added to its
-            fingerprint.
-        scaling: Normalization of the other program.
-        weights: Tensors by imitact's names.
-        where: Path of the weights, for error messages.
+    A digest of the weights is added to the record's fingerprint. `scaling` is the normalization of
+    the other program, kept only if it differs from imitact's own.
     """
     digest = hashlib.sha256()
     for name in sorted(weights):

@@ -45,13 +45,7 @@ _MAX_SIDE_PX = 16_384
 
 @dataclass(frozen=True)
 class Features:
-    """Features of a policy, as config.json lists them.
-
-    Attributes:
-        state_size: S.
-        action_size: A.
-        cameras: LeRobot's key to camera, in the order of config.json.
-    """
+    """Features of a policy; cameras by LeRobot's key, in the order of config.json."""
 
     state_size: int
     action_size: int
@@ -68,7 +62,9 @@ def read_features(config: JsonFields) -> Features:
         kind = feature.text("type")
         if kind == "VISUAL":
             where = f"{config.path}: input_features.{key}.shape"
-            cameras[key] = Camera(camera_name(key), *_frame_size(feature.raw("shape"), where))
+            # "top" for "observation.images.top" and "image" for "observation.image".
+            name = key.removeprefix(IMAGES).removeprefix("observation.")
+            cameras[key] = Camera(name, *_frame_size(feature.raw("shape"), where))
         elif kind == "STATE" and key == STATE:
             state_size = _vector_size(feature, key)
         else:
@@ -79,11 +75,6 @@ def read_features(config: JsonFields) -> Features:
     if outputs.names() != [ACTION]:
         raise config.error("output_features", f"exactly {ACTION} is expected")
     return Features(state_size, _vector_size(outputs.within(ACTION), ACTION), cameras)
-
-
-def camera_name(key: str) -> str:
-    """Return "top" for "observation.images.top" and "image" for "observation.image"."""
-    return key.removeprefix(IMAGES).removeprefix("observation.")
 
 
 def _vector_size(feature: JsonFields, key: str) -> int:

@@ -141,6 +141,15 @@ def flat_row(value: Tensor, name: str, path: Path) -> Row:
     return value.to(torch.float32).flatten().numpy()
 
 
+def _by_feature(tensors: Mapping[str, Tensor], path: Path) -> dict[str, dict[str, Row]]:
+    """Return name of feature to its statistics, of tensors named "FEATURE.STATISTIC"."""
+    found: dict[str, dict[str, Row]] = {}
+    for name, value in tensors.items():
+        feature, _, statistic = name.rpartition(".")
+        found.setdefault(feature, {})[statistic] = flat_row(value, name, path)
+    return found
+
+
 # -- LeRobot 0.4 and later ---------------------------------------------------------------------
 
 
@@ -216,10 +225,7 @@ def _of_features(
     if name != Path(name).name or name in ("", ".", ".."):
         raise step.error("state_file", "a file in the same folder is expected")
     path = folder / name
-    by_name: dict[str, dict[str, Row]] = {}
-    for full, value in read_safetensors(path).items():
-        key, _, statistic = full.rpartition(".")
-        by_name.setdefault(key, {})[statistic] = flat_row(value, full, path)
+    by_name = _by_feature(read_safetensors(path), path)
     found: dict[str, Statistics] = {}
     for key in keys:
         if key in by_name:
@@ -243,21 +249,16 @@ def _from_buffers(
     config: JsonFields, features: layout.Features, tensors: Mapping[str, Tensor], path: Path
 ) -> LeRobotNormalization:
     """Return the statistics among the weights (lerobot/policies/normalize.py)."""
-
-    def of(key: str, group: str) -> dict[str, Row]:
-        prefix = f"{group}.buffer_{key.replace('.', '_')}."
-        return {
-            name.removeprefix(prefix): flat_row(value, name, path)
-            for name, value in tensors.items()
-            if name.startswith(prefix)
-        }
-
+    buffers = {name: value for name, value in tensors.items() if name.startswith(layout.BUFFERS)}
+    stored = _by_feature(buffers, path)
     statistics: dict[str, Statistics] = {
-        key: of(key, "normalize_inputs") for key in (layout.STATE, *features.cameras)
+        key: stored.get(f"normalize_inputs.buffer_{key.replace('.', '_')}", {})
+        for key in (layout.STATE, *features.cameras)
     }
     # float32 statistics were shared by two modules of the policy, and saved once.
-    action = of(layout.ACTION, "unnormalize_outputs") or of(layout.ACTION, "normalize_targets")
-    statistics[layout.ACTION] = action
+    for group in ("normalize_targets", "unnormalize_outputs"):
+        if (action := f"{group}.buffer_{layout.ACTION}") in stored:
+            statistics[layout.ACTION] = stored[action]
     modes = _modes(config.within("normalization_mapping"))
     return LeRobotNormalization(modes, statistics, frozenset(), layout.EPS, True, str(path))
 

@@ -52,11 +52,10 @@ def read(config: JsonFields, folder: Path, known: PartialSpec) -> ImportedPolicy
         spec, notes = known.or_else(stored).complete(
             features.state_size, features.action_size, features.cameras.values()
         )
-        stats = {}
-        for what in ("state", "action"):
-            stats[what], unknown = complete_stats(statistics[what], 0, what)
-            if unknown:
-                raise DamagedFile(f"{path}: {unknown[0]}; the policy was saved without a dataset")
+        unknown: list[str] = []
+        stats = {w: complete_stats(statistics[w], 0, w, unknown) for w in ("state", "action")}
+        if unknown:
+            raise DamagedFile(f"{path}: {unknown[0]}; the policy was saved without a dataset")
         execution = Execution(config.text("chunking"))
         record = PolicyRecord(spec, stats, net, "lerobot-imitact", execution)
         settings = f"the settings in {layout.CONFIG}"

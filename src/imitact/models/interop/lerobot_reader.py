@@ -1,7 +1,4 @@
-"""LeRobot's ACT checkpoints, read.
-
-docs/policies.md describes the layouts.
-"""
+"""LeRobot's ACT checkpoints, read."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from torch import Tensor
 
 from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
-from imitact.core.feature_statistics import Stats
 from imitact.models.config import ActConfig
 from imitact.models.interop import lerobot_layout as layout
 from imitact.models.interop import lerobot_plugin
@@ -35,9 +31,7 @@ def is_checkpoint(folder: Path) -> bool:
 def read(folder: Path, known: PartialSpec) -> ImportedPolicy:
     """Read a LeRobot checkpoint of ACT as a policy with equal actions.
 
-    Args:
-        folder: Folder with config.json and model.safetensors, and since 0.4 the processor files.
-        known: Names, units and rate, which the checkpoint does not hold.
+    It does not hold names, units and rate, which are `known`.
 
     Raises:
         BadInput: The settings, a processor or the normalization have no equivalent in imitact.
@@ -59,14 +53,12 @@ def read(folder: Path, known: PartialSpec) -> ImportedPolicy:
             features.state_size, features.action_size, features.cameras.values()
         )
         notes += assumed
-        stats: dict[str, Stats] = {}
-        for what, key, size in (
-            ("state", layout.STATE, features.state_size),
-            ("action", layout.ACTION, features.action_size),
-        ):
-            stored = normalization.statistics.get(key, {})
-            stats[what], unknown = complete_stats(stored, size, what)
-            notes += unknown
+        stored = normalization.statistics
+        state, action = stored.get(layout.STATE, {}), stored.get(layout.ACTION, {})
+        stats = {
+            "state": complete_stats(state, spec.state_size, "state", notes),
+            "action": complete_stats(action, spec.action_size, "action", notes),
+        }
         record = PolicyRecord(spec, stats, net, "lerobot-act", _execution(config))
         scaling = normalization.to_scaling(features)
         policy = assemble_policy(record, scaling, weights, str(folder / layout.WEIGHTS))

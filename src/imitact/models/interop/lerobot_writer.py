@@ -1,7 +1,4 @@
-"""LeRobot export: a policy written as a checkpoint that LeRobot's ACT and processors run.
-
-docs/policies.md describes the layouts.
-"""
+"""LeRobot export: a policy written as a checkpoint that LeRobot's ACT and processors run."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
@@ -20,32 +16,23 @@ from imitact.core.feature_statistics import Stats
 from imitact.models.interop import lerobot_layout as layout
 from imitact.models.interop import weight_conversion
 from imitact.models.interop.json_fields import write_json
+from imitact.models.interop.lerobot_normalization import Row
 from imitact.models.interop.spec_sidecar import export_folder
 from imitact.models.normalization import Scaling
 from imitact.models.policy import TorchPolicy
-from imitact.models.transformer import sine_table
-
-Row = NDArray[np.float32]
 
 
 def write(policy: TorchPolicy, out: Path, *, at_input_size: bool = False) -> tuple[str, ...]:
     """Write a checkpoint that LeRobot 0.4 and later load and run.
 
-    Args:
-        policy: The policy.
-        out: New folder.
-        at_input_size: Write a policy for frames at the network's input size even if `policy`
-            resizes its frames, which LeRobot's ACT does not do.
-
-    Returns:
-        What the user must know, one line each.
+    With `at_input_size`, it is for frames at the network's input size even if `policy` resizes its
+    frames, which LeRobot's ACT does not do. Returns what the user must know, one line each.
 
     Raises:
         BadInput: LeRobot's ACT cannot express the settings.
     """
-    weight_conversion.check_expressible(policy, "LeRobot's ACT")
     config, spec = policy.config, policy.spec
-    weights, notes = weight_conversion.export_weights(policy)
+    weights, notes = weight_conversion.export_weights(policy, "LeRobot's ACT")
     sizes = _frame_sizes(policy, at_input_size, notes)
     inputs: dict[str, Any] = {layout.STATE: {"type": "STATE", "shape": [spec.state_size]}}
     for name, (height, width) in sizes.items():
@@ -91,8 +78,8 @@ def write(policy: TorchPolicy, out: Path, *, at_input_size: bool = False) -> tup
     }
     tensors = weight_conversion.to_other_names(weights, layout.NAMES)
     if config.use_vae:
-        position_table = sine_table(2 + config.chunk_size, config.hidden_dim)[None]
-        tensors[f"model.{layout.POSITION_TABLE}"] = position_table
+        table = weight_conversion.position_table(config)[None]
+        tensors[f"model.{layout.POSITION_TABLE}"] = table
     with export_folder(out, spec) as folder:
         write_json(folder / layout.CONFIG, settings)
         safetensors.torch.save_file(tensors, folder / layout.WEIGHTS)

@@ -25,13 +25,8 @@ UNKNOWN_UNIT = "unknown"
 class PartialSpec:
     """A Spec of which any part may be unknown (None).
 
-    Attributes:
-        state_names: Names of the measured values.
-        action_names: Names of the commanded values.
-        state_units: One unit per name, or one for all.
-        action_units: One unit per name, or one for all.
-        cameras: Cameras in the order in which the network takes them.
-        rate_hz: Control rate in ticks per second.
+    Units are one per name, or one for all; cameras are in the order in which the network takes
+    them.
     """
 
     state_names: tuple[str, ...] | None = None
@@ -54,11 +49,6 @@ class PartialSpec:
         self, state_size: int, action_size: int, cameras: Iterable[Camera]
     ) -> tuple[Spec, list[str]]:
         """Return a Spec of these sizes and a line for every part that was assumed.
-
-        Args:
-            state_size: S of the policy.
-            action_size: A of the policy.
-            cameras: Cameras of the policy.
 
         Raises:
             SpecMismatch: The known names or units are more or fewer than the policy has.

@@ -105,7 +105,7 @@ def loads(data: bytes, path: Path) -> dict[str, Any]:
             found = _Unpickler(io.BytesIO(data), encoding="latin1").load()
         if not isinstance(found, dict):
             raise _Refused(f"it holds {type(found).__name__}, expected a dict of arrays")
-        return _Builder(2 * len(data)).by_name(found, 0)
+        return _Builder(2 * len(data)).value(found)
     except _Refused as error:
         raise DamagedFile(
             f"{path} is a pickle of more than arrays, and nothing in it was run: {error}. If you "
@@ -132,34 +132,32 @@ def _check_instructions(data: bytes) -> None:
 
 
 class _Builder:
-    """Builds the values of an unpickled dict; `limit` bounds the bytes that it copies."""
+    """Builds the values of an unpickled dict; `bytes_left` bounds the bytes that it copies."""
 
-    def __init__(self, limit: int) -> None:
-        self._bytes_left = limit
+    def __init__(self, bytes_left: int) -> None:
+        self._bytes_left = bytes_left
         self._parts = 0
 
-    def by_name(self, values: Mapping[Any, Any], depth: int) -> dict[str, Any]:
-        return {_text(key): self._value(part, depth + 1) for key, part in values.items()}
-
-    def _value(self, value: Any, depth: int) -> Any:
+    def value(self, value: Any, depth: int = 0) -> Any:
         self._parts += 1
         if depth > _MAX_DEPTH or self._parts > _MAX_PARTS:
             raise _Refused(f"values are more than {_MAX_DEPTH} deep or {_MAX_PARTS} parts")
-        if isinstance(value, _Call):
-            if value.result is None:
-                value.result = self._result(value)
-            return value.result
-        if isinstance(value, dict):
-            return self.by_name(value, depth)
-        if isinstance(value, list | tuple):
-            return [self._value(part, depth + 1) for part in value]
-        if isinstance(value, int | float | str | bytes | None):
-            return value
+        match value:
+            case _Call():
+                if value.result is None:
+                    value.result = self._result(value)
+                return value.result
+            case dict():
+                return {_text(key): self.value(part, depth + 1) for key, part in value.items()}
+            case list() | tuple():
+                return [self.value(part, depth + 1) for part in value]
+            case int() | float() | str() | bytes() | None:
+                return value
         raise _Refused(f"a value is {type(value).__name__}")
 
     def _result(self, call: _Call) -> Any:
         match call.name, call.args, call.state:
-            case "_reconstruct", _, tuple((_, shape, dtype, is_fortran, values)):
+            case "_reconstruct", _, (_, shape, dtype, is_fortran, values):
                 return self._array(values, dtype, shape, bool(is_fortran))
             case "scalar", (dtype, values), _:
                 return self._array(values, dtype, (), False)[()]
@@ -169,14 +167,13 @@ class _Builder:
 
     def _bytes(self, value: Any) -> bytes | bytearray:
         """Return the bytes that a value stands for; protocols below 3 write them as text."""
-        if isinstance(value, _Call):
-            match value.name, value.args:
-                case "bytes", ():
-                    value = b""
-                case "encode", (text, "latin1" | "latin-1"):
-                    value = text
-                case name, args:
-                    raise _Refused(f"it makes a {name} of {len(args or ())} unexpected parts")
+        match value:
+            case _Call(name="bytes", args=()):
+                value = b""
+            case _Call(name="encode", args=(text, "latin1" | "latin-1")):
+                value = text
+            case _Call(name=name, args=args):
+                raise _Refused(f"it makes a {name} of {len(args or ())} unexpected parts")
         if not isinstance(value, str | bytes | bytearray):
             raise _Refused("an array has no bytes")
         self._bytes_left -= len(value)
@@ -202,10 +199,8 @@ def _dtype(call: Any) -> np.dtype[Any]:
     text = _text(call.args[0] if call.args else None)
     if not _DTYPE.fullmatch(text):
         raise _Refused(f'an array is of "{text[:100]}"')
-    match call.state:
-        case None | tuple((_, "|" | "=", *_)):
-            return np.dtype(text)
-        case tuple((_, "<" | ">" as order, *_)):
+    match call.state or (3, "|"):
+        case (_, "|" | "=" | "<" | ">" as order, *_):
             return np.dtype(text).newbyteorder(order)
     raise _Refused("an element type has an unknown state")
 

@@ -33,12 +33,8 @@ def to_imitact_names(
 ) -> dict[str, Tensor]:
     """Return the weights of another program by imitact's names, in float32.
 
-    Args:
-        tensors: Weights by that program's names, without "model.".
-        names: Prefixes of names, that program's and imitact's.
-        position_table: Name of its position table, which must equal imitact's and is left out.
-        config: Settings of the network.
-        file: The weights file, for error messages.
+    `tensors` are by that program's names without "model."; `names` are prefixes, that program's and
+    imitact's. Its `position_table` must equal imitact's and is left out. Errors name `file`.
     """
     found: dict[str, Tensor] = {}
     for name, value in tensors:
@@ -69,18 +65,24 @@ def to_other_names(
     return found
 
 
+def position_table(config: ActConfig) -> Tensor:
+    """Return the position table of the CVAE encoder, (2 + K, D)."""
+    return sine_table(2 + config.chunk_size, config.hidden_dim)
+
+
 def _check_position_table(value: Tensor, config: ActConfig, where: str) -> None:
     """Refuse a stored position table of the CVAE encoder that differs from the computed one."""
-    rows, columns = 2 + config.chunk_size, config.hidden_dim
-    if value.numel() != rows * columns or not value.is_floating_point():
+    expected = position_table(config)
+    if value.numel() != expected.numel() or not value.is_floating_point():
+        rows, columns = expected.shape
         raise DamagedFile(f"{where} has shape {tuple(value.shape)}, expected {rows}x{columns}")
-    expected = sine_table(rows, columns)
     if not torch.allclose(value.float().view_as(expected), expected, atol=1e-4):
         raise DamagedFile(f"{where} differs from ACT's position table; it cannot be imported")
 
 
-def export_weights(policy: TorchPolicy) -> tuple[dict[str, Tensor], list[str]]:
+def export_weights(policy: TorchPolicy, program: str) -> tuple[dict[str, Tensor], list[str]]:
     """Return a policy's weights for a network with frozen norms and learned queries, and notes."""
+    _check_expressible(policy, program)
     config = policy.config
     weights = {
         name: value.detach().cpu()
@@ -99,7 +101,7 @@ def export_weights(policy: TorchPolicy) -> tuple[dict[str, Tensor], list[str]]:
     return weights, notes
 
 
-def check_expressible(policy: TorchPolicy, program: str) -> None:
+def _check_expressible(policy: TorchPolicy, program: str) -> None:
     """Refuse settings that neither the released ACT nor LeRobot's ACT can express."""
     expressible: dict[str, tuple[tuple[Any, ...], str]] = {
         "head": (("linear",), "its head is linear"),
