@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imitact.core.errors import BadInput
 from imitact.models.batch_shard import WHOLE, BatchShard
 from imitact.models.config import ActConfig
-from imitact.models.cvae_encoder import CvaeEncoder
 from imitact.models.resnet import Backbone
 from imitact.models.transformer import (
     Decoder,
@@ -32,12 +32,9 @@ MAX_IMAGE_TOKENS = 2**18
 
 
 class Prediction(NamedTuple):
-    """Output of the network, normalized.
+    """Output of the network: normalized action (B, K, A); mean and log-variance (B, Z) of z.
 
-    Attributes:
-        action: (B, K, A).
-        mean: (B, Z), mean of z given the actions; None without a CVAE or without actions.
-        logvar: (B, Z), log-variance of z; None like `mean`.
+    The latter are given the actions, and None without a CVAE or without actions.
     """
 
     action: Tensor
@@ -46,17 +43,51 @@ class Prediction(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Losses of a batch, scalars.
+    """Losses of a batch, scalars: total = l1 + kl_weight * kl.
 
-    Attributes:
-        total: l1 + kl_weight * kl.
-        l1: Mean absolute error of normalized actions.
-        kl: KL divergence in nats, summed over the Z dimensions of z.
+    l1 is the mean absolute error of normalized actions, kl the KL divergence in nats, summed over
+    the Z dimensions of z.
     """
 
     total: Tensor
     l1: Tensor
     kl: Tensor
+
+
+class CvaeEncoder(nn.Module):
+    """Transformer over [CLS, state, K actions] to mean and log-variance of z; training only."""
+
+    pos: Tensor
+
+    def __init__(self, config: ActConfig, state_size: int, action_size: int) -> None:
+        super().__init__()
+        dim = config.hidden_dim
+        self.cls = nn.Parameter(torch.empty(1, dim))
+        self.state_proj = nn.Linear(state_size, dim)
+        self.action_proj = nn.Linear(action_size, dim)
+        self.encoder = Encoder(
+            config.vae_encoder_layers, dim, config.num_heads, config.dim_feedforward, config.dropout
+        )
+        self.latent_head = nn.Linear(dim, 2 * config.latent_dim)
+
+    def initialize(self, generator: torch.Generator) -> None:
+        nn.init.normal_(self.cls, generator=generator)
+        for linear in (self.state_proj, self.action_proj, self.latent_head):
+            initialize_linear(linear, generator)
+        initialize_layers(self.encoder, generator, xavier=False)
+
+    def forward(self, state: Tensor, action: Tensor, is_pad: Tensor) -> tuple[Tensor, Tensor]:
+        """Map state (B, S), action (B, K, A), is_pad (B, K) to mean and logvar, (B, Z) float32."""
+        batch = state.shape[0]
+        tokens = [
+            self.cls.expand(batch, 1, -1),
+            self.state_proj(state)[:, None],
+            self.action_proj(action),
+        ]
+        keep = F.pad(~is_pad, (2, 0), value=True)
+        cls = self.encoder(torch.cat(tokens, dim=1), self.pos, keep, first=1)[:, 0]
+        mean, logvar = self.latent_head(cls).float().chunk(2, dim=-1)
+        return mean, logvar
 
 
 class Act(nn.Module):

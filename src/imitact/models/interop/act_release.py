@@ -23,8 +23,8 @@ from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Camera, Spec
+from imitact.models.act import CvaeEncoder
 from imitact.models.config import ActConfig
-from imitact.models.cvae_encoder import CvaeEncoder
 from imitact.models.interop import restricted_pickle, weight_conversion
 from imitact.models.interop.imported_policy import ImportedPolicy, assemble_policy, complete_stats
 from imitact.models.interop.partial_spec import ALOHA_CAMERA, PartialSpec
