@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import partial
-from importlib import import_module
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from imitact.core.errors import missing_package
@@ -19,8 +19,30 @@ from imitact.core.errors import missing_package
 _SENDER = "openvino_telemetry"
 
 
-def _import(package: str, extra: str) -> Any:
-    """Import a package without openvino_telemetry, which is optional, and onnxruntime's sender.
+def import_openvino() -> Any:
+    """Import openvino."""
+    with _without_telemetry("runtime"):
+        import openvino
+    return openvino
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime."""
+    with _without_telemetry("runtime"):
+        import onnxruntime
+    return onnxruntime
+
+
+def import_nncf() -> Any:
+    """Import nncf."""
+    with _without_telemetry("export"):
+        import nncf
+    return nncf
+
+
+@contextmanager
+def _without_telemetry(extra: str) -> Iterator[None]:
+    """Hide openvino_telemetry, which is optional to its users, and disable onnxruntime's sender.
 
     The environment variable stays set, for processes that are started later. The error for a
     missing package names the `extra` of imitact that installs it.
@@ -29,7 +51,7 @@ def _import(package: str, extra: str) -> Any:
     before = sys.modules.get(_SENDER)
     sys.modules[_SENDER] = None  # type: ignore[assignment]  # for Python: not installed
     try:
-        return import_module(package)
+        yield
     except ModuleNotFoundError as error:
         raise missing_package(str(error.name), extra) from error
     finally:
@@ -37,8 +59,3 @@ def _import(package: str, extra: str) -> Any:
             del sys.modules[_SENDER]
         else:
             sys.modules[_SENDER] = before
-
-
-import_openvino = partial(_import, "openvino", "runtime")
-import_onnxruntime = partial(_import, "onnxruntime", "runtime")
-import_nncf = partial(_import, "nncf", "export")
