@@ -70,7 +70,7 @@ def record(
         make_env=make_env,
         make_expert=make_expert,
         episodes=episodes,
-        task=registry.task_text(env, task),
+        task=task or registry.TASK_TEXTS.get(env, env),
         seeds=seeds,
         workers=workers or available_cores(),
         video=video or VideoConfig(),

@@ -114,7 +114,7 @@ def demo_identity(settings: Demo, data: Path) -> dict[str, Any]:
         "height", "width", "episodes", "chunking", "compared_chunking", "compared_episodes",
         "registered_episodes", "videos",
     )  # fmt: skip
-    found = {_JSON_KEYS.get(name, name): stored[name] for name in names}
+    found = {"compared" if n == "compared_chunking" else n: stored[n] for n in names}
     found |= {"model": settings.model.to_json(), "train": settings.train.to_json()}
     found["data"] = str(data.absolute())
     if settings.read == ReadConfig():
@@ -122,7 +122,3 @@ def demo_identity(settings: Demo, data: Path) -> dict[str, Any]:
     if settings.task == "cube":
         del found["task"]
     return found
-
-
-_JSON_KEYS = {"compared_chunking": "compared"}
-"""Fields of Demo whose key in phases.json is another."""

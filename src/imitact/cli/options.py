@@ -99,12 +99,7 @@ def values_of(argv: Sequence[str], name: str) -> list[str]:
 
 
 def parse(prog: str, settings: type[T] | T, argv: Sequence[str]) -> T:
-    """Parse a command line into a dataclass of settings.
-
-    Args:
-        prog: name of the command, for the help.
-        settings: the dataclass, or an instance whose values are the defaults.
-        argv: the words after the verb.
+    """Parse the words after a verb into a dataclass, or into one with the defaults of an instance.
 
     Raises:
         HelpShown: the command line contains --help.

@@ -27,8 +27,7 @@ class Verb:
     def start(self, *values: str | None) -> Any:
         """Return the dataclass of the verb's settings, or an instance with its defaults.
 
-        Args:
-            values: the values of the options in `first`; none are the defaults.
+        The values are those of the options in `first`; None, or no values, are their defaults.
         """
         module = self.module()
         if not self.first:

@@ -29,11 +29,7 @@ class Chunking:
     """
 
     def __init__(self, delay_ticks: int) -> None:
-        """Begin an episode.
-
-        Args:
-            delay_ticks: from a query to its answer; 0 answers within the same tick.
-        """
+        """Begin an episode; with a delay of 0 a query is answered within the same tick."""
         if delay_ticks < 0:
             raise BadInput(f"the delay is {delay_ticks} ticks, expected at least 0")
         self._delay = delay_ticks

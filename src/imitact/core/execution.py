@@ -23,12 +23,7 @@ _ENSEMBLE = re.compile(
 def parse(text: str, delay_ticks: int = 0) -> Replay | Ensemble:
     """Return the chunking of a text: `replay:50`, `ensemble:0.01` or `ensemble:0.01/5`.
 
-    Args:
-        text: the setting.
-        delay_ticks: from a query to its answer.
-
-    Raises:
-        BadInput: the text is anything else.
+    Any other text is refused. `delay_ticks` is the time from a query to its answer.
     """
     if found := _REPLAY.fullmatch(text):
         return Replay(int(found[1]), delay_ticks)

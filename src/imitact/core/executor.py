@@ -33,7 +33,6 @@ class ActionExecutor:
         """Begin an episode with seed 0; `reset` begins another.
 
         Args:
-            policy: a trained policy, an expert, or any other Policy.
             execution: how chunks become actions: text such as `ensemble:0.01/10`, an Execution, or
                 a Chunking; None takes what the policy was tuned for, or else `replay:50`.
             observed: the Spec of the observations; None takes that of the policy.

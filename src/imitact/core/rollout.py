@@ -52,8 +52,6 @@ def rollout(
     """Run one episode and yield each tick.
 
     Args:
-        policy: what acts.
-        env: where it acts.
         seed: fixes the start of the environment, and the policy's own randomness.
         chunking: how chunks become actions, as `ActionExecutor` takes it.
         step_cap: the most ticks; None takes the Env's own.

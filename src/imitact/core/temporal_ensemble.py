@@ -23,13 +23,7 @@ class Ensemble(Chunking):
     """
 
     def __init__(self, m: float, every: int = 1, delay_ticks: int = 0) -> None:
-        """Begin an episode.
-
-        Args:
-            m: the decay of the weights.
-            every: ticks between two queries; 1 queries at each tick, as in the paper.
-            delay_ticks: from a query to its answer.
-        """
+        """Begin an episode with a query every so many ticks; the paper's is at each tick, 1."""
         if not math.isfinite(m):
             raise BadInput(f"the ensemble's m is {m}; it must be a finite number (the paper: 0.01)")
         if every < 1:

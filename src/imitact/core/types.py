@@ -200,13 +200,10 @@ class LazyFrames(Mapping[str, Frame]):
         read: Callable[[str], Frame],
         valid: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Remember how to read the frames.
+        """Remember how to read the frame of each camera.
 
-        Args:
-            names: the cameras.
-            read: returns the frame of a camera.
-            valid: whether the environment is still at the tick of this observation. A frame that is
-                first used later is refused, because it would show another tick.
+        `valid` says whether the environment is still at the tick of this observation. A frame that
+        is first used later is refused, because it would show another tick.
         """
         self._names = tuple(names)
         self._read = read

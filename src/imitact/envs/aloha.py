@@ -43,8 +43,7 @@ _FINGER_CLOSED_M = 0.01844
 _FINGER_OPEN_M = 0.05800
 
 # gym_aloha/constants.py, START_ARM_POSE: 6 joints in rad and 2 fingers in m for each arm.
-_START_ARM = (0.0, -0.96, 1.16, 0.0, -0.3, 0.0, 0.02239, -0.02239)
-_START = np.array(_START_ARM * 2)
+_START = np.array((0.0, -0.96, 1.16, 0.0, -0.3, 0.0, 0.02239, -0.02239) * 2)
 _START.setflags(write=False)
 
 _RIGHT_FINGER = "vx300s_right/10_right_gripper_finger"

@@ -44,16 +44,8 @@ class SceneRenderer:
     """Renders the cameras of one model, with one OpenGL context for all frames.
 
     The context is dm_control's, not MuJoCo's own: dm_control keeps track of the current context, so
-    next to it (gym-aloha in the same process) another kind would draw into the wrong one.
-
-    Args:
-        mj: the module mujoco.
-        model: its MjModel.
-        height: rows of a frame, pixels.
-        width: columns of a frame, pixels.
-
-    Raises:
-        BadInput: OpenGL does not work.
+    next to it (gym-aloha in the same process) another kind would draw into the wrong one. Where
+    OpenGL does not work, BadInput says what to install.
     """
 
     def __init__(self, mj: Any, model: Any, height: int, width: int) -> None:

@@ -106,10 +106,6 @@ class GymEnv:
     refuse others. After an environment has terminated or been truncated, each step returns its last
     observation, reward and success, until it is reset.
 
-    Args:
-        name: name under which Gymnasium knows the environment.
-        config: where its state, frames and success are.
-
     Raises:
         BadInput: the environment cannot be made, or its rate or length is unknown.
         SpecMismatch: it has no such state, frames or actions; the message lists what it has.

@@ -24,11 +24,7 @@ class RegisteredAloha:
     It has camera `top` at 480x640 pixels, and state and actions as AlohaEnv. It is slow: gym-aloha
     renders three cameras at every step. It ends at reward 4 and at its step cap, and refuses a step
     after that; run it with `stop_on_success`. gym-aloha keeps the start of an episode in a global
-    variable: use one instance at a time in a process.
-
-    Args:
-        task: "cube" or "insertion".
-        step_cap: largest number of ticks of an episode; None for that of AlohaEnv.
+    variable: use one instance at a time in a process. A `step_cap` of None is that of AlohaEnv.
     """
 
     stages = ()

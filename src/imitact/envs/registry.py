@@ -23,6 +23,9 @@ from imitact.envs import aloha, gym
 from imitact.envs.experts import registry as experts
 from imitact.envs.gym import GYM_PREFIX, GymConfig
 
+GymSettings = GymConfig | Mapping[str, Any] | None
+"""Settings of a gym:NAME; a mapping has some fields of `GymConfig`, None has the defaults."""
+
 FORMS = (*aloha.TASKS, f"{GYM_PREFIX}NAME", "FILE.py:NAME", "MODULE:NAME")
 """The forms that the name of an environment takes."""
 
@@ -30,7 +33,7 @@ TASK_TEXTS = {
     "cube": "Pick up the cube with the right arm and hand it over to the left arm.",
     "insertion": "Pick up the peg and the socket, and put the peg into the socket.",
 }
-"""The instruction stored with a dataset, by task."""
+"""The instruction stored with a dataset, by task; another environment's is its name."""
 
 WORKSPACES = {"cube": "top=165:405,180:500", "insertion": "top=205:355,220:420"}
 """Part of a captured frame of 480x640 pixels in which the work happens, as `ActConfig.crop`. Cube:
@@ -62,7 +65,7 @@ def make_env(
     cameras: Sequence[str] = ("top",),
     height: int = 480,
     width: int = 640,
-    gym: GymConfig | Mapping[str, Any] | None = None,
+    gym: GymSettings = None,
 ) -> Env:
     """Make an environment by its name on the command line.
 
@@ -97,7 +100,7 @@ def env_factory(
     cameras: Sequence[str] = ("top",),
     height: int = 480,
     width: int = 640,
-    gym_settings: GymConfig | Mapping[str, Any] | None = None,
+    gym_settings: GymSettings = None,
 ) -> Callable[[], Env]:
     """Return a picklable function that makes the environment; arguments as for `make_env`.
 
@@ -108,7 +111,8 @@ def env_factory(
         return partial(gym.GymEnv, name.removeprefix(GYM_PREFIX), gym_config(gym_settings))
     if name not in aloha.TASKS:
         return partial(_made, Env, name)
-    chosen = camera_names(cameras)
+    views = {FOUR_VIEWS: aloha.REAL_ALOHA_CAMERAS}
+    chosen = [camera for given in cameras for camera in views.get(given, (given,))]
     for camera in chosen:
         if camera not in aloha.CAMERAS:
             raise unknown_name("camera of the ALOHA scene", camera, (*aloha.CAMERAS, FOUR_VIEWS))
@@ -116,9 +120,7 @@ def env_factory(
     return partial(aloha.AlohaEnv, name, chosen, height, width)
 
 
-def env_factory_for(
-    name: str, spec: Spec, gym_settings: GymConfig | Mapping[str, Any] | None = None
-) -> Callable[[], Env]:
+def env_factory_for(name: str, spec: Spec, gym_settings: GymSettings = None) -> Callable[[], Env]:
     """Return a picklable function that makes the environment for a policy of this Spec.
 
     The ALOHA scene renders the policy's cameras at their sizes; the Spec of any other environment
@@ -144,7 +146,7 @@ def env_factory_for(
     return make
 
 
-def gym_config(settings: GymConfig | Mapping[str, Any] | None) -> GymConfig:
+def gym_config(settings: GymSettings) -> GymConfig:
     """Return settings of a Gymnasium environment from any of the forms that `make_env` takes."""
     if settings is None or isinstance(settings, GymConfig):
         return settings or GymConfig()
@@ -155,18 +157,8 @@ def gym_config(settings: GymConfig | Mapping[str, Any] | None) -> GymConfig:
     return GymConfig(**settings)
 
 
-def camera_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Return camera names with `aloha4` replaced by the four names it stands for."""
-    return tuple(
-        n for name in names for n in (aloha.REAL_ALOHA_CAMERAS if name == FOUR_VIEWS else (name,))
-    )
-
-
 def expert_factory(
-    env: str,
-    spread: float,
-    given: str = "",
-    gym_settings: GymConfig | Mapping[str, Any] | None = None,
+    env: str, spread: float, given: str = "", gym_settings: GymSettings = None
 ) -> Callable[[], Policy]:
     """Return a picklable function that makes the expert of an environment.
 
@@ -194,16 +186,8 @@ def expert_factory(
     return make
 
 
-def task_text(env: str, given: str = "") -> str:
-    """Return the instruction to store with demonstrations; without one, the environment's name."""
-    return given or TASK_TEXTS.get(env, env)
-
-
 def demonstrator_settings(
-    env: str,
-    spread: float,
-    given: str = "",
-    gym_settings: GymConfig | Mapping[str, Any] | None = None,
+    env: str, spread: float, given: str = "", gym_settings: GymSettings = None
 ) -> dict[str, Any]:
     """Return all that fixes an expert's demonstrations beside their seeds, as plain JSON."""
     if given:

@@ -31,13 +31,8 @@ _BOX_LIST = 6
 class ShadowMap:
     """Draws the texture from which mjr_render reads the shadows of the scene's light.
 
-    All methods need the OpenGL context to be current.
-
-    Args:
-        mj: the module mujoco.
-        model: its MjModel.
-        scene: an MjvScene that has been updated.
-        context: the MjrContext, whose shadow texture is drawn.
+    All methods need the OpenGL context to be current. The scene is an MjvScene that has been
+    updated; the shadow texture of the MjrContext is drawn.
     """
 
     def __init__(self, mj: Any, model: Any, scene: Any, context: Any) -> None:
@@ -87,8 +82,7 @@ class ShadowMap:
     def take_over(self, scene: Any, data: Any) -> bool:
         """Replace mjr_render's map if the one it has just drawn of this scene equals ours.
 
-        Returns:
-            Whether it does; if not (another MuJoCo or Mesa), mjr_render keeps drawing its own.
+        If not (another MuJoCo or Mesa), return False: mjr_render keeps drawing its own.
         """
         theirs = self._read()
         self.draw(scene, data)

@@ -27,14 +27,10 @@ MIN_WIDTH = 16
 
 
 def clip_size(camera: Camera, width: int) -> tuple[int, int]:
-    """Return the height and width of a camera's clip, in pixels.
+    """Return the height and width of a camera's clip in pixels, at most `width` wide.
 
-    Both are even, since yuv420p, the pixel format that every browser plays, halves the colour
-    planes.
-
-    Args:
-        camera: the camera with its capture size.
-        width: largest width; frames are never enlarged.
+    Frames are never enlarged. Both sizes are even, since yuv420p, the pixel format that every
+    browser plays, halves the colour planes.
     """
     if width < MIN_WIDTH:
         raise BadInput(f"--width is {width} pixels; it must be at least {MIN_WIDTH}")

@@ -38,12 +38,9 @@ def dataset_section(
     width: int = 320,
     on_clip: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
-    """Return the section of a dataset.
+    """Return the section of a dataset; `blobs` takes its curves, clips and images.
 
     Args:
-        dataset: demonstrations in any layout.
-        path: path to show.
-        blobs: takes the curves, clips and images.
         chosen: indices of the episodes with clips, see `choose_episodes`.
         width: largest width of a clip, in pixels.
         on_clip: called with the number of clips encoded; there is one per episode and camera.
@@ -106,12 +103,9 @@ def dataset_section(
 def choose_episodes(
     lengths: Sequence[int], requested: Sequence[int] | None, most: int
 ) -> list[int]:
-    """Return the episodes to show with clips.
+    """Return the episodes to show with clips: those requested; unknown ones are refused.
 
-    Args:
-        lengths: number of ticks of every episode.
-        requested: indices to take; unknown ones are refused.
-        most: number of episodes to choose where `requested` is None, spread over the lengths.
+    Where `requested` is None, `most` episodes are chosen, spread over the lengths.
     """
     if requested is None:
         if most < 1:

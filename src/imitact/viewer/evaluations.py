@@ -21,12 +21,7 @@ _NOT_SHOWN = ("held", "wall_s")
 
 
 def evaluation_section(folder: Path, blobs: Blobs) -> dict[str, Any]:
-    """Return the section of an evaluation, finished or still running.
-
-    Args:
-        folder: output folder of `imitact evaluate`; it is only read.
-        blobs: takes the videos.
-    """
+    """Return the section of an evaluation, finished or still running; `blobs` takes its videos."""
     note = ""
     if (folder / report.FILE_NAME).is_file():
         evaluation = report.read(folder)

@@ -46,11 +46,8 @@ class Blobs:
 def render_page(title: str, sections: Sequence[Mapping[str, Any]], blobs: Blobs) -> str:
     """Return the page as HTML.
 
-    Args:
-        title: heading of the page.
-        sections: JSON values, one tab each: "kind" is dataset, training or evaluation, "name" is
-            unique, and the rest is what `dataset_section` and its siblings return.
-        blobs: binary contents that the sections refer to.
+    The sections are JSON values, one tab each: "kind" is dataset, training or evaluation, "name" is
+    unique, and the rest is what `dataset_section` and its siblings return.
     """
     script, style = "\n".join(_web_file(f"{name}.js") for name in _SCRIPTS), _web_file("page.css")
     data = {"title": title, "imitact": __version__, "sections": list(sections)}

@@ -141,13 +141,8 @@ class ScriptedExpert:
         """Return the pose that grasps an object, and the hand's offset from the held object.
 
         Closing fingers turn and center the object: of the grasp's offset from its center, only the
-        components along the fingers and upward remain in the held pose.
-
-        Args:
-            position: of the object's center, (3,), m.
-            name: of the grasp in `variation`.
-            center: mean offset of the grasp from the object's center, (3,), m.
-            pitch: of the hand, rad.
+        components along the fingers and upward remain in the held pose. `position` is the object's
+        center and `center` the grasp's mean offset from it, (3,) in m; `pitch` is in rad.
         """
         offset = center + self._offset(name)
         yaw = self.variation[f"{name}_yaw_rad"]

@@ -45,13 +45,9 @@ class ArmTrajectory:
         return self._goal[:6].copy()
 
     def move(self, start: float, ticks: float, pose: HandPose, bow_m: Vector | None = None) -> None:
-        """Add a movement to a hand pose.
+        """Add a movement that starts at a tick, lasts so many, and ends in a hand pose.
 
-        Args:
-            start: first tick of the movement.
-            ticks: its duration.
-            pose: its end.
-            bow_m: offset of the hand from the direct path half way, (3,).
+        `bow_m`, (3,), is the offset of the hand from the direct path half way.
         """
         self._add(start, ticks, self._kinematics.joints(self._side, pose), bow_m)
 
