@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -37,13 +38,9 @@ class Paired:
     """Comparison of two policies, A and B, on the same seeds.
 
     Attributes:
-        both: number of seeds on which both succeeded.
-        only_a: number of seeds on which A alone succeeded.
-        only_b: number of seeds on which B alone succeeded.
-        neither: number of seeds on which both failed.
+        both, only_a, only_b, neither: number of seeds on which these succeeded.
         difference: success rate of A minus that of B, between -1 and 1.
         interval: interval of the difference at `confidence`.
-        confidence: confidence of the interval.
         p_value: p-value of the exact McNemar test: how often chance alone would split the seeds on
             which A and B differ at least this unevenly, if both were equally good.
     """
@@ -59,7 +56,6 @@ class Paired:
 
     @property
     def episodes(self) -> int:
-        """Number of seeds, all run by both."""
         return self.both + self.only_a + self.only_b + self.neither
 
 
@@ -77,14 +73,13 @@ def paired(a: Sequence[bool], b: Sequence[bool], confidence: float = 0.95) -> Pa
         raise BadInput(f"{len(a)} episodes of A against {len(b)} of B; give one of each per seed")
     if not a:
         raise BadInput("no episodes to compare; run at least 1 seed with both policies")
-    both = sum(1 for x, y in zip(a, b, strict=True) if x and y)
-    only_a = sum(1 for x, y in zip(a, b, strict=True) if x and not y)
-    only_b = sum(1 for x, y in zip(a, b, strict=True) if y and not x)
+    counts = Counter(zip(a, b, strict=True))
+    only_a, only_b = counts[True, False], counts[False, True]
     return Paired(
-        both=both,
+        both=counts[True, True],
         only_a=only_a,
         only_b=only_b,
-        neither=len(a) - both - only_a - only_b,
+        neither=counts[False, False],
         difference=(only_a - only_b) / len(a),
         interval=tango(only_a, only_b, len(a), confidence),
         confidence=confidence,

@@ -81,13 +81,11 @@ class EpisodeWorker:
 
     @property
     def facts(self) -> EnvInfo:
-        """Properties of the environment."""
         env, spec = self._env, self._env.spec
         names, units = spec.action_names, spec.action_units
         return EnvInfo(env.step_cap, tuple(env.stages), names, units, float(spec.rate_hz))
 
     def close(self) -> None:
-        """Close the environment."""
         self._env.close()
 
     def work(
@@ -95,10 +93,7 @@ class EpisodeWorker:
     ) -> EpisodeRow | ImitactError:
         """Run one episode; an exception in it is returned, see `episode_error`.
 
-        Args:
-            job: seed and execution.
-            check_stop: called at every tick; raises to stop the episode.
-            report_ticks: called about once a second with the number of ticks done.
+        `check_stop` is called at every tick, `report_ticks` about once a second.
         """
         try:
             return self._episode(job, check_stop, report_ticks)

@@ -29,31 +29,22 @@ class _TunedEpisode:
 
 
 class EpisodeJournal:
-    """Finished episodes of an output folder, by job.
+    """Finished episodes of an output folder, by job, and the seconds spent so far (`clock_s`).
 
-    Attributes:
-        folder: output folder.
-        rows: results of the finished episodes.
-        env_info: environment that they ran in; None before the first.
-        clock_s: seconds spent so far.
+    `env_info` is the environment that they ran in; None before the first.
     """
 
     def __init__(self, path: Path, head: dict[str, Any], execution: Execution | None) -> None:
-        """Open a journal, or begin one.
+        """Open a journal that begins with the settings `head`, or begin one.
 
-        Args:
-            path: the file.
-            head: settings that the file begins with; a file of other settings is refused.
-            execution: execution of all its episodes; None where each entry names its own.
+        A file of other settings is refused. `execution` is None where each entry names its own.
         """
         self.folder = path.parent
-        self.env_info: EnvInfo | None = None
         self.rows: dict[Job, EpisodeRow] = {}
         self._execution = execution
         self._journal = Journal(path)
         self._journal.begin(head)
-        for env_info in self._journal.entries("world", EnvInfo):
-            self.env_info = env_info
+        self.env_info = next(reversed(self._journal.entries("world", EnvInfo)), None)
         if execution:
             rows = self._journal.entries("episode", EpisodeRow)
             finished = [_TunedEpisode(execution, row) for row in rows]
@@ -100,10 +91,9 @@ class EpisodeJournal:
 
 
 def read_unfinished(out: Path) -> tuple[Evaluation, int]:
-    """Read the finished episodes of an evaluation that may still run, without changing its journal.
+    """Return the evaluation of the episodes finished so far, and the number of episodes planned.
 
-    Returns:
-        The evaluation of the episodes so far, and the number of episodes planned.
+    The evaluation may still run; its journal is not changed.
     """
     path = out / EVALUATION_JOURNAL
     journal = Journal(path, read_only=True)

@@ -57,11 +57,7 @@ class EpisodeVideo:
     """The video of an episode, which `episode_video` opens.
 
     Pictures are taken at the ticks that `config.every` divides, whose frames must still be readable
-    (see `keep` of `rollout`).
-
-    Attributes:
-        writer: takes the pictures.
-        size: height and width of a picture, in pixels.
+    (see `keep` of `rollout`). `size` is the height and width of one, in pixels.
     """
 
     writer: VideoWriter

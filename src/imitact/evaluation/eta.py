@@ -18,22 +18,14 @@ class TimeLeft:
     Episodes recorded as videos have an estimate of their own, since they render. A waiting
     episode takes the mean of the finished ones; a running one continues at its own speed to the
     mean number of ticks or, beyond that, to the step cap.
-
-    Attributes:
-        workers: number of worker processes.
-        recorded_seeds: seeds whose episodes are recorded as videos.
-        expected: episodes that will run, or that have finished.
-        running: ticks done in each running episode, and the seconds since its start.
-        rows: finished episodes, of this run or of an earlier one.
-        step_cap: step cap of the episodes, in ticks; None until the environment is known.
     """
 
     workers: int
     recorded_seeds: Collection[int] = ()
-    expected: set[Job] = field(default_factory=set)
-    running: dict[Job, tuple[int, float]] = field(default_factory=dict)
-    rows: dict[Job, EpisodeRow] = field(default_factory=dict)
-    step_cap: int | None = None
+    expected: set[Job] = field(default_factory=set)  # will run, or have finished
+    running: dict[Job, tuple[int, float]] = field(default_factory=dict)  # ticks done, s spent
+    rows: dict[Job, EpisodeRow] = field(default_factory=dict)  # finished, earlier runs included
+    step_cap: int | None = None  # in ticks; None until the environment is known
 
     def left_s(self) -> float | None:
         """Return the estimated time left in s; None while nothing is known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,7 @@ def summary_line(evaluation: Evaluation) -> str:
 
 
 def paired_line(comparison: Paired, a: str = "A", b: str = "B") -> str:
-    """Return the comparison of two policies on the same seeds in one line.
-
-    Args:
-        comparison: result of `compare`.
-        a, b: names of the two.
-    """
+    """Return the comparison of two policies, named `a` and `b`, in one line."""
     low, high = comparison.interval
     return (
         f"{a} minus {b} on the same {comparison.episodes} seeds: "
@@ -134,14 +130,9 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any], where: str = "evaluation") -> Evaluation:
-    """Read what `to_dict` returned.
+    """Read what `to_dict` returned, from the file that `where` names in errors.
 
-    Args:
-        values: JSON values.
-        where: name of the file, for error messages.
-
-    Raises:
-        DamagedFile: another format, or a figure that does not follow from the rows.
+    DamagedFile for another format, or a figure that does not follow from the rows.
     """
     if values.get("format") != FORMAT:
         raise DamagedFile(
@@ -194,12 +185,11 @@ def reward_differences(a: Evaluation, b: Evaluation) -> list[str]:
     lines = []
     for row in a.rows:
         rewards = row.reward_each_tick(), by_seed[row.seed].reward_each_tick()
-        if rewards[0] == rewards[1]:
-            continue
-        pairs = enumerate(zip(*rewards, strict=False))
-        at = next((t for t, (x, y) in pairs if x != y), min(map(len, rewards)))
-        shown = [f"{r[at]:g}" if at < len(r) else "none (it had ended)" for r in rewards]
-        lines.append(f"seed {row.seed}, tick {at}: {shown[0]} against {shown[1]}")
+        for tick, pair in enumerate(zip_longest(*rewards)):
+            if pair[0] != pair[1]:
+                shown = ["none (it had ended)" if r is None else f"{r:g}" for r in pair]
+                lines.append(f"seed {row.seed}, tick {tick}: {shown[0]} against {shown[1]}")
+                break
     return lines
 
 

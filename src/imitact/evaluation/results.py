@@ -63,13 +63,10 @@ class EvaluationPlan:
     """Settings of an evaluation; equal plans give equal rows.
 
     Attributes:
-        seeds: one episode each.
-        execution: how the policy's chunks become actions.
         step_cap: maximum number of ticks; None takes the environment's own.
         stop_on_success: whether an episode ends at its first success.
         names: names or fingerprints of the policy, environment and dataset.
         videos: number of seeds, from the first, whose episodes are recorded as videos.
-        video: content of the videos.
     """
 
     seeds: tuple[int, ...]
@@ -111,17 +108,10 @@ class EvaluationPlan:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> EvaluationPlan:
-        """Read what `to_json` returned.
-
-        Raises:
-            KeyError, ValueError: where a key is missing or of another type.
-        """
-        fields = {key: value for key, value in values.items() if key in cls.__dataclass_fields__}
-        fields["execution"] = {
-            key: values[key] for key in ("chunking", "delay_ticks") if key in values
-        }
-        fields["video"] = values.get("filming", {})
-        return msgspec.convert(fields, cls)
+        """Read what `to_json` returned; KeyError or ValueError where it does not fit."""
+        # Keys that are no field are ignored.
+        nested = {"execution": dict(values), "video": values.get("filming", {})}
+        return msgspec.convert({**values, **nested}, cls)
 
 
 @dataclass(frozen=True)
@@ -137,14 +127,10 @@ class EnvInfo:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Rows of an evaluation, with the plan and the environment that they came from.
+    """Rows of an evaluation, one per seed of its plan, and the environment that they came from.
 
-    Attributes:
-        plan: settings.
-        env_info: properties of the environment.
-        rows: one per seed, in the order of the plan's seeds.
-        workers: number of worker processes; not compared by ==.
-        wall_s: wall time, without pauses between interrupted runs; not compared by ==.
+    `workers` and `wall_s`, the wall time without pauses between interrupted runs, are not compared
+    by ==.
     """
 
     plan: EvaluationPlan
@@ -168,17 +154,14 @@ class Evaluation:
 
     @property
     def episodes(self) -> int:
-        """Number of episodes."""
         return len(self.rows)
 
     @property
     def successes(self) -> int:
-        """Number of episodes that succeeded."""
         return sum(row.success for row in self.rows)
 
     @property
     def failed_seeds(self) -> list[int]:
-        """Seeds of the episodes that failed."""
         return [row.seed for row in self.rows if not row.success]
 
     @property
@@ -201,7 +184,6 @@ class Evaluation:
 
     @property
     def mean_reward_sum(self) -> float:
-        """Mean return."""
         return float(np.mean([row.reward_sum for row in self.rows]))
 
     @property
@@ -254,15 +236,10 @@ def compare(a: Evaluation, b: Evaluation) -> Paired:
 
 
 def jerk(actions: NDArray[np.floating[Any]], spec: Spec) -> float | None:
-    """Return the jerk of a commanded motion: the mean absolute third difference · rate³, rad/s³.
+    """Return the jerk of commanded actions (T, A): the mean absolute third difference · rate³.
 
-    Args:
-        actions: commanded actions, (T, A). Only dimensions in rad count: a gripper's 0 to 1 has
-            another unit.
-        spec: units and rate of the actions.
-
-    Returns:
-        Mean over ticks and dimensions; None with fewer than four ticks or without joints in rad.
+    In rad/s³. Only dimensions in rad count: a gripper's 0 to 1 has another unit. None with fewer
+    than four ticks or without joints in rad.
     """
     columns = [at for at, unit in enumerate(spec.action_units) if unit == "rad"]
     if len(actions) < 4 or not columns:

@@ -37,21 +37,13 @@ of processes: the order of floating-point sums depends on the number of threads.
 
 @dataclass(frozen=True)
 class EvaluationProgress:
-    """Progress of an evaluation or a tuning.
-
-    Attributes:
-        done: number of finished episodes, those of interrupted runs included.
-        total: number of episodes requested so far.
-        successes: number of finished episodes that succeeded.
-        left_s: estimated time left in s; None while unknown.
-        episode_s: wall time of this run per episode that it finished; None before the first.
-    """
+    """Progress of an evaluation or a tuning, in episodes; those of interrupted runs count."""
 
     done: int
-    total: int
+    total: int  # requested so far
     successes: int
-    left_s: float | None
-    episode_s: float | None = None
+    left_s: float | None  # estimated; None while unknown
+    episode_s: float | None = None  # wall time of this run per episode; None before the first
 
 
 class Evaluator:
@@ -71,16 +63,10 @@ class Evaluator:
         video_folder: Path | None = None,
         on_progress: Callable[[EvaluationProgress], None] = lambda progress: None,
     ) -> None:
-        """Prepare a run; nothing is started yet.
+        """Prepare a run, with arguments as in `evaluate`; nothing is started yet.
 
-        Args:
-            make_policy: creates the policy, once per process; see `evaluate`.
-            make_env: creates the environment, once per process; see `evaluate`.
-            plan: settings of every episode; `evaluations` takes its own seeds and executions.
-            workers: number of processes; None takes one per core, 0 runs in this process.
-            journal: finished episodes, read and extended; None keeps them in memory alone.
-            video_folder: output folder of the videos of the plan's first seeds.
-            on_progress: called as episodes finish, and about once a second in between.
+        `evaluations` takes its own seeds and executions; all else is as in `plan`. Finished
+        episodes are read from the journal and added to it; without one they are in memory alone.
         """
         self.workers = available_cores() if workers is None else workers
         if self.workers < 0:
@@ -234,13 +220,13 @@ def evaluate(
 
     An episode that raises is noted in the journal and ends the evaluation with an error of the
     same class that names the seed; finished episodes are kept, and the same call runs the failed
-    one again.
+    one again. SpecMismatch where the policy does not fit the environment; BadInput where `out`
+    holds another evaluation or is being written by another process.
 
     Args:
         make_policy: creates the policy, once per process. Must be picklable (a function of a
             module, or functools.partial of one) unless `workers` is 0.
         make_env: creates the environment; as `make_policy`.
-        seeds: one episode each.
         execution: how chunks become actions; a text is taken as in `--chunking`.
         step_cap: maximum number of ticks; None takes the environment's own.
         stop_on_success: end an episode at its first success, as gym-aloha does; else run to the
@@ -248,17 +234,11 @@ def evaluate(
         workers: number of processes, each held to one thread, so that rows do not depend on their
             number; None takes one per core; 0 runs here, with as many threads as there are.
         videos: number of seeds, from the first, to record as videos in out/videos.
-        video: content of the videos.
         names: stored with the result. An interrupted evaluation continues only under the same
             names, so give the policy's fingerprint here.
         out: output folder. Finished episodes are kept in out/episodes.jsonl, and the same call
             continues an interrupted evaluation. None writes nothing.
         on_progress: called as episodes finish, and about once a second in between.
-
-    Raises:
-        SpecMismatch: the policy does not fit the environment.
-        BadInput: a setting is out of range, or `out` holds another evaluation or is being written
-            by another process.
     """
     plan = EvaluationPlan(
         seeds=tuple(int(seed) for seed in seeds),
@@ -298,11 +278,8 @@ def record_videos(
 ) -> Evaluation:
     """Run seeds of an evaluation again and record them to out/videos, replacing existing videos.
 
-    The evaluation in `out`, if any, stays as it is.
-
-    Returns:
-        The evaluation of these runs; its rows are equal to the first ones where the seed alone
-        determines an episode, as in the environments of imitact.
+    The evaluation in `out`, if any, stays as it is. The one that is returned has equal rows where
+    the seed alone determines an episode, as in the environments of imitact.
     """
     plan = replace(evaluation.plan, seeds=tuple(seeds), videos=len(seeds))
     with (

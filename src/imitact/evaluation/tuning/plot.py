@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from imitact.evaluation.results import Evaluation
+from imitact.evaluation.tuning.report import ticks
 from imitact.evaluation.tuning.successive_halving import UNTUNED, DelayRace, Tuning
 from imitact.storage.atomic import write_atomically
 
@@ -39,8 +40,7 @@ def draw(tuning: Tuning, out: Path) -> Path:
                 panel.set_yticks(range(len(names)), names if at == 0 else [""] * len(names))
                 panel.set_ylim(len(names) - 0.5, -0.5)
                 panel.grid(axis="x", linewidth=0.4, alpha=0.6)
-            s = "" if race.delay_ticks == 1 else "s"
-            above.set_title(f"delay {race.delay_ticks} tick{s}")
+            above.set_title(f"delay {ticks(race.delay_ticks)}")
         if tuning.confirmed:
             _delays(figure.add_subplot(cells[2, :]), tuning)
         write_atomically(
@@ -64,9 +64,8 @@ def _names(races: Sequence[DelayRace]) -> list[str]:
 def _success(panel: Axes, race: DelayRace, names: Sequence[str]) -> None:
     for evaluation in race.longest:
         at = names.index(evaluation.execution.chunking)
-        rate = 100 * evaluation.successes / evaluation.episodes
-        low, high = (100 * end for end in evaluation.interval)
-        error = [[max(0.0, rate - low)], [max(0.0, high - rate)]]
+        rate, below, above = _percent(evaluation)
+        error = [[below], [above]]
         panel.errorbar(rate, at, xerr=error, fmt="o", color=_colour(race, evaluation), **_BAR)
         panel.annotate(
             f"{evaluation.episodes}", (1.01, at), xycoords=("axes fraction", "data"),
@@ -74,6 +73,13 @@ def _success(panel: Axes, race: DelayRace, names: Sequence[str]) -> None:
         )  # fmt: skip
     panel.set_xlim(-3, 103)
     panel.set_xlabel("success, % (95 % interval; seeds at the right)", fontsize=7)
+
+
+def _percent(evaluation: Evaluation) -> tuple[float, float, float]:
+    """Return the success rate, and how far its interval reaches below and above it."""
+    rate = 100 * evaluation.successes / evaluation.episodes
+    low, high = (100 * end for end in evaluation.interval)
+    return rate, max(0.0, rate - low), max(0.0, high - rate)
 
 
 def _jerk(panel: Axes, race: DelayRace, names: Sequence[str]) -> None:
@@ -104,13 +110,9 @@ def _delays(panel: Axes, tuning: Tuning) -> None:
     for place, (label, (colour, chunkings)) in enumerate(lines.items()):
         found = [(d, tuning.confirmation(c, d)) for d, c in chunkings.items()]
         there = [(d, e) for d, e in found if e is not None]
-        rates = [100 * e.successes / e.episodes for _, e in there]
-        ends = [[100 * end for end in e.interval] for _, e in there]
-        error = [
-            [max(0.0, rate - low) for rate, (low, _) in zip(rates, ends, strict=True)],
-            [max(0.0, high - rate) for rate, (_, high) in zip(rates, ends, strict=True)],
-        ]
+        rates, below, above = zip(*(_percent(e) for _, e in there), strict=True)
         x = [d + 0.08 * (place - 1) for d, _ in there]
+        error = [below, above]
         panel.errorbar(x, rates, yerr=error, fmt="o-", color=colour, label=label, **_BAR)
     seeds = tuning.confirmed[0].episodes
     panel.set_xlabel("delay from query to answer, ticks")

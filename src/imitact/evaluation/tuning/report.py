@@ -29,7 +29,7 @@ def report_lines(tuning: Tuning, race: RaceConfig) -> list[str]:
     lines: list[str] = []
     for each in tuning.races:
         seeds = describe_seeds(race.selection_seeds)
-        lines += [f"delay {_ticks(each.delay_ticks)}, {seeds}:"]
+        lines += [f"delay {ticks(each.delay_ticks)}, {seeds}:"]
         lines += [*_aligned(_race_rows(each)), ""]
     if tuning.confirmed:
         lines += [f"confirmation, {describe_seeds(race.confirmation_seeds)}:"]
@@ -95,7 +95,7 @@ def _aligned(rows: list[list[str]]) -> list[str]:
     return [f"  {line}" for line in aligned(rows, left=(0, 5))]
 
 
-def _ticks(count: int) -> str:
+def ticks(count: int) -> str:
     return f"{count} tick" if count == 1 else f"{count} ticks"
 
 

@@ -43,7 +43,6 @@ class Choice:
 
     Attributes:
         best: evaluation with the most successes.
-        chosen: evaluation that the rule chooses.
         candidates: all evaluations, each with its difference to the best (best minus it) and
             whether it counts as equal to it; the best is among them.
     """

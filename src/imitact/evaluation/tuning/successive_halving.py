@@ -92,12 +92,9 @@ class RaceConfig:
 
 @dataclass(frozen=True)
 class DelayRace:
-    """The race at one delay.
+    """The race at one delay: the evaluations of each round, from best to worst, on the same seeds.
 
-    Attributes:
-        delay_ticks: the delay.
-        rounds: evaluations of each round, from best to worst; a round has the same seeds.
-        choice: choice among the finalists, which are the last round.
+    The choice is among the finalists, which are the last round.
     """
 
     delay_ticks: int
@@ -119,7 +116,6 @@ class Tuning:
     """Result of a tuning.
 
     Attributes:
-        races: the race at each delay.
         chosen: chosen execution, at the delay of `RaceConfig.delay_ticks`.
         confirmed: evaluations on the confirmation seeds: at each delay the chosen one, the best of
             that delay, and UNTUNED, without repetition.
@@ -167,12 +163,8 @@ def tune(
 ) -> Tuning:
     """Race the grid at every delay, choose an execution, and confirm it.
 
-    Args:
-        run: evaluates executions on seeds; may reuse episodes that it ran before.
-        grid: executions to try.
-        race: seeds and rounds.
-        chunk_size: number of ticks in the policy's chunks, K.
-        on_stage: called with a description of each stage as it begins.
+    `run` may reuse episodes that it ran before. `chunk_size` is that of the policy, K ticks.
+    `on_stage` gets a description of each stage as it begins.
     """
 
     def race_at(delay_ticks: int, executions: Sequence[Execution]) -> DelayRace:
