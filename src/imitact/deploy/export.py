@@ -24,9 +24,9 @@ from imitact.core.types import Dataset, Observation
 from imitact.core.version import __version__
 from imitact.deploy import certificate
 from imitact.deploy.export_config import ExportConfig
-from imitact.deploy.onnx_act import build, frame_input
+from imitact.deploy.onnx_act import build
 from imitact.deploy.quantize import quantize
-from imitact.deploy.runtime import FORMAT, TUNED_FORMAT, ExportedPolicy, load
+from imitact.deploy.runtime import FORMAT, TUNED_FORMAT, ExportedPolicy, feed, load
 from imitact.deploy.telemetry import import_nncf, import_openvino
 from imitact.models.policy import TorchPolicy
 from imitact.storage.atomic import disk_full_guard, fsync, make_folder, move_into_place, write_json
@@ -173,7 +173,7 @@ class _Export:
         if config.precision == "int8":
             self.on_line(f"quantizing with the ranges of {config.calibration} observations")
             seen = certificate.observations(self.source, self.policy.spec, config.calibration, 0.25)
-            model = quantize(model, [feed(one) for one in seen])
+            model = quantize(model, [feed(one.state, one.frames) for one in seen])
             made_with["nncf"] = import_nncf().__version__
         if config.to == "onnx":
             return self._onnx(model, made_with)
@@ -236,9 +236,3 @@ def _rename(model: Any, ours: set[str]) -> None:
 def _metadata(key: str, value: str) -> bytes:
     entry = onnx.StringStringEntryProto(key=key, value=value)
     return onnx.ModelProto(metadata_props=[entry]).SerializeToString(deterministic=True)
-
-
-def feed(observation: Observation) -> dict[str, Any]:
-    """Return an observation as the graph's inputs."""
-    frames = {frame_input(name): frame[None] for name, frame in observation.frames.items()}
-    return {"state": np.asarray(observation.state, np.float32)[None], **frames}

@@ -33,11 +33,6 @@ _EXACT = 1 << 22
 """Sums of bytes below this, divided in float32 and shifted by half a unit, are rounded exactly."""
 
 
-def frame_input(camera: str) -> str:
-    """Return the name of the input for a camera's frame."""
-    return f"frame.{camera}"
-
-
 def build(policy: TorchPolicy) -> onnx.ModelProto:
     """Return the graph of a policy.
 
@@ -62,7 +57,7 @@ class _Writer:
         graph, spec, config = self.graph, self.policy.spec, self.config
         state = graph.input("state", TensorProto.FLOAT, (1, spec.state_size))
         frames = {
-            c.name: graph.input(frame_input(c.name), TensorProto.UINT8, (1, c.height, c.width, 3))
+            c.name: graph.input(f"frame.{c.name}", TensorProto.UINT8, (1, c.height, c.width, 3))
             for c in spec.cameras
         }
         x, pos = self._tokens(state, frames)

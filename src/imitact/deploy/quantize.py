@@ -35,8 +35,6 @@ def quantize(
     """
     if not observations:
         raise BadInput("int8 takes its ranges from observations, and there are none; give --data")
-    names = [node.name for node in model.graph.node]
-    present = [p for p in FLOATING if any(n.startswith(p.removesuffix(".*")) for n in names)]
     nncf = import_nncf()
     nncf.set_log_level(logging.ERROR)
     ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
@@ -54,7 +52,7 @@ def quantize(
                 overflow_fix=nncf.OverflowFix.ENABLE,
                 activations_range_estimator_params=ranges,
             ),
-            ignored_scope=nncf.IgnoredScope(patterns=present, validate=False),
+            ignored_scope=nncf.IgnoredScope(patterns=list(FLOATING), validate=False),
         )
     onnx.checker.check_model(quantized)
     return quantized

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput, DamagedFile, NotFinite
 from imitact.core.execution import Execution
-from imitact.core.types import Observation, Spec
+from imitact.core.types import Frame, Observation, Spec
 from imitact.deploy.export_config import NO_BF16, Kind, Precision
 from imitact.deploy.telemetry import import_onnxruntime, import_openvino
 from imitact.storage.json_file import check_format, naming_file
@@ -83,11 +83,7 @@ class ExportedPolicy:
 
         It takes frames at capture size, and refuses what the exported policy refuses.
         """
-        state, frames = self.spec.checked(observation)
-        feed: dict[str, NDArray[Any]] = {"state": state.astype(np.float32)[None]}
-        for name, frame in frames.items():
-            feed[f"frame.{name}"] = np.ascontiguousarray(frame)[None]
-        chunk = self._engine(feed)[0]
+        chunk = self._engine(feed(*self.spec.checked(observation)))[0]
         if not np.all(np.isfinite(chunk)):
             raise NotFinite("the network answered with NaN or infinity; its weights are unusable")
         return chunk
@@ -120,6 +116,12 @@ def load(path: Path | str, *, threads: int | None = None) -> ExportedPolicy:
             f"{versions or 'an unknown version'}: install that version, or export again"
         ) from error
     return ExportedPolicy(path, sealed, spec, execution, engine, count)
+
+
+def feed(state: NDArray[Any], frames: Mapping[str, Frame]) -> dict[str, NDArray[Any]]:
+    """Return an observation as the graph's inputs."""
+    pixels = {f"frame.{name}": np.ascontiguousarray(frame)[None] for name, frame in frames.items()}
+    return {"state": np.asarray(state, np.float32)[None], **pixels}
 
 
 def identity(path: Path | str) -> str:

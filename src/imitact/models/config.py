@@ -153,8 +153,7 @@ class ActConfig:
     def views(self, spec: Spec) -> dict[str, View]:
         """Return the crop and size that the network sees of each camera, by camera name.
 
-        Raises:
-            BadInput: The crop names an unknown camera or exceeds the captured frame.
+        A crop that names an unknown camera or exceeds the captured frame is refused.
         """
         windows = _parse_crop(self.crop)
         views = {}
@@ -182,11 +181,7 @@ class ActConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ActConfig:
-        """Return the settings that `to_json` wrote; a missing key gives the field's default.
-
-        Raises:
-            BadInput: A key is unknown, or a value is refused.
-        """
+        """Return the settings that `to_json` wrote; a missing key gives the field's default."""
         names = {MODEL_JSON_KEYS.get(f.name, f.name): f.name for f in fields(cls)}
         unknown = sorted(values.keys() - names.keys())
         if unknown:
@@ -278,10 +273,8 @@ def check_group_norm(norm: Norm, width: int) -> None:
 def check_pretrained(norm: Norm, pretrained: str) -> None:
     """Refuse initial backbone weights that cannot work, before a network is built.
 
-    Raises:
-        BadInput: No choice was made for frozen norms (their untrained statistics would stay
-            forever), weights were given for group norms (ImageNet's were trained with batch norm),
-            or the file does not exist.
+    Frozen norms need a choice, since their untrained statistics would stay forever; ImageNet's
+    weights were trained with batch norm, and so do not suit group norms.
     """
     if pretrained == "" and norm == "frozen":
         raise BadInput(

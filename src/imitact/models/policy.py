@@ -256,9 +256,8 @@ class TorchPolicy:
     def save(self, directory: Path | str) -> Path:
         """Write the policy to a directory atomically and return its absolute path.
 
-        Raises:
-            BadInput: The directory holds anything besides a policy.
-            NotFinite: A weight is NaN or infinite.
+        A directory that holds anything besides a policy, and weights that are NaN or infinite, are
+        refused.
         """
         directory = Path(directory).absolute()
         tensors = {
@@ -275,12 +274,7 @@ class TorchPolicy:
 
     @classmethod
     def load(cls, directory: Path | str, device: torch.device | str = "cpu") -> TorchPolicy:
-        """Read a policy that `save` wrote.
-
-        Raises:
-            DamagedFile: A file is missing, truncated or altered, or the weights do not fit the
-                settings.
-        """
+        """Read a policy that `save` wrote; a file that is missing or altered is refused."""
         directory = Path(directory).absolute()
         record, weights = read_policy(directory)
         where, settings = str(directory / WEIGHTS), f"the settings in {POLICY_JSON}"

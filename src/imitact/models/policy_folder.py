@@ -120,9 +120,8 @@ def write_policy(
 def read_policy(directory: Path) -> tuple[PolicyRecord, dict[str, Tensor]]:
     """Read a policy directory: its record and its weights by name.
 
-    Raises:
-        DamagedFile: A file is missing, truncated or altered, has an unknown format number, or
-            unknown or missing keys.
+    A file that is missing, truncated or altered, or has an unknown format number or other keys, is
+    refused as damaged.
     """
     from imitact.models.safetensors_file import parse_safetensors
 

@@ -50,8 +50,7 @@ class PartialSpec:
     ) -> tuple[Spec, list[str]]:
         """Return a Spec of these sizes and a line for every part that was assumed.
 
-        Raises:
-            SpecMismatch: The known names or units are more or fewer than the policy has.
+        Known names or units that are more or fewer than the policy has are refused.
         """
         notes: list[str] = []
         parts: dict[str, Any] = {}

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from imitact.core.errors import DamagedFile
 
 MAX_BYTES = 64 << 20
-"""Statistics of a dataset are a few kilobytes, an example episode at most megabytes."""
+"""Limit of a file. Statistics are a few kilobytes, an example episode at most megabytes."""
 
 _MAX_INSTRUCTIONS = 100_000
 _MAX_TUPLES = 5_000  # hashing a tuple that is nested 100,000 deep overflows the C stack
@@ -92,12 +92,8 @@ def loads(data: bytes, path: Path) -> dict[str, Any]:
     """Return the dict in a pickle: text to array, number, text, list or dict of these.
 
     Memory and time are bounded by the size of the data. Arrays are of floats, integers or booleans.
-
-    Raises:
-        DamagedFile: The pickle holds anything else; the message names `path` and what was found.
+    Anything else is refused with `path` and what was found.
     """
-    if len(data) > MAX_BYTES:
-        raise DamagedFile(f"{path} has {len(data):,} bytes; at most {MAX_BYTES:,} are expected")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about escape sequences in the file's strings

@@ -40,8 +40,7 @@ def write_sidecar(folder: Path, spec: Spec) -> None:
 def export_folder(out: Path, spec: Spec) -> Iterator[Path]:
     """Give a folder to fill; it appears as `out`, sidecar included, when all of it is written.
 
-    Raises:
-        BadInput: `out` exists and is not an empty folder.
+    An `out` that exists and is not an empty folder is refused.
     """
     out = out.absolute()
     check_output_folder(out)
