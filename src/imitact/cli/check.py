@@ -133,8 +133,7 @@ def _print(found: Sequence[Finding], lines: int) -> None:
         kinds = dict.fromkeys(f.kind for f in found if f.severity == severity)
         for kind in kinds:
             some = [f for f in found if (f.severity, f.kind) == (severity, kind)]
-            for finding in some[:lines]:
-                print_result(finding.line)
+            print_result(*(finding.line for finding in some[:lines]))
             if len(some) > lines:
                 more = len(some) - lines
                 print_result(f"{severity}: and {more} more of these; --json lists all. [{kind}]")
@@ -186,8 +185,7 @@ def _recover(path: Path, out: Path) -> bool:
     shutil.rmtree(out, ignore_errors=True)  # left by a killed process
     with ProgressDisplay("looking for whole episodes", finished(path)[0], "episodes") as display:
         plan = repair.plan_repair(path, display.to)
-    for line in plan.lines():
-        print_result(line)
+    print_result(*plan.lines())
     if not plan.recoverable:
         return False
     with ProgressDisplay("comparing", len(plan.recoverable), "episodes") as display:
@@ -220,9 +218,7 @@ def _fix_findings(
     else:
         with ProgressDisplay("copying", len(plan.kept), "episodes") as display:
             missing = fix.write_fixed(dataset, plan, out, display.to)
-        print_result("")
-        for line in [*plan.lines(), *missing]:
-            print_result(line)
+        print_result("", *plan.lines(), *missing)
         kept, again = len(plan.kept), inspect_dataset(out, ReadConfig(), settings)
         if settings.json and path == settings.path:
             print_result(f"{settings.path}: {summary(found)}")

@@ -43,6 +43,5 @@ def run(settings: Compare) -> None:
             "evaluate both on the same seeds"
         )
     a, b = a.only(shared), b.only(shared)
-    print_result(report.table([a, b]))
-    print_result("")
+    print_result(report.table([a, b]), "")
     print_result(report.paired_line(compare(a, b), str(settings.a), str(settings.b)))

@@ -27,9 +27,10 @@ def print_progress(line: str, stream: TextIO | None = None) -> None:
         print(escaped(line), file=stream or sys.stderr, flush=True)
 
 
-def print_result(line: str) -> None:
-    """Print a line of the result to stdout."""
-    print(escaped(line), flush=True)
+def print_result(*lines: str) -> None:
+    """Print lines of the result to stdout."""
+    for line in lines:
+        print(escaped(line), flush=True)
 
 
 def escaped(text: str) -> str:

@@ -94,8 +94,7 @@ def run(settings: Convert) -> None:
             config,
             on_progress=lambda what, done: display.to(done + (count if what == "verified" else 0)),
         )
-    for text in lines(found):
-        print_result(text)
+    print_result(*lines(found))
     print_result(f"dataset: {settings.out}")
     print_result(f"report:  {settings.out / REPORT}")
 

@@ -129,14 +129,10 @@ def print_demo(
 ) -> None:
     """Print the result of a demo, from what `demo_numbers` and `demonstration_lines` returned."""
     out = settings.out
-    print_result("")
-    for line in demonstrations:
-        print_result(line)
+    print_result("", *demonstrations)
     if compared:
-        print_result("")
-        print_result(report.table([evaluation.only(compared.seeds), compared]))
-    print_result("")
-    print_result(f"success: {report.summary_line(evaluation)}")
+        print_result("", report.table([evaluation.only(compared.seeds), compared]))
+    print_result("", f"success: {report.summary_line(evaluation)}")
     if (reference := numbers["registered"]) is not None:
         same = "the same rewards, tick for tick" if reference["same_rewards"] else "other rewards"
         seeds = describe_seeds(reference["seeds"])

@@ -136,8 +136,7 @@ def run(settings: Evaluate) -> None:
     from imitact.evaluation import report
     from imitact.evaluation.episode_video import video_path
 
-    print_result(report.table([evaluation]))
-    print_result("")
+    print_result(report.table([evaluation]), "")
     print_result(f"success: {report.summary_line(evaluation)}")
     print_result(f"numbers: {settings.out / report.FILE_NAME}")
     if settings.videos or (settings.failure_videos and evaluation.successes < evaluation.episodes):

@@ -83,8 +83,7 @@ def run(settings: Export) -> None:
         compare_success=(lambda file: _success(settings, file)) if settings.episodes else None,
         on_line=print_progress,
     )
-    for line in summary(found):
-        print_result(line)
+    print_result(*summary(found))
     print_result(f"file:        {settings.out / found['file']}")
     print_result(f"certificate: {settings.out / exporting.CERTIFICATE}")
 

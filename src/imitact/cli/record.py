@@ -147,5 +147,4 @@ def _variation(deviations: Mapping[str, float]) -> list[str]:
 
 def run(settings: Record) -> None:
     """Record, and print what the dataset holds."""
-    for line in lines(make(settings)):
-        print_result(line)
+    print_result(*lines(make(settings)))

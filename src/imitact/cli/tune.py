@@ -124,9 +124,7 @@ def run(settings: Tune) -> None:
         figure = plot.draw(found, out)
         if settings.write:
             set_execution(path, found.chosen)
-    for line in report.report_lines(found, settings.race):
-        print_result(line)
-    print_result("")
+    print_result(*report.report_lines(found, settings.race), "")
     print_result(f"numbers: {numbers}")
     print_result(f"figure:  {figure}")
     if settings.write:

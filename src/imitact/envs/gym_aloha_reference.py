@@ -48,7 +48,7 @@ class RegisteredAloha:
         self._running = False
         cameras = (Camera("top", 480, 640),)
         self.spec = Spec(
-            *(ALOHA_JOINTS, ALOHA_JOINTS, ALOHA_UNITS, ALOHA_UNITS), cameras, ALOHA_RATE_HZ
+            ALOHA_JOINTS, ALOHA_JOINTS, ALOHA_UNITS, ALOHA_UNITS, cameras, ALOHA_RATE_HZ
         )
 
     def reset(self, seed: int) -> Observation:

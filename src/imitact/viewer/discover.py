@@ -47,9 +47,8 @@ def kind_of(folder: Path) -> Kind | None:
 def find_items(paths: list[Path]) -> list[ViewItem]:
     """Return the datasets, trainings and evaluations at `paths`, in that order.
 
-    Args:
-        paths: folders of such items, folders that contain some (as that of a demo), or files in
-            them. A path without any item is refused.
+    The paths are folders of such items, folders that contain some (as that of a demo), or files in
+    them. A path without any item is refused.
     """
     kinds: list[tuple[Kind, Path]] = []
     for path in paths:
