@@ -15,6 +15,7 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from imitact.models.policy import TorchPolicy
 from imitact.training import device
 from imitact.training.config import PRESETS
 from imitact.training.flops import count_flops
+from imitact.training.frame_cache import open_frames
 from imitact.training.optimizer_step import Updater
 from imitact.training.sampler import SampleBatch, Sampler
 
@@ -153,16 +155,17 @@ def load(work: dict[str, Any]) -> dict[str, Any]:
     dataset = open_dataset(Path(work["dataset"]))
     views = policy(work).views
     began = time.perf_counter()
-    samples = Sampler(
+    opening = partial(
+        open_frames,
         dataset,
-        chunk=100,
-        views=views,
+        views,
         cache_dir=Path(work["cache"]),
         cache_limit_bytes=10**11,
-        batch_size=work["batch"],
-        seed=0,
+        memory_limit_bytes=256 << 20,
         workers=work["workers"],
+        log=lambda line: None,
     )
+    samples = Sampler(dataset, opening, chunk=100, batch_size=work["batch"], seed=0)
     built_s = time.perf_counter() - began
     peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF,
              resource.RUSAGE_CHILDREN)]  # fmt: skip

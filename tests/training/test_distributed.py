@@ -39,6 +39,7 @@ from imitact.training import checkpoint
 from imitact.training import device as devices
 from imitact.training.config import TrainConfig
 from imitact.training.distributed import SINGLE_PROCESS, RankLost, Ranks, join_ranks
+from imitact.training.frame_cache import DecodedFrames
 from imitact.training.loop import Interrupted, train
 from imitact.training.optimizer_step import Updater
 from imitact.training.sampler import Sampler, dataset_statistics
@@ -149,15 +150,13 @@ def first_update(name: str, ranks: Ranks, device: str = "cpu") -> dict[str, torc
 
 
 def draw(batch_size: int, ranks: Ranks = SINGLE_PROCESS) -> Sampler:
+    views = {"top": View(32, 32)}
     return Sampler(
         DATASET,
+        lambda: DecodedFrames(DATASET, views, limit_bytes=256 << 20, threads=1),
         chunk=4,
-        views={"top": View(32, 32)},
-        cache_dir=Path(),
-        cache_limit_bytes=0,
         batch_size=batch_size,
         seed=5,
-        workers=1,
         ranks=ranks.count,
         rank=ranks.rank,
     )

@@ -29,6 +29,7 @@ from imitact.training import checkpoint
 from imitact.training import device as devices
 from imitact.training.config import PRESETS, TRAIN_JSON_KEYS, TrainConfig
 from imitact.training.flops import count_flops
+from imitact.training.frame_cache import DecodedFrames
 from imitact.training.loop import Interrupted, train
 from imitact.training.optimizer_step import Updater, lr_scale
 from imitact.training.sampler import Sampler, dataset_statistics
@@ -539,15 +540,13 @@ def test_training_without_a_frame_cache_gives_the_same_weights(tmp_path: Path) -
 
 
 def draw(episodes: Any, batch_size: int = 3, seed: int = 5) -> Sampler:
+    views = {"top": View(32, 32)}
     return Sampler(
         DATASET,
+        lambda: DecodedFrames(DATASET, views, limit_bytes=256 << 20, threads=1),
         chunk=4,
-        views={"top": View(32, 32)},
-        cache_dir=Path(),
-        cache_limit_bytes=0,
         batch_size=batch_size,
         seed=seed,
-        workers=1,
         episodes=episodes,
     )
 

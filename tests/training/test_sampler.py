@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,16 +35,17 @@ VIEWS = {"top": View(16, 16)}
 
 
 def samples(source: Any, folder: Path, **changes: Any) -> Sampler:
-    given: dict[str, Any] = {
-        "chunk": 5,
+    opening: dict[str, Any] = {
         "views": VIEWS,
         "cache_dir": folder,
         "cache_limit_bytes": 1 << 30,
-        "batch_size": 3,
-        "seed": 0,
+        "memory_limit_bytes": 256 << 20,
         "workers": 1,
+        "log": lambda line: None,
     }
-    return Sampler(source, **{**given, **changes})
+    opening |= {name: changes.pop(name) for name in opening.keys() & changes.keys()}
+    drawing: dict[str, Any] = {"chunk": 5, "batch_size": 3, "seed": 0, **changes}
+    return Sampler(source, partial(frame_cache.open_frames, source, **opening), **drawing)
 
 
 def same(one: SampleBatch, other: SampleBatch) -> bool:
@@ -90,15 +92,8 @@ class _Cut(FakeEpisode):
 def test_an_epoch_has_every_tick_once_and_no_batch_is_short(
     lengths: list[int], batch_size: int, seed: int
 ) -> None:
-    stream = Sampler(
-        FakeDataset(tuple(lengths)),
-        chunk=2,
-        views={},
-        cache_dir=Path(),
-        cache_limit_bytes=0,
-        batch_size=batch_size,
-        seed=seed,
-        workers=1,
+    stream = samples(
+        FakeDataset(tuple(lengths)), Path(), chunk=2, views={}, batch_size=batch_size, seed=seed
     )
     total = sum(lengths)
     rows = [stream.rows(i) for i in range(3 * total)]

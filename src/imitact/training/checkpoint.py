@@ -35,23 +35,15 @@ _BUILDING = ".building-"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a training after `step` steps.
-
-    Attributes:
-        step: optimizer steps done.
-        tensors: by name, on the CPU.
-        numbers: JSON values.
-    """
+    """The state of a training after `step` steps: tensors on the CPU, and JSON values, by name."""
 
     step: int
     tensors: Mapping[str, Tensor]
     numbers: Mapping[str, Any]
 
 
-def save(
-    folder: Path, state: Checkpoint, save_policy: Callable[[Path], object], *, keep: int = KEEP
-) -> Path:
-    """Write a checkpoint into `folder`, remove all but the newest `keep`, and return its path.
+def save(folder: Path, state: Checkpoint, save_policy: Callable[[Path], object]) -> Path:
+    """Write a checkpoint into `folder`, remove all but the newest `KEEP`, and return its path.
 
     `save_policy` writes the policy folder to the path it is given. If the disk is full (DiskFull),
     the existing checkpoints are intact.
@@ -79,16 +71,14 @@ def save(
         }
         record["own_sha256"] = _own_sha256(record)
         (building / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False))
-    for old in list_checkpoints(folder)[keep:]:
+    for old in list_checkpoints(folder)[KEEP:]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the paths of the checkpoints in `folder`, newest first, without reading them."""
-    if not folder.is_dir():
-        return []
-    return sorted((p for p in folder.iterdir() if p.name.startswith(_PREFIX)), reverse=True)
+    return sorted(folder.glob(f"{_PREFIX}*"), reverse=True)
 
 
 def load(path: Path) -> Checkpoint:
@@ -119,13 +109,9 @@ def load(path: Path) -> Checkpoint:
 
 
 def load_newest(folder: Path, log: Callable[[str], None]) -> tuple[Path, Checkpoint] | None:
-    """Read the newest undamaged checkpoint, and log each damaged one that is skipped.
+    """Return the path and state of the newest undamaged checkpoint; None if there are none at all.
 
-    Returns:
-        Its path and state; None if there are no checkpoints.
-
-    Raises:
-        DamagedFile: there are checkpoints, and all are damaged.
+    Damaged ones are skipped and logged; DamagedFile if all are.
     """
     damage = []
     for path in list_checkpoints(folder):

@@ -145,11 +145,7 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> TrainConfig:
-        """Return the settings stored by `to_json`; absent keys mean the default.
-
-        Raises:
-            BadInput: a key is unknown or a value is not allowed.
-        """
+        """Return what `to_json` stored; absent keys mean the default, unknown ones are refused."""
         names = {TRAIN_JSON_KEYS.get(f.name, f.name): f.name for f in dataclasses.fields(cls)}
         if unknown := stored.keys() - names.keys():
             raise BadInput(f"unknown training settings: {', '.join(sorted(unknown))}")

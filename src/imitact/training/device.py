@@ -44,13 +44,8 @@ class Precision:
 class TrainingDevice:
     """Where the tensors of one rank live and how they are multiplied.
 
-    Attributes:
-        device: torch's device.
-        precision: arithmetic of the forward pass and the loss.
-        threads: torch's threads in this process.
-        ranks: this process among those that train together.
-        generators: random generators that all ranks keep in the same state, by device type; empty
-            for a process that trains alone, which draws from torch's global random state.
+    All ranks keep the random `generators`, by device type, in the same state. A process that trains
+    alone has none and draws from torch's global random state.
     """
 
     device: torch.device
@@ -172,15 +167,8 @@ def choose_device(
 ) -> TrainingDevice:
     """Choose the device and precision of this process, and set torch's number of threads.
 
-    Args:
-        precision: see `choose_precision`.
-        device: auto, cpu, cuda or cuda:N; auto is a CUDA GPU if there is one. With several ranks
-            each uses the GPU of its local rank.
-        threads: torch's threads; 0 keeps torch's own choice.
-        ranks: the processes that train together.
-
-    Raises:
-        BadInput: the device is not available; there is no silent fallback.
+    Arguments are as in `TrainConfig`. With several ranks each uses the GPU of its local rank. A
+    device that is not available is refused; there is no silent fallback.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -215,11 +203,8 @@ def choose_device(
         raise BadInput(f"threads is {threads}; expected 0 (torch's own choice) or more")
     if threads:
         torch.set_num_threads(threads)
-    generators: dict[str, torch.Generator] = {}
-    if ranks.count > 1:
-        generators["cpu"] = torch.Generator()
-        if chosen.type == "cuda":
-            generators["cuda"] = torch.Generator(chosen)
+    drawing = (torch.device("cpu"), chosen) if ranks.count > 1 else ()
+    generators = {each.type: torch.Generator(each) for each in drawing}
     found = choose_precision(precision, chosen)
     return TrainingDevice(chosen, found, torch.get_num_threads(), ranks, generators)
 

@@ -49,23 +49,14 @@ class RankLost(ImitactError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together; `Ranks()` is a process that trains alone.
+    """This process among those that train together; `Ranks()` is a process that trains alone."""
 
-    Attributes:
-        rank: number of this process, from 0; rank 0 writes the files and reports progress.
-        count: number of processes.
-        local_rank: number of this process among those of its machine, from 0.
-        launch_id: identifies the torchrun that started this process; empty without torchrun.
-        restarts: how often that torchrun has restarted this process.
-        long_group: process group for operations that may take up to `LONG_TIMEOUT`.
-    """
-
-    rank: int = 0
+    rank: int = 0  # of this process, from 0; rank 0 writes the files and reports progress
     count: int = 1
-    local_rank: int = 0
-    launch_id: str = ""
-    restarts: int = 0
-    long_group: Any = None
+    local_rank: int = 0  # among the processes of this machine, from 0
+    launch_id: str = ""  # identifies the torchrun that started this process, if any
+    restarts: int = 0  # how often that torchrun has restarted this process
+    long_group: Any = None  # for operations that may take up to `LONG_TIMEOUT`
 
     @property
     def is_first(self) -> bool:
@@ -97,9 +88,9 @@ class Ranks:
             return value
         text = json.dumps(value).encode() if self.is_first else b""
         size = self._broadcast(torch.tensor(len(text)))
-        data = torch.frombuffer(bytearray(text), dtype=torch.uint8) if self.is_first else None
-        data = self._broadcast(torch.empty(int(size), dtype=torch.uint8) if data is None else data)
-        return json.loads(data.numpy().tobytes())
+        data = bytearray(text) if self.is_first else bytearray(int(size))
+        self._broadcast(torch.frombuffer(data, dtype=torch.uint8))
+        return json.loads(data)
 
     def broadcast_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the named CPU tensors of rank 0. Collective."""
@@ -123,10 +114,8 @@ class Ranks:
         """Run a block on all ranks, and end all of them if it fails on any.
 
         Where it fails, the lowest failing rank raises its error and the others exit silently. The
-        block must not contain collective operations. Collective.
-
-        Args:
-            may_take_long: wait up to `LONG_TIMEOUT` instead of `COLLECTIVE_TIMEOUT`.
+        block must not contain collective operations. With `may_take_long` the ranks wait up to
+        `LONG_TIMEOUT` instead of `COLLECTIVE_TIMEOUT`. Collective.
         """
         if self.count == 1:
             yield

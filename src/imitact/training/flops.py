@@ -38,22 +38,17 @@ def _cpu_attention() -> dict[Any, Any]:
     """The CPU's fused attention, which torch's counter does not count."""
     aten = torch.ops.aten
 
-    def forward(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kw: Any):
-        return _attention(query, key, value)
-
-    def backward(
-        grad: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kw: Any
-    ):
+    def backward(grad: Any, query: Any, key: Any, value: Any, *args: Any, **named: Any) -> int:
         # Scores again, then the gradients of values, weights, queries and keys: 5 products to 2.
         return _attention(query, key, value) * 5 // 2
 
     return {
-        aten._scaled_dot_product_flash_attention_for_cpu: forward,
+        aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
     }
 
 
-def _attention(query: Any, key: Any, value: Any) -> int:
+def _attention(query: Any, key: Any, value: Any, *args: Any, **named: Any) -> int:
     """Two products for every batch row and head: (T, D) by (D, S), then (T, S) by (S, D)."""
     batches = math.prod(query[:-2])
     return 2 * batches * query[-2] * key[-2] * (query[-1] + value[-1])

@@ -23,8 +23,9 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ from imitact.storage.atomic import make_folder
 from imitact.storage.atomic_folder import replaced_folder
 from imitact.storage.json_file import read_json_object
 from imitact.storage.lock import shared_build_lock
+from imitact.storage.settings_diff import plain_json
 
 FORMAT = 2
 _RESERVE_BYTES = 256 << 20
@@ -47,7 +49,13 @@ _LOG_EVERY_S = 5.0
 
 
 class FrameReader(Protocol):
-    """Random access to the frames of a dataset at input size."""
+    """Random access to the frames of a dataset at input size.
+
+    `threads` is the number of threads that should gather at a time.
+    """
+
+    cameras: tuple[str, ...]
+    threads: int
 
     def gather(self, camera: str, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return copies of the frames of those rows, (B, height, width, 3), in that order."""
@@ -56,7 +64,7 @@ class FrameReader(Protocol):
 
 def first_rows(lengths: Sequence[int]) -> NDArray[np.int64]:
     """Return the row of tick 0 of each episode, then the number of rows: (episodes + 1,)."""
-    return np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))]).astype(np.int64)
+    return np.cumsum([0, *lengths], dtype=np.int64)
 
 
 def open_frames(
@@ -71,26 +79,21 @@ def open_frames(
 ) -> FrameReader:
     """Open the frame cache, build it if it is missing, or decode frames when they are needed.
 
-    A cache that exceeds the limit or the free disk space is not built. The frames are the same bit
-    for bit either way.
+    A cache that exceeds the limit or the free disk space is not built; an existing one is used
+    whatever its size, unless the limit is 0. The frames are the same bit for bit either way.
+    DamagedFile for a video that has fewer or more frames than its episode has ticks.
 
     Args:
-        dataset: where the frames are; must be picklable for several workers.
+        dataset: must be picklable for several workers.
         views: crop and size of each camera, by name.
-        cache_dir: folder of the cache folder, created if missing.
-        cache_limit_bytes: largest cache to build; an existing one is used whatever its size. 0
-            disables the cache.
-        memory_limit_bytes: memory for decoded frames without a cache.
-        workers: processes that decode.
-        log: receives messages.
-
-    Raises:
-        DamagedFile: a video has fewer or more frames than its episode has ticks.
+        cache_dir: where the cache folder is made.
+        memory_limit_bytes: for decoded frames without a cache.
+        workers: processes that decode into the cache, or threads that decode without it.
     """
     for camera in views:
         dataset.spec.camera(camera)
     if not views:
-        return DecodedFrames(dataset, views, 0)
+        return DecodedFrames(dataset, views, 0, workers)
     layout = _CacheLayout(dataset, views)
     folder = cache_dir / f"frames-{layout.key}"
 
@@ -100,7 +103,7 @@ def open_frames(
             f"when they are needed; at most {_format_bytes(memory_limit_bytes)} of them are kept "
             "in memory."
         )
-        return DecodedFrames(dataset, views, memory_limit_bytes)
+        return DecodedFrames(dataset, views, memory_limit_bytes, workers)
 
     is_missing = cache_limit_bytes < 1 or not folder.exists()
     if is_missing and (reason := _reason_not_to_build(layout, cache_dir, cache_limit_bytes)):
@@ -128,7 +131,10 @@ def open_frames(
 class CachedFrames:
     """Frames of a complete cache, memory-mapped: the kernel keeps in memory what fits."""
 
+    threads = 1  # they only need a copy
+
     def __init__(self, folder: Path, layout: _CacheLayout) -> None:
+        self.cameras = tuple(layout.files)
         self._maps = {
             camera: np.memmap(
                 folder / name,
@@ -151,7 +157,11 @@ class DecodedFrames:
     nothing, and this way a share limit / total of each epoch is found in memory.
     """
 
-    def __init__(self, dataset: Dataset, views: Mapping[str, View], limit_bytes: int) -> None:
+    def __init__(
+        self, dataset: Dataset, views: Mapping[str, View], limit_bytes: int, threads: int
+    ) -> None:
+        self.cameras = tuple(views)
+        self.threads = max(1, threads)  # decoding gains from them, as it releases the GIL
         self._dataset = dataset
         self._views = dict(views)
         self._firsts = first_rows(dataset.lengths)
@@ -204,22 +214,19 @@ class _CacheLayout:
         # Camera names may contain characters that a file system refuses, so files are numbered.
         self.files = {camera: f"camera-{n}.u8" for n, camera in enumerate(self.views)}
         self.size = sum(self.rows * self.frame_bytes(camera) for camera in self.views)
-        self.identity: dict[str, Any] = {
-            "format": FORMAT,
-            "fingerprint": dataset.fingerprint,
-            "resize": resizing.VERSION,
-            "lengths": self.lengths,
-            "cameras": [
-                {
-                    "name": c,
-                    "height": v.height,
-                    "width": v.width,
-                    "window": list(v.window) if v.window else None,
-                    "file": self.files[c],
-                }
-                for c, v in self.views.items()
-            ],
-        }
+        cameras = [
+            {"name": camera, **asdict(view), "file": self.files[camera]}
+            for camera, view in self.views.items()
+        ]
+        self.identity = plain_json(
+            {
+                "format": FORMAT,
+                "fingerprint": dataset.fingerprint,
+                "resize": resizing.VERSION,
+                "lengths": self.lengths,
+                "cameras": cameras,
+            }
+        )
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode())
         self.key = digest.hexdigest()[:16]
 
@@ -282,12 +289,11 @@ def _crc32(folder: Path, layout: _CacheLayout, camera: str, episode: int) -> int
     path = folder / layout.files[camera]
     with path.open("rb") as file:
         file.seek(int(layout.firsts[episode]) * size)
-        while left:
-            block = file.read(min(left, 4 << 20))
-            if not block:
-                raise OSError(f"{path.name} ends early")
+        while block := file.read(min(left, 4 << 20)):
             crc = zlib.crc32(block, crc)
             left -= len(block)
+    if left:
+        raise OSError(f"{path.name} ends early")
     return crc
 
 
@@ -306,28 +312,20 @@ def _build(
                 size = layout.rows * layout.frame_bytes(camera)
                 if size and hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, size)
-        sums = _decode_all(building, layout, dataset, workers, log)
+        count = len(layout.lengths)
+        sums = {camera: [0] * count for camera in layout.files}
+        start_s = logged_s = time.monotonic()
+        for done, (episode, crcs) in enumerate(_decoded(building, layout, dataset, workers), 1):
+            for camera, crc in crcs.items():
+                sums[camera][episode] = crc
+            now_s = time.monotonic()
+            if now_s - logged_s > _LOG_EVERY_S and done < count:
+                logged_s = now_s
+                left_s = (now_s - start_s) / done * (count - done)
+                log(f"decoding frames: {done} of {count} episodes, left {left_s:.0f} s")
+        log(f"decoded {layout.rows} ticks in {time.monotonic() - start_s:.1f} s")
         text = json.dumps({**layout.identity, "crc32": sums}, indent=1)
         (building / "cache.json").write_text(text)
-
-
-def _decode_all(
-    building: Path, layout: _CacheLayout, dataset: Dataset, workers: int, log: Callable[[str], None]
-) -> dict[str, list[int]]:
-    """Decode every episode and return the checksums, by camera and episode."""
-    count = len(layout.lengths)
-    sums = {camera: [0] * count for camera in layout.files}
-    start_s = logged_s = time.monotonic()
-    for done, (episode, crcs) in enumerate(_decoded(building, layout, dataset, workers), 1):
-        for camera, crc in crcs.items():
-            sums[camera][episode] = crc
-        now_s = time.monotonic()
-        if now_s - logged_s > _LOG_EVERY_S and done < count:
-            logged_s = now_s
-            left_s = (now_s - start_s) / done * (count - done)
-            log(f"decoding frames: {done} of {count} episodes, left {left_s:.0f} s")
-    log(f"decoded {layout.rows} ticks in {time.monotonic() - start_s:.1f} s")
-    return sums
 
 
 def _decoded(

@@ -39,7 +39,7 @@ from imitact.parallel.signals import StopFlag
 from imitact.storage.atomic import make_folder, write_json
 from imitact.storage.checksum import with_checksum
 from imitact.storage.lock import exclusive_writer
-from imitact.training import checkpoint, trackers
+from imitact.training import checkpoint, frame_cache, trackers
 from imitact.training import resume as resumption
 from imitact.training.checkpoint import Checkpoint
 from imitact.training.config import TrainConfig
@@ -75,10 +75,6 @@ def train(
     """Train a policy and return the path of its folder, `out`/policy.
 
     Args:
-        dataset: the demonstrations.
-        out: output folder, created if missing.
-        model: settings of the network.
-        config: settings of the training.
         resume: continue from the newest undamaged checkpoint in `out`, if there is one. The result
             is the same bit for bit as without the interruption (on a CPU, with the same torch and
             number of threads).
@@ -146,21 +142,26 @@ def _train(
             dataset.spec, stats, model, seed=config.seed, fingerprint=dataset.fingerprint
         )
         _check_batch_norm(policy, config)
-    make_sampler = partial(
-        Sampler,
+    open_frames = partial(
+        frame_cache.open_frames,
         dataset,
-        chunk=model.chunk_size,
-        views=policy.views,
+        policy.views,
         cache_dir=Path(config.cache_dir) if config.cache_dir else out / "cache",
         cache_limit_bytes=int(config.cache_limit_gb * 1e9),
         memory_limit_bytes=int(config.memory_limit_gb * 1e9),
+        workers=config.num_workers or available_cores(),
+        log=log,
+    )
+    make_sampler = partial(
+        Sampler,
+        dataset,
+        open_frames,
+        chunk=model.chunk_size,
         batch_size=config.batch_size,
         seed=config.seed,
-        workers=config.num_workers or available_cores(),
         episodes=training,
         ranks=ranks.count,
         rank=ranks.rank,
-        log=log,
     )
     sampler = ranks.local_first(make_sampler)
     validation_sampler = sampler.with_episodes(validation) if validation else None

@@ -28,13 +28,9 @@ from imitact.training.trackers import Trackers
 class MetricsLog:
     """Writes metrics.jsonl, forwards it to the trackers, and limits the rate of progress lines.
 
-    Args:
-        path: the file; None to write none, as on every rank but the first.
-        resumed: step that training continues from; lines of later steps are removed, because those
-            steps are repeated.
-        log: receives progress lines.
-        every_s: shortest time between progress lines, seconds.
-        trackers: receive all numbers after they are in the file; closed with the log.
+    Lines of steps after `resumed` are removed from `path`, because training continues from there.
+    Every rank but the first has None for `path` and writes no file. `log` receives a progress line
+    every `every_s` seconds at most. The trackers are closed with this log.
     """
 
     def __init__(
@@ -100,10 +96,9 @@ class RunningMeans:
     """Means over the steps since the last line of metrics.jsonl."""
 
     def __init__(self) -> None:
-        self._samples = 0
+        self._samples = self._count = 0
         self._spent_s = self._waited_s = 0.0
         self._sums: dict[str, float] = {}
-        self._count = 0
 
     def add(
         self, numbers: Mapping[str, float], samples: int, spent_s: float, waited_s: float
@@ -157,13 +152,9 @@ class TrainingTotals:
     def set_wall_time(self, wall_s: float) -> None:
         """Set the time since the start of training, and update the peak memory."""
         self.wall_s = wall_s
-        self.peak_rss_bytes = max(self.peak_rss_bytes, _peak_rss_bytes())
-
-
-def _peak_rss_bytes() -> int:
-    """Largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # in kB on Linux
+        unit_bytes = 1 if sys.platform == "darwin" else 1024  # kB on Linux
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
+        self.peak_rss_bytes = max(self.peak_rss_bytes, peak_bytes)
 
 
 class StepTimer:

@@ -47,12 +47,10 @@ class Updater:
     gradients of the ranks' shares of the batch are summed. The constructor and `update` are
     collective.
 
-    Attributes:
-        policy: the policy in training.
-        averaged: the policy to keep: its weights are the moving average of those of `policy`, or
-            it is `policy` itself where ema_decay is 0. Floating point buffers, such as BatchNorm's
-            running statistics, are averaged too, because they describe the activations of those
-            weights; integer buffers are copied.
+    `averaged` is the policy to keep: its weights are the moving average of those of `policy`, or it
+    is `policy` itself where ema_decay is 0. Floating point buffers, such as BatchNorm's running
+    statistics, are averaged too, because they describe the activations of those weights; integer
+    buffers are copied.
     """
 
     def __init__(self, policy: TorchPolicy, config: TrainConfig, device: TrainingDevice) -> None:
@@ -90,11 +88,8 @@ class Updater:
         refusal, are those of the previous update (none at first). `synchronize` waits for the last
         one. After a refused update the weights no longer change.
 
-        Returns:
-            loss, l1, kl, grad_norm, lr and lr_backbone.
-
-        Raises:
-            NotFinite: the loss or a gradient is not finite; the weights are unchanged.
+        Return loss, l1, kl, grad_norm, lr and lr_backbone; NotFinite for a loss or a gradient that
+        is not finite, with the weights unchanged.
         """
         scale = lr_scale(self.config, step)
         for group in self.optimizer.param_groups:
@@ -183,11 +178,7 @@ class Updater:
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what `tensors` returned.
-
-        Raises:
-            DamagedFile: the tensors belong to another network.
-        """
+        """Restore what `tensors` returned; DamagedFile for the tensors of another network."""
         device = self.device.device
         networks = {"net.": self.policy.net}
         if self.averaged is not self.policy:
@@ -205,9 +196,8 @@ class Updater:
             for name, tensor in current.items():
                 tensor.copy_(stored[name])
         for name, parameter in self._named.items():
-            moments = {
-                m: tensors[f"adamw.{m}.{name}"] for m in _MOMENTS if f"adamw.{m}.{name}" in tensors
-            }
+            found = {m: tensors.get(f"adamw.{m}.{name}") for m in _MOMENTS}
+            moments = {m: t for m, t in found.items() if t is not None}
             if moments:
                 self.optimizer.state[parameter] = {
                     m: torch.empty_like(parameter if m != "step" else t, device=device).copy_(t)

@@ -29,10 +29,7 @@ _MACHINE = ("--train.num-threads", "--train.num-workers", "--train.cache-dir", "
 def stored_settings(model: ActConfig, config: TrainConfig, fingerprint: str) -> dict[str, Any]:
     """Return what a checkpoint stores to identify a training: equal settings give equal weights.
 
-    Args:
-        model: settings of the network.
-        config: settings of the training.
-        fingerprint: of the training episodes.
+    `fingerprint` is that of the training episodes.
     """
     free = {TRAIN_JSON_KEYS.get(name, name) for name in _FREE}
     train = {key: value for key, value in config.to_json().items() if key not in free}
@@ -45,10 +42,7 @@ def find_checkpoint(
     """Return the checkpoint to continue from, if there is one.
 
     Without `resume`, only a process that torchrun restarted continues, and only from checkpoints of
-    the same torchrun.
-
-    Raises:
-        BadInput: `out` has checkpoints and must not be resumed.
+    the same torchrun; other checkpoints in `out` are refused.
     """
     folder = out / "checkpoints"
     advice = "resume it, or choose another folder"
@@ -63,12 +57,9 @@ def find_checkpoint(
 
 
 def check_same_training(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise BadInput if the settings or data of a checkpoint differ from the current ones.
+    """Raise BadInput if the `stored_settings` of the checkpoint at `path` differ from those of now.
 
-    Args:
-        path: the checkpoint.
-        then: its `stored_settings`; a setting that it does not have was at its default.
-        now: the current `stored_settings`.
+    A setting that it does not have was at its default.
     """
     defaults = plain_json({"model": ActConfig().to_json(), "train": TrainConfig().to_json()})
     before, after = (
@@ -127,10 +118,8 @@ def rounding_notice(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def _options(model: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with their keys on disk under the names of their options."""
     named: dict[str, Any] = {}
-    for part, values, keys in (
-        ("model", model, MODEL_JSON_KEYS),
-        ("train", train, TRAIN_JSON_KEYS),
-    ):
+    parts = ("model", model, MODEL_JSON_KEYS), ("train", train, TRAIN_JSON_KEYS)
+    for part, values, keys in parts:
         names = {key: name for name, key in keys.items()}
         for key, value in values.items():
             named[f"--{part}.{names.get(key, key).replace('_', '-')}"] = value

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.camera_view import View
 from imitact.core.errors import BadInput, NotFinite, SpecMismatch
 from imitact.core.feature_statistics import Accumulator, Stats
 from imitact.core.types import Dataset
-from imitact.training.frame_cache import DecodedFrames, FrameReader, first_rows, open_frames
+from imitact.training.frame_cache import FrameReader, first_rows
 
 _PREFETCH = 3
 """Batches prepared before they are needed."""
@@ -28,42 +26,28 @@ _PREFETCH = 3
 
 @dataclass(frozen=True)
 class GlobalBatch:
-    """The batch of all ranks, of which one rank has a share.
+    """The batch of all ranks, of which one rank has a share."""
 
-    Attributes:
-        first: position of the first sample of the share.
-        valid: ticks of all chunks that are not padding.
-        episode: (B,) int64, episode of each sample.
-        tick: (B,) int64, tick of each sample.
-    """
-
-    first: int
-    valid: int
-    episode: NDArray[np.int64]
-    tick: NDArray[np.int64]
+    first: int  # position of the first sample of the share
+    valid: int  # ticks of all chunks that are not padding
+    episode: NDArray[np.int64]  # (B,), of each sample
+    tick: NDArray[np.int64]  # (B,), in that episode
 
 
 @dataclass(frozen=True)
 class SampleBatch:
     """B samples, in physical units.
 
-    Attributes:
-        state: (B, S) float32, at the tick of the sample.
-        frames: camera name to (B, H, W, 3) uint8.
-        action: (B, K, A) float32; action[b, k] was commanded k ticks later. After the end of the
-            episode the last action is repeated.
-        is_pad: (B, K) bool; True where action is such a repetition.
-        episode: (B,) int64, number in the dataset.
-        tick: (B,) int64, in that episode.
-        whole: the batch of all ranks that this is a share of; None if there is one rank.
+    action[b, k] was commanded k ticks after state[b]. After the end of the episode the last action
+    is repeated, and `is_pad` is True. With several ranks this is a share of the batch `whole`.
     """
 
-    state: NDArray[np.float32]
-    frames: dict[str, NDArray[np.uint8]]
-    action: NDArray[np.float32]
-    is_pad: NDArray[np.bool_]
-    episode: NDArray[np.int64]
-    tick: NDArray[np.int64]
+    state: NDArray[np.float32]  # (B, S)
+    frames: dict[str, NDArray[np.uint8]]  # by camera, (B, H, W, 3)
+    action: NDArray[np.float32]  # (B, K, A)
+    is_pad: NDArray[np.bool_]  # (B, K)
+    episode: NDArray[np.int64]  # (B,), number in the dataset
+    tick: NDArray[np.int64]  # (B,), in that episode
     whole: GlobalBatch | None = None
 
 
@@ -71,25 +55,18 @@ class Sampler:
     """An endless, seeded stream of batches: every tick of every chosen episode once per epoch.
 
     The stream is a sequence of epochs, each a permutation of all ticks that is a pure function of
-    (seed, epoch), cut into batches of `batch_size`. A batch may span two epochs; none is short and
-    no tick is left out. Batch i is a pure function of (seed, i), so training can resume at any
-    batch, and the number of workers has no effect.
+    (seed, epoch), cut into batches. A batch may span two epochs; none is short and no tick is left
+    out. Batch i is a pure function of (seed, i), so training can resume at any batch, and the
+    number of threads has no effect.
 
     Args:
         dataset: every chosen episode must have at least one tick.
+        open_frames: opens the frames of the cameras; called when all else is checked.
         chunk: K, ticks; a chunk that exceeds the episode is padded.
-        views: crop and size of each camera, by name.
-        cache_dir: folder of the frame cache (`frame_cache.open_frames`).
-        cache_limit_bytes: largest frame cache on disk.
         batch_size: samples per batch, over all ranks.
-        seed: of the order of the samples.
-        workers: processes that decode frames into the cache, or threads that decode without it.
         episodes: numbers of the episodes to draw from; None for all.
-        memory_limit_bytes: memory for decoded frames without a cache.
-        ranks: number of ranks that share each batch.
         rank: this rank, from 0; it has samples batch_size * rank // ranks up to
             batch_size * (rank + 1) // ranks, so shares differ by one at most.
-        log: receives messages about the frame cache.
 
     Raises:
         BadInput: there is no episode, an episode has no tick, or a rank would have no sample.
@@ -100,19 +77,14 @@ class Sampler:
     def __init__(
         self,
         dataset: Dataset,
+        open_frames: Callable[[], FrameReader],
         *,
         chunk: int,
-        views: Mapping[str, View],
-        cache_dir: Path,
-        cache_limit_bytes: int,
         batch_size: int,
         seed: int,
-        workers: int,
         episodes: Sequence[int] | None = None,
-        memory_limit_bytes: int = 256 << 20,
         ranks: int = 1,
         rank: int = 0,
-        log: Callable[[str], None] = lambda line: None,
     ) -> None:
         if chunk < 1 or batch_size < 1:
             raise BadInput(f"chunk is {chunk}, batch_size {batch_size}; both must be at least 1")
@@ -127,20 +99,9 @@ class Sampler:
         self.batch_size = batch_size
         self.seed = seed
         self.ranks, self.rank = ranks, rank
-        self.cameras = tuple(views)
         self.episodes = tuple(range(len(dataset.lengths)) if episodes is None else episodes)
         self._load_rows()
-        self.frames: FrameReader = open_frames(
-            dataset,
-            views,
-            cache_dir=cache_dir,
-            cache_limit_bytes=cache_limit_bytes,
-            memory_limit_bytes=memory_limit_bytes,
-            workers=workers,
-            log=log,
-        )
-        # Mapped frames only need a copy; decoding gains from threads, as it releases the GIL.
-        self._threads = max(1, workers) if isinstance(self.frames, DecodedFrames) else 1
+        self.frames = open_frames()
 
     def _load_rows(self) -> None:
         if not self.episodes:
@@ -203,7 +164,7 @@ class Sampler:
         last = self._last[rows][:, None]
         return SampleBatch(
             state=self._state[rows],
-            frames={c: self.frames.gather(c, self._frame_row[rows]) for c in self.cameras},
+            frames={c: self.frames.gather(c, self._frame_row[rows]) for c in self.frames.cameras},
             action=self._action[np.minimum(ahead, last)],
             is_pad=ahead > last,
             episode=self._episode[rows],
@@ -215,12 +176,12 @@ class Sampler:
 
         Close the generator to end the threads.
         """
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="samples")
+        pool = ThreadPoolExecutor(self.frames.threads, thread_name_prefix="samples")
         pending: deque[Future[SampleBatch]] = deque()
         index = first
         try:
             while True:
-                while len(pending) < max(_PREFETCH, self._threads):
+                while len(pending) < max(_PREFETCH, self.frames.threads):
                     pending.append(pool.submit(self.batch, index))
                     index += 1
                 yield pending.popleft().result()
@@ -243,14 +204,9 @@ def dataset_statistics(
 ) -> dict[str, Stats]:
     """Compute the normalization statistics of "state" and "action" over all ticks of episodes.
 
-    Args:
-        dataset: where the episodes are.
-        episodes: their numbers; no others are read.
-        delta_chunk: K, ticks; above 0 adds "delta", the statistics of action[t + k] - state[t] over
-            every t and every k < K within the episode.
-
-    Raises:
-        SpecMismatch: deltas are needed, and an action has no state of the same name.
+    No other episodes are read. A `delta_chunk` of K > 0 ticks adds "delta", the statistics of
+    action[t + k] - state[t] over every t and every k < K within the episode; SpecMismatch where an
+    action has no state of the same name.
     """
     spec = dataset.spec
     state, action = Accumulator(spec.state_size), Accumulator(spec.action_size)

@@ -9,11 +9,11 @@ A tracker is imported only if it is selected, and refused before training starts
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, get_args
@@ -86,7 +86,7 @@ def start_trackers(
     project: str,
     out: Path,
     step: int,
-    settings: Mapping[str, Any],
+    settings: dict[str, Any],
     log: Callable[[str], None],
 ) -> Trackers:
     """Open the trackers of a training.
@@ -99,12 +99,11 @@ def start_trackers(
         return Trackers({}, log)
     folder = out.absolute() / FOLDER
     make_folder(folder)
-    plain = json.loads(json.dumps(settings, default=str))
     run = _run(folder, out.absolute(), project, resumed=step > 0)
     open_tracker: dict[str, Callable[[], Tracker]] = {
         "tensorboard": lambda: _TensorBoard(folder / "tensorboard", step),
-        "trackio": lambda: _Trackio(folder / "trackio", project, run, plain),
-        "wandb": lambda: _Wandb(folder, project, run, plain),
+        "trackio": lambda: _Trackio(folder / "trackio", project, run, settings),
+        "wandb": lambda: _Wandb(folder, project, run, settings),
     }
     opened: dict[str, Tracker] = {}
     for name in dict.fromkeys(names):
@@ -175,7 +174,7 @@ class _Trackio:
     def __init__(self, folder: Path, project: str, run: str, settings: dict[str, Any]) -> None:
         make_folder(folder)
         os.environ.setdefault("TRACKIO_DIR", str(folder))  # read at import
-        with _silent():
+        with redirect_stdout(io.StringIO()):  # messages for the user come from imitact only
             import trackio
 
             # Not the run's own finish: trackio would finish it again at exit, with output.
@@ -194,7 +193,7 @@ class _Trackio:
         self._run.log(dict(numbers), step=step)
 
     def close(self) -> None:
-        with _silent():
+        with redirect_stdout(io.StringIO()):
             self._finish()
 
 
@@ -230,8 +229,3 @@ class _Wandb:
 
     def close(self) -> None:
         self._run.finish()
-
-
-def _silent() -> contextlib.redirect_stdout[io.StringIO]:
-    """Suppress output to stdout; messages for the user come from imitact only."""
-    return contextlib.redirect_stdout(io.StringIO())

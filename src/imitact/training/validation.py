@@ -16,22 +16,15 @@ LOGGED = ("held_out_l1_rad", "held_out_l1_per_joint", "held_out_l1_rad_per_tick"
 
 
 def validate(updater: Updater, validation: Sampler, samples: int) -> dict[str, Any]:
-    """Compare predictions at z = 0 with the demonstrations, over ticks within the episode.
+    """Compare predictions of `updater.averaged` at z = 0 with the demonstrations.
 
-    Each rank evaluates a share of the samples. Collective.
-
-    Args:
-        updater: its `averaged` policy is validated.
-        validation: samples of the validation episodes.
-        samples: number of samples, evenly spaced.
+    Over the ticks within the episode of about `samples` evenly spaced samples, of which each rank
+    evaluates a share. Collective. Raises NotFinite for an error that is not finite.
 
     Returns:
         `held_out_l1_rad`, the mean over the joints in rad (over all dimensions if none is in rad);
         `held_out_l1_per_joint`, by action dimension in its unit; `held_out_l1_rad_per_tick`, by
         tick of the chunk over the joints in rad; `held_out_l1_per_joint_per_tick`, by both.
-
-    Raises:
-        NotFinite: the error is not finite.
     """
     policy, device = updater.averaged, updater.device
     spec = policy.spec
@@ -55,11 +48,13 @@ def validate(updater: Updater, validation: Sampler, samples: int) -> dict[str, A
     reached = counts[:, 0] > 0
     per_tick = sums[reached][:, joints].mean(axis=1) / counts[reached, 0]
     matrix = (sums[reached] / counts[reached]).T  # (A, ticks)
+
+    def by_joint(values: np.ndarray) -> dict[str, Any]:
+        return dict(zip(spec.action_names, values.tolist(), strict=True))
+
     return {
         "held_out_l1_rad": mean,
-        "held_out_l1_per_joint": dict(zip(spec.action_names, per_joint.tolist(), strict=True)),
+        "held_out_l1_per_joint": by_joint(per_joint),
         "held_out_l1_rad_per_tick": per_tick.tolist(),
-        "held_out_l1_per_joint_per_tick": dict(
-            zip(spec.action_names, matrix.tolist(), strict=True)
-        ),
+        "held_out_l1_per_joint_per_tick": by_joint(matrix),
     }
