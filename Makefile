@@ -6,6 +6,7 @@
 #   make docs     the documentation as a site, in build/docs
 #   make bench    compare speed with LeRobot 0.6.1 (half an hour, on an idle machine)
 #   make faults   100 kills, a disk full at every write, altered bytes, 360,000 fuzzed files
+#   make lock     write requirements/ (hashes) from constraints.txt, and THIRD_PARTY.md's tables
 #   make clean    remove the environments and caches (runs/ stays)
 #
 # PYTHON=/path/to/python names the interpreter; ARGS="--train.seed 1" adds to the demo's command line.
@@ -25,7 +26,7 @@ LEROBOT_READY := $(LEROBOT)/.ready
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test parity docs bench faults clean
+.PHONY: help setup demo test parity docs bench faults lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -73,13 +74,13 @@ faults: $(READY)
 	done
 	$(BIN)/python -m tests.faults.fuzz_policies --cases 140000 --out runs/faults/fuzz_policies.json
 
-# The demo needs the simulator; everything else needs all extras. Each set has a file in .venv that
-# marks it as installed and holds the seconds that took, which the demo reports. It is installed
-# again when the pinned versions or the project's requirements change, or when PYTHON names another
-# version than .venv has. An environment of a fitting Python is kept, so that a torch build chosen
-# by hand stays.
-$(DEMO_READY): EXTRAS := sim
-$(READY): EXTRAS := sim,gym,formats,export,view,trackers,docs,dev
+# The demo needs the simulator; everything else needs all extras. Each set is a file in requirements/
+# (scripts/lock_requirements.py has its extras). A file in .venv marks it as installed and holds the
+# seconds that took, which the demo reports. It is installed again when the pinned versions or the
+# project's requirements change, or when PYTHON names another version than .venv has. An environment
+# of a fitting Python is kept, so that a torch build chosen by hand stays.
+$(DEMO_READY): SET := demo
+$(READY): SET := all
 
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 ifneq ($(PYTHON),)
@@ -87,7 +88,7 @@ ifneq ($(shell $(PYTHON) -c '$(VERSION)' 2>/dev/null),$(shell $(BIN)/python -c '
 .PHONY: $(READY) $(DEMO_READY)
 endif
 endif
-$(READY) $(DEMO_READY): constraints.txt pyproject.toml
+$(READY) $(DEMO_READY): $(wildcard requirements/*.txt) pyproject.toml scripts/install.sh
 	@start=$$(date +%s); \
 	python=$$(sh scripts/find_python.sh 3.11 3.12) || exit 2; \
 	have=$$($(BIN)/python -c '$(VERSION)' 2>/dev/null); \
@@ -99,8 +100,8 @@ $(READY) $(DEMO_READY): constraints.txt pyproject.toml
 	    echo "setup: a virtual environment in $(VENV) from $$python"; \
 	    "$$python" -m venv --clear $(VENV) || exit 2; \
 	fi; \
-	echo "setup: installing the versions of constraints.txt with $(EXTRAS) (torch is the largest)"; \
-	$(BIN)/python -m pip install -c constraints.txt -e '.[$(EXTRAS)]' || exit 2; \
+	echo "setup: installing requirements/$(SET).txt (torch is the largest)"; \
+	sh scripts/install.sh $(BIN)/python $(SET) || exit 2; \
 	seconds=$$(($$(date +%s) - start)); \
 	echo "$$seconds" > $@; \
 	echo "setup: done in $$seconds s"
@@ -112,6 +113,16 @@ $(LEROBOT_READY): scripts/lerobot-constraints.txt
 	$(LEROBOT)/bin/python -m pip install -c scripts/lerobot-constraints.txt \
 	    'lerobot[dataset]==0.6.1' -e . || exit 2; \
 	touch $(LEROBOT_READY)
+
+# UV may name an installed uv. It reads the package index and downloads no package.
+UV ?= build/uv/bin/uv
+build/uv/bin/uv:
+	$(BIN)/python -m venv --clear build/uv
+	build/uv/bin/python -m pip install uv==0.13.9
+
+lock: $(READY) $(UV)
+	$(BIN)/python scripts/lock_requirements.py --uv $(UV)
+	$(BIN)/python scripts/third_party.py
 
 clean:
 	rm -rf $(VENV) $(LEROBOT) .pytest_cache .ruff_cache .hypothesis dist build
