@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,10 @@ def readme(whole: Whole, file: str) -> str:
         ratio = row.get("ratio to lerobot bf16")
         return f", {ratio:.2f} times its bf16 rate" if ratio else ""
 
+    def precision(row: Whole) -> str:
+        faster = row.get("imitact bf16 s/step", inf) < row["imitact fp32 s/step"]
+        return "in bf16 " if faster else ""
+
     def exported(row: Whole) -> str:
         key, ms = best(row)
         theirs = row.get("lerobot fp32 ms")
@@ -82,7 +87,8 @@ def readme(whole: Whole, file: str) -> str:
     rows = [
         (
             f"training, {row['work']}",
-            f"{row['ratio to lerobot fp32']:.2f} times LeRobot's fp32 rate" + beside_bf16(row),
+            f"{precision(row)}{row['ratio to lerobot fp32']:.2f} times LeRobot's fp32 rate"
+            + beside_bf16(row),
         )
         for row in train
         if "ratio to lerobot fp32" in row
@@ -101,9 +107,13 @@ def readme(whole: Whole, file: str) -> str:
         ("500 evaluations, `replay:50`, from 40",
          f"{sim['500 evaluations, replay:50, min (from 40)']:.1f} min"),
     ]  # fmt: skip
+    versions = (version.split(", ") for version in machine["versions"].values())
+    beside = " beside ".join(f"{name} ({torch})" for name, torch in versions)
+    beside = beside.replace("lerobot", "LeRobot")
     head = (
-        f"On {named(machine)}, {machine['threads']} threads, by `make bench` (`{file}`; all tables "
-        "in `docs/performance.md`):\n\n| what | result |\n|---|---|\n"
+        f"{beside}, on {named(machine)}, {machine['threads']} threads, "
+        f"by `make bench` (`{file}`; all tables in `docs/performance.md`):\n\n"
+        "| what | result |\n|---|---|\n"
     )
     return head + "\n".join(f"| {what} | {result} |" for what, result in rows)
 
