@@ -111,8 +111,7 @@ def env_factory(
         return partial(gym.GymEnv, name.removeprefix(GYM_PREFIX), gym_config(gym_settings))
     if name not in aloha.TASKS:
         return partial(_made, Env, name)
-    views = {FOUR_VIEWS: aloha.REAL_ALOHA_CAMERAS}
-    chosen = [camera for given in cameras for camera in views.get(given, (given,))]
+    chosen = camera_names(cameras)
     for camera in chosen:
         if camera not in aloha.CAMERAS:
             raise unknown_name("camera of the ALOHA scene", camera, (*aloha.CAMERAS, FOUR_VIEWS))
@@ -155,6 +154,12 @@ def gym_config(settings: GymSettings) -> GymConfig:
         if name not in names:
             raise unknown_name("setting of a Gymnasium environment", name, names)
     return GymConfig(**settings)
+
+
+def camera_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return camera names with `aloha4` replaced by the four names it stands for."""
+    views = {FOUR_VIEWS: aloha.REAL_ALOHA_CAMERAS}
+    return tuple(camera for name in names for camera in views.get(name, (name,)))
 
 
 def expert_factory(
