@@ -40,7 +40,7 @@ def nearest(given: str, choices: Collection[str]) -> str | None:
 
 
 def unknown_name(what: str, given: str, choices: Collection[str]) -> BadInput:
-    """Return the error for a name that is not one of `choices`; `what` is of what: "preset"."""
+    """Return the error for a name that is none of `choices`; `what` names their kind: "preset"."""
     meant = nearest(given, choices)
     question = f". Did you mean {meant}?" if meant else ""
     return BadInput(f'there is no {what} "{given}"; expected {", ".join(choices)}{question}')

@@ -23,7 +23,7 @@ class Ensemble(Chunking):
     """
 
     def __init__(self, m: float, every: int = 1, delay_ticks: int = 0) -> None:
-        """Begin an episode with a query every so many ticks; the paper's is at each tick, 1."""
+        """Begin an episode; `every` ticks are between two queries, in the paper 1."""
         if not math.isfinite(m):
             raise BadInput(f"the ensemble's m is {m}; it must be a finite number (the paper: 0.01)")
         if every < 1:
