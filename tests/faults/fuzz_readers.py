@@ -399,10 +399,9 @@ class Material:
         self.folder = folder
         self.files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
         self.bytes = {name: path.read_bytes() for name, path in self.files.items()}
-        from imitact.datasets.formats.hdf5 import Hdf5Reader
         from imitact.parallel.isolated_process import IsolatedProcess
 
-        self._hdf5, self._process = Hdf5Reader(), IsolatedProcess()
+        self._process = IsolatedProcess()
 
     def altered(self, case: Case) -> bytes:
         """Return the altered contents."""
@@ -503,7 +502,7 @@ class Material:
         from imitact.datasets.formats.aloha import AlohaDataset
         from imitact.datasets.read_config import ReadConfig
 
-        read_whole(AlohaDataset(folder, ReadConfig(colour="bgr"), hdf5=self._hdf5))
+        read_whole(AlohaDataset(folder, ReadConfig(colour="bgr"), process=self._process))
 
     def _robomimic(self) -> None:
         from imitact.datasets.formats.robomimic import RobomimicDataset
@@ -511,7 +510,7 @@ class Material:
 
         read = ReadConfig(state=("robot0_eef_pos", "robot0_gripper_qpos"), subset="train")
         file = self.folder / "robomimic/demo.hdf5"
-        read_whole(RobomimicDataset(file, read, hdf5=self._hdf5))
+        read_whole(RobomimicDataset(file, read, process=self._process))
 
     def _replay(self) -> None:
         from imitact.datasets.formats.diffusion_policy import DiffusionPolicyDataset

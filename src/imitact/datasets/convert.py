@@ -51,18 +51,14 @@ def convert(
     config: ConvertConfig | None = None,
     on_progress: OnProgress = lambda what, done: None,
 ) -> dict[str, Any]:
-    """Copy a dataset to `out` in another layout.
+    """Copy a dataset, which is only read, to `out` in another layout.
 
     States, actions and extra columns of the copy equal those of the dataset bit for bit; frames do
     where the codec loses nothing, else to within `config.min_psnr_db`.
 
     Args:
-        source: the dataset to copy; it is only read.
         out: new folder, or one with an unfinished conversion of the same dataset with the same
             settings, which is continued.
-        to: layout of the copy.
-        config: how the copy is made.
-        on_progress: called as episodes are converted and compared.
 
     Returns:
         The report, as stored in OUT/conversion.json.
@@ -87,7 +83,7 @@ def convert(
             return previous
         make_folder(staging)
         if not previous:
-            _write_report(out, {"done": False, "settings": settings}, staging)
+            _write_report(out, {"done": False, "settings": settings})
         copy_episodes = _copy_to_lerobot if to == "lerobot" else _copy_to_aloha
         for index in copy_episodes(source, out, config, settings):
             on_progress("converted", index)
@@ -105,7 +101,7 @@ def convert(
             "left_out": settings["left_out"],
             "rows": rows,
         }
-        report = _write_report(out, report, staging)
+        report = _write_report(out, report)
         shutil.rmtree(staging)
         return report
 
@@ -124,25 +120,19 @@ def read_conversion(out: Path) -> dict[str, Any]:
 
 def _settings(source: Dataset, to: TargetLayout, config: ConvertConfig) -> dict[str, Any]:
     """Return the settings of a conversion; one with others does not continue it."""
-    columns = dict(source.extra_columns)
-    left_out = dict(source.left_out)
+    columns, left_out = dict(source.extra_columns), dict(source.left_out)
     if to == "lerobot":
-        columns = storable_columns(columns)
-        refused = sorted(source.extra_columns.keys() - columns.keys())
-        left_out |= dict.fromkeys(refused, "LeRobot's layout has no such name or type")
+        columns, refused = storable_columns(columns)
+        left_out |= refused
+        tasks = (_lerobot_task(source.episode(i), config) for i in range(len(source.lengths)))
+        # Each once, in the order of the episodes.
+        layout_settings = _task_settings([*dict.fromkeys(tasks)]) | {"video": asdict(config.video)}
+    else:
+        layout_settings = {"task": config.task, "images": config.images}
     if changing := sum(len(source.episode(i).tasks) > 1 for i in range(len(source.lengths))):
         left_out["task"] = (
             f"the task of {changing} episodes changes; the copy has that of their first tick"
         )
-    if to == "lerobot":
-        tasks = (_lerobot_task(source.episode(i), config) for i in range(len(source.lengths)))
-        # Each once, in the order of the episodes.
-        layout_settings = {
-            **_task_settings([*dict.fromkeys(tasks)]),
-            "video": asdict(config.video),
-        }
-    else:
-        layout_settings = {"task": config.task, "images": config.images}
     return {
         "to": to,
         "from": source.layout,
@@ -198,9 +188,9 @@ def _previous_report(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] |
     return report
 
 
-def _write_report(out: Path, report: Mapping[str, Any], staging: Path) -> dict[str, Any]:
+def _write_report(out: Path, report: Mapping[str, Any]) -> dict[str, Any]:
     value = plain_json({"format": _FORMAT, **report})
-    write_json(out / REPORT, with_checksum(value), staging)
+    write_json(out / REPORT, with_checksum(value), out / _STAGING)
     return value
 
 
@@ -232,16 +222,11 @@ def _copy_to_lerobot(
         episode = source.episode(index)
         videos, pixels = encode_episode(episode, spec, config.video, staging)
         origins.append(_origin(episode))
-        facts = {"format": 2, "settings": recorded, "episodes": origins, "failed": []}
-        writer.append(
-            episode.state,
-            episode.action,
-            videos,
-            pixels,
-            with_checksum(facts),
-            _lerobot_task(episode, config),
-            episode.extra_values([*columns]),
+        facts = with_checksum(
+            {"format": 2, "settings": recorded, "episodes": origins, "failed": []}
         )
+        task, values = _lerobot_task(episode, config), episode.extra_values([*columns])
+        writer.append(episode.state, episode.action, videos, pixels, facts, task, values)
 
 
 def _copy_to_aloha(

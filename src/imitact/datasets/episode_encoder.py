@@ -16,12 +16,7 @@ from imitact.storage.atomic import fsync
 class CameraEncoder(VideoWriter):
     """Video writer that also gathers the statistics of the frames of its camera.
 
-    Args:
-        path: the MP4 file to write.
-        camera: name and size of the frames.
-        rate_hz: frames per second.
-        video: how frames are compressed.
-        length: expected number of frames; it determines which of them are sampled for statistics.
+    `length` is the expected number of frames; it determines which are sampled for statistics.
     """
 
     def __init__(
@@ -59,12 +54,7 @@ def encode_episode(
     """Encode ticks `start` to `stop` (exclusive; None: all) of an episode, one camera at a time.
 
     Args:
-        episode: the episode to read.
-        spec: its cameras and rate.
-        video: how frames are compressed.
         folder: existing folder for the video files, which are numbered.
-        start: first tick.
-        stop: tick after the last.
         finished: cameras with a video of exactly these ticks, which is copied, not encoded again.
 
     Returns:

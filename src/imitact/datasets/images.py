@@ -34,10 +34,7 @@ _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
 def image_size(data: bytes, where: str = "the image", advice: str = COPY_AGAIN) -> tuple[int, int]:
     """Return (height, width) from the header of a JPEG or PNG image, decoding nothing.
 
-    Args:
-        data: the image; zero bytes may follow it.
-        where: file, field and tick, for errors.
-        advice: what to do about a damaged image, for errors.
+    Zero bytes may follow the image; `where` and `advice` are for errors.
 
     Raises:
         DamagedFile: the data are neither JPEG nor PNG, or the size is impossible.
@@ -72,7 +69,6 @@ def decode(
         data: the image; zero bytes may follow it.
         size: expected (height, width).
         where: file, field and tick, for errors.
-        advice: what to do about a damaged image, for errors.
         lenient: also decode an image that any bytes follow, or that FFmpeg decodes in spite of
             errors in it.
 

@@ -13,6 +13,7 @@ from imitact.datasets.formats.robomimic import RobomimicDataset, is_robomimic
 from imitact.datasets.lerobot.layout import IMITACT, INFO
 from imitact.datasets.lerobot.reader_v21 import open_lerobot
 from imitact.datasets.read_config import Layout, OnDamage, ReadConfig
+from imitact.parallel.isolated_process import IsolatedProcess
 
 _HDF5_SUFFIXES = (".hdf5", ".h5", ".hdf")
 
@@ -23,8 +24,7 @@ def open_dataset(
     """Open the dataset at a path, in any layout of docs/formats.md.
 
     Args:
-        path: folder or file of the dataset.
-        read: read options: what the dataset does not store about itself.
+        read: what the dataset does not store about itself.
         on_damage: called with each damage of an episode that opening finds, which may then be
             incomplete or have no ticks; by default the first damage is raised.
 
@@ -33,10 +33,10 @@ def open_dataset(
         DamagedFile: a file is missing, cut short or altered.
     """
     path, read = Path(path), read or ReadConfig()
-    hdf5 = Hdf5Reader()
-    layout = read.layout if read.layout != "auto" else layout_of(path, hdf5)
+    process = IsolatedProcess()
+    layout = read.layout if read.layout != "auto" else layout_of(path, process)
     if layout == "aloha-hdf5":
-        return AlohaDataset(path, read, on_damage, hdf5)
+        return AlohaDataset(path, read, on_damage, process)
     if layout == "robomimic":
         files = _hdf5_files(path)
         if len(files) != 1:
@@ -44,21 +44,21 @@ def open_dataset(
                 f"{path} holds {len(files)} HDF5 files, but a robomimic dataset is one; give that "
                 "file"
             )
-        return RobomimicDataset(files[0], read, on_damage, hdf5)
+        return RobomimicDataset(files[0], read, on_damage, process)
     if layout == "diffusion-policy":
-        return DiffusionPolicyDataset(path, read, on_damage)
+        return DiffusionPolicyDataset(path, read, on_damage, process)
     read.refuse_unused("lerobot", ())
-    return open_lerobot(path, on_damage=on_damage)
+    return open_lerobot(path, on_damage)
 
 
-def layout_of(path: Path, hdf5: Hdf5Reader | None = None) -> Layout:
+def layout_of(path: Path, process: IsolatedProcess | None = None) -> Layout:
     """Detect the layout of the dataset at a path from its files; "lerobot" for unknown folders."""
     if path.is_dir() and any((path / name).is_file() for name in (INFO, IMITACT)):
         return "lerobot"
     if is_diffusion_policy(path):
         return "diffusion-policy"
     if files := _hdf5_files(path):
-        arrays = (hdf5 or Hdf5Reader()).arrays(files[0])
+        arrays = Hdf5Reader(process).arrays(files[0])
         return "robomimic" if is_robomimic(arrays) else "aloha-hdf5"
     if path.is_file():
         raise BadInput(

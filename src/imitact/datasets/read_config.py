@@ -64,12 +64,7 @@ class ReadConfig:
             raise BadInput(f"action_offset is {self.action_offset}; it must be 0 or 1 ticks")
 
     def refuse_unused(self, layout: str, used: Sequence[str]) -> None:
-        """Refuse options that a layout does not use, which would be ignored silently.
-
-        Args:
-            layout: name of the layout.
-            used: names of the options that it uses.
-        """
+        """Refuse options that a layout does not use, which would be ignored silently."""
         unused = [name for name in self.given() if name not in (*used, "layout")]
         if unused:
             raise BadInput(

@@ -1,4 +1,4 @@
-"""Row blocks: the rows of an array read a few megabytes at a time, one row per tick."""
+"""Row blocks: the rows of arrays, one per tick, checked, and read a few megabytes at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.errors import BadInput
+from imitact.core.errors import BadInput, SpecMismatch
+from imitact.core.types import Spec
 from imitact.parallel.isolated_process import MAX_ANSWER_BYTES
 
 BLOCK_BYTES = 8 << 20
@@ -25,17 +26,23 @@ def checked_stop(episode: int, length: int, start: int, stop: int | None) -> int
     return stop
 
 
+def check_shapes(spec: Spec, state: NDArray[Any], action: NDArray[Any]) -> None:
+    """Refuse other than state (T, S) and action (T, A) of at least one tick."""
+    length = len(state)
+    want = ((length, spec.state_size), (length, spec.action_size))
+    if (state.shape, action.shape) != want or length < 1:
+        raise SpecMismatch(
+            f"state has shape {state.shape} and action {action.shape}; expected {want[0]} and "
+            f"{want[1]}, with at least 1 tick"
+        )
+
+
 def in_blocks(
     read: Callable[[int, int], Any], start: int, stop: int, row_bytes: int, chunk_rows: int
 ) -> Iterator[Any]:
     """Yield rows `start` to `stop`, read in blocks of whole chunks so that none is unpacked twice.
 
-    Args:
-        read: reads rows from first to last (exclusive).
-        start: first row.
-        stop: row after the last.
-        row_bytes: size of a row in bytes.
-        chunk_rows: rows that the file compresses together.
+    `read` gets the first row and the one after the last; the file compresses `chunk_rows` together.
     """
     most = max(1, BLOCK_BYTES // max(1, row_bytes))
     chunk = min(max(1, chunk_rows), max(most, MAX_ANSWER_BYTES // 4 // max(1, row_bytes)))

@@ -11,11 +11,9 @@ from imitact.core.types import Dataset, Episode, Spec, overridable
 
 
 class Subset(Dataset):
-    """Episodes of a dataset in the given order, numbered from 0; itself a Dataset.
+    """Episodes of a dataset in the order of `indices`, numbered from 0; itself a Dataset.
 
-    Args:
-        dataset: the dataset to choose from; all properties but the episodes are its own.
-        indices: positions in `dataset`, each at most once.
+    Each may be chosen once; all properties but the episodes are those of the dataset.
     """
 
     def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
@@ -81,9 +79,6 @@ def split_validation(dataset: Dataset, val_episodes: int) -> tuple[Subset, Subse
     Random ones would be worse for demonstrations from evenly spread starts: each leaves a hole
     around its start, where the policy then fails (docs/architecture.md). The neighbours of the
     last ones cover their starts. In a teleoperated session, the last ones are the latest.
-
-    Returns:
-        (training, validation).
 
     Raises:
         BadInput: no episode would be left for training.

@@ -37,10 +37,7 @@ def compare_episode(
     config: ConvertConfig,
     to: TargetLayout,
 ) -> dict[str, Any]:
-    """Compare an episode with its copy.
-
-    Returns:
-        Camera to "exact", "psnr_db" (over the episode) and "worst_frame_db".
+    """Return camera to "exact", "psnr_db" (over the episode) and "worst_frame_db" of its copy.
 
     Raises:
         ImitactError: numbers differ, or frames although the codec loses nothing.

@@ -22,7 +22,7 @@ from imitact.datasets.video_config import VideoConfig, exact_rate
 from imitact.storage.atomic import disk_full_guard, fsync
 
 TOLERANCE_S = 1e-4
-"""Default distance of a frame from its requested time, in s; that of LeRobot."""
+"""Largest distance of a frame from its requested time, in s; that of LeRobot."""
 
 
 def _options(config: VideoConfig) -> dict[str, str]:
@@ -41,13 +41,6 @@ class VideoWriter:
 
     Use it in a `with` block: leaving it finishes and flushes the file; leaving it by an exception
     removes the file. Memory holds only the few frames that the encoder buffers.
-
-    Args:
-        path: the MP4 file to write.
-        height: of the frames, pixels.
-        width: of the frames, pixels.
-        rate_hz: frames per second.
-        config: how frames are compressed.
     """
 
     def __init__(
@@ -130,20 +123,15 @@ class VideoWriter:
 
 
 def read_frames(
-    path: Path,
-    times_s: Sequence[float],
-    shape: tuple[int, int, int],
-    tolerance_s: float = TOLERANCE_S,
+    path: Path, times_s: Sequence[float], shape: tuple[int, int, int]
 ) -> Iterator[Frame]:
     """Yield the frames at the given times, in order, decoded lazily.
 
     Seeks to the key frame before the first time and decodes from there.
 
     Args:
-        path: the video.
         times_s: increasing times from the start of the file, in s.
         shape: expected (H, W, 3) of the frames.
-        tolerance_s: how far a frame may be from its time, in s.
 
     Raises:
         DamagedFile: no frame at one of the times, another size, or not decodable.
@@ -158,7 +146,7 @@ def read_frames(
         size = (context.height, context.width)  # 0 where only the decoded stream has it
         if all(size):
             _check_size(path, size, shape)  # before memory is allocated for a frame
-        first = max(0.0, times_s[0] - tolerance_s)
+        first = max(0.0, times_s[0] - TOLERANCE_S)
         if first > 0:
             container.seek(int(first / base), stream=stream, backward=True, any_frame=False)
         wanted = iter(times_s)
@@ -169,7 +157,7 @@ def read_frames(
                 continue
             seen_s = float(picture.pts * base)
             # One frame may serve several times: a rate may have been raised by repeating frames.
-            while abs(seen_s - time_s) <= tolerance_s:
+            while abs(seen_s - time_s) <= TOLERANCE_S:
                 frame: Frame = picture.to_ndarray(format="rgb24")  # pyright: ignore[reportAssignmentType]
                 _check_size(path, frame.shape[:2], shape)
                 yield frame
@@ -177,11 +165,11 @@ def read_frames(
                 if following is None:
                     return
                 time_s = following
-            if seen_s > time_s + tolerance_s:
+            if seen_s > time_s + TOLERANCE_S:
                 break
     found = "no frame at all" if seen_s is None else f"one at {seen_s:.6f} s"
     raise DamagedFile(
-        f"{path} has no frame within {tolerance_s} s of {time_s:.6f} s (found {found}). {_RESTORE}"
+        f"{path} has no frame within {TOLERANCE_S} s of {time_s:.6f} s (found {found}). {_RESTORE}"
     )
 
 
@@ -214,10 +202,9 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def frame_times(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Read the times of all frames of a video, decoding nothing.
+    """Return the time of each frame, (N,) in s, ascending, and whether it is a key frame, (N,).
 
-    Returns:
-        Time of each frame, (N,) in s, ascending, and whether it is a key frame, (N,).
+    Nothing is decoded.
     """
     found: list[tuple[float, bool]] = []
     with _opened(path) as (container, stream):

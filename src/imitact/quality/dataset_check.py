@@ -5,6 +5,7 @@ Memory holds one episode at a time, and about a kilobyte per episode for compari
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,13 +17,12 @@ from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Dataset, FloatArray
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
-from imitact.quality.duplicates import DuplicateCheck
 from imitact.quality.findings import KINDS, Finding, by_severity, errors
 from imitact.quality.limits import Limits
 from imitact.quality.motion import constant_dimensions, inspect_motion, scales, travel
 from imitact.quality.outliers import OutlierCheck
 from imitact.quality.timestamps import inspect_ticks
-from imitact.quality.tracking import TrackingCheck, tracking_sums
+from imitact.quality.tracking import TrackingCheck
 from imitact.quality.video_sync import CameraSync, FrameMotion, measure_motion
 
 OnProgress = Callable[[int], object]
@@ -32,14 +32,9 @@ OnProgress = Callable[[int], object]
 def open_damaged(
     path: Path, read: ReadConfig | None = None
 ) -> tuple[Dataset | None, list[Finding]]:
-    """Open a dataset that may be damaged.
+    """Open a dataset, and return it with a finding for each damaged episode.
 
-    Returns:
-        The dataset, and a finding for each damaged episode; None for the dataset where the damage
-        concerns all episodes.
-
-    Raises:
-        BadInput: there is no dataset at `path`.
+    The dataset is None where the damage concerns all episodes. Raises BadInput where there is none.
     """
     found: list[Finding] = []
 
@@ -97,7 +92,7 @@ def inspect_numbers(
     del travels
     found += constant_dimensions(spec, lowest, highest)
     tracking = TrackingCheck(spec, scale, limits.tracking)
-    duplicates = DuplicateCheck()
+    first_with: dict[bytes, int] = {}
     outliers = OutlierCheck(spec, scale, limits.outliers)
     for done, index in enumerate(sound, 1):
         episode = dataset.episode(index)
@@ -105,12 +100,22 @@ def inspect_numbers(
         own = inspect_motion(index, state, action, scale, spec, limits.motion)
         found += own
         if not errors(own):  # stopped sensors would distort the delays
-            tracking.add(index, tracking_sums(state, action, scale, spec, limits.tracking))
-        if not duplicates.add(index, state, action):
+            tracking.add(index, state, action)
+        original = first_with.setdefault(_numbers_sha256(state, action), index)
+        if original == index:
             outliers.add(index, state, action)
+        else:
+            text = f"all its states and actions equal those of episode {original}"
+            found.append(Finding.of("duplicate", text, index, ticks=(0, len(state))))
         on_progress(done)
-    checks = (tracking, duplicates, outliers)
-    return by_severity([*found, *(f for check in checks for f in check.findings())])
+    return by_severity([*found, *tracking.findings(), *outliers.findings()])
+
+
+def _numbers_sha256(*parts: FloatArray) -> bytes:
+    hash_ = hashlib.sha256()
+    for rows in parts:
+        hash_.update(np.ascontiguousarray(rows, dtype="<f4").tobytes())
+    return hash_.digest()
 
 
 def inspect_frames(

@@ -117,14 +117,11 @@ class Finding:
 
     Attributes:
         kind: identifier from docs/checking.md.
-        severity: how bad it is.
         what: what was found and what was expected, with units.
-        remedy: what to do about it.
         episode: its episode; None where it concerns the dataset.
         ticks: first tick and the one after the last; None where it concerns the whole episode.
         part: joint or camera; empty where it concerns no single one.
         value: number that was compared with a limit, in `unit`; None where there is none.
-        unit: unit of `value`.
         fix: what a fixed copy does about it.
     """
 
@@ -208,10 +205,7 @@ def summary(findings: Sequence[Finding]) -> str:
 def refuse_errors(findings: Sequence[Finding], path: object, override: str) -> None:
     """Raise BadInput where there are errors, with the first of them.
 
-    Args:
-        findings: what was found.
-        path: the dataset.
-        override: how to proceed regardless; ends the message.
+    `override`, how to proceed regardless, ends the message.
     """
     found = errors(by_severity(findings))
     if found:

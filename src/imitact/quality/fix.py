@@ -110,8 +110,6 @@ def write_fixed(
     images.
 
     Args:
-        dataset: the dataset to copy.
-        plan: what to keep.
         out: folder of the copy; it must be empty or not exist.
         on_progress: called with the number of episodes that are done.
 
@@ -127,14 +125,12 @@ def write_fixed(
             "has a finding for which it is left out. Fix the common cause instead"
         )
     check_output_folder(out, dataset.path)
-    columns = storable_columns(dataset.extra_columns)
+    columns, refused = storable_columns(dataset.extra_columns)
     with atomic_folder(out, "copy") as building:
         make_folder(building / _STAGING)
         _write_episodes(dataset, plan, columns, building, on_progress)
         shutil.rmtree(building / _STAGING)
-    refused = sorted({*dataset.extra_columns} - {*columns})
-    reason = "LeRobot's layout has no such name or type"
-    left_out = {**dataset.left_out, **dict.fromkeys(refused, reason)}
+    left_out = {**dataset.left_out, **refused}
     return [f"not copied: {name}: {reason}" for name, reason in left_out.items()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,10 +93,8 @@ def joint_pairs(spec: Spec) -> list[tuple[int, int]]:
 
 def _stem(name: str) -> str:
     """ "3" for both `state_3` and `action_3`, the reader's names of unnamed dimensions."""
-    for prefix in ("state_", "action_"):
-        if name.startswith(prefix) and name.removeprefix(prefix).isdigit():
-            return name.removeprefix(prefix)
-    return name
+    found = re.fullmatch(r"(?:state|action)_(\d+)", name)
+    return found[1] if found else name
 
 
 def is_gripper(spec: Spec, action: int) -> bool:
@@ -106,6 +105,13 @@ def is_gripper(spec: Spec, action: int) -> bool:
 def travel(rows: FloatArray) -> Floats:
     """Travel of each dimension of (T, D): its range, (D,)."""
     return np.ptp(rows.astype(np.float64), axis=0)
+
+
+def aligned(one: Floats, other: Floats, lag: int) -> tuple[Floats, Floats]:
+    """Return one[t] and other[t + lag] for every t at which both exist."""
+    if lag >= 0:
+        return one[: len(one) - lag], other[lag:]
+    return one[-lag:], other[:lag]
 
 
 def idle_ends(

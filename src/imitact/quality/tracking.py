@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from imitact.core.types import FloatArray, Spec
+from imitact.quality import motion
 from imitact.quality.findings import KINDS, Finding
 from imitact.quality.motion import MAD_TO_SIGMA, Floats, amount_text, is_gripper, joint_pairs
 
@@ -59,69 +60,10 @@ class TrackingLimits:
     range leaves unexplained (1 - correlation²)."""
 
 
-@dataclass(frozen=True)
-class TrackingSums:
-    """Sums over one episode for its J paired joints and L delays.
-
-    Attributes:
-        products: sum over ticks of action speed times state speed, by delay, (L, J).
-        squares: sums of squares of the two speeds, (L, 2, J).
-        offset: median of state minus action over settled ticks, (J,); NaN where there are none.
-        max_difference: largest absolute difference of state and action at one tick, (J,).
-    """
-
-    products: Floats
-    squares: Floats
-    offset: Floats
-    max_difference: Floats
-
-
-def candidate_lags(rate_hz: float, limits: TrackingLimits) -> NDArray[np.int64]:
-    """Delays to try, in ticks: from the state before its action to well after it, (L,)."""
-    return np.arange(-max(3, round(0.2 * rate_hz)), max(6, round(2.5 * limits.lag_s * rate_hz)) + 1)
-
-
-def tracking_sums(
-    state: FloatArray,
-    action: FloatArray,
-    scale: tuple[Floats, Floats],
-    spec: Spec,
-    limits: TrackingLimits,
-) -> TrackingSums:
-    """Sum up an episode of finite values: state (T, S), action (T, A); `scale` as in `scales`."""
-    joints = joint_pairs(spec)
-    lags = candidate_lags(spec.rate_hz, limits)
-    states, actions = ([joint[part] for joint in joints] for part in (0, 1))
-    commanded = action[:, actions].astype(np.float64) / scale[1][actions]
-    measured = state[:, states].astype(np.float64) / scale[1][actions]
-    products = np.zeros((len(lags), len(joints)))
-    squares = np.zeros((len(lags), 2, len(joints)))
-    # Differences over 0.06 s: those of single ticks are mostly encoder noise.
-    span = max(1, round(0.06 * spec.rate_hz))
-    if len(state) > span + 4 * int(np.abs(lags).max()) and joints:
-        speeds = [rows[span:] - rows[:-span] for rows in (commanded, measured)]
-        speeds[0][:, np.ptp(commanded, axis=0) < limits.min_travel_rad] = 0.0
-        for row, lag in enumerate(lags):
-            a, s = _shifted(speeds[0], speeds[1], int(lag))
-            a, s = a - a.mean(axis=0), s - s.mean(axis=0)
-            products[row] = (a * s).sum(axis=0)
-            squares[row] = np.square(a).sum(axis=0), np.square(s).sum(axis=0)
-        squares[:, :, ~np.any(speeds[0], axis=0)] = 0.0
-    offset = _settled_offset(measured, commanded, spec.rate_hz, limits)
-    return TrackingSums(products, squares, offset, np.abs(measured - commanded).max(axis=0))
-
-
-def _shifted(one: Floats, other: Floats, lag: int) -> tuple[Floats, Floats]:
-    """Return one[t] and other[t + lag] for every t at which both exist."""
-    if lag >= 0:
-        return one[: len(one) - lag], other[lag:]
-    return one[-lag:], other[:lag]
-
-
 def _settled_offset(
     measured: Floats, commanded: Floats, rate_hz: float, limits: TrackingLimits
 ) -> Floats:
-    """Median of measured minus commanded where the command has settled, (J,)."""
+    """Median of measured minus commanded where the command has settled, (J,); else NaN."""
     count = commanded.shape[1]
     window = max(2, round(limits.settle_s * rate_hz))
     offset = np.full(count, np.nan)
@@ -142,7 +84,7 @@ class Delay:
 
     Attributes:
         ticks: the best delay, interpolated between ticks.
-        correlation: correlation of the two speeds at the best delay.
+        correlation: of the two speeds, at the best delay.
         gain: movement of the state per movement of its action, at the best delay.
         unexplained: 1 - correlation² by delay, (L,).
     """
@@ -153,8 +95,35 @@ class Delay:
     unexplained: NDArray[np.float32]
 
 
-def best_delay(products: Floats, squares: Floats, lags: NDArray[np.int64]) -> Delay | None:
-    """The delay of one joint from its sums, (L,) and (L, 2); None where it never moved."""
+def joint_delays(
+    commanded: Floats,
+    measured: Floats,
+    lags: NDArray[np.int64],
+    rate_hz: float,
+    min_travel_rad: float,
+) -> list[Delay | None]:
+    """Delay of each of J joints in an episode, from its scaled actions and states, (T, J).
+
+    None where an action never moves, or the episode is too short.
+    """
+    count = commanded.shape[1]
+    # Differences over 0.06 s: those of single ticks are mostly encoder noise.
+    span = max(1, round(0.06 * rate_hz))
+    if len(commanded) <= span + 4 * int(np.abs(lags).max()):
+        return [None] * count
+    products, squares = np.zeros((len(lags), count)), np.zeros((len(lags), 2, count))
+    speeds = [rows[span:] - rows[:-span] for rows in (commanded, measured)]
+    speeds[0][:, np.ptp(commanded, axis=0) < min_travel_rad] = 0.0
+    for row, lag in enumerate(lags):
+        a, s = motion.aligned(speeds[0], speeds[1], int(lag))
+        a, s = a - a.mean(axis=0), s - s.mean(axis=0)
+        products[row] = (a * s).sum(axis=0)
+        squares[row] = np.square(a).sum(axis=0), np.square(s).sum(axis=0)
+    return [_best_delay(products[:, j], squares[:, :, j], lags) for j in range(count)]
+
+
+def _best_delay(products: Floats, squares: Floats, lags: NDArray[np.int64]) -> Delay | None:
+    """Delay of a joint, from the sums of products (L,) and of squares (L, 2) of its two speeds."""
     size = np.sqrt(squares[:, 0] * squares[:, 1])
     if not np.all(size > 0):
         return None
@@ -171,26 +140,31 @@ def best_delay(products: Floats, squares: Floats, lags: NDArray[np.int64]) -> De
 
 
 class TrackingCheck:
-    """Collects the sums of all episodes of a dataset, then compares them with the limits."""
+    """Collects delays and offsets of all episodes of a dataset, then compares them."""
 
     def __init__(self, spec: Spec, scale: tuple[Floats, Floats], limits: TrackingLimits) -> None:
         self._spec, self._limits = spec, limits
         self._joints = joint_pairs(spec)
         self._scale = scale[1]
-        self._lags = candidate_lags(spec.rate_hz, limits)
+        # Delays to try, in ticks: from the state before its action to well after it, (L,).
+        earliest, latest = round(0.2 * spec.rate_hz), round(2.5 * limits.lag_s * spec.rate_hz)
+        self._lags = np.arange(-max(3, earliest), max(6, latest) + 1)
         self._max_difference = np.zeros(len(self._joints))
         self._episodes: list[int] = []
         self._offsets: list[Floats] = []
         self._delays: list[list[Delay | None]] = []
 
-    def add(self, index: int, sums: TrackingSums) -> None:
-        self._max_difference = np.maximum(self._max_difference, sums.max_difference)
+    def add(self, index: int, state: FloatArray, action: FloatArray) -> None:
+        """Add an episode of finite values."""
+        states, actions = ([joint[part] for joint in self._joints] for part in (0, 1))
+        commanded = action[:, actions].astype(np.float64) / self._scale[actions]
+        measured = state[:, states].astype(np.float64) / self._scale[actions]
+        difference = np.abs(measured - commanded).max(axis=0)
+        self._max_difference = np.maximum(self._max_difference, difference)
         self._episodes.append(index)
-        self._offsets.append(sums.offset)
-        delays = [
-            best_delay(sums.products[:, j], sums.squares[:, :, j], self._lags)
-            for j in range(len(self._joints))
-        ]
+        rate_hz, limits = self._spec.rate_hz, self._limits
+        self._offsets.append(_settled_offset(measured, commanded, rate_hz, limits))
+        delays = joint_delays(commanded, measured, self._lags, rate_hz, limits.min_travel_rad)
         self._delays.append(delays)
 
     def findings(self) -> list[Finding]:
@@ -226,15 +200,21 @@ class TrackingCheck:
             return
         # The median over episodes, because one jump could dominate a correlation over all of them.
         usual = float(np.median([d.ticks for d in delays.values()]))
-        leading = {index for index, d in delays.items() if self._leads(d)}
+        leading = {
+            index
+            for index, d in delays.items()
+            if d.ticks <= -0.5 and self._explains_better(d, self._lags >= 0)
+        }
         most_lead = len(leading) > len(delays) / 2
         usual_s = usual / rate_hz
+        in_range = (self._lags >= 0) & (self._lags <= limits.lag_s * rate_hz)
+        # A small margin is enough: a slow servo smooths its command, so that no delay explains the
+        # speeds much better than the next one.
+        behind = sum(self._explains_better(d, in_range, 0.95) for d in delays.values())
         if most_lead:
             text = f"its state moves {-usual:.1f} ticks before its action does"
             yield Finding.of("action-late", text, part=name, value=usual_s, unit="s")
-        elif usual_s > limits.lag_s and (
-            sum(self._lags_behind(d) for d in delays.values()) > len(delays) / 2
-        ):
+        elif usual_s > limits.lag_s and behind > len(delays) / 2:
             text = (
                 f"its state follows its action {usual_s:.3f} s late ({usual:.1f} ticks), expected "
                 f"at most {limits.lag_s:g} s"
@@ -257,19 +237,6 @@ class TrackingCheck:
             )
             of = {"part": name, "value": difference_s, "unit": "s"}
             yield Finding.of(kind, text, index, remedy=KINDS["lag-differs"].remedy, **of)
-
-    def _leads(self, delay: Delay) -> bool:
-        """Whether the state clearly moves before its action."""
-        return delay.ticks <= -0.5 and self._explains_better(delay, self._lags >= 0)
-
-    def _lags_behind(self, delay: Delay) -> bool:
-        """Whether every delay in range explains the speeds less well.
-
-        A small margin is enough: a slow servo smooths its command, so that no delay explains the
-        speeds much better than the next one.
-        """
-        in_range = (self._lags >= 0) & (self._lags <= self._limits.lag_s * self._spec.rate_hz)
-        return self._explains_better(delay, in_range, 0.95)
 
     def _explains_better(
         self, delay: Delay, others: NDArray[np.bool_], max_ratio: float | None = None

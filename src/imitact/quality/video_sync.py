@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from imitact.core.errors import DamagedFile
 from imitact.core.types import Episode, FloatArray, Spec
 from imitact.quality.findings import Finding
-from imitact.quality.motion import Floats, true_runs
+from imitact.quality.motion import Floats, aligned, true_runs
 
 _SAMPLED_PX = 60
 """Approximate number of rows or columns that are compared: motion is large, and reading every
@@ -95,8 +95,7 @@ def measure_motion(episode: Episode, camera: str, limits: VideoLimits) -> FrameM
 def correlate_motion(change: Floats, speed: Floats, lags: NDArray[np.int64]) -> Floats:
     """Sums for the correlation of two motions by delay, (3, L); positive where frames are late.
 
-    Rows: products, squares of the video's motion, squares of the joints'. They add up over
-    episodes.
+    Rows: products, squares of the video's motion, squares of the joints'. They add up.
     """
     # Roots, so that one fast movement does not dominate; without components slower than the tried
     # delays, which correlate at all of them. On demonstrations of the cube, the right delay then
@@ -105,8 +104,7 @@ def correlate_motion(change: Floats, speed: Floats, lags: NDArray[np.int64]) -> 
     video, joints = (_band_pass(np.sqrt(values), window) for values in (change, speed))
     sums = np.zeros((3, len(lags)))
     for row, lag in enumerate(lags):
-        v = video[max(0, lag) : len(video) + min(0, lag)]
-        j = joints[max(0, -lag) : len(joints) + min(0, -lag)]
+        j, v = aligned(joints, video, int(lag))
         v, j = v - v.mean(), j - j.mean()
         sums[:, row] = v @ j, v @ v, j @ j
     return sums
@@ -130,21 +128,13 @@ def _moving_average(values: Floats, window: int) -> Floats:
 
 @dataclass(frozen=True)
 class _StillStretch:
-    """A stretch of an episode without motion in its video.
-
-    Attributes:
-        index: number of the episode.
-        first: first tick.
-        stop: tick after the last.
-        travel: path length of each joint in the stretch, (S,).
-        episode_travel: path length of each joint in the episode, (S,).
-    """
+    """Ticks `first` to `stop` (exclusive) of an episode, without motion in its video."""
 
     index: int
     first: int
     stop: int
-    travel: Floats
-    episode_travel: Floats
+    travel: Floats  # path length of each joint in these ticks, (S,)
+    episode_travel: Floats  # in the whole episode, (S,)
 
 
 class CameraSync:
@@ -197,8 +187,7 @@ class CameraSync:
             lag, is_out_of_range = self._best_lag(sums)
             if is_out_of_range:
                 self._lag_of[index] = lag
-            if is_out_of_range or _correlation(sums).max() >= limits.min_correlation:
-                self._measured += 1
+            self._measured += bool(_correlation(sums).max() >= limits.min_correlation)
 
     def _report(
         self, kind: str, text: str, index: int | None, seconds: float | None = None, **values: Any

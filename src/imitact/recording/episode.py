@@ -43,7 +43,6 @@ class CaptureConfig:
 
     Attributes:
         staging: folder in which the folder of each seed appears.
-        video: how frames are compressed.
         hold_ticks: ticks at the end of the episode over which success must hold.
         end_when_held: end the episode once success has held for `hold_ticks`, instead of at the
             step cap of the environment.
@@ -60,7 +59,6 @@ class SeedResult:
     """Result of one seed.
 
     Attributes:
-        seed: the seed.
         success: whether the episode is a demonstration.
         stage: the highest stage reached; 0 where rewards are not stages.
         variation: what the expert varied, by name.
@@ -75,27 +73,10 @@ class SeedResult:
     first_ticks: dict[int, int]
     error: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        """The result under the keys of outcome.json."""
-        data = asdict(self)
-        error = data.pop("error")
-        return {**data, "trouble": error}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> SeedResult:
-        """The result that `to_json` gave."""
-        return msgspec.convert({**data, "error": data["trouble"]}, cls, str_keys=True)
-
 
 @dataclass(frozen=True)
 class EpisodeData:
-    """Numbers of a successful episode.
-
-    Attributes:
-        state: (T, S).
-        action: (T, A).
-        frame_stats: statistics of each camera's frames.
-    """
+    """State (T, S), action (T, A), and statistics of each camera's frames, of an episode."""
 
     state: NDArray[np.float32]
     action: NDArray[np.float32]
@@ -130,7 +111,8 @@ def read_result(folder: Path, cameras: int, *, verify: bool = False) -> SeedResu
     try:
         file = folder / _RESULT
         data = verified(read_json_object(file), file, required=True)
-        result = SeedResult.from_json(data)
+        values = {**data, "error": data["trouble"]}
+        result = msgspec.convert(values, SeedResult, str_keys=True)
         if folder.name != seed_folder(folder.parent, result.seed).name:
             return None  # its worker was killed before it renamed the folder
         if result.success:
@@ -169,10 +151,7 @@ def capture_episode(
     fail; other errors are raised and leave nothing.
 
     Args:
-        env: the environment; every camera is recorded, at every tick up to its step cap.
-        expert: the expert.
-        seed: the seed of the start.
-        config: how the episode is captured.
+        env: every camera is recorded, at every tick up to the step cap.
         check_stop: called at each tick; raises to end the episode.
         report_ticks: called about once a second, and at the end, with the number of ticks done.
     """
@@ -186,7 +165,9 @@ def capture_episode(
                 for number in range(len(env.spec.cameras)):
                     video_file(folder, number).unlink(missing_ok=True)
             sums = {f.name: file_sha256(f) for f in sorted(folder.iterdir())}
-            text = json.dumps(with_checksum({**result.to_json(), "files": sums}), allow_nan=False)
+            stored = asdict(result)
+            stored |= {"trouble": stored.pop("error"), "files": sums}
+            text = json.dumps(with_checksum(stored), allow_nan=False)
             (folder / _RESULT).write_text(text, encoding="utf-8")
             fsync(folder / _RESULT)
             fsync(folder)

@@ -26,13 +26,8 @@ _FORMATS = (1, FORMAT)
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A saved episode.
-
-    Attributes:
-        seed: the seed of its start.
-        variation: what the expert varied, by name, in the expert's own units.
-        first_ticks: stage to the first tick whose reward reached it.
-    """
+    """A saved episode: what the expert varied, by name, in the expert's own units, and the first
+    tick whose reward reached each stage."""
 
     seed: int
     variation: Mapping[str, float]
@@ -41,13 +36,8 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class FailedSeed:
-    """A seed whose episode was not saved.
-
-    Attributes:
-        seed: the seed.
-        stage: the highest stage that it reached.
-        error: what ended the episode early; empty where it ran to its end.
-    """
+    """A seed whose episode was not saved: the highest stage that it reached, and the error that
+    ended it early; empty where it ran to its end."""
 
     seed: int
     stage: int
@@ -59,7 +49,6 @@ class RecordingReport:
     """What a recording has saved so far, and which seeds failed.
 
     Attributes:
-        path: the dataset.
         stages: meaning of the rewards 0, 1, 2, ...; empty where rewards are not stages.
         demonstrations: the saved episodes, in the order of the dataset.
         failures: the seeds that were tried and not saved.
@@ -145,10 +134,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON with its checksum."""
-        episodes = [
-            {**vars(d), "first_ticks": {str(s): t for s, t in d.first_ticks.items()}}
-            for d in self.demonstrations
-        ]
+        episodes = [vars(demonstration) for demonstration in self.demonstrations]
         failed = [
             {"seed": f.seed, "stage": f.stage, **({"trouble": f.error} if f.error else {})}
             for f in self.failures
@@ -163,11 +149,6 @@ class Manifest:
             return replace(self, failures=(*self.failures, failure))
         saved = Demonstration(result.seed, result.variation, result.first_ticks)
         return replace(self, demonstrations=(*self.demonstrations, saved))
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no seed has been tried yet."""
-        return not self.demonstrations and not self.failures
 
     @property
     def tried_seeds(self) -> set[int]:

@@ -44,21 +44,16 @@ _STAGING = ".staging"
 
 @dataclass(frozen=True)
 class RecordingProgress:
-    """Progress of a recording.
-
-    Attributes:
-        saved: demonstrations in the dataset.
-        failed: seeds that did not succeed.
-        wanted: demonstrations to record in all.
-        elapsed_s: time since this call began.
-        left_s: estimated time left, from the ticks recorded in this call; None before the first.
-    """
+    """Progress of a recording: demonstrations saved, seeds failed, and demonstrations wanted."""
 
     saved: int
     failed: int
     wanted: int
     elapsed_s: float
+    """Time since this call began, s."""
+
     left_s: float | None
+    """Estimated time left, from the ticks recorded in this call, s; None before the first."""
 
 
 def record(
@@ -83,16 +78,13 @@ def record(
     and raises KeyboardInterrupt. The same call continues; with more `episodes` the dataset grows.
 
     Args:
-        out: folder of the dataset.
         make_env: makes the environment; called in each worker process, so it must be picklable.
             Every camera is recorded at every tick, up to the step cap.
         make_expert: makes the expert, as `make_env`. It may have an attribute `variation`, which
             maps names to numbers and describes its last episode.
         episodes: demonstrations to record in all.
-        task: task description that LeRobot's layout stores.
         seeds: seeds to try, in this order, until enough have succeeded.
         workers: processes; each holds one environment and one encoder per camera.
-        video: how frames are compressed.
         on_progress: called with the progress about twice a second.
         extra: further settings of the data (name of the environment, spread of the expert, ...) as
             plain JSON; stored, and compared when a recording continues.
@@ -164,18 +156,6 @@ def _has_files(path: Path) -> bool:
     return not path.is_dir() or any(not p.is_dir() for p in path.rglob("*"))
 
 
-def _env_settings(spec: Spec, step_cap: int, stages: Sequence[str]) -> dict[str, Any]:
-    """What the manifest stores about an environment."""
-    return {
-        "rate_hz": spec.rate_hz,
-        "names": {"state": list(spec.state_names), "action": list(spec.action_names)},
-        "units": {"state": list(spec.state_units), "action": list(spec.action_units)},
-        "cameras": [[c.name, c.height, c.width] for c in spec.cameras],
-        "step_cap": step_cap,
-        "stages": list(stages),
-    }
-
-
 class _RecordingWorker:
     """Worker of the pool: keeps one environment and one expert for all of its seeds."""
 
@@ -191,8 +171,16 @@ class _RecordingWorker:
 
     @property
     def facts(self) -> tuple[Spec, dict[str, Any]]:
-        env = self._env
-        return env.spec, _env_settings(env.spec, env.step_cap, env.stages)
+        """The Spec of the environment, and what the manifest stores about it."""
+        spec = self._env.spec
+        return spec, {
+            "rate_hz": spec.rate_hz,
+            "names": {"state": list(spec.state_names), "action": list(spec.action_names)},
+            "units": {"state": list(spec.state_units), "action": list(spec.action_units)},
+            "cameras": [[c.name, c.height, c.width] for c in spec.cameras],
+            "step_cap": self._env.step_cap,
+            "stages": list(self._env.stages),
+        }
 
     def work(
         self, seed: int, check_stop: Callable[[], object], report_ticks: Callable[[int], object], /
@@ -231,8 +219,6 @@ class _Recording:
         if self._resumed:
             self._manifest = Manifest.read(out)
             self._check_settings(self._settings)
-            if not self._resumed:
-                self._manifest = Manifest(self._settings)
         tried = self._manifest.tried_seeds
         if not tried <= {*seeds[: len(tried)]}:
             raise BadInput(
@@ -329,9 +315,9 @@ class _Recording:
         try:
             check_same_settings(self._manifest.settings, settings, self._out, partial=True)
         except BadInput:
-            if not self._manifest.is_empty:
+            if self._manifest.tried_seeds:
                 raise
-            self._resumed = False
+            self._resumed, self._manifest = False, Manifest(settings)
 
     def _take(self, seed: int) -> None:
         folder = seed_folder(self._staging, seed)

@@ -9,19 +9,13 @@ from numpy.typing import NDArray
 
 
 def coverage_order(starts: NDArray[np.float64]) -> list[int]:
-    """Order initial states so that every prefix of the order covers all of them well.
+    """Order initial states, (N, D), so that every prefix of the order covers all of them well.
 
     Each next row is the one that most reduces the sum over all rows of the squared distance to
     the nearest selected row. This is the greedy algorithm of facility location (Nemhauser, Wolsey
     and Fisher 1978, doi:10.1007/BF01588971), within 1 - 1/e of the best set of its size. Costs
     O(N^2) at first and little per row after that, because the gain of a row only shrinks and is
-    computed again only when it is the largest.
-
-    Args:
-        starts: initial states, (N, D).
-
-    Returns:
-        Row numbers, each exactly once; the lower of two equally good rows comes first.
+    computed again only when it is the largest. Of two equally good rows, the lower comes first.
     """
 
     # Before the first selection every row is equally far away: twice the diagonal.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,14 @@ from numpy.typing import NDArray
 
 from imitact.core.aloha_joints import ALOHA_BASE, ALOHA_JOINTS, ALOHA_RATE_HZ, ARM_JOINTS
 from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
-from imitact.core.types import Camera, ExtraColumn, Frame, Spec
+from imitact.core.types import Camera, ExtraColumn, Frame, Spec, overridable
 from imitact.datasets import images
 from imitact.datasets.formats import aloha_file
-from imitact.datasets.formats.aloha_file import ACTION, COPY_AGAIN, IMAGES, STATE, AlohaFile
+from imitact.datasets.formats.aloha_file import ACTION, IMAGES, STATE, AlohaFile
 from imitact.datasets.formats.array_dataset import ArrayDataset, locate_episodes
-from imitact.datasets.formats.hdf5 import Hdf5Array, Hdf5Reader
+from imitact.datasets.formats.hdf5 import COPY, Hdf5Array, Hdf5Reader
 from imitact.datasets.formats.key_selection import check_names, numbered
-from imitact.datasets.read_config import OnDamage, ReadConfig
+from imitact.datasets.read_config import OnDamage
 from imitact.datasets.row_blocks import in_blocks
 from imitact.storage.checksum import file_sha256
 
@@ -31,55 +30,42 @@ class AlohaDataset(ArrayDataset[AlohaFile]):
 
     State is /observations/qpos; action is /action, followed by /base_action where it exists.
     Cameras are ordered by name, or as imitact wrote them; images may be raw or compressed. Depth
-    is not read. Other arrays with a row per tick (qvel, effort, ...) are `extra_columns`.
-
-    Args:
-        path: a folder of files, or the file of one episode.
-        read: read options.
-        on_damage: takes the damage of each file; without it the first is raised.
-        hdf5: reader to use; a running one saves starting another process.
+    is not read. Other arrays with a row per tick (qvel, effort, ...) are `extra_columns`. The path
+    is a folder of files, or the file of one episode.
     """
 
     LAYOUT = "aloha-hdf5"
     READ_OPTIONS = ("rate_hz", "cameras", "colour", "action_offset", "files")
 
-    def __init__(
-        self,
-        path: Path | str,
-        read: ReadConfig | None = None,
-        on_damage: OnDamage | None = None,
-        hdf5: Hdf5Reader | None = None,
-    ) -> None:
-        super().__init__(path, read)
-        self._hdf5 = hdf5 or Hdf5Reader()
+    def _open(self, on_damage: OnDamage | None) -> None:
+        self._hdf5 = Hdf5Reader(self._process)
         files = aloha_file.find_files(self.path, self.read.files)
         locate = partial(aloha_file.locate_arrays, self._hdf5)
         self._located = locate_episodes(files, locate, on_damage)
         self._files = [file for file in self._located if file is not None]
         if not self._files:
-            raise DamagedFile(f"{self.path} has no readable episode. {COPY_AGAIN}")
+            raise DamagedFile(f"{self.path} has no readable episode. {COPY}")
         first = self._files[0]
         self._cameras = self._select_cameras(first)
         self._channel_orders = {name: self._channel_order(first, name) for name in self._cameras}
         self._spec = self._make_spec(first)
         for file in self._files[1:]:
             self._check_alike(first, file)
+
+    @overridable
+    def extra_columns(self) -> Mapping[str, ExtraColumn]:
         shared = set.intersection(*(set(file.extras) for file in self._files))
-        self._extra_columns = {
+        return {
             name: ExtraColumn(array.dtype, array.width if len(array.shape) == 2 else None)
-            for name, array in first.extras.items()
+            for name, array in self._files[0].extras.items()
             if name in shared
         }
-
-    @property
-    def extra_columns(self) -> Mapping[str, ExtraColumn]:
-        return self._extra_columns
 
     @property
     def left_out(self) -> Mapping[str, str]:
         reasons: dict[str, str] = {}
         for file in self._files:
-            unshared = {a.path for n, a in file.extras.items() if n not in self._extra_columns}
+            unshared = {a.path for n, a in file.extras.items() if n not in self.extra_columns}
             reasons |= {**file.left_out, **dict.fromkeys(unshared, "not in every file")}
         unread = sorted({n for file in self._files for n in file.images} - {*self._cameras})
         why = "not among the selected cameras"
@@ -124,7 +110,7 @@ class AlohaDataset(ArrayDataset[AlohaFile]):
             return
         for tick, data in enumerate(rows, start):
             where = _tick_of(arrays, array, tick)
-            yield images.decode(data, (size.height, size.width), where, COPY_AGAIN)
+            yield images.decode(data, (size.height, size.width), where, COPY)
 
     def _fingerprint_parts(self) -> Iterator[bytes]:
         spec = self._spec
@@ -163,13 +149,10 @@ class AlohaDataset(ArrayDataset[AlohaFile]):
         else:
             arm, *base = file.action_widths
             names = {"state": _joint_names(file.state.width), "action": _joint_names(arm)}
-            units = {part: tuple(map(_unit, names[part])) for part in names}
             if base:
-                base_names = tuple(ALOHA_BASE)
-                if len(base_names) != base[0]:
-                    base_names = numbered("base", base[0])
-                names["action"] += base_names
-                units["action"] += tuple(ALOHA_BASE.get(name, "unknown") for name in base_names)
+                is_usual = base[0] == len(ALOHA_BASE)
+                names["action"] += tuple(ALOHA_BASE) if is_usual else numbered("base", base[0])
+            units = {part: tuple(map(_unit, names[part])) for part in names}
         return Spec(
             state_names=names["state"],
             action_names=names["action"],
@@ -184,7 +167,7 @@ class AlohaDataset(ArrayDataset[AlohaFile]):
         if len(array.shape) == 4:
             return array.shape[1], array.shape[2]
         first = self._hdf5.byte_rows(file.path, array, 0, 1)[0]
-        return images.image_size(first, _tick_of(file, array, 0), COPY_AGAIN)
+        return images.image_size(first, _tick_of(file, array, 0), COPY)
 
     def _check_alike(self, first: AlohaFile, file: AlohaFile) -> None:
         """Refuse a file whose arrays differ in size from those of the first."""
@@ -220,10 +203,10 @@ def _joint_names(count: int) -> tuple[str, ...]:
     return _JOINTS.get(count) or numbered("joint", count)
 
 
-def _unit(joint: str) -> str:
-    if joint.startswith("joint_"):
-        return "unknown"
-    return "1" if joint.endswith("gripper") else "rad"
+def _unit(name: str) -> str:
+    if name in ALOHA_BASE or name.startswith(("joint_", "base_")):
+        return ALOHA_BASE.get(name, "unknown")
+    return "1" if name.endswith("gripper") else "rad"
 
 
 def _value_count(arrays: Sequence[Hdf5Array]) -> str:

@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 
 from imitact.core.errors import BadInput, DamagedFile
-from imitact.datasets.formats.hdf5 import Hdf5Array, Hdf5Reader, check_readable, natural_sort_key
+from imitact.datasets.formats import hdf5
+from imitact.datasets.formats.hdf5 import COPY, Hdf5Array, Hdf5Reader, check_readable
 from imitact.datasets.read_config import MAX_VECTOR_SIZE
 
 STATE, ACTION, BASE_ACTION = "/observations/qpos", "/action", "/base_action"
@@ -27,7 +28,6 @@ METADATA = "imitact"
 
 METADATA_FORMAT = 1
 
-COPY_AGAIN = "Copy the file again from its source, or record it again."
 _RESERVED = {"timestamp", "frame_index", "episode_index", "index", "task_index", "task", "action",
              "base_action"}  # fmt: skip
 
@@ -37,11 +37,7 @@ class AlohaFile:
     """Arrays of one episode.
 
     Attributes:
-        path: the file.
-        length: number of ticks.
-        state: array of the state.
         actions: arrays whose columns, side by side, are the action.
-        images: array of each camera.
         extras: array of each further feature, by the names of `feature_of`.
         left_out: paths of arrays that are not read, with the reason.
         metadata: what imitact stored in the attribute `METADATA`; empty in files of others.
@@ -80,7 +76,7 @@ class AlohaFile:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedFile(
                 f'{self.path}: its attribute "{METADATA}" does not match its arrays '
-                f"({type(error).__name__}: {error}). {COPY_AGAIN}"
+                f"({type(error).__name__}: {error}). {COPY}"
             ) from error
         return names, units, rate_hz
 
@@ -99,20 +95,19 @@ def find_files(path: Path, pattern: str = "") -> list[Path]:
     files = [p for p in found if p.is_file() and not p.name.startswith(".")]
     if not files:
         raise BadInput(f"{path} has no file that matches {' or '.join(patterns)}")
-    return sorted(files, key=lambda p: natural_sort_key(p.name))
+    return sorted(files, key=lambda p: hdf5.natural_sort_key(p.name))
 
 
-def locate_arrays(hdf5: Hdf5Reader, path: Path) -> AlohaFile:
+def locate_arrays(reader: Hdf5Reader, path: Path) -> AlohaFile:
     """Locate the arrays of an episode; refuses a file of another layout or a damaged one."""
-    arrays = hdf5.arrays(path)
+    arrays = reader.arrays(path)
     for name in (STATE, ACTION):
         if name not in arrays:
             found = ", ".join(a.description for a in list(arrays.values())[:12]) or "no array"
             raise DamagedFile(
-                f"{path} has no {name}, which the ALOHA layout requires; it has {found}. "
-                f"{COPY_AGAIN}"
+                f"{path} has no {name}, which the ALOHA layout requires; it has {found}. {COPY}"
             )
-    attributes = hdf5.attributes(path)
+    attributes = reader.attributes(path)
     metadata = _parse_metadata(attributes.get(METADATA), path)
     state = _check_vectors(path, arrays[STATE])
     actions = tuple(_check_vectors(path, arrays[p]) for p in (ACTION, BASE_ACTION) if p in arrays)
@@ -200,12 +195,10 @@ def _why_no_column(array: Hdf5Array, length: int) -> str:
 def _check_vectors(path: Path, array: Hdf5Array) -> Hdf5Array:
     where = f"{path}: {array.path}"
     if not array.is_numeric:
-        raise DamagedFile(f"{where} has type {array.dtype}, expected numbers. {COPY_AGAIN}")
+        raise DamagedFile(f"{where} has type {array.dtype}, expected numbers. {COPY}")
     check_readable(path, array)
     if len(array.shape) > 2 or not 1 <= array.width <= MAX_VECTOR_SIZE:
-        raise DamagedFile(
-            f"{where} has shape {array.shape}, expected (ticks, values). {COPY_AGAIN}"
-        )
+        raise DamagedFile(f"{where} has shape {array.shape}, expected (ticks, values). {COPY}")
     return array
 
 
@@ -213,7 +206,7 @@ def _check_length(path: Path, array: Hdf5Array, length: int) -> None:
     if array.shape[0] != length:
         raise DamagedFile(
             f"{path}: {array.path} has {array.shape[0]} rows, {STATE} has {length}; one of them is "
-            f"incomplete. {COPY_AGAIN}"
+            f"incomplete. {COPY}"
         )
 
 
@@ -231,6 +224,6 @@ def _parse_metadata(text: Any, path: Path) -> dict[str, Any]:
                 raise ValueError(f"{key} must be a list")
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise DamagedFile(
-            f'{path}: its attribute "{METADATA}" was not written by imitact ({error}). {COPY_AGAIN}'
+            f'{path}: its attribute "{METADATA}" was not written by imitact ({error}). {COPY}'
         ) from error
     return metadata

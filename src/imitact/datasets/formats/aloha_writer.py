@@ -26,6 +26,7 @@ from imitact.core.types import Frame, Spec
 from imitact.datasets import images as stills
 from imitact.datasets.formats import aloha_file
 from imitact.datasets.formats.aloha_file import ACTION, BASE_ACTION, IMAGES, STATE, VELOCITY
+from imitact.datasets.row_blocks import check_shapes
 from imitact.storage.atomic import write_atomically
 
 Images = Literal["plain", "jpeg"]
@@ -44,7 +45,6 @@ class AlohaWriter:
 
     Args:
         out: created if it is missing; episode i becomes the file episode_i.hdf5.
-        spec: the Spec of all episodes.
         images: "plain" stores every pixel, 0.9 MB per frame of 480x640; "jpeg" compresses frames.
         staging: folder on the same disk for unfinished files.
     """
@@ -57,21 +57,17 @@ class AlohaWriter:
         self._spec = spec
         self._images: Images = images
         self._staging = staging
-        self._episodes = 0
-        while self._file(self._episodes).is_file():
-            self._episodes += 1
+        self.episodes = 0
+        """Number of finished episodes."""
+        while self._file(self.episodes).is_file():
+            self.episodes += 1
         names = (re.fullmatch(r"episode_([0-9]{1,9})\.hdf5", p.name) for p in out.glob("episode_*"))
-        later = min((int(n[1]) for n in names if n and int(n[1]) > self._episodes), default=None)
+        later = min((int(n[1]) for n in names if n and int(n[1]) > self.episodes), default=None)
         if later is not None:
             raise BadInput(
-                f"{out} has episode_{later}.hdf5 but no episode_{self._episodes}.hdf5; give a new "
+                f"{out} has episode_{later}.hdf5 but no episode_{self.episodes}.hdf5; give a new "
                 "folder"
             )
-
-    @property
-    def episodes(self) -> int:
-        """Number of finished episodes."""
-        return self._episodes
 
     def append(
         self,
@@ -83,7 +79,7 @@ class AlohaWriter:
         task: str = "",
         sim: bool = True,
     ) -> list[str]:
-        """Append one episode of T ticks.
+        """Append one episode of T ticks; return the extras that the layout has no place for.
 
         Args:
             state: (T, S), stored as float32.
@@ -91,20 +87,10 @@ class AlohaWriter:
                 become /base_action.
             frames: T frames of each camera, taken one at a time.
             extras: features with a row per tick (docs/formats.md).
-            task: task description; "" stores none.
             sim: whether action[t] answers the observation of tick t; where it is False, the
                 released code delays the action by one tick.
-
-        Returns:
-            Names of the extras that the layout has no place for.
         """
-        spec, length = self._spec, len(state)
-        expected = ((length, spec.state_size), (length, spec.action_size))
-        if (state.shape, action.shape) != expected or length < 1:
-            raise SpecMismatch(
-                f"state has shape {state.shape} and action {action.shape}; expected {expected[0]} "
-                f"and {expected[1]}, with at least one tick"
-            )
+        check_shapes(self._spec, state, action)
         arrays, unsupported = self._arrays(state, action, extras)
         invented = [VELOCITY] if VELOCITY not in arrays else []
         attributes = {"sim": sim, aloha_file.METADATA: self._metadata(task, invented)}
@@ -114,8 +100,8 @@ class AlohaWriter:
             with _hdf5_errors_as_os_errors():
                 self._write(path, arrays, frames, attributes)
 
-        write_atomically(self._file(self._episodes), write, self._staging)
-        self._episodes += 1
+        write_atomically(self._file(self.episodes), write, self._staging)
+        self.episodes += 1
         return unsupported
 
     def _arrays(

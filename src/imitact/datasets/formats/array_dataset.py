@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -12,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile
-from imitact.core.types import Dataset, Episode, Frame, Spec
+from imitact.core.types import Dataset, Episode, Frame, Spec, overridable
 from imitact.datasets.read_config import Layout, OnDamage, ReadConfig
 from imitact.datasets.row_blocks import as_float32, checked_stop
+from imitact.parallel.isolated_process import IsolatedProcess
 
 
 class HasLength(Protocol):
@@ -31,8 +31,11 @@ Name = TypeVar("Name")
 class ArrayDataset(Dataset, Generic[E]):
     """Dataset whose episodes are located when it is opened and read when they are used.
 
-    Subclasses set `_spec` and `_located`, and implement the methods below `episode`. Read options
-    that are not in `READ_OPTIONS` are refused.
+    Subclasses implement the methods below `episode`. Read options that are not in `READ_OPTIONS`
+    are refused.
+
+    `on_damage` takes the damage of each episode; without it the first is raised. A running
+    `process`, which reads the files, saves starting another.
     """
 
     LAYOUT: ClassVar[Layout]
@@ -42,10 +45,18 @@ class ArrayDataset(Dataset, Generic[E]):
     _located: Sequence[E | None]
     """The episodes in order; None where an episode is damaged."""
 
-    def __init__(self, path: Path | str, read: ReadConfig | None) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        read: ReadConfig | None = None,
+        on_damage: OnDamage | None = None,
+        process: IsolatedProcess | None = None,
+    ) -> None:
         self._path = Path(path)
         self.read = read or ReadConfig()
         self.read.refuse_unused(self.LAYOUT, self.READ_OPTIONS)
+        self._process = process or IsolatedProcess()
+        self._open(on_damage)
 
     @property
     def spec(self) -> Spec:
@@ -55,12 +66,8 @@ class ArrayDataset(Dataset, Generic[E]):
     def lengths(self) -> tuple[int, ...]:
         return tuple(arrays.length if arrays else 0 for arrays in self._located)
 
-    @property
+    @overridable
     def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
         hash_ = hashlib.sha256()
         for part in self._fingerprint_parts():
             hash_.update(part)
@@ -90,6 +97,10 @@ class ArrayDataset(Dataset, Generic[E]):
                 "or record it again."
             )
         return ArrayEpisode(self, index, arrays)
+
+    def _open(self, on_damage: OnDamage | None) -> None:
+        """Set `_spec` and `_located`."""
+        raise NotImplementedError
 
     def _fingerprint_parts(self) -> Iterator[bytes]:
         raise NotImplementedError
@@ -133,20 +144,12 @@ class ArrayEpisode(Episode, Generic[E]):
     def index(self) -> int:
         return self._index
 
-    @property
+    @overridable
     def state(self) -> NDArray[np.float32]:
-        return self._state
-
-    @cached_property
-    def _state(self) -> NDArray[np.float32]:
         return _side_by_side(self._dataset.read_state(self._arrays))
 
-    @property
+    @overridable
     def action(self) -> NDArray[np.float32]:
-        return self._action
-
-    @cached_property
-    def _action(self) -> NDArray[np.float32]:
         return _side_by_side(self._dataset.read_action(self._arrays))
 
     def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:

@@ -22,13 +22,11 @@ from imitact.core.types import Frame
 from imitact.datasets.formats.array_dataset import ArrayDataset
 from imitact.datasets.formats.hdf5 import MAX_TICKS
 from imitact.datasets.formats.key_selection import AvailableKeys, has_image_shape, is_vector
-from imitact.datasets.formats.zarr import ZarrArray, ZarrStore, open_array
-from imitact.datasets.read_config import OnDamage, ReadConfig
+from imitact.datasets.formats.zarr import COPY, ZarrArray, ZarrStore, open_array
+from imitact.datasets.read_config import OnDamage
 from imitact.datasets.row_blocks import in_blocks
-from imitact.parallel.isolated_process import IsolatedProcess
 
 ENDS = "meta/episode_ends"
-_COPY = "Copy the dataset again from its source."
 
 
 @dataclass(frozen=True)
@@ -47,28 +45,15 @@ class DiffusionPolicyDataset(ArrayDataset[RowSpan]):
     """Episodes of a diffusion-policy replay buffer.
 
     Cameras are the arrays of shape (ticks, H, W, 3) and type uint8, or of floats that are whole
-    numbers from 0 to 255.
-
-    Args:
-        path: the folder NAME.zarr, or a zip file of it.
-        read: read options; `read.state`, which names the arrays of the state, and `read.rate_hz`
-            are required.
-        on_damage: not used; damage to one of the shared arrays concerns every episode.
-        process: process that decompresses; a running one saves starting another.
+    numbers from 0 to 255. The path is the folder NAME.zarr, or a zip file of it. Required are
+    `read.state`, which names the arrays of the state, and `read.rate_hz`. `on_damage` is not used:
+    damage to one of the shared arrays concerns every episode.
     """
 
     LAYOUT = "diffusion-policy"
     READ_OPTIONS = ("rate_hz", "state", "action", "cameras", "colour")
 
-    def __init__(
-        self,
-        path: Path | str,
-        read: ReadConfig | None = None,
-        on_damage: OnDamage | None = None,
-        process: IsolatedProcess | None = None,
-    ) -> None:
-        super().__init__(path, read)
-        self._process = process or IsolatedProcess()
+    def _open(self, on_damage: OnDamage | None) -> None:
         store = ZarrStore(self.path)
         self._ends = self._read_ends(open_array(store, ENDS))
         self._located = [RowSpan(*ends) for ends in itertools.pairwise([0, *self._ends])]
@@ -77,7 +62,7 @@ class DiffusionPolicyDataset(ArrayDataset[RowSpan]):
             if array.shape[0] < self._ends[-1]:
                 raise DamagedFile(
                     f"{self.path}: {array.name} has {array.shape[0]} rows, but {ENDS} gives "
-                    f"{self._ends[-1]} ticks. {_COPY}"
+                    f"{self._ends[-1]} ticks. {COPY}"
                 )
         vectors = {name: a.width for name, a in self._arrays.items() if is_vector(a.shape)}
         images = {n: (a.shape[1], a.shape[2]) for n, a in self._arrays.items() if _is_image(a)}
@@ -129,10 +114,10 @@ class DiffusionPolicyDataset(ArrayDataset[RowSpan]):
                 yield hashlib.sha256(data).digest()
 
     def _read_ends(self, array: ZarrArray) -> list[int]:
-        file = array.store.path_of(ENDS)
+        file = array.store.path / ENDS
         if len(array.shape) != 1 or array.dtype.kind not in "iu":
             raise DamagedFile(
-                f"{file} is {array.description}; expected one axis of integers. {_COPY}"
+                f"{file} is {array.description}; expected one axis of integers. {COPY}"
             )
         if not 1 <= array.shape[0] <= MAX_TICKS:
             raise BadInput(f"{file} lists {array.shape[0]} episodes; expected at least one")
@@ -140,7 +125,7 @@ class DiffusionPolicyDataset(ArrayDataset[RowSpan]):
         if any(b <= a for a, b in itertools.pairwise([0, *ends])) or ends[-1] > MAX_TICKS:
             raise DamagedFile(
                 f"{file}: the ends of episodes must increase, from 1 to at most {MAX_TICKS:,} "
-                f"ticks. {_COPY}"
+                f"ticks. {COPY}"
             )
         return ends
 

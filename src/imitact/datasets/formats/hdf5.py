@@ -16,7 +16,7 @@ from imitact.parallel.isolated_process import MAX_ANSWER_BYTES, IsolatedProcess
 MAX_TICKS = 10_000_000
 """Rows of an array; more are taken for damage. It is 55 hours at 50 Hz."""
 
-_COPY = "Copy the file again from its source, or record it again."
+COPY = "Copy the file again from its source, or record it again."
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Hdf5Array:
 class Hdf5Reader:
     """Reads HDF5 files in a separate process, because HDF5 crashes on some damaged files."""
 
-    def __init__(self) -> None:
-        self._process = IsolatedProcess()
+    def __init__(self, process: IsolatedProcess | None = None) -> None:
+        self._process = process or IsolatedProcess()
 
     def arrays(self, file: Path) -> dict[str, Hdf5Array]:
         """Headers of all arrays by path, sorted by path."""
@@ -81,7 +81,7 @@ class Hdf5Reader:
                 for a in head["arrays"]
             ]  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:
-            raise DamagedFile(f"{file} cannot be read ({error}). {_COPY}") from error
+            raise DamagedFile(f"{file} cannot be read ({error}). {COPY}") from error
         return {array.path: array for array in sorted(found, key=lambda a: a.path)}
 
     def attributes(self, file: Path, path: str = "") -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Hdf5Reader:
         try:
             values = np.frombuffer(body, np.dtype(head["dtype"])).reshape(head["shape"])
         except (KeyError, TypeError, ValueError) as error:
-            raise DamagedFile(f"{file}: {array.path} cannot be read ({error}). {_COPY}") from error
+            raise DamagedFile(f"{file}: {array.path} cannot be read ({error}). {COPY}") from error
         _check_count(file, array, len(values), start, stop, values.shape[1:] == array.shape[1:])
         return values
 
@@ -130,7 +130,7 @@ def _check_count(
 ) -> None:
     if count != stop - start or not same_shape:
         raise DamagedFile(
-            f"{file}: {array.path} gave {count} rows for rows {start} to {stop}. {_COPY}"
+            f"{file}: {array.path} gave {count} rows for rows {start} to {stop}. {COPY}"
         )
 
 
@@ -144,10 +144,10 @@ def check_readable(file: Path, array: Hdf5Array) -> Hdf5Array:
         )
     if not array.shape or not 1 <= array.shape[0] <= MAX_TICKS:
         raise DamagedFile(
-            f"{where} has shape {array.shape}; expected 1 to {MAX_TICKS:,} rows. {_COPY}"
+            f"{where} has shape {array.shape}; expected 1 to {MAX_TICKS:,} rows. {COPY}"
         )
     if not array.is_complete:
-        raise DamagedFile(f"{where} is incomplete: some of its rows were never written. {_COPY}")
+        raise DamagedFile(f"{where} is incomplete: some of its rows were never written. {COPY}")
     return array
 
 

@@ -15,12 +15,9 @@ UNIT = "unknown"
 
 @dataclass(frozen=True)
 class Keys:
-    """Names of the selected arrays. Its repr enters fingerprints: do not rename it or a field.
+    """Names of the selected arrays; those of `state` form the state, side by side.
 
-    Attributes:
-        state: arrays that form the state, side by side.
-        action: array of the action.
-        cameras: arrays of frames.
+    Its repr enters fingerprints: do not rename it or a field.
     """
 
     state: tuple[str, ...]
@@ -38,13 +35,8 @@ class Keys:
 
 @dataclass(frozen=True)
 class AvailableKeys:
-    """Arrays that can be selected.
-
-    Attributes:
-        vectors: observations and their values per tick.
-        images: cameras and their height and width.
-        actions: arrays that can be the action, and their values per tick.
-    """
+    """Arrays that can be selected: observations and actions with their values per tick, and
+    cameras (`images`) with their height and width."""
 
     vectors: Mapping[str, int]
     images: Mapping[str, tuple[int, int]]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,7 +20,7 @@ from imitact.core.types import Frame
 from imitact.datasets.formats.array_dataset import ArrayDataset, locate_episodes
 from imitact.datasets.formats.hdf5 import Hdf5Array, Hdf5Reader, check_readable, natural_sort_key
 from imitact.datasets.formats.key_selection import AvailableKeys, has_image_shape, is_vector
-from imitact.datasets.read_config import OnDamage, ReadConfig
+from imitact.datasets.read_config import OnDamage
 from imitact.datasets.row_blocks import in_blocks
 from imitact.storage.checksum import file_sha256
 
@@ -30,14 +29,7 @@ _COPY = "Copy the file again from its source."
 
 @dataclass(frozen=True)
 class Demo:
-    """Arrays of one demonstration.
-
-    Attributes:
-        name: its group, "demo_0".
-        length: number of ticks.
-        obs: observations by name.
-        actions: arrays directly in the group, by name.
-    """
+    """Arrays of one demonstration; `actions` are those directly in its group, "demo_0"."""
 
     name: str
     length: int
@@ -49,27 +41,15 @@ class RobomimicDataset(ArrayDataset[Demo]):
     """Demonstrations of a robomimic file, in natural order: demo_2 before demo_10.
 
     Cameras are the observations of shape (T, H, W, 3) and type uint8. The rate is the control_freq
-    of the environment, unless `read.rate_hz` is given.
-
-    Args:
-        path: the file.
-        read: read options; `read.state`, which names the observations of the state, is required.
-        on_damage: takes the damage of each demonstration; without it the first is raised.
-        hdf5: reader to use; a running one saves starting another process.
+    of the environment, unless `read.rate_hz` is given; `read.state`, which names the observations
+    of the state, is required.
     """
 
     LAYOUT = "robomimic"
     READ_OPTIONS = ("rate_hz", "state", "action", "cameras", "colour", "subset")
 
-    def __init__(
-        self,
-        path: Path | str,
-        read: ReadConfig | None = None,
-        on_damage: OnDamage | None = None,
-        hdf5: Hdf5Reader | None = None,
-    ) -> None:
-        super().__init__(path, read)
-        self._hdf5 = hdf5 or Hdf5Reader()
+    def _open(self, on_damage: OnDamage | None) -> None:
+        self._hdf5 = Hdf5Reader(self._process)
         arrays = self._hdf5.arrays(self.path)
         groups: dict[str, dict[str, Hdf5Array]] = {}
         for path_in_file, array in arrays.items():
@@ -118,14 +98,13 @@ class RobomimicDataset(ArrayDataset[Demo]):
         """Return the demonstration; refuse one that lacks an array or differs in size."""
         spec, keys = self._spec, self._keys
         where = f"{self.path}: /data/{demo.name}"
-        widths = {key: w for key, w in _vectors(demo.obs).items() if key in keys.state}
-        for key in keys.state:
-            if key not in widths:
-                raise DamagedFile(f"{where} has no numeric array /obs/{key}. {_COPY}")
-        action_width = _vectors(demo.actions).get(keys.action)
-        if action_width is None:
-            raise DamagedFile(f"{where} has no numeric array /{keys.action}. {_COPY}")
-        sizes = (sum(widths.values()), action_width)
+        widths = {f"obs/{key}": width for key, width in _vectors(demo.obs).items()}
+        widths |= _vectors(demo.actions)
+        state = [f"obs/{key}" for key in keys.state]
+        for name in (*state, keys.action):
+            if name not in widths:
+                raise DamagedFile(f"{where} has no numeric array /{name}. {_COPY}")
+        sizes = (sum(widths[name] for name in state), widths[keys.action])
         if sizes != (spec.state_size, spec.action_size):
             raise SpecMismatch(
                 f"{where} has {sizes[0]} state and {sizes[1]} action values per tick; the first "

@@ -23,7 +23,7 @@ from imitact.parallel.isolated_process import MAX_ANSWER_BYTES, IsolatedProcess
 from imitact.parallel.isolated_worker import CODECS
 from imitact.storage.json_file import parse_json_object, read_bytes
 
-_COPY = "Copy the dataset again from its source."
+COPY = "Copy the dataset again from its source."
 _MAX_JSON_BYTES = 1 << 20
 _MAX_ROWS = 100_000_000
 _MAX_AXES = 6
@@ -40,11 +40,7 @@ class ZarrStore:
                 with zipfile.ZipFile(path) as archive:
                     self._names = frozenset(archive.namelist())
             except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-                raise DamagedFile(f"{path} is not a readable zip file: {error}. {_COPY}") from error
-
-    def path_of(self, name: str) -> Path:
-        """Path of a file, for error messages."""
-        return self.path / name
+                raise DamagedFile(f"{path} is not a readable zip file: {error}. {COPY}") from error
 
     def has(self, name: str) -> bool:
         return name in self._names if self._names is not None else (self.path / name).is_file()
@@ -52,17 +48,15 @@ class ZarrStore:
     def read(self, name: str, limit: int) -> bytes:
         """All bytes of a file; refuses more than `limit`."""
         if self._names is None:
-            return read_bytes(self.path / name, limit=limit, advice=_COPY)
+            return read_bytes(self.path / name, limit=limit, advice=COPY)
         try:
             with zipfile.ZipFile(self.path) as archive:
                 if archive.getinfo(name).file_size > limit:
-                    raise DamagedFile(
-                        f"{self.path_of(name)} has more than {limit:,} bytes. {_COPY}"
-                    )
+                    raise DamagedFile(f"{self.path / name} has more than {limit:,} bytes. {COPY}")
                 return archive.read(name)
         except (KeyError, OSError, ValueError, NotImplementedError, EOFError, RuntimeError,
                 zipfile.BadZipFile, zipfile.zlib.error) as error:  # fmt: skip  # pyright: ignore
-            raise DamagedFile(f"{self.path_of(name)} cannot be read: {error}. {_COPY}") from error
+            raise DamagedFile(f"{self.path / name} cannot be read: {error}. {COPY}") from error
 
     def arrays(self, group: str) -> list[str]:
         """Sorted names of the arrays directly in a group."""
@@ -131,9 +125,9 @@ class ZarrArray:
 
     def _chunk(self, process: IsolatedProcess, at: tuple[int, ...]) -> NDArray[Any]:
         name = f"{self.name}/{self.separator.join(map(str, at))}"
-        file = self.store.path_of(name)
+        file = self.store.path / name
         if not self.store.has(name):
-            raise DamagedFile(f"{file} is missing, a chunk of {self.name}. {_COPY}")
+            raise DamagedFile(f"{file} is missing, a chunk of {self.name}. {COPY}")
         size = math.prod(self.chunks) * self.dtype.itemsize
         data: Any = self.store.read(name, limit=size + (size >> 3) + 4096)
         if self.codec is not None and self.codec.get("id") in images.CODECS:
@@ -141,7 +135,7 @@ class ZarrArray:
         if self.codec is not None:
             _, data = process.call(file, "decode", data, codec=self.codec, max_bytes=size)
         if len(data) != size:
-            raise DamagedFile(f"{file} has {len(data)} bytes, expected {size}. {_COPY}")
+            raise DamagedFile(f"{file} has {len(data)} bytes, expected {size}. {COPY}")
         order: Any = self.order
         return np.frombuffer(data, self.dtype).reshape(self.chunks, order=order)
 
@@ -155,16 +149,16 @@ class ZarrArray:
             )
         assert self.codec is not None
         decoder = images.CODECS[self.codec["id"]]
-        frame = images.decode_with(decoder, data, (sizes[0], sizes[1]), str(file), _COPY)
+        frame = images.decode_with(decoder, data, (sizes[0], sizes[1]), str(file), COPY)
         return frame.reshape(self.chunks)
 
 
 def open_array(store: ZarrStore, name: str) -> ZarrArray:
     """Open an array by name; refuses a .zarray that is invalid or not supported."""
-    file = store.path_of(f"{name}/.zarray")
+    file = store.path / name / ".zarray"
     if not store.has(f"{name}/.zarray"):
-        raise DamagedFile(f"{store.path} has no array {name}. {_COPY}")
-    about = parse_json_object(store.read(f"{name}/.zarray", _MAX_JSON_BYTES), file, advice=_COPY)
+        raise DamagedFile(f"{store.path} has no array {name}. {COPY}")
+    about = parse_json_object(store.read(f"{name}/.zarray", _MAX_JSON_BYTES), file, advice=COPY)
     try:
         if about["zarr_format"] != 2:
             raise BadInput(f"{file}: zarr format {about['zarr_format']}; imitact reads format 2")
@@ -194,7 +188,7 @@ def open_array(store: ZarrStore, name: str) -> ZarrArray:
             )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DamagedFile(
-            f"{file} is not a valid zarr header ({type(error).__name__}: {error}). {_COPY}"
+            f"{file} is not a valid zarr header ({type(error).__name__}: {error}). {COPY}"
         ) from error
     return ZarrArray(store, name, shape, chunks, dtype, about["order"], codec, separator)
 

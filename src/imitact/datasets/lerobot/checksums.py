@@ -30,12 +30,8 @@ _RESTORE = (
 
 @dataclass(frozen=True)
 class EpisodeChecksums:
-    """SHA-256 by path within the dataset, as stored with one episode.
-
-    Attributes:
-        files: the episode's own files.
-        dataset: the files that every episode changes, as they are after this one.
-    """
+    """SHA-256 by path within the dataset: of an episode's own `files`, and of those of the whole
+    `dataset`, which every episode changes, as they are after this one."""
 
     files: Mapping[str, str]
     dataset: Mapping[str, str]
@@ -82,11 +78,9 @@ class DatasetChecksums:
         self._verified.add(file)
 
     def check_dataset(self, last: Path, names: Iterable[str]) -> None:
-        """Raise DamagedFile where files of the whole dataset differ from the last episode's list.
+        """Raise DamagedFile where files differ from the list of the last episode.
 
-        Args:
-            last: any file of the last finished episode.
-            names: paths within the dataset.
+        `last` is any file of the last finished episode, `names` are paths within the dataset.
         """
         for name in names:
             file = self._root / name

@@ -23,30 +23,24 @@ _EXTRA_TYPES = ("float32", "float64", "int64", "bool", "int32", "float16")
 
 @dataclass(frozen=True)
 class StoredCamera:
-    """How the frames of a camera are stored.
-
-    Attributes:
-        key: name of the feature.
-        as_images: one PNG or JPEG per tick in the data files; else in a video.
-    """
+    """How the frames of a camera are stored: as one PNG or JPEG per tick, or in a video."""
 
     key: str
+    """Name of the feature."""
+
     as_images: bool
 
 
 @dataclass(frozen=True)
 class Features:
-    """What is read of a dataset.
-
-    Attributes:
-        spec: the Spec of its state, action and cameras.
-        stored: how each camera is stored, by its name.
-        notices: the features that are left out, one sentence each.
-    """
+    """What is read of a dataset."""
 
     spec: Spec
     stored: Mapping[str, StoredCamera]
+    """How each camera is stored, by its name."""
+
     notices: tuple[str, ...]
+    """The features that are left out, one sentence each."""
 
 
 def read_features(
@@ -62,9 +56,7 @@ def read_features(
 
     Args:
         features: "features" of `meta/info.json`.
-        rate_hz: ticks per second.
         units: units of "state" and "action", where the dataset stores them.
-        path: folder of the dataset, for errors.
 
     Raises:
         BadInput: no state or no action, two cameras of one name, or frames that are not RGB.
@@ -109,10 +101,8 @@ def read_extra_columns(
 ) -> dict[str, ExtraColumn]:
     """Return the features that are columns of numbers beside state, action and frames.
 
-    Args:
-        features: "features" of `meta/info.json`.
-        converted: "extras" of the settings in `meta/imitact.json`: the type and width that each
-            column had before a conversion to LeRobot's types; entries that do not fit are ignored.
+    `converted` is "extras" of the settings in `meta/imitact.json`: the type and width that each
+    column had before a conversion to LeRobot's types; entries that do not fit are ignored.
     """
     columns: dict[str, ExtraColumn] = {}
     for name, feature in features.items():
@@ -126,9 +116,11 @@ def read_extra_columns(
     return columns
 
 
-def storable_columns(columns: Mapping[str, ExtraColumn]) -> dict[str, ExtraColumn]:
-    """Return the columns whose name and type LeRobot's layout allows."""
-    return {
+def storable_columns(
+    columns: Mapping[str, ExtraColumn],
+) -> tuple[dict[str, ExtraColumn], dict[str, str]]:
+    """Return the columns that LeRobot's layout can store, and the reason for each other one."""
+    stored = {
         name: column
         for name, column in columns.items()
         if name not in _NOT_EXTRA
@@ -136,6 +128,8 @@ def storable_columns(columns: Mapping[str, ExtraColumn]) -> dict[str, ExtraColum
         and not name.startswith(CAMERA_PREFIX)
         and np.dtype(column.dtype) != np.uint64
     }
+    refused = sorted(columns.keys() - stored.keys())
+    return stored, dict.fromkeys(refused, "LeRobot's layout has no such name or type")
 
 
 def stored_type(column: ExtraColumn) -> type[np.generic]:

@@ -75,11 +75,7 @@ def layout_errors_as_damage(file: Path) -> Iterator[None]:
 
 
 def read_info(path: Path, versions: Sequence[str] = V30) -> dict[str, Any]:
-    """Read `meta/info.json` of a dataset.
-
-    Args:
-        path: folder of the dataset.
-        versions: accepted prefixes of its `codebase_version`.
+    """Read `meta/info.json` of a dataset whose `codebase_version` begins with one of `versions`.
 
     Raises:
         BadInput: there is no dataset, no finished episode, or another version.

@@ -41,20 +41,16 @@ def has_no_footer(file: Path) -> bool:
 
 
 def open_parquet(file: Path, checksums: DatasetChecksums, **options: Any) -> pq.ParquetFile:
-    """Open a Parquet file and read its footer.
+    """Open a Parquet file and read its footer; `options` are those of pyarrow's ParquetFile.
 
-    Args:
-        file: the file.
-        checksums: of the dataset. A file with a checksum is read as a whole, so that what was
-            verified is what is read.
-        options: of `pyarrow.parquet.ParquetFile`.
+    A file with a checksum is read as a whole, so that what was verified is what is read.
     """
     has_checksum = checksums.has(file)
     if not has_checksum and not file.is_file():
         raise DamagedFile(f"{file} is missing. {RESTORE}")
     source = pa.BufferReader(checksums.read(file)) if has_checksum else file
     try:
-        return pq.ParquetFile(source, **options)
+        return pq.ParquetFile(source, page_checksum_verification=True, **options)
     except _UNREADABLE as error:
         if not has_checksum and has_no_footer(file):
             raise DamagedFile(
@@ -73,16 +69,11 @@ def read_table(
     optional: Sequence[str] = (),
     episode: int = -1,
 ) -> pa.Table:
-    """Read columns of a Parquet file.
+    """Read columns of a Parquet file: those of `names` (None: all), and of `optional` that exist.
 
-    Args:
-        file: the file.
-        names: required columns; None reads all.
-        checksums: of the dataset, compared with the file.
-        optional: columns to read too where they exist.
-        episode: read only the rows of this episode; -1 reads all.
+    Only the rows of `episode` are read; -1 reads all.
     """
-    with open_parquet(file, checksums, page_checksum_verification=True) as opened:
+    with open_parquet(file, checksums) as opened:
         stored = opened.schema_arrow.names
         columns = None
         if names is not None:
@@ -126,13 +117,7 @@ def read_cells(
     1024 rows of a row group in pyarrow's files, an episode in LeRobot's). Ascending rows are read
     in one sweep; each row that is not ascending starts another.
     """
-    opened = open_parquet(
-        file,
-        checksums,
-        buffer_size=_IMAGE_BUFFER_BYTES,
-        pre_buffer=False,
-        page_checksum_verification=True,
-    )
+    opened = open_parquet(file, checksums, buffer_size=_IMAGE_BUFFER_BYTES, pre_buffer=False)
     sizes = [opened.metadata.row_group(g).num_rows for g in range(opened.num_row_groups)]
     starts = np.cumsum([0, *sizes])
     check_columns(file, [column], opened.schema_arrow.names)

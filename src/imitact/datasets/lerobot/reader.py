@@ -27,7 +27,7 @@ from imitact.datasets.lerobot.features import read_extra_columns, read_features
 from imitact.datasets.lerobot.layout import ACTION, INFO, RESTORE, STATE, layout_errors_as_damage
 from imitact.datasets.read_config import OnDamage
 from imitact.datasets.row_blocks import checked_stop
-from imitact.datasets.video import TOLERANCE_S, check_whole, read_frames
+from imitact.datasets.video import check_whole, read_frames
 from imitact.storage.checksum import file_sha256
 
 _MAX_NAME_BYTES = 255
@@ -39,17 +39,12 @@ _MAX_EPISODES = 1_000_000
 
 @dataclass(frozen=True)
 class EpisodeFiles:
-    """Where an episode is stored.
-
-    Attributes:
-        data: its Parquet file.
-        videos: camera to its video file and the start of the episode in it, in s.
-        length: number of ticks.
-        tasks: task descriptions, in the order of the metadata.
-    """
+    """Where an episode of `length` ticks is stored."""
 
     data: Path
     videos: Mapping[str, tuple[Path, float]]
+    """Camera to its video file and the start of the episode in it, in s."""
+
     length: int
     tasks: tuple[str, ...]
 
@@ -73,7 +68,6 @@ class LeRobotDataset(Dataset):
 
     Args:
         path: folder that holds `meta/info.json`.
-        tolerance_s: how far a video frame may be from the time of its tick, in s.
         on_damage: called with each damage of an episode or its files, which may then be
             incomplete or have no ticks; by default the first damage is raised. Damage of
             `meta/info.json`, which affects every episode, is raised in any case.
@@ -90,14 +84,8 @@ class LeRobotDataset(Dataset):
         "whole; else copy the dataset again from its origin"
     )
 
-    def __init__(
-        self,
-        path: Path | str,
-        tolerance_s: float = TOLERANCE_S,
-        on_damage: OnDamage | None = None,
-    ) -> None:
+    def __init__(self, path: Path | str, on_damage: OnDamage | None = None) -> None:
         self._path = Path(path)
-        self._tolerance_s = tolerance_s
         self._on_damage = on_damage or _raise
         self._info = layout.read_info(self._path, self.VERSIONS)
         self._facts = layout.read_facts(self._path, self._info["total_episodes"])
@@ -357,13 +345,13 @@ class LeRobotEpisode(Episode):
     def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """Yield the frames of ticks `start` to `stop`, decoded from the key frame before."""
         spec = self._dataset.spec.camera(camera)
-        stop = checked_stop(self._index, self._files.length, start, stop)
         size = (spec.height, spec.width)
+        stop = checked_stop(self._index, self._files.length, start, stop)
         if camera in self._files.videos:
             video, from_s = self._files.videos[camera]
             self._checksums.check(video)
             times_s = (from_s + self._rows[2][start:stop]).tolist()
-            return read_frames(video, times_s, (*size, 3), self._dataset._tolerance_s)
+            return read_frames(video, times_s, (*size, 3))
         return (
             images.decode(image, size, self._where(camera, tick), RESTORE, lenient=True)
             for tick, image in enumerate(self.stored_images(camera, start, stop), start)

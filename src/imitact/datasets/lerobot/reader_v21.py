@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 from imitact.datasets.lerobot.layout import RESTORE, V21, layout_errors_as_damage, version_of
 from imitact.datasets.lerobot.reader import EpisodeFiles, LeRobotDataset
 from imitact.datasets.read_config import OnDamage
-from imitact.datasets.video import TOLERANCE_S
 from imitact.storage.json_file import parse_json_object, read_bytes
 
 EPISODES = "meta/episodes.jsonl"
@@ -59,12 +58,10 @@ class LeRobotV21Dataset(LeRobotDataset):
         return texts
 
 
-def open_lerobot(
-    path: Path | str, tolerance_s: float = TOLERANCE_S, on_damage: OnDamage | None = None
-) -> LeRobotDataset:
+def open_lerobot(path: Path | str, on_damage: OnDamage | None = None) -> LeRobotDataset:
     """Open the LeRobot dataset in a folder, whichever version it has."""
     is_v21 = version_of(path).startswith(V21)
-    return (LeRobotV21Dataset if is_v21 else LeRobotDataset)(path, tolerance_s, on_damage)
+    return (LeRobotV21Dataset if is_v21 else LeRobotDataset)(path, on_damage)
 
 
 def _read_lines(file: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

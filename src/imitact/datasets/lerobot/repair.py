@@ -19,7 +19,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,22 +63,22 @@ class VideoSegment:
 
 
 @dataclass(frozen=True)
-class RecoverableEpisode:
-    """An episode that can be copied.
+class StoredEpisode:
+    """An episode whose ticks are all in a readable data file.
 
-    Attributes:
-        index: its number in the dataset.
-        data: its data file.
-        length: number of ticks.
-        tasks: task descriptions.
-        task_numbers: numbers of the tasks in its data.
-        segments: where its frames are, by the key of the video feature.
-        stats: LeRobot's statistics of its features.
+    `first` is the number of its first tick in the whole dataset; -1 if they are not consecutive.
     """
 
     index: int
     data: Path
     length: int
+    first: int
+
+
+@dataclass(frozen=True)
+class RecoverableEpisode(StoredEpisode):
+    """An episode that can be copied, with its frames by the key of the video feature."""
+
     tasks: tuple[str, ...]
     task_numbers: tuple[int, ...]
     segments: Mapping[str, VideoSegment]
@@ -90,14 +90,10 @@ class RepairPlan:
     """What can be recovered of a dataset.
 
     Attributes:
-        root: folder of the dataset.
-        info: its `meta/info.json`.
-        total: number of its episodes.
-        recoverable: the episodes that can be copied.
+        total: number of episodes in the dataset.
         lost: what cannot be recovered, and why: one line per file or episode.
         remains: what the dataset still holds of the lost episodes, one line each.
         broken: files that cannot be read.
-        task_texts: task descriptions by number, as far as they can be read.
     """
 
     root: Path
@@ -164,21 +160,21 @@ def plan_repair(root: Path, on_episode: OnEpisode = lambda done: None) -> Repair
             raise ValueError(f"it counts {info['total_episodes']} episodes")
     rows, unreadable = _read_metadata(root, keys)
     stored, broken, wrong = _read_data(root)
-    videos = {key: _counted(_read_videos(root, key, per_chunk), stored) for key in keys}
+    videos = {key: _read_videos(root, key, per_chunk, stored) for key in keys}
     try:
         texts = parquet.read_task_texts(root / TASKS, DatasetChecksums(root))
     except DamagedFile:
         texts, unreadable = {}, [*unreadable, root / TASKS]
 
     recoverable: list[RecoverableEpisode] = []
-    for done, (index, one) in enumerate(sorted(stored.items())):
+    for done, (index, one) in enumerate(sorted(stored.items()), 1):
         row = rows.get(index, {})
         try:
             segments = {
                 key: _find_segment(root, videos[key], key, row, one, info["fps"]) for key in keys
             }
-            table = _read_episode(one.data, index)
-            stats = _compute_stats(table, info, features, segments, one, index)
+            table = _read_episode(one)
+            stats = _compute_stats(table, info, features, segments, one)
             with layout_errors_as_damage(one.data):
                 stored_numbers = table["task_index"] if "task_index" in table.column_names else ()
                 numbers = (*dict.fromkeys(int(number.as_py()) for number in stored_numbers),)
@@ -187,9 +183,12 @@ def plan_repair(root: Path, on_episode: OnEpisode = lambda done: None) -> Repair
         else:
             known = [texts.get(number, f"task {number}") for number in numbers] or ["unknown"]
             tasks = tuple(row.get("tasks") or known)
-            found = RecoverableEpisode(index, one.data, one.length, tasks, numbers, segments, stats)
-            recoverable.append(found)
-        on_episode(done + 1)
+            recoverable.append(
+                RecoverableEpisode(
+                    **vars(one), tasks=tasks, task_numbers=numbers, segments=segments, stats=stats
+                )
+            )
+        on_episode(done)
 
     numbers = [index for index in (0, *stored, *wrong) if index < _MAX_EPISODES]
     total = max(info["total_episodes"], max(numbers) + 1)
@@ -233,26 +232,10 @@ def write_repaired(plan: RepairPlan, out: Path, on_episode: OnEpisode = lambda d
 
 
 @dataclass(frozen=True)
-class _StoredEpisode:
-    """An episode whose ticks are all in a readable file.
-
-    Attributes:
-        data: its data file.
-        length: number of ticks.
-        first: number of its first tick in the whole dataset; -1 if they are not consecutive.
-    """
-
-    data: Path
-    length: int
-    first: int
-
-
-@dataclass(frozen=True)
 class _VideoFile:
     """A video of a camera.
 
     Attributes:
-        path: its file.
         times_s: time of each frame, (N,) in s.
         key_frames: whether decoding can begin at each frame, (N,).
         first: number of its first frame among all frames of the camera; -1 if unknown.
@@ -285,9 +268,9 @@ def _read_metadata(root: Path, keys: Sequence[str]) -> tuple[dict[int, dict[str,
     return rows, unreadable
 
 
-def _read_data(root: Path) -> tuple[dict[int, _StoredEpisode], dict[Path, str], dict[int, str]]:
+def _read_data(root: Path) -> tuple[dict[int, StoredEpisode], dict[Path, str], dict[int, str]]:
     """Return episodes by number, and the reasons why files are unreadable or episodes not whole."""
-    stored: dict[int, _StoredEpisode] = {}
+    stored: dict[int, StoredEpisode] = {}
     broken: dict[Path, str] = {}
     wrong: dict[int, str] = {}
     names = ["episode_index", "frame_index", "index"]
@@ -307,7 +290,8 @@ def _read_data(root: Path) -> tuple[dict[int, _StoredEpisode], dict[Path, str], 
                         continue
                     rows = np.sort(numbers[own])
                     is_run = np.array_equal(rows, rows[0] + np.arange(length))
-                    stored[index] = _StoredEpisode(file, length, int(rows[0]) if is_run else -1)
+                    first = int(rows[0]) if is_run else -1
+                    stored[index] = StoredEpisode(index, file, length, first)
         except DamagedFile as error:
             broken[file] = (
                 "has no footer" if parquet.has_no_footer(file) else f"cannot be read ({error})"
@@ -315,9 +299,12 @@ def _read_data(root: Path) -> tuple[dict[int, _StoredEpisode], dict[Path, str], 
     return stored, broken, {i: why for i, why in wrong.items() if i not in stored}
 
 
-def _read_videos(root: Path, key: str, per_chunk: int) -> list[_VideoFile]:
+def _read_videos(
+    root: Path, key: str, per_chunk: int, stored: Mapping[int, StoredEpisode]
+) -> list[_VideoFile]:
     """Return the videos of a feature in order, with the numbers of their frames where known."""
     videos: list[_VideoFile] = []
+    spans = [(one.first, one.first + one.length) for one in stored.values() if one.first >= 0]
     first = 0
     files = sorted((root / "videos" / key).glob("chunk-*/file-*.mp4"))
     for number, file in enumerate(files):
@@ -331,27 +318,12 @@ def _read_videos(root: Path, key: str, per_chunk: int) -> list[_VideoFile]:
             times_s, key_frames = frame_times(file)
         except DamagedFile as error:
             times_s, key_frames, first, damage = np.zeros(0), np.zeros(0, np.bool_), -1, str(error)
+        end = first + len(times_s)
+        if any(start < end < stop for start, stop in spans):
+            first = -1  # LeRobot ends no video within an episode: the count is wrong
         videos.append(_VideoFile(file, times_s, key_frames, first, damage))
-        first = first + len(times_s) if first >= 0 else -1
+        first = end if first >= 0 else -1
     return videos
-
-
-def _counted(
-    videos: Sequence[_VideoFile], stored: Mapping[int, _StoredEpisode]
-) -> list[_VideoFile]:
-    """Return the videos, without frame numbers from the first video that ends in an episode.
-
-    LeRobot ends none there, so from that video on the count is wrong.
-    """
-    counted: list[_VideoFile] = []
-    is_wrong = False
-    for video in videos:
-        if video.first >= 0:
-            end = video.first + len(video.times_s)
-            spans = ((one.first, one.first + one.length) for one in stored.values())
-            is_wrong |= any(0 <= start < end < stop for start, stop in spans)
-        counted.append(replace(video, first=-1) if is_wrong else video)
-    return counted
 
 
 def _find_segment(
@@ -359,7 +331,7 @@ def _find_segment(
     videos: Sequence[_VideoFile],
     key: str,
     row: Mapping[str, Any],
-    one: _StoredEpisode,
+    one: StoredEpisode,
     rate_hz: float,
 ) -> VideoSegment:
     """Return where the frames of an episode are: by its metadata, else by count."""
@@ -390,10 +362,10 @@ def _find_segment(
     return VideoSegment(video.path, at, float(video.times_s[at]), to_s)
 
 
-def _read_episode(data: Path, index: int) -> pa.Table:
+def _read_episode(one: StoredEpisode) -> pa.Table:
     """Return every column of an episode, in the order of ticks, with the metadata of its file."""
-    table = parquet.read_table(data, None, DatasetChecksums(data.parent), episode=index)
-    with layout_errors_as_damage(data):
+    table = parquet.read_table(one.data, None, DatasetChecksums(one.data.parent), episode=one.index)
+    with layout_errors_as_damage(one.data):
         return table.take(np.argsort(table["frame_index"].to_numpy(), kind="stable"))
 
 
@@ -402,8 +374,7 @@ def _compute_stats(
     info: Mapping[str, Any],
     features: Features,
     segments: Mapping[str, VideoSegment],
-    one: _StoredEpisode,
-    index: int,
+    one: StoredEpisode,
 ) -> dict[str, FeatureStats]:
     """Return the statistics of an episode; refuse one with a frame that cannot be decoded.
 
@@ -420,7 +391,8 @@ def _compute_stats(
                     at = (segments[key].from_s + times_s).tolist()
                     frames = read_frames(segments[key].video, at, (*size, 3))
                 else:
-                    frames = _decoded(table[key], size, f"{one.data}: {key} of episode {index}")
+                    where = f"{one.data}: {key} of episode {one.index}"
+                    frames = _decoded(table[key], size, where)
                 stats[key] = frame_stats(frames, one.length)
             elif feature.get("dtype") not in ("video", "image") and key in table.column_names:
                 numbers = _numbers(table[key])
@@ -451,7 +423,7 @@ def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64] | None:
 def _lost_with_files(
     root: Path,
     broken: Mapping[Path, str],
-    stored: Mapping[int, _StoredEpisode],
+    stored: Mapping[int, StoredEpisode],
     rows: Mapping[int, Mapping[str, Any]],
     missing: set[int],
     total: int,
@@ -533,7 +505,7 @@ def _write_data(plan: RepairPlan, building: Path) -> list[int]:
             for new, one in enumerate(plan.recoverable):
                 if one.data != data:
                     continue
-                table = _read_episode(data, one.index)
+                table = _read_episode(one)
                 for name, values in (
                     ("episode_index", np.full(one.length, new)),
                     ("index", start + np.arange(one.length)),
@@ -621,12 +593,10 @@ def _compare(plan: RepairPlan, building: Path, on_episode: OnEpisode) -> None:
     """Read the copy back: states and actions must be equal, and the last frames readable."""
     copy = LeRobotDataset(building)
     for new, one in enumerate(plan.recoverable):
-        table, episode = _read_episode(one.data, one.index), copy.episode(new)
+        table, episode = _read_episode(one), copy.episode(new)
         for name, rows in ((layout.STATE, episode.state), (layout.ACTION, episode.action)):
-            numbers = _numbers(table[name])
-            if numbers is None or not np.array_equal(
-                numbers.astype(np.float32), rows, equal_nan=True
-            ):
+            numbers = parquet.vectors(table[name], rows.shape[1], name, one.data)
+            if not np.array_equal(numbers, rows, equal_nan=True):
                 raise DamagedFile(f"{building}: {name} of episode {new} differs from {one.data}")
         for camera in copy.spec.cameras:
             for _ in episode.frames(camera.name, one.length - 1):

@@ -49,8 +49,7 @@ def sampled_ticks(length: int) -> frozenset[int]:
 class PixelCounts:
     """Statistics of the frames of one camera, from 3 x 256 counts: no frame is kept.
 
-    Args:
-        length: number of ticks, of which LeRobot's samples are counted; None counts every frame.
+    Of `length` ticks, LeRobot's samples are counted; None counts every frame.
     """
 
     def __init__(self, length: int | None = None) -> None:

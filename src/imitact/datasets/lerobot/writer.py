@@ -30,6 +30,7 @@ from imitact.datasets.lerobot.checksums import CHECKSUMS, DatasetChecksums, Epis
 from imitact.datasets.lerobot.features import stored_type
 from imitact.datasets.lerobot.layout import ACTION, CAMERA_PREFIX, DATA, STATE, file_numbers
 from imitact.datasets.lerobot.stats import FeatureStats, merge_all_stats, row_stats, stats_as_json
+from imitact.datasets.row_blocks import check_shapes
 from imitact.datasets.video_config import VideoConfig, exact_rate
 from imitact.storage import atomic
 from imitact.storage.checksum import bytes_sha256, file_sha256
@@ -41,11 +42,10 @@ UNKNOWN_TASK = "unknown"
 class LeRobotWriter:
     """Appends episodes to the dataset in `out`; opened again, it continues after the last one.
 
-    Opening removes the files of an unfinished episode. Only one writer may be open.
+    Opening creates the folder where it is missing, and removes the files of an unfinished episode.
+    Only one writer may be open.
 
     Args:
-        out: folder of the dataset, created where it is missing.
-        spec: names, units, cameras and rate of the episodes.
         task: task description, or all of them where episodes show several tasks, each once.
         video: how the videos were compressed.
         staging: folder on the same disk for unfinished files.
@@ -117,14 +117,8 @@ class LeRobotWriter:
                 f'the episode shows the task "{task}", which is not among the writer\'s '
                 f"({_quoted(self._tasks)})"
             )
-        length = len(state)
-        spec = self._spec
-        want = ((length, spec.state_size), (length, spec.action_size))
-        if (state.shape, action.shape) != want or length < 1:
-            raise SpecMismatch(
-                f"state has shape {state.shape} and action {action.shape}; expected {want[0]} and "
-                f"{want[1]}, with at least 1 tick"
-            )
+        length, spec = len(state), self._spec
+        check_shapes(spec, state, action)
         extra_values = extra_values or {}
         for name in self._extra_columns:
             if len(extra_values[name]) != length:
@@ -270,14 +264,10 @@ def episode_row(
     """Return the row of metadata of an episode.
 
     Args:
-        index: its number.
-        tasks: its task descriptions.
-        length: number of ticks.
         start: number of its first tick in the whole dataset.
         data: position of its data file among all data files.
         videos: feature to the position of its video file and where the episode begins and ends in
             it, in s.
-        stats: statistics of its features.
         metadata: position of the metadata file that holds this row.
     """
     row: dict[str, Any] = {
