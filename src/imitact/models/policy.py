@@ -25,7 +25,7 @@ from imitact.models.act import Act, Losses
 from imitact.models.augmentation import jitter_color, random_crop, random_shifts, shift_frames
 from imitact.models.batch_shard import WHOLE, BatchShard
 from imitact.models.config import ActConfig
-from imitact.models.normalization import IMAGENET_MEAN, IMAGENET_STD, Scaling, check_stats
+from imitact.models.normalization import IMAGENET_MEAN, IMAGENET_STD, Scaling
 from imitact.models.policy_folder import (
     POLICY_JSON,
     WEIGHTS,
@@ -69,7 +69,6 @@ class TorchPolicy:
         self.fingerprint, self.execution = record.fingerprint, record.execution
         self.scaling = record.scaling
         self.views = config.views(spec)
-        check_stats(spec, self.stats, config)
         scaling = record.scaling or Scaling.plain(spec, self.stats, config)
         self.constants = _constants(spec, scaling)
         if config.actions == "delta":
@@ -285,10 +284,6 @@ class TorchPolicy:
 
 def _network(record: PolicyRecord, generator: torch.Generator | None) -> Act:
     spec, config = record.spec, record.config
-    config.check_spec(spec)
-    check_stats(spec, record.stats, config)
-    if record.scaling is not None:
-        record.scaling.check(spec)
     return Act(
         config,
         state_size=spec.state_size,
@@ -308,7 +303,6 @@ def _constants(spec: Spec, scaling: Scaling) -> dict[str, Tensor]:
     The divisor is 1 where "action_std" is 0 (an action that never changes), which cannot be
     divided by.
     """
-    scaling.check(spec)
     found = {
         name: _float(getattr(scaling, name))
         for name in ("state_mean", "state_std", "action_mean", "action_std")

@@ -56,7 +56,7 @@ _ADDED_SETTINGS = frozenset({"random_crop", "color_jitter"})
 
 @dataclass(frozen=True)
 class PolicyRecord:
-    """Everything that a policy directory holds besides the weights.
+    """Everything that a policy directory holds besides the weights; refused if it does not fit.
 
     Attributes:
         spec: State, action and cameras.
@@ -75,6 +75,12 @@ class PolicyRecord:
     fingerprint: str
     execution: Execution | None = None
     scaling: Scaling | None = None
+
+    def __post_init__(self) -> None:
+        self.config.check_spec(self.spec)
+        check_stats(self.spec, self.stats, self.config)
+        if self.scaling is not None:
+            self.scaling.check(self.spec)
 
     def to_json(self, weights: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of policy.json, given the size and checksum of the weights file."""
@@ -234,12 +240,9 @@ def _parse_record(values: Mapping[str, Any]) -> PolicyRecord:
         check_keys(camera, {f.name for f in fields(Camera)}, "spec.cameras")
     spec = _convert(values["spec"], Spec, "spec")
     stats = {n: Stats.from_dict(v, f"stats.{n}") for n, v in values["stats"].items()}
-    config.check_spec(spec)
-    check_stats(spec, stats, config)
     scaling = execution = None
     if found == SCALED_FORMAT:
         scaling = _convert(values["scaling"], Scaling, "scaling")
-        scaling.check(spec)
     if "execution" in values:
         execution = _convert(values["execution"], Execution, "execution")
     return PolicyRecord(spec, stats, config, values["fingerprint"], execution, scaling)

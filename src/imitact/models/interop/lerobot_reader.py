@@ -59,8 +59,8 @@ def read(folder: Path, known: PartialSpec) -> ImportedPolicy:
             "state": complete_stats(state, spec.state_size, "state", notes),
             "action": complete_stats(action, spec.action_size, "action", notes),
         }
-        record = PolicyRecord(spec, stats, net, "lerobot-act", _execution(config))
         scaling = normalization.to_scaling(features)
+        record = PolicyRecord(spec, stats, net, "lerobot-act", _execution(config))
         policy = assemble_policy(record, scaling, weights, str(folder / layout.WEIGHTS))
     return ImportedPolicy(policy, tuple(notes))
 
