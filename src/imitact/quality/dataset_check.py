@@ -5,7 +5,6 @@ Memory holds one episode at a time, and about a kilobyte per episode for compari
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Dataset, FloatArray
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
+from imitact.quality.duplicates import DuplicateCheck
 from imitact.quality.findings import KINDS, Finding, by_severity, errors
 from imitact.quality.limits import Limits
 from imitact.quality.motion import constant_dimensions, inspect_motion, scales, travel
@@ -92,7 +92,7 @@ def inspect_numbers(
     del travels
     found += constant_dimensions(spec, lowest, highest)
     tracking = TrackingCheck(spec, scale, limits.tracking)
-    first_with: dict[bytes, int] = {}
+    duplicates = DuplicateCheck()
     outliers = OutlierCheck(spec, scale, limits.outliers)
     for done, index in enumerate(sound, 1):
         episode = dataset.episode(index)
@@ -101,21 +101,12 @@ def inspect_numbers(
         found += own
         if not errors(own):  # stopped sensors would distort the delays
             tracking.add(index, state, action)
-        original = first_with.setdefault(_numbers_sha256(state, action), index)
-        if original == index:
+        duplicate = duplicates.add(index, state, action)
+        found += duplicate
+        if not duplicate:
             outliers.add(index, state, action)
-        else:
-            text = f"all its states and actions equal those of episode {original}"
-            found.append(Finding.of("duplicate", text, index, ticks=(0, len(state))))
         on_progress(done)
     return by_severity([*found, *tracking.findings(), *outliers.findings()])
-
-
-def _numbers_sha256(*parts: FloatArray) -> bytes:
-    hash_ = hashlib.sha256()
-    for rows in parts:
-        hash_.update(np.ascontiguousarray(rows, dtype="<f4").tobytes())
-    return hash_.digest()
 
 
 def inspect_frames(
