@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from imitact.core.errors import BadInput, SpecMismatch
@@ -77,3 +78,39 @@ def test_a_spec_that_contradicts_itself_is_refused():
         Camera("eye", 0, 4)
     with pytest.raises(SpecMismatch, match="there is no camera side; there are top, wrist"):
         SPEC.camera("side")
+
+
+# -- environment states ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [-1, 3])
+def test_more_environment_states_than_states_are_refused(size: int) -> None:
+    with pytest.raises(BadInput, match=f"^environment_size is {size}; of 2 states, 0 to 2 can be"):
+        replace(SPEC, environment_size=size)
+
+
+def test_the_environments_states_are_the_last_ones() -> None:
+    assert SPEC.environment_names == ()
+    assert replace(SPEC, environment_size=1).environment_names == ("gripper",)
+    assert replace(SPEC, environment_size=2).environment_names == ("waist", "gripper")
+
+
+def test_other_environment_states_are_a_difference_of_the_state_names() -> None:
+    other = replace(SPEC, environment_size=1)
+    with pytest.raises(SpecMismatch, match="states of the environment are none, expected gripper"):
+        other.check_same(SPEC, "the env", "the policy", parts=("state names",))
+    with pytest.raises(SpecMismatch, match="states of the environment are gripper, expected none"):
+        SPEC.check_same(other, "the env", "the policy")
+
+
+def test_the_json_of_a_spec_names_environment_states_only_where_there_are_any() -> None:
+    assert "environment_size" not in SPEC.to_json()
+    other = replace(SPEC, environment_size=1)
+    assert other.to_json() == {**SPEC.to_json(), "environment_size": 1}
+    assert [msgspec.convert(s.to_json(), Spec) for s in (SPEC, other)] == [SPEC, other]
+
+
+def test_the_text_of_a_spec_names_environment_states_only_where_there_are_any() -> None:
+    """Fingerprints of datasets are made of it."""
+    assert "environment_size" not in repr(SPEC)
+    assert repr(replace(SPEC, environment_size=1)) == repr(SPEC)[:-1] + ", environment_size=1)"

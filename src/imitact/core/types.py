@@ -7,7 +7,7 @@ episode, H and W pixels of a frame, C = 3 colour channels (RGB).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
@@ -60,6 +60,8 @@ class Spec:
         action_units: a unit for each action.
         cameras: names and capture sizes, in the order in which the network sees them.
         rate_hz: ticks per second.
+        environment_size: how many of the last states are the environment's (object poses, goals),
+            as LeRobot's `observation.environment_state`; the others are the robot's.
     """
 
     state_names: tuple[str, ...]
@@ -68,6 +70,7 @@ class Spec:
     action_units: tuple[str, ...]
     cameras: tuple[Camera, ...]
     rate_hz: float
+    environment_size: int = 0
 
     def __post_init__(self) -> None:
         cameras = tuple(camera.name for camera in self.cameras)
@@ -84,6 +87,17 @@ class Spec:
             raise BadInput("a Spec needs at least one action dimension")
         if not (np.isfinite(self.rate_hz) and self.rate_hz > 0):
             raise BadInput(f"rate_hz is {self.rate_hz}; it must be positive (ticks per second)")
+        if not 0 <= self.environment_size <= self.state_size:
+            raise BadInput(
+                f"environment_size is {self.environment_size}; of {self.state_size} states, 0 to "
+                f"{self.state_size} can be the environment's"
+            )
+
+    def __repr__(self) -> str:
+        """As of any dataclass, without an environment_size of 0: fingerprints of datasets and
+        policies from before environment states are made of it."""
+        values = {k: v for k, v in vars(self).items() if v or k != "environment_size"}
+        return f"Spec({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
     @property
     def state_size(self) -> int:
@@ -94,6 +108,18 @@ class Spec:
     def action_size(self) -> int:
         """The number of actions, A."""
         return len(self.action_names)
+
+    @property
+    def environment_names(self) -> tuple[str, ...]:
+        """The names of the environment's states, the last ones."""
+        return self.state_names[self.state_size - self.environment_size :]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the Spec as plain JSON; environment_size is absent where it is 0."""
+        values = asdict(self)
+        if not self.environment_size:
+            del values["environment_size"]
+        return values
 
     def camera(self, name: str) -> Camera:
         """Return the camera of that name; the error lists the names that exist."""
@@ -145,9 +171,12 @@ class Spec:
             return [f"cameras are {came}, expected {wanted}"]
         attribute = part.replace(" ", "_")
         wanted, came = getattr(self, attribute), getattr(other, attribute)
-        if wanted == came:
-            return []
-        return [f"{part} are {_listed(came)}, expected {_listed(wanted)}"]
+        if wanted != came:
+            return [f"{part} are {_listed(came)}, expected {_listed(wanted)}"]
+        if part == "state names" and self.environment_size != other.environment_size:
+            wanted, came = (_listed(spec.environment_names) for spec in (self, other))
+            return [f"states of the environment are {came}, expected {wanted}"]
+        return []
 
     def check_state(self, state: NDArray[Any], where: str = "observation") -> None:
         """Raise SpecMismatch for a state of another shape, NotFinite for a NaN or infinity."""

@@ -189,7 +189,7 @@ class _Export:
             "precision": self.config.precision,
             "made_with": dict(made_with),
             "chunk": policy.config.chunk_size,
-            "spec": asdict(policy.spec),
+            "spec": policy.spec.to_json(),
             "config": policy.config.to_json(),
             "fingerprint": policy.fingerprint,
             "policy": self.policy_sha256,

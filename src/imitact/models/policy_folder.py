@@ -53,6 +53,9 @@ _COPY_AGAIN = "Copy the directory again from where it was trained."
 _ADDED_SETTINGS = frozenset({"random_crop", "color_jitter"})
 """Settings that the first policies of format 1 lack; their defaults reproduce those policies."""
 
+_ADDED_SPEC_KEYS = frozenset({"environment_size"})
+"""Keys of a Spec that are absent at their defaults."""
+
 
 @dataclass(frozen=True)
 class PolicyRecord:
@@ -88,7 +91,7 @@ class PolicyRecord:
             "format": FORMAT,
             "imitact": __version__,
             "fingerprint": self.fingerprint,
-            "spec": asdict(self.spec),
+            "spec": self.spec.to_json(),
             "stats": {name: s.to_dict() for name, s in self.stats.items()},
             "config": self.config.to_json(),
             "weights": dict(weights),
@@ -250,7 +253,8 @@ def _parse_record(values: Mapping[str, Any]) -> PolicyRecord:
 
 def _convert(value: Any, kind: type[_T], where: str) -> _T:
     """Return the dataclass that a JSON object describes, with exactly its fields."""
-    check_keys(value, {f.name for f in fields(kind)}, where)  # type: ignore[arg-type]
+    keys = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    check_keys(value, keys - _ADDED_SPEC_KEYS, where, _ADDED_SPEC_KEYS.intersection(keys))
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

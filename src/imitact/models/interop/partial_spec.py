@@ -35,6 +35,7 @@ class PartialSpec:
     action_units: tuple[str, ...] | None = None
     cameras: tuple[Camera, ...] | None = None
     rate_hz: float | None = None
+    environment_size: int | None = None
 
     @classmethod
     def from_spec(cls, spec: Spec) -> PartialSpec:
@@ -46,17 +47,31 @@ class PartialSpec:
         return replace(other, **known)
 
     def complete(
-        self, state_size: int, action_size: int, cameras: Iterable[Camera]
+        self,
+        state_size: int,
+        action_size: int,
+        cameras: Iterable[Camera],
+        environment_size: int = 0,
     ) -> tuple[Spec, list[str]]:
         """Return a Spec of these sizes and a line for every part that was assumed.
 
-        Known names or units that are more or fewer than the policy has are refused.
+        Known names or units that are more or fewer than the policy has are refused. The last
+        `environment_size` states are the environment's.
         """
+        if self.environment_size not in (None, environment_size):
+            raise SpecMismatch(
+                f"{self.environment_size} states of the environment were given, the policy has "
+                f"{environment_size} (--read.environment names them in a dataset)"
+            )
         notes: list[str] = []
         parts: dict[str, Any] = {}
         for what, size in (("state", state_size), ("action", action_size)):
             names, units = getattr(self, f"{what}_names"), getattr(self, f"{what}_units")
             default_names, default_units = _defaults(what, size)
+            if what == "state" and environment_size:
+                own = _defaults(what, size - environment_size)
+                rest = _defaults("environment_state", environment_size)
+                default_names, default_units = own[0] + rest[0], own[1] + rest[1]
             if names is None:
                 names = default_names
                 notes.append(f"{what} names are not in the checkpoint; assumed: {_short(names)}")
@@ -77,7 +92,12 @@ class PartialSpec:
         if rate_hz is None:
             rate_hz = ALOHA_RATE_HZ
             notes.append(f"the rate is not in the checkpoint; assumed: {rate_hz:g} Hz")
-        return Spec(**parts, cameras=tuple(cameras), rate_hz=rate_hz), notes
+        return Spec(
+            **parts,
+            cameras=tuple(cameras),
+            rate_hz=rate_hz,
+            environment_size=environment_size,
+        ), notes
 
 
 def _defaults(what: str, size: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
@@ -33,7 +32,7 @@ def read_sidecar(folder: Path) -> PartialSpec:
 
 
 def write_sidecar(folder: Path, spec: Spec) -> None:
-    write_json(folder / SIDECAR, {"format": _FORMAT, "spec": asdict(spec)})
+    write_json(folder / SIDECAR, {"format": _FORMAT, "spec": spec.to_json()})
 
 
 @contextmanager
