@@ -57,7 +57,7 @@ def test_a_subset_has_every_property_of_its_dataset_and_episodes() -> None:
         ours, theirs = (
             (subset, dataset) if kind is Dataset else (subset.episode(0), dataset.episode(2))
         )
-        for each in properties(kind) - {"lengths", "fingerprint", "index"}:
+        for each in properties(kind) - {"lengths", "weights", "fingerprint", "index"}:
             assert np.array_equal(getattr(ours, each), getattr(theirs, each)), each
     columns = list(dataset.extra_columns)
     assert columns == ["next.reward", "next.done"]
@@ -80,7 +80,7 @@ def test_a_subset_has_no_default_where_its_dataset_or_episode_has_a_value() -> N
             setattr(one, name, {"value of": name})
     dataset.lengths = (2,)
     subset = Subset(dataset, [0])
-    for name in properties(Dataset) - {"lengths", "fingerprint"}:
+    for name in properties(Dataset) - {"lengths", "weights", "fingerprint"}:
         assert getattr(subset, name) is getattr(dataset, name), name
     for name in properties(Episode) - {"index"}:
         assert getattr(subset.episode(0), name) is getattr(episode, name), name

@@ -21,6 +21,9 @@ FloatArray = NDArray[np.floating[Any]]
 Frame = NDArray[np.uint8]
 """One camera image: uint8, shape (H, W, 3), RGB."""
 
+UNKNOWN_UNIT = "unknown"
+"""Unit of values whose data does not state one, such as LeRobot's; it fits any unit."""
+
 SpecPart = Literal["state names", "action names", "state units", "action units", "rate", "cameras"]
 SPEC_PARTS: tuple[SpecPart, ...] = get_args(SpecPart)
 """Everything that `Spec.check_same` can compare."""
@@ -142,6 +145,9 @@ class Spec:
     ) -> None:
         """Raise SpecMismatch where `other` differs from this Spec, naming every difference.
 
+        A unit "unknown", as of data that states none, fits any unit. Where the number of states or
+        actions differs, that is said instead of their names: it is another robot.
+
         Args:
             other: the Spec that came.
             what: what `other` belongs to, in words: "the environment".
@@ -151,10 +157,21 @@ class Spec:
                 must have every camera of this Spec at its capture size, and may have more.
             advice: what to do about it; ends the message.
         """
-        found = [line for part in parts for line in self._differences(other, part, all_cameras)]
+        sizes = [
+            f"it has {came} {kind}s, expected {wanted}"
+            for kind, came, wanted in (
+                ("state", other.state_size, self.state_size),
+                ("action", other.action_size, self.action_size),
+            )
+            if came != wanted and f"{kind} names" in parts
+        ]
+        found = sizes or [
+            line for part in parts for line in self._differences(other, part, all_cameras)
+        ]
         if found:
             raise SpecMismatch(
-                f"{what} does not fit {expected_by}: {'; '.join(found)}"
+                f"{what} {'is of another robot than' if sizes else 'does not fit'} {expected_by}: "
+                f"{'; '.join(found)}"
                 f"{'. ' if advice else ''}{advice}"
             )
 
@@ -171,7 +188,10 @@ class Spec:
             return [f"cameras are {came}, expected {wanted}"]
         attribute = part.replace(" ", "_")
         wanted, came = getattr(self, attribute), getattr(other, attribute)
-        if wanted != came:
+        same = wanted == came
+        if attribute.endswith("units") and len(wanted) == len(came):
+            same = all(map(same_unit, wanted, came))
+        if not same:
             return [f"{part} are {_listed(came)}, expected {_listed(wanted)}"]
         if part == "state names" and self.environment_size != other.environment_size:
             wanted, came = (_listed(spec.environment_names) for spec in (self, other))
@@ -218,6 +238,11 @@ class Spec:
             frames[camera.name] = np.asarray(observation.frames[camera.name])
             self.check_frame(camera.name, frames[camera.name], where)
         return state, frames
+
+
+def same_unit(one: str, other: str) -> bool:
+    """Return whether values in these units can be compared; an unknown unit fits any."""
+    return one == other or UNKNOWN_UNIT in (one, other)
 
 
 class LazyFrames(Mapping[str, Frame]):
@@ -304,16 +329,25 @@ class StepResult:
         observation: after the step.
         reward: of this step; for tasks with stages, the number of the stage reached.
         success: whether the task's own criterion holds at this tick.
+        terminated: whether the task has ended here, as by a success or a fall, so that its success
+            at this tick stays. The episode ends, as with `truncated`.
+        truncated: whether the environment ended the episode for another reason, such as a time
+            limit of its own.
     """
 
     observation: Observation
     reward: float
     success: bool
+    terminated: bool = False
+    truncated: bool = False
 
 
 @runtime_checkable
 class Env(Protocol):
-    """An environment that takes one action per tick. It never ends an episode; its caller does."""
+    """An environment that takes one action per tick.
+
+    An episode ends at the step that is `terminated` or `truncated`, or before, as its caller likes.
+    """
 
     @property
     def spec(self) -> Spec: ...
@@ -448,6 +482,11 @@ class Dataset(Protocol):
     def lengths(self) -> tuple[int, ...]:
         """Number of ticks T of every episode."""
         ...
+
+    @overridable
+    def weights(self) -> tuple[int, ...]:
+        """How often an epoch of training draws the ticks of every episode."""
+        return (1,) * len(self.lengths)
 
     @overridable
     def fingerprint(self) -> str:

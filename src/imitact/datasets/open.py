@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from imitact.core.errors import BadInput
+from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Dataset
 from imitact.datasets.formats.aloha import AlohaDataset
 from imitact.datasets.formats.diffusion_policy import DiffusionPolicyDataset, is_diffusion_policy
@@ -13,6 +14,7 @@ from imitact.datasets.formats.robomimic import RobomimicDataset, is_robomimic
 from imitact.datasets.lerobot.layout import IMITACT, INFO
 from imitact.datasets.lerobot.reader_v21 import open_lerobot
 from imitact.datasets.read_config import Layout, OnDamage, ReadConfig
+from imitact.datasets.selection import chosen_episodes, select
 from imitact.parallel.isolated_process import IsolatedProcess
 
 _HDF5_SUFFIXES = (".hdf5", ".h5", ".hdf")
@@ -33,6 +35,23 @@ def open_dataset(
         DamagedFile: a file is missing, cut short or altered.
     """
     path, read = Path(path), read or ReadConfig()
+    if not read.episodes and read.every == 1:
+        return _open(path, read, on_damage)
+    # Damage of episodes that are not chosen is no reason to refuse the others.
+    damages: list[tuple[DamagedFile, Sequence[int]]] = []
+    dataset = _open(path, read, lambda error, episodes: damages.append((error, episodes)))
+    chosen = select(dataset, read)
+    indices = chosen_episodes(len(dataset.lengths), read)
+    for error, episodes in damages:
+        affected = [indices.index(episode) for episode in episodes if episode in indices]
+        if affected or not episodes:
+            if on_damage is None:
+                raise error
+            on_damage(error, affected)
+    return chosen
+
+
+def _open(path: Path, read: ReadConfig, on_damage: OnDamage | None) -> Dataset:
     process = IsolatedProcess()
     layout = read.layout if read.layout != "auto" else layout_of(path, process)
     if layout == "aloha-hdf5":

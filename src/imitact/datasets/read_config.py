@@ -15,13 +15,16 @@ OnDamage = Callable[[DamagedFile, Sequence[int]], None]
 """Called with each damage that opening a dataset finds and the episodes that it affects; no
 episodes where it affects the dataset as a whole."""
 
+_OF_EVERY_LAYOUT = ("layout", "episodes", "every")
+"""Options that need nothing of a layout."""
+
 MAX_VECTOR_SIZE = 10_000
 """Values of a state or action; more are refused as a mistake: each needs a name in memory."""
 
 
 @dataclass(frozen=True)
 class ReadConfig:
-    """How to read a dataset. LeRobot's layout stores all of it, other layouts leave some open."""
+    """How to read a dataset: what its layout leaves open, and what to read of it."""
 
     layout: Literal["auto", "lerobot", "aloha-hdf5", "robomimic", "diffusion-policy"] = "auto"
     """Layout of the dataset; auto detects it from the files."""
@@ -31,13 +34,22 @@ class ReadConfig:
     50). diffusion-policy stores none: give it."""
 
     state: tuple[str, ...] = ()
-    """robomimic and diffusion-policy: observations that make up the state, in this order."""
+    """Features (LeRobot) or arrays that make up the state, side by side in this order; none reads
+    the layout's own. robomimic and diffusion-policy have none: give them."""
 
-    action: str = ""
-    """robomimic and diffusion-policy: array of the actions, if not the usual one."""
+    action: tuple[str, ...] = ()
+    """Features or arrays that make up the action, side by side; none reads the layout's own."""
+
+    environment: tuple[str, ...] = ()
+    """Features or arrays with the state of the environment (object poses, goals), such as
+    observation.environment_state; the policy gets them beside the state."""
 
     cameras: tuple[str, ...] = ()
-    """Cameras to read, in this order; none reads all by name. Not for LeRobot's layout."""
+    """Cameras to read, in this order; none reads all."""
+
+    tolerance_s: float = 0.0
+    """LeRobot: largest distance of a time stamp from tick / rate, and of a frame from its time
+    stamp, s. 0 takes half a tick where the video has one frame for each tick, else 0.0001 s."""
 
     colour: Literal["unsaid", "rgb", "bgr"] = "unsaid"
     """Channel order of decoded images: rgb, or bgr where red and blue are exchanged, as in JPEG of
@@ -55,17 +67,32 @@ class ReadConfig:
     subset: str = ""
     """robomimic: filter key whose demonstrations to read (train, valid, ...); none reads all."""
 
+    episodes: str = ""
+    """Episodes to read, in this order: numbers from 0 and ranges as in Python, "0:10,15"; none
+    reads all. With several datasets, of each."""
+
+    every: int = 1
+    """Read every n-th tick: 30 Hz at 2 is a dataset of 15 Hz, every second action left out."""
+
     def __post_init__(self) -> None:
+        for name in ("state", "action", "environment", "cameras"):
+            given = getattr(self, name)  # one name may be given as text
+            names = (given,) * bool(given) if isinstance(given, str) else tuple(given)
+            object.__setattr__(self, name, names)
+        if not 0 <= self.tolerance_s < float("inf"):
+            raise BadInput(f"tolerance_s is {self.tolerance_s}; it must be a positive time in s")
         if not 0 <= self.rate_hz < float("inf"):
             raise BadInput(f"rate_hz is {self.rate_hz}; it must be a positive number of ticks/s")
         if self.colour not in ("unsaid", "rgb", "bgr"):
             raise BadInput(f"colour is {self.colour}; it must be rgb or bgr")
+        if self.every < 1:
+            raise BadInput(f"every is {self.every}; it must be at least 1 tick")
         if self.action_offset not in (0, 1):
             raise BadInput(f"action_offset is {self.action_offset}; it must be 0 or 1 ticks")
 
     def refuse_unused(self, layout: str, used: Sequence[str]) -> None:
         """Refuse options that a layout does not use, which would be ignored silently."""
-        unused = [name for name in self.given() if name not in (*used, "layout")]
+        unused = [name for name in self.given() if name not in (*used, *_OF_EVERY_LAYOUT)]
         if unused:
             raise BadInput(
                 f"{' and '.join(map(_option, unused))} given, but the layout {layout} does not use "
@@ -74,9 +101,12 @@ class ReadConfig:
             )
 
     def given(self) -> dict[str, Any]:
-        """Return the options that differ from their defaults, as plain JSON."""
+        """Return the options that differ from their defaults, as plain JSON; one action as text."""
         defaults = asdict(ReadConfig())
-        return plain_json({n: v for n, v in asdict(self).items() if v != defaults[n]})
+        given = {n: v for n, v in asdict(self).items() if v != defaults[n]}
+        if len(self.action) == 1:  # as stored before there could be several
+            given["action"] = self.action[0]
+        return plain_json(given)
 
 
 def _option(name: str) -> str:

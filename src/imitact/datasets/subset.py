@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
+
+import numpy as np
 
 from imitact.core.errors import BadInput
 from imitact.core.types import Dataset, Episode, Spec, overridable
@@ -42,6 +46,11 @@ class Subset(Dataset):
         return tuple(lengths[index] for index in self.indices)
 
     @overridable
+    def weights(self) -> tuple[int, ...]:
+        weights = self.dataset.weights
+        return tuple(weights[index] for index in self.indices)
+
+    @overridable
     def fingerprint(self) -> str:
         """SHA-256 over the fingerprint of the dataset and the chosen indices."""
         text = f"{self.dataset.fingerprint} {self.indices}"
@@ -51,7 +60,7 @@ class Subset(Dataset):
         if not 0 <= index < len(self.indices):
             raise BadInput(f"no episode {index} in this subset of {len(self.indices)}")
         episode = self.dataset.episode(self.indices[index])
-        return cast("Episode", _RenumberedEpisode(index, episode))
+        return cast("Episode", RenumberedEpisode(index, episode))
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -62,8 +71,8 @@ class Subset(Dataset):
         return {**facts, "episodes": [episodes[index] for index in self.indices]}
 
 
-class _RenumberedEpisode:
-    """An episode under its number in a Subset; all else is the episode's own."""
+class RenumberedEpisode:
+    """An episode under another number; all else is the episode's own."""
 
     def __init__(self, index: int, episode: Episode) -> None:
         self.index = index
@@ -73,21 +82,78 @@ class _RenumberedEpisode:
         return getattr(self._episode, name)
 
 
-def split_validation(dataset: Dataset, val_episodes: int) -> tuple[Subset, Subset]:
-    """Split a dataset into training and validation episodes: the last ones are for validation.
+def split_validation(
+    dataset: Dataset, val_episodes: int, choice: str = "last", seed: int = 0
+) -> tuple[Subset, Subset]:
+    """Split a dataset into training and validation episodes.
 
-    Random ones would be worse for demonstrations from evenly spread starts: each leaves a hole
-    around its start, where the policy then fails (docs/architecture.md). The neighbours of the
-    last ones cover their starts. In a teleoperated session, the last ones are the latest.
+    Random episodes are worse for training on demonstrations from evenly spread starts: each leaves
+    a hole around its start, where the policy then fails (docs/architecture.md). The neighbours of
+    the last ones cover their starts. In a teleoperated session, the last ones are the latest.
+
+    Args:
+        choice: "last", "random" (drawn by `seed`), or the episodes themselves: "0:3,7", with which
+            `val_episodes` must be their number, or 0.
+
+    Returns:
+        (training, validation), each in the order of the dataset.
 
     Raises:
-        BadInput: no episode would be left for training.
+        BadInput: no episode would be left for training, or the choice does not fit the dataset.
     """
     count = len(dataset.lengths)
+    if choice not in ("last", "random"):
+        validation = sorted(parse_episodes(choice, count, "--train.val-choice"))
+        if val_episodes not in (0, len(validation)):
+            raise BadInput(
+                f'--train.val-choice "{choice}" names {len(validation)} episodes, '
+                f"--train.val-episodes is {val_episodes}; give it as {len(validation)} or 0"
+            )
+        val_episodes = len(validation)
+    elif choice == "random":
+        generator = np.random.Generator(np.random.PCG64([seed, count]))
+        validation = sorted(generator.permutation(count)[:val_episodes].tolist())
+    else:
+        validation = range(count)[max(count - val_episodes, 0) :]
     if not 0 <= val_episodes < count:
         raise BadInput(
-            f"{val_episodes} of {count} episodes were to be held out for validation; at least one "
-            "must be left for training"
+            f"{val_episodes} of {count} episodes would be held out for validation; at least one "
+            "must be left for training. --train.val-episodes 0 holds none out"
         )
-    kept = count - val_episodes
-    return Subset(dataset, range(kept)), Subset(dataset, range(kept, count))
+    training = [index for index in range(count) if index not in set(validation)]
+    return Subset(dataset, training), Subset(dataset, validation)
+
+
+def parse_episodes(text: str, count: int, option: str) -> tuple[int, ...]:
+    """Return the episode numbers in a text such as "0:10,15": numbers and Python slices.
+
+    Args:
+        count: number of episodes of the dataset.
+        option: what the text was given as, for errors.
+
+    Raises:
+        BadInput: the text is not such a list, chooses nothing, an episode twice, or one that the
+            dataset does not have.
+    """
+    chosen: list[int] = []
+    for part in text.replace(" ", "").split(","):
+        if not (found := re.fullmatch(r"(-?\d+)|(-?\d+)?:(-?\d+)?(?::0*([1-9]\d*))?", part)):
+            raise BadInput(
+                f'{option} is "{text}"; expected numbers of episodes and ranges, separated by '
+                "commas: 0:10,15 is the first ten and the sixteenth"
+            )
+        if found[1]:
+            index = int(found[1])
+            if not -count <= index < count:
+                raise BadInput(
+                    f"{option} names episode {index}; the dataset has {count}, numbered from 0"
+                )
+            chosen.append(index % count)
+        else:
+            start, stop, step = (int(each) if each else None for each in found.groups()[1:])
+            chosen += range(count)[start:stop:step]
+    if not chosen:
+        raise BadInput(f'{option} is "{text}", which chooses none of {count} episodes')
+    if twice := [index for index, times in Counter(chosen).items() if times > 1]:
+        raise BadInput(f'{option} is "{text}", which names episode {twice[0]} twice')
+    return tuple(chosen)
