@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from imitact.core.errors import unknown_name
+from imitact.core.errors import BadInput, unknown_name
 from imitact.core.types import Dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.models.config import ActConfig
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", ActConfig, TrainConfig)
 
+# The paper's chunk is 2 s (100 ticks at 50 Hz); LeRobot's default of 100 is 3.3 s at 30 Hz.
+_USUAL_CHUNK_S, _LONGEST_CHUNK_S = 2.0, 5.0
+
 
 def preset(name: str) -> tuple[ActConfig, TrainConfig]:
     """Return the settings of model and training of a preset: quick, released or paper."""
@@ -28,19 +32,21 @@ def preset(name: str) -> tuple[ActConfig, TrainConfig]:
 
 
 def train(
-    data: Path | str,
+    data: Path | str | Sequence[Path | str],
     *,
     out: Path | str,
     preset: str = "quick",
     model: ActConfig | Mapping[str, Any] | None = None,
     train: TrainConfig | Mapping[str, Any] | None = None,
     read: ReadConfig | None = None,
+    weights: Sequence[int] = (),
     resume: bool = False,
+    new_schedule: bool = False,
     ignore_errors: bool = False,
     on_line: Callable[[str], None] | None = None,
     ranks: Ranks | None = None,
 ) -> Path:
-    """Train ACT on a dataset.
+    """Train ACT on a dataset, or on several of one robot.
 
     The arguments are the options of `imitact train` (docs/settings.md).
 
@@ -58,24 +64,97 @@ def train(
     model = _changed(base_model, model, "model")
     train = _changed(base_train, train, "train")
     report = on_line or (lambda line: None)
-    from imitact.datasets.open import open_dataset
+    check_resumption(Path(out), resume, new_schedule)
+    paths = [data] if isinstance(data, (str, Path)) else [*data]
+    from imitact.datasets.joined import Joined, open_datasets
     from imitact.training import loop
     from imitact.training.distributed import join_ranks
 
     with join_ranks() if ranks is None else nullcontext(ranks) as ranks:
         with ranks.all_succeed():
-            dataset = open_dataset(data, read)
+            dataset = open_datasets(paths, read, weights)
+            parts = dataset.datasets if isinstance(dataset, Joined) else [dataset]
             if ranks.is_first:
                 for notice in dataset.notices:
                     report(f"dataset: {notice}")
                 if not ignore_errors:
-                    refuse_errors(dataset, Path(data), report)
+                    for part, path in zip(parts, paths, strict=True):
+                        refuse_errors(part, Path(path), report)
+            model, train = fit_preset(
+                model, train, preset, dataset, Path(out) if resume else None, report
+            )
         return loop.train(
-            dataset, Path(out), model, train, resume=resume, on_line=on_line, ranks=ranks
+            dataset,
+            Path(out),
+            model,
+            train,
+            resume=resume,
+            new_schedule=new_schedule,
+            on_line=on_line,
+            ranks=ranks,
         )
 
 
 _preset = preset
+
+
+def check_resumption(out: Path, resume: bool, new_schedule: bool) -> None:
+    """Refuse to resume in a folder that does not exist, such as a misspelt one.
+
+    Of several ranks only the first one sees the folder for sure, and torchrun starts them again
+    with the same command.
+    """
+    if new_schedule and not resume:
+        raise BadInput("--new-schedule continues a training; give --resume, too")
+    if resume and "RANK" not in os.environ and not out.exists():
+        raise BadInput(
+            f"nothing to resume in {out}: there is no such folder. Give the --out of a training, "
+            "or leave out --resume to begin one there"
+        )
+
+
+def fit_preset(
+    model: ActConfig,
+    train: TrainConfig,
+    name: str,
+    dataset: Dataset,
+    resumed: Path | None,
+    report: Callable[[str], None],
+) -> tuple[ActConfig, TrainConfig]:
+    """Return the settings with the preset's own values fitted to a dataset that they do not fit.
+
+    Values that differ from the preset's were chosen and stay. Each change is reported.
+
+    - No episode is held out for validation where none would be left for training.
+    - A chunk that is longer than every episode, or than 5 s, becomes 2 s at the dataset's rate.
+
+    Args:
+        resumed: the training that is resumed, whose chunk size is kept.
+    """
+    base_model, base_train = _preset(name)
+    count, rate_hz = len(dataset.lengths), dataset.spec.rate_hz
+    is_listed = train.val_choice not in ("last", "random")
+    if not is_listed and 0 < count <= train.val_episodes == base_train.val_episodes:
+        report(f"validation: none, as the dataset has {count} episodes (--train.val-episodes)")
+        train = replace(train, val_episodes=0)
+    if model.chunk_size != base_model.chunk_size or not count:
+        return model, train
+    from imitact.datasets.subset import split_validation
+    from imitact.training.resume import stored_chunk_size
+
+    chunk_size = stored_chunk_size(resumed) if resumed else None
+    if chunk_size is None:
+        parts = split_validation(dataset, train.val_episodes, train.val_choice, train.seed)
+        longest = max(parts[0].lengths)
+        chunk_size = model.chunk_size
+        if chunk_size > longest or chunk_size > _LONGEST_CHUNK_S * rate_hz:
+            chunk_size = max(1, min(round(_USUAL_CHUNK_S * rate_hz), longest))
+    if chunk_size != model.chunk_size:
+        report(
+            f"chunk size: {chunk_size} ticks, {chunk_size / rate_hz:.2g} s, instead of the "
+            f"preset's {model.chunk_size} (--model.chunk-size)"
+        )
+    return replace(model, chunk_size=chunk_size), train
 
 
 def refuse_errors(dataset: Dataset, path: Path, report: Callable[[str], None]) -> None:

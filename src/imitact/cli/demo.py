@@ -26,6 +26,7 @@ from imitact.core.errors import BadInput, ImitactError
 from imitact.core.execution import Execution
 from imitact.envs.registry import make_env
 from imitact.models.config import check_pretrained
+from imitact.storage.output_guard import DATASETS, check_output, kind_of
 
 if TYPE_CHECKING:
     from imitact.core.types import Dataset
@@ -92,6 +93,9 @@ def _check(settings: Demo) -> None:
 
     Nothing is written before: the folder keeps its settings, wrong ones, too.
     """
+    check_output(settings.out, "demo")
+    if settings.data and kind_of(settings.data, loose=True) not in DATASETS:
+        check_output(settings.data, "recording", option="--data")
     if settings.episodes < 1:
         raise BadInput(f"episodes is {settings.episodes}; it must be at least 1")
     for name in ("compared_episodes", "registered_episodes"):
@@ -211,7 +215,7 @@ def _train(settings: Demo, data: Path, training: Path, phases: Phases) -> Path:
             model=settings.model,
             train=config,
             read=settings.read,
-            resume=True,
+            resume=training.exists(),
             on_line=report,
             ranks=SINGLE_PROCESS,
         )

@@ -10,12 +10,13 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg
 
+from imitact.api.train import check_resumption, train
 from imitact.api.train import preset as settings_of
-from imitact.api.train import train
 from imitact.cli.console import print_progress, print_result
-from imitact.cli.options import require_path, shallow_dict
+from imitact.cli.options import require_paths, shallow_dict
 from imitact.datasets.read_config import ReadConfig
 from imitact.models.config import ActConfig
+from imitact.storage.output_guard import check_output
 from imitact.training.config import TrainConfig
 
 RESUME_HINT = "to continue, give the same command with --resume"
@@ -28,9 +29,9 @@ class Train:
     With N processes: torchrun --nproc-per-node N -m imitact train ...
     """
 
-    data: Annotated[Positional[Path], arg(metavar="DATA")]
+    data: Annotated[Positional[tuple[Path, ...]], arg(metavar="DATA")]
     """Dataset: a folder that `imitact record` or LeRobot wrote, or any other layout that is read
-    (docs/formats.md)."""
+    (docs/formats.md). Several of one robot are trained on together."""
 
     out: Path
     """Folder of the checkpoints, the numbers (metrics.jsonl, training.json) and the policy
@@ -40,8 +41,16 @@ class Train:
     """Settings to start from: quick (for CPUs, from scratch), released (as the released code) or
     paper. The options below show the preset's values."""
 
+    weights: tuple[int, ...] = ()
+    """With several datasets: how often an epoch draws each tick of each, "2 1"; none is once."""
+
     resume: bool = False
-    """Continue from the newest whole checkpoint in OUT, to the weights of an uninterrupted run."""
+    """Continue from the newest whole checkpoint in OUT, to the weights of an uninterrupted run.
+    --train.steps may be larger where the learning rate is constant (docs/second_training.md)."""
+
+    new_schedule: bool = False
+    """With --resume: begin a new schedule of the learning rate at the checkpoint, over the steps
+    left, where another --train.steps, --train.lr or its warm-up would change the steps done."""
 
     ignore_errors: bool = False
     """Train on a dataset in which `imitact check` finds errors, too."""
@@ -66,7 +75,11 @@ def with_preset(name: str | None) -> Train:
 def run(settings: Train) -> None:
     """Train, and print where the policy is."""
     if "RANK" not in os.environ:  # of several ranks, only the first reports what is wrong
-        require_path(settings.data, "dataset")
+        check_output(settings.out, "training")
+        if cache := settings.train.cache_dir:
+            check_output(cache, "cache", option="--train.cache-dir")
+        require_paths(settings.data, "dataset", "DATA")
+        check_resumption(settings.out, settings.resume, settings.new_schedule)
     from imitact.training.distributed import join_ranks
 
     with join_ranks() as ranks:

@@ -2,7 +2,7 @@
 
 `checkpoints/step-00001200/` holds `policy/` (a policy folder, ready to be evaluated),
 `trainer.safetensors` (all tensors that training continues from) and `trainer.json` (numbers, the
-SHA-256 of each file, and its own). The last two checkpoints are kept.
+SHA-256 of each file, and its own). The last few checkpoints are kept, and the best one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from imitact.storage.checksum import file_sha256
 from imitact.storage.json_file import read_json_object
 
 FORMAT = 1
-KEEP = 2
 RECORD = "trainer.json"
 TENSORS = "trainer.safetensors"
 _PREFIX = "step-"
@@ -42,13 +41,21 @@ class Checkpoint:
     numbers: Mapping[str, Any]
 
 
-def save(folder: Path, state: Checkpoint, save_policy: Callable[[Path], object]) -> Path:
-    """Write a checkpoint into `folder`, remove all but the newest `KEEP`, and return its path.
+def save(
+    folder: Path,
+    state: Checkpoint,
+    save_policy: Callable[[Path], object],
+    *,
+    keep: int = 2,
+    best_step: int | None = None,
+) -> Path:
+    """Write a checkpoint into `folder` and return its path.
 
-    `save_policy` writes the policy folder to the path it is given. If the disk is full (DiskFull),
-    the existing checkpoints are intact.
+    The checkpoint of `best_step` stays, and of the others the newest `keep`. `save_policy` writes
+    the policy folder to the path it is given. If the disk is full (DiskFull), the existing
+    checkpoints are intact.
     """
-    final = folder / _name(state.step)
+    final = checkpoint_path(folder, state.step)
     for leftover in folder.glob(f"{_BUILDING}*"):  # of a killed process
         shutil.rmtree(leftover)
     intact = "the checkpoints before it are untouched"
@@ -71,7 +78,8 @@ def save(folder: Path, state: Checkpoint, save_policy: Callable[[Path], object])
         }
         record["own_sha256"] = _own_sha256(record)
         (building / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False))
-    for old in list_checkpoints(folder)[KEEP:]:
+    best = None if best_step is None else checkpoint_path(folder, best_step)
+    for old in [path for path in list_checkpoints(folder) if path != best][keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -90,7 +98,9 @@ def load(path: Path) -> Checkpoint:
                 f"{path}: checkpoint format {record['format']}, this imitact ({__version__}) reads "
                 f"{FORMAT}; resume with the version of imitact that wrote it"
             )
-        if record["own_sha256"] != _own_sha256(record) or path.name != _name(record["step"]):
+        if record["own_sha256"] != _own_sha256(record) or path != checkpoint_path(
+            path.parent, record["step"]
+        ):
             raise DamagedFile(
                 f"{path / RECORD} is not what was written: its SHA-256 or step differs"
             )
@@ -128,8 +138,9 @@ def load_newest(folder: Path, log: Callable[[str], None]) -> tuple[Path, Checkpo
     return None
 
 
-def _name(step: int) -> str:
-    return f"{_PREFIX}{step:08d}"
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return where `folder` has the checkpoint of a step."""
+    return folder / f"{_PREFIX}{step:08d}"
 
 
 def _own_sha256(record: Mapping[str, Any]) -> str:

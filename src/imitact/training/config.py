@@ -69,7 +69,10 @@ class TrainConfig:
     """Seed of the initial weights, the order of samples, dropout and the noise on the latent z."""
 
     val_episodes: int = 0
-    """Episodes kept for validation, the last ones; neither trained on nor in the statistics."""
+    """Episodes kept for validation; neither trained on nor in the statistics."""
+
+    val_choice: str = "last"
+    """Which episodes validate: last, random (drawn by the seed), or their numbers, "0:3,7"."""
 
     val_every: int = 0
     """Steps between validations; 0 validates only at the end. Needs val_episodes above 0."""
@@ -82,6 +85,9 @@ class TrainConfig:
 
     checkpoint_minutes: float = 10.0
     """Longest time between checkpoints, minutes; 0 writes them by step only."""
+
+    keep: int = 2
+    """Checkpoints kept: the last ones, and beside them the one of the lowest validation error."""
 
     log_every: int = 10
     """Steps averaged into one line of metrics.jsonl."""
@@ -121,7 +127,7 @@ class TrainConfig:
             option = f"--train.{name.replace('_', '-')}"
             raise BadInput(f"{option} is {getattr(self, name)}; it must be {expected}")
 
-        for name in ("steps", "batch_size", "log_every", "val_samples"):
+        for name in ("steps", "batch_size", "log_every", "val_samples", "keep"):
             if getattr(self, name) < 1:
                 refuse(name, "at least 1")
         for name in (
@@ -140,8 +146,13 @@ class TrainConfig:
             refuse("final_lr_fraction", "between 0 and 1")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings under the keys that JSON files have."""
-        return {TRAIN_JSON_KEYS.get(n, n): value for n, value in dataclasses.asdict(self).items()}
+        """Return the settings under the keys that JSON files have.
+
+        Those in `_ADDED` are absent at their default, as in files from before they were settings.
+        """
+        values = dataclasses.asdict(self)
+        stored = {n: v for n, v in values.items() if n not in _ADDED or v != _ADDED[n]}
+        return {TRAIN_JSON_KEYS.get(name, name): value for name, value in stored.items()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> TrainConfig:
@@ -154,6 +165,13 @@ class TrainConfig:
             values["trackers"] = tuple(values["trackers"])  # JSON has lists only
         return cls(**values)
 
+
+_ADDED = {
+    field.name: field.default
+    for field in dataclasses.fields(TrainConfig)
+    if field.name in ("keep", "val_choice")
+}
+"""Settings that version 0.1.0 added, and their defaults."""
 
 # The paper and the released code: AdamW at a constant 1e-5, weight decay 1e-4, batch 8, no
 # clipping (table III of the paper; tonyzhaozh/act, imitate_episodes.py). LeRobot trains 100,000

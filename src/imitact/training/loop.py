@@ -18,9 +18,9 @@ import platform
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from imitact.parallel.signals import StopFlag
 from imitact.storage.atomic import make_folder, write_json
 from imitact.storage.checksum import with_checksum
 from imitact.storage.lock import exclusive_writer
+from imitact.storage.output_guard import check_output
 from imitact.training import checkpoint, frame_cache, trackers
 from imitact.training import resume as resumption
 from imitact.training.checkpoint import Checkpoint
@@ -69,6 +70,7 @@ def train(
     config: TrainConfig,
     *,
     resume: bool = False,
+    new_schedule: bool = False,
     on_line: Log | None = None,
     ranks: Ranks | None = None,
 ) -> Path:
@@ -77,7 +79,9 @@ def train(
     Args:
         resume: continue from the newest undamaged checkpoint in `out`, if there is one. The result
             is the same bit for bit as without the interruption (on a CPU, with the same torch and
-            number of threads).
+            number of threads), and where config.steps has grown as that of the longer training.
+        new_schedule: where that cannot be, because the learning rate would have been another one
+            in the steps done, continue from the checkpoint with a new schedule over the steps left.
         on_line: receives each line of the log, on rank 0 only.
         ranks: the processes that train together; None for those that torchrun started, if any. A
             process that torchrun restarted continues from the checkpoints of that torchrun even
@@ -96,10 +100,11 @@ def train(
         ranks = ranks if ranks is not None else stack.enter_context(join_ranks())
         with ranks.all_succeed():
             if ranks.is_first:
+                check_output(out, "training")
                 make_folder(out)
                 stack.enter_context(exclusive_writer(out, "training"))
         log = on_line if on_line is not None and ranks.is_first else (lambda line: None)
-        return _train(dataset, out, model, config, resume, log, ranks)
+        return _train(dataset, out, model, config, resume, new_schedule, log, ranks)
 
 
 def _train(
@@ -108,6 +113,7 @@ def _train(
     model: ActConfig,
     config: TrainConfig,
     resuming: bool,
+    new_schedule: bool,
     log: Log,
     ranks: Ranks,
 ) -> Path:
@@ -127,9 +133,16 @@ def _train(
             found = resumption.find_checkpoint(out, resuming, ranks, log)
         if found:
             path, stored = found[0], found[1].numbers
-            resumption.check_same_training(path, stored["settings"], settings)
+            starts = resumption.schedule_starts(path, found[1], config, new_schedule=new_schedule)
+            resumption.check_same_training(
+                path, stored["settings"], settings, new_schedule=new_schedule
+            )
             notice = resumption.rounding_notice(stored["ground"], numerics)
             log(f"resuming from {path}{notice}")
+            if starts[-1:] == [found[1].step]:
+                steps = f"steps {starts[-1] + 1} to {config.steps}"
+                log(f"a new schedule of the learning rate spans {steps}")
+            found = path, replace(found[1], numbers={**stored, "schedule_starts": starts})
     resumption.check_ranks_agree(ranks, model, config, fingerprint, numerics)
     before = resumption.broadcast_checkpoint(ranks, found[1] if found else None)
 
@@ -159,7 +172,7 @@ def _train(
         chunk=model.chunk_size,
         batch_size=config.batch_size,
         seed=config.seed,
-        episodes=training,
+        episodes=[e for e in training for _ in range(dataset.weights[e])],
         ranks=ranks.count,
         rank=ranks.rank,
     )
@@ -167,7 +180,8 @@ def _train(
     validation_sampler = sampler.with_episodes(validation) if validation else None
 
     # Initial weights, or all state of the checkpoint.
-    updater = Updater(policy, config, device)
+    starts = before.numbers.get("schedule_starts", []) if before else []
+    updater = Updater(policy, config, device, schedule_start=starts[-1] if starts else 0)
     device.seed(config.seed)
     if before:
         step, totals = before.step, TrainingTotals(**before.numbers["tally"])
@@ -189,6 +203,8 @@ def _train(
     path = out / "metrics.jsonl" if ranks.is_first else None
     metrics = MetricsLog(path, resumed=step, log=log, trackers=tracking)
     numbers = {"settings": settings, "ground": numerics, "launch": ranks.launch_id}
+    if starts:
+        numbers["schedule_starts"] = starts
     checkpoints = _CheckpointWriter(
         out / "checkpoints", step, updater, totals, numbers, start_s - totals.wall_s
     )
@@ -226,7 +242,8 @@ def _train(
             if validation_sampler and _is_due(step, config.val_every):
                 run_validation(validation_sampler)
             overdue = checkpoints.age_s > 60 * config.checkpoint_minutes > 0
-            due = ranks.any(overdue) or _is_due(step, config.checkpoint_every)
+            is_best = totals.best_step == step
+            due = is_best or ranks.any(overdue) or _is_due(step, config.checkpoint_every)
             if due and step < config.steps:
                 checkpoints.write(step)
             timer.mark(step)
@@ -252,7 +269,10 @@ def _train(
     with ranks.all_succeed():
         if ranks.is_first:
             path = updater.averaged.save(out / "policy")
-            _write_summary(out, config, totals, device)
+            _write_summary(out, config, totals, device, starts)
+            best = checkpoint.checkpoint_path(checkpoints.folder, totals.best_step or 0)
+            if totals.best_step != step and best.is_dir():
+                log(f"lowest validation error: {totals.best_l1_rad:.4f} rad, of {best}")
             log(f"policy in {path}")
     return (out / "policy").absolute()
 
@@ -296,7 +316,13 @@ class _CheckpointWriter:
             if ranks.is_first:
                 numbers = {**self.numbers, "tally": asdict(self.totals)}
                 state = Checkpoint(step, self.updater.tensors(), numbers)
-                self.newest = checkpoint.save(self.folder, state, self.updater.averaged.save)
+                self.newest = checkpoint.save(
+                    self.folder,
+                    state,
+                    self.updater.averaged.save,
+                    keep=self.updater.config.keep,
+                    best_step=self.totals.best_step,
+                )
         self.step, self.written_s = step, time.monotonic()
 
 
@@ -306,7 +332,9 @@ def _split(
     """Return the numbers of the training and the validation episodes."""
     if not dataset.lengths:
         raise BadInput("the dataset has no episodes; record some first")
-    training, validation = split_validation(dataset, config.val_episodes)
+    training, validation = split_validation(
+        dataset, config.val_episodes, config.val_choice, config.seed
+    )
     longest = max(training.lengths)
     if model.chunk_size > longest:
         raise BadInput(
@@ -390,9 +418,13 @@ def _progress_line(
 
 
 def _write_summary(
-    out: Path, config: TrainConfig, totals: TrainingTotals, device: TrainingDevice
+    out: Path,
+    config: TrainConfig,
+    totals: TrainingTotals,
+    device: TrainingDevice,
+    schedule_starts: Sequence[int],
 ) -> None:
-    summary = {
+    summary: dict[str, Any] = {
         "steps": config.steps,
         "samples": totals.samples,
         "wall_s": totals.wall_s,
@@ -416,6 +448,8 @@ def _write_summary(
             "python": platform.python_version(),
         },
     }
+    if schedule_starts:
+        summary["schedule_starts"] = schedule_starts
     write_json(out / "training.json", with_checksum(summary), out)
     if totals.last:
         write_json(out / "held_out.json", with_checksum(totals.last), out)

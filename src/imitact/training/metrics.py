@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
 import sys
 import time
 from collections import deque
@@ -152,6 +151,10 @@ class TrainingTotals:
     def set_wall_time(self, wall_s: float) -> None:
         """Set the time since the start of training, and update the peak memory."""
         self.wall_s = wall_s
+        try:
+            import resource
+        except ImportError:  # Windows: not measured
+            return
         unit_bytes = 1 if sys.platform == "darwin" else 1024  # kB on Linux
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
         self.peak_rss_bytes = max(self.peak_rss_bytes, peak_bytes)

@@ -28,14 +28,16 @@ from imitact.training.sync_batchnorm import sync_batch_norms
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-def lr_scale(config: TrainConfig, step: int) -> float:
+def lr_scale(config: TrainConfig, step: int, start: int = 0) -> float:
     """Return the factor on both peak learning rates in the step after `step` steps.
 
-    Linear warm-up from 1 / warmup_steps to 1, then half a cosine down to final_lr_fraction.
+    Linear warm-up from 1 / warmup_steps to 1, then half a cosine down to final_lr_fraction. The
+    schedule spans the steps from `start` to config.steps.
     """
+    step, steps = step - start, config.steps - start
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    progress = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return config.final_lr_fraction + (1 - config.final_lr_fraction) * cosine
 
@@ -50,12 +52,19 @@ class Updater:
     `averaged` is the policy to keep: its weights are the moving average of those of `policy`, or it
     is `policy` itself where ema_decay is 0. Floating point buffers, such as BatchNorm's running
     statistics, are averaged too, because they describe the activations of those weights; integer
-    buffers are copied.
+    buffers are copied. The learning rate's schedule begins at step `schedule_start`.
     """
 
-    def __init__(self, policy: TorchPolicy, config: TrainConfig, device: TrainingDevice) -> None:
+    def __init__(
+        self,
+        policy: TorchPolicy,
+        config: TrainConfig,
+        device: TrainingDevice,
+        schedule_start: int = 0,
+    ) -> None:
         self.policy = policy
         self.config = config
+        self.schedule_start = schedule_start
         self.device = device
         policy.to(device.device)
         self.averaged = copy.deepcopy(policy) if config.ema_decay else policy
@@ -91,7 +100,7 @@ class Updater:
         Return loss, l1, kl, grad_norm, lr and lr_backbone; NotFinite for a loss or a gradient that
         is not finite, with the weights unchanged.
         """
-        scale = lr_scale(self.config, step)
+        scale = lr_scale(self.config, step, self.schedule_start)
         for group in self.optimizer.param_groups:
             group["lr"] = group["full_lr"] * scale
         self.policy.net.train()

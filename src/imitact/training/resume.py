@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from imitact.core.errors import BadInput
+from imitact.core.errors import BadInput, DamagedFile
 from imitact.models.config import MODEL_JSON_KEYS, ActConfig
+from imitact.storage.json_file import read_json_object
 from imitact.storage.settings_diff import differences, plain_json
-from imitact.training.checkpoint import Checkpoint, list_checkpoints, load_newest
+from imitact.training.checkpoint import RECORD, Checkpoint, list_checkpoints, load_newest
 from imitact.training.config import TRAIN_JSON_KEYS, TrainConfig
 from imitact.training.distributed import Ranks
+from imitact.training.optimizer_step import lr_scale
 
 _FREE = (
-    *("val_every", "val_samples", "checkpoint_every", "checkpoint_minutes", "log_every"),
-    *("num_workers", "cache_dir", "cache_limit_gb", "memory_limit_gb", "trackers"),
+    *("val_every", "val_samples", "checkpoint_every", "checkpoint_minutes", "keep"),
+    *("log_every", "num_workers", "cache_dir", "cache_limit_gb", "memory_limit_gb", "trackers"),
     *("tracker_project", "precision", "device", "num_threads"),
 )
 """Settings that may change on resume: they change no weight, or only its rounding (the last three,
 which `rounding_notice` reports)."""
+
+_SCHEDULE = ("steps", "lr", "lr_backbone", "warmup_steps", "final_lr_fraction")
+"""Settings of the learning rate; a new schedule may change them."""
+
+_NEW_SCHEDULE = " --new-schedule continues from these weights with another learning rate."
 
 _MACHINE = ("--train.num-threads", "--train.num-workers", "--train.cache-dir", "processor",
             "--train.cache-limit-gb", "--train.memory-limit-gb", "threads")  # fmt: skip
@@ -49,6 +57,8 @@ def find_checkpoint(
     if not resume and not ranks.restarts and list_checkpoints(folder):
         raise BadInput(f"{out} already contains a training; {advice}")
     found = load_newest(folder, log) if resume or ranks.restarts else None
+    if resume and not found:
+        log(f"nothing to resume in {out}: training begins at step 1")
     if found and not resume and found[1].numbers.get("launch") != ranks.launch_id:
         raise BadInput(
             f"{out} already contains a training, which this torchrun did not start; {advice}"
@@ -56,23 +66,84 @@ def find_checkpoint(
     return found
 
 
-def check_same_training(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def schedule_starts(
+    path: Path, checkpoint: Checkpoint, config: TrainConfig, *, new_schedule: bool
+) -> list[int]:
+    """Return the steps after which new schedules of the learning rate began, up to now.
+
+    Another number of steps continues the schedule of the checkpoint at `path` where that agrees on
+    all steps done, as a constant rate does: the weights are those of the longer training. Otherwise
+    `new_schedule` begins another one after this checkpoint, and its settings may differ.
+
+    Raises:
+        BadInput: the schedules differ and `new_schedule` is False, or more steps are done.
+    """
+    stored = checkpoint.numbers
+    starts: list[int] = list(stored.get("schedule_starts", ()))
+    then = TrainConfig.from_json(stored["settings"]["train"])
+    changed = [name for name in _SCHEDULE if getattr(then, name) != getattr(config, name)]
+    if not changed:
+        return starts
+    done, start = checkpoint.step, starts[-1] if starts else 0
+    if config.steps < done:
+        raise BadInput(
+            f"--train.steps is {config.steps}, but {path} has done {done} steps already; give "
+            f"--train.steps {done} or more"
+        )
+    if changed == ["steps"] and all(
+        lr_scale(then, step, start) == lr_scale(config, step, start) for step in range(start, done)
+    ):
+        return starts
+    if new_schedule:
+        return [*(step for step in starts if step < done), done]
+    if changed == ["steps"]:
+        raise BadInput(
+            f"--train.steps was {then.steps}, is now {config.steps}, and the learning rate of "
+            f"{path} falls over all steps (--train.final-lr-fraction {then.final_lr_fraction:g}): "
+            f"it is {then.lr * lr_scale(then, done - 1, start):.3g} after {done} of {then.steps}, "
+            f"and would be {config.lr * lr_scale(config, done - 1, start):.3g} after {done} of "
+            f"{config.steps}. --new-schedule continues from these weights with a new schedule, "
+            f"from --train.lr down over the {config.steps - done} steps left"
+        )
+    return starts  # `check_same_training` names the settings
+
+
+def stored_chunk_size(out: Path) -> int | None:
+    """Return the chunk size of the training in `out`; None without a readable checkpoint."""
+    for path in list_checkpoints(out / "checkpoints"):
+        try:
+            return int(read_json_object(path / RECORD)["numbers"]["settings"]["model"]["chunk"])
+        except (DamagedFile, KeyError, TypeError, ValueError):
+            continue
+    return None
+
+
+def check_same_training(
+    path: Path, then: Mapping[str, Any], now: Mapping[str, Any], *, new_schedule: bool = False
+) -> None:
     """Raise BadInput if the `stored_settings` of the checkpoint at `path` differ from those of now.
 
-    A setting that it does not have was at its default.
+    A setting that it does not have was at its default. The number of steps is left to
+    `schedule_starts`, and with `new_schedule` all of the learning rate.
     """
-    defaults = plain_json({"model": ActConfig().to_json(), "train": TrainConfig().to_json()})
+    train = {
+        TRAIN_JSON_KEYS.get(f.name, f.name): f.default for f in dataclasses.fields(TrainConfig)
+    }
+    defaults = plain_json({"model": ActConfig().to_json(), "train": train})
     before, after = (
         _options(*({**defaults[part], **settings[part]} for part in ("model", "train")))
         for settings in (then, now)
     )
+    for name in map(_option, _SCHEDULE if new_schedule else ("steps",)):
+        before[name] = after[name]
     found = differences(before, after)
     if then["fingerprint"] != now["fingerprint"]:
         found.append("the dataset is another one")
     if found:
+        schedule = any(name.startswith(tuple(map(_option, _SCHEDULE))) for name in found)
         raise BadInput(
             f"cannot resume {path}: {'; '.join(found)}. Use the same settings and data, or start a "
-            "new training in another folder."
+            f"new training in another folder.{_NEW_SCHEDULE if schedule else ''}"
         )
 
 
@@ -122,5 +193,10 @@ def _options(model: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, An
     for part, values, keys in parts:
         names = {key: name for name, key in keys.items()}
         for key, value in values.items():
-            named[f"--{part}.{names.get(key, key).replace('_', '-')}"] = value
+            named[_option(names.get(key, key), part)] = value
     return named
+
+
+def _option(name: str, part: str = "train") -> str:
+    """Return a setting as typed: --train.final-lr-fraction."""
+    return f"--{part}.{name.replace('_', '-')}"
