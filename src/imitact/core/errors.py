@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection
 
 
@@ -67,5 +68,13 @@ def install_command(extra: str) -> str:
 
 
 def missing_package(name: str, extra: str) -> BadInput:
-    """Return the error for a package that is not installed, naming the extra that holds it."""
+    """Return the error for a package that is not installed, naming the extra that holds it.
+
+    No pip installs a module of the standard library, such as fcntl on Windows.
+    """
+    if name in sys.stdlib_module_names:
+        return BadInput(
+            f"this Python lacks {name} of the standard library; imitact needs it here and runs on "
+            "Linux and macOS, with a complete Python (README has a table of systems)"
+        )
     return BadInput(f"{name} is not installed; {install_command(extra)} installs it")

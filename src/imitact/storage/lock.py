@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from imitact.core.errors import BadInput
@@ -25,7 +26,7 @@ def exclusive_writer(folder: Path, what: str) -> Iterator[None]:
     BadInput; a stale one left by a killed process has no effect.
     """
     make_folder(folder)
-    if os.name == "nt":
+    if find_spec("fcntl") is None:
         yield  # Windows has no such lock: there, users must avoid two writers themselves
         return
     import fcntl
@@ -74,7 +75,7 @@ def shared_build_lock(path: Path) -> Iterator[None]:
     The lock file `path` is created if it is missing; its folder must exist.
     """
     with path.open("ab") as file:
-        if os.name == "nt":
+        if find_spec("fcntl") is None:
             yield  # Windows has no such lock: two processes may build the same thing twice
             return
         import fcntl
