@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -48,11 +49,11 @@ def test_a_missing_file_a_folder_and_one_beyond_the_limit_are_damage(tmp_path: P
 def test_a_file_that_the_system_does_not_give_is_no_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(path: Path) -> bytes:
+    def refused(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "a").write_bytes(b"{}")
-    monkeypatch.setattr(Path, "read_bytes", refused)
+    monkeypatch.setattr(os, "open", refused)
     with pytest.raises(BadInput, match="a cannot be read: Permission denied") as caught:
         read_json_object(tmp_path / "a")
     assert not isinstance(caught.value, DamagedFile)

@@ -14,6 +14,7 @@ from imitact.envs.gym import GymConfig
 from imitact.recording import recorder, start_selection
 from imitact.recording.manifest import RecordingReport
 from imitact.recording.recorder import RecordingProgress
+from imitact.storage.output_guard import check_output
 
 MAX_EVEN_SEEDS = 2_000
 """Largest number of seeds that `starts="even"` puts in order; the time grows with its square."""
@@ -38,6 +39,7 @@ def record(
     workers: int = 0,
     video: VideoConfig | None = None,
     on_progress: Callable[[RecordingProgress], None] | None = None,
+    on_line: Callable[[str], object] = lambda line: None,
 ) -> RecordingReport:
     """Record successful demonstrations until the dataset in `out` holds `episodes` of them.
 
@@ -46,12 +48,13 @@ def record(
 
     Args:
         on_progress: called as episodes finish, and about once a second in between.
+        on_line: receives what is to be known about the environment, before it begins.
 
     Returns:
         What the dataset holds, and which seeds failed.
     """
+    check_output(out, "recording")
     make_env = registry.env_factory(env, cameras, height, width, gym)
-    make_expert = registry.expert_factory(env, spread, expert, gym)
     if not 0 <= first_seed <= last_seed:
         raise BadInput(
             f"first_seed is {first_seed} and last_seed {last_seed}; expected 0 <= first_seed <= "
@@ -65,6 +68,9 @@ def record(
                 "fewer, or use starts random"
             )
         seeds = even_starts(env, seeds)
+    make_expert = registry.expert_factory(
+        env, spread, expert, gym, seed=seeds[0], on_line=on_line
+    )
     return recorder.record(
         out,
         make_env=make_env,

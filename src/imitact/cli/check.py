@@ -22,6 +22,7 @@ from imitact.envs.gym import GymConfig
 from imitact.envs.registry import FORMS, is_env_name
 from imitact.quality.findings import CONTRACT, SEVERITIES, Finding, by_severity, errors, summary
 from imitact.quality.limits import Limits
+from imitact.storage.output_guard import check_output
 
 RESUME_HINT = "nothing was changed"
 ERRORS_FOUND = 3
@@ -73,6 +74,10 @@ def run(settings: Check) -> int:
     for name, value, least in (("workers", settings.workers, 0), ("lines", settings.lines, 1)):
         if value < least:
             raise BadInput(f"{name} is {value}; it must be at least {least}")
+    if settings.fix:
+        check_output(settings.fix, "copy", option="--fix")
+    if settings.json:
+        check_output(settings.json, option="--json", is_file=True, starts=b'{\n  "path": ')
     path, name = settings.path, str(settings.path)
     is_env = not path.exists() and (is_env_name(name) or path.name == name)
     if settings.fix and is_env:

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from imitact.cli.console import ProgressDisplay, print_progress, print_result
-from imitact.cli.options import require_path
+from imitact.cli.options import require_path, require_paths
 from imitact.core.errors import BadInput
 from imitact.datasets.read_config import ReadConfig
 from imitact.datasets.video_config import VideoConfig
+from imitact.storage.output_guard import check_output
 
 if TYPE_CHECKING:
     from imitact.core.types import Frame
 
 RESUME_HINT = "finished episodes are kept; the same command continues"
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+"""How a picture starts, which is the only file that a picture replaces."""
 
 _GAP, _TITLE, _TITLE_PX = 8, 24, 18
 """Pixels between two pictures, above them, and of the letters of the title."""
@@ -31,8 +35,9 @@ class Convert:
     The original is only read. Interrupted, the same command continues.
     """
 
-    source: Annotated[Positional[Path], arg(metavar="SRC")]
-    """Dataset: a folder of LeRobot or ALOHA HDF5, a robomimic file or a diffusion-policy zarr."""
+    source: Annotated[Positional[tuple[Path, ...]], arg(metavar="SRC")]
+    """Dataset: a folder of LeRobot or ALOHA HDF5, a robomimic file or a diffusion-policy zarr.
+    Several of one robot become one, their episodes in the order given."""
 
     out: Path | None = None
     """New folder for the copy; its conversion.json lists what was compared."""
@@ -67,7 +72,11 @@ OPTIONS = Convert
 
 def run(settings: Convert) -> None:
     """Convert, and print what was compared."""
-    require_path(settings.source, "dataset")
+    if settings.out:
+        check_output(settings.out, "conversion")
+    if settings.colour_picture:
+        check_output(settings.colour_picture, option="--colour-picture", is_file=True, starts=_PNG)
+    require_paths(settings.source, "dataset", "SRC")
     if settings.colour_picture:
         if settings.out:
             raise BadInput("--colour-picture converts nothing; give it without --out")
@@ -76,9 +85,9 @@ def run(settings: Convert) -> None:
     if settings.out is None:
         raise BadInput("--out is missing: the new folder for the copy")
     from imitact.datasets.convert import REPORT, ConvertConfig, convert
-    from imitact.datasets.open import open_dataset
+    from imitact.datasets.joined import open_datasets
 
-    dataset = open_dataset(settings.source, settings.read)
+    dataset = open_datasets(settings.source, settings.read)
     config = ConvertConfig(
         task=settings.task,
         images=settings.images,
@@ -131,7 +140,7 @@ def _picture(settings: Convert, out: Path) -> None:
 
     columns: list[Frame] = []
     for colour in ("rgb", "bgr"):
-        dataset = open_dataset(settings.source, replace(settings.read, colour=colour))
+        dataset = open_dataset(settings.source[0], replace(settings.read, colour=colour))
         episode = dataset.episode(0)
         frames = [next(episode.frames(camera.name, 0, 1)) for camera in dataset.spec.cameras]
         if not frames:

@@ -15,6 +15,7 @@ from imitact.deploy.load_policy import policy_path
 from imitact.envs.gym import GymConfig
 from imitact.envs.registry import check_env_name
 from imitact.evaluation.episode_video_config import EpisodeVideoConfig
+from imitact.storage.output_guard import check_output
 
 if TYPE_CHECKING:
     from imitact.core.types import Env
@@ -92,6 +93,7 @@ def count(
 
     `make_env` and `on_progress` are as for `imitact.evaluate`.
     """
+    check_output(settings.out, "evaluation")
     check_env_name(settings.env)
     path = policy_path(settings.policy)
     from imitact.api import evaluate as api

@@ -18,6 +18,7 @@ from imitact.datasets.read_config import ReadConfig
 from imitact.deploy.export_config import ExportConfig
 from imitact.deploy.load_policy import policy_path
 from imitact.envs.registry import check_env_name
+from imitact.storage.output_guard import check_output
 
 RESUME_HINT = "no file was written; finished episodes are kept, and the same command continues"
 
@@ -64,6 +65,7 @@ OPTIONS = Export
 
 def run(settings: Export) -> None:
     """Export, and print the claims of the certificate."""
+    check_output(settings.out, "export")
     path = policy_path(settings.policy)
     require_path(settings.data, "dataset")
     check_env_name(settings.env)

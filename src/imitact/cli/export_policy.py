@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 from imitact.cli.console import print_progress, print_result
 from imitact.core.errors import BadInput
 from imitact.deploy.load_policy import policy_path
+from imitact.storage.output_guard import check_output
 
 RESUME_HINT = "no checkpoint was written; the same command starts again"
 
@@ -45,6 +46,7 @@ def run(settings: ExportPolicy) -> None:
     """Export, and print what is to be known about the checkpoint."""
     if settings.to == "act" and settings.at_input_size:
         raise BadInput("--at-input-size is for --to lerobot")
+    check_output(settings.out, "checkpoint of another program")
     path = policy_path(settings.policy)
     from imitact.models.interop import act_release, lerobot_writer
     from imitact.models.policy import TorchPolicy

@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 from imitact.cli.console import print_progress, print_result
 from imitact.cli.options import require_path
 from imitact.core.errors import BadInput
+from imitact.storage.output_guard import check_output
 
 if TYPE_CHECKING:
     from imitact.models.interop.imported_policy import ImportedPolicy
@@ -74,6 +75,7 @@ OPTIONS = ImportPolicy
 
 def run(settings: ImportPolicy) -> None:
     """Import, and print the assumptions and where the policy is."""
+    check_output(settings.out, "policy")
     for path in (settings.source, *([settings.data] if settings.data else [])):
         require_path(path, "file or folder")
     found = read(settings)

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from imitact.cli.console import ProgressDisplay, print_result
+from imitact.cli.console import ProgressDisplay, print_progress, print_result
 from imitact.cli.options import shallow_dict
 from imitact.datasets.video_config import VideoConfig
 from imitact.envs.gym import GymConfig
 from imitact.envs.registry import env_factory
+from imitact.storage.output_guard import check_output
 
 if TYPE_CHECKING:
     from imitact.recording.manifest import RecordingReport
@@ -90,6 +91,7 @@ def make(
     settings: Record, on_progress: Callable[[RecordingProgress], None] = lambda p: None
 ) -> RecordingReport:
     """Record, showing progress."""
+    check_output(settings.out, "recording")
     env_factory(
         settings.env, settings.cameras, settings.height, settings.width, settings.gym
     )  # refuses a misspelt name before anything heavy is imported
@@ -102,7 +104,7 @@ def make(
             display.to(progress.saved, note, left_s=progress.left_s)
             on_progress(progress)
 
-        return record(**shallow_dict(settings), on_progress=show)
+        return record(**shallow_dict(settings), on_progress=show, on_line=print_progress)
 
 
 def lines(report: RecordingReport) -> list[str]:

@@ -15,6 +15,7 @@ from imitact.envs.gym import GymConfig
 from imitact.envs.registry import check_env_name
 from imitact.evaluation.tuning.grid import Grid
 from imitact.evaluation.tuning.successive_halving import RaceConfig
+from imitact.storage.output_guard import check_output
 
 if TYPE_CHECKING:
     from imitact.evaluation.runner import EvaluationProgress
@@ -66,6 +67,8 @@ OPTIONS = Tune
 
 def run(settings: Tune) -> None:
     """Tune, print the result, and store the choice in the policy."""
+    if settings.out:
+        check_output(settings.out, "tuning")
     path = _tunable(settings.policy)
     check_env_name(settings.env)
     if settings.workers < 0:

@@ -12,6 +12,7 @@ from imitact.cli.console import ProgressDisplay, print_result
 from imitact.cli.options import require_path
 from imitact.core.errors import BadInput
 from imitact.datasets.read_config import ReadConfig
+from imitact.storage.output_guard import check_output
 
 if TYPE_CHECKING:
     from imitact.viewer.discover import ViewItem
@@ -56,6 +57,10 @@ OPTIONS = View
 
 def run(settings: View) -> None:
     """Write the page, and print where it is."""
+    if settings.out:
+        check_output(settings.out, is_file=True)
+    if settings.rerun not in ("", "spawn"):
+        check_output(settings.rerun, option="--rerun", is_file=True, starts=b"RRF")
     for path in settings.paths:
         require_path(path, "folder")
     if not settings.paths:

@@ -30,6 +30,7 @@ from imitact.storage.checksum import verified, with_checksum
 from imitact.storage.journal import append_whole, journal_line, parse_journal_line
 from imitact.storage.json_file import read_json_object
 from imitact.storage.lock import WRITER, exclusive_writer
+from imitact.storage.output_guard import check_output
 from imitact.storage.settings_diff import check_same_settings, plain_json
 
 REPORT = "conversion.json"
@@ -73,6 +74,7 @@ def convert(
     if any(camera.height % 2 or camera.width % 2 for camera in source.spec.cameras):
         # Halved colour resolution needs even sizes.
         config = replace(config, video=replace(config.video, chroma="444"))
+    check_output(out, "conversion")
     settings = plain_json(_settings(source, to, config))
     _check_folder(out)
     staging = out / _STAGING

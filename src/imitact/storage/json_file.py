@@ -9,32 +9,22 @@ from typing import Any
 
 import msgspec
 
-from imitact.core.errors import BadInput, DamagedFile, ImitactError
+from imitact.core.errors import DamagedFile, ImitactError
 from imitact.core.version import __version__
+from imitact.storage.regular_file import COPY_AGAIN as COPY_AGAIN
+from imitact.storage.regular_file import read_limited
 
 MAX_BYTES = 256 << 20
 """Larger files are refused unread; the metadata of a hundred thousand episodes take a tenth."""
-
-COPY_AGAIN = "Copy it again from where it came."
 
 
 def read_bytes(file: Path, *, limit: int | None = MAX_BYTES, advice: str = COPY_AGAIN) -> bytes:
     """Return all bytes of a file; BadInput where the system refuses to read it.
 
-    DamagedFile, which ends with the advice, where the file is missing, is a folder, or is larger
+    DamagedFile, which ends with the advice, where the file is missing, no regular file, or larger
     than `limit` bytes; None allows any size.
     """
-    try:
-        size = file.stat().st_size
-        if limit is not None and size > limit:
-            raise DamagedFile(f"{file} has {size:,} bytes, expected at most {limit:,}. {advice}")
-        return file.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DamagedFile(f"{file} is missing. {advice}") from error
-    except IsADirectoryError as error:
-        raise DamagedFile(f"{file} is a folder, expected a file. {advice}") from error
-    except OSError as error:
-        raise BadInput(f"{file} cannot be read: {error.strerror or error}") from error
+    return read_limited(file, limit, advice=advice)
 
 
 def parse_json_object(
