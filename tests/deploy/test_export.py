@@ -160,6 +160,19 @@ def test_the_file_answers_as_the_policy(tmp_path: Path, variant: str, to: str):
     assert largest_deviation(policy, file, spec) < 1e-4
 
 
+@pytest.mark.parametrize("to", ["openvino", "onnx"])
+@pytest.mark.parametrize("cameras", [(), CAMERAS[:1]])
+@pytest.mark.parametrize("environment", [1, 3, 4])
+def test_the_file_sees_the_states_of_the_environment_as_the_policy_does(
+    environment: int, cameras: tuple[Camera, ...], to: str, tmp_path: Path
+):
+    spec = replace(SPEC, cameras=cameras, environment_size=environment)
+    policy = made(replace(TINY, input_height=0, input_width=0), spec)
+    file = load(exported(policy, tmp_path, to=to), threads=1)
+    assert file.spec == spec
+    assert largest_deviation(policy, file, spec) < 1e-4
+
+
 def test_equality_of_answers_can_fail(tmp_path: Path):
     other = load(exported(made(seed=1), tmp_path), threads=1)
     assert largest_deviation(made(seed=0), other, SPEC) > 1e-1
@@ -547,8 +560,10 @@ def test_a_file_is_kept_only_if_a_loss_of_success_is_ruled_out(
         assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_computes_in_whole_numbers_near_the_policy(tmp_path: Path):
-    policy, source = made(spec=JOINTS), source_of(JOINTS)
+@pytest.mark.parametrize("environment", [0, 1])
+def test_int8_computes_in_whole_numbers_near_the_policy(environment: int, tmp_path: Path):
+    spec = replace(JOINTS, environment_size=environment)
+    policy, source = made(spec=spec), replace(source_of(spec), environment_size=environment)
     config = replace(QUICK, precision="int8", to="onnx", calibration=8, limit=1.0)
     found = export(policy, source, tmp_path, config, policy_sha256="p")
     assert 1e-4 < found["deviation"]["max_of_std"] < 0.5
@@ -556,6 +571,9 @@ def test_int8_computes_in_whole_numbers_near_the_policy(tmp_path: Path):
 
     nodes = onnx.load(tmp_path / found["file"]).graph.node
     assert "QuantizeLinear" in {n.op_type for n in nodes}
+    physical = [n for n in nodes if n.name in ("state_proj", "environment_proj", "head")]
+    assert len(physical) == 2 + environment
+    assert not any(name.startswith("dq_output") for n in physical for name in n.input)
     file = load(tmp_path / found["file"], threads=1)
     assert isinstance(file, ExportedPolicy)
     assert file.precision == "int8"

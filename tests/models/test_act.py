@@ -44,11 +44,13 @@ def network(
     seed: int = 0,
     state: int = STATE,
     action: int = ACTION,
+    environment: int = 0,
 ) -> Act:
     return Act(
         config,
         state_size=state,
         action_size=action,
+        environment_size=environment,
         image_sizes=sizes,
         generator=seeded(seed),
     ).eval()
@@ -56,7 +58,9 @@ def network(
 
 def sample(net: Act, sizes: tuple[tuple[int, int], ...] = ((16, 24),), batch: int = 3) -> Any:
     draw = seeded(11)
-    state_size = net.state_proj.in_features
+    state_size = net.joints + (
+        net.environment_proj.in_features if hasattr(net, "environment_proj") else 0
+    )
     action_size = ACTION
     is_pad = torch.zeros(batch, net.config.chunk_size, dtype=torch.bool)
     is_pad[-1, 2:] = True
@@ -557,3 +561,55 @@ def test_a_shift_as_large_as_the_frame_is_refused() -> None:
         BadInput, match="random_shift is 16, which moves frames of 16x24 pixels out"
     ):
         network(replace(TINY, random_shift=16))
+
+
+# -- states of the environment -----------------------------------------------------------------
+
+
+def test_environment_states_add_one_token_and_nothing_else() -> None:
+    """LeRobot's ACT: a projection and a row of position embeddings (modeling_act.py)."""
+    dim = TINY.hidden_dim
+    for cvae in (True, False):
+        config = replace(TINY, use_vae=cvae)
+        plain, both = network(config, state=3), network(config, state=5, environment=2)
+        only = network(config, state=2, environment=2)
+        sizes = [sum(p.numel() for p in net.parameters()) for net in (plain, both, only)]
+        assert sizes[1] - sizes[0] == dim * (2 + 1) + dim  # projection with bias; position
+        joints = dim * (3 + 1)  # the CVAE encoder has a projection of its own
+        assert sizes[1] - sizes[2] == joints * (1 + cvae) + dim
+        assert not hasattr(only, "state_proj")
+    assert both.state_proj.in_features == 3
+    assert both.environment_proj.in_features == 2
+    assert len(both.token_pos) == 3
+
+
+@pytest.mark.parametrize("sizes", [(), ((16, 24),)])
+@pytest.mark.parametrize("environment", [1, 2, 3])
+def test_actions_follow_every_state_of_the_environment(
+    environment: int, sizes: tuple[tuple[int, int], ...]
+) -> None:
+    net = network(sizes=sizes, environment=environment)
+    state, images, *rest = sample(net, sizes)
+    before = net(state, images).action
+    for dimension in range(STATE):
+        moved = state.clone()
+        moved[:, dimension] += 1
+        assert not torch.allclose(before, net(moved, images).action), dimension
+    loss(net, state, images, *rest).backward()
+    for name, parameter in net.named_parameters():
+        if "_proj." in name and "attn" not in name:
+            assert parameter.grad is not None, name
+            assert bool(parameter.grad.any()), name
+
+
+def test_the_posterior_sees_the_joints_and_no_state_of_the_environment() -> None:
+    net = network(environment=2)
+    state, images, action, is_pad, noise = sample(net)
+    before = net(state, images, action, is_pad, noise)
+    moved = state.clone()
+    moved[:, 1:] += 1
+    after = net(moved, images, action, is_pad, noise)
+    assert torch.equal(before.mean, after.mean)
+    assert not torch.allclose(before.action, after.action)
+    moved[:, 0] += 1
+    assert not torch.allclose(before.mean, net(moved, images, action, is_pad, noise).mean)

@@ -48,13 +48,14 @@ class FakeDataset(Dataset):
     width: int = 64
     size: int = 3
     fingerprint: str = "fake"
+    environment_size: int = 0
 
     @property
     def spec(self) -> Spec:
         names = tuple(f"joint_{i}" for i in range(self.size))
         units = ("rad",) * (self.size - 1) + ("1",)
         cameras = tuple(Camera(name, self.height, self.width) for name in self.cameras)
-        return Spec(names, names, units, units, cameras, rate_hz=50.0)
+        return Spec(names, names, units, units, cameras, 50.0, self.environment_size)
 
     def episode(self, index: int) -> FakeEpisode:
         return FakeEpisode(index, self.lengths[index], self.height, self.width, self.size)

@@ -96,10 +96,19 @@ class _Writer:
         x = graph.add("Div", x, self._standard("state_std"), name="standard")
         if "state_shift" in self.policy.constants:
             x = graph.add("Add", x, self._standard("state_shift"), name="standard")
-        x = self._linear(x, net.state_proj, "state_proj")
-        x = graph.add(
-            "Concat", graph.constant(at_zero, "latent"), x, *self._image_tokens(frames), axis=0
-        )
+        tokens = [graph.constant(at_zero, "latent")]
+        columns = np.arange(self.policy.spec.state_size)
+        for name, own in (
+            ("state_proj", columns[: net.joints]),
+            ("environment_proj", columns[net.joints :]),
+        ):
+            if not hasattr(net, name):
+                continue
+            seen = x
+            if len(own) < len(columns):
+                seen = graph.add("Gather", x, graph.constant(own, "where"), axis=1, name="standard")
+            tokens.append(self._linear(seen, getattr(net, name), name))
+        x = graph.add("Concat", *tokens, *self._image_tokens(frames), axis=0)
         if self.config.positions == "tokens":
             x = graph.add("Add", x, graph.constant(pos, "pos"))
         return x, pos

@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 from imitact.core.errors import BadInput
 from imitact.deploy.telemetry import import_nncf
 
-FLOATING = ("resize.*", "standard.*", "pixels.*", "state_proj.*", "head.*", "physical.*")
+FLOATING = (
+    "resize.*", "standard.*", "pixels.*", "state_proj.*", "environment_proj.*", "head.*",
+    "physical.*",
+)  # fmt: skip
 """Patterns of the names of nodes that stay in float32: their inputs or outputs are in physical
 units, and together they take less than 1 % of the time of a call."""
 

@@ -2,7 +2,8 @@
 
 Source: Zhao et al. 2023 (arXiv:2304.13705) and its released code (tonyzhaozh/act).
 
-Legend: B batch, K chunk, S state, A action, N cameras, D width of the transformer, Z latent.
+Legend: B batch, K chunk, S state, E trailing states of the environment, A action, N cameras, D
+width of the transformer, Z latent.
 """
 
 from __future__ import annotations
@@ -55,36 +56,42 @@ class Losses(NamedTuple):
 
 
 class CvaeEncoder(nn.Module):
-    """Transformer over [CLS, state, K actions] to mean and log-variance of z; training only."""
+    """Transformer over [CLS, joints, K actions] to mean and log-variance of z; training only.
+
+    It has no token of the joints where `joints` is None.
+    """
 
     pos: Tensor
 
-    def __init__(self, config: ActConfig, state_size: int, action_size: int) -> None:
+    def __init__(self, config: ActConfig, joints: int | None, action_size: int) -> None:
         super().__init__()
         dim = config.hidden_dim
         self.cls = nn.Parameter(torch.empty(1, dim))
-        self.state_proj = nn.Linear(state_size, dim)
+        if joints is not None:
+            self.state_proj = nn.Linear(joints, dim)
         self.action_proj = nn.Linear(action_size, dim)
         self.encoder = Encoder(
             config.vae_encoder_layers, dim, config.num_heads, config.dim_feedforward, config.dropout
         )
         self.latent_head = nn.Linear(dim, 2 * config.latent_dim)
+        self.tokens = 1 + (joints is not None) + config.chunk_size
 
     def initialize(self, generator: torch.Generator) -> None:
         nn.init.normal_(self.cls, generator=generator)
-        for linear in (self.state_proj, self.action_proj, self.latent_head):
+        if hasattr(self, "state_proj"):
+            initialize_linear(self.state_proj, generator)
+        for linear in (self.action_proj, self.latent_head):
             initialize_linear(linear, generator)
         initialize_layers(self.encoder, generator, xavier=False)
 
-    def forward(self, state: Tensor, action: Tensor, is_pad: Tensor) -> tuple[Tensor, Tensor]:
-        """Map state (B, S), action (B, K, A), is_pad (B, K) to mean and logvar, (B, Z) float32."""
-        batch = state.shape[0]
-        tokens = [
-            self.cls.expand(batch, 1, -1),
-            self.state_proj(state)[:, None],
-            self.action_proj(action),
-        ]
-        keep = F.pad(~is_pad, (2, 0), value=True)
+    def forward(self, joints: Tensor, action: Tensor, is_pad: Tensor) -> tuple[Tensor, Tensor]:
+        """Map joints (B, S - E), action (B, K, A), is_pad (B, K) to mean and logvar, (B, Z)
+        float32."""
+        tokens = [self.cls.expand(joints.shape[0], 1, -1)]
+        if hasattr(self, "state_proj"):
+            tokens.append(self.state_proj(joints)[:, None])
+        keep = F.pad(~is_pad, (len(tokens), 0), value=True)
+        tokens.append(self.action_proj(action))
         cls = self.encoder(torch.cat(tokens, dim=1), self.pos, keep, first=1)[:, 0]
         mean, logvar = self.latent_head(cls).float().chunk(2, dim=-1)
         return mean, logvar
@@ -94,14 +101,16 @@ class Act(nn.Module):
     """The network, on normalized numbers, without names or units.
 
     One backbone processes all cameras, and cameras of one size go through it as one batch (so batch
-    norm sees them together). The tokens are [latent, state, cameras in order, each in row-major
-    order]; as in the released code, they carry no camera identity. Dropout and the noise on the
-    state draw from torch's global random state.
+    norm sees them together). The tokens are [latent, joints, environment, cameras in order, each in
+    row-major order]; as in the released code, they carry no camera identity. Those of the
+    environment's states are LeRobot's: absent where E is 0, and instead of the joints' where E is
+    S. Dropout and the noise on the state draw from torch's global random state.
 
     Args:
         config: Settings.
         state_size: S.
         action_size: A.
+        environment_size: E, the number of trailing states that are the environment's.
         image_sizes: Height and width in pixels of each camera's input, in order; they may differ,
             and there may be none.
         generator: Source of all initial weights; None leaves the weights on torch's meta device
@@ -119,9 +128,12 @@ class Act(nn.Module):
         action_size: int,
         image_sizes: Sequence[tuple[int, int]],
         generator: torch.Generator | None,
+        environment_size: int = 0,
     ) -> None:
         super().__init__()
         self.config = config
+        self.joints = state_size - environment_size
+        joints = self.joints if self.joints or not environment_size else None
         dim = config.hidden_dim
         # On the meta device torch's constructors draw nothing from the global random state.
         with torch.device("meta"):
@@ -131,9 +143,13 @@ class Act(nn.Module):
                 self.image_proj = nn.Linear(self.backbone.channels, dim)
                 if config.shift_as_input:
                     self.shift_proj = nn.Linear(2, dim, bias=False)  # maps 0 to 0
-            self.state_proj = nn.Linear(state_size, dim)
+            if joints is not None:
+                self.state_proj = nn.Linear(joints, dim)
+            if environment_size:
+                self.environment_proj = nn.Linear(environment_size, dim)
             self.latent_proj = nn.Linear(config.latent_dim, dim)
-            self.token_pos = nn.Parameter(torch.empty(2, dim))
+            vectors = 1 + (joints is not None) + bool(environment_size)
+            self.token_pos = nn.Parameter(torch.empty(vectors, dim))
             stack = (dim, config.num_heads, config.dim_feedforward, config.dropout)
             self.encoder = Encoder(config.encoder_layers, *stack)
             self.decoder = Decoder(config.decoder_layers, *stack)
@@ -146,7 +162,7 @@ class Act(nn.Module):
                     nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, action_size)
                 )
             if config.use_vae:
-                self.cvae = CvaeEncoder(config, state_size, action_size)
+                self.cvae = CvaeEncoder(config, joints, action_size)
         for size in image_sizes:
             if config.random_shift >= min(size):
                 raise BadInput(
@@ -185,15 +201,16 @@ class Act(nn.Module):
             table = sine_table(config.chunk_size, dim)
             self.register_buffer("sine_queries", table, persistent=False)
         if config.use_vae:
-            table = sine_table(2 + config.chunk_size, dim)
+            table = sine_table(self.cvae.tokens, dim)
             self.cvae.register_buffer("pos", table, persistent=False)
 
     def _initialize(self, generator: torch.Generator) -> None:
         if hasattr(self, "backbone"):
             self.backbone.initialize(generator)
             initialize_linear(self.image_proj, generator)
-        for linear in (self.state_proj, self.latent_proj):
-            initialize_linear(linear, generator)
+        if hasattr(self, "state_proj"):
+            initialize_linear(self.state_proj, generator)
+        initialize_linear(self.latent_proj, generator)
         nn.init.normal_(self.token_pos, generator=generator)
         initialize_layers(self.encoder, generator, xavier=True)
         initialize_layers(self.decoder, generator, xavier=True)
@@ -204,6 +221,8 @@ class Act(nn.Module):
                 initialize_linear(part, generator)
         if hasattr(self, "shift_proj"):
             initialize_linear(self.shift_proj, generator)
+        if hasattr(self, "environment_proj"):
+            initialize_linear(self.environment_proj, generator)
         if self.config.use_vae:  # last, so that all other weights are the same with and without it
             self.cvae.initialize(generator)
 
@@ -235,7 +254,7 @@ class Act(nn.Module):
         With a CVAE and with actions, z = mean + exp(logvar / 2) * noise; otherwise z = 0.
 
         Args:
-            state: (B, S).
+            state: (B, S), the last E of which are the environment's.
             images: N tensors (B, 3, H, W).
             action: (B, K, A), for training; padded ticks are ignored.
             is_pad: (B, K) bool; None for no padding.
@@ -247,21 +266,23 @@ class Act(nn.Module):
         """
         if self.training and self.config.state_noise:
             state = state + self.config.state_noise * _normal(state, shard)
+        joints, environment = state[:, : self.joints], state[:, self.joints :]
         mean = logvar = None
         if self.config.use_vae and action is not None:
             if is_pad is None:
                 is_pad = action.new_zeros(action.shape[:2], dtype=torch.bool)
-            mean, logvar = self.cvae(state, action.masked_fill(is_pad[..., None], 0.0), is_pad)
+            mean, logvar = self.cvae(joints, action.masked_fill(is_pad[..., None], 0.0), is_pad)
             if noise is None:
                 noise = _normal(mean, shard)
             latent = mean + (logvar / 2).exp() * noise
         else:
             latent = state.new_zeros(state.shape[0], self.config.latent_dim)
-        tokens = [
-            self.latent_proj(latent)[:, None],
-            _in_float32(self.state_proj, state)[:, None],
-            *self._image_tokens(images, shifts),
-        ]
+        tokens = [self.latent_proj(latent)[:, None]]
+        if hasattr(self, "state_proj"):
+            tokens.append(_in_float32(self.state_proj, joints)[:, None])
+        if hasattr(self, "environment_proj"):
+            tokens.append(_in_float32(self.environment_proj, environment)[:, None])
+        tokens += self._image_tokens(images, shifts)
         pos = torch.cat([self.token_pos, self.pos])
         x = torch.cat(tokens, dim=1)
         if self.config.positions == "tokens":

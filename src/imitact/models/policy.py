@@ -49,7 +49,8 @@ class TorchPolicy:
 
     Attributes:
         net: The network, on normalized tensors.
-        spec, stats, config, fingerprint, execution, scaling: As in `PolicyRecord`.
+        spec, stats, config, fingerprint, execution, scaling, recorded_in: As in `PolicyRecord`.
+        identity: The digest of what `load` read (`policy_folder.identity`); else empty.
         constants: Normalization constants in float32, floors applied: "state_mean", "state_std";
             "action_mean", "action_std" (of the predicted actions or deltas); "state_shift" where a
             scaling has one; "pixel_mean" and "pixel_std" (3, 1, 1) for pixels from 0 to 255, of the
@@ -67,7 +68,8 @@ class TorchPolicy:
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.spec, self.config, self.stats = spec, config, dict(record.stats)
         self.fingerprint, self.execution = record.fingerprint, record.execution
-        self.scaling = record.scaling
+        self.scaling, self.recorded_in = record.scaling, record.recorded_in
+        self.identity = record.identity
         self.views = config.views(spec)
         scaling = record.scaling or Scaling.plain(spec, self.stats, config)
         self.constants = _constants(spec, scaling)
@@ -84,6 +86,7 @@ class TorchPolicy:
         *,
         seed: int,
         fingerprint: str,
+        recorded_in: Mapping[str, Any] | None = None,
     ) -> TorchPolicy:
         """Return an untrained policy; `seed` fixes its initial weights.
 
@@ -91,7 +94,7 @@ class TorchPolicy:
             BadInput: The statistics or the crop do not fit the Spec, a `delta` action is not a
                 state, or frozen norms have no pretrained weights.
         """
-        record = PolicyRecord(spec, stats, config, fingerprint)
+        record = PolicyRecord(spec, stats, config, fingerprint, recorded_in=recorded_in or {})
         net = _network(record, torch.Generator().manual_seed(seed))
         if spec.cameras:
             load_pretrained(net.backbone, config.pretrained_backbone)
@@ -266,7 +269,13 @@ class TorchPolicy:
             if value.is_floating_point() and not bool(value.isfinite().all()):
                 raise NotFinite(f'weight "{name}" is not finite; the policy was not saved')
         record = PolicyRecord(
-            self.spec, self.stats, self.config, self.fingerprint, self.execution, self.scaling
+            self.spec,
+            self.stats,
+            self.config,
+            self.fingerprint,
+            self.execution,
+            self.scaling,
+            self.recorded_in,
         )
         write_policy(directory, record, lambda path: safetensors.torch.save_file(tensors, path))
         return directory
@@ -288,6 +297,7 @@ def _network(record: PolicyRecord, generator: torch.Generator | None) -> Act:
         config,
         state_size=spec.state_size,
         action_size=spec.action_size,
+        environment_size=spec.environment_size,
         image_sizes=[view.size for view in config.views(spec).values()],
         generator=generator,
     )

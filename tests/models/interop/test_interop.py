@@ -172,7 +172,7 @@ def test_missing_parts_of_the_spec_are_assumed_from_aloha_and_reported(
     assert "is_pad_head is dropped" in notes
     names = tuple(f"motor_{i}" for i in range(14))
     known = PartialSpec(
-        names, names, ("deg",) * 14, ("deg",) * 14, (Camera("front", 64, 96),), 30.0
+        names, names, ("deg",) * 14, ("deg",) * 14, (Camera("front", 64, 96),), 30.0, 0
     )
     found = act_release.read(made("act", "one_camera"), known, num_heads=parity.HEADS)
     assert PartialSpec.from_spec(found.policy.spec) == known

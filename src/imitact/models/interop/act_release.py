@@ -279,6 +279,11 @@ def write(policy: TorchPolicy, out: Path) -> tuple[str, ...]:
         BadInput: The released code cannot express the settings.
     """
     config, spec = policy.config, policy.spec
+    if spec.environment_size:
+        raise BadInput(
+            "the released ACT has no input for states of the environment; this policy has "
+            f"{', '.join(spec.environment_names)} (--to lerobot can hold them)"
+        )
     scaling = policy.scaling or Scaling.plain(spec, policy.stats, config)
     weights, notes = weight_conversion.export_weights(policy, "the released ACT")
     _check(policy, scaling)
