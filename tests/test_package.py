@@ -277,4 +277,16 @@ def test_ci_runs_make_test():
         if line and not line.startswith("#")
     ]
     assert commands == ["exec make test"]
-    assert "make test" in (ROOT / ".github" / "workflows" / "test.yml").read_text()
+    workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text()
+    assert "make test" in workflow
+    assert {"macos-14", "windows-latest"} <= set(re.findall(r"- os: (\S+)", workflow))
+    named = re.findall(r"\btests(?:/\w+)+(?:\.py)?", workflow)
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert "sh scripts/install.sh python all" in workflow
+
+
+@pytest.mark.parametrize("system", ["Linux", "macOS", "Windows", "Intel Macs"])
+def test_the_readme_says_whether_a_system_is_supported(system: str):
+    table = (ROOT / "README.md").read_text().partition("| system | state |")[2]
+    assert system in table.partition("## In Python")[0]
