@@ -120,3 +120,34 @@ def test_refusals_are_one_line(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
     told = is_refused(capsys, "train", aloha, "--out", out)
     assert "h5py is not installed; pip install '.[formats]' installs it" in told
+
+
+def test_datasets_of_one_robot_become_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    parts = [
+        foreign.aloha(tmp_path / name, lengths) for name, lengths in (("a", (9, 8)), ("b", (7,)))
+    ]
+    both = tmp_path / "both"
+    code, out, err = answer(capsys, "convert", *parts, "--out", both, "--video.codec", "lossless")
+    assert code == 0, err
+    assert "3 episodes, 24 ticks" in out
+    joined, opened = open_dataset(both), [open_dataset(part) for part in parts]
+    assert joined.lengths == (9, 8, 7)
+    assert np.array_equal(joined.episode(2).state, opened[1].episode(0).state)
+    camera = joined.spec.cameras[0].name
+    ours, theirs = (one.frames(camera) for one in (joined.episode(2), opened[1].episode(0)))
+    assert np.array_equal([*ours], [*theirs])
+
+
+def test_a_training_takes_several_datasets_with_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    a, b = (foreign.aloha(tmp_path / name, (20, 20)) for name in "ab")
+    train = ("train", a, b, "--out", tmp_path / "t", *TINY)
+    code, _, err = answer(capsys, *train, "--weights", 3, 1)
+    assert code == 0, err
+    assert "4 episodes of 160 ticks" in err  # 3 * 40 + 40
+    assert "--weights" in is_refused(capsys, *train, "--weights", 3)
+    assert "given twice" in is_refused(capsys, "train", a, a, "--out", tmp_path / "u", *TINY)
+    missing = tmp_path / "nothing"
+    assert "nothing" in is_refused(capsys, "train", a, missing, "--out", tmp_path / "u", *TINY)
+    assert "DATA" in is_refused(capsys, "train", "--out", tmp_path / "u", *TINY)

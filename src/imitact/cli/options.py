@@ -232,3 +232,11 @@ def require_path(path: Path, what: str) -> None:
     """Refuse a path at which there is nothing, before anything heavy is imported."""
     if not path.exists():
         raise BadInput(f"{path}: there is no such {what}")
+
+
+def require_paths(paths: Sequence[Path], what: str, name: str) -> None:
+    """Refuse a positional argument without any path, or with one at which there is nothing."""
+    if not paths:
+        raise BadInput(f"{name} is missing; give the path of a {what}")
+    for path in paths:
+        require_path(path, what)

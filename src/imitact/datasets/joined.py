@@ -69,7 +69,7 @@ class Joined(Dataset):
                 advice="Only datasets of one robot, at one rate, can be joined. --read.cameras "
                 "chooses and orders cameras, --read.every thins ticks",
             )
-        self._datasets = tuple(datasets)
+        self.datasets = tuple(datasets)
         self._starts = (0, *accumulate(len(dataset.lengths) for dataset in datasets))
         columns = {
             name: column
@@ -101,29 +101,29 @@ class Joined(Dataset):
 
     @overridable
     def spec(self) -> Spec:
-        return _joined_spec([dataset.spec for dataset in self._datasets])
+        return _joined_spec([dataset.spec for dataset in self.datasets])
 
     @overridable
     def lengths(self) -> tuple[int, ...]:
-        return tuple(length for dataset in self._datasets for length in dataset.lengths)
+        return tuple(length for dataset in self.datasets for length in dataset.lengths)
 
     @overridable
     def fingerprint(self) -> str:
         """SHA-256 over the fingerprints of the datasets and the weights, in order."""
-        parts = " ".join(dataset.fingerprint for dataset in self._datasets)
+        parts = " ".join(dataset.fingerprint for dataset in self.datasets)
         return hashlib.sha256(f"{parts} {self.weights}".encode()).hexdigest()
 
     def episode(self, index: int) -> Episode:
         if not 0 <= index < len(self.lengths):
             raise BadInput(f"there is no episode {index}; there are {len(self.lengths)} in all")
         at = bisect_right(self._starts, index) - 1
-        episode = self._datasets[at].episode(index - self._starts[at])
+        episode = self.datasets[at].episode(index - self._starts[at])
         return cast("Episode", RenumberedEpisode(index, episode))
 
     @property
     def facts(self) -> Mapping[str, Any]:
         """The recorded facts, where all datasets were recorded with the same settings."""
-        first, *others = facts = [dataset.facts for dataset in self._datasets]
+        first, *others = facts = [dataset.facts for dataset in self.datasets]
         if "settings" not in first or any(
             each.get("settings") != first["settings"] for each in others
         ):
