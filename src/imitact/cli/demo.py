@@ -115,12 +115,12 @@ def _check(settings: Demo) -> None:
     check_pretrained(settings.model.backbone_norm, settings.model.pretrained_backbone)
     _check_demonstrations(settings)
 
-    from imitact.api.evaluate import check_failure_videos
     from imitact.evaluation.results import EvaluationPlan
     from imitact.training import device
 
     EvaluationPlan((FIRST_SEED,), Execution(settings.chunking), videos=settings.videos)
-    check_failure_videos(settings.failure_videos)
+    if settings.failure_videos < 0:
+        raise BadInput(f"failure_videos is {settings.failure_videos}; it must be at least 0")
     training = settings.train
     device.choose_device(training.precision, training.device, training.num_threads)
 
@@ -131,7 +131,7 @@ def _check_demonstrations(settings: Demo) -> None:
     count = settings.demonstrations if given is None else len(given.lengths)
     if settings.train.val_episodes >= count:
         raise BadInput(
-            f"train.val_episodes is {settings.train.val_episodes} of {count} demonstrations; at "
+            f"--train.val-episodes is {settings.train.val_episodes} of {count} demonstrations; at "
             "least one must be left to train on"
         )
     with closing(make_env(settings.task, height=settings.height, width=settings.width)) as env:
@@ -252,7 +252,7 @@ def _evaluate_registered(settings: Demo, policy: Path, phases: Phases) -> Evalua
 def _options(settings: Demo, policy: Path, folder: str, episodes: int) -> Evaluate:
     """Return the options of an evaluation of the first seeds, without videos."""
     return Evaluate(
-        policy=policy,
+        policy=(policy,),
         out=settings.out / folder,
         env=settings.task,
         episodes=episodes,
@@ -269,4 +269,4 @@ def _count(name: str, options: Evaluate, phases: Phases, make: Any = None) -> Ev
     if phases.done(name):
         return report.read(options.out)
     with phases.phase(name):
-        return evaluate.count(options, make, lambda _: phases.still_running())
+        return evaluate.count(options, make, lambda _: phases.still_running())[""]

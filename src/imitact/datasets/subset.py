@@ -92,8 +92,8 @@ def split_validation(
     the last ones cover their starts. In a teleoperated session, the last ones are the latest.
 
     Args:
-        choice: "last", "random" (drawn by `seed`), or the episodes themselves: "0:3,7", with which
-            `val_episodes` must be their number, or 0.
+        val_episodes: number of validation episodes; not used where `choice` lists them.
+        choice: "last", "random" (drawn by `seed`), or the episodes themselves: "0:3,7".
 
     Returns:
         (training, validation), each in the order of the dataset.
@@ -104,11 +104,6 @@ def split_validation(
     count = len(dataset.lengths)
     if choice not in ("last", "random"):
         validation = sorted(parse_episodes(choice, count, "--train.val-choice"))
-        if val_episodes not in (0, len(validation)):
-            raise BadInput(
-                f'--train.val-choice "{choice}" names {len(validation)} episodes, '
-                f"--train.val-episodes is {val_episodes}; give it as {len(validation)} or 0"
-            )
         val_episodes = len(validation)
     elif choice == "random":
         generator = np.random.Generator(np.random.PCG64([seed, count]))

@@ -72,7 +72,8 @@ class TrainConfig:
     """Episodes kept for validation; neither trained on nor in the statistics."""
 
     val_choice: str = "last"
-    """Which episodes validate: last, random (drawn by the seed), or their numbers, "0:3,7"."""
+    """Which episodes validate: last, random (drawn by the seed), or their numbers, "0:3,7", with
+    which val_episodes is not used."""
 
     val_every: int = 0
     """Steps between validations; 0 validates only at the end. Needs val_episodes above 0."""
