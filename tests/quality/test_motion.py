@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.support.demonstrations import Rows, demonstrate, follow
-from tests.support.inspection import COUNT, changed, lines, moving, numbers, only
+from tests.support.inspection import COUNT, changed, inspect_rows, lines, moving, numbers, only
 
 
 def test_idle_ends_longer_than_the_limits_are_found(tmp_path: Path, sound: Sequence[Rows]):
@@ -117,3 +118,33 @@ def test_constant_dimensions_are_found(tmp_path: Path, sound: Sequence[Rows]):
     found = only(numbers(tmp_path / "one", action_only))
     assert (found.severity, found.part) == ("warning", "wrist")
     assert "action is 0.25" in found.what
+
+
+@pytest.mark.parametrize("delay", [1, 2, 3, 4])
+@pytest.mark.parametrize("idle", [5, 30])
+def test_an_arm_that_starts_at_full_speed_is_not_a_stopped_sensor(delay: int, idle: int):
+    """It repeats its state, to the bit, until the delay after the first command is over."""
+    episodes = []
+    for seed in range(3):
+        speed = np.array([2.1, 1.2, -1.0, 0.7]) * (1 + 0.1 * seed)
+        way = np.sin(np.arange(60)[:, None] / 20 * 1.3) * speed / 1.3
+        action = np.concatenate([np.zeros((idle if seed == 1 else 5, 4)), way])
+        state = np.concatenate([np.repeat(action[:1], delay, axis=0), action[:-delay]])
+        episodes.append((np.round(state, 3), action))
+    found = inspect_rows(episodes)
+    assert [f for f in found if f.severity == "error"] == []
+    assert [f.kind for f in found if f.episode == 1] == (["idle-head"] if idle == 30 else [])
+
+
+def test_noise_of_a_joint_that_hardly_moves_is_not_motion_where_there_are_no_units(
+    sound: Sequence[Rows],
+):
+    """The reading of a resting joint in whole counts, under commands of less than a count."""
+    given = []
+    for seed, (state, action) in enumerate(sound):
+        state, action = np.rad2deg(state), np.rad2deg(action)
+        action[:, 2] = 20 + 0.03 * np.sin(np.arange(len(action)) / 9 + seed)
+        state[:, 2] = np.round(action[:, 2])
+        given.append((state, action))
+    found = inspect_rows(given, units=("unknown",) * 4)
+    assert [f for f in found if f.kind in ("stuck-joint", "frozen-joint", "tracking-offset")] == []

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from imitact.quality.findings import errors
 from imitact.quality.tracking import theil_sen_slope
 from tests.support.demonstrations import NAMES, Rows, demonstrate
-from tests.support.inspection import COUNT, lines, numbers, only
+from tests.support.inspection import COUNT, inspect_rows, lines, numbers, only
 
 
 def shifted(episodes: Sequence[Rows], ticks: int, which: Sequence[int]) -> list[Rows]:
@@ -166,3 +168,81 @@ def test_the_theil_sen_slope_ignores_a_quarter_of_outliers():
     y[rng.permutation(30)[:8]] += rng.uniform(-50, 50, 8)
     assert theil_sen_slope(x, y) == pytest.approx(0.25, abs=0.05)
     assert theil_sen_slope(np.arange(4000.0), 0.25 * np.arange(4000.0)) == pytest.approx(0.25)
+
+
+def pulled(seed: int) -> Rows:
+    """An arm whose wrist is hardly commanded, and is moved by the pull of shoulder and elbow."""
+    state, action = (rows.copy() for rows in demonstrate(seed))
+    action[:, 2] = 0.4 + 0.1 * (action[:, 1] + 0.8)
+    shifted_pull = np.concatenate([action[2:, 1], np.repeat(action[-1:, 1], 2)])
+    noise = np.random.default_rng(seed).normal(0, 0.01, len(state))
+    state[:, 2] = 0.4 + 4.67 * 0.1 * (shifted_pull + 0.8) + 0.2 * (state[:, 0]) + noise
+    return state, action
+
+
+@pytest.mark.parametrize("unit", ["rad", "unknown"])
+def test_a_joint_that_is_moved_by_the_pull_of_others_is_not_judged(unit: str):
+    episodes = [pulled(seed) for seed in range(18)]
+    found = inspect_rows(episodes, units=(unit,) * 3 + ("1",))
+    assert [f for f in found if f.part == "wrist"] == []
+    assert not errors(found)
+
+
+def test_a_delay_states_how_far_the_action_moves_and_how_much_it_explains(
+    tmp_path: Path, sound: Sequence[Rows]
+):
+    late = only(numbers(tmp_path, shifted(sound, -5, range(COUNT))))
+    assert re.search(r"an action that moves by [\d.]+ rad explains \d+% of its motion", late.what)
+
+
+@pytest.mark.parametrize("which", [range(COUNT), [7]])
+def test_joints_in_exchanged_order_are_found(which: Sequence[int], sound: Sequence[Rows]):
+    given = list(sound)
+    for index in which:
+        state, action = given[index]
+        given[index] = (state[:, [1, 0, 2, 3]], action)
+    found = [f for f in inspect_rows(given) if f.kind == "joints-swapped"]
+    assert [(f.severity, f.episode) for f in found] == [("error", None if len(which) > 1 else 7)]
+    assert "shoulder" in found[0].line
+    assert "elbow" in found[0].line
+
+
+def steps(episodes: Sequence[Rows], late: int = 0) -> list[Rows]:
+    """The same motion commanded as steps, which are stored late by some ticks."""
+    given = []
+    for seed, (_, action) in enumerate(episodes):
+        step = np.diff(action, axis=0, append=action[-1:])
+        state = np.concatenate([action[:1]] * 2 + [action[:-2]])  # follows two ticks later
+        state = state + np.random.default_rng(seed).normal(0, 0.0005, state.shape)
+        given.append((state[late:], step[: len(step) - late] * 10))
+    return given
+
+
+def test_actions_that_are_steps_are_compared_with_the_motion_they_ask_for(sound: Sequence[Rows]):
+    units = ("unknown",) * 4
+    assert lines([f for f in inspect_rows(steps(sound), units=units) if f.severity != "note"]) == []
+    found = inspect_rows(steps(sound, late=5), units=units)
+    late = only([f for f in found if f.severity == "error"])
+    assert (late.kind, late.episode) == ("action-late", None)
+
+
+def test_states_and_actions_of_other_names_are_paired_by_number(sound: Sequence[Rows]):
+    names = ("a", "b", "c", "d")
+    found = inspect_rows(shifted(sound, -5, range(COUNT)), action_names=names)
+    assert only(found).kind == "action-late"
+
+
+def test_actions_that_no_state_can_be_compared_with_are_named(sound: Sequence[Rows]):
+    narrow = [(state[:, :3], action) for state, action in sound]
+    found = only(inspect_rows(narrow, state_names=("x", "y", "z")))
+    assert (found.kind, found.severity, found.episode) == ("not-compared", "note", None)
+    found = only(inspect_rows(narrow, state_names=("shoulder", "elbow", "wrist")))
+    assert "gripper" in found.what
+
+
+def test_a_late_joint_alone_does_not_mean_lost_ticks(sound: Sequence[Rows]):
+    given = list(sound)
+    state, action = (rows.copy() for rows in given[7])
+    state[3:, 2] = state[:-3, 2].copy()
+    given[7] = (state, action)
+    assert [f for f in inspect_rows(given) if f.kind in ("lag-differs", "action-late")] == []

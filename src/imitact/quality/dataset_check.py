@@ -1,6 +1,6 @@
 """Dataset inspection: all checks of a dataset, first of its numbers, then of its frames.
 
-Memory holds one episode at a time, and about a kilobyte per episode for comparisons between them.
+Memory holds one episode at a time, and some kilobytes per episode for comparisons between them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.quality.duplicates import DuplicateCheck
 from imitact.quality.findings import KINDS, Finding, by_severity, errors
+from imitact.quality.jumps import JumpCheck
 from imitact.quality.limits import Limits
 from imitact.quality.motion import constant_dimensions, inspect_motion, scales, travel
 from imitact.quality.outliers import OutlierCheck
@@ -69,6 +70,7 @@ def inspect_numbers(
     lowest = np.full(spec.state_size, np.inf), np.full(spec.action_size, np.inf)
     highest = -lowest[0], -lowest[1]
     sound: list[int] = []
+    jumps = JumpCheck(spec, limits.jumps)
     for index in range(len(dataset.lengths)):
         if index in damaged:
             continue
@@ -83,12 +85,14 @@ def inspect_numbers(
         if not any(f.kind in ("not-finite", "too-short") for f in own):
             sound.append(index)
             travels.append((travel(state), travel(action)))
+            jumps.learn(index, state, action)
             for part, rows in enumerate((state, action)):
                 np.minimum(lowest[part], rows.min(axis=0), out=lowest[part])
                 np.maximum(highest[part], rows.max(axis=0), out=highest[part])
     if not sound:
         return by_severity(found)
     scale = scales(spec, travels)
+    usual = np.median(np.stack([moved for moved, _ in travels]).astype(np.float64), axis=0)
     del travels
     found += constant_dimensions(spec, lowest, highest)
     tracking = TrackingCheck(spec, scale, limits.tracking)
@@ -97,7 +101,15 @@ def inspect_numbers(
     for done, index in enumerate(sound, 1):
         episode = dataset.episode(index)
         state, action = episode.state, episode.action
-        own = inspect_motion(index, state, action, scale, spec, limits.motion)
+        own = inspect_motion(
+            index, state, action, scale, usual, spec, limits.motion, limits.tracking.lag_s
+        )
+        # Where readings resume after they have stopped, the state jumps; that is one defect.
+        resumed = {
+            f.ticks[1] for f in own if f.kind in ("state-dropout", "stuck-joint") and f.ticks
+        }
+        jumped = jumps.inspect(index, state, action, scale)
+        own += [f for f in jumped if f.ticks and f.ticks[0] not in resumed]
         found += own
         if not errors(own):  # stopped sensors would distort the delays
             tracking.add(index, state, action)

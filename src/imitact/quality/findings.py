@@ -50,6 +50,12 @@ KINDS = {
     ),
     "frozen-joint": Kind("error", f"Check the sensor and its bus. {DROP}", "drop"),
     "state-dropout": Kind("error", f"The sensors stopped. {DROP}", "drop"),
+    "jump": Kind(
+        "error",
+        "A sensor or its bus failed for a tick, a counter ran over, or several recordings were "
+        f"joined. {DROP}",
+        "drop",
+    ),
     "stuck-joint": Kind("warning", "The joint was blocked, or its sensor stopped; watch the video"),
     "action-is-state": Kind(
         "warning",
@@ -67,6 +73,17 @@ KINDS = {
     ),
     "lag-differs": Kind(
         "warning", f"Ticks were lost, or actions and states were paired wrongly. {DROP}"
+    ),
+    "joints-swapped": Kind(
+        "error",
+        "Two joints are stored in exchanged order, in the state or in the action: bring them into "
+        "the same order",
+        "drop",
+    ),
+    "not-compared": Kind(
+        "note",
+        "Give a state and its action the same name and unit, or as many states as actions, to have "
+        "them compared",
     ),
     "tracking-gain": Kind(
         "warning",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from imitact.quality.following import TrackingLimits
+from imitact.quality.jumps import JumpLimits
 from imitact.quality.motion import MotionLimits
 from imitact.quality.outliers import OutlierLimits
 from imitact.quality.timestamps import TickLimits
-from imitact.quality.tracking import TrackingLimits
 from imitact.quality.video_sync import VideoLimits
 
 
@@ -20,6 +21,9 @@ class Limits:
 
     motion: MotionLimits = field(default_factory=MotionLimits)
     """Movement and standstill."""
+
+    jumps: JumpLimits = field(default_factory=JumpLimits)
+    """Values that no motion explains."""
 
     tracking: TrackingLimits = field(default_factory=TrackingLimits)
     """How the state follows its action."""

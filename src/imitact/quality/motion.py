@@ -15,6 +15,8 @@ from imitact.quality.findings import Finding
 
 Floats = NDArray[np.float64]
 
+_HAND_WORDS = ("grip", "hand", "finger", "thumb", "claw", "jaw")
+
 MAD_TO_SIGMA = 1.4826
 """Standard deviation per median absolute deviation of normally distributed values."""
 
@@ -62,7 +64,8 @@ def scales(spec: Spec, travels: Sequence[tuple[FloatArray, FloatArray]]) -> tupl
 
     It is 1 for joints in rad and grippers in 1. For other units, which have no limits of their
     own, it is the median over `travels`, the travel of each state and action in every episode; 1
-    where the value never moves.
+    where the value never moves. A joint that hardly moves counts with a third of what the others
+    of its unit usually travel, so that its noise is not taken for motion.
     """
     both = []
     for units, column in ((spec.state_units, 0), (spec.action_units, 1)):
@@ -71,7 +74,11 @@ def scales(spec: Spec, travels: Sequence[tuple[FloatArray, FloatArray]]) -> tupl
             by_episode = np.stack([t[column] for t in travels]).astype(np.float64)
             usual = np.median(by_episode, axis=0)
             usual = np.where(usual > 0, usual, by_episode.max(axis=0))
-            usual = np.where(usual > 0, usual, 1.0)
+            for unit in set(units):
+                alike = np.array([each == unit for each in units])
+                moving = usual[alike & (usual > 0)]
+                floor = np.median(moving) / 3 if len(moving) else 1.0
+                usual = np.where(alike, np.maximum(usual, floor), usual)
         both.append(np.where([unit in ("rad", "1") for unit in units], 1.0, usual))
     return both[0], both[1]
 
@@ -79,16 +86,22 @@ def scales(spec: Spec, travels: Sequence[tuple[FloatArray, FloatArray]]) -> tupl
 def joint_pairs(spec: Spec) -> list[tuple[int, int]]:
     """(state, action) dimensions of the same joint, matched by name and unit.
 
-    Unnamed dimensions are matched by number if there are as many states as actions.
+    Where no name agrees, and there are as many states as actions, they are matched by number.
     """
-    states = {_stem(name): at for at, name in enumerate(spec.state_names)}
-    return [
+    robot = spec.state_size - spec.environment_size
+    states = {_stem(name): at for at, name in enumerate(spec.state_names[:robot])}
+    named = [
         (states[_stem(name)], at)
         for at, name in enumerate(spec.action_names)
-        if _stem(name) in states
-        and (_stem(name) == name or spec.state_size == spec.action_size)
-        and spec.state_units[states[_stem(name)]] == spec.action_units[at]
+        if _stem(name) in states and (_stem(name) == name or robot == spec.action_size)
     ]
+    if not named and robot == spec.action_size:
+        named = [(at, at) for at in range(spec.action_size)]
+    return [(s, a) for s, a in named if _units_agree(spec.state_units[s], spec.action_units[a])]
+
+
+def _units_agree(one: str, other: str) -> bool:
+    return one == other or "unknown" in (one, other)
 
 
 def _stem(name: str) -> str:
@@ -98,8 +111,14 @@ def _stem(name: str) -> str:
 
 
 def is_gripper(spec: Spec, action: int) -> bool:
-    """Whether an action closes a gripper, whose state need not follow: it may hold something."""
-    return spec.action_units[action] == "1" or "gripper" in spec.action_names[action].lower()
+    """Whether an action closes a gripper or hand, whose state need not follow: it may hold
+    something."""
+    return is_hand(spec.action_names[action], spec.action_units[action])
+
+
+def is_hand(name: str, unit: str) -> bool:
+    """Whether a value with that name and unit is of a gripper or a hand."""
+    return unit == "1" or any(word in name.lower() for word in _HAND_WORDS)
 
 
 def travel(rows: FloatArray) -> Floats:
@@ -135,12 +154,22 @@ def inspect_motion(
     state: FloatArray,
     action: FloatArray,
     scale: tuple[Floats, Floats],
+    usual: Floats,
     spec: Spec,
     limits: MotionLimits,
+    lag_s: float,
 ) -> list[Finding]:
     """Find idle ends, frozen joints and state dropouts in an episode of finite values.
 
-    State is (T, S), action (T, A); `scale` has the amounts that correspond to 1 rad (`scales`).
+    Args:
+        index: of the episode.
+        state: (T, S).
+        action: (T, A).
+        scale: the amounts that correspond to 1 rad (`scales`).
+        usual: travel of each state in the median episode, (S,).
+        spec: of the dataset.
+        limits: the limits.
+        lag_s: longest time by which the state of a working arm may follow its action, s.
     """
     idle = idle_ends(state, action, scale, limits.still_rad)
     found = [*_inspect_ends(index, len(state), idle, spec.rate_hz, limits)]
@@ -148,7 +177,16 @@ def inspect_motion(
     moved = travel(action) / scale[1]
     for s, a in joint_pairs(spec):
         followed = float(travel(state)[s] / scale[1][a])
-        if moved[a] < limits.frozen_rad or followed >= limits.frozen_fraction * moved[a]:
+        # Without a unit, an action may be a step or a speed: its state is then small by nature, and
+        # counts as frozen only if it moves less than in the other episodes.
+        is_less = spec.state_units[s] not in ("1", "unknown") or (
+            followed * scale[1][a] < 0.1 * usual[s]
+        )
+        if not (
+            is_less
+            and moved[a] >= limits.frozen_rad
+            and followed < limits.frozen_fraction * moved[a]
+        ):
             joints.append((s, a))
             continue
         text = (
@@ -156,9 +194,16 @@ def inspect_motion(
             f"its action by {amount_text(moved[a], scale[1][a], spec.action_units[a])}"
         )
         place: dict[str, Any] = {"ticks": (0, len(state)), "part": spec.state_names[s]}
-        unit = _unit(spec.state_units[s])
-        found.append(Finding.of("frozen-joint", text, index, value=followed, unit=unit, **place))
-    return [*found, *_inspect_dropouts(index, state, action, scale[1], spec, limits, joints)]
+        unit = shown_unit(spec.state_units[s])
+        found.append(
+            Finding.of(
+                "frozen-joint", text, index, value=followed * float(scale[1][a]), unit=unit, **place
+            )
+        )
+    return [
+        *found,
+        *_inspect_dropouts(index, state, action, scale[1], spec, limits, joints, lag_s),
+    ]
 
 
 def _inspect_ends(
@@ -192,14 +237,18 @@ def _inspect_dropouts(
     spec: Spec,
     limits: MotionLimits,
     joints: Sequence[tuple[int, int]],
+    lag_s: float,
 ) -> Iterator[Finding]:
     """Find stretches in which states repeat exactly while the actions of `joints` move."""
     if not joints:
         return
-    same = state[1:] == state[:-1]
+    scaled = action.astype(np.float64) / scale
+    lags = range(round(lag_s * spec.rate_hz) + 1)
+    robot = state[:, : spec.state_size - spec.environment_size]
+    same = robot[1:] == robot[:-1]
     dropouts = []
     for first, stop in _repeats(same.all(axis=1), limits.dropout_s * spec.rate_hz):
-        moved = travel(action[first:stop]) / scale
+        moved = _commanded_travel(scaled, first, stop, lags)
         a = max((a for _, a in joints), key=lambda a: moved[a])
         if moved[a] >= limits.frozen_rad:
             dropouts.append((first, stop))
@@ -216,15 +265,27 @@ def _inspect_dropouts(
         for first, stop in _repeats(same[:, s], limits.stuck_s * spec.rate_hz):
             if any(first < end and start < stop for start, end in dropouts):
                 continue
-            moved_rad = float(travel(action[first:stop, a : a + 1])[0] / scale[a])
+            moved_rad = float(_commanded_travel(scaled[:, a : a + 1], first, stop, lags)[0])
             if moved_rad >= 2 * limits.frozen_rad:
                 text = (
                     f"its state repeats for {(stop - first) / spec.rate_hz:.2f} s while its "
                     f"action moves by {amount_text(moved_rad, scale[a], spec.action_units[a])}"
                 )
                 place = {"ticks": (first, stop), "part": spec.state_names[s]}
-                unit = _unit(spec.action_units[a])
-                yield Finding.of("stuck-joint", text, index, value=moved_rad, unit=unit, **place)
+                unit, value = shown_unit(spec.action_units[a]), moved_rad * float(scale[a])
+                yield Finding.of("stuck-joint", text, index, value=value, unit=unit, **place)
+
+
+def _commanded_travel(action: Floats, first: int, stop: int, lags: Sequence[int]) -> Floats:
+    """Travel that the states of ticks `first` to `stop` should have had, (A,).
+
+    States follow their actions with an unknown delay: the least travel over `lags` ticks counts.
+    An arm that stands still and is then commanded briskly repeats its state until the delay is
+    over; with that delay, nothing was commanded.
+    """
+    if stop <= lags[-1]:  # nothing was commanded early enough
+        return np.zeros(action.shape[1])
+    return np.min([travel(action[max(0, first - lag) : stop - lag]) for lag in lags], axis=0)
 
 
 def _repeats(same: NDArray[np.bool_], ticks: float) -> list[tuple[int, int]]:
@@ -263,14 +324,15 @@ def constant_dimensions(
         if is_whole_joint:
             text += f", and so is the {('action', 'state')[part]} of the joint"
         severity = "note" if is_whole_joint else "warning"
-        of = {"part": names[dimension], "value": value, "unit": _unit(units[dimension])}
+        of = {"part": names[dimension], "value": value, "unit": shown_unit(units[dimension])}
         yield Finding.of("constant-dimension", text, severity=severity, **of)
 
 
-def _unit(unit: str) -> str:
+def shown_unit(unit: str) -> str:
+    """A unit in words; empty where there is none."""
     return "" if unit in ("1", "unknown") else unit
 
 
 def amount_text(amount: float, scale: float, unit: str) -> str:
     """A scaled amount in words, in its own unit."""
-    return f"{amount * scale:.3g} {_unit(unit)}".strip()
+    return f"{amount * scale:.3g} {shown_unit(unit)}".strip()

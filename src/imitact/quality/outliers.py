@@ -9,7 +9,7 @@ import numpy as np
 
 from imitact.core.types import FloatArray, Spec
 from imitact.quality.findings import Finding
-from imitact.quality.motion import MAD_TO_SIGMA, Floats
+from imitact.quality.motion import MAD_TO_SIGMA, Floats, shown_unit
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,22 @@ class OutlierCheck:
         spec, limits = self._spec, self._limits
         if len(self._episodes) < limits.min_episodes:
             return found
-        for numbers, kind, what, factor, unit in (
-            (self._lengths, "outlier-length", "it lasts", 1 / spec.rate_hz, "s"),
-            (self._path_lengths, "outlier-motion", "its actions move by", 1.0,
-             "rad, all dimensions"),
+        usual_path = float(np.median(self._path_lengths)) or 1.0
+        for numbers, kind, text, factor, unit in (
+            (self._lengths, "outlier-length", "it lasts {0:.3g} s; the median is {1:.3g} s",
+             1 / spec.rate_hz, "s"),
+            (self._path_lengths, "outlier-motion", "its actions move {0:.3g} times as far as those "
+             "of the median episode", 1 / usual_path, ""),
         ):  # fmt: skip
             values = np.array(numbers)
             least = limits.min_fraction * float(np.median(values))
             for index, value, median in self._outliers(values, least, factor):
-                text = f"{what} {value:.3g} {unit}; the median is {median:.3g}"
-                found.append(Finding.of(kind, text, index, value=value, unit=unit))
+                what = text.format(value, median)
+                found.append(Finding.of(kind, what, index, value=value, unit=unit))
         starts = np.stack(self._starts)
         for dimension, name in enumerate(spec.state_names):
             column, scale = starts[:, dimension], float(self._scale[0][dimension])
-            place = {"ticks": (0, 1), "part": name, "unit": spec.state_units[dimension]}
+            place = {"ticks": (0, 1), "part": name, "unit": shown_unit(spec.state_units[dimension])}
             for index, value, median in self._outliers(column, limits.start_rad, scale):
                 text = f"it starts at {value:.3g}; the median start is {median:.3g}"
                 found.append(Finding.of("outlier-start", text, index, value=value, **place))
