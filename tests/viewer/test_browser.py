@@ -13,6 +13,7 @@ from pathlib import Path
 import browser
 import pytest
 
+from imitact.quality.findings import Finding
 from imitact.viewer import demonstrations, page
 from imitact.viewer.page import Blobs
 from tests.support.barcode import BITS, HOSTILE, LENGTHS, SIDE, Barcode
@@ -22,6 +23,14 @@ pytestmark = pytest.mark.skipif(
     PROGRAM is None,
     reason="no Chromium (Debian: apt-get install chromium)",
 )
+
+
+FOUND = [
+    Finding.of("jump", HOSTILE, 2, ticks=(75, 76), part="left_waist"),
+    Finding.of("idle-head", "it stands still", 2, ticks=(0, 30)),
+    Finding.of("lag-differs", "it follows late", 1),
+    Finding.of("tracking-lag", "its state follows late", part="left_waist"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +43,9 @@ def program() -> Iterator[browser.Browser]:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, blobs = Barcode(), Blobs()
-    section = demonstrations.dataset_section(source, Path(HOSTILE), blobs, chosen=[0, 1, 2])
+    section = demonstrations.dataset_section(
+        source, Path(HOSTILE), blobs, chosen=[0, 1, 2], found=FOUND
+    )
     path = tmp_path_factory.mktemp("browser") / "page.html"
     page.write_page(path, page.render_page(HOSTILE, [{**section, "name": "data"}], blobs))
     return path
@@ -159,6 +170,53 @@ def test_episodes_can_be_hidden_and_shown_again(shown: browser.Page):
     shown(f"{chip}.click()")
     shown.key("ArrowRight")
     is_at(shown, 1)
+
+
+CARDS = "[...document.querySelectorAll('.card')].map((card) => card.dataset.episode)"
+CHIPS = "[...document.querySelectorAll('.chip')].filter((c) => !c.hidden).map((c) => c.textContent)"
+
+
+def choose(shown: browser.Page, label: str, value: str) -> None:
+    shown(f"""{{const found = [...document.querySelectorAll('.choice')]
+        .find((choice) => choice.textContent.startsWith('{label}')).querySelector('select, input');
+        found.value = '{value}'; found.dispatchEvent(new Event('change'));}}""")
+
+
+def test_findings_are_marked_on_their_card_and_at_their_tick(shown: browser.Page):
+    card = "document.querySelector('.card[data-episode=\"2\"]')"
+    assert shown(f"{card}.querySelector('header .found').textContent") == "1 error"
+    marks = (
+        f"[...{card}.querySelectorAll('.ribbon .found')].map((m) => [m.className, m.style.left])"
+    )
+    assert shown(marks) == [["found error", f"{100 * 75 / 149:.4f}%"], ["found warning", "0%"]]
+    assert shown("document.querySelector('.card[data-episode=\"0\"] .found')") is None
+    assert shown("document.querySelector('main .finding').textContent").startswith(
+        "all episodes, left_waist: its state follows late"
+    )
+    shown(f"{card}.querySelector('.finding button').click()")
+    is_at(shown, 75)
+    assert shown(f"{card}.classList.contains('front')") is True
+
+
+def test_episodes_are_sorted_and_filtered_by_findings_and_length(shown: browser.Page):
+    choose(shown, "sort by", "findings")
+    assert shown(CHIPS) == shown(CARDS) == ["2", "1", "0"]
+    choose(shown, "sort by", "shortest")
+    assert shown(CARDS) == ["1", "0", "2"]
+    choose(shown, "only", "error")
+    assert shown(CHIPS) == shown(CARDS) == ["2"]
+    choose(shown, "only", "kind lag-differs")
+    assert shown(CARDS) == ["1"]
+    choose(shown, "only", "none")
+    assert shown(CARDS) == ["0"]
+    choose(shown, "only", "")
+    choose(shown, "from", "100")
+    assert shown(CARDS) == ["0", "2"]
+    choose(shown, "to", "120")
+    assert shown(CHIPS) == ["0"]
+    choose(shown, "to", "110")
+    assert shown(CHIPS) == []
+    assert "no episode" in shown("document.querySelector('main').textContent")
 
 
 def test_the_page_requests_nothing_and_logs_no_error(shown: browser.Page, file: Path):

@@ -25,6 +25,8 @@ from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.evaluation import report, runner
 from imitact.evaluation.episode_journal import read_unfinished
+from imitact.quality.dataset_check import inspect_numbers
+from imitact.quality.findings import Finding, summary
 from imitact.recording.recorder import record
 from imitact.viewer import clips, demonstrations, evaluations, page, trainings
 from imitact.viewer.discover import find_items
@@ -364,6 +366,70 @@ class EpisodeWithGaps(FakeEpisode):
         return state
 
 
+@dataclass(frozen=True)
+class Spiked(FakeDataset):
+    """Twelve episodes; in the ninth, a joint reads 90 rad at tick 20. Frames cannot be read."""
+
+    lengths: tuple[int, ...] = tuple(range(40, 52))
+
+    def episode(self, index: int) -> FakeEpisode:
+        return SpikedEpisode(index, self.lengths[index], self.height, self.width, self.size)
+
+
+class SpikedEpisode(FakeEpisode):
+    @property
+    def state(self) -> np.ndarray:
+        rows = super().state.copy()
+        rows[20, 1] += 90.0 * (self.index == 8)
+        return rows
+
+
+def test_what_a_check_finds_is_in_the_page_with_its_episode_and_ticks():
+    source = Spiked()
+    found = inspect_numbers(source)
+    section, _ = of_dataset(source, found=found)
+    spike = section["findings"][0]
+    assert (spike["kind"], spike["severity"], spike["episode"], spike["ticks"]) == (
+        "jump", "error", 8, (20, 21),
+    )  # fmt: skip
+    assert spike["part"] == "joint_1"
+    assert ["check", summary(found)] in section["facts"]
+
+
+def test_episodes_with_errors_are_among_those_with_videos():
+    source = Spiked()
+    found = inspect_numbers(source)
+    assert 8 in demonstrations.choose_episodes(source.lengths, None, 2, found)
+    assert 8 not in demonstrations.choose_episodes(source.lengths, None, 2)
+    assert len(demonstrations.choose_episodes(source.lengths, None, 5, found)) == 5
+
+
+def test_a_page_keeps_the_worst_of_many_findings(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(demonstrations, "MAX_FINDINGS", 3)
+    found = [Finding.of("idle-head", "it waits", index) for index in range(9)]
+    section, _ = of_dataset(Spiked(), found=[*found, Finding.of("jump", "it jumps", 2)])
+    assert [f["kind"] for f in section["findings"]] == ["jump", "idle-head", "idle-head"]
+
+
+def test_a_dataset_is_checked_without_decoding_frames_unless_asked(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    called: list[str] = []
+    for name in ("inspect_numbers", "inspect_frames"):
+        monkeypatch.setattr(
+            f"imitact.quality.dataset_check.{name}",
+            lambda *_, name=name, **__: called.append(name) or [],
+        )
+    for how, expected in (
+        ("numbers", ["inspect_numbers"]), ("none", []),
+        ("frames", ["inspect_numbers", "inspect_frames"]),
+    ):  # fmt: skip
+        called.clear()
+        out = str(tmp_path / f"{how}.html")
+        assert main.run(["view", str(dataset), "--out", out, "--check", how]) == 0
+        assert called == expected
+
+
 def test_first_frames_are_on_one_sheet_in_the_order_of_the_episodes():
     source = FakeDataset((3,) * 5, height=32, width=32)
     section, blobs = of_dataset(source)
@@ -405,6 +471,46 @@ def test_a_training_that_still_runs_can_be_shown(tmp_path: Path):
     assert section["matrix"] is None
     (folder / "metrics.jsonl").write_text("")
     assert trainings.training_section(folder)["curves"] == []
+
+
+def test_an_unfinished_training_shows_how_many_of_its_steps_are_done(tmp_path: Path):
+    folder = training(tmp_path / "new", steps=240)
+    (folder / "training.json").unlink()
+    lines = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(lines.replace('"loss"', '"steps": 800, "loss"'))
+    section = trainings.training_section(folder)
+    assert ["steps", "240 of 800"] in section["facts"]
+    assert section["badge"] == "240 of 800 steps"
+    (folder / "training.json").write_text('{"wall_s": 60.0}')
+    assert ["steps", "240"] in trainings.training_section(folder)["facts"]
+
+
+def test_the_steps_of_an_older_training_come_from_its_newest_checkpoint(tmp_path: Path):
+    folder = training(tmp_path / "old", steps=240)
+    (folder / "training.json").unlink()
+    for step in (120, 240):
+        record = folder / f"checkpoints/step-{step:08d}/trainer.json"
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"numbers": {"settings": {"train": {"steps": 800}}}}))
+    assert ["steps", "240 of 800"] in trainings.training_section(folder)["facts"]
+
+
+@pytest.mark.parametrize(
+    ("units", "expected"),
+    [(("rad", "1"), "rad"), (("deg", "deg"), "deg"), (("unknown",) * 2, ""), (("px", "m"), "")],
+)
+def test_validation_errors_have_the_unit_of_the_actions(
+    units: tuple[str, str], expected: str, tmp_path: Path
+):
+    folder = training(tmp_path / "t")
+    spec = {"action_names": ["joint_a", "joint_b"], "action_units": units}
+    (folder / "policy").mkdir()
+    (folder / "policy/policy.json").write_text(json.dumps({"spec": spec}))
+    section = trainings.training_section(folder)
+    assert section["unit"] == expected
+    curve = next(c for c in section["curves"] if c["key"] == "held_out_l1_rad")
+    assert curve["unit"] == expected
+    assert ["validation L1, last", f"0.0250 {expected}".strip()] in section["facts"]
 
 
 def test_the_error_per_joint_and_tick_of_another_validation_is_not_shown(tmp_path: Path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
@@ -15,6 +15,8 @@ from imitact.datasets.read_config import ReadConfig
 from imitact.storage.output_guard import check_output
 
 if TYPE_CHECKING:
+    from imitact.core.types import Dataset
+    from imitact.quality.findings import Finding
     from imitact.viewer.discover import ViewItem
     from imitact.viewer.page import Blobs
 
@@ -43,6 +45,10 @@ class View:
 
     width: int = 320
     """Width of a video in pixels; larger shows more and makes the page larger."""
+
+    check: Literal["numbers", "frames", "none"] = "numbers"
+    """What of a dataset is checked as by imitact check, and marked in the page: states and actions,
+    or every frame too, which decodes all videos."""
 
     rerun: str = ""
     """Send the same to Rerun instead: a file FILE.rrd, or spawn to open its viewer (docs/view.md).
@@ -113,11 +119,31 @@ def _dataset(settings: View, path: Path, chosen: list[int] | None, blobs: Blobs)
     from imitact.viewer import demonstrations
 
     dataset = open_dataset(path, settings.read)
-    shown = demonstrations.choose_episodes(dataset.lengths, chosen, settings.max_episodes)
+    found = _findings(settings, dataset)
+    shown = demonstrations.choose_episodes(
+        dataset.lengths, chosen, settings.max_episodes, found or ()
+    )
     with ProgressDisplay("videos", len(shown) * len(dataset.spec.cameras), "clips") as display:
         return demonstrations.dataset_section(
-            dataset, path, blobs, chosen=shown, width=settings.width, on_clip=display.to
-        )
+            dataset, path, blobs, chosen=shown, found=found, width=settings.width,
+            on_clip=display.to,
+        )  # fmt: skip
+
+
+def _findings(settings: View, dataset: Dataset) -> list[Finding] | None:
+    """What `imitact check` finds in the dataset; None where it is not checked."""
+    from imitact.quality.dataset_check import inspect_frames, inspect_numbers, unusable_episodes
+
+    if settings.check == "none":
+        return None
+    count = len(dataset.lengths)
+    with ProgressDisplay("numbers", count, "episodes") as display:
+        found = inspect_numbers(dataset, on_progress=display.to)
+    if settings.check == "frames" and dataset.spec.cameras:
+        damaged = unusable_episodes(found)
+        with ProgressDisplay("frames", count - len(damaged), "episodes") as display:
+            found += inspect_frames(dataset, damaged=damaged, on_progress=display.to)
+    return found
 
 
 def _numbers(text: str) -> list[int] | None:

@@ -47,7 +47,13 @@ from imitact.training.config import TrainConfig
 from imitact.training.device import TrainingDevice, choose_device
 from imitact.training.distributed import RankLost, Ranks, join_ranks
 from imitact.training.flops import count_flops
-from imitact.training.metrics import MetricsLog, RunningMeans, StepTimer, TrainingTotals
+from imitact.training.metrics import (
+    MetricsLog,
+    RunningMeans,
+    StepTimer,
+    TrainingTotals,
+    l1_unit,
+)
 from imitact.training.metrics import format_duration as duration
 from imitact.training.optimizer_step import Updater
 from imitact.training.sampler import SampleBatch, Sampler, dataset_statistics
@@ -236,7 +242,7 @@ def _train(
             totals.add_step(config.batch_size, spent_s, waited_s)
             mean = means.add(losses, config.batch_size, spent_s, waited_s)
             if step % config.log_every == 0 or step == config.steps:
-                metrics.write(step, mean)
+                metrics.write(step, mean, steps=config.steps)
                 means = RunningMeans()
 
             if validation_sampler and _is_due(step, config.val_every):
@@ -247,8 +253,8 @@ def _train(
             if due and step < config.steps:
                 checkpoints.write(step)
             timer.mark(step)
-            l1_rad = totals.last_l1_rad
-            metrics.progress(partial(_progress_line, step, config.steps, mean, l1_rad, timer))
+            error = _error_text(totals.last_l1_rad, dataset)
+            metrics.progress(partial(_progress_line, step, config.steps, mean, error, timer))
             if ranks.any(bool(stop.received)) and step < config.steps:
                 checkpoints.write(step)
                 after = f"step {step} of {config.steps}, with a checkpoint in {checkpoints.newest}"
@@ -272,7 +278,8 @@ def _train(
             _write_summary(out, config, totals, device, starts)
             best = checkpoint.checkpoint_path(checkpoints.folder, totals.best_step or 0)
             if totals.best_step != step and best.is_dir():
-                log(f"lowest validation error: {totals.best_l1_rad:.4f} rad, of {best}")
+                lowest = _error_text(totals.best_l1_rad, dataset)
+                log(f"lowest validation error: {lowest}, of {best}")
             log(f"policy in {path}")
     return (out / "policy").absolute()
 
@@ -406,15 +413,20 @@ def _sample_names(batch: SampleBatch) -> str:
 
 
 def _progress_line(
-    step: int, steps: int, mean: Mapping[str, float], l1_rad: float | None, timer: StepTimer
+    step: int, steps: int, mean: Mapping[str, float], error: str, timer: StepTimer
 ) -> str:
     losses = "loss {loss:.4f} (l1 {l1:.4f}, kl {kl:.2g})".format(**mean) if "loss" in mean else ""
-    validation = f"  validation {l1_rad:.4f} rad" if l1_rad is not None else ""
+    validation = f"  validation {error}" if error else ""
     return (
         f"step {step}/{steps}  {losses}{validation}  {mean['samples_per_s']:.1f} samples/s  "
         f"data wait {100 * mean['data_wait']:.1f} %  "
         f"left {duration(timer.left_s(steps - step))}"
     )
+
+
+def _error_text(l1: float | None, dataset: Dataset) -> str:
+    """A validation error in its unit; empty where there is none."""
+    return "" if l1 is None else f"{l1:.4f} {l1_unit(dataset.spec.action_units)}".rstrip()
 
 
 def _write_summary(

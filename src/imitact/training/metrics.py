@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,10 +66,13 @@ class MetricsLog:
                 self._log(f"{path}, line {number} is damaged ({error}): removed")
         write_bytes(path, b"".join(kept))
 
-    def write(self, step: int, numbers: Mapping[str, Any]) -> None:
-        """Append one line; raise NotFinite for a number that JSON cannot represent."""
+    def write(self, step: int, numbers: Mapping[str, Any], **more: int) -> None:
+        """Append one line; raise NotFinite for a number that JSON cannot represent.
+
+        The trackers do not get `more`.
+        """
         try:
-            line = json.loads(json.dumps({"step": step, **numbers}, allow_nan=False))
+            line = json.loads(json.dumps({"step": step, **numbers, **more}, allow_nan=False))
         except ValueError as error:
             raise NotFinite(f"step {step}: a number for metrics.jsonl is not finite") from error
         if self._file is not None and self._path is not None:
@@ -89,6 +92,15 @@ class MetricsLog:
             os.close(self._file)
         if self._trackers:
             self._trackers.close()
+
+
+def l1_unit(units: Sequence[str]) -> str:
+    """Unit of the mean validation error: rad where any joint has it, since others do not count
+    then, else the unit that all actions share; empty where there is none."""
+    if "rad" in units:
+        return "rad"
+    shared = units[0] if len(set(units)) == 1 else ""
+    return "" if shared in ("1", "unknown") else shared
 
 
 class RunningMeans:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from imitact.core.camera_view import resize
 from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput
 from imitact.core.types import Camera, Dataset, Episode, Frame
+from imitact.quality.findings import Finding, by_severity, summary
 from imitact.viewer.clips import clip_size, contact_sheet, encode_clip, spread_evenly
 from imitact.viewer.page import Blobs
 
@@ -23,6 +24,9 @@ out, with a note on the page."""
 
 MAX_STARTS = 200
 """Episodes whose first state and first frame a page shows."""
+
+MAX_FINDINGS = 2000
+"""Findings in a page, the worst first; about 300 bytes each."""
 
 _STILL_WIDTH = 112
 _STILL_COLUMNS = 16
@@ -35,6 +39,7 @@ def dataset_section(
     blobs: Blobs,
     *,
     chosen: Sequence[int],
+    found: Sequence[Finding] | None = None,
     width: int = 320,
     on_clip: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
@@ -42,11 +47,13 @@ def dataset_section(
 
     Args:
         chosen: indices of the episodes with clips, see `choose_episodes`.
+        found: what a check found in the dataset; None where it was not checked.
         width: largest width of a clip, in pixels.
         on_clip: called with the number of clips encoded; there is one per episode and camera.
     """
     spec, lengths = dataset.spec, dataset.lengths
-    with_curves = _with_curves(lengths, chosen, 4 * (spec.state_size + spec.action_size))
+    tick_bytes = 4 * (spec.state_size + spec.action_size)
+    with_curves = _with_curves(lengths, chosen, tick_bytes, _episodes_of(found or ()))
     starts = spread_evenly(lengths, MAX_STARTS)
     episodes = {index: dataset.episode(index) for index in sorted({*with_curves, *starts})}
     jobs = [(index, camera) for index in chosen for camera in spec.cameras]
@@ -67,7 +74,8 @@ def dataset_section(
         "kind": "dataset",
         "path": str(path),
         "badge": str(len(lengths)),
-        "facts": _facts(dataset),
+        "facts": [*_facts(dataset), *([] if found is None else [["check", summary(found)]])],
+        "findings": _findings(found or ()),
         "rate_hz": spec.rate_hz,
         "cameras": [{"name": c.name, "height": c.height, "width": c.width} for c in spec.cameras],
         "state": {"names": list(spec.state_names), "units": list(spec.state_units)},
@@ -101,29 +109,64 @@ def dataset_section(
 
 
 def choose_episodes(
-    lengths: Sequence[int], requested: Sequence[int] | None, most: int
+    lengths: Sequence[int],
+    requested: Sequence[int] | None,
+    most: int,
+    found: Sequence[Finding] = (),
 ) -> list[int]:
     """Return the episodes to show with clips: those requested; unknown ones are refused.
 
-    Where `requested` is None, `most` episodes are chosen, spread over the lengths.
+    Where `requested` is None, `most` episodes are chosen: up to half of them are those with the
+    worst findings, the others are spread over the lengths.
     """
     if requested is None:
         if most < 1:
             raise BadInput(f"--max-episodes is {most}; it must be at least 1")
-        return spread_evenly(lengths, most)
+        marked = _episodes_of(f for f in found if f.severity != "note")[: most // 2]
+        others = [index for index in range(len(lengths)) if index not in marked]
+        spread = spread_evenly([lengths[index] for index in others], most - len(marked))
+        return sorted([*marked, *(others[place] for place in spread)])
     for index in requested:
         if not 0 <= index < len(lengths):
             raise BadInput(f"no episode {index} in the dataset; it has 0 to {len(lengths) - 1}")
     return sorted(set(requested))
 
 
-def _with_curves(lengths: Sequence[int], chosen: Sequence[int], tick_bytes: int) -> list[int]:
-    """Return the chosen episodes and, evenly spread, as many others as fit into the page."""
+def _episodes_of(findings: Iterable[Finding]) -> list[int]:
+    """Episodes with findings, those with the worst first."""
+    episodes = [f.episode for f in by_severity(findings) if f.episode is not None]
+    return [*dict.fromkeys(episodes)]
+
+
+def _findings(found: Sequence[Finding]) -> list[dict[str, Any]]:
+    """What the page has of each finding."""
+    return [
+        {
+            "kind": f.kind,
+            "severity": f.severity,
+            "episode": f.episode,
+            "ticks": f.ticks,
+            "part": f.part,
+            "where": f.where,
+            "what": f.what,
+            "remedy": f.remedy,
+        }
+        for f in by_severity(found)[:MAX_FINDINGS]
+    ]
+
+
+def _with_curves(
+    lengths: Sequence[int], chosen: Sequence[int], tick_bytes: int, marked: Sequence[int]
+) -> list[int]:
+    """Return the chosen episodes and as many others as fit: those marked, then evenly spread."""
+    found = list(chosen)
     left_bytes = MAX_CURVE_BYTES - sum(lengths[index] for index in chosen) * tick_bytes
-    others = [index for index in range(len(lengths)) if index not in set(chosen)]
+    for index in marked:
+        if index not in found and (left_bytes := left_bytes - lengths[index] * tick_bytes) >= 0:
+            found.append(index)
+    others = [index for index in range(len(lengths)) if index not in set(found)]
     mean_bytes = max(1.0, sum(lengths) / len(lengths) * tick_bytes)
     count = max(0, min(len(others), int(left_bytes / mean_bytes)))
-    found = list(chosen)
     for place in spread_evenly([0] * len(others), count) if others else []:
         left_bytes -= lengths[others[place]] * tick_bytes
         if left_bytes < 0:

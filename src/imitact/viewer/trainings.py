@@ -15,15 +15,17 @@ import numpy as np
 
 from imitact.core.errors import DamagedFile
 from imitact.storage.json_file import read_json_object
+from imitact.training.metrics import l1_unit
 
 METRICS = "metrics.jsonl"
 MAX_POINTS = 4000
 """Points of a curve in a page; more are averaged over neighbours."""
 
 _CURVES = (
-    # key of metrics.jsonl, label, unit, whether a logarithmic axis helps
+    # key of metrics.jsonl, label, unit (None: that of the actions), whether a logarithmic axis
+    # helps
     ("loss", "training loss", "normalised", True),
-    ("held_out_l1_rad", "validation L1, z = 0", "rad", True),
+    ("held_out_l1_rad", "validation L1, z = 0", None, True),
     ("l1", "training L1", "normalised", True),
     ("kl", "KL divergence", "nats", True),
     ("grad_norm", "gradient norm before clipping", "", True),
@@ -47,14 +49,21 @@ def training_section(folder: Path) -> dict[str, Any]:
     validated = [line for line in lines if _TICKS in line and _JOINTS in line]
     validations = [_validation(line) for line in validated]
     joints = [str(name) for name in validated[-1][_JOINTS]] if validated else []
-    units = dict(zip(spec.get("action_names", ()), spec.get("action_units", ()), strict=False))
+    names, all_units = spec.get("action_names", ()), spec.get("action_units", ())
+    units, unit = dict(zip(names, all_units, strict=False)), l1_unit(all_units)
+    planned = _planned_steps(folder, lines)
+    left = (
+        f"{lines[-1]['step'] if lines else 0:,} of {planned:,} steps" if planned else "unfinished"
+    )
     is_current = bool(validations) and last_validation.get("step") == validations[-1]["step"]
     return {
         "kind": "training",
         "path": str(folder),
-        "facts": _facts(lines, summary),
+        "badge": "" if summary else left,
+        "facts": _facts(lines, summary, unit, planned),
         "note": "" if summary else "This training is not finished; these are its numbers so far.",
-        "curves": _curves(lines),
+        "unit": unit,
+        "curves": _curves(lines, unit),
         "validations": validations,
         "joints": joints,
         "units": [str(units.get(name, "unknown")) for name in joints],
@@ -94,9 +103,22 @@ def _spec(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _curves(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _planned_steps(folder: Path, lines: Sequence[Mapping[str, Any]]) -> int | None:
+    """Steps that the training is to have: of its last line, else of its newest checkpoint."""
+    for line in reversed(lines):
+        if isinstance(line.get("steps"), int):
+            return line["steps"]
+    for record in sorted((folder / "checkpoints").glob("step-*/trainer.json"))[::-1]:
+        settings = _object(record).get("numbers", {}).get("settings", {})
+        steps = settings.get("train", settings).get("steps")
+        return steps if isinstance(steps, int) else None
+    return None
+
+
+def _curves(lines: Sequence[Mapping[str, Any]], action_unit: str) -> list[dict[str, Any]]:
     curves = []
-    for key, label, unit, log in _CURVES:
+    for key, label, own_unit, log in _CURVES:
+        unit = action_unit if own_unit is None else own_unit
         points = [
             (line["step"], float(line[key]))
             for line in lines
@@ -142,13 +164,20 @@ def _matrix_rows(matrix: Any, joints: Sequence[str]) -> list[list[float]] | None
     return rows if rows and rows[0] and len({len(row) for row in rows}) == 1 else None
 
 
-def _facts(lines: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[list[str]]:
-    facts = [["steps", f"{lines[-1]['step'] if lines else 0:,}"]]
+def _facts(
+    lines: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], unit: str, planned: int | None
+) -> list[list[str]]:
+    done = lines[-1]["step"] if lines else 0
+    of = f" of {planned:,}" if planned and not summary else ""
+    facts = [["steps", f"{done:,}{of}"]]
     validated = [line for line in lines if isinstance(line.get("held_out_l1_rad"), float)]
     if validated:
         lowest = min(validated, key=lambda line: line["held_out_l1_rad"])
-        facts.append(["validation L1, last", f"{validated[-1]['held_out_l1_rad']:.4f} rad"])
-        facts.append(["lowest", f"{lowest['held_out_l1_rad']:.4f} rad at step {lowest['step']:,}"])
+        facts.append(
+            ["validation L1, last", f"{validated[-1]['held_out_l1_rad']:.4f} {unit}".rstrip()]
+        )
+        value = f"{lowest['held_out_l1_rad']:.4f} {unit}".rstrip()
+        facts.append(["lowest", f"{value} at step {lowest['step']:,}"])
     if isinstance(summary.get("wall_s"), int | float):
         facts.append(["time", f"{summary['wall_s'] / 60:.1f} min"])
     if isinstance(summary.get("samples_per_s"), int | float):

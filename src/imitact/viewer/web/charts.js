@@ -97,9 +97,10 @@ class Chart {
     context.strokeStyle = style("--mark");
     let [words, from, to] = ["", 0, -Infinity]; // of the label not written yet
     const write = () => words && context.fillText(words, (from + to) / 2, 9);
-    for (const { x, text } of this.marks) { // in the order of ticks
+    for (const { x, text, bad } of this.marks) { // in the order of ticks
       const column = Math.round(this.across(x, width)) + 0.5;
-      context.setLineDash([2, 3]);
+      context.strokeStyle = style(bad ? "--bad" : "--mark");
+      context.setLineDash(bad ? [] : [2, 3]);
       context.beginPath();
       context.moveTo(column, 12);
       context.lineTo(column, height - this.bottom);

@@ -17,10 +17,15 @@ class Dataset {
     this.selected = requested.length && hash.get("episodes") ? requested : withVideo.length ? withVideo : [...this.by.keys()].slice(0, 8);
     this.focused = this.selected[0];
     this.cards = new Map();
+    this.found = new Map(); // episode (null: all) to its findings
+    for (const finding of section.findings || []) {
+      this.found.set(finding.episode, [...(this.found.get(finding.episode) || []), finding]);
+    }
     this.element = el("div", {},
       facts(section.facts), section.left_out ? el("p", { class: "hint" }, section.left_out) : null,
+      this.findingsOf(null).map((finding) => this.makeFinding(finding)),
       heading("Episodes", "one time axis for all videos and curves"),
-      this.makeBar(), this.makePicker(), (this.grid = el("div", { class: "cards" })),
+      this.makeBar(), this.makePicker(), this.makeFilter(), (this.grid = el("div", { class: "cards" })),
       this.makePanels(), this.makeLengths(), this.makeStarts());
     this.choose(this.selected);
     this.seekTo(clamp(Number(hash.get("tick")) || 0, 0, this.last));
@@ -83,19 +88,87 @@ class Dataset {
       const hasVideo = Object.keys(clips).length > 0;
       const chip = el("button", {
         type: "button", class: hasVideo ? "chip with-video" : "chip",
-        title: `episode ${index}${this.note(index)}${hasVideo ? "" : ", curves only"}`,
+        title: [`episode ${index}${this.note(index)}${hasVideo ? "" : ", curves only"}`,
+          ...this.findingsOf(index).map((f) => `${f.severity}: ${f.kind}`)].join("\n"),
         onclick: () => this.toggle(index),
       }, String(index));
+      const worst = this.findingsOf(index)[0]?.severity; // they are sorted
+      if (worst) chip.classList.add(worst);
       this.chips.set(index, chip);
       return chip;
     });
     const all = this.data.episodes.map((e) => e.index);
     const withVideo = all.filter((index) => Object.keys(this.by.get(index).clips).length);
     return el("div", { class: "picker", role: "group", "aria-label": "episodes shown" },
-      el("span", { class: "label" }, "show"), chips,
+      el("span", { class: "label" }, "show"), (this.chipBox = el("span", { class: "chips" }, chips)),
       withVideo.length && withVideo.length < all.length
         ? el("button", { type: "button", class: "text", onclick: () => this.choose(withVideo) }, "with video") : null,
       el("button", { type: "button", class: "text", onclick: () => this.choose(all) }, `all ${all.length}`));
+  }
+
+  findingsOf(index) {
+    return this.found.get(index) || [];
+  }
+
+  // A finding as a line; a click moves to its tick.
+  makeFinding(finding) {
+    const go = () => {
+      if (finding.episode === null || !this.by.has(finding.episode)) return;
+      if (!this.selected.includes(finding.episode)) this.choose([...this.selected, finding.episode].sort((a, b) => a - b));
+      this.focus(finding.episode);
+      this.play(false);
+      if (finding.ticks) this.seekTo(finding.ticks[0]);
+    };
+    return el("p", { class: `finding ${finding.severity}` },
+      el("button", { type: "button", class: "text", title: finding.remedy, onclick: (event) => { event.stopPropagation(); go(); } },
+        finding.where), `: ${finding.what} `, el("code", {}, finding.kind));
+  }
+
+  // Which episodes are offered, and in which order.
+  makeFilter() {
+    const kinds = [...new Set((this.data.findings || []).filter((f) => f.episode !== null).map((f) => f.kind))];
+    const lengths = this.data.episodes.map((e) => e.ticks);
+    const [low, high] = [Math.min(...lengths), Math.max(...lengths)];
+    Object.assign(this, { order: "number", only: "", shortest: low, longest: high });
+    const ticks = (label, key) => {
+      const input = el("input", {
+        type: "number", min: low, max: high, value: this[key], "aria-label": `${label}, ticks`,
+        onchange: () => { this[key] = Number(input.value); this.filter(); },
+      });
+      return el("label", { class: "choice" }, label, input);
+    };
+    const only = [["", "all"], ["any", "with findings"], ["error", "with errors"], ["none", "without findings"],
+      ...kinds.map((kind) => [`kind ${kind}`, kind])];
+    this.filterCount = el("output", { class: "keys" });
+    return el("div", { class: "picker", role: "group", "aria-label": "filter" },
+      choice("sort by", [["number", "number"], ["findings", "findings"], ["shortest", "length"], ["longest", "length, longest first"]],
+        "number", (value) => { this.order = value; this.filter(); }),
+      this.data.findings?.length ? choice("only", only, "", (value) => { this.only = value; this.filter(); }) : null,
+      low < high ? [ticks("from", "shortest"), ticks("to", "longest"), el("span", { class: "keys" }, "ticks")] : null,
+      this.filterCount);
+  }
+
+  // Sort and hide chips, and show the first of those that are left.
+  filter() {
+    const weight = { error: 1e6, warning: 1e3, note: 1 };
+    const badness = (index) => this.findingsOf(index).reduce((sum, f) => sum + weight[f.severity], 0);
+    const orders = {
+      number: (a, b) => a.index - b.index, findings: (a, b) => badness(b.index) - badness(a.index),
+      shortest: (a, b) => a.ticks - b.ticks, longest: (a, b) => b.ticks - a.ticks,
+    };
+    const passes = ({ index, ticks }) => {
+      if (ticks < this.shortest || ticks > this.longest) return false;
+      const own = this.findingsOf(index);
+      if (this.only === "any") return own.length > 0;
+      if (this.only === "none") return !own.length;
+      if (this.only === "error") return own.some((f) => f.severity === "error");
+      return !this.only || own.some((f) => `kind ${f.kind}` === this.only);
+    };
+    const kept = [...this.data.episodes].sort(orders[this.order]).filter(passes).map((e) => e.index);
+    for (const [index, chip] of this.chips) chip.hidden = !kept.includes(index);
+    this.chipBox.append(...kept.map((index) => this.chips.get(index)));
+    this.filterCount.textContent = kept.length ? plural(kept.length, "episode") : "no episode";
+    if (kept.length) this.choose(kept.slice(0, 8));
   }
 
   note(index) {
@@ -108,7 +181,8 @@ class Dataset {
     if (kept.length === this.selected.length) kept.push(index);
     if (!kept.length) return;
     this.focused = kept.includes(index) ? index : kept[0];
-    this.choose(kept.sort((a, b) => a - b));
+    const places = [...this.chipBox.children];
+    this.choose(kept.sort((a, b) => places.indexOf(this.chips.get(a)) - places.indexOf(this.chips.get(b))));
   }
 
   choose(indices) {
@@ -158,11 +232,22 @@ class Dataset {
         const mark = el("i", { title: `${this.data.stages[stage] ?? `stage ${stage}`}: tick ${tick}` });
         mark.style.left = `${(100 * tick) / Math.max(episode.ticks - 1, 1)}%`;
         return mark;
+      }),
+      this.findingsOf(index).filter((finding) => finding.ticks).map((finding) => {
+        const [first, stop] = finding.ticks;
+        const mark = el("i", { class: `found ${finding.severity}`, title: `${finding.kind}: ${finding.where}` });
+        mark.style.left = `${(100 * first) / Math.max(episode.ticks - 1, 1)}%`;
+        mark.style.width = `max(4px, ${(100 * (stop - 1 - first)) / Math.max(episode.ticks - 1, 1)}%)`;
+        return mark;
       }));
+    const own = this.findingsOf(index);
+    const worst = own.filter((finding) => finding.severity === own[0].severity).length;
     const element = el("article", { class: "card", "data-episode": index, onclick: () => this.focus(index) },
       el("header", {}, el("b", {}, `episode ${index}`),
-        el("span", {}, note.seed === undefined ? note.name || "" : `seed ${note.seed}`), clock),
-      picture, ribbon);
+        el("span", {}, note.seed === undefined ? note.name || "" : `seed ${note.seed}`),
+        own.length ? el("span", { class: `found ${own[0].severity}` }, plural(worst, own[0].severity)) : null, clock),
+      picture, ribbon, own.slice(0, 3).map((finding) => this.makeFinding(finding)),
+      own.length > 3 ? el("p", { class: "finding" }, `and ${own.length - 3} more`) : null);
     element.style.setProperty("--own", hue(place));
     const card = { index, element, video, clock, done, target: null, sought: 0, ticks: episode.ticks };
     this.cards.set(index, card);
@@ -238,9 +323,11 @@ class Dataset {
   focus(index) {
     this.focused = index;
     const place = this.selected.indexOf(index);
-    const marks = (this.data.notes[index]?.marks || []).map(([stage, tick]) => ({ x: tick, text: String(stage) }));
+    const stages = (this.data.notes[index]?.marks || []).map(([stage, tick]) => ({ x: tick, text: String(stage) }));
+    const found = this.findingsOf(index).filter((finding) => finding.ticks && finding.severity !== "note");
     for (const panel of this.panels) {
-      panel.chart.marks = marks;
+      const own = found.filter((f) => !f.part || f.part === panel.name || this.data.cameras.some((c) => c.name === f.part));
+      panel.chart.marks = [...stages, ...own.map((f) => ({ x: f.ticks[0], text: "!", bad: true }))].sort((a, b) => a.x - b.x);
       panel.chart.above = this.linesOf(panel, index, hue(place), true);
       panel.chart.focus();
     }

@@ -107,7 +107,7 @@ class Training {
       dark.addEventListener("change", set);
       chart.onPointer((x) => {
         const tick = x === null ? axis.length - 1 : Math.round(x);
-        chart.value.textContent = `${short(last.per_tick[tick])}${unit(units[0])} at ${time(tick)}`;
+        chart.value.textContent = `${short(last.per_tick[tick])}${unit(this.data.unit)} at ${time(tick)}`;
         chart.setCursor(x === null ? null : tick);
       });
       whole.append(chart.element);
