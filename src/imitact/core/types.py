@@ -146,7 +146,7 @@ class Spec:
         """Raise SpecMismatch where `other` differs from this Spec, naming every difference.
 
         A unit "unknown", as of data that states none, fits any unit. Where the number of states or
-        actions differs, that is said instead of their names: it is another robot.
+        actions differs, that is said instead of their names: other actions are another robot.
 
         Args:
             other: the Spec that came.
@@ -158,21 +158,21 @@ class Spec:
             advice: what to do about it; ends the message.
         """
         sizes = [
-            f"it has {came} {kind}s, expected {wanted}"
+            f"{came} {kind}s, expected {wanted}"
             for kind, came, wanted in (
-                ("state", other.state_size, self.state_size),
                 ("action", other.action_size, self.action_size),
+                ("state", other.state_size, self.state_size),
             )
             if came != wanted and f"{kind} names" in parts
         ]
+        is_other_robot = any("action" in size for size in sizes)
         found = sizes or [
             line for part in parts for line in self._differences(other, part, all_cameras)
         ]
         if found:
             raise SpecMismatch(
-                f"{what} {'is of another robot than' if sizes else 'does not fit'} {expected_by}: "
-                f"{'; '.join(found)}"
-                f"{'. ' if advice else ''}{advice}"
+                f"{what} {'is of another robot than' if is_other_robot else 'does not fit'} "
+                f"{expected_by}: {'; '.join(found)}{'. ' if advice else ''}{advice}"
             )
 
     def _differences(self, other: Spec, part: SpecPart, all_cameras: bool) -> list[str]:
@@ -513,6 +513,11 @@ class Dataset(Protocol):
     @overridable
     def notices(self) -> tuple[str, ...]:
         """Notices about features that are not read, one sentence each."""
+        return ()
+
+    @overridable
+    def unread_cameras(self) -> tuple[str, ...]:
+        """Stored features that look like cameras and cannot be read as such."""
         return ()
 
     @overridable

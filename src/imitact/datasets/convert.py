@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
@@ -25,12 +26,13 @@ from imitact.datasets.lerobot.writer import UNKNOWN_TASK, LeRobotWriter
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.datasets.verify_copy import check_copy, compare_episode
-from imitact.storage.atomic import disk_full_guard, fsync, make_folder, write_json
+from imitact.storage.atomic import disk_full_guard, fsync, make_folder, write_bytes, write_json
 from imitact.storage.checksum import verified, with_checksum
 from imitact.storage.journal import append_whole, journal_line, parse_journal_line
-from imitact.storage.json_file import read_json_object
+from imitact.storage.json_file import read_bytes, read_json_object
 from imitact.storage.lock import WRITER, exclusive_writer
 from imitact.storage.output_guard import check_output
+from imitact.storage.regular_file import open_to_append
 from imitact.storage.settings_diff import check_same_settings, plain_json
 
 REPORT = "conversion.json"
@@ -274,7 +276,7 @@ def _compare_all(
     check_copy(source, copy, columns)
     file = staging / _COMPARED
     rows = _compared_rows(file)
-    with file.open("ab", buffering=0) as journal:
+    with os.fdopen(open_to_append(file), "ab") as journal:
         for index in range(len(rows), len(source.lengths)):
             on_progress("verified", index)
             ours, theirs = source.episode(index), copy.episode(index)
@@ -294,14 +296,14 @@ def _compare_all(
 def _compared_rows(file: Path) -> list[dict[str, Any]]:
     """Return the rows of an interrupted comparison, and cut the file after the last whole one."""
     rows: list[dict[str, Any]] = []
-    if file.is_file():
+    if file.exists():
         with contextlib.suppress(ValueError):  # of an altered line, which ends the whole ones
-            for line in file.read_bytes().split(b"\n")[:-1]:
+            for line in read_bytes(file).split(b"\n")[:-1]:
                 row = parse_journal_line(line, required=True)
                 if row.get("episode") != len(rows):
                     break
                 rows.append(row)
-        file.write_bytes(b"".join(journal_line(row) for row in rows))
+        write_bytes(file, b"".join(journal_line(row) for row in rows))
     return rows
 
 

@@ -56,6 +56,11 @@ def image_size(data: bytes, where: str = "the image", advice: str = COPY_AGAIN) 
     return height, width
 
 
+def has_16_bits(data: bytes) -> bool:
+    """Whether an image is a PNG with 16 bits for each channel."""
+    return data.startswith(_PNG) and data[24:25] == b"\x10"
+
+
 def decode(
     data: bytes,
     size: tuple[int, int],

@@ -95,6 +95,9 @@ class Joined(Dataset):
                 for name, dataset in zip(names, datasets, strict=True)
                 for notice in dataset.notices
             ),
+            unread_cameras=tuple(
+                dict.fromkeys(name for dataset in datasets for name in dataset.unread_cameras)
+            ),
             extra_columns=columns,
             left_out=left_out,
         )

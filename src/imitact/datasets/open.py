@@ -66,8 +66,7 @@ def _open(path: Path, read: ReadConfig, on_damage: OnDamage | None) -> Dataset:
         return RobomimicDataset(files[0], read, on_damage, process)
     if layout == "diffusion-policy":
         return DiffusionPolicyDataset(path, read, on_damage, process)
-    read.refuse_unused("lerobot", ())
-    return open_lerobot(path, on_damage)
+    return open_lerobot(path, on_damage, read)
 
 
 def layout_of(path: Path, process: IsolatedProcess | None = None) -> Layout:
@@ -98,6 +97,7 @@ def _hdf5_files(path: Path) -> list[Path]:
         return [path] if path.suffix.lower() in _HDF5_SUFFIXES else []
     if not path.is_dir():
         return []
-    found = (p for p in path.iterdir() if p.suffix.lower() in _HDF5_SUFFIXES and p.is_file())
+    # Whatever has such a name, broken links included: what cannot be read is refused by name.
+    found = (p for p in path.iterdir() if p.suffix.lower() in _HDF5_SUFFIXES and not p.is_dir())
     shown = (p for p in found if not p.name.startswith("."))
     return sorted(shown, key=lambda p: natural_sort_key(p.name))

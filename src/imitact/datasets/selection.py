@@ -45,6 +45,7 @@ class Thinned(Dataset):
         self.dataset, self.every = dataset, every
         for name in (
             *("path", "layout", "read_options", "notices", "left_out", "extra_columns"),
+            "unread_cameras",
             *("frames_in_video", "weights"),
         ):
             setattr(self, name, getattr(dataset, name))

@@ -29,7 +29,8 @@ class Subset(Dataset):
             raise BadInput("an episode was chosen twice; choose each at most once")
         self.dataset = dataset
         self.indices = tuple(int(index) for index in indices)
-        for name in ("path", "layout", "read_options", "notices", "left_out", "extra_columns"):
+        names = ("path", "layout", "read_options", "notices", "left_out", "extra_columns")
+        for name in (*names, "unread_cameras"):
             setattr(self, name, getattr(dataset, name))
 
     @property

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Frame
+from imitact.datasets.mp4 import RESTORE, VideoTrack, read_video_track
 from imitact.datasets.video_config import VideoConfig, exact_rate
 from imitact.storage.atomic import disk_full_guard, fsync
+from imitact.storage.regular_file import check_regular
 
 TOLERANCE_S = 1e-4
 """Largest distance of a frame from its requested time, in s; that of LeRobot."""
@@ -52,6 +54,7 @@ class VideoWriter:
         self._tick_s = 1 / exact_rate(rate_hz)
         self._count = 0
         with disk_full_guard(path):
+            path.unlink(missing_ok=True)  # a killed process's, or a link
             self._container: OutputContainer = av.open(
                 str(path),
                 "w",
@@ -122,8 +125,49 @@ class VideoWriter:
         self._path.unlink(missing_ok=True)
 
 
+def match_frames(
+    found_s: NDArray[np.float64],
+    stamps_s: NDArray[np.float64],
+    from_s: float,
+    rate_hz: float,
+    tolerance_s: float = 0.0,
+) -> NDArray[np.float64]:
+    """Return the time of the frame of each tick of an episode, (T,) in s.
+
+    That is the frame at the tick's time stamp. Where stamps or frames are off, as from the clock of
+    a camera, and there is one frame for each tick, it is the nearest one within half a tick of
+    tick / rate. Ticks without a frame keep the time of their stamp, at which `read_frames` fails.
+
+    Args:
+        found_s: time of each frame of the video, (N,), ascending.
+        stamps_s: time stamp of each tick, (T,), from the start of the episode.
+        from_s: start of the episode in the video.
+        tolerance_s: largest distance of a stamp from tick / rate, and of a frame from its stamp;
+            0 for half a tick, and for `TOLERANCE_S`.
+    """
+    times_s, half_s = from_s + stamps_s, 0.5 / rate_hz
+    if not len(found_s) or not len(times_s):
+        return times_s
+    right = np.clip(np.searchsorted(found_s, times_s), 1, max(1, len(found_s) - 1))
+    left_s, right_s = found_s[right - 1], found_s[np.minimum(right, len(found_s) - 1)]
+    nearest_s = np.where(times_s - left_s <= right_s - times_s, left_s, right_s)
+    off_s = np.abs(nearest_s - times_s)
+    exact_s = TOLERANCE_S + float(np.spacing(np.float32(np.abs(stamps_s).max())))
+    if off_s.max() <= exact_s:
+        return nearest_s
+    due_s = from_s + np.arange(len(times_s)) / rate_hz
+    first, stop = np.searchsorted(found_s, (from_s - half_s, due_s[-1] + half_s))
+    if (
+        stop - first == len(times_s)
+        and np.abs(found_s[first:stop] - due_s).max() <= half_s
+        and np.abs(times_s - due_s).max() <= max(half_s, tolerance_s)
+    ):
+        return found_s[first:stop]
+    return np.where(off_s <= max(exact_s, tolerance_s), nearest_s, times_s)
+
+
 def read_frames(
-    path: Path, times_s: Sequence[float], shape: tuple[int, int, int]
+    path: Path, times_s: Sequence[float], shape: tuple[int, int, int], is_grey: bool = False
 ) -> Iterator[Frame]:
     """Yield the frames at the given times, in order, decoded lazily.
 
@@ -132,6 +176,7 @@ def read_frames(
     Args:
         times_s: increasing times from the start of the file, in s.
         shape: expected (H, W, 3) of the frames.
+        is_grey: whether the camera has one channel, which is repeated three times.
 
     Raises:
         DamagedFile: no frame at one of the times, another size, or not decodable.
@@ -142,7 +187,7 @@ def read_frames(
         base, context = stream.time_base, stream.codec_context
         if base is None or context is None:
             lacking = "time base" if base is None else "known codec"
-            raise DamagedFile(f"{path} has no {lacking}. {_RESTORE}")
+            raise DamagedFile(f"{path} has no {lacking}. {RESTORE}")
         size = (context.height, context.width)  # 0 where only the decoded stream has it
         if all(size):
             _check_size(path, size, shape)  # before memory is allocated for a frame
@@ -151,14 +196,16 @@ def read_frames(
             container.seek(int(first / base), stream=stream, backward=True, any_frame=False)
         wanted = iter(times_s)
         time_s = next(wanted)
-        seen_s: float | None = None
+        seen_s = before_s = math.inf
         for picture in container.decode(stream):
             if picture.pts is None:
                 continue
-            seen_s = float(picture.pts * base)
+            before_s, seen_s = seen_s, float(picture.pts * base)
             # One frame may serve several times: a rate may have been raised by repeating frames.
             while abs(seen_s - time_s) <= TOLERANCE_S:
-                frame: Frame = picture.to_ndarray(format="rgb24")  # pyright: ignore[reportAssignmentType]
+                frame: Frame = picture.to_ndarray(format="gray" if is_grey else "rgb24")  # pyright: ignore[reportAssignmentType]
+                if is_grey:
+                    frame = np.repeat(frame[..., None], 3, axis=2)
                 _check_size(path, frame.shape[:2], shape)
                 yield frame
                 following = next(wanted, None)
@@ -167,9 +214,12 @@ def read_frames(
                 time_s = following
             if seen_s > time_s + TOLERANCE_S:
                 break
-    found = "no frame at all" if seen_s is None else f"one at {seen_s:.6f} s"
+    nearest_s = min((before_s, seen_s), key=lambda frame_s: abs(frame_s - time_s))
+    found = f"the nearest is at {nearest_s:.6f} s" if nearest_s < math.inf else "it has none at all"
     raise DamagedFile(
-        f"{path} has no frame within {TOLERANCE_S} s of {time_s:.6f} s (found {found}). {_RESTORE}"
+        f"{path} has no frame within {TOLERANCE_S} s of {time_s:.6f} s; {found}. Is it the video "
+        "of another episode, or cut short? Copy it again from its origin. If its frames are off "
+        "their times, give --read.tolerance-s"
     )
 
 
@@ -177,70 +227,59 @@ def _check_size(path: Path, size: tuple[int, ...], shape: tuple[int, int, int]) 
     if size != shape[:2]:
         raise DamagedFile(
             f"{path} has frames of {size[0]}x{size[1]} pixels, expected {shape[0]}x{shape[1]} as "
-            f"in meta/info.json. {_RESTORE}"
+            f"in meta/info.json. {RESTORE}"
         )
-
-
-_RESTORE = "Copy the file again from its origin, or record the dataset again."
-
-_MAX_BOXES = 10_000
-"""Boxes of an MP4 file; even fragments of one second would make hours of video."""
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a video for reading; what FFmpeg finds wrong with it is raised as DamagedFile."""
-    if not path.is_file():
-        raise DamagedFile(f"{path} is missing. {_RESTORE}")
+    check_regular(path, advice=RESTORE)
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
-                raise DamagedFile(f"{path} holds no video. {_RESTORE}")
+                raise DamagedFile(f"{path} holds no video. {RESTORE}")
             yield container, container.streams.video[0]
     except av.error.FFmpegError as error:
-        raise DamagedFile(f"{path} cannot be read as a video: {error}. {_RESTORE}") from error
+        raise DamagedFile(f"{path} cannot be read as a video: {error}. {RESTORE}") from error
 
 
-def frame_times(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the time of each frame, (N,) in s, ascending, and whether it is a key frame, (N,).
+def video_track(path: Path) -> VideoTrack:
+    """Return the time of each frame of a video, which are key frames, and their size.
 
-    Nothing is decoded.
+    Nothing is decoded; for usual files only the headers are read.
     """
+    if (track := read_video_track(path)) is not None:
+        return track
     found: list[tuple[float, bool]] = []
     with _opened(path) as (container, stream):
+        context = stream.codec_context
+        size = (context.height, context.width) if context else (0, 0)
         for packet in container.demux(stream):
             if packet.pts is not None and not packet.is_discard:
                 if packet.time_base is None:
-                    raise DamagedFile(f"{path} has no time base. {_RESTORE}")
+                    raise DamagedFile(f"{path} has no time base. {RESTORE}")
                 found.append((float(packet.pts * packet.time_base), packet.is_keyframe))
     times_s, are_keys = zip(*sorted(found), strict=True) if found else ((), ())
-    return np.array(times_s, np.float64), np.array(are_keys, np.bool_)
+    return VideoTrack(np.array(times_s, np.float64), np.array(are_keys, np.bool_), size)
+
+
+def frame_times(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the time of each frame, (N,) in s, ascending, and whether it is a key frame, (N,)."""
+    track = video_track(path)
+    return track.times_s, track.key_frames
+
+
+def frame_size(path: Path) -> tuple[int, int]:
+    """Return height and width of the frames of a video, as its decoder has them; (0, 0) if unknown.
+
+    Nothing is decoded.
+    """
+    with _opened(path) as (_, stream):
+        context = stream.codec_context
+        return (context.height, context.width) if context else (0, 0)
 
 
 def check_whole(path: Path) -> None:
-    """Raise DamagedFile for a missing, truncated or other than MP4 file; reads box headers only.
-
-    ISO 14496-12, section 4.2: a file is a sequence of boxes, each with its size and type.
-    """
-    if not path.is_file():
-        raise DamagedFile(f"{path} is missing. {_RESTORE}")
-    size = path.stat().st_size
-    kinds: list[bytes] = []
-    at = 0
-    with path.open("rb") as file:
-        while at < size and len(kinds) < _MAX_BOXES:
-            file.seek(at)
-            head = file.read(16)
-            if len(head) < 8:
-                break
-            length, kind = struct.unpack(">I4s", head[:8])
-            if length == 1 and len(head) == 16:
-                length = struct.unpack(">Q", head[8:])[0]
-            elif length == 0:  # to the end of the file
-                length = size - at
-            if length < 8:
-                break
-            kinds.append(kind)
-            at += length
-    if at != size or b"moov" not in kinds or b"mdat" not in kinds or kinds[0] != b"ftyp":
-        raise DamagedFile(f"{path} is cut short or not an MP4 file ({size:,} bytes). {_RESTORE}")
+    """Raise DamagedFile for a video that `read_video_track` refuses; only headers are read."""
+    read_video_track(path)

@@ -14,6 +14,7 @@ import numpy as np
 from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Dataset, FloatArray
+from imitact.datasets.lerobot.video_segments import ShiftedSegments
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.quality.duplicates import DuplicateCheck
@@ -51,8 +52,9 @@ def open_damaged(
 
 def _damage_finding(error: BadInput, index: int | None) -> Finding:
     what, _, remedy = str(error).partition(". ")
-    remedy = remedy.rstrip(".") or KINDS["damaged-file"].remedy
-    return Finding.of("damaged-file", what, index, remedy=remedy)
+    kind = "video-offset" if isinstance(error, ShiftedSegments) else "damaged-file"
+    remedy = remedy.rstrip(".") or KINDS[kind].remedy
+    return Finding.of(kind, what, index, remedy=remedy)
 
 
 def inspect_numbers(
@@ -80,12 +82,13 @@ def inspect_numbers(
         except BadInput as error:  # DamagedFile, or SpecMismatch for the columns of one file
             found.append(_damage_finding(error, index))
             continue
-        own = inspect_ticks(index, state, action, times_s, spec, limits.ticks)
+        tolerance_s = dataset.read_options.get("tolerance_s", 0.0) if times_s is not None else 0.0
+        own = inspect_ticks(index, state, action, times_s, spec, limits.ticks, tolerance_s)
         found += own
         if not any(f.kind in ("not-finite", "too-short") for f in own):
             sound.append(index)
             travels.append((travel(state), travel(action)))
-            jumps.learn(index, state, action)
+            jumps.learn(state, action)
             for part, rows in enumerate((state, action)):
                 np.minimum(lowest[part], rows.min(axis=0), out=lowest[part])
                 np.maximum(highest[part], rows.max(axis=0), out=highest[part])

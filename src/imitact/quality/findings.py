@@ -14,8 +14,9 @@ information."""
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
-Fix = Literal["", "drop", "trim"]
-"""What `fix.py` does about it: leave the episode out, cut the ticks off, or nothing."""
+Fix = Literal["", "drop", "trim", "rewrite"]
+"""What `fix.py` does about it: leave the episode out, cut the ticks off, write the right value that
+the reader has found, or nothing."""
 
 CONTRACT = "contract"
 """Kind of a finding about a policy or an environment, which `part` names."""
@@ -34,10 +35,17 @@ class Kind:
 
 KINDS = {
     "damaged-file": Kind("error", "Copy the dataset again from its origin", "drop"),
-    "left-out": Kind("note", "Nothing to do if the policy uses colour frames only"),
+    "video-offset": Kind("error", "`imitact check DATASET --fix OUT` repairs it", "rewrite"),
+    "left-out": Kind("note", "Nothing to do if this is as intended"),
     "not-finite": Kind("error", DROP, "drop"),
     "too-short": Kind("error", DROP, "drop"),
-    "time-stamps": Kind("error", f"Frames are found by these times. {DROP}", "drop"),
+    "time-stamps": Kind(
+        "error",
+        "Frames are found by these times. If the video has one frame for each tick, allow so much "
+        "with --read.tolerance-s, and --fix writes times of tick / rate; else leave the episode "
+        "out",
+        "drop",
+    ),
     "constant-dimension": Kind(
         "warning",
         "A policy learns nothing from it; leave it out if it is not part of the robot, else check "
@@ -76,8 +84,7 @@ KINDS = {
     ),
     "joints-swapped": Kind(
         "error",
-        "Two joints are stored in exchanged order, in the state or in the action: bring them into "
-        "the same order",
+        "The order of the joints differs between state and action: bring them into the same order",
         "drop",
     ),
     "not-compared": Kind(

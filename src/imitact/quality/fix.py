@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from imitact.core.errors import BadInput
 from imitact.core.types import Dataset, ExtraColumn
 from imitact.datasets.episode_encoder import encode_episode
 from imitact.datasets.lerobot.features import storable_columns
+from imitact.datasets.lerobot.video_segments import episode_ranges
 from imitact.datasets.lerobot.writer import UNKNOWN_TASK, LeRobotWriter
 from imitact.datasets.video_config import VideoConfig
 from imitact.quality.findings import Finding
@@ -43,11 +44,13 @@ class FixPlan:
         kept: the ticks that it has, in the order of the dataset.
         dropped: episodes that it lacks, each with the kinds of finding that caused it.
         lengths: lengths of all episodes of the dataset.
+        rewritten: kinds of finding whose values the copy has right, each with its episodes.
     """
 
     kept: tuple[KeptTicks, ...]
     dropped: Mapping[int, tuple[str, ...]]
     lengths: tuple[int, ...]
+    rewritten: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def is_whole(self, ticks: KeptTicks) -> bool:
         """Whether these are all ticks of their episode."""
@@ -61,12 +64,14 @@ class FixPlan:
     @property
     def has_changes(self) -> bool:
         """Whether the copy differs from the dataset."""
-        return bool(self.dropped or self.trimmed)
+        return bool(self.dropped or self.trimmed or self.rewritten)
 
     def lines(self) -> list[str]:
         """The changes, one line each."""
         dropped = sorted(self.dropped.items())
         lines = [f"left out: episode {index} ({', '.join(kinds)})" for index, kinds in dropped]
+        for kind, episodes in self.rewritten.items():
+            lines.append(f"repaired: {episode_ranges(episodes)} ({kind})")
         for ticks in self.trimmed:
             length = self.lengths[ticks.index]
             counts = {"start": ticks.start, "end": length - ticks.stop}
@@ -78,6 +83,7 @@ class FixPlan:
 def plan_fix(lengths: Sequence[int], findings: Sequence[Finding]) -> FixPlan:
     """Plan the copy that applies the fixes of these findings."""
     dropped: dict[int, tuple[str, ...]] = {}
+    rewritten: dict[str, set[int]] = {}
     bounds = {index: [0, length] for index, length in enumerate(lengths)}
     for finding in findings:
         if finding.episode is None:
@@ -85,6 +91,8 @@ def plan_fix(lengths: Sequence[int], findings: Sequence[Finding]) -> FixPlan:
         if finding.fix == "drop":
             kinds = dropped.get(finding.episode, ())
             dropped[finding.episode] = (*kinds, *({finding.kind} - {*kinds}))
+        elif finding.fix == "rewrite":
+            rewritten.setdefault(finding.kind, set()).add(finding.episode)
         elif finding.fix == "trim" and finding.ticks is not None:
             bound = bounds[finding.episode]
             first, stop = finding.ticks
@@ -93,7 +101,9 @@ def plan_fix(lengths: Sequence[int], findings: Sequence[Finding]) -> FixPlan:
             else:
                 bound[1] = min(bound[1], first)
     kept = tuple(KeptTicks(i, *bound) for i, bound in bounds.items() if i not in dropped)
-    return FixPlan(kept, dropped, tuple(lengths))
+    repaired = {kind: tuple(sorted(some - dropped.keys())) for kind, some in rewritten.items()}
+    repaired = {kind: some for kind, some in repaired.items() if some}
+    return FixPlan(kept, dropped, tuple(lengths), repaired)
 
 
 def write_fixed(

@@ -98,7 +98,8 @@ class Following:
         steps: the same against the sum of all actions before, if actions are steps or speeds.
         offset: median of state minus action over settled ticks, (J,); NaN where there are none.
         max_difference: largest absolute difference of state and action at one tick, (J,).
-        swapped: pairs of joints whose states follow each other's action, as positions.
+        swapped: cycles of joints, of which the state of each follows the action of the next (of
+            the last, that of the first), as positions.
         swapped_steps: the same for steps.
         excited: whether each action moves enough to be judged, (J,).
     """
@@ -107,8 +108,8 @@ class Following:
     steps: list[Delay | None]
     offset: Floats
     max_difference: Floats
-    swapped: frozenset[tuple[int, int]]
-    swapped_steps: frozenset[tuple[int, int]]
+    swapped: frozenset[tuple[int, ...]]
+    swapped_steps: frozenset[tuple[int, ...]]
     excited: NDArray[np.bool_]
 
 
@@ -214,8 +215,8 @@ def _swapped_joints(
     excited: NDArray[np.bool_],
     limits: TrackingLimits,
     max_gain: float,
-) -> frozenset[tuple[int, int]]:
-    """Pairs of joints of which each follows the action of the other, not its own.
+) -> frozenset[tuple[int, ...]]:
+    """Cycles of joints of which the state of each follows the action of the next, not its own.
 
     Args:
         measured: states of the joints, (T, J), in their own units.
@@ -238,8 +239,18 @@ def _swapped_joints(
     is_alike = (ratio <= max_gain) & (ratio >= 1 / max_gain)
     fits = (best >= limits.swapped_fit) & is_alike & excited
     own = np.diag((best >= 1 - 4 * (1 - limits.swapped_fit)) & is_alike)
-    both = fits & fits.T & ~own & ~own[:, None]
-    return frozenset((int(j), int(k)) for j, k in np.argwhere(both) if j < k)
+    fits &= ~own & ~own[:, None]
+    leads_to = {
+        int(j): int(np.argmax(np.where(fits[j], best[j], -1))) for j in np.flatnonzero(fits.any(1))
+    }
+    cycles = set()
+    for start in leads_to:
+        cycle = [int(start)]
+        while (after := leads_to.get(cycle[-1])) is not None and after not in cycle:
+            cycle.append(after)
+        if after == start and start == min(cycle):
+            cycles.add(tuple(cycle))
+    return frozenset(cycles)
 
 
 def _settled_offset(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ _EVENT_TICKS = 3
 
 _TURNS = (360.0, 2 * np.pi, 4096.0, 65536.0)
 """Sizes at which counters of angles run over: degrees, rad, counts."""
+
+_FAR = 1.5
+"""Usual travels of a state that no arm covers in a tick."""
 
 
 @dataclass(frozen=True)
@@ -48,57 +52,59 @@ def unannounced_steps(rows: FloatArray) -> Floats:
     return np.abs(steps - np.clip(steps, low, high))
 
 
-@dataclass(frozen=True)
-class _Extremes:
-    """Of one part (state or action) of an episode: (D,) each."""
-
-    low: Floats
-    high: Floats
-    jump: Floats
-
-
 class JumpCheck:
     """Learns the extremes of all episodes, then finds the jumps of each."""
 
     def __init__(self, spec: Spec, limits: JumpLimits) -> None:
         self._spec, self._limits = spec, limits
-        self._extremes: dict[int, tuple[_Extremes, _Extremes]] = {}
+        # Of state and action, for each episode: lowest, highest value and largest jump, (3, D).
+        self._learned: tuple[list[Floats], list[Floats]] = ([], [])
 
-    def learn(self, index: int, state: FloatArray, action: FloatArray) -> None:
-        """Add the extremes of an episode of at least two ticks."""
-        state_extremes, action_extremes = (
-            _Extremes(
-                rows.min(axis=0).astype(np.float64),
-                rows.max(axis=0).astype(np.float64),
-                unannounced_steps(rows).max(axis=0, initial=0.0),
-            )
-            for rows in (state, action)
-        )
-        self._extremes[index] = (state_extremes, action_extremes)
+    def learn(self, state: FloatArray, action: FloatArray) -> None:
+        """Add the extremes of an episode."""
+        for learned, rows in zip(self._learned, (state, action), strict=True):
+            jump = unannounced_steps(rows).max(axis=0, initial=0.0)
+            learned.append(np.stack([rows.min(axis=0), rows.max(axis=0), jump]))
+
+    @cached_property
+    def _extremes(self) -> list[tuple[Floats, Floats, Floats]]:
+        """Of state and action: the two lowest and two highest values and the usual jump.
+
+        The usual jump is the lower median: of two episodes, the one without a jump counts.
+        """
+        found = []
+        for learned in self._learned:
+            low, high, jump = np.stack(learned, axis=1).astype(np.float64)
+            usual = np.sort(jump, axis=0)[(len(jump) - 1) // 2]
+            found.append((np.sort(low, axis=0)[:2], np.sort(high, axis=0)[-2:], usual))
+        return found
 
     def inspect(
         self, index: int, state: FloatArray, action: FloatArray, scale: tuple[Floats, Floats]
     ) -> Iterator[Finding]:
         """Find the jumps of an episode that was learned; `scale` as in `scales`."""
+        if len(state) < 3:
+            return
         events: list[tuple[int, int, int, float]] = []  # tick, part, dimension, size
         # The poses of objects may jump: an environment places them anew, and angles run over.
         robot = self._spec.state_size - self._spec.environment_size
         for part, rows in enumerate((state, action)):
-            sizes = unannounced_steps(rows)
-            sizes[:, robot if part == 0 else len(sizes[0]) :] = 0.0
-            every = [own[part] for own in self._extremes.values()]
-            if len(every) > 1:
-                # The lower median: of two episodes, the one without a jump counts.
-                jumps = np.sort(np.stack([own.jump for own in every]), axis=0)
-                usual = jumps[(len(every) - 1) // 2]
-            else:
-                usual = _usual_alone(sizes, rows)
-            usual = np.maximum(usual, np.quantile(sizes, 0.9, axis=0))
-            least = np.maximum(self._limits.least_rad * scale[part], self._limits.ratio * usual)
-            free = self._may_jump(index, part, rows, scale)
-            for tick, dimension in np.argwhere((sizes > least) & ~free):
-                size = float(rows[tick + 1, dimension] - rows[tick, dimension])
-                events.append((int(tick) + 1, part, int(dimension), size))
+            sizes, steps = unannounced_steps(rows), np.diff(rows.astype(np.float64), axis=0)
+            busy = np.quantile(sizes, 0.9, axis=0)
+            others = len(self._learned[part]) > 1
+            usual = self._extremes[part][2] if others else _usual_alone(sizes, rows)
+            ratio, least = self._limits.ratio, self._limits.least_rad * scale[part]
+            found = sizes > np.maximum(least, ratio * np.maximum(usual, busy))
+            # What no motion can be is found even if it is usual: farther than a joint travels in
+            # an episode, or a turn of its counter.
+            is_far = sizes > (_FAR if part == 0 else np.inf) * scale[part]
+            is_turn = np.any([np.abs(np.abs(steps) / turn - 1) < 0.05 for turn in _TURNS], axis=0)
+            found |= (is_far | is_turn) & (sizes > np.maximum(least, ratio * busy))
+            found &= ~self._may_jump(part, rows, scale)
+            found[:, robot if part == 0 else rows.shape[1] :] = False
+            for tick, dimension in np.argwhere(found):
+                at = int(dimension)
+                events.append((int(tick) + 1, part, at, float(steps[tick, at])))
         yield from self._findings(index, (state, action), sorted(events), scale)
 
     def _names_and_units(self, part: int) -> list[tuple[str, str]]:
@@ -110,7 +116,7 @@ class JumpCheck:
         return [*zip(names, units, strict=True)]
 
     def _may_jump(
-        self, index: int, part: int, rows: FloatArray, scale: tuple[Floats, Floats]
+        self, part: int, rows: FloatArray, scale: tuple[Floats, Floats]
     ) -> NDArray[np.bool_]:
         """Whether each value may jump, (D,).
 
@@ -118,13 +124,14 @@ class JumpCheck:
         close at once, unless they do so for a moment.
         """
         outside = np.zeros(rows.shape[1], dtype=np.int64)
-        others = [each[part] for i, each in self._extremes.items() if i != index]
-        if others:
+        if len(self._learned[part]) > 1:
             margin = self._limits.least_rad * scale[part]
-            low = np.min([each.low for each in others], axis=0) - margin
-            high = np.max([each.high for each in others], axis=0) + margin
+            lows, highs, _ = self._extremes[part]
+            # Those of the other episodes: the second where the first is of this one.
+            low = np.where(rows.min(axis=0) <= lows[0], lows[1], lows[0]) - margin
+            high = np.where(rows.max(axis=0) >= highs[1], highs[0], highs[1]) + margin
             outside = ((rows < low) | (rows > high)).sum(axis=0)
-        hands = np.array([is_hand(*each) for each in self._names_and_units(part)])
+        hands = np.array([is_hand(*each) for each in self._names_and_units(part)], dtype=bool)
         is_brief = (outside > 0) & (outside <= _EVENT_TICKS)
         return np.where(hands, ~is_brief, (part == 1) & (outside == 0))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,8 @@ class TickLimits:
     """Limits for the values and time stamps of an episode."""
 
     tolerance_s: float = 1e-4
-    """Largest deviation of a time stamp from tick / rate, s; LeRobot's tolerance, beyond which it
-    finds no frame for the tick."""
+    """Deviation of a time stamp from tick / rate that is reported, s; LeRobot's tolerance, beyond
+    which it finds no frame for the tick. imitact does, up to half a tick or --read.tolerance-s."""
 
     min_ticks: int = 2
     """Shortest episode, in ticks; shorter ones show no movement."""
@@ -31,10 +32,12 @@ def inspect_ticks(
     times_s: NDArray[np.float64] | None,
     spec: Spec,
     limits: TickLimits,
+    read_tolerance_s: float = 0.0,
 ) -> list[Finding]:
     """Find values that are not finite, time stamps off schedule, and too short an episode.
 
     State is (T, S), action (T, A), and times_s (T,), or None where the dataset stores no times.
+    `read_tolerance_s` is that of the read options.
     """
     found: list[Finding] = []
     both = (("state", state, spec.state_names), ("action", action, spec.action_names))
@@ -49,25 +52,43 @@ def inspect_ticks(
         text = f"it has {len(state)} ticks, expected at least {limits.min_ticks}"
         found.append(Finding.of("too-short", text, index, value=float(len(state)), unit="ticks"))
     if times_s is not None and len(times_s):
-        found += _inspect_times(index, times_s, spec.rate_hz, limits.tolerance_s)
+        harmless_s = max(read_tolerance_s, 0.5 / spec.rate_hz)
+        found += _inspect_times(index, times_s, spec.rate_hz, limits.tolerance_s, harmless_s)
     return found
 
 
 def _inspect_times(
-    index: int, times_s: NDArray[np.float64], rate_hz: float, tolerance_s: float
+    index: int,
+    times_s: NDArray[np.float64],
+    rate_hz: float,
+    tolerance_s: float,
+    harmless_s: float,
 ) -> list[Finding]:
-    """Find the first tick off schedule; the later ones usually follow from it."""
+    """Find the first tick off schedule; the later ones usually follow from it.
+
+    Up to `harmless_s` off, every tick still has its frame.
+    """
     expected_s = np.arange(len(times_s)) / float(exact_rate(rate_hz))
     # Stored as float32, whose spacing late in a long episode exceeds the tolerance.
     allowed_s = tolerance_s + np.spacing(expected_s.astype(np.float32))
-    off = ~(np.abs(times_s - expected_s) <= allowed_s)
+    deviation_s = np.abs(times_s - expected_s)
+    off = ~(deviation_s <= allowed_s)
     if not off.any():
         return []
-    tick = int(np.argmax(off))
+    largest_s = float(deviation_s.max())
+    is_harmless = largest_s <= harmless_s
+    tick = int(
+        np.argmax(off if is_harmless else ~(deviation_s <= np.maximum(allowed_s, harmless_s)))
+    )
     time_s, due_s = float(times_s[tick]), float(expected_s[tick])
     what = f"its time stamp is {time_s:.6f} s, expected {due_s:.6f} s at {rate_hz:g} Hz"
     if tick and time_s <= times_s[tick - 1]:
         what = f"its time stamp is {time_s:.6f} s, not after the tick before it"
-    text = f"{what} ({int(off.sum())} of {len(times_s)} ticks are off)"
-    ticks = (tick, tick + 1)
-    return [Finding.of("time-stamps", text, index, ticks=ticks, value=time_s - due_s, unit="s")]
+    text = f"{what} ({int(off.sum())} of {len(times_s)} ticks are off, by up to {largest_s:.6f} s)"
+    values: dict[str, Any] = {"ticks": (tick, tick + 1), "value": time_s - due_s, "unit": "s"}
+    if is_harmless:
+        remedy = (
+            "Nothing to do: the nearest frame is taken. A copy by --fix has times of tick / rate"
+        )
+        values |= {"severity": "warning", "remedy": remedy, "fix": "rewrite"}
+    return [Finding.of("time-stamps", text, index, **values)]

@@ -239,30 +239,33 @@ class TrackingCheck:
     # --- joints in another order ---
 
     def _inspect_swaps(self, kind: str, judged: dict[int, dict[int, Delay]]) -> Iterator[Finding]:
-        places: dict[tuple[int, int], list[int]] = {}
+        places: dict[tuple[int, ...], list[int]] = {}
         for index, each in self._episodes.items():
-            for pair in getattr(each, kind):
-                places.setdefault(pair, []).append(index)
-        for (j, k), where in places.items():
-            own = sum(self._follow_their_own(each, j, k) for each in self._episodes.values())
-            one, other = (self._spec.action_names[self._joints[joint][1]] for joint in (j, k))
-            text = f"the state of {one} follows the action of {other}, and the reverse"
-            if len(where) > own and not {j, k} & {*judged}:
-                yield Finding.of("joints-swapped", text, part=one)
-            elif {j, k} <= {*judged}:
+            for cycle in getattr(each, kind):
+                places.setdefault(cycle, []).append(index)
+        for cycle, where in places.items():
+            own = sum(self._follow_their_own(each, cycle) for each in self._episodes.values())
+            names = [self._spec.action_names[self._joints[joint][1]] for joint in cycle]
+            text = (
+                f"the states of {', '.join(names)} follow the actions of "
+                f"{', '.join([*names[1:], names[0]])}"
+            )
+            if len(where) > own and not {*cycle} & {*judged}:
+                yield Finding.of("joints-swapped", text, part=names[0])
+            elif {*cycle} <= {*judged}:
                 for index in where:
-                    yield Finding.of("joints-swapped", text, index, part=one)
+                    yield Finding.of("joints-swapped", text, index, part=names[0])
 
-    def _follow_their_own(self, each: Following, j: int, k: int) -> bool:
-        """Whether two joints follow their own actions in an episode."""
+    def _follow_their_own(self, each: Following, joints: Sequence[int]) -> bool:
+        """Whether all these joints follow their own actions in an episode."""
         limits = self._limits
         positions = all(
             d is not None
             and d.fit >= limits.min_fit
             and 1 / limits.fit_gain <= d.gain <= limits.fit_gain
-            for d in (each.positions[j], each.positions[k])
+            for d in (each.positions[joint] for joint in joints)
         )
-        steps = (each.steps[j], each.steps[k])
+        steps = [each.steps[joint] for joint in joints]
         return positions or all(d is not None and d.fit >= limits.min_fit for d in steps)
 
     # --- offsets ---

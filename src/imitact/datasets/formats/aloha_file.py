@@ -6,7 +6,7 @@ MarkFzp/act-plus-plus compress_data.py and utils.py; docs/formats.md describes i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.datasets.formats import hdf5
 from imitact.datasets.formats.hdf5 import COPY, Hdf5Array, Hdf5Reader, check_readable
-from imitact.datasets.read_config import MAX_VECTOR_SIZE
+from imitact.datasets.frame_arrays import FrameShape, frames_or_reason, is_depth_name
+from imitact.datasets.read_config import ReadConfig
 
 STATE, ACTION, BASE_ACTION = "/observations/qpos", "/action", "/base_action"
 VELOCITY = "/observations/qvel"
@@ -37,20 +38,26 @@ class AlohaFile:
     """Arrays of one episode.
 
     Attributes:
+        state: arrays whose columns, side by side, are the state, that of the environment last.
         actions: arrays whose columns, side by side, are the action.
+        images: array of each camera.
+        shapes: how the frames of a camera are stored; compressed images are not in it.
         extras: array of each further feature, by the names of `feature_of`.
         left_out: paths of arrays that are not read, with the reason.
+        unread_cameras: paths of those that look like cameras.
         metadata: what imitact stored in the attribute `METADATA`; empty in files of others.
         sim: the attribute "sim"; None where it is missing.
     """
 
     path: Path
     length: int
-    state: Hdf5Array
+    state: tuple[Hdf5Array, ...]
     actions: tuple[Hdf5Array, ...]
     images: Mapping[str, Hdf5Array]
+    shapes: Mapping[str, FrameShape]
     extras: Mapping[str, Hdf5Array]
     left_out: Mapping[str, str]
+    unread_cameras: tuple[str, ...]
     metadata: Mapping[str, Any]
     sim: bool | None
 
@@ -59,9 +66,19 @@ class AlohaFile:
         """Values per tick of each array in `actions`."""
         return [array.width for array in self.actions]
 
-    def stored_spec(self) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]], float]:
-        """Names and units by "state" and "action", and the rate in Hz, from `metadata`."""
-        sizes = {"state": self.state.width, "action": sum(self.action_widths)}
+    @property
+    def environment_size(self) -> int:
+        """How many of the last stored states are the environment's."""
+        size = self.metadata.get("environment_size", 0)
+        return size if type(size) is int else 0
+
+    def stored_spec(
+        self, parts: Sequence[str]
+    ) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]], float]:
+        """Names and units of "state" and "action", if among `parts`, and the rate in Hz, from
+        `metadata`."""
+        all_sizes = {"state": self.state[0].width, "action": sum(self.action_widths)}
+        sizes = {part: all_sizes[part] for part in parts}
         try:
             names = {part: tuple(map(str, self.metadata[part]["names"])) for part in sizes}
             units = {part: tuple(map(str, self.metadata[part]["units"])) for part in sizes}
@@ -98,45 +115,68 @@ def find_files(path: Path, pattern: str = "") -> list[Path]:
     return sorted(files, key=lambda p: hdf5.natural_sort_key(p.name))
 
 
-def locate_arrays(reader: Hdf5Reader, path: Path) -> AlohaFile:
+def locate_arrays(reader: Hdf5Reader, path: Path, read: ReadConfig) -> AlohaFile:
     """Locate the arrays of an episode; refuses a file of another layout or a damaged one."""
     arrays = reader.arrays(path)
-    for name in (STATE, ACTION):
+    observed = (*(read.state or [STATE]), *read.environment)
+    state_paths = [array_path(name, arrays) for name in observed]
+    action_paths = [array_path(name, arrays) for name in read.action or [ACTION]]
+    for name in (*state_paths, *action_paths):
         if name not in arrays:
             found = ", ".join(a.description for a in list(arrays.values())[:12]) or "no array"
+            given = "--read.state, --read.action and --read.environment name the arrays to read"
             raise DamagedFile(
-                f"{path} has no {name}, which the ALOHA layout requires; it has {found}. {COPY}"
+                f"{path} has no {name}, which the ALOHA layout requires; it has {found}. {given}; "
+                f"else {COPY[0].lower()}{COPY[1:]}"
+                if name in (STATE, ACTION)
+                else f"{path} has no array {name}; it has {found}. {given}"
             )
+    if not read.action and BASE_ACTION in arrays:
+        action_paths.append(BASE_ACTION)
     attributes = reader.attributes(path)
     metadata = _parse_metadata(attributes.get(METADATA), path)
-    state = _check_vectors(path, arrays[STATE])
-    actions = tuple(_check_vectors(path, arrays[p]) for p in (ACTION, BASE_ACTION) if p in arrays)
-    length = state.shape[0]
-    for array in actions:
-        _check_length(path, array, length)
+    state = tuple(_check_vectors(path, arrays[p]) for p in state_paths)
+    actions = tuple(_check_vectors(path, arrays[p]) for p in action_paths)
+    length = state[0].shape[0]
+    for array in (*state[1:], *actions):
+        _check_length(path, array, length, state[0].path)
     images: dict[str, Hdf5Array] = {}
+    shapes: dict[str, FrameShape] = {}
+    unread: list[str] = []
     extras: dict[str, Hdf5Array] = {}
     left_out: dict[str, str] = {}
     invented = [str(name) for name in metadata.get("invented", ())]
     for name, array in arrays.items():
-        if name in (STATE, ACTION, BASE_ACTION):
+        if name in (STATE, ACTION, BASE_ACTION) and name in (*state_paths, *action_paths):
             if np.dtype(array.dtype) not in (np.float16, np.float32):  # float32 may lose digits
                 extras[feature_of(name)] = array
         elif name == LENGTHS or name in invented:
             continue
+        elif name in (STATE, ACTION, BASE_ACTION):
+            left_out[name] = "not selected"
         elif name.startswith(IMAGES):
-            if reason := _why_no_camera(array):
-                left_out[name] = reason
+            found = _camera(array)
+            if isinstance(found, str):
+                left_out[name] = found
+                unread.append(name)
             else:
-                _check_length(path, check_readable(path, array), length)
+                _check_length(path, check_readable(path, array), length, state[0].path)
                 images[name.removeprefix(IMAGES)] = array
+                if found:
+                    shapes[name.removeprefix(IMAGES)] = found
         elif reason := _why_no_column(array, length):
             left_out[name] = reason
         else:
             extras[feature_of(name)] = check_readable(path, array)
     sim = attributes.get("sim")
-    return AlohaFile(path, length, state, actions, images, extras, left_out, metadata,
-                     None if sim is None else bool(sim))  # fmt: skip
+    return AlohaFile(path, length, state, actions, images, shapes, extras, left_out, tuple(unread),
+                     metadata, None if sim is None else bool(sim))  # fmt: skip
+
+
+def array_path(name: str, arrays: Container[str]) -> str:
+    """Return the path of the array that is given by its path or by its feature."""
+    path = "/" + name.strip("/")
+    return path if path in arrays else next((p for p in [path_of(name)] if p in arrays), path)
 
 
 def feature_of(path: str) -> str:
@@ -164,18 +204,19 @@ def path_of(feature: str) -> str:
     return "/" + name
 
 
-def _why_no_camera(array: Hdf5Array) -> str:
-    """Why an array among the images is not a camera; empty where it is one."""
-    axes, dtype = len(array.shape), array.dtype
-    if "/" in array.path.removeprefix(IMAGES):
+def _camera(array: Hdf5Array) -> FrameShape | str | None:
+    """How the frames of an array among the images are stored, None where they are compressed; or
+    why it is no camera."""
+    axes, dtype, name = len(array.shape), array.dtype, array.path.removeprefix(IMAGES)
+    if "/" in name:
         return "in a nested group"
     if array.kind == "bytes" or (array.kind == "plain" and dtype[1:2] == "S"):
-        return "" if axes == 1 else f"images of shape {array.shape}"
-    if np.dtype(dtype) != np.uint8 or "depth" in array.path.rpartition("/")[2]:
-        return "a depth or grey image"
-    if axes == 2 or (axes == 4 and array.shape[3] == 3 and min(array.shape[1:3]) > 0):
-        return ""
-    return f"not colour images: shape {array.shape}"
+        return None if axes == 1 else f"images of shape {array.shape}"
+    if not array.is_numeric:
+        return "not numbers"
+    if axes == 2 and np.dtype(dtype) == np.uint8 and not is_depth_name(name):
+        return None
+    return frames_or_reason(name, array.shape[1:], np.dtype(dtype), is_named=True)
 
 
 def _why_no_column(array: Hdf5Array, length: int) -> str:
@@ -184,8 +225,8 @@ def _why_no_column(array: Hdf5Array, length: int) -> str:
         return "not numbers"
     if len(array.shape) not in (1, 2) or array.shape[0] != length:
         return f"not one row per tick: shape {array.shape}"
-    if not 1 <= array.width <= MAX_VECTOR_SIZE:
-        return f"{array.width} values per tick"
+    if not array.width:
+        return f"{array.shape[-1]} values per tick"
     parts = array.path.strip("/").split("/")
     if len(parts) > 2 or (len(parts) == 2 and parts[0] != "observations"):
         return "in a group that the layout does not define"
@@ -197,15 +238,15 @@ def _check_vectors(path: Path, array: Hdf5Array) -> Hdf5Array:
     if not array.is_numeric:
         raise DamagedFile(f"{where} has type {array.dtype}, expected numbers. {COPY}")
     check_readable(path, array)
-    if len(array.shape) > 2 or not 1 <= array.width <= MAX_VECTOR_SIZE:
+    if not array.width:
         raise DamagedFile(f"{where} has shape {array.shape}, expected (ticks, values). {COPY}")
     return array
 
 
-def _check_length(path: Path, array: Hdf5Array, length: int) -> None:
+def _check_length(path: Path, array: Hdf5Array, length: int, state: str) -> None:
     if array.shape[0] != length:
         raise DamagedFile(
-            f"{path}: {array.path} has {array.shape[0]} rows, {STATE} has {length}; one of them is "
+            f"{path}: {array.path} has {array.shape[0]} rows, {state} has {length}; one of them is "
             f"incomplete. {COPY}"
         )
 

@@ -28,6 +28,7 @@ from imitact.datasets.formats import aloha_file
 from imitact.datasets.formats.aloha_file import ACTION, BASE_ACTION, IMAGES, STATE, VELOCITY
 from imitact.datasets.row_blocks import check_shapes
 from imitact.storage.atomic import write_atomically
+from imitact.storage.regular_file import create_file
 
 Images = Literal["plain", "jpeg"]
 JPEG_CHANNELS = "bgr"
@@ -142,6 +143,7 @@ class AlohaWriter:
         cameras, length = self._spec.cameras, len(arrays[STATE])
         if self._images == "plain":
             self._check_free_space(sum(length * c.height * c.width * 3 for c in cameras))
+        staged.unlink(missing_ok=True)  # a killed process's, or a link
         with h5py.File(staged, "w", rdcc_nbytes=2 << 20) as file:
             file.attrs.update(attributes)
             file.create_group(IMAGES)
@@ -175,7 +177,7 @@ class AlohaWriter:
         packed = self._staging / "episode_images"
         sizes = []
         try:
-            with packed.open("wb") as out:
+            with create_file(packed) as out:
                 for frame in frames:
                     data = stills.jpeg(np.ascontiguousarray(frame[..., ::-1]))
                     sizes.append(len(data))
@@ -212,6 +214,8 @@ class AlohaWriter:
             "cameras": [camera.name for camera in spec.cameras],
             "invented": invented,
         }
+        if spec.environment_size:
+            metadata["environment_size"] = spec.environment_size
         if task:
             metadata["task"] = task
         if self._images == "jpeg":

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Dataset, Episode, Frame, Spec, overridable
+from imitact.datasets.frame_arrays import FrameShape, as_uint8, top_of_range
 from imitact.datasets.read_config import Layout, OnDamage, ReadConfig
 from imitact.datasets.row_blocks import as_float32, checked_stop
 from imitact.parallel.isolated_process import IsolatedProcess
@@ -44,6 +45,10 @@ class ArrayDataset(Dataset, Generic[E]):
     _spec: Spec
     _located: Sequence[E | None]
     """The episodes in order; None where an episode is damaged."""
+    _shapes: Mapping[str, FrameShape]
+    """How the frames of each camera are stored."""
+    _notices: Sequence[str] = ()
+    _unread_cameras: Sequence[str] = ()
 
     def __init__(
         self,
@@ -56,6 +61,7 @@ class ArrayDataset(Dataset, Generic[E]):
         self.read = read or ReadConfig()
         self.read.refuse_unused(self.LAYOUT, self.READ_OPTIONS)
         self._process = process or IsolatedProcess()
+        self._white: dict[str, int] = {}
         self._open(on_damage)
 
     @property
@@ -85,6 +91,14 @@ class ArrayDataset(Dataset, Generic[E]):
     def read_options(self) -> Mapping[str, Any]:
         return self.read.given()
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return (*self._notices,)
+
+    @property
+    def unread_cameras(self) -> tuple[str, ...]:
+        return (*self._unread_cameras,)
+
     def episode(self, index: int) -> Episode:
         if not 0 <= index < len(self._located):
             raise BadInput(
@@ -99,7 +113,7 @@ class ArrayDataset(Dataset, Generic[E]):
         return ArrayEpisode(self, index, arrays)
 
     def _open(self, on_damage: OnDamage | None) -> None:
-        """Set `_spec` and `_located`."""
+        """Set `_spec`, `_located` and `_shapes`, and what is not read."""
         raise NotImplementedError
 
     def _fingerprint_parts(self) -> Iterator[bytes]:
@@ -114,8 +128,24 @@ class ArrayDataset(Dataset, Generic[E]):
         raise NotImplementedError
 
     def read_frames(self, arrays: E, camera: str, start: int, stop: int) -> Iterator[Frame]:
-        """Frames with their channels in the stored order."""
+        """Frames as they are stored."""
         raise NotImplementedError
+
+    def white(self, camera: str) -> int:
+        """Which number is white in frames that are not uint8: 1 or 255."""
+        if camera not in self._white:
+            episodes = (arrays for arrays in self._located if arrays is not None)
+            frames = (f for e in episodes for f in self.read_frames(e, camera, 0, e.length))
+            self._white[camera] = top_of_range(frames)
+        return self._white[camera]
+
+    def rgb(self, frame: NDArray[Any], camera: str, index: int, tick: int) -> Frame:
+        """Return a stored frame of a camera as uint8 RGB."""
+        if frame.dtype != np.uint8:
+            where = f"{self.path}: {camera} of episode {index} at tick {tick}"
+            frame = as_uint8(frame, self.white(camera), where)
+        frame = self._shapes[camera].to_rgb(frame)
+        return np.ascontiguousarray(frame[..., ::-1]) if self.is_bgr(camera) else frame
 
     def is_bgr(self, camera: str) -> bool:
         """Whether the stored channels of a camera are in the order BGR."""
@@ -156,9 +186,9 @@ class ArrayEpisode(Episode, Generic[E]):
         """Frames of ticks `start` to `stop`; holds a few megabytes of them at a time."""
         self._dataset.spec.camera(camera)
         stop = checked_stop(self._index, self._arrays.length, start, stop)
-        is_bgr = self._dataset.is_bgr(camera)
-        for frame in self._dataset.read_frames(self._arrays, camera, start, stop):
-            yield np.ascontiguousarray(frame[..., ::-1]) if is_bgr else frame
+        frames = self._dataset.read_frames(self._arrays, camera, start, stop)
+        for tick, frame in enumerate(frames, start):
+            yield self._dataset.rgb(frame, camera, self._index, tick)
 
     @property
     def task(self) -> str:

@@ -14,15 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Frame
 from imitact.datasets.formats.array_dataset import ArrayDataset
 from imitact.datasets.formats.hdf5 import MAX_TICKS
-from imitact.datasets.formats.key_selection import AvailableKeys, has_image_shape, is_vector
 from imitact.datasets.formats.zarr import COPY, ZarrArray, ZarrStore, open_array
+from imitact.datasets.key_selection import AvailableKeys, classify
 from imitact.datasets.read_config import OnDamage
 from imitact.datasets.row_blocks import in_blocks
 
@@ -44,14 +43,14 @@ class RowSpan:
 class DiffusionPolicyDataset(ArrayDataset[RowSpan]):
     """Episodes of a diffusion-policy replay buffer.
 
-    Cameras are the arrays of shape (ticks, H, W, 3) and type uint8, or of floats that are whole
-    numbers from 0 to 255. The path is the folder NAME.zarr, or a zip file of it. Required are
-    `read.state`, which names the arrays of the state, and `read.rate_hz`. `on_damage` is not used:
-    damage to one of the shared arrays concerns every episode.
+    Cameras are the arrays in the shape of colour or grey frames. The path is the folder NAME.zarr,
+    or a zip file of it. Required are `read.state`, which names the arrays of the state, and
+    `read.rate_hz`. `on_damage` is not used: damage to one of the shared arrays concerns every
+    episode.
     """
 
     LAYOUT = "diffusion-policy"
-    READ_OPTIONS = ("rate_hz", "state", "action", "cameras", "colour")
+    READ_OPTIONS = ("rate_hz", "state", "action", "environment", "cameras", "colour")
 
     def _open(self, on_damage: OnDamage | None) -> None:
         store = ZarrStore(self.path)
@@ -64,44 +63,36 @@ class DiffusionPolicyDataset(ArrayDataset[RowSpan]):
                     f"{self.path}: {array.name} has {array.shape[0]} rows, but {ENDS} gives "
                     f"{self._ends[-1]} ticks. {COPY}"
                 )
-        vectors = {name: a.width for name, a in self._arrays.items() if is_vector(a.shape)}
-        images = {n: (a.shape[1], a.shape[2]) for n, a in self._arrays.items() if _is_image(a)}
-        available = AvailableKeys(vectors, images, vectors)
-        self._keys = available.select(self.path, self.read, "action")
+        numbers = {n: (a.shape, a.dtype.str) for n, a in self._arrays.items()}
+        vectors, self._shapes, unreadable, others = classify(numbers)
+        available = AvailableKeys(vectors, self._shapes, vectors, unreadable, others)
+        self._keys = available.select(self.path, self.read, ("action",))
+        self._unread_cameras = tuple(unreadable)
+        how = {n: shape.stored_so(self._arrays[n].dtype.str) for n, shape in self._shapes.items()}
+        self._notices = available.notices(self._keys, self.read, how)
+        self._left_out = self._keys.left_out(self._arrays) | unreadable | others
         if not self.read.rate_hz:
             raise BadInput(f"{self.path} does not store its rate; give --read.rate-hz")
         self._spec = available.spec(self._keys, self.read.rate_hz)
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        return self._keys.left_out(self._arrays)
+        return self._left_out
 
     def read_state(self, arrays: RowSpan) -> list[NDArray[Any]]:
-        return [self._rows(key, arrays.first, arrays.stop) for key in self._keys.state]
+        keys = (*self._keys.state, *self._keys.environment)
+        return [self._rows(key, arrays.first, arrays.stop) for key in keys]
 
     def read_action(self, arrays: RowSpan) -> list[NDArray[Any]]:
-        return [self._rows(self._keys.action, arrays.first, arrays.stop)]
+        return [self._rows(key, arrays.first, arrays.stop) for key in self._keys.action]
 
     def read_frames(self, arrays: RowSpan, camera: str, start: int, stop: int) -> Iterator[Frame]:
         array, first = self._arrays[camera], arrays.first
         read = partial(self._rows, camera)
-        rows = in_blocks(read, first + start, first + stop, array.row_bytes, array.chunks[0])
-        for row_number, row in enumerate(rows, first + start):
-            yield row if row.dtype == np.uint8 else self._as_uint8(row, array, row_number)
+        return in_blocks(read, first + start, first + stop, array.row_bytes, array.chunks[0])
 
     def _rows(self, key: str, first: int, stop: int) -> NDArray[Any]:
         return self._arrays[key].rows(self._process, first, stop)
-
-    def _as_uint8(self, row: NDArray[Any], array: ZarrArray, number: int) -> Frame:
-        """Convert a frame stored as floats, as in pusht_cchi_v7_replay.zarr."""
-        with np.errstate(invalid="ignore"):
-            frame = np.clip(row, 0, 255).astype(np.uint8)
-        if not np.array_equal(frame, row):
-            raise BadInput(
-                f"{self.path}: {array.name} must hold whole numbers from 0 to 255, and row "
-                f"{number} does not; imitact reads no other images"
-            )
-        return frame
 
     def _fingerprint_parts(self) -> Iterator[bytes]:
         is_bgr = self.read.colour == "bgr"
@@ -135,8 +126,3 @@ def is_diffusion_policy(path: Path) -> bool:
     if path.is_dir():
         return (path / ENDS / ".zarray").is_file()
     return path.name.endswith((".zarr.zip", ".zip")) and path.is_file()
-
-
-def _is_image(array: ZarrArray) -> bool:
-    is_image_type = array.dtype == np.uint8 or array.dtype.kind == "f"
-    return is_image_type and has_image_shape(array.shape)

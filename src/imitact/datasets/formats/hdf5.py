@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import DamagedFile
+from imitact.datasets.key_selection import vector_width
 from imitact.parallel.isolated_process import MAX_ANSWER_BYTES, IsolatedProcess
 
 MAX_TICKS = 10_000_000
@@ -54,8 +55,8 @@ class Hdf5Array:
 
     @property
     def width(self) -> int:
-        """Values per tick of an array with one or two axes."""
-        return self.shape[1] if len(self.shape) == 2 else 1
+        """Values per tick of an array of vectors; 0 for any other."""
+        return vector_width(self.shape)
 
     @property
     def description(self) -> str:

@@ -12,14 +12,14 @@ from functools import partial
 from typing import Any
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
 from imitact.core.types import Frame
 from imitact.datasets.formats.array_dataset import ArrayDataset, locate_episodes
 from imitact.datasets.formats.hdf5 import Hdf5Array, Hdf5Reader, check_readable, natural_sort_key
-from imitact.datasets.formats.key_selection import AvailableKeys, has_image_shape, is_vector
+from imitact.datasets.frame_arrays import FrameShape
+from imitact.datasets.key_selection import AvailableKeys, classify
 from imitact.datasets.read_config import OnDamage
 from imitact.datasets.row_blocks import in_blocks
 from imitact.storage.checksum import file_sha256
@@ -40,13 +40,13 @@ class Demo:
 class RobomimicDataset(ArrayDataset[Demo]):
     """Demonstrations of a robomimic file, in natural order: demo_2 before demo_10.
 
-    Cameras are the observations of shape (T, H, W, 3) and type uint8. The rate is the control_freq
+    Cameras are the observations in the shape of colour or grey frames. The rate is the control_freq
     of the environment, unless `read.rate_hz` is given; `read.state`, which names the observations
     of the state, is required.
     """
 
     LAYOUT = "robomimic"
-    READ_OPTIONS = ("rate_hz", "state", "action", "cameras", "colour", "subset")
+    READ_OPTIONS = ("rate_hz", "state", "action", "environment", "cameras", "colour", "subset")
 
     def _open(self, on_damage: OnDamage | None) -> None:
         self._hdf5 = Hdf5Reader(self._process)
@@ -61,12 +61,23 @@ class RobomimicDataset(ArrayDataset[Demo]):
             names = self._in_subset(arrays, names)
         if not names:
             raise DamagedFile(f"{self.path} has no demonstration below /data. {_COPY}")
-        action = self.read.action or "actions"
+        action = (self.read.action or ("actions",))[0]
         first = _demo(names[0], groups[names[0]], action)
-        available = AvailableKeys(_vectors(first.obs), _images(first.obs), _vectors(first.actions))
-        self._keys = available.select(self.path, self.read, "actions")
+        if not first.obs:
+            raise BadInput(
+                f"{self.path} has no observations, only what a simulator needs to make them; "
+                "robomimic's dataset_states_to_obs.py writes a file with them"
+            )
+        vectors, self._shapes, unreadable, others = _classified(first.obs)
+        available = AvailableKeys(
+            vectors, self._shapes, _classified(first.actions)[0], unreadable, others
+        )
+        self._keys = available.select(self.path, self.read, ("actions",))
+        self._unread_cameras = tuple(unreadable)
+        how = {name: s.stored_so(first.obs[name].dtype) for name, s in self._shapes.items()}
+        self._notices = available.notices(self._keys, self.read, how)
         self._spec = available.spec(self._keys, self.read.rate_hz or self._control_freq_hz())
-        self._left_out = self._keys.left_out((*first.obs, *first.actions))
+        self._left_out = self._keys.left_out((*first.obs, *first.actions)) | unreadable | others
         self._located = locate_episodes(
             names, lambda name: self._checked(_demo(name, groups[name], action)), on_damage
         )
@@ -79,10 +90,11 @@ class RobomimicDataset(ArrayDataset[Demo]):
         return {"name": arrays.name}
 
     def read_state(self, arrays: Demo) -> list[NDArray[Any]]:
-        return [self._hdf5.values(self.path, arrays.obs[key]) for key in self._keys.state]
+        keys = (*self._keys.state, *self._keys.environment)
+        return [self._hdf5.values(self.path, arrays.obs[key]) for key in keys]
 
     def read_action(self, arrays: Demo) -> list[NDArray[Any]]:
-        return [self._hdf5.values(self.path, arrays.actions[self._keys.action])]
+        return [self._hdf5.values(self.path, arrays.actions[key]) for key in self._keys.action]
 
     def read_frames(self, arrays: Demo, camera: str, start: int, stop: int) -> Iterator[Frame]:
         array = arrays.obs[camera]
@@ -98,28 +110,28 @@ class RobomimicDataset(ArrayDataset[Demo]):
         """Return the demonstration; refuse one that lacks an array or differs in size."""
         spec, keys = self._spec, self._keys
         where = f"{self.path}: /data/{demo.name}"
-        widths = {f"obs/{key}": width for key, width in _vectors(demo.obs).items()}
-        widths |= _vectors(demo.actions)
-        state = [f"obs/{key}" for key in keys.state]
-        for name in (*state, keys.action):
+        vectors, images, _, _ = _classified(demo.obs)
+        widths = {f"obs/{key}": width for key, width in vectors.items()}
+        widths |= _classified(demo.actions)[0]
+        state = [f"obs/{key}" for key in (*keys.state, *keys.environment)]
+        for name in (*state, *keys.action):
             if name not in widths:
                 raise DamagedFile(f"{where} has no numeric array /{name}. {_COPY}")
-        sizes = (sum(widths[name] for name in state), widths[keys.action])
+        sizes = tuple(sum(widths[name] for name in part) for part in (state, keys.action))
         if sizes != (spec.state_size, spec.action_size):
             raise SpecMismatch(
                 f"{where} has {sizes[0]} state and {sizes[1]} action values per tick; the first "
                 f"demonstration has {spec.state_size} and {spec.action_size}"
             )
-        images = _images(demo.obs)
         for camera in spec.cameras:
-            size = images.get(camera.name)
-            if size != (camera.height, camera.width):
+            found = images.get(camera.name)
+            if found != self._shapes[camera.name]:
                 raise SpecMismatch(
-                    f"{where}/obs/{camera.name} has frames of size {size}; the first "
-                    f"demonstration has {(camera.height, camera.width)}"
+                    f"{where}/obs/{camera.name} has frames of size {found and found.size}; the "
+                    f"first demonstration has {(camera.height, camera.width)}"
                 )
-        observations = [demo.obs[key] for key in (*keys.state, *keys.cameras)]
-        for array in (demo.actions[keys.action], *observations):
+        observations = [demo.obs[key] for key in (*keys.state, *keys.environment, *keys.cameras)]
+        for array in (*(demo.actions[key] for key in keys.action), *observations):
             check_readable(self.path, array)
             if array.shape[0] != demo.length:
                 raise DamagedFile(
@@ -171,16 +183,9 @@ def _demo(name: str, arrays: Mapping[str, Hdf5Array], action: str) -> Demo:
     return Demo(name, next((a.shape[0] for a in timed if a.shape), 0), obs, own)
 
 
-def _vectors(arrays: Mapping[str, Hdf5Array]) -> dict[str, int]:
-    """Arrays that can be part of a state, and their values per tick."""
-    return {k: a.width for k, a in arrays.items() if a.is_numeric and is_vector(a.shape)}
-
-
-def _images(arrays: Mapping[str, Hdf5Array]) -> dict[str, tuple[int, int]]:
-    """Arrays that are cameras, and the height and width of their frames."""
-    plain = {key: array for key, array in arrays.items() if array.kind == "plain"}
-    return {
-        key: (array.shape[1], array.shape[2])
-        for key, array in plain.items()
-        if np.dtype(array.dtype) == np.uint8 and has_image_shape(array.shape)
-    }
+def _classified(
+    arrays: Mapping[str, Hdf5Array],
+) -> tuple[dict[str, int], dict[str, FrameShape], dict[str, str], dict[str, str]]:
+    """What arrays of numbers can be, as `classify` tells them apart."""
+    numbers = {key: (a.shape, a.dtype) for key, a in arrays.items() if a.is_numeric}
+    return classify(numbers, named=lambda key: key.endswith("image"))

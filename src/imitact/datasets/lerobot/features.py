@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from imitact.core.errors import BadInput
-from imitact.core.types import Camera, ExtraColumn, Spec
+from imitact.core.types import UNKNOWN_UNIT, ExtraColumn, Spec
+from imitact.datasets.frame_arrays import FrameShape, frame_shape, frames_or_reason, is_depth_name
+from imitact.datasets.key_selection import (
+    AvailableKeys,
+    Keys,
+    numbered,
+    value_names,
+    vector_width,
+)
 from imitact.datasets.lerobot.layout import ACTION, CAMERA_PREFIX, INDEX_COLUMNS, STATE
-from imitact.datasets.read_config import MAX_VECTOR_SIZE
-
-UNKNOWN_UNIT = "unknown"
-"""Unit of a value whose dataset does not store one; LeRobot's layout has no place for units."""
+from imitact.datasets.read_config import MAX_VECTOR_SIZE, ReadConfig
 
 _NOT_EXTRA = {STATE, ACTION, *INDEX_COLUMNS}
+_NUMBER_TYPES = (
+    *("float16", "float32", "float64", "bool"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+)
+_OTHER_SHAPE = "it has frames of shape"
 _EXTRA_TYPES = ("float32", "float64", "int64", "bool", "int32", "float16")
 
 
 @dataclass(frozen=True)
 class StoredCamera:
-    """How the frames of a camera are stored: as one PNG or JPEG per tick, or in a video."""
+    """How the frames of a camera are stored."""
 
     key: str
     """Name of the feature."""
 
-    as_images: bool
+    kind: Literal["video", "image", "array"]
+    """In a video, as one PNG or JPEG image per tick, or as numbers."""
+
+    shape: FrameShape
+
+    @property
+    def as_images(self) -> bool:
+        return self.kind == "image"
 
 
 @dataclass(frozen=True)
@@ -39,8 +57,17 @@ class Features:
     stored: Mapping[str, StoredCamera]
     """How each camera is stored, by its name."""
 
+    keys: Keys
+    """The features that form state and action."""
+
     notices: tuple[str, ...]
-    """The features that are left out, one sentence each."""
+    """What a policy could need and is left out, and what is read as a camera; one sentence each."""
+
+    left_out: Mapping[str, str]
+    """Why a feature cannot be read, for those that look as if they could."""
+
+    unread_cameras: tuple[str, ...]
+    """Features that look like cameras and are not read."""
 
 
 def read_features(
@@ -48,58 +75,137 @@ def read_features(
     rate_hz: float,
     units: Mapping[str, tuple[str, ...]],
     path: Path,
+    read: ReadConfig | None = None,
+    environment_size: int = 0,
 ) -> Features:
     """Derive the Spec from the features of a dataset.
 
-    Cameras are the features of dtype video or image, in their order; `observation.images.top` is
-    the camera "top". Depth maps and grey images are left out, with a notice.
+    Cameras are the features of dtype video or image, and those of numbers in the shape of colour or
+    grey frames, in their order; `observation.images.top` is the camera "top". Depth maps are left
+    out, with a notice.
 
     Args:
         features: "features" of `meta/info.json`.
         units: units of "state" and "action", where the dataset stores them.
+        read: features to read instead of `observation.state`, `action` and all cameras.
+        environment_size: how many of the last values of `observation.state` are the environment's.
 
     Raises:
         BadInput: no state or no action, two cameras of one name, or frames that are not RGB.
     """
-    cameras: list[Camera] = []
-    stored: dict[str, StoredCamera] = {}
-    notices: list[str] = []
+    read = read or ReadConfig()
+    vectors: dict[str, int] = {}
+    cameras: dict[str, StoredCamera] = {}
+    unreadable: dict[str, str] = {}
+    others: dict[str, str] = {}
     for key, feature in features.items():
-        if feature.get("dtype") not in ("video", "image"):
+        if key in INDEX_COLUMNS:
             continue
-        shape = list(feature.get("shape") or [])
-        ends = (shape[0], shape[2]) if len(shape) == 3 else ()
-        if _is_depth(feature) or (1 in ends and 3 not in ends):
-            notices.append(f"{key} is left out: it is a depth map or grey, not RGB")
-            continue
-        name = key.removeprefix(CAMERA_PREFIX).removeprefix("observation.")
-        if name in stored:
-            raise BadInput(
-                f"{path}: the cameras {stored[name].key} and {key} would both be called "
-                f'"{name}"; rename one of them with LeRobot\'s own tools'
-            )
-        if 3 not in ends:
-            raise BadInput(f"{key} has shape {shape}; imitact reads RGB frames, (H, W, 3)")
-        height, width = shape[:2] if shape[2] == 3 else shape[1:]
-        cameras.append(Camera(name, height, width))
-        stored[name] = StoredCamera(key, feature["dtype"] == "image")
-    state_names = _names(features, STATE, "state")
-    action_names = _names(features, ACTION, "action")
-    spec = Spec(
-        state_names=state_names,
-        action_names=action_names,
-        state_units=units.get("state", (UNKNOWN_UNIT,) * len(state_names)),
-        action_units=units.get("action", (UNKNOWN_UNIT,) * len(action_names)),
-        cameras=tuple(cameras),
-        rate_hz=rate_hz,
+        found = _role(key, feature)
+        if isinstance(found, StoredCamera):
+            cameras[key] = found
+        elif isinstance(found, int):
+            vectors[key] = found
+        elif found is not None:
+            is_camera, why = found
+            (unreadable if is_camera else others)[key] = why
+            if why.startswith(_OTHER_SHAPE) and not read.cameras:
+                raise BadInput(f"{path}: {key} cannot be read: {why}. --read.cameras names others")
+    stored = _named_cameras(cameras, path, read)
+    names = {camera.key: name for name, camera in stored.items()}
+    read = replace(read, cameras=tuple(names.get(camera, camera) for camera in read.cameras))
+    available = AvailableKeys(
+        vectors, {n: s.shape for n, s in stored.items()}, vectors, unreadable, others
     )
-    return Features(spec, stored, tuple(notices))
+    keys = available.select(path, read, (ACTION,), (STATE,))
+    spec = available.spec(keys, rate_hz, lambda key, width: _names(features[key], key, width))
+    spec = _with_units(spec, keys, units, environment_size)
+    how = {n: _stored_so(s, features[s.key]) for n, s in stored.items()}
+    notices = available.notices(keys, read, how)
+    return Features(
+        spec,
+        {name: stored[name] for name in keys.cameras},
+        keys,
+        tuple(notices),
+        {**unreadable, **others},
+        tuple(unreadable),
+    )
+
+
+def _role(key: str, feature: Mapping[str, Any]) -> StoredCamera | int | tuple[bool, str] | None:
+    """Return what a feature can be: a camera, or a vector of so many values.
+
+    For one that looks as if it could be either and cannot: whether it looks like a camera, and why
+    it is none. None for any other, such as text.
+    """
+    kind, shape = feature.get("dtype"), list(feature.get("shape") or ())
+    is_named = key.startswith(CAMERA_PREFIX)
+    if kind == "video" or kind == "image":
+        if _is_depth(key, feature):
+            return True, "it is a depth map"
+        found = frame_shape(shape, is_named=True)
+        if found is None:
+            return (
+                True,
+                f"{_OTHER_SHAPE} {shape}; imitact reads RGB frames, (H, W, 3), and grey ones",
+            )
+        return StoredCamera(key, kind, found)
+    if kind not in _NUMBER_TYPES or not all(type(size) is int for size in shape):
+        return None
+    width = vector_width((1, *shape))
+    if width and not is_named:
+        return width
+    found = frames_or_reason(key, shape, np.dtype(kind), is_named=is_named)
+    if isinstance(found, FrameShape):
+        return StoredCamera(key, "array", found)
+    return found is not None, found or f"it has shape {shape} per tick; imitact reads vectors"
+
+
+def _named_cameras(
+    cameras: Mapping[str, StoredCamera], path: Path, read: ReadConfig
+) -> dict[str, StoredCamera]:
+    """Return the cameras by name; of several with one name, that whose feature `read` names."""
+    named: dict[str, StoredCamera] = {}
+    for key, stored in cameras.items():
+        name = key.removeprefix(CAMERA_PREFIX).removeprefix("observation.")
+        if name in named and key not in read.cameras:
+            if named[name].key not in read.cameras:
+                raise BadInput(
+                    f"{path}: the cameras {named[name].key} and {key} would both be called "
+                    f'"{name}"; choose cameras by these names with --read.cameras, or rename one '
+                    "of them with LeRobot's own tools"
+                )
+            continue
+        named[name] = stored
+    return named
+
+
+def _with_units(
+    spec: Spec, keys: Keys, units: Mapping[str, tuple[str, ...]], environment_size: int
+) -> Spec:
+    """Return the Spec with the units that the dataset stores for its own state and action."""
+    more: dict[str, Any] = {}
+    if keys.state == (STATE,):
+        own = spec.state_size - spec.environment_size
+        unknown = (UNKNOWN_UNIT,) * spec.environment_size
+        more["state_units"] = units.get("state", (UNKNOWN_UNIT,) * own) + unknown
+        more["environment_size"] = spec.environment_size + environment_size
+    if keys.action == (ACTION,) and "action" in units:
+        more["action_units"] = units["action"]
+    return replace(spec, **more)
+
+
+def _stored_so(stored: StoredCamera, feature: Mapping[str, Any]) -> str:
+    """How the frames of a camera are stored, in words, where it is neither as video nor as RGB."""
+    if stored.kind == "array":
+        return f"{stored.key}, numbers {feature['dtype']} {list(feature['shape'])}"
+    return f"{stored.key}, which has one channel (grey)" if stored.shape.channels == 1 else ""
 
 
 def read_extra_columns(
-    features: Mapping[str, Mapping[str, Any]], converted: Any
+    features: Mapping[str, Mapping[str, Any]], converted: Any, keys: Keys
 ) -> dict[str, ExtraColumn]:
-    """Return the features that are columns of numbers beside state, action and frames.
+    """Return the features that are columns of numbers beside those of `keys` and frames.
 
     `converted` is "extras" of the settings in `meta/imitact.json`: the type and width that each
     column had before a conversion to LeRobot's types; entries that do not fit are ignored.
@@ -107,7 +213,7 @@ def read_extra_columns(
     columns: dict[str, ExtraColumn] = {}
     for name, feature in features.items():
         shape, dtype = list(feature.get("shape") or []), feature.get("dtype")
-        if name in _NOT_EXTRA or dtype not in _EXTRA_TYPES:
+        if name in _NOT_EXTRA or name in keys.all or dtype not in _EXTRA_TYPES:
             continue
         if len(shape) != 1 or not isinstance(shape[0], int) or not 1 <= shape[0] <= MAX_VECTOR_SIZE:
             continue
@@ -152,25 +258,23 @@ def _before_conversion(converted: Any, name: str, stored: ExtraColumn) -> ExtraC
     return column if fits and np.dtype(column.dtype).kind in "biuf" else stored
 
 
-def _is_depth(feature: Mapping[str, Any]) -> bool:
+def _is_depth(key: str, feature: Mapping[str, Any]) -> bool:
     # LeRobot 0.6 has is_depth_map, those before it video.is_depth_map, the first in video_info.
     info = feature.get("info") or feature.get("video_info") or {}
-    return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
+    is_deep = re.fullmatch(r"gray\d+(le|be)", str(info.get("video.pix_fmt") or ""))
+    is_marked = info.get("is_depth_map") or info.get("video.is_depth_map")
+    is_grey = 1 in list(feature.get("shape") or ())
+    return bool(is_marked or is_deep or (is_grey and is_depth_name(key)))
 
 
-def _names(features: Mapping[str, Mapping[str, Any]], key: str, stem: str) -> tuple[str, ...]:
-    """Return the names of the values: as stored, in any nesting, else stem_0, stem_1, ..."""
-    if key not in features:
-        raise BadInput(f"the dataset has no {key}; it has {', '.join(sorted(features))}")
-    shape = features[key].get("shape") or []
-    if len(shape) != 1:
-        raise BadInput(f"{key} has shape {list(shape)}; imitact reads vectors")
-    if not 1 <= shape[0] <= MAX_VECTOR_SIZE:
-        raise BadInput(f"{key} has {shape[0]} values; imitact reads 1 to {MAX_VECTOR_SIZE}")
-    names = tuple(_leaves(features[key].get("names")))
-    if len(names) == shape[0] and len(set(names)) == len(names):
+def _names(feature: Mapping[str, Any], key: str, width: int) -> tuple[str, ...]:
+    """Return the names of the values: as stored, in any nesting, else numbered."""
+    names = tuple(_leaves(feature.get("names")))
+    if len(names) == width:
         return names
-    return tuple(f"{stem}_{i}" for i in range(shape[0]))
+    if key in (STATE, ACTION):
+        return numbered(key.removeprefix("observation."), width)
+    return value_names(key.removeprefix("observation."), width)
 
 
 def _leaves(names: Any) -> Iterator[str]:

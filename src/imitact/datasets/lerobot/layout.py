@@ -37,6 +37,9 @@ INDEX_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_ind
 V30, V21 = ("v3.",), ("v2.1", "v2.0")
 """Prefixes of `codebase_version` in the layouts that are read."""
 
+_DESCRIPTIONS = {V30: "meta/episodes", V21: "meta/episodes.jsonl"}
+"""Where each of them describes its episodes."""
+
 RESTORE = "Copy the dataset again from its origin, or record it again."
 
 _INFO_TYPES = {
@@ -56,6 +59,14 @@ def file_numbers(index: int) -> dict[str, int]:
 def stored_numbers(row: Mapping[str, Any], prefix: str) -> dict[str, int]:
     """Return the chunk and file number that a row of metadata has under a prefix."""
     return {name: int(row[f"{prefix}/{name}"]) for name in ("chunk_index", "file_index")}
+
+
+def is_shown(file: Path, root: Path) -> bool:
+    """Whether neither a file nor a folder on its way from `root` begins with a dot.
+
+    Macs leave a companion ._NAME beside every file on other file systems.
+    """
+    return not any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
 @contextmanager
@@ -97,6 +108,8 @@ def read_info(path: Path, versions: Sequence[str] = V30) -> dict[str, Any]:
             f"{file} has layout {version}, imitact reads v2.0, v2.1 and v3.0; convert it with "
             "LeRobot's own converters"
         )
+    if mixed := lies_as_other_version(path):
+        raise DamagedFile(mixed)
     for key, types in _INFO_TYPES.items():
         if key not in info:
             raise DamagedFile(f'{file} lacks "{key}". {RESTORE}')
@@ -126,6 +139,24 @@ def version_of(path: Path | str) -> str:
     if not file.is_file():
         return ""
     return str(read_json_object(file, advice=RESTORE).get("codebase_version"))
+
+
+def lies_as_other_version(path: Path) -> str:
+    """Return what is wrong where the files lie as in another version than info.json says, else ""."""
+    version = version_of(path)
+    for versions, own in _DESCRIPTIONS.items():
+        other, *_ = [v for v in _DESCRIPTIONS if v != versions]
+        if version.startswith(versions) and not (path / own).exists():
+            found = path / _DESCRIPTIONS[other]
+            if found.exists():
+                lies = "v3.0" if other == V30 else other[0]
+                return (
+                    f"{path / INFO} has codebase_version {version}, but the files lie as in "
+                    f"{lies}: there is {found.relative_to(path)} and no {own}. Set "
+                    f'codebase_version to "{lies}", or convert the dataset with LeRobot\'s own '
+                    "converter"
+                )
+    return ""
 
 
 def read_json(file: Path) -> dict[str, Any]:

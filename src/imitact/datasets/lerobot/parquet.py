@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from imitact.core.errors import DamagedFile, SpecMismatch
 from imitact.core.types import ExtraColumn
 from imitact.datasets.lerobot.checksums import DatasetChecksums
 from imitact.datasets.lerobot.layout import RESTORE, layout_errors_as_damage
+from imitact.storage.regular_file import check_regular
 
 _MAGIC = b"PAR1"
 """First and last four bytes of every Parquet file (apache/parquet-format, README.md)."""
@@ -46,8 +47,8 @@ def open_parquet(file: Path, checksums: DatasetChecksums, **options: Any) -> pq.
     A file with a checksum is read as a whole, so that what was verified is what is read.
     """
     has_checksum = checksums.has(file)
-    if not has_checksum and not file.is_file():
-        raise DamagedFile(f"{file} is missing. {RESTORE}")
+    if not has_checksum:
+        check_regular(file, advice=RESTORE)
     source = pa.BufferReader(checksums.read(file)) if has_checksum else file
     try:
         return pq.ParquetFile(source, page_checksum_verification=True, **options)
@@ -109,9 +110,15 @@ def _episode_rows(opened: pq.ParquetFile, episode: int) -> tuple[list[int], pa.A
 
 
 def read_cells(
-    file: Path, column: str, rows: Sequence[int], checksums: DatasetChecksums
+    file: Path,
+    column: str,
+    rows: Sequence[int],
+    checksums: DatasetChecksums,
+    convert: Callable[[Any], Any] = lambda cell: cell.as_py(),
 ) -> Iterator[Any]:
     """Yield the values of a column at the given rows of the file, in the given order.
+
+    `convert` makes a value of what pyarrow reads.
 
     For cells as large as images: only one page is in memory, compressed and decompressed (up to
     1024 rows of a row group in pyarrow's files, an episode in LeRobot's). Ascending rows are read
@@ -131,7 +138,7 @@ def read_cells(
             for batch in opened.iter_batches(_IMAGE_ROWS, groups, [column], use_threads=False):
                 cells = batch.column(column)
                 while at < len(rows) and position <= rows[at] < position + batch.num_rows:
-                    yield cells[rows[at] - position].as_py()
+                    yield convert(cells[rows[at] - position])
                     at += 1
                 position += batch.num_rows
                 if at == len(rows) or rows[at] < position:
@@ -142,6 +149,15 @@ def read_cells(
                 )
     except _UNREADABLE as error:
         raise DamagedFile(f"{file}: {column} cannot be read: {error}. {RESTORE}") from error
+
+
+def cell_values(cell: Any) -> NDArray[Any]:
+    """Return all numbers of one value of a column of (nested) vectors, (N,); none where it is
+    empty."""
+    values = cell.values if cell.is_valid else pa.array([], pa.uint8())
+    while isinstance(values, pa.FixedSizeListArray | pa.ListArray | pa.LargeListArray):
+        values = values.flatten()
+    return values.to_numpy(zero_copy_only=False)
 
 
 def read_task_texts(file: Path, checksums: DatasetChecksums) -> dict[int, str]:

@@ -7,9 +7,9 @@ import math
 import os
 import string
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,13 +21,17 @@ from numpy.typing import NDArray
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Dataset, Episode, ExtraColumn, Frame, Spec, overridable
 from imitact.datasets import images
+from imitact.datasets.frame_arrays import as_uint8, top_of_range
+from imitact.datasets.key_selection import Keys
 from imitact.datasets.lerobot import layout, parquet
 from imitact.datasets.lerobot.checksums import DatasetChecksums, missing_checksums
 from imitact.datasets.lerobot.features import read_extra_columns, read_features
-from imitact.datasets.lerobot.layout import ACTION, INFO, RESTORE, STATE, layout_errors_as_damage
-from imitact.datasets.read_config import OnDamage
+from imitact.datasets.lerobot.layout import INFO, RESTORE, is_shown, layout_errors_as_damage
+from imitact.datasets.lerobot.video_segments import check_videos, episode_ranges
+from imitact.datasets.read_config import OnDamage, ReadConfig
 from imitact.datasets.row_blocks import checked_stop
-from imitact.datasets.video import check_whole, read_frames
+from imitact.datasets.video import frame_times, match_frames, read_frames
+from imitact.datasets.video_config import exact_rate
 from imitact.storage.checksum import file_sha256
 
 _MAX_NAME_BYTES = 255
@@ -63,15 +67,21 @@ class LeRobotDataset(Dataset):
     Files with a SHA-256 (`checksums.py`) are compared with it: a video before its first frame is
     decoded, all others when they are read.
 
-    Cameras are the features of dtype video or image; `observation.images.top` is the camera "top".
-    Units are known in recordings of imitact, else "unknown".
+    Cameras are the features of dtype video or image, and frames stored as numbers;
+    `observation.images.top` is the camera "top". Units are known in recordings of imitact, else
+    "unknown".
 
     Args:
         path: folder that holds `meta/info.json`.
         on_damage: called with each damage of an episode or its files, which may then be
             incomplete or have no ticks; by default the first damage is raised. Damage of
             `meta/info.json`, which affects every episode, is raised in any case.
+        read: the features to read (`READ_OPTIONS`).
     """
+
+    READ_OPTIONS: ClassVar[tuple[str, ...]] = (
+        *("state", "action", "environment", "cameras", "tolerance_s"),
+    )
 
     VERSIONS: ClassVar[tuple[str, ...]] = layout.V30
     """Prefixes of the layout versions that this class reads."""
@@ -84,25 +94,39 @@ class LeRobotDataset(Dataset):
         "whole; else copy the dataset again from its origin"
     )
 
-    def __init__(self, path: Path | str, on_damage: OnDamage | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        on_damage: OnDamage | None = None,
+        read: ReadConfig | None = None,
+    ) -> None:
         self._path = Path(path)
+        self.read = read or ReadConfig()
+        self.read.refuse_unused("lerobot", self.READ_OPTIONS)
         self._on_damage = on_damage or _raise
         self._info = layout.read_info(self._path, self.VERSIONS)
         self._facts = layout.read_facts(self._path, self._info["total_episodes"])
         with layout_errors_as_damage(self._path / layout.IMITACT):
-            units = self._facts.get("settings", {}).get("units", {})
-            units = {what: tuple(map(str, names)) for what, names in units.items()}
+            settings = self._facts.get("settings", {})
+            units = {k: tuple(map(str, names)) for k, names in settings.get("units", {}).items()}
+            environment_size = int(settings.get("environment_size", 0))
         with layout_errors_as_damage(self._path / INFO):
             rate_hz = float(self._info["fps"])
-            self._features = read_features(self._info["features"], rate_hz, units, self._path)
+            self._features = read_features(
+                self._info["features"], rate_hz, units, self._path, self.read, environment_size
+            )
         self.stored = self._features.stored
         """How each camera is stored, by its name."""
-        self._image_keys = {stored.key for stored in self.stored.values() if stored.as_images}
-        self._video_keys = {n: s.key for n, s in self.stored.items() if not s.as_images}
+        self._image_keys = {s.key for s in self.stored.values() if s.kind != "video"}
+        self._video_keys = {n: s.key for n, s in self.stored.items() if s.kind == "video"}
+        self._white: dict[str, int] = {}
+        self._video_times: dict[Path, NDArray[np.float64]] = {}
         self._checksums = DatasetChecksums(self._path)
+        self._not_read: dict[str, str] = {}
         self._files = self._read_files()
         self._check_checksums()
         self._check_files()
+        self._check_videos()
 
     @property
     def spec(self) -> Spec:
@@ -120,6 +144,8 @@ class LeRobotDataset(Dataset):
         """
         spec = self.spec
         names = (spec.state_names, spec.action_names, spec.cameras, spec.rate_hz)
+        if spec.environment_size:
+            names += (spec.environment_size,)
         hash_ = hashlib.sha256(repr(names).encode())
         videos: dict[Path, str] = {}
         for index, files in enumerate(self._files):
@@ -129,7 +155,7 @@ class LeRobotDataset(Dataset):
                 hash_.update(np.ascontiguousarray(rows, dtype="<f4").tobytes())
             for camera in spec.cameras:
                 if camera.name not in files.videos:
-                    for image in episode.stored_images(camera.name):
+                    for image in episode.stored_frames(camera.name):
                         hash_.update(hashlib.sha256(image).digest())
                     continue
                 video, from_s = files.videos[camera.name]
@@ -153,25 +179,44 @@ class LeRobotDataset(Dataset):
         return "lerobot"
 
     @property
+    def read_options(self) -> Mapping[str, Any]:
+        return self.read.given()
+
+    @property
+    def unread_cameras(self) -> tuple[str, ...]:
+        return self._features.unread_cameras
+
+    @property
     def notices(self) -> tuple[str, ...]:
-        return self._features.notices
+        not_read = (f"{what}: not read, {why}" for what, why in self._not_read.items())
+        return (*self._features.notices, *not_read)
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        read = {STATE, ACTION, *layout.INDEX_COLUMNS, *self.extra_columns}
+        read = {*self._features.keys.all, *layout.INDEX_COLUMNS, *self.extra_columns}
         read |= {stored.key for stored in self.stored.values()}
         unread = sorted(set(self._info["features"]) - read)
-        return dict.fromkeys(unread, "neither a column of numbers nor a camera")
+        features = {key: self._features.left_out.get(key, "not selected") for key in unread}
+        return {**features, **self._not_read}
 
     @overridable
     def extra_columns(self) -> Mapping[str, ExtraColumn]:
         with layout_errors_as_damage(self._path / INFO):
             converted = self._facts.get("settings", {}).get("extras")
-            return read_extra_columns(self._info["features"], converted)
+            return read_extra_columns(self._info["features"], converted, self._features.keys)
 
     @property
     def frames_in_video(self) -> bool:
         return not self._image_keys
+
+    @property
+    def keys(self) -> Keys:
+        """The features that form state and action."""
+        return self._features.keys
+
+    def width(self, key: str) -> int:
+        """Values per tick of a feature of numbers."""
+        return math.prod(self._info["features"][key].get("shape") or ())
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -181,6 +226,19 @@ class LeRobotDataset(Dataset):
     def task_texts(self) -> Mapping[int, str]:
         """Task descriptions by number, as far as the dataset has them."""
         return parquet.read_task_texts(self._path / layout.TASKS, self._checksums)
+
+    def video_times(self, video: Path) -> NDArray[np.float64]:
+        """Time of each frame of a video, (N,) in s, ascending; read once."""
+        if video not in self._video_times:
+            self._video_times[video] = frame_times(video)[0]
+        return self._video_times[video]
+
+    def white(self, camera: str) -> int:
+        """Which number is white in the frames of a camera that are numbers: 1 or 255."""
+        if camera not in self._white:
+            frames = (f for i in range(len(self._files)) for f in self.episode(i).arrays(camera))
+            self._white[camera] = top_of_range(frames)
+        return self._white[camera]
 
     @cached_property
     def _video_users(self) -> Counter[Path]:
@@ -192,18 +250,24 @@ class LeRobotDataset(Dataset):
     def _read_files(self) -> list[EpisodeFiles]:
         """Read the descriptions of all episodes."""
         total, ticks = self._info["total_episodes"], self._info["total_frames"]
-        found = dict(self._described())
-        if len(found) < total:
-            lacking = (i for i in range(total) if i not in found)
-            first = next(lacking)
+        found: dict[int, EpisodeFiles] = {}
+        for index, files in self._described():
+            if found.setdefault(index, files) != files:
+                damage = f"{self._path / self._descriptions} describes episode {index} twice"
+                self._on_damage(DamagedFile(f"{damage}, and differently. {RESTORE}"), [index])
+        count = self._count(found)
+        if lacking := [i for i in range(min(count, _MAX_EPISODES)) if i not in found]:
+            described = f"{len(found)} of {total} episodes; the first that is missing is"
+            if count > total:
+                described = f"{episode_ranges(sorted(found))}, {INFO} counts {total}; missing is"
             damage = DamagedFile(
-                f"{self._path / self._descriptions} describes {len(found)} of {total} episodes; "
-                f"the first that is missing is {first}. {self._advice}"
+                f"{self._path / self._descriptions} describes {described} {lacking[0]}. "
+                f"{self._advice}"
             )
-            if total > _MAX_EPISODES:
+            if count > _MAX_EPISODES:
                 raise damage
-            self._on_damage(damage, [first, *lacking])
-        ordered = [found.get(i, NOT_DESCRIBED) for i in range(total)]
+            self._on_damage(damage, lacking)
+        ordered = [found.get(i, NOT_DESCRIBED) for i in range(count)]
         described = sum(files.length for files in ordered)
         if described != ticks and NOT_DESCRIBED not in ordered:
             damage = (
@@ -212,12 +276,30 @@ class LeRobotDataset(Dataset):
             self._on_damage(DamagedFile(damage), ())
         return ordered
 
+    def _count(self, described: Collection[int]) -> int:
+        """Return the number of episodes: as counted, or more where the numbers have gaps.
+
+        A recording that was killed leaves the episode that follows the last counted one described;
+        imitact replaces it. Where numbers have gaps, episodes were taken out by hand, and those
+        beyond the count are as good as the others.
+        """
+        total = self._info["total_episodes"]
+        beyond = sorted(index for index in described if index >= total)
+        if not beyond or self._facts:
+            return total
+        if len(described) == beyond[-1] + 1:
+            reason = f"{INFO} counts {total} episodes, as where a recording was not finished"
+            self._not_read[episode_ranges(beyond)] = reason
+            return total
+        return beyond[-1] + 1
+
     def _described(self) -> Iterator[tuple[int, EpisodeFiles]]:
         """Yield number and files of each described episode; NOT_DESCRIBED for a damaged row."""
         names = ["episode_index", "length", "data/chunk_index", "data/file_index"]
         for key in self._video_keys.values():
             names += [f"videos/{key}/{n}" for n in ("chunk_index", "file_index", "from_timestamp")]
-        for file in sorted((self._path / self._descriptions).glob("*/*.parquet")):
+        files = sorted((self._path / self._descriptions).glob("*/*.parquet"))
+        for file in (file for file in files if is_shown(file, self._path)):
             with self._reporting(()):
                 table = parquet.read_table(file, names, self._checksums, optional=["tasks"])
                 with layout_errors_as_damage(file):
@@ -230,8 +312,8 @@ class LeRobotDataset(Dataset):
     ) -> Iterator[tuple[int, EpisodeFiles]]:
         with layout_errors_as_damage(where):
             index = int(row["episode_index"])
-        if not 0 <= index < self._info["total_episodes"]:
-            return  # of an unfinished episode
+            if index < 0:
+                raise ValueError(f"an episode numbered {index}")
         files = NOT_DESCRIBED
         with self._reporting([index]), layout_errors_as_damage(where):
             length = int(row["length"])
@@ -287,14 +369,12 @@ class LeRobotDataset(Dataset):
                     expected = stored
 
     def _check_files(self) -> None:
-        """Check that data files and videos exist, are whole, and hold as many ticks as needed."""
+        """Check that data files exist, are whole, and hold as many ticks as needed."""
         by_data: defaultdict[Path, list[int]] = defaultdict(list)
-        by_video: defaultdict[Path, list[int]] = defaultdict(list)
+        unused: dict[Path, int] = {}
         for index, files in enumerate(self._files):
             if files is not NOT_DESCRIBED:
                 by_data[files.data].append(index)
-            for video, _ in files.videos.values():
-                by_video[video].append(index)
         for data, episodes in by_data.items():
             needed = sum(self._files[i].length for i in episodes)
             with self._reporting(episodes):
@@ -306,9 +386,47 @@ class LeRobotDataset(Dataset):
                     # Reading each of several episodes shows which of them lack ticks.
                     affected = episodes if len(episodes) == 1 else ()
                     self._on_damage(DamagedFile(damage), affected)
-        for video, episodes in by_video.items():
-            with self._reporting(episodes):
-                check_whole(video)
+                unused[data] = held - needed
+        if not self._facts and NOT_DESCRIBED not in self._files and not self._not_read:
+            files = (self._path / "data").rglob("*.parquet")
+            others = (f for f in sorted(files) if is_shown(f, self._path) and f not in by_data)
+            self._note_unused(unused, "ticks")
+            for file in others:
+                self._not_read[str(file.relative_to(self._path))] = "no episode has it"
+
+    def _check_videos(self) -> None:
+        """Check that each video has the frames of its episodes; repair places that are certain."""
+        found = check_videos(
+            [files.videos for files in self._files],
+            self.lengths,
+            self._features,
+            self._path / INFO,
+            self._on_damage,
+        )
+        for index, files in enumerate(self._files) if found.shifts_s else ():
+            videos = {
+                camera: (video, from_s - found.shifts_s.get(video, 0.0))
+                for camera, (video, from_s) in files.videos.items()
+            }
+            self._files[index] = replace(files, videos=videos)
+        if NOT_DESCRIBED not in self._files:
+            self._note_unused(found.unused, "frames")
+
+    def _note_unused(self, unused: Mapping[Path, int], what: str) -> None:
+        """Note what files hold beside their episodes, as of discarded takes."""
+        some = {file: count for file, count in unused.items() if count > 0}
+        if some:
+            first = next(iter(some)).relative_to(self._path)
+            others = f" and {len(some) - 1} others" if len(some) > 1 else ""
+            name = f"{sum(some.values())} {what} in {first}{others}"
+            self._not_read[name] = "they belong to no episode, as those of a discarded take"
+
+    def _move_segments(self, camera: str, episodes: Sequence[int], by_s: float) -> None:
+        for index in episodes:
+            files = self._files[index]
+            video, from_s = files.videos[camera]
+            videos = {**files.videos, camera: (video, from_s + by_s)}
+            self._files[index] = replace(files, videos=videos)
 
     @contextmanager
     def _reporting(self, episodes: Sequence[int]) -> Iterator[None]:
@@ -345,16 +463,42 @@ class LeRobotEpisode(Episode):
     def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """Yield the frames of ticks `start` to `stop`, decoded from the key frame before."""
         spec = self._dataset.spec.camera(camera)
-        size = (spec.height, spec.width)
+        size, stored = (spec.height, spec.width), self._dataset.stored[camera]
         stop = checked_stop(self._index, self._files.length, start, stop)
-        if camera in self._files.videos:
-            video, from_s = self._files.videos[camera]
+        if stored.kind == "video":
+            video, _ = self._files.videos[camera]
             self._checksums.check(video)
-            times_s = (from_s + self._rows[2][start:stop]).tolist()
-            return read_frames(video, times_s, (*size, 3))
+            times_s = self._frame_times(camera)[start:stop].tolist()
+            return read_frames(video, times_s, (*size, 3), stored.shape.channels == 1)
+        if stored.kind == "array":
+            white = self._dataset.white(camera)
+            return (
+                stored.shape.to_rgb(as_uint8(values, white, self._where(camera, tick)))
+                for tick, values in enumerate(self.arrays(camera, start, stop), start)
+            )
         return (
-            images.decode(image, size, self._where(camera, tick), RESTORE, lenient=True)
+            self._decoded(image, size, camera, tick)
             for tick, image in enumerate(self.stored_images(camera, start, stop), start)
+        )
+
+    def _decoded(self, image: bytes, size: tuple[int, int], camera: str, tick: int) -> Frame:
+        where = self._where(camera, tick)
+        if self._dataset.stored[camera].shape.channels == 1 and images.has_16_bits(image):
+            raise BadInput(
+                f"{where} is a grey image of 16 bits, as of a depth map; --read.cameras names the "
+                "cameras to read"
+            )
+        return images.decode(image, size, where, RESTORE, lenient=True)
+
+    def _frame_times(self, camera: str) -> NDArray[np.float64]:
+        """Return the time in its video of the frame of each tick, (T,) in s."""
+        video, from_s = self._files.videos[camera]
+        return match_frames(
+            self._dataset.video_times(video),
+            self._rows[2],
+            from_s,
+            float(exact_rate(self._dataset.spec.rate_hz)),
+            self._dataset.read.tolerance_s,
         )
 
     @overridable
@@ -395,6 +539,30 @@ class LeRobotEpisode(Episode):
         with layout_errors_as_damage(self._dataset.path):
             return {n: parquet.extra_values(table[n], about[n], f"{where}: {n}") for n in names}
 
+    def stored_frames(self, camera: str) -> Iterator[bytes]:
+        """Yield the bytes of each frame as stored, of a camera without videos."""
+        if self._dataset.stored[camera].kind == "array":
+            return (values.tobytes() for values in self.arrays(camera))
+        return self.stored_images(camera)
+
+    def arrays(
+        self, camera: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[NDArray[Any]]:
+        """Yield the frames of ticks `start` to `stop` as stored, of a camera stored as numbers."""
+        stored = self._dataset.stored[camera]
+        shape = stored.shape.stored_shape
+        rows = self._image_rows[start:stop].tolist()
+        cells = parquet.read_cells(
+            self._files.data, stored.key, rows, self._checksums, parquet.cell_values
+        )
+        for tick, values in enumerate(cells, start):
+            if values.size != math.prod(shape):
+                raise DamagedFile(
+                    f"{self._where(camera, tick)} has {values.size} values, expected "
+                    f"{math.prod(shape)} for the shape {list(shape)} in {INFO}. {RESTORE}"
+                )
+            yield values.reshape(shape)
+
     def stored_images(
         self, camera: str, start: int = 0, stop: int | None = None
     ) -> Iterator[bytes]:
@@ -422,11 +590,16 @@ class LeRobotEpisode(Episode):
     @cached_property
     def _rows(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
         """State (T, S), action (T, A) and time of each tick since the first (T,), in s."""
-        file, spec = self._files.data, self._dataset.spec
-        table = self.columns([STATE, ACTION, "timestamp"])
+        file, keys = self._files.data, self._dataset.keys
+        observed = (*keys.state, *keys.environment)
+        table = self.columns([*dict.fromkeys((*observed, *keys.action, "timestamp"))])
         with layout_errors_as_damage(file):
-            state = parquet.vectors(table[STATE], spec.state_size, STATE, file)
-            action = parquet.vectors(table[ACTION], spec.action_size, ACTION, file)
+            state, action = (
+                np.hstack(
+                    [parquet.vectors(table[k], self._dataset.width(k), k, file) for k in part]
+                )
+                for part in (observed, keys.action)
+            )
             times_s = table["timestamp"].to_numpy().astype(np.float64)
             if not np.all(np.isfinite(times_s)):
                 raise ValueError("a timestamp is not finite")

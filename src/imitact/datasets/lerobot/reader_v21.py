@@ -6,6 +6,7 @@ read. Features, ticks and frames are those of v3.0; only the places of files dif
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any, ClassVar
 
 from imitact.datasets.lerobot.layout import RESTORE, V21, layout_errors_as_damage, version_of
 from imitact.datasets.lerobot.reader import EpisodeFiles, LeRobotDataset
-from imitact.datasets.read_config import OnDamage
-from imitact.storage.json_file import parse_json_object, read_bytes
+from imitact.datasets.read_config import OnDamage, ReadConfig
+from imitact.storage.json_file import check_json_memory, parse_json_object, read_bytes
 
 EPISODES = "meta/episodes.jsonl"
 TASKS = "meta/tasks.jsonl"
@@ -58,15 +59,19 @@ class LeRobotV21Dataset(LeRobotDataset):
         return texts
 
 
-def open_lerobot(path: Path | str, on_damage: OnDamage | None = None) -> LeRobotDataset:
+def open_lerobot(
+    path: Path | str, on_damage: OnDamage | None = None, read: ReadConfig | None = None
+) -> LeRobotDataset:
     """Open the LeRobot dataset in a folder, whichever version it has."""
     is_v21 = version_of(path).startswith(V21)
-    return (LeRobotV21Dataset if is_v21 else LeRobotDataset)(path, on_damage)
+    return (LeRobotV21Dataset if is_v21 else LeRobotDataset)(path, on_damage, read)
 
 
 def _read_lines(file: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield each line of a file of JSON objects, with file name and line number for errors."""
-    for number, line in enumerate(read_bytes(file, advice=RESTORE).splitlines(), 1):
+    data = read_bytes(file, advice=RESTORE)
+    check_json_memory(data, file, advice=RESTORE)
+    for number, line in enumerate(io.BytesIO(data), 1):
         if not line.strip():
             continue
         where = file.with_name(f"{file.name}, line {number}")

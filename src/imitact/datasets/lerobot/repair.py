@@ -6,9 +6,12 @@ and nobody can read those (lerobot#2495, lerobot#3522). The videos are whole.
 
 An episode can be recovered if its data file has a footer. Its metadata say where its frames are if
 they can be read. Otherwise the frames are counted: the videos of a camera, one after the other,
-hold a frame for every tick of the dataset, in the order of the column `index`. Counting stops at a
-video that would end within an episode, since LeRobot ends none there. An episode is lost, and
-reported, if its first frame would not be a key frame or its frames are not at their times.
+hold a frame for every tick of the dataset, in the order of the column `index`. A count is only
+believed where the videos have as many frames as `total_frames` counts ticks: the frames of a
+discarded take may remain at the end of an episode's (lerobot#4109), and move all that follow. With
+more frames only the first episode is certain, with fewer none. Where a video is missing, those
+before it must end where an episode does. An episode is lost, and reported, if its first frame would
+not be a key frame or its frames are not at their times.
 
 The dataset itself is only read.
 """
@@ -19,7 +22,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +38,23 @@ from imitact.datasets.episode_encoder import frame_stats
 from imitact.datasets.lerobot import layout, parquet
 from imitact.datasets.lerobot.checksums import DatasetChecksums
 from imitact.datasets.lerobot.features import Features, read_features
-from imitact.datasets.lerobot.layout import INFO, TASKS, file_numbers, layout_errors_as_damage
+from imitact.datasets.lerobot.layout import (
+    INFO,
+    TASKS,
+    file_numbers,
+    is_shown,
+    layout_errors_as_damage,
+)
 from imitact.datasets.lerobot.reader import LeRobotDataset
 from imitact.datasets.lerobot.stats import FeatureStats, merge_all_stats, row_stats, stats_as_json
+from imitact.datasets.lerobot.video_segments import (
+    Segment,
+    ShiftedSegments,
+    check_segments,
+    episode_ranges,
+)
 from imitact.datasets.lerobot.writer import episode_row, table_bytes, tasks_table
-from imitact.datasets.video import TOLERANCE_S, check_whole, frame_times, read_frames
+from imitact.datasets.video import frame_times, read_frames
 from imitact.storage.atomic import fsync, make_folder, write_bytes
 from imitact.storage.atomic_folder import atomic_folder, check_output_folder
 from imitact.storage.checksum import file_sha256
@@ -128,8 +143,10 @@ def is_unfinished(root: Path) -> bool:
             return False
     except BadInput:  # of a damaged info.json, which opening the dataset reports
         return False
-    metadata = [*root.glob("meta/episodes/*/*.parquet")]
-    files = [*metadata, *root.glob("data/*/*.parquet")]
+    if layout.lies_as_other_version(root):
+        return False
+    metadata = _shown(root, "meta/episodes/*/*.parquet")
+    files = [*metadata, *_shown(root, "data/*/*.parquet")]
     return not metadata or any(map(parquet.has_no_footer, files))
 
 
@@ -160,7 +177,9 @@ def plan_repair(root: Path, on_episode: OnEpisode = lambda done: None) -> Repair
             raise ValueError(f"it counts {info['total_episodes']} episodes")
     rows, unreadable = _read_metadata(root, keys)
     stored, broken, wrong = _read_data(root)
-    videos = {key: _read_videos(root, key, per_chunk, stored) for key in keys}
+    total_frames = info["total_frames"]
+    videos = {key: _read_videos(root, key, per_chunk, stored, total_frames) for key in keys}
+    places = {key: _described_places(root, key, rows, stored, videos[key], info) for key in keys}
     try:
         texts = parquet.read_task_texts(root / TASKS, DatasetChecksums(root))
     except DamagedFile:
@@ -171,7 +190,8 @@ def plan_repair(root: Path, on_episode: OnEpisode = lambda done: None) -> Repair
         row = rows.get(index, {})
         try:
             segments = {
-                key: _find_segment(root, videos[key], key, row, one, info["fps"]) for key in keys
+                key: _find_segment(key, videos[key], places[key].get(index), one, info["fps"])
+                for key in keys
             }
             table = _read_episode(one)
             stats = _compute_stats(table, info, features, segments, one)
@@ -195,10 +215,11 @@ def plan_repair(root: Path, on_episode: OnEpisode = lambda done: None) -> Repair
     lost = []
     missing = set(range(total)) - set(stored) - set(wrong)
     for file, why, episodes in _lost_with_files(root, broken, stored, rows, missing, total):
-        lost.append(f"{file.relative_to(root)} {why}: {_ranges(episodes)}")
+        held = episode_ranges(episodes) if episodes else "no episode that is missing elsewhere"
+        lost.append(f"{file.relative_to(root)} {why}: {held}")
         missing -= set(episodes)
     if missing:
-        lost.append(f"{_ranges(sorted(missing))}: in no data file")
+        lost.append(f"{episode_ranges(sorted(missing))}: in no data file")
     lost += [f"episode {index}: {why}" for index, why in sorted(wrong.items())]
     return RepairPlan(
         root,
@@ -239,13 +260,15 @@ class _VideoFile:
         times_s: time of each frame, (N,) in s.
         key_frames: whether decoding can begin at each frame, (N,).
         first: number of its first frame among all frames of the camera; -1 if unknown.
+        counted: how many of its frames, from the first on, a count can assign.
         damage: why it cannot be read; empty for a readable video.
     """
 
     path: Path
     times_s: NDArray[np.float64]
     key_frames: NDArray[np.bool_]
-    first: int
+    first: int = -1
+    counted: int = 0
     damage: str = ""
 
 
@@ -253,10 +276,10 @@ def _read_metadata(root: Path, keys: Sequence[str]) -> tuple[dict[int, dict[str,
     """Return the rows of metadata by episode, and the files that cannot be read."""
     optional = [f"videos/{key}/{n}" for key in keys for n in ("chunk_index", "file_index")]
     optional += [f"videos/{key}/from_timestamp" for key in keys]
-    optional += ["tasks", "data/chunk_index", "data/file_index"]
+    optional += ["tasks", "length", "data/chunk_index", "data/file_index"]
     rows: dict[int, dict[str, Any]] = {}
     unreadable: list[Path] = []
-    for file in sorted((root / "meta/episodes").glob("*/*.parquet")):
+    for file in _shown(root, "meta/episodes/*/*.parquet"):
         try:
             table = parquet.read_table(
                 file, ["episode_index"], DatasetChecksums(root), optional=optional
@@ -274,7 +297,7 @@ def _read_data(root: Path) -> tuple[dict[int, StoredEpisode], dict[Path, str], d
     broken: dict[Path, str] = {}
     wrong: dict[int, str] = {}
     names = ["episode_index", "frame_index", "index"]
-    for file in sorted((root / "data").glob("*/*.parquet")):
+    for file in _shown(root, "data/*/*.parquet"):
         try:
             table = parquet.read_table(file, names, DatasetChecksums(root))
             with layout_errors_as_damage(file):
@@ -300,56 +323,110 @@ def _read_data(root: Path) -> tuple[dict[int, StoredEpisode], dict[Path, str], d
 
 
 def _read_videos(
-    root: Path, key: str, per_chunk: int, stored: Mapping[int, StoredEpisode]
+    root: Path,
+    key: str,
+    per_chunk: int,
+    stored: Mapping[int, StoredEpisode],
+    total_frames: int,
 ) -> list[_VideoFile]:
     """Return the videos of a feature in order, with the numbers of their frames where known."""
     videos: list[_VideoFile] = []
-    spans = [(one.first, one.first + one.length) for one in stored.values() if one.first >= 0]
-    first = 0
-    files = sorted((root / "videos" / key).glob("chunk-*/file-*.mp4"))
-    for number, file in enumerate(files):
-        if file.relative_to(root).as_posix() != layout.VIDEOS.format(
+    is_complete = True
+    for number, file in enumerate(_shown(root, f"videos/{key}/chunk-*/file-*.mp4")):
+        name = layout.VIDEOS.format(
             video_key=key, chunk_index=number // per_chunk, file_index=number % per_chunk
-        ):
-            first = -1  # one before it is missing
-        damage = ""
+        )
         try:
-            check_whole(file)
-            times_s, key_frames = frame_times(file)
+            if file.relative_to(root).as_posix() != name:
+                is_complete = False
+            videos.append(_VideoFile(file, *frame_times(file)))
         except DamagedFile as error:
-            times_s, key_frames, first, damage = np.zeros(0), np.zeros(0, np.bool_), -1, str(error)
-        end = first + len(times_s)
-        if any(start < end < stop for start, stop in spans):
-            first = -1  # LeRobot ends no video within an episode: the count is wrong
-        videos.append(_VideoFile(file, times_s, key_frames, first, damage))
-        first = end if first >= 0 else -1
+            is_complete = False
+            videos.append(_VideoFile(file, np.zeros(0), np.zeros(0, np.bool_), damage=str(error)))
+    spans = [(one.first, one.first + one.length) for one in stored.values() if one.first >= 0]
+    excess = sum(len(video.times_s) for video in videos) - total_frames
+    if is_complete and excess:
+        begun = max((stop for start, stop in spans if start == 0), default=0)
+        if excess > 0 and videos:
+            videos[0] = replace(videos[0], first=0, counted=min(begun, len(videos[0].times_s)))
+        return videos
+    ends = {end for span in spans for end in span}
+    first = 0
+    for number, video in enumerate(videos):
+        end = first + len(video.times_s)
+        splits = any(start < end < stop for start, stop in spans)
+        name = layout.VIDEOS.format(
+            video_key=key, chunk_index=number // per_chunk, file_index=number % per_chunk
+        )
+        if (
+            video.damage
+            or video.path != root / name
+            or splits  # LeRobot ends no video within an episode
+            or (not is_complete and end not in ends)
+        ):
+            break
+        videos[number] = replace(video, first=first, counted=len(video.times_s))
+        first = end
     return videos
 
 
-def _find_segment(
+def _described_places(
     root: Path,
-    videos: Sequence[_VideoFile],
     key: str,
-    row: Mapping[str, Any],
+    rows: Mapping[int, Mapping[str, Any]],
+    stored: Mapping[int, StoredEpisode],
+    videos: Sequence[_VideoFile],
+    info: Mapping[str, Any],
+) -> dict[int, tuple[_VideoFile, float] | DamagedFile]:
+    """Return video and start, in s, of each episode whose metadata give them, or what is wrong."""
+    places: dict[int, tuple[_VideoFile, float] | DamagedFile] = {}
+    users: dict[Path, list[Segment]] = {}
+    by_path = {video.path: video for video in videos if not video.damage}
+    for index, row in rows.items():
+        if row.get(f"videos/{key}/from_timestamp") is None:
+            continue
+        try:
+            with layout_errors_as_damage(root / "meta/episodes"):
+                numbers = layout.stored_numbers(row, f"videos/{key}")
+                from_s = float(row[f"videos/{key}/from_timestamp"])
+                length = stored[index].length if index in stored else int(row.get("length") or 0)
+            path = root / layout.VIDEOS.format(video_key=key, **numbers)
+            if path not in by_path:
+                raise DamagedFile(f"{path} is missing or cannot be read")
+        except DamagedFile as error:
+            places[index] = error
+        else:
+            places[index] = by_path[path], from_s
+            users.setdefault(path, []).append(Segment(index, from_s, length))
+    for path, segments in users.items():
+        try:
+            check_segments(path, by_path[path].times_s, segments, info["fps"])
+        except ShiftedSegments as error:
+            for one in segments:
+                places[one.episode] = by_path[path], one.from_s - error.shift_s
+        except DamagedFile as error:
+            places |= dict.fromkeys((one.episode for one in segments), error)
+    return places
+
+
+def _find_segment(
+    key: str,
+    videos: Sequence[_VideoFile],
+    place: tuple[_VideoFile, float] | DamagedFile | None,
     one: StoredEpisode,
     rate_hz: float,
 ) -> VideoSegment:
     """Return where the frames of an episode are: by its metadata, else by count."""
-    if row.get(f"videos/{key}/from_timestamp") is not None:
-        with layout_errors_as_damage(root / "meta/episodes"):
-            numbers = layout.stored_numbers(row, f"videos/{key}")
-            from_s = float(row[f"videos/{key}/from_timestamp"])
-        path = root / layout.VIDEOS.format(video_key=key, **numbers)
-        video = next((v for v in videos if v.path == path and not v.damage), None)
-        if video is None:
-            raise DamagedFile(f"{path} is missing or cannot be read")
-        at = int(np.searchsorted(video.times_s, from_s - TOLERANCE_S))
+    if isinstance(place, DamagedFile):
+        raise place
+    if place is not None:
+        video, from_s = place
+        at = int(np.searchsorted(video.times_s, from_s - 0.5 / rate_hz))
     else:
         spans = ((v, one.first - v.first) for v in videos if 0 <= v.first <= one.first)
-        video = next((v for v, at in spans if at < len(v.times_s)), None)
+        video, at = next(((v, at) for v, at in spans if at < v.counted), (None, 0))
         if video is None:
             raise DamagedFile(f"no video of {key} is known to hold its frames")
-        at = one.first - video.first
         if not video.key_frames[at]:
             raise DamagedFile(
                 f"frame {at} of {video.path} should be its first, by count, but is not a key frame"
@@ -381,7 +458,11 @@ def _compute_stats(
     Depth maps, and columns that are not numbers, have none.
     """
     stats: dict[str, FeatureStats] = {}
-    cameras = {stored.key: features.spec.camera(n) for n, stored in features.stored.items()}
+    cameras = {
+        stored.key: features.spec.camera(name)
+        for name, stored in features.stored.items()
+        if stored.kind != "array"
+    }
     with layout_errors_as_damage(one.data):
         times_s = table["timestamp"].to_numpy().astype(np.float64)
         for key, feature in info["features"].items():
@@ -474,20 +555,16 @@ def _remains(
             for start, stop in edges.reshape(-1, 2).tolist():
                 from_s, to_s = video.times_s[start], video.times_s[stop - 1]
                 lines.append(f"{name}, frames {start} to {stop - 1} ({from_s:.2f} to {to_s:.2f} s)")
-    for folder in sorted(root.glob("images/*/episode[-_]*")):
-        count = sum(1 for file in folder.iterdir() if file.is_file())
+    for folder in _shown(root, "images/*/episode[-_]*"):
+        count = sum(1 for file in folder.iterdir() if file.is_file() and is_shown(file, root))
         lines.append(f"{folder.relative_to(root)}, {count} images that are in no video")
-    lines += [f"{file.relative_to(root)}, in no episode" for file in sorted(root.glob("*/*.mp4"))]
+    lines += [f"{file.relative_to(root)}, in no episode" for file in _shown(root, "*/*.mp4")]
     return lines
 
 
-def _ranges(numbers: Sequence[int]) -> str:
-    """Return "episodes 3, 7 to 9"."""
-    if not numbers:
-        return "no episode that is missing elsewhere"
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-    texts = ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
-    return f"episode{'s' if len(numbers) > 1 else ''} {texts}"
+def _shown(root: Path, pattern: str) -> list[Path]:
+    """Return the files of a dataset that match a pattern, sorted, without hidden companions."""
+    return sorted(file for file in root.glob(pattern) if is_shown(file, root))
 
 
 # --- the copy ------------------------------------------------------------------------------------
