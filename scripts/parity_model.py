@@ -3,9 +3,10 @@
     python scripts/parity_model.py --lerobot-python PATH            # live, both sides
     python scripts/parity_model.py --lerobot-python PATH --record   # and rewrite the fixtures
 
-PATH is the Python of an environment with lerobot 0.6.1 (3.12); imitact runs in this process. Both
-sides fill their weights from NumPy generators keyed by parameter name. CPU, float32, no dropout.
-tests/models/test_parity.py compares imitact with the recorded outputs of LeRobot.
+--case NAME compares one case only. PATH is the Python of an environment with lerobot 0.6.1 (3.12);
+imitact runs in this process. Both sides fill their weights from NumPy generators keyed by parameter
+name. CPU, float32, no dropout. tests/models/test_parity.py compares imitact with the recorded
+outputs of LeRobot.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ CASES: dict[str, dict[str, tuple[int, int]]] = {
         "front_close": (64, 96),
         "right_wrist": (64, 64),
     },
+    "environment_state": {},
 }
+ENVIRONMENT = {"environment_state": 6}
+"""Numbers of the environment's states, which follow the joints."""
 # Names of random frames, by size. Where a ReLU of the backbone is within rounding of its kink, the
 # gradient depends on the last bit and differs between builds of torch. Of 80 random frames these
 # keep every ReLU and every max pooling at least 20 times its rounding error away from that.
@@ -75,7 +79,7 @@ def inputs(case: str) -> dict[str, Any]:
         named = (generator(f"frame {next(supply[size])}") for _ in range(BATCH))
         return np.stack([g.integers(0, 256, (*size, 3), dtype=np.uint8) for g in named])
 
-    return {
+    given = {
         "frames": {name: frames(size) for name, size in CASES[case].items()},
         "state": rng.standard_normal((BATCH, JOINTS)).astype(np.float32),
         "action": rng.standard_normal((BATCH, CHUNK, JOINTS)).astype(np.float32),
@@ -84,6 +88,9 @@ def inputs(case: str) -> dict[str, Any]:
         "mean": rng.uniform(-0.5, 0.5, JOINTS),
         "std": rng.uniform(0.5, 1.5, JOINTS),
     }
+    # As it is: LeRobot does not normalize it by default.
+    environment = rng.standard_normal((BATCH, ENVIRONMENT.get(case, 0))).astype(np.float32)
+    return {**given, "environment": environment}
 
 
 def gradients(named: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -115,18 +122,27 @@ def imitact_side(case: str) -> dict[str, np.ndarray]:
 
     given = inputs(case)
     names = tuple(f"joint_{i}" for i in range(JOINTS))
+    size = ENVIRONMENT.get(case, 0)
     spec = Spec(
-        state_names=names,
+        state_names=(*names, *(f"environment_state_{i}" for i in range(size))),
         action_names=names,
-        state_units=("rad",) * JOINTS,
+        state_units=("rad",) * JOINTS + ("m",) * size,
         action_units=("rad",) * JOINTS,
         cameras=tuple(Camera(name, *size) for name, size in CASES[case].items()),
         rate_hz=50,
+        environment_size=size,
     )
-    stats = Stats(given["mean"], given["std"], given["mean"] - 5, given["mean"] + 5, 1000)
+
+    def stats(mean: np.ndarray, std: np.ndarray) -> Stats:
+        return Stats(mean, std, mean - 5, mean + 5, 1000)
+
+    mean, std = (
+        np.concatenate([given[name], np.full(size, value)])
+        for name, value in (("mean", 0.0), ("std", 1.0))
+    )
     policy = TorchPolicy.create(
         spec,
-        {"state": stats, "action": stats},
+        {"state": stats(mean, std), "action": stats(given["mean"], given["std"])},
         ActConfig(pretrained_backbone="none", dropout=0.0),
         seed=0,
         fingerprint="parity",
@@ -135,7 +151,7 @@ def imitact_side(case: str) -> dict[str, np.ndarray]:
     filled = {k: torch.from_numpy(weights(k, tuple(v.shape))) for k, v in net.state_dict().items()}
     net.load_state_dict(filled)
     batch = {
-        "state": torch.from_numpy(given["state"]),
+        "state": torch.from_numpy(np.hstack([given["state"], given["environment"]])),
         "action": torch.from_numpy(given["action"]),
         "is_pad": torch.from_numpy(given["is_pad"]),
         "frames": {n: torch.from_numpy(f) for n, f in given["frames"].items()},
@@ -180,6 +196,10 @@ def lerobot_side(case: str) -> dict[str, np.ndarray]:
 
     given = inputs(case)
     cameras = {n: f"observation.images.{n}" for n in CASES[case]}
+    environment = {}
+    if size := ENVIRONMENT.get(case):
+        key = "observation.environment_state"
+        environment[key] = PolicyFeature(FeatureType.ENV, (size,))
     config = ACTConfig(
         input_features={
             **{
@@ -187,6 +207,7 @@ def lerobot_side(case: str) -> dict[str, np.ndarray]:
                 for n, size in CASES[case].items()
             },
             "observation.state": PolicyFeature(FeatureType.STATE, (JOINTS,)),
+            **environment,
         },
         output_features={"action": PolicyFeature(FeatureType.ACTION, (JOINTS,))},
         device="cpu",
@@ -217,6 +238,7 @@ def lerobot_side(case: str) -> dict[str, np.ndarray]:
         "observation.state": torch.from_numpy((given["state"] - mean) / (std + np.float32(1e-8))),
         "action": torch.from_numpy((given["action"] - mean) / (std + np.float32(1e-8))),
         "action_is_pad": torch.from_numpy(given["is_pad"]),
+        "observation.environment_state": torch.from_numpy(given["environment"]),
         **{cameras[n]: image(f) for n, f in given["frames"].items()},
     }
     posterior: dict[str, Any] = {}
@@ -276,9 +298,11 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="rewrite the fixtures")
     parser.add_argument("--side", choices=["lerobot"], help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--case", choices=list(CASES), help="compare this case only")
     args = parser.parse_args()
+    cases = [args.case] if args.case else list(CASES)
     if args.side == "lerobot":
-        for case in CASES:
+        for case in cases:
             np.savez_compressed(args.out / f"{case}.npz", **lerobot_side(case))
         return 0
     if not args.lerobot_python:
@@ -287,11 +311,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         out = FIXTURES if args.record else Path(name)
         out.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
-            [args.lerobot_python, __file__, "--side", "lerobot", "--out", str(out)], check=True
-        )
+        only = ["--case", args.case] if args.case else []
+        command = [args.lerobot_python, __file__, "--side", "lerobot", "--out", str(out), *only]
+        subprocess.run(command, check=True)
         agree = True
-        for case in CASES:
+        for case in cases:
             with np.load(out / f"{case}.npz", allow_pickle=False) as file:
                 theirs = dict(file)
             worst = deviations(imitact_side(case), theirs)

@@ -1,7 +1,7 @@
 """Policy parity: imported policies against the programs that trained them, and exported ones there.
 
     python scripts/parity_policies.py --lerobot-python PATH [--lerobot-033-python PATH]
-        [--act-repo PATH] [--record]
+        [--act-repo PATH] [--record] [--case NAME]
 
 The PATHs are the Pythons of environments with lerobot 0.6.1 and 0.3.3, and a clone of
 tonyzhaozh/act (742c753), which runs in the first environment, as does imitact's own model inside
@@ -10,7 +10,7 @@ weights from NumPy generators keyed by its own names, and predicts actions for r
 observations; imitact imports the checkpoints and must predict the same, exports them again, and the
 programs must predict the same with the exports. CPU, float32. --record rewrites the fixtures: the
 programs' file names, settings, weight names and actions. tests/models/interop/test_interop.py
-recreates the checkpoints from these.
+recreates the checkpoints from these. --case compares one case only.
 """
 
 from __future__ import annotations
@@ -53,14 +53,31 @@ CASES: dict[str, dict[str, Any]] = {
         "imagenet": False,
         "modes": {"VISUAL": "MIN_MAX", "STATE": "QUANTILES", "ACTION": "QUANTILE10"},
     },
+    "environment": {
+        "cameras": (),
+        "environment": 5,
+        "modes": {"STATE": "MEAN_STD", "ENV": "MIN_MAX", "ACTION": "MEAN_STD"},
+    },
+    # LeRobot's own modes have no ENV, so that it does not normalize these states.
+    "environment_and_camera": {"cameras": ("top",), "imagenet": True, "environment": 3},
+    "environment_alone": {
+        "cameras": (),
+        "joints": 0,
+        "environment": 5,
+        "modes": {"ENV": "MEAN_STD", "ACTION": "MEAN_STD"},
+    },
 }
 PROGRAMS: dict[str, tuple[str, ...]] = {
-    "lerobot-0.6.1": ("one_camera", "four_cameras", "ranges", "quantiles"),
+    "lerobot-0.6.1": (
+        "one_camera", "four_cameras", "ranges", "quantiles",
+        "environment", "environment_and_camera", "environment_alone",
+    ),
     "lerobot-0.3.3": ("one_camera", "four_cameras", "ranges"),
     "act": ("one_camera", "four_cameras"),
-    "plugin": ("one_camera", "four_cameras"),
-}
+    "plugin": ("one_camera", "four_cameras", "environment", "environment_alone"),
+}  # fmt: skip
 MEAN_STD = {"VISUAL": "MEAN_STD", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"}
+STATE, ENVIRONMENT = "observation.state", "observation.environment_state"
 TABLES = ("vae_encoder_pos_enc", "pos_table")
 
 
@@ -94,13 +111,23 @@ def table(length: int, width: int) -> np.ndarray:
     return np.where(channel % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32)
 
 
+def states(case: str) -> dict[str, int]:
+    """Return LeRobot's features that imitact's states are, with their sizes."""
+    sizes = {
+        STATE: CASES[case].get("joints", JOINTS),
+        ENVIRONMENT: CASES[case].get("environment", 0),
+    }
+    return {key: size for key, size in sizes.items() if size}
+
+
 def statistics(case: str) -> dict[str, dict[str, np.ndarray]]:
     """Return dataset statistics by LeRobot's feature names, in float32."""
     found: dict[str, dict[str, np.ndarray]] = {}
-    for key in ("observation.state", "action"):
+    for key, size in {**states(case), "action": JOINTS}.items():
         rng = generator(f"{key} of {case}")
-        mean, std = rng.standard_normal(JOINTS), rng.uniform(0.05, 1.5, JOINTS)
-        std[3], std[5] = 2e-3, 0.0  # hardly ever moved, and never
+        mean, std = rng.standard_normal(size), rng.uniform(0.05, 1.5, size)
+        if size == JOINTS:
+            std[3], std[5] = 2e-3, 0.0  # hardly ever moved, and never
         low, high = mean - 2 * std, mean + 3 * std
         found[key] = {
             "mean": mean, "std": std, "min": low, "max": high,
@@ -124,10 +151,11 @@ def statistics(case: str) -> dict[str, dict[str, np.ndarray]]:
 def observations(case: str) -> list[dict[str, Any]]:
     """Return states in their units, and captured frames."""
     given = []
-    known = statistics(case)["observation.state"]
+    known = statistics(case)
+    mean, std = (np.concatenate([known[key][n] for key in states(case)]) for n in ("mean", "std"))
     for at in range(OBSERVATIONS):
         rng = generator(f"observation {at} of {case}")
-        state = known["mean"] + known["std"] * rng.standard_normal(JOINTS).astype(np.float32)
+        state = mean + std * rng.standard_normal(len(mean)).astype(np.float32)
         frames = {
             name: rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
             for name in CASES[case]["cameras"]
@@ -153,7 +181,7 @@ def filled(module: Any, skip: tuple[str, ...] = ()) -> None:
                 value.copy_(torch.from_numpy(weights(name, tuple(value.shape))))
 
 
-def torch_observation(given: dict[str, Any]) -> dict[str, Any]:
+def torch_observation(given: dict[str, Any], case: str) -> dict[str, Any]:
     """Return an observation in LeRobot's form: frames from 0 to 1, channels first."""
     import torch
 
@@ -161,7 +189,15 @@ def torch_observation(given: dict[str, Any]) -> dict[str, Any]:
         f"observation.images.{name}": torch.from_numpy(frame).permute(2, 0, 1).float() / 255
         for name, frame in given["frames"].items()
     }
-    return {"observation.state": torch.from_numpy(given["state"]), **frames}
+    sizes = states(case)
+    parts = torch.from_numpy(given["state"]).split(list(sizes.values()))
+    # LeRobot takes the device from observation.state even where it is no input.
+    return {STATE: torch.zeros(1), **dict(zip(sizes, parts, strict=True)), **frames}
+
+
+def state_features(case: str, feature_class: Any, kinds: Any) -> dict[str, Any]:
+    types = {STATE: kinds.STATE, ENVIRONMENT: kinds.ENV}
+    return {key: feature_class(types[key], (size,)) for key, size in states(case).items()}
 
 
 def lerobot_config(case: str, config_class: Any, feature_class: Any, kinds: Any, mode: Any) -> Any:
@@ -170,7 +206,7 @@ def lerobot_config(case: str, config_class: Any, feature_class: Any, kinds: Any,
         for n in CASES[case]["cameras"]
     }
     return config_class(
-        input_features={**images, "observation.state": feature_class(kinds.STATE, (JOINTS,))},
+        input_features={**images, **state_features(case, feature_class, kinds)},
         output_features={"action": feature_class(kinds.ACTION, (JOINTS,))},
         normalization_mapping={k: mode(v) for k, v in modes(case).items()},
         device="cpu", push_to_hub=False, pretrained_backbone_weights=None, chunk_size=CHUNK,
@@ -205,7 +241,7 @@ def lerobot_061_answers(case: str, folder: Path) -> np.ndarray:
     before, after = make_pre_post_processors(policy.config, pretrained_path=str(folder))
     with torch.inference_mode():
         return np.stack([
-            after(policy.predict_action_chunk(before(torch_observation(given))))[0].numpy()
+            after(policy.predict_action_chunk(before(torch_observation(given, case))))[0].numpy()
             for given in observations(case)
         ])  # fmt: skip
 
@@ -229,7 +265,7 @@ def lerobot_033(case: str, out: Path) -> np.ndarray:
     with torch.inference_mode():
         return np.stack([
             policy.predict_action_chunk(
-                {k: v[None] for k, v in torch_observation(given).items()}
+                {k: v[None] for k, v in torch_observation(given, case).items()}
             )[0].numpy()
             for given in observations(case)
         ])  # fmt: skip
@@ -251,16 +287,16 @@ def plugin(case: str, out: Path) -> np.ndarray:
         f"observation.images.{n}": PolicyFeature(FeatureType.VISUAL, (3, *SIZE))
         for n in CASES[case]["cameras"]
     }
-    crop = f"{CASES[case]['cameras'][0]}=8:56,0:72"
+    crop = f"{CASES[case]['cameras'][0]}=8:56,0:72" if images else ""
     config = lerobot_policy_imitact.ImitactConfig(
-        input_features={**images, "observation.state": PolicyFeature(FeatureType.STATE, (JOINTS,))},
+        input_features={**images, **state_features(case, PolicyFeature, FeatureType)},
         output_features={"action": PolicyFeature(FeatureType.ACTION, (JOINTS,))},
         device="cpu", push_to_hub=False, chunking="replay:10", rate_hz=50.0,
         net=ActConfig(
             chunk_size=CHUNK, input_height=32, input_width=48, crop=crop, backbone_width=16,
             backbone_stages=3, backbone_norm="batch", hidden_dim=DIM, num_heads=HEADS,
             dim_feedforward=FFN, encoder_layers=LAYERS, positions="tokens",
-            use_vae=case == "one_camera", vae_encoder_layers=1,
+            use_vae=case != "four_cameras", vae_encoder_layers=1,
         ),
     )  # fmt: skip
     known = {key: {**of, "count": np.array([9])} for key, of in statistics(case).items()}
@@ -272,7 +308,7 @@ def plugin(case: str, out: Path) -> np.ndarray:
     before, after = make_pre_post_processors(policy.config, pretrained_path=str(out))
     with torch.inference_mode():
         return np.stack([
-            after(policy.predict_action_chunk(before(torch_observation(given))))[0].numpy()
+            after(policy.predict_action_chunk(before(torch_observation(given, case))))[0].numpy()
             for given in observations(case)
         ])  # fmt: skip
 
@@ -436,8 +472,10 @@ def value_of(name: str, shape: tuple[int, ...], case: str) -> np.ndarray:
     known = statistics(case)
     if name.startswith("statistics."):
         what, _, statistic = name.removeprefix("statistics.").partition("_")
-        of = known["action" if what == "action" else "observation.state"]
-        return np.full(shape, 9, np.float32) if statistic == "count" else of[statistic]
+        keys = ["action"] if what == "action" else list(states(case))
+        if statistic == "count":
+            return np.full(shape, 9, np.float32)
+        return np.concatenate([known[key][statistic] for key in keys])
     start, _, statistic = name.rpartition(".")
     for key, of in known.items():
         if start == key or start.endswith(f".buffer_{key.replace('.', '_')}"):
@@ -489,10 +527,14 @@ def main() -> int:
     parser.add_argument("--lerobot-033-python", help="the same with lerobot 0.3.3")
     parser.add_argument("--act-repo", type=Path, help="a clone of tonyzhaozh/act")
     parser.add_argument("--record", action="store_true", help="rewrite the fixtures")
+    parser.add_argument("--case", choices=list(CASES), help="compare this case only")
     parser.add_argument("--side", choices=list(PROGRAMS), help=argparse.SUPPRESS)
     parser.add_argument("--again", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.case:
+        for program, cases in PROGRAMS.items():
+            PROGRAMS[program] = tuple(case for case in cases if case == args.case)
     if args.side and args.again:
         again(args.side, args.again, args.act_repo)
         return 0
@@ -507,11 +549,13 @@ def main() -> int:
     if args.act_repo:
         pythons["act"] = args.lerobot_python
     with tempfile.TemporaryDirectory() as name:
-        return compared(pythons, args.act_repo, Path(name), args.record)
+        return compared(pythons, args.act_repo, Path(name), args.record, args.case)
 
 
-def compared(pythons: dict[str, str], repo: Path | None, work: Path, record: bool) -> int:
-    more = ["--act-repo", str(repo)] if repo else []
+def compared(
+    pythons: dict[str, str], repo: Path | None, work: Path, record: bool, only: str | None
+) -> int:
+    more = [*(["--act-repo", str(repo)] if repo else []), *(["--case", only] if only else [])]
     agree = True
 
     def tell(what: str, case: str, got: np.ndarray, wanted: np.ndarray) -> None:

@@ -33,6 +33,12 @@ def test_four_cameras_of_two_sizes_reproduce_lerobots_results() -> None:
     assert max(worst.values()) <= 1, worst
 
 
+def test_environment_states_without_a_camera_reproduce_lerobots_results() -> None:
+    theirs = recorded("environment_state")
+    worst = parity.deviations(parity.imitact_side("environment_state"), theirs)
+    assert max(worst.values()) <= 1, worst
+
+
 def test_the_comparison_detects_missing_image_positions(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = act.sine_grid
     monkeypatch.setattr(act, "sine_grid", lambda *sizes: torch.zeros_like(grid(*sizes)))
@@ -45,6 +51,8 @@ def test_the_comparison_detects_missing_image_positions(monkeypatch: pytest.Monk
 def test_the_recorded_results_are_small_and_name_their_versions() -> None:
     files = list(RECORDED.iterdir())
     assert sum(f.stat().st_size for f in files) < 200_000
-    for case in ("one_camera", "four_cameras"):
+    assert {file.stem for file in files if file.suffix == ".npz"} == set(parity.CASES)
+    for case in parity.CASES:
         assert "lerobot 0.6.1" in str(recorded(case)["versions"])
-        assert recorded(case)["parameters"] == 51_613_582
+        if parity.CASES[case]:
+            assert recorded(case)["parameters"] == 51_613_582

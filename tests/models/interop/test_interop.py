@@ -104,6 +104,7 @@ def test_an_imported_policy_predicts_as_in_the_program_that_trained_it(
     has_scaling = policy.scaling is not None
     # A constant joint has a deviation of 0 in LeRobot, and of at least 0.01 elsewhere.
     assert has_scaling is program.startswith("lerobot")
+    assert policy.spec.environment_size == parity.CASES[case].get("environment", 0)
 
 
 def test_an_imported_policy_is_saved_and_loaded_with_its_normalization(
@@ -207,9 +208,19 @@ def test_the_execution_of_chunks_is_imported(copied: Callable[..., Path]) -> Non
         (lambda c: c.update(input_features=[]), "input_features is .*; an object is expected"),
         (lambda c: c["input_features"].pop("observation.state"), "observation.state is missing"),
         (
+            lambda c: c["input_features"].update({"observation.effort": {
+                "type": "STATE", "shape": [3]}}),
+            '"observation.effort" of type STATE cannot be imported',
+        ),
+        (
+            lambda c: c["input_features"].update({"observation.objects": {
+                "type": "ENV", "shape": [3]}}),
+            '"observation.objects" of type ENV cannot be imported',
+        ),
+        (
             lambda c: c["input_features"].update({"observation.environment_state": {
                 "type": "ENV", "shape": [3]}}),
-            '"observation.environment_state" of type ENV cannot be imported',
+            "observation.environment_state is missing, so LeRobot would not normalize it",
         ),
         (
             lambda c: c["input_features"]["observation.images.top"].update(shape=[64, 96, 3]),
@@ -584,7 +595,8 @@ def test_exporting_to_lerobot_and_importing_keeps_actions_and_names(
     program: str, case: str, made: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     names = tuple(f"motor_{i}" for i in range(14))
-    known = PartialSpec(names, names, ("deg",) * 14, ("deg",) * 14, rate_hz=30.0)
+    states = tuple(f"value_{i}" for i in range(sum(parity.states(case).values())))
+    known = PartialSpec(states, names, ("deg",), ("deg",), rate_hz=30.0)
     policy = lerobot_reader.read(made(program, case), known).policy
     lerobot_writer.write(policy, tmp_path / "out")
     found = lerobot_reader.read(tmp_path / "out", PartialSpec())
@@ -616,6 +628,35 @@ def test_exporting_to_the_released_act_and_importing_keeps_the_policy(
     assert np.array_equal(
         parity.answers(again, "four_cameras"), parity.answers(policy, "four_cameras")
     )
+
+
+def test_states_of_the_environment_are_named_and_those_of_a_dataset_must_be_as_many(
+    made: Callable[[str, str], Path],
+) -> None:
+    folder = made("lerobot-0.6.1", "environment")
+    spec = lerobot_reader.read(folder, PartialSpec()).policy.spec
+    assert spec.environment_names == tuple(f"environment_state_{i}" for i in range(5))
+    assert spec.state_names[:14] == ALOHA_JOINTS
+    with pytest.raises(DamagedFile, match=r": 0 states of the environment .* the policy has 5"):
+        lerobot_reader.read(folder, PartialSpec(environment_size=0))
+    plain, known = made("lerobot-0.6.1", "one_camera"), PartialSpec.from_spec(spec)
+    with pytest.raises(DamagedFile, match=r": 5 states of the environment .* the policy has 0"):
+        lerobot_reader.read(plain, known)
+
+
+def test_lerobot_is_told_what_it_reads_of_a_policy_without_joints(
+    made: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    policy = lerobot_reader.read(made("lerobot-0.6.1", "environment_alone"), PartialSpec()).policy
+    (note,) = lerobot_writer.write(policy, tmp_path / "out")
+    assert "no input is observation.state; LeRobot 0.6.1 still takes the device from it" in note
+
+
+def test_the_released_act_has_no_input_for_states_of_the_environment(tmp_path: Path) -> None:
+    policy = small(spec=replace(SPEC, environment_size=1))
+    with pytest.raises(BadInput, match="no input for states of the environment; this policy has b"):
+        act_release.write(policy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 SPEC = Spec(("a", "b"), ("c",), ("rad", "1"), ("rad",), (Camera("top", 64, 96),), 30)

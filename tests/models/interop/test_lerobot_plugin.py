@@ -7,6 +7,7 @@ by scripts/parity_policies.py.
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 import tomllib
@@ -62,6 +63,14 @@ def test_the_plugin_imports_nothing_from_lerobots_act() -> None:
         names = list(imported(file.read_text()))
         assert [n for n in names if n.startswith("lerobot.policies.act")] == []
     assert list(imported("from lerobot.policies.act import x")) == ["lerobot.policies.act.x"]
+
+
+def test_all_that_the_plugin_takes_from_imitact_exists() -> None:
+    names = [n for file in SOURCES for n in imported(file.read_text()) if n.startswith("imitact.")]
+    assert names
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
 
 
 def test_version_and_dependencies_of_the_plugin_are_the_tested_ones() -> None:

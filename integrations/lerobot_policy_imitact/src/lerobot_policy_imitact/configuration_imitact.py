@@ -14,6 +14,9 @@ from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
 from imitact.models.config import MODEL_JSON_KEYS, MODEL_PRESETS, ActConfig
 
+STATES = ("observation.state", "observation.environment_state")
+"""LeRobot's features that imitact's states are, in order."""
+
 _HINTS = get_type_hints(ActConfig)
 _TYPES = {f.name: _HINTS[f.name] for f in fields(ActConfig)}
 
@@ -98,13 +101,12 @@ class ImitactConfig(PreTrainedConfig):
 
     def validate_features(self) -> None:
         """Refuse features that imitact's network does not take."""
-        if self.robot_state_feature is None or self.action_feature is None:
+        if not self.state_sizes or self.action_feature is None:
             raise BadInput(
-                "imitact needs observation.state and action; the dataset has "
+                "imitact needs action and observation.state (or observation.environment_state); "
+                "the dataset has "
                 + ", ".join([*(self.input_features or {}), *(self.output_features or {})])
             )
-        if self.env_state_feature is not None:
-            raise BadInput("imitact's network does not take an environment state")
         if self.net.actions == "delta":
             raise BadInput(
                 'net.actions "delta" needs statistics that LeRobot does not keep; use "absolute", '
@@ -113,11 +115,19 @@ class ImitactConfig(PreTrainedConfig):
 
     def set_dataset_feature_metadata(self, features: Mapping[str, Any]) -> None:
         """Take the names of state and action from the dataset; called by LeRobot."""
-        for key, name in (("observation.state", "state_names"), ("action", "action_names")):
-            feature = features.get(key, {})
-            names = list(_leaves(feature.get("names")))
-            if len(names) == feature.get("shape", (0,))[0] and len(set(names)) == len(names):
+        for keys, name in ((self.state_sizes, "state_names"), (("action",), "action_names")):
+            own = [features[key] for key in keys if key in features]
+            names = [leaf for feature in own for leaf in _leaves(feature.get("names"))]
+            size = sum(feature.get("shape", (0,))[0] for feature in own)
+            if len(names) == size and len(set(names)) == len(names):
                 setattr(self, name, names)
+
+    @property
+    def state_sizes(self) -> dict[str, int]:
+        """Sizes of the features that imitact's states are, by LeRobot's key, in order."""
+        features = (self.robot_state_feature, self.env_state_feature)
+        pairs = zip(STATES, features, strict=True)
+        return {key: feature.shape[0] for key, feature in pairs if feature is not None}
 
     @property
     def chunk_size(self) -> int:

@@ -8,6 +8,7 @@ Legend: B batch, K chunk, S state, A action.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,18 +25,19 @@ from imitact.models.interop.lerobot_layout import camera_name
 from imitact.models.policy import TorchPolicy
 from imitact.models.policy_folder import PolicyRecord
 from imitact.models.resnet import load_pretrained
-from lerobot_policy_imitact.configuration_imitact import ImitactConfig
+from lerobot_policy_imitact.configuration_imitact import STATES, ImitactConfig
 
-STATE, ACTION = "observation.state", "action"
+ACTION = "action"
 _PARTS = ("mean", "std", "min", "max")
 
 
 class Statistics(nn.Module):
     """Statistics of state and action as buffers, saved and loaded with the weights."""
 
-    def __init__(self, sizes: dict[str, int]) -> None:
+    def __init__(self, sizes: dict[str, int], states: Sequence[str]) -> None:
+        """Make buffers for `sizes` values of "state" and "action"; `states` are LeRobot's keys."""
         super().__init__()
-        self.sizes = sizes
+        self.sizes, self.states = sizes, states
         for what, size in sizes.items():
             for part in _PARTS:
                 self.register_buffer(f"{what}_{part}", torch.full((size,), torch.nan))
@@ -43,15 +45,17 @@ class Statistics(nn.Module):
 
     def fill(self, known: dict[str, dict[str, Any]]) -> None:
         """Take LeRobot's statistics of a dataset."""
-        for what, key in (("state", STATE), ("action", ACTION)):
+        for what, keys in (("state", self.states), ("action", [ACTION])):
             for part in (*_PARTS, "count"):
-                if part not in known.get(key, {}):
-                    raise BadInput(
-                        f"the dataset's meta/stats.json has no {part} of {key}; write it again "
-                        "with LeRobot 0.4 or later"
-                    )
-                values = torch.as_tensor(np.asarray(known[key][part], np.float32)).reshape(-1)
-                getattr(self, f"{what}_{part}").copy_(values)
+                for key in keys:
+                    if part not in known.get(key, {}):
+                        raise BadInput(
+                            f"the dataset's meta/stats.json has no {part} of {key}; write it again "
+                            "with LeRobot 0.4 or later"
+                        )
+                rows = [np.asarray(known[key][part], np.float32).reshape(-1) for key in keys]
+                values = rows[0] if part == "count" else np.concatenate(rows)
+                getattr(self, f"{what}_{part}").copy_(torch.as_tensor(values))
 
     def stats(self) -> dict[str, Stats]:
         """Return imitact's statistics."""
@@ -102,11 +106,13 @@ class ImitactPolicy(PreTrainedPolicy):
             config.net,
             state_size=self._spec.state_size,
             action_size=self._spec.action_size,
+            environment_size=self._spec.environment_size,
             image_sizes=[view.size for view in views.values()],
             generator=torch.Generator().manual_seed(seed),
         )
         self.statistics = Statistics(
-            {"state": self._spec.state_size, "action": self._spec.action_size}
+            {"state": self._spec.state_size, "action": self._spec.action_size},
+            list(config.state_sizes),
         )
         if dataset_stats is not None:
             self.statistics.fill(dataset_stats)
@@ -164,7 +170,7 @@ class ImitactPolicy(PreTrainedPolicy):
     def select_action(self, batch: dict[str, Tensor], **_: Any) -> Tensor:
         """Return the action of this tick, (B, A), by imitact's chunking, in step for all B."""
         self.eval()
-        state = batch[STATE]
+        state = batch[next(iter(self.config.state_sizes))]
         if self._chunking.wants_chunk:
             chunk = self.predict_action_chunk(batch)
             self._chunking.feed(chunk.transpose(0, 1).flatten(1).cpu().numpy())
@@ -191,7 +197,8 @@ class ImitactPolicy(PreTrainedPolicy):
                 continue
             small = [view.apply(frame) for frame in pixels.cpu().numpy()]
             frames[name] = torch.from_numpy(np.stack(small)).to(image.device)
-        return {"state": batch[STATE], "frames": frames}
+        states = [batch[key] for key in self.config.state_sizes]
+        return {"state": torch.cat(states, dim=-1), "frames": frames}
 
 
 def _forget(module: ImitactPolicy, _: Any) -> None:
@@ -200,10 +207,9 @@ def _forget(module: ImitactPolicy, _: Any) -> None:
 
 
 def _spec(config: ImitactConfig) -> Spec:
-    state, action = config.robot_state_feature, config.action_feature
-    assert state is not None  # validate_features
-    assert action is not None
-    sizes = {"state": state.shape[0], "action": action.shape[0]}
+    action, states = config.action_feature, config.state_sizes
+    assert action is not None  # validate_features
+    sizes = {"state": sum(states.values()), "action": action.shape[0]}
     names = {
         what: tuple(getattr(config, f"{what}_names")) or tuple(f"{what}_{i}" for i in range(size))
         for what, size in sizes.items()
@@ -218,4 +224,5 @@ def _spec(config: ImitactConfig) -> Spec:
             for key, feature in config.image_features.items()
         ),
         rate_hz=config.rate_hz or 50.0,
+        environment_size=states.get(STATES[1], 0),
     )

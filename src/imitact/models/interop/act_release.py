@@ -66,11 +66,6 @@ DECODER_LAYERS = 7
 NUM_HEADS = 8
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether a path looks like a checkpoint of the released ACT: its folder, or its .ckpt."""
-    return path.suffix == ".ckpt" if path.is_file() else (path / WEIGHTS).is_file()
-
-
 def read(
     path: Path, known: PartialSpec, *, num_heads: int = NUM_HEADS, stats: Path | None = None
 ) -> ImportedPolicy:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,6 +50,15 @@ def complete_stats(
     count = rows.get("count", np.ones(1))
     is_count = count.size == 1 and count[0] >= 1
     return Stats(mean, std, low, high, int(count[0]) if is_count else 1)
+
+
+def side_by_side(parts: Sequence[Stats]) -> Stats:
+    """Return the statistics of several features as those of one, which has all their values."""
+    rows = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("mean", "std", "min", "max")
+    }
+    return Stats(**rows, count=min(part.count for part in parts))
 
 
 def assemble_policy(

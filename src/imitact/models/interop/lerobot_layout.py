@@ -17,10 +17,12 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 
 STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
+ENVIRONMENT = "observation.environment_state"
 
 NAMES = (
     ("encoder_img_feat_input_proj", "image_proj"),
     ("encoder_robot_state_input_proj", "state_proj"),
+    ("encoder_env_state_input_proj", "environment_proj"),
     ("encoder_latent_input_proj", "latent_proj"),
     ("encoder_1d_feature_pos_embed.weight", "token_pos"),
     ("decoder_pos_embed.weight", "queries"),
@@ -45,36 +47,57 @@ _MAX_SIDE_PX = 16_384
 
 @dataclass(frozen=True)
 class Features:
-    """Features of a policy; cameras by LeRobot's key, in the order of config.json."""
+    """Features of a policy; cameras by LeRobot's key, in the order of config.json.
 
-    state_size: int
+    imitact's states are those of observation.state, `joints` many or none, and then the
+    `environment` many of observation.environment_state.
+    """
+
+    joints: int
+    environment: int
     action_size: int
     cameras: Mapping[str, Camera]
+
+    @property
+    def states(self) -> tuple[tuple[str, str, int], ...]:
+        """Key, type and size of the features that imitact's states are, in order."""
+        return state_features(self.joints, self.environment)
 
 
 def read_features(config: JsonFields) -> Features:
     """Return the features in config.json; refuse those that imitact's network does not have."""
     inputs, outputs = config.within("input_features"), config.within("output_features")
-    state_size: int | None = None
+    joints = environment = 0
     cameras: dict[str, Camera] = {}
     for key in inputs.names():
         feature = inputs.within(key)
         kind = feature.text("type")
         if kind == "VISUAL":
             where = f"{config.path}: input_features.{key}.shape"
-            # "top" for "observation.images.top" and "image" for "observation.image".
-            name = key.removeprefix(IMAGES).removeprefix("observation.")
-            cameras[key] = Camera(name, *_frame_size(feature.raw("shape"), where))
+            cameras[key] = Camera(camera_name(key), *_frame_size(feature.raw("shape"), where))
         elif kind == "STATE" and key == STATE:
-            state_size = _vector_size(feature, key)
+            joints = _vector_size(feature, key)
+        elif kind == "ENV" and key == ENVIRONMENT:
+            environment = _vector_size(feature, key)
         else:
-            why = f"cannot be imported; imitact's network takes {STATE} and cameras"
+            why = f"cannot be imported; imitact's network takes {STATE}, {ENVIRONMENT} and cameras"
             raise config.error("input_features", f'"{key}" of type {kind} {why}')
-    if state_size is None:
+    if not joints + environment:
         raise config.error("input_features", f"{STATE} is missing; imitact's network needs it")
     if outputs.names() != [ACTION]:
         raise config.error("output_features", f"exactly {ACTION} is expected")
-    return Features(state_size, _vector_size(outputs.within(ACTION), ACTION), cameras)
+    return Features(joints, environment, _vector_size(outputs.within(ACTION), ACTION), cameras)
+
+
+def state_features(joints: int, environment: int) -> tuple[tuple[str, str, int], ...]:
+    """Return key, type and size of the features that a policy's states are, in order."""
+    found = [(STATE, "STATE", joints)] if joints or not environment else []
+    return (*found, *([(ENVIRONMENT, "ENV", environment)] if environment else []))
+
+
+def camera_name(key: str) -> str:
+    """Return "top" for "observation.images.top" and "image" for "observation.image"."""
+    return key.removeprefix(IMAGES).removeprefix("observation.")
 
 
 def _vector_size(feature: JsonFields, key: str) -> int:

@@ -43,7 +43,7 @@ class LeRobotNormalization:
     """Normalization of a checkpoint.
 
     Attributes:
-        modes: Kind of feature ("STATE", "ACTION", "VISUAL") to mode.
+        modes: Kind of feature ("STATE", "ENV", "ACTION", "VISUAL") to mode.
         statistics: Feature key to its statistics.
         skipped: Features that are not normalized, whatever their kind.
         eps: Constant that keeps divisors above 0.
@@ -61,7 +61,7 @@ class LeRobotNormalization:
     def to_scaling(self, features: layout.Features) -> Scaling:
         """Return imitact's normalization that gives the same inputs and actions."""
         with np.errstate(all="ignore"):  # Scaling refuses values that are not finite
-            state = self._affine(layout.STATE, "STATE", features.state_size)
+            states = [self._affine(*feature) for feature in features.states]
             action = self._affine(layout.ACTION, "ACTION", features.action_size)
             pixel_mean, pixel_std = {}, {}
             for key, camera in features.cameras.items():
@@ -69,7 +69,9 @@ class LeRobotNormalization:
                 # Pixels stay near their range, so the shift may be folded into the mean.
                 pixel_mean[camera.name] = _tuple(mean - shift * std)
                 pixel_std[camera.name] = _tuple(std)
-        state_mean, state_std, state_shift = map(_tuple, state)
+        state_mean, state_std, state_shift = (
+            _tuple(np.concatenate(rows)) for rows in zip(*states, strict=True)
+        )
         action_mean, action_std, _ = map(_tuple, action)
         return Scaling(
             state_mean, state_std, state_shift, action_mean, action_std, pixel_mean, pixel_std
@@ -134,6 +136,10 @@ def read_normalization(
     )
 
 
+def _observed(features: layout.Features) -> list[str]:
+    return [*(key for key, _, _ in features.states), *features.cameras]
+
+
 def flat_row(value: Tensor, name: str, path: Path) -> Row:
     """Return the numbers of a tensor as a float32 row."""
     if value.is_complex() or value.dtype == torch.bool:
@@ -157,7 +163,7 @@ def _from_processors(
     folder: Path, features: layout.Features
 ) -> tuple[LeRobotNormalization, list[str]]:
     notes: list[str] = []
-    observed = [layout.STATE, *features.cameras]
+    observed = _observed(features)
     before = {"rename_observations_processor", "to_batch_processor", "device_processor"}
     pre = _step(folder / layout.PREPROCESSOR, "normalizer_processor", before, notes)
     after = {"device_processor"}
@@ -253,7 +259,7 @@ def _from_buffers(
     stored = _by_feature(buffers, path)
     statistics: dict[str, Statistics] = {
         key: stored.get(f"normalize_inputs.buffer_{key.replace('.', '_')}", {})
-        for key in (layout.STATE, *features.cameras)
+        for key in _observed(features)
     }
     # float32 statistics were shared by two modules of the policy, and saved once.
     for group in ("normalize_targets", "unnormalize_outputs"):

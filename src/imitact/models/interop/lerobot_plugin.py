@@ -50,7 +50,10 @@ def read(config: JsonFields, folder: Path, known: PartialSpec) -> ImportedPolicy
     )
     with naming_file(folder):
         spec, notes = known.or_else(stored).complete(
-            features.state_size, features.action_size, features.cameras.values()
+            features.joints + features.environment,
+            features.action_size,
+            features.cameras.values(),
+            features.environment,
         )
         unknown: list[str] = []
         stats = {w: complete_stats(statistics[w], 0, w, unknown) for w in ("state", "action")}

@@ -12,7 +12,12 @@ from imitact.core.execution import Execution
 from imitact.models.config import ActConfig
 from imitact.models.interop import lerobot_layout as layout
 from imitact.models.interop import lerobot_plugin
-from imitact.models.interop.imported_policy import ImportedPolicy, assemble_policy, complete_stats
+from imitact.models.interop.imported_policy import (
+    ImportedPolicy,
+    assemble_policy,
+    complete_stats,
+    side_by_side,
+)
 from imitact.models.interop.json_fields import JsonFields
 from imitact.models.interop.lerobot_normalization import read_normalization
 from imitact.models.interop.partial_spec import PartialSpec
@@ -21,11 +26,6 @@ from imitact.models.interop.weight_conversion import to_imitact_names
 from imitact.models.policy_folder import PolicyRecord
 from imitact.models.safetensors_file import read_safetensors
 from imitact.storage.json_file import naming_file
-
-
-def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder looks like a LeRobot checkpoint."""
-    return (folder / layout.CONFIG).is_file()
 
 
 def read(folder: Path, known: PartialSpec) -> ImportedPolicy:
@@ -47,18 +47,22 @@ def read(folder: Path, known: PartialSpec) -> ImportedPolicy:
     net = _network(config)
     tensors = read_safetensors(folder / layout.WEIGHTS)
     normalization, notes = read_normalization(folder, config, features, tensors)
-    weights = _weights(tensors, net, folder / layout.WEIGHTS)
+    weights = _weights(tensors, net, folder / layout.WEIGHTS, bool(features.joints))
     with naming_file(folder):
         spec, assumed = known.or_else(read_sidecar(folder)).complete(
-            features.state_size, features.action_size, features.cameras.values()
+            features.joints + features.environment,
+            features.action_size,
+            features.cameras.values(),
+            features.environment,
         )
         notes += assumed
         stored = normalization.statistics
-        state, action = stored.get(layout.STATE, {}), stored.get(layout.ACTION, {})
-        stats = {
-            "state": complete_stats(state, spec.state_size, "state", notes),
-            "action": complete_stats(action, spec.action_size, "action", notes),
-        }
+        states = [
+            complete_stats(stored.get(key, {}), size, key.removeprefix("observation."), notes)
+            for key, _, size in features.states
+        ]
+        action = complete_stats(stored.get(layout.ACTION, {}), spec.action_size, "action", notes)
+        stats = {"state": side_by_side(states), "action": action}
         scaling = normalization.to_scaling(features)
         record = PolicyRecord(spec, stats, net, "lerobot-act", _execution(config))
         policy = assemble_policy(record, scaling, weights, str(folder / layout.WEIGHTS))
@@ -105,11 +109,13 @@ def _execution(config: JsonFields) -> Execution:
         return Execution(text)
 
 
-def _weights(tensors: Mapping[str, Tensor], net: ActConfig, path: Path) -> dict[str, Tensor]:
+def _weights(
+    tensors: Mapping[str, Tensor], net: ActConfig, path: Path, has_joints: bool
+) -> dict[str, Tensor]:
     """Return the weights by imitact's names."""
     used = (
         (name.replace("_orig_mod.", "").removeprefix("model."), value)
         for name, value in tensors.items()
         if not name.startswith(layout.BUFFERS) and not name.endswith("num_batches_tracked")
     )
-    return to_imitact_names(used, layout.NAMES, layout.POSITION_TABLE, net, path)
+    return to_imitact_names(used, layout.NAMES, layout.POSITION_TABLE, net, path, has_joints)

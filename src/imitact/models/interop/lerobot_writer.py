@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,19 @@ def write(policy: TorchPolicy, out: Path, *, at_input_size: bool = False) -> tup
     config, spec = policy.config, policy.spec
     weights, notes = weight_conversion.export_weights(policy, "LeRobot's ACT")
     sizes = _frame_sizes(policy, at_input_size, notes)
-    inputs: dict[str, Any] = {layout.STATE: {"type": "STATE", "shape": [spec.state_size]}}
+    states = layout.state_features(policy.net.joints, spec.environment_size)
+    has_joints = states[0][0] == layout.STATE
+    inputs: dict[str, Any] = {key: {"type": kind, "shape": [size]} for key, kind, size in states}
     for name, (height, width) in sizes.items():
         inputs[f"{layout.IMAGES}{name}"] = {"type": "VISUAL", "shape": [3, height, width]}
     outputs = {layout.ACTION: {"type": "ACTION", "shape": [spec.action_size]}}
     scaling = policy.scaling or Scaling.plain(spec, policy.stats, config)
-    modes, statistics = _normalization(policy, scaling)
+    modes, statistics = _normalization(policy, scaling, states)
+    if not has_joints:
+        notes.append(
+            f"no input is {layout.STATE}; LeRobot 0.6.1 still takes the device from it, so it must "
+            "be among the observations, with any values"
+        )
     coefficient, steps = _execution(policy, notes)
     settings = {
         "type": "act",
@@ -78,7 +85,7 @@ def write(policy: TorchPolicy, out: Path, *, at_input_size: bool = False) -> tup
     }
     tensors = weight_conversion.to_other_names(weights, layout.NAMES)
     if config.use_vae:
-        table = weight_conversion.position_table(config)[None]
+        table = weight_conversion.position_table(config, has_joints)[None]
         tensors[f"model.{layout.POSITION_TABLE}"] = table
     with export_folder(out, spec) as folder:
         write_json(folder / layout.CONFIG, settings)
@@ -111,33 +118,32 @@ def _frame_sizes(
 
 
 def _normalization(
-    policy: TorchPolicy, scaling: Scaling
+    policy: TorchPolicy, scaling: Scaling, states: Sequence[tuple[str, str, int]]
 ) -> tuple[dict[str, str], dict[str, dict[str, Row]]]:
     """Return the modes and statistics with which LeRobot normalizes as the policy does."""
-    shifts = set(scaling.state_shift)
-    if shifts - {0.0} and shifts - {-1.0}:
-        raise BadInput("none of LeRobot's modes shifts the state as this policy does")
     eps = np.float32(layout.EPS)
-    mean, std = _row(scaling.state_mean), _row(scaling.state_std)
-    known = {
-        layout.STATE: _range(policy.stats["state"]),
-        layout.ACTION: _range(policy.stats["action"]),
-    }
-    if shifts == {-1.0}:
-        known[layout.STATE] |= {"min": mean, "max": (mean + 2 * std).astype(np.float32)}
-    else:
-        known[layout.STATE] |= {"mean": mean, "std": (std - eps).astype(np.float32)}
+    modes = {"VISUAL": "MEAN_STD", "ACTION": "MEAN_STD"}
+    known = {layout.ACTION: _range(policy.stats["action"])}
+    start = 0
+    for key, kind, size in states:
+        own = slice(start, start + size)
+        start += size
+        shifts = set(scaling.state_shift[own])
+        if shifts - {0.0} and shifts - {-1.0}:
+            raise BadInput("none of LeRobot's modes shifts the state as this policy does")
+        modes[kind] = "MIN_MAX" if shifts == {-1.0} else "MEAN_STD"
+        mean, std = _row(scaling.state_mean[own]), _row(scaling.state_std[own])
+        known[key] = _range(policy.stats["state"], own)
+        if shifts == {-1.0}:
+            known[key] |= {"min": mean, "max": (mean + 2 * std).astype(np.float32)}
+        else:
+            known[key] |= {"mean": mean, "std": (std - eps).astype(np.float32)}
     for name in scaling.pixel_mean:
         known[f"{layout.IMAGES}{name}"] = {
             "mean": _row(scaling.pixel_mean[name]).reshape(3, 1, 1),
             "std": (_row(scaling.pixel_std[name]) - eps).reshape(3, 1, 1),
         }
     known[layout.ACTION] |= {"mean": _row(scaling.action_mean), "std": _row(scaling.action_std)}
-    modes = {
-        "VISUAL": "MEAN_STD",
-        "STATE": "MIN_MAX" if shifts == {-1.0} else "MEAN_STD",
-        "ACTION": "MEAN_STD",
-    }
     return modes, known
 
 
@@ -145,8 +151,8 @@ def _row(values: tuple[float, ...]) -> Row:
     return np.array(values, np.float32)
 
 
-def _range(stats: Stats) -> dict[str, Row]:
-    rows = {"min": stats.min, "max": stats.max, "count": np.array([stats.count])}
+def _range(stats: Stats, own: slice = slice(None)) -> dict[str, Row]:
+    rows = {"min": stats.min[own], "max": stats.max[own], "count": np.array([stats.count])}
     return {name: row.astype(np.float32) for name, row in rows.items()}
 
 

@@ -30,17 +30,19 @@ def to_imitact_names(
     position_table: str,
     config: ActConfig,
     file: Path,
+    has_joints: bool = True,
 ) -> dict[str, Tensor]:
     """Return the weights of another program by imitact's names, in float32.
 
     `tensors` are by that program's names without "model."; `names` are prefixes, that program's and
     imitact's. Its `position_table` must equal imitact's and is left out. Errors name `file`.
+    `has_joints` is whether there are states other than the environment's.
     """
     found: dict[str, Tensor] = {}
     for name, value in tensors:
         where = f'{file}: "{name}"'
         if name == position_table:
-            _check_position_table(value, config, where)
+            _check_position_table(value, config, has_joints, where)
             continue
         if not value.is_floating_point() or value.layout != torch.strided or value.is_quantized:
             raise DamagedFile(f"{where} is {value.dtype}; weights are floats")
@@ -65,14 +67,14 @@ def to_other_names(
     return found
 
 
-def position_table(config: ActConfig) -> Tensor:
-    """Return the position table of the CVAE encoder, (2 + K, D)."""
-    return sine_table(2 + config.chunk_size, config.hidden_dim)
+def position_table(config: ActConfig, has_joints: bool = True) -> Tensor:
+    """Return the position table of the CVAE encoder, (2 + K, D); (1 + K, D) without joints."""
+    return sine_table(1 + has_joints + config.chunk_size, config.hidden_dim)
 
 
-def _check_position_table(value: Tensor, config: ActConfig, where: str) -> None:
+def _check_position_table(value: Tensor, config: ActConfig, has_joints: bool, where: str) -> None:
     """Refuse a stored position table of the CVAE encoder that differs from the computed one."""
-    expected = position_table(config)
+    expected = position_table(config, has_joints)
     if value.numel() != expected.numel() or not value.is_floating_point():
         rows, columns = expected.shape
         raise DamagedFile(f"{where} has shape {tuple(value.shape)}, expected {rows}x{columns}")
