@@ -34,6 +34,7 @@ from imitact.core.camera_view import View
 from imitact.core.errors import BadInput, ImitactError, NotFinite
 from imitact.models.batch_shard import WHOLE, BatchShard
 from imitact.models.config import ActConfig
+from imitact.models.fine_tuning import Parent
 from imitact.models.policy import TorchPolicy
 from imitact.training import checkpoint
 from imitact.training import device as devices
@@ -205,6 +206,22 @@ def run_resumption(folder: Path) -> None:
         train(DATASET, halves, model, config, resume=True, ranks=ranks)
 
 
+def run_fine_tuning(folder: Path) -> None:
+    """Fine-tune a policy, and resume that where the parent is gone."""
+    model, config = SCENARIOS["group"]
+    config = dataclasses.replace(config, steps=10)
+    once, halves = folder / "tuned", folder / "tuned-halves"
+    policy = TorchPolicy.load(folder / "group" / "policy")
+    parent = Parent(policy, "group", policy.identity, "data")
+    with join_ranks() as ranks:
+        train(DATASET, once, model, config, ranks=ranks, parent=parent)
+        with ranks.all_succeed():
+            if ranks.is_first:
+                shutil.copytree(once, halves)
+                shutil.rmtree(halves / "checkpoints" / "step-00000010")
+        train(DATASET, halves, model, config, resume=True, ranks=ranks)
+
+
 def run_collectives(folder: Path) -> None:
     with join_ranks() as ranks:
         other = Ranks(rank=1 - ranks.rank)
@@ -281,6 +298,7 @@ def record_end(folder: Path, name: str, work: Callable[[], object]) -> None:
 SCENARIO_RUNS = (
     run_training,
     run_resumption,
+    run_fine_tuning,
     run_collectives,
     run_other_data,
     run_signal_to_one,
@@ -375,6 +393,14 @@ def test_two_ranks_resumed_end_with_the_same_weights_bit_for_bit(pair: Path) -> 
     assert untimed(once) == untimed(halves)
     half = everything(once, 8)
     assert not all(torch.equal(want[name], half[name]) for name in want)
+
+
+def test_two_ranks_fine_tune_and_resume_without_the_parent(pair: Path) -> None:
+    tuned, halves = (everything(pair / name, 10) for name in ("tuned", "tuned-halves"))
+    assert tuned.keys() == halves.keys()
+    assert all(torch.equal(tuned[name], halves[name]) for name in tuned)
+    policy = TorchPolicy.load(pair / "tuned" / "policy")
+    assert policy.parent == TorchPolicy.load(pair / "group" / "policy").identity
 
 
 def test_ranks_draw_different_dropout_masks() -> None:

@@ -1,4 +1,4 @@
-"""The second training: more steps, a new schedule, nothing to resume, and the best checkpoint."""
+"""The second training: more steps, a new schedule, the best checkpoint, and fine-tuning."""
 
 from __future__ import annotations
 
@@ -15,11 +15,22 @@ import torch
 
 from imitact.core.errors import BadInput
 from imitact.deploy.load_policy import load_policy
+from imitact.models.fine_tuning import Parent
+from imitact.models.policy import TorchPolicy
 from imitact.training import checkpoint
 from imitact.training.config import TrainConfig
 from imitact.training.loop import train
 from imitact.training.optimizer_step import lr_scale
-from tests.training.test_loop import DATASET, TINY, config, equal, everything, lines, weights
+from tests.training.test_loop import (
+    CONFIG,
+    DATASET,
+    TINY,
+    config,
+    equal,
+    everything,
+    lines,
+    weights,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -222,3 +233,89 @@ def test_a_checkpoint_is_loaded_as_a_policy(tmp_path: Path) -> None:
     chunks = [np.array(p.chunk(Observation(state, frames))) for p in (policy, newest, last)]
     assert np.array_equal(chunks[1], chunks[2])
     assert not np.array_equal(chunks[0], chunks[2])
+
+
+# -- fine-tuning -----------------------------------------------------------------------------------
+
+WIDER = dataclasses.replace(DATASET, size=4, cameras=("top", "wrist"), fingerprint="wider")
+"""A fourth joint and a second camera."""
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Parent:
+    policy = TorchPolicy.load(train(DATASET, tmp_path / "parent", TINY, config(steps=3)))
+    return Parent(policy, str(tmp_path / "parent" / "policy"), policy.identity)
+
+
+def test_a_fine_tuning_begins_with_the_weights_of_the_policy(
+    tmp_path: Path, parent: Parent
+) -> None:
+    """With a rate of 0 they stay."""
+    still = config(steps=2, lr=0.0, lr_backbone=0.0, weight_decay=0.0, ema_decay=0.0)
+    train(DATASET, tmp_path / "a", TINY, still, parent=parent)
+    have, want = weights(tmp_path / "a"), weights(tmp_path / "parent")
+    trained = {name for name in want if "running" not in name and "tracked" not in name}
+    assert len(trained) > 20
+    assert all(torch.equal(have[name], want[name]) for name in trained)
+
+
+def test_a_fine_tuning_is_recorded_with_what_is_new(tmp_path: Path, parent: Parent) -> None:
+    out, said = tmp_path / "a", list[str]()
+    model = dataclasses.replace(TINY, state_noise=0.0)
+    train(WIDER, out, model, config(steps=2), parent=parent, on_line=said.append)
+    origin = summary(out)["from"]
+    assert origin["path"] == parent.path
+    assert origin["identity"] == parent.identity
+    assert origin["statistics"] == "policy"
+    for part in (
+        "state joint_3 is new",
+        "action joint_3 is new",
+        "camera wrist is new",
+        "--model.state-noise is 0.0, the policy's 0.1",
+    ):
+        assert sum(part in line for line in origin["changes"]) == 1, part
+        assert sum(part in line for line in said) == 1, part
+    policy = TorchPolicy.load(out / "policy")
+    assert policy.parent == parent.identity
+    assert policy.spec == WIDER.spec
+    # What is not a fine-tuning has no such record.
+    assert "from" not in summary(tmp_path / "parent")
+
+
+@pytest.mark.parametrize("statistics", ["policy", "data"])
+@pytest.mark.parametrize("dataset", [DATASET, WIDER], ids=["same", "wider"])
+def test_a_fine_tuning_resumes_to_the_same_weights_without_its_parent(
+    tmp_path: Path, parent: Parent, statistics: Any, dataset: Any
+) -> None:
+    parent = dataclasses.replace(parent, statistics=statistics)
+    once, halves = tmp_path / "once", tmp_path / "halves"
+    train(dataset, once, TINY, CONFIG, parent=parent)
+    shutil.copytree(once, halves)
+    shutil.rmtree(halves / "checkpoints" / "step-00000013")
+    shutil.rmtree(halves / "policy")
+    train(dataset, halves, TINY, CONFIG, resume=True)
+    assert equal(everything(once, 13), everything(halves, 13))
+    assert equal(weights(once), weights(halves))
+    one, other = (json.loads((f / "policy" / "policy.json").read_text()) for f in (once, halves))
+    assert one == other
+    assert summary(once)["from"] == summary(halves)["from"]
+
+
+def test_a_fine_tuning_is_resumed_with_the_same_parent_only(tmp_path: Path, parent: Parent) -> None:
+    train(DATASET, tmp_path / "a", TINY, config(steps=2), parent=parent)
+    other = dataclasses.replace(parent, identity="other")
+    with pytest.raises(BadInput, match=r"--from was .*parent/policy"):
+        train(DATASET, tmp_path / "a", TINY, config(steps=2), resume=True, parent=other)
+    other = dataclasses.replace(parent, statistics="data")
+    with pytest.raises(BadInput, match=r"--statistics was policy"):
+        train(DATASET, tmp_path / "a", TINY, config(steps=2), resume=True, parent=other)
+    with pytest.raises(BadInput, match="its training began without --from"):
+        train(DATASET, tmp_path / "parent", TINY, config(steps=3), resume=True, parent=parent)
+    train(DATASET, tmp_path / "a", TINY, config(steps=2), resume=True, parent=parent)
+
+
+def test_a_fine_tuned_policy_can_be_fine_tuned(tmp_path: Path, parent: Parent) -> None:
+    first = TorchPolicy.load(train(WIDER, tmp_path / "a", TINY, config(steps=2), parent=parent))
+    again = Parent(first, "a", first.identity, "data")
+    second = TorchPolicy.load(train(WIDER, tmp_path / "b", TINY, config(steps=2), parent=again))
+    assert second.parent == first.identity

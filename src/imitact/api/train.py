@@ -9,10 +9,17 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from imitact.api.parent_policy import (
+    Statistics,
+    load_parent,
+    parent_network,
+    resumed_fine_tuning,
+)
 from imitact.core.errors import BadInput, unknown_name
 from imitact.core.types import Dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.models.config import ActConfig
+from imitact.models.parent import network_changes
 from imitact.training.config import PRESETS, TrainConfig
 
 if TYPE_CHECKING:
@@ -31,6 +38,22 @@ def preset(name: str) -> tuple[ActConfig, TrainConfig]:
     return PRESETS[name]
 
 
+def settings_of(
+    preset: str, from_policy: Path | str | None, out: Path | str | None
+) -> tuple[ActConfig, TrainConfig]:
+    """Return the settings of model and training to start from.
+
+    They are the preset's, but for the network of a fine-tuning, which is that of the policy
+    `from_policy`, or of the fine-tuning in `out` that is resumed.
+    """
+    model, train = _preset(preset)
+    if out is not None and (resumed := resumed_fine_tuning(Path(out))):
+        return resumed.config, train
+    if from_policy is not None and Path(from_policy).exists():
+        return parent_network(Path(from_policy))[0], train
+    return model, train
+
+
 def train(
     data: Path | str | Sequence[Path | str],
     *,
@@ -40,9 +63,12 @@ def train(
     train: TrainConfig | Mapping[str, Any] | None = None,
     read: ReadConfig | None = None,
     weights: Sequence[int] = (),
+    from_policy: Path | str | None = None,
+    statistics: Statistics = "policy",
     resume: bool = False,
     new_schedule: bool = False,
     ignore_errors: bool = False,
+    no_cameras: bool = False,
     on_line: Callable[[str], None] | None = None,
     ranks: Ranks | None = None,
 ) -> Path:
@@ -51,6 +77,9 @@ def train(
     The arguments are the options of `imitact train` (docs/settings.md).
 
     Args:
+        from_policy: the policy that a fine-tuning begins with, as for `load_policy`, or a
+            checkpoint of LeRobot or of the released ACT. It gives the settings of the network.
+        statistics: of a fine-tuning: the "policy"'s or those of the "data".
         model: settings of the network: an `ActConfig`, or those that differ from the preset's:
             {"chunk_size": 50}.
         train: settings of the training: a `TrainConfig`, or those that differ from the preset's.
@@ -60,13 +89,15 @@ def train(
     Returns:
         The policy's folder, for `load_policy`.
     """
-    base_model, base_train = _preset(preset)
+    base_model, base_train = settings_of(preset, from_policy, out)
     model = _changed(base_model, model, "model")
     train = _changed(base_train, train, "train")
     report = on_line or (lambda line: None)
     check_resumption(Path(out), resume, new_schedule)
+    check_parent(from_policy, statistics, model, Path(out))
     paths = [data] if isinstance(data, (str, Path)) else [*data]
     from imitact.datasets.joined import Joined, open_datasets
+    from imitact.datasets.without_cameras import cameras_line, seen_by_policy
     from imitact.training import loop
     from imitact.training.distributed import join_ranks
 
@@ -77,12 +108,24 @@ def train(
             if ranks.is_first:
                 for notice in dataset.notices:
                     report(f"dataset: {notice}")
+            dataset = seen_by_policy(dataset, no_cameras)
+            if ranks.is_first:
+                report(cameras_line(dataset.spec))
                 if not ignore_errors:
                     for part, path in zip(parts, paths, strict=True):
                         refuse_errors(part, Path(path), report)
             model, train = fit_preset(
-                model, train, preset, dataset, Path(out) if resume else None, report
+                model,
+                train,
+                preset,
+                dataset,
+                Path(out) if resume else None,
+                report,
+                keep_chunk=from_policy is not None,
             )
+            parent = None
+            if from_policy is not None and _exists(from_policy, out):
+                parent = load_parent(Path(from_policy), statistics, dataset.spec)
         return loop.train(
             dataset,
             Path(out),
@@ -90,6 +133,7 @@ def train(
             train,
             resume=resume,
             new_schedule=new_schedule,
+            parent=parent,
             on_line=on_line,
             ranks=ranks,
         )
@@ -113,6 +157,23 @@ def check_resumption(out: Path, resume: bool, new_schedule: bool) -> None:
         )
 
 
+def check_parent(
+    from_policy: Path | str | None, statistics: Statistics, model: ActConfig, out: Path
+) -> None:
+    """Refuse settings of the network that the policy of a fine-tuning does not have."""
+    if from_policy is None:
+        if statistics != "policy":
+            raise BadInput("--statistics is for a fine-tuning; give --from POLICY, too")
+    elif _exists(from_policy, out):
+        network, has_cameras = parent_network(Path(from_policy))
+        network_changes(network, model, has_cameras=has_cameras)
+
+
+def _exists(from_policy: Path | str, out: Path | str) -> bool:
+    """Whether the policy of a fine-tuning is needed, or there; resuming one needs no parent."""
+    return Path(from_policy).exists() or not resumed_fine_tuning(Path(out))
+
+
 def fit_preset(
     model: ActConfig,
     train: TrainConfig,
@@ -120,6 +181,8 @@ def fit_preset(
     dataset: Dataset,
     resumed: Path | None,
     report: Callable[[str], None],
+    *,
+    keep_chunk: bool = False,
 ) -> tuple[ActConfig, TrainConfig]:
     """Return the settings with the preset's own values fitted to a dataset that they do not fit.
 
@@ -130,6 +193,7 @@ def fit_preset(
 
     Args:
         resumed: the training that is resumed, whose chunk size is kept.
+        keep_chunk: keep the chunk size, which is not the preset's.
     """
     base_model, base_train = _preset(name)
     count, rate_hz = len(dataset.lengths), dataset.spec.rate_hz
@@ -137,7 +201,7 @@ def fit_preset(
     if not is_listed and 0 < count <= train.val_episodes == base_train.val_episodes:
         report(f"validation: none, as the dataset has {count} episodes (--train.val-episodes)")
         train = replace(train, val_episodes=0)
-    if model.chunk_size != base_model.chunk_size or not count:
+    if keep_chunk or model.chunk_size != base_model.chunk_size or not count:
         return model, train
     from imitact.datasets.subset import split_validation
     from imitact.training.resume import stored_chunk_size

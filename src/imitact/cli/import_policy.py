@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 RESUME_HINT = "no policy was written; the same command starts again"
 
-TRAINED = "pretrained_model"
-"""Folder of the policy within a checkpoint of `lerobot-train`."""
-
 
 @dataclass(frozen=True)
 class ImportPolicy:
@@ -97,25 +94,13 @@ def run(settings: ImportPolicy) -> None:
 
 def read(settings: ImportPolicy) -> ImportedPolicy:
     """Return the policy in the checkpoint."""
-    from imitact.models.interop import act_release, lerobot_reader
+    from imitact.models.interop.foreign_checkpoint import lerobot_folder, read_foreign
 
-    source, given = settings.source, _given_spec(settings)
-    if not lerobot_reader.is_checkpoint(source) and (source / TRAINED).is_dir():
-        source = source / TRAINED
-    if source.is_dir() and lerobot_reader.is_checkpoint(source):
-        if settings.cameras or settings.stats:
-            option = "--cameras" if settings.cameras else "--stats"
-            raise BadInput(
-                f"{option} is for the released ACT; {source} is LeRobot's and states them"
-            )
-        return lerobot_reader.read(source, given)
-    if act_release.is_checkpoint(source):
-        return act_release.read(source, given, num_heads=settings.num_heads, stats=settings.stats)
-    raise BadInput(
-        f"{source} is not a checkpoint that can be read; expected LeRobot's (a folder with "
-        "config.json and model.safetensors) or the released ACT's (policy_best.ckpt and "
-        "dataset_stats.pkl, or a .ckpt file)"
-    )
+    if (settings.cameras or settings.stats) and (folder := lerobot_folder(settings.source)):
+        option = "--cameras" if settings.cameras else "--stats"
+        raise BadInput(f"{option} is for the released ACT; {folder} is LeRobot's and states them")
+    known = _given_spec(settings)
+    return read_foreign(settings.source, known, num_heads=settings.num_heads, stats=settings.stats)
 
 
 def _given_spec(settings: ImportPolicy) -> PartialSpec:

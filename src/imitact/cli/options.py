@@ -70,7 +70,8 @@ def options(kind: type, prefix: str = "", group: str = "") -> list[Option]:
             found += options(hint, inner, group or field.name)
         else:
             is_positional = marks & _marks(Positional)
-            name = dashed.upper() if is_positional else f"--{prefix}{dashed}"
+            named = next((mark.name for mark in marks if getattr(mark, "name", None)), dashed)
+            name = dashed.upper() if is_positional else f"--{prefix}{named}"
             found.append(Option(name, kind, field, hint, group))
     return found
 
@@ -115,7 +116,8 @@ def parse(prog: str, settings: type[T] | T, argv: Sequence[str]) -> T:
         _join_lines_of_help(owner)
     box = io.StringIO()
     try:
-        with contextlib.redirect_stderr(box):
+        # Suppressed: stdout, which takes the help, is full or has no reader any more.
+        with contextlib.redirect_stderr(box), contextlib.suppress(OSError):
             if is_type:
                 return tyro.cli(kind, prog=prog, args=[*argv])
             return tyro.cli(kind, default=settings, prog=prog, args=[*argv])
@@ -124,6 +126,7 @@ def parse(prog: str, settings: type[T] | T, argv: Sequence[str]) -> T:
             raise HelpShown from None
         text = _explained(box.getvalue(), known, argv)
         raise BadInput(f"{text} ({prog} --help lists all options)") from None
+    raise HelpShown
 
 
 def help_texts(kind: type) -> dict[str, str]:

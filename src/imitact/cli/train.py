@@ -10,8 +10,8 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg
 
-from imitact.api.train import check_resumption, train
-from imitact.api.train import preset as settings_of
+from imitact.api.parent_policy import Statistics
+from imitact.api.train import check_parent, check_resumption, settings_of, train
 from imitact.cli.console import print_progress, print_result
 from imitact.cli.options import require_paths, shallow_dict
 from imitact.datasets.read_config import ReadConfig
@@ -44,6 +44,13 @@ class Train:
     weights: tuple[int, ...] = ()
     """With several datasets: how often an epoch draws each tick of each, "2 1"; none is once."""
 
+    from_policy: Annotated[Path | None, arg(name="from", metavar="POLICY")] = None
+    """Fine-tuning: begin with the weights and the network of a policy, also of a checkpoint of
+    LeRobot or of the released ACT (docs/second_training.md)."""
+
+    statistics: Statistics = "policy"
+    """Fine-tuning: normalize with the statistics of the policy, or with those of the data."""
+
     resume: bool = False
     """Continue from the newest whole checkpoint in OUT, to the weights of an uninterrupted run.
     --train.steps may be larger where the learning rate is constant (docs/second_training.md)."""
@@ -55,6 +62,10 @@ class Train:
     ignore_errors: bool = False
     """Train on a dataset in which `imitact check` finds errors, too."""
 
+    no_cameras: bool = False
+    """Train on joints alone: no camera is read. A dataset with cameras of which none can be read
+    is refused without this."""
+
     model: ActConfig
     """The network."""
 
@@ -65,10 +76,13 @@ class Train:
     """What the dataset's layout leaves open."""
 
 
-def with_preset(name: str | None) -> Train:
-    """Return the settings of a preset, None for the default; data and out are still missing."""
+def with_preset(name: str | None, from_policy: str | None = None, out: str | None = None) -> Train:
+    """Return the settings of a preset, None for the default; data and out are still missing.
+
+    The network of a fine-tuning is that of its policy.
+    """
     name = name or "quick"
-    model, training = settings_of(name)
+    model, training = settings_of(name, from_policy, out)
     return Train(data=tyro.MISSING, out=tyro.MISSING, model=model, train=training, preset=name)
 
 
@@ -80,6 +94,7 @@ def run(settings: Train) -> None:
             check_output(cache, "cache", option="--train.cache-dir")
         require_paths(settings.data, "dataset", "DATA")
         check_resumption(settings.out, settings.resume, settings.new_schedule)
+        check_parent(settings.from_policy, settings.statistics, settings.model, settings.out)
     from imitact.training.distributed import join_ranks
 
     with join_ranks() as ranks:

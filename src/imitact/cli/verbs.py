@@ -39,7 +39,7 @@ VERBS = {
     "record": Verb("record scripted demonstrations in an environment",
                    lambda: import_module("imitact.cli.record")),
     "train": Verb("train ACT on a dataset",
-                  lambda: import_module("imitact.cli.train"), ("--preset",)),
+                  lambda: import_module("imitact.cli.train"), ("--preset", "--from", "--out")),
     "evaluate": Verb("count how often a policy succeeds on fresh seeds",
                      lambda: import_module("imitact.cli.evaluate")),
     "compare": Verb("compare two evaluations on the same seeds",

@@ -49,7 +49,8 @@ class TorchPolicy:
 
     Attributes:
         net: The network, on normalized tensors.
-        spec, stats, config, fingerprint, execution, scaling, recorded_in: As in `PolicyRecord`.
+        spec, stats, config, fingerprint, execution, scaling, recorded_in, parent: As in
+            `PolicyRecord`.
         identity: The digest of what `load` read (`policy_folder.identity`); else empty.
         constants: Normalization constants in float32, floors applied: "state_mean", "state_std";
             "action_mean", "action_std" (of the predicted actions or deltas); "state_shift" where a
@@ -69,6 +70,7 @@ class TorchPolicy:
         self.spec, self.config, self.stats = spec, config, dict(record.stats)
         self.fingerprint, self.execution = record.fingerprint, record.execution
         self.scaling, self.recorded_in = record.scaling, record.recorded_in
+        self.parent = record.parent
         self.identity = record.identity
         self.views = config.views(spec)
         scaling = record.scaling or Scaling.plain(spec, self.stats, config)
@@ -95,10 +97,15 @@ class TorchPolicy:
                 state, or frozen norms have no pretrained weights.
         """
         record = PolicyRecord(spec, stats, config, fingerprint, recorded_in=recorded_in or {})
-        net = _network(record, torch.Generator().manual_seed(seed))
+        policy = cls.initialized(record, seed)
         if spec.cameras:
-            load_pretrained(net.backbone, config.pretrained_backbone)
-        return cls(net, record)
+            load_pretrained(policy.net.backbone, config.pretrained_backbone)
+        return policy
+
+    @classmethod
+    def initialized(cls, record: PolicyRecord, seed: int) -> TorchPolicy:
+        """Return a policy whose weights are all random; `seed` fixes them."""
+        return cls(_network(record, torch.Generator().manual_seed(seed)), record)
 
     @classmethod
     def from_weights(
@@ -276,6 +283,7 @@ class TorchPolicy:
             self.execution,
             self.scaling,
             self.recorded_in,
+            self.parent,
         )
         write_policy(directory, record, lambda path: safetensors.torch.save_file(tensors, path))
         return directory

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -70,6 +70,11 @@ class PolicyRecord:
         execution: Preferred execution of the chunks, as found by `imitact tune`; None if unknown.
         scaling: Normalization of an imported policy; None for imitact's own,
             (x - mean) / max(std, STD_FLOOR) and ImageNet's for pixels.
+        recorded_in: Where the demonstrations were recorded, as plain JSON: "env", the name of the
+            environment, and "gym", its settings if it is Gymnasium's. Empty if that is unknown.
+        parent: Identity of the policy that the training began with; empty where it began anew.
+        identity: What `identity` returns for the directory that the record was read from; empty
+            for a record of no directory.
     """
 
     spec: Spec
@@ -78,6 +83,9 @@ class PolicyRecord:
     fingerprint: str
     execution: Execution | None = None
     scaling: Scaling | None = None
+    recorded_in: Mapping[str, Any] = field(default_factory=dict)
+    parent: str = ""
+    identity: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         self.config.check_spec(self.spec)
@@ -98,6 +106,10 @@ class PolicyRecord:
         }
         if self.scaling is not None:
             values["scaling"] = asdict(self.scaling)
+        if self.recorded_in:
+            values["recorded_in"] = dict(self.recorded_in)
+        if self.parent:
+            values["parent"] = self.parent
         return _with_execution(values, self.execution)
 
 
@@ -141,9 +153,22 @@ def read_policy(directory: Path) -> tuple[PolicyRecord, dict[str, Tensor]]:
     return record, {name: tensor.clone() for name, tensor in tensors.items()}
 
 
+def read_record(directory: Path | str) -> PolicyRecord:
+    """Read a policy directory without parsing its weights, which are only compared and dropped."""
+    directory = _existing(directory)
+    record, values = _read_record(directory / POLICY_JSON)
+    _read_weights(directory / WEIGHTS, values["weights"])
+    return record
+
+
 def read_policy_json(directory: Path | str) -> dict[str, Any]:
     """Return the verified values of a policy's policy.json."""
     return _read_record(_existing(directory) / POLICY_JSON)[1]
+
+
+def record_of(values: Mapping[str, Any]) -> PolicyRecord:
+    """Return the record in values of `read_policy_json`."""
+    return _parse_record(values)
 
 
 def write_policy_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -155,12 +180,21 @@ def write_policy_json(path: Path, values: Mapping[str, Any]) -> None:
         write_bytes(path, _policy_json_bytes(values), Path(staging))
 
 
-def set_execution(directory: Path | str, execution: Execution | None) -> None:
+def set_execution(
+    directory: Path | str, execution: Execution | None, of_identity: str = ""
+) -> None:
     """Store in a saved policy how its chunks are executed; None removes it.
 
-    Only policy.json is replaced, atomically; the weights and `identity` stay.
+    Only policy.json is replaced, atomically; the weights and `identity` stay. With `of_identity`, a
+    policy of another identity is refused.
     """
-    values = _with_execution(read_policy_json(directory), execution)
+    values = read_policy_json(directory)
+    if of_identity and _identity_of(values) != of_identity:
+        raise BadInput(
+            f"{directory} has been replaced by another policy, which was left as it is; give the "
+            "policy that the execution was chosen for"
+        )
+    values = _with_execution(values, execution)
     path = _existing(directory) / POLICY_JSON
     try:
         write_policy_json(path, values)
@@ -176,7 +210,11 @@ def identity(directory: Path | str) -> str:
 
     The execution is not part of it; evaluations name it separately.
     """
-    return json_sha256(_with_execution(read_policy_json(directory), None))
+    return _identity_of(read_policy_json(directory))
+
+
+def _identity_of(values: Mapping[str, Any]) -> str:
+    return json_sha256(_with_execution(values, None))
 
 
 # -- writing -----------------------------------------------------------------------------------
@@ -219,15 +257,15 @@ def _read_record(path: Path) -> tuple[PolicyRecord, dict[str, Any]]:
     except (OverflowError, ValueError) as error:  # an integer that no float can hold
         raise DamagedFile(f"{path}: a value is out of range ({error})") from error
     verified(values, path, required=True, advice=_COPY_AGAIN)
-    return record, values
+    return replace(record, identity=_identity_of(values)), values
 
 
 def _parse_record(values: Mapping[str, Any]) -> PolicyRecord:
     found = check_format(values, FORMAT, TUNED_FORMAT, SCALED_FORMAT)
     required = {"format", "imitact", "fingerprint", "spec", "stats", "config", "weights", "sha256"}
     required |= {TUNED_FORMAT: {"execution"}, SCALED_FORMAT: {"scaling"}}.get(found, set())
-    optional = frozenset({"execution"} if found == SCALED_FORMAT else ())
-    check_keys(values, required, "policy", optional)
+    optional = {"recorded_in", "parent"} | ({"execution"} if found == SCALED_FORMAT else set())
+    check_keys(values, required, "policy", frozenset(optional))
     check_keys(values["weights"], {"bytes", "sha256"}, "weights")
     if not isinstance(values["fingerprint"], str):
         raise DamagedFile(f"fingerprint is {values['fingerprint']!r}, expected a string")
@@ -248,7 +286,13 @@ def _parse_record(values: Mapping[str, Any]) -> PolicyRecord:
         scaling = _convert(values["scaling"], Scaling, "scaling")
     if "execution" in values:
         execution = _convert(values["execution"], Execution, "execution")
-    return PolicyRecord(spec, stats, config, values["fingerprint"], execution, scaling)
+    recorded_in = values.get("recorded_in", {})
+    if not isinstance(recorded_in, dict):
+        raise DamagedFile(f"recorded_in is {type(recorded_in).__name__}, expected an object")
+    fingerprint, parent = values["fingerprint"], values.get("parent", "")
+    if not isinstance(parent, str):
+        raise DamagedFile(f"parent is {type(parent).__name__}, expected a string")
+    return PolicyRecord(spec, stats, config, fingerprint, execution, scaling, recorded_in, parent)
 
 
 def _convert(value: Any, kind: type[_T], where: str) -> _T:

@@ -18,7 +18,7 @@ import platform
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -30,12 +30,17 @@ import torch
 
 from imitact.core.cpu import available_cores, processor_name
 from imitact.core.errors import BadInput, NotFinite
+from imitact.core.feature_statistics import Stats
 from imitact.core.types import Dataset
 from imitact.core.version import __version__
 from imitact.datasets.subset import Subset, split_validation
 from imitact.models.config import ActConfig
+from imitact.models.fine_tuning import Parent, fine_tuned
+from imitact.models.parent import network_changes, spec_changes
 from imitact.models.policy import TorchPolicy
+from imitact.models.policy_folder import read_policy_json, record_of
 from imitact.parallel.signals import StopFlag
+from imitact.recording.manifest import recorded_in
 from imitact.storage.atomic import make_folder, write_json
 from imitact.storage.checksum import with_checksum
 from imitact.storage.lock import exclusive_writer
@@ -77,6 +82,7 @@ def train(
     *,
     resume: bool = False,
     new_schedule: bool = False,
+    parent: Parent | None = None,
     on_line: Log | None = None,
     ranks: Ranks | None = None,
 ) -> Path:
@@ -88,6 +94,7 @@ def train(
             number of threads), and where config.steps has grown as that of the longer training.
         new_schedule: where that cannot be, because the learning rate would have been another one
             in the steps done, continue from the checkpoint with a new schedule over the steps left.
+        parent: the policy to begin with, in a fine-tuning. Resuming one needs no parent.
         on_line: receives each line of the log, on rank 0 only.
         ranks: the processes that train together; None for those that torchrun started, if any. A
             process that torchrun restarted continues from the checkpoints of that torchrun even
@@ -110,7 +117,7 @@ def train(
                 make_folder(out)
                 stack.enter_context(exclusive_writer(out, "training"))
         log = on_line if on_line is not None and ranks.is_first else (lambda line: None)
-        return _train(dataset, out, model, config, resume, new_schedule, log, ranks)
+        return _train(dataset, out, model, config, resume, new_schedule, parent, log, ranks)
 
 
 def _train(
@@ -120,6 +127,7 @@ def _train(
     config: TrainConfig,
     resuming: bool,
     new_schedule: bool,
+    parent: Parent | None,
     log: Log,
     ranks: Ranks,
 ) -> Path:
@@ -139,6 +147,7 @@ def _train(
             found = resumption.find_checkpoint(out, resuming, ranks, log)
         if found:
             path, stored = found[0], found[1].numbers
+            resumption.check_same_parent(path, stored.get("from"), parent)
             starts = resumption.schedule_starts(path, found[1], config, new_schedule=new_schedule)
             resumption.check_same_training(
                 path, stored["settings"], settings, new_schedule=new_schedule
@@ -148,7 +157,9 @@ def _train(
             if starts[-1:] == [found[1].step]:
                 steps = f"steps {starts[-1] + 1} to {config.steps}"
                 log(f"a new schedule of the learning rate spans {steps}")
-            found = path, replace(found[1], numbers={**stored, "schedule_starts": starts})
+            record = read_policy_json(path / "policy") if "from" in stored else None
+            resumed = {**stored, "schedule_starts": starts, "record": record}
+            found = path, replace(found[1], numbers=resumed)
     resumption.check_ranks_agree(ranks, model, config, fingerprint, numerics)
     before = resumption.broadcast_checkpoint(ranks, found[1] if found else None)
 
@@ -157,9 +168,7 @@ def _train(
         delta_chunk = model.chunk_size if model.actions == "delta" else 0
         stats = dataset_statistics(dataset, training, delta_chunk=delta_chunk)
         device.seed(config.seed)
-        policy = TorchPolicy.create(
-            dataset.spec, stats, model, seed=config.seed, fingerprint=dataset.fingerprint
-        )
+        policy, origin = _begin(dataset, stats, model, config, parent, before, log)
         _check_batch_norm(policy, config)
     open_frames = partial(
         frame_cache.open_frames,
@@ -211,6 +220,8 @@ def _train(
     numbers = {"settings": settings, "ground": numerics, "launch": ranks.launch_id}
     if starts:
         numbers["schedule_starts"] = starts
+    if origin:
+        numbers["from"] = origin
     checkpoints = _CheckpointWriter(
         out / "checkpoints", step, updater, totals, numbers, start_s - totals.wall_s
     )
@@ -275,7 +286,7 @@ def _train(
     with ranks.all_succeed():
         if ranks.is_first:
             path = updater.averaged.save(out / "policy")
-            _write_summary(out, config, totals, device, starts)
+            _write_summary(out, config, totals, device, numbers)
             best = checkpoint.checkpoint_path(checkpoints.folder, totals.best_step or 0)
             if totals.best_step != step and best.is_dir():
                 lowest = _error_text(totals.best_l1_rad, dataset)
@@ -350,6 +361,47 @@ def _split(
             f"trained. Use a chunk size of at most {longest}"
         )
     return training.indices, validation.indices
+
+
+def _begin(
+    dataset: Dataset,
+    stats: Mapping[str, Stats],
+    model: ActConfig,
+    config: TrainConfig,
+    parent: Parent | None,
+    before: Checkpoint | None,
+    log: Log,
+) -> tuple[TorchPolicy, dict[str, Any] | None]:
+    """Return the policy to train, and of a fine-tuning what training.json has of its parent.
+
+    A fine-tuning that is resumed has its policy from the checkpoint: its statistics are not those
+    of the dataset.
+    """
+    if before and (origin := before.numbers.get("from")):
+        log(f"fine-tuning of {origin['path']}")
+        net = {n[4:]: t for n, t in before.tensors.items() if n.startswith("net.")}
+        return TorchPolicy.from_weights(record_of(before.numbers["record"]), net), origin
+    identified = {
+        "seed": config.seed,
+        "fingerprint": dataset.fingerprint,
+        "recorded_in": recorded_in(dataset.facts),
+    }
+    if parent is None:
+        return TorchPolicy.create(dataset.spec, stats, model, **identified), None
+    old = parent.policy
+    changes = spec_changes(old.spec, dataset.spec, model)
+    changes += network_changes(old.config, model, has_cameras=bool(old.spec.cameras))
+    owner = "its own" if parent.statistics == "policy" else "the dataset's"
+    log(f"fine-tuning of {parent.path}: its network and weights, with {owner} statistics")
+    for line in changes:
+        log(f"fine-tuning: {line}")
+    origin = {
+        "path": parent.path,
+        "identity": parent.identity,
+        "statistics": parent.statistics,
+        "changes": changes,
+    }
+    return fine_tuned(parent, dataset.spec, stats, model, **identified), origin
 
 
 def _check_batch_norm(policy: TorchPolicy, config: TrainConfig) -> None:
@@ -434,7 +486,7 @@ def _write_summary(
     config: TrainConfig,
     totals: TrainingTotals,
     device: TrainingDevice,
-    schedule_starts: Sequence[int],
+    numbers: Mapping[str, Any],
 ) -> None:
     summary: dict[str, Any] = {
         "steps": config.steps,
@@ -460,8 +512,7 @@ def _write_summary(
             "python": platform.python_version(),
         },
     }
-    if schedule_starts:
-        summary["schedule_starts"] = schedule_starts
+    summary |= {key: numbers[key] for key in ("schedule_starts", "from") if key in numbers}
     write_json(out / "training.json", with_checksum(summary), out)
     if totals.last:
         write_json(out / "held_out.json", with_checksum(totals.last), out)

@@ -9,6 +9,7 @@ from typing import Any
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.models.config import MODEL_JSON_KEYS, ActConfig
+from imitact.models.fine_tuning import Parent
 from imitact.storage.json_file import read_json_object
 from imitact.storage.settings_diff import differences, plain_json
 from imitact.training.checkpoint import RECORD, Checkpoint, list_checkpoints, load_newest
@@ -116,6 +117,28 @@ def stored_chunk_size(out: Path) -> int | None:
         except (DamagedFile, KeyError, TypeError, ValueError):
             continue
     return None
+
+
+def check_same_parent(path: Path, stored: Mapping[str, Any] | None, parent: Parent | None) -> None:
+    """Raise BadInput if the checkpoint at `path` did not begin with the policy that is given now.
+
+    `stored` is the checkpoint's origin. A resumption without a parent needs none.
+    """
+    if parent is None:
+        return
+    if stored is None:
+        raise BadInput(
+            f"cannot resume {path}: its training began without --from. Leave out --from, or start "
+            "a fine-tuning in another folder"
+        )
+    found = [] if stored["identity"] == parent.identity else [f"--from was {stored['path']}"]
+    if stored["statistics"] != parent.statistics:
+        found.append(f"--statistics was {stored['statistics']}")
+    if found:
+        raise BadInput(
+            f"cannot resume {path}: {'; '.join(found)}. Give the same command, or start a "
+            "fine-tuning in another folder"
+        )
 
 
 def check_same_training(
