@@ -53,6 +53,37 @@ def test_a_counter_that_runs_over_is_found_in_state_and_action(sound: Sequence[R
     assert all("runs over at 360" in f.what for f in jumps)
 
 
+def test_what_no_arm_can_do_is_found_even_if_most_episodes_have_it(sound: Sequence[Rows]):
+    spikes, turns = [], []
+    for state, action in sound:
+        state = state.copy()
+        state[40, 1] = 30.0
+        spikes.append((state, action))
+        degrees = [np.rad2deg(rows) for rows in (state, action)]
+        for rows in degrees:
+            rows[:, 0] = (rows[:, 0] - np.median(rows[:, 0]) + 360) % 360 - 180
+        turns.append(tuple(degrees))
+    found = [f for f in inspect_rows(spikes) if f.kind == "jump"]
+    assert [(f.episode, f.part, f.ticks) for f in found] == [
+        (index, "elbow", (40, 41)) for index in range(len(sound))
+    ]
+    found = [f for f in inspect_rows(turns, units=("unknown",) * 4) if f.kind == "jump"]
+    assert {f.episode for f in found if f.part == "shoulder"} == {*range(len(sound))}
+
+
+def test_a_step_of_a_turn_within_a_wider_range_is_no_counter_that_runs_over(
+    sound: Sequence[Rows],
+):
+    """6.28 degrees in a tick, by an arm that moves by 60."""
+
+    def nudge(state: np.ndarray, action: np.ndarray) -> None:
+        state[50:, 1] += 2 * np.pi
+
+    degrees = [(np.rad2deg(state), np.rad2deg(action)) for state, action in sound]
+    found = inspect_rows(changed(degrees, 4, nudge), units=("unknown",) * 4)
+    assert [f for f in found if f.kind == "jump"] == []
+
+
 def test_rollouts_joined_into_one_episode_are_found_where_they_meet(sound: Sequence[Rows]):
     parts = [sound[index] for index in (4, 5, 6)]
     cut = [(state[:100], action[:100]) for state, action in parts]

@@ -207,6 +207,12 @@ def test_joints_in_exchanged_order_are_found(which: Sequence[int], sound: Sequen
     assert "elbow" in found[0].line
 
 
+def test_three_joints_in_another_order_are_found(sound: Sequence[Rows]):
+    found = inspect_rows([(state[:, [1, 2, 0, 3]], action) for state, action in sound])
+    swapped = only([f for f in found if f.kind == "joints-swapped"])
+    assert "shoulder, elbow, wrist follow the actions of elbow, wrist, shoulder" in swapped.what
+
+
 def steps(episodes: Sequence[Rows], late: int = 0) -> list[Rows]:
     """The same motion commanded as steps, which are stored late by some ticks."""
     given = []

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +99,7 @@ class JumpCheck:
             # What no motion can be is found even if it is usual: farther than a joint travels in
             # an episode, or a turn of its counter.
             is_far = sizes > (_FAR if part == 0 else np.inf) * scale[part]
-            is_turn = np.any([np.abs(np.abs(steps) / turn - 1) < 0.05 for turn in _TURNS], axis=0)
+            is_turn = _turn(np.abs(steps), np.ptp(rows.astype(np.float64), axis=0)) > 0
             found |= (is_far | is_turn) & (sizes > np.maximum(least, ratio * busy))
             found &= ~self._may_jump(part, rows, scale)
             found[:, robot if part == 0 else rows.shape[1] :] = False
@@ -162,8 +163,8 @@ class JumpCheck:
                 f"its {('state', 'action')[part]} jumps by {size:.4g} {shown_unit(unit)}".rstrip()
                 + f" in one tick, to {value:.4g}"
             )
-            if is_turn := [turn for turn in _TURNS if abs(abs(size) / turn - 1) < 0.1]:
-                text += f", as a counter does that runs over at {is_turn[0]:.4g}"
+            if turn := _turn(abs(size), float(np.ptp(rows[part][:, dimension]))):
+                text += f", as a counter does that runs over at {turn:.4g}"
             elif last > tick or any(event[0] < tick for event in group):
                 text += ", and back"
             if others:
@@ -186,3 +187,15 @@ def _usual_alone(sizes: Floats, rows: FloatArray) -> Floats:
         is_switch = len(np.unique(rows[:, dimension])) <= 2
         usual[dimension] = np.inf if is_switch else rest.max(initial=0.0)
     return usual
+
+
+def _turn(size: Any, span: Any) -> Any:
+    """The turn that a step of `size` makes, if a counter runs over there; else 0.
+
+    The values of a counter lie within a turn, and the step goes from one end of them to the other:
+    `span` is their range in the episode.
+    """
+    found = np.zeros(np.shape(size))
+    for turn in _TURNS:
+        found = np.where((np.abs(size / turn - 1) < 0.1) & (size >= 0.9 * span), turn, found)
+    return found
