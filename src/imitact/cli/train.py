@@ -45,11 +45,11 @@ class Train:
     """With several datasets: how often an epoch draws each tick of each, "2 1"; none is once."""
 
     from_policy: Annotated[Path | None, arg(name="from", metavar="POLICY")] = None
-    """Fine-tuning: begin with the weights and the network of a policy, also of a checkpoint of
+    """Begin a fine-tuning with the network and the weights of this policy, or of a checkpoint of
     LeRobot or of the released ACT (docs/second_training.md)."""
 
     statistics: Statistics = "policy"
-    """Fine-tuning: normalize with the statistics of the policy, or with those of the data."""
+    """With --from: normalize with the statistics of the policy, or with those of the data."""
 
     resume: bool = False
     """Continue from the newest whole checkpoint in OUT, to the weights of an uninterrupted run.

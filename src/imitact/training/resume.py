@@ -28,8 +28,6 @@ which `rounding_notice` reports)."""
 _SCHEDULE = ("steps", "lr", "lr_backbone", "warmup_steps", "final_lr_fraction")
 """Settings of the learning rate; a new schedule may change them."""
 
-_NEW_SCHEDULE = " --new-schedule continues from these weights with another learning rate."
-
 _MACHINE = ("--train.num-threads", "--train.num-workers", "--train.cache-dir", "processor",
             "--train.cache-limit-gb", "--train.memory-limit-gb", "threads")  # fmt: skip
 """What may differ between ranks; `Updater.check_ranks_agree` finds ranks that round differently."""
@@ -163,10 +161,14 @@ def check_same_training(
     if then["fingerprint"] != now["fingerprint"]:
         found.append("the dataset is another one")
     if found:
-        schedule = any(name.startswith(tuple(map(_option, _SCHEDULE))) for name in found)
+        advice = ""
+        if any(name.startswith(tuple(map(_option, _SCHEDULE))) for name in found):
+            advice = " --new-schedule continues from these weights with another learning rate."
+        elif then["fingerprint"] != now["fingerprint"]:
+            advice = f" --from {path.parent.parent} begins that one with these weights."
         raise BadInput(
             f"cannot resume {path}: {'; '.join(found)}. Use the same settings and data, or start a "
-            f"new training in another folder.{_NEW_SCHEDULE if schedule else ''}"
+            f"new training in another folder.{advice}"
         )
 
 
