@@ -25,7 +25,7 @@ from imitact.datasets.lerobot.repair import (
     plan_repair,
     write_repaired,
 )
-from imitact.datasets.video import VideoWriter, frame_times
+from imitact.datasets.video import VideoWriter, frame_times, read_frames
 from imitact.datasets.video_config import VideoConfig
 from imitact.quality.dataset_check import open_damaged
 from tests.support.command_line import answer, is_refused
@@ -161,7 +161,7 @@ def test_the_verb_says_so_and_what_it_writes_passes_the_check(
     assert f"copy of 4 episodes in {out}" in output.splitlines()[-1]
     assert code == 0
     refusal = is_refused(capsys, "check", unfinished, "--fix", out)
-    assert "already exists and is not empty" in refusal
+    assert "is a dataset, into which nothing else is written" in refusal
 
 
 def test_the_error_for_a_missing_footer_advises_repair(unfinished: Path) -> None:
@@ -223,9 +223,7 @@ def test_episodes_after_a_lost_one_are_renumbered_without_a_gap(
     )
 
 
-def test_counting_stops_at_a_video_that_ends_within_an_episode(
-    unfinished: Path, many: Path
-) -> None:
+def test_nothing_is_counted_where_frames_are_missing(unfinished: Path, many: Path) -> None:
     """With other frames than were recorded, a count cannot assign them."""
     first = len(frame_times(unfinished / f"{TOP}/file-000.mp4")[0])
     assert first in np.cumsum(LENGTHS)
@@ -234,12 +232,45 @@ def test_counting_stops_at_a_video_that_ends_within_an_episode(
     plan = plan_repair(unfinished)
     assert plan.recoverable == ()
     assert "episode 0: no video of observation.images.top is known to hold" in plan.lost[1]
-    # What metadata tell needs no count.
+    # What metadata tell needs no count, but as many frames as ticks: 6 are less than 5 + 4.
     shutil.copy(many / f"{TOP}/file-001.mp4", tmp := many / "longer.mp4")
     assert len(frame_times(tmp)[0]) == 6
     shutil.copy(tmp, many / f"{TOP}/file-000.mp4")
     tmp.unlink()
-    assert [one.index for one in plan_repair(many).recoverable] == [0, 2]
+    plan = plan_repair(many)
+    assert [one.index for one in plan.recoverable] == [2]
+    assert "has 6 frames, its episodes 0 to 1 have 9 ticks" in plan.lost[0]
+
+
+def insert_frames(file: Path, at: int, count: int) -> None:
+    """Put frames of a discarded take into a video, which gets a key frame every second frame."""
+    frames = list(read_frames(file, frame_times(file)[0].tolist(), (48, 64, 3)))
+    frames[at:at] = [np.zeros((48, 64, 3), np.uint8)] * count
+    with VideoWriter(file, 48, 64, 20.0, VideoConfig(gop=2)) as video:
+        for frame in frames:
+            video.add(frame)
+
+
+@pytest.mark.parametrize("at", [5, 13])
+def test_frames_of_a_discarded_take_move_nobody_to_other_frames(
+    unfinished: Path, tmp_path: Path, at: int
+) -> None:
+    """lerobot#4109: they follow an episode's own. Only the first episode is certain."""
+    insert_frames(unfinished / f"{TOP}/file-000.mp4", at, 4)
+    plan = plan_repair(unfinished)
+    assert [one.index for one in plan.recoverable] == [0]
+    assert "there are 34 frames for 30 ticks" in plan.lost[1]
+    dataset = recovered(plan, tmp_path / "out")
+    for tick, frame in enumerate(dataset.episode(0).frames("top")):
+        assert abs(square(frame)[1] - 4 * tick) <= 1
+
+
+def test_companions_are_neither_lost_nor_remains(unfinished: Path) -> None:
+    before = plan_repair(unfinished).lines()
+    for file in sorted(unfinished.rglob("*")):
+        if file.is_file():
+            (file.parent / f"._{file.name}").write_bytes(b"\0\5\x16\7" * 99)
+    assert plan_repair(unfinished).lines() == before
 
 
 def test_an_episode_that_would_not_begin_with_a_key_frame_is_lost(unfinished: Path) -> None:

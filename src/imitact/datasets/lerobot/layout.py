@@ -142,7 +142,7 @@ def version_of(path: Path | str) -> str:
 
 
 def lies_as_other_version(path: Path) -> str:
-    """Return what is wrong where the files lie as in another version than info.json says, else ""."""
+    """Return what is wrong where files lie as in another version than info.json says, else ""."""
     version = version_of(path)
     for versions, own in _DESCRIPTIONS.items():
         other, *_ = [v for v in _DESCRIPTIONS if v != versions]

@@ -190,7 +190,9 @@ def plan_repair(root: Path, on_episode: OnEpisode = lambda done: None) -> Repair
         row = rows.get(index, {})
         try:
             segments = {
-                key: _find_segment(key, videos[key], places[key].get(index), one, info["fps"])
+                key: _find_segment(
+                    key, videos[key], places[key].get(index), one, info["fps"], total_frames
+                )
                 for key in keys
             }
             table = _read_episode(one)
@@ -330,19 +332,19 @@ def _read_videos(
     total_frames: int,
 ) -> list[_VideoFile]:
     """Return the videos of a feature in order, with the numbers of their frames where known."""
+    files = _shown(root, f"videos/{key}/chunk-*/file-*.mp4")
+    due = [
+        root
+        / layout.VIDEOS.format(video_key=key, chunk_index=n // per_chunk, file_index=n % per_chunk)
+        for n in range(len(files))
+    ]
     videos: list[_VideoFile] = []
-    is_complete = True
-    for number, file in enumerate(_shown(root, f"videos/{key}/chunk-*/file-*.mp4")):
-        name = layout.VIDEOS.format(
-            video_key=key, chunk_index=number // per_chunk, file_index=number % per_chunk
-        )
+    for file in files:
         try:
-            if file.relative_to(root).as_posix() != name:
-                is_complete = False
             videos.append(_VideoFile(file, *frame_times(file)))
         except DamagedFile as error:
-            is_complete = False
             videos.append(_VideoFile(file, np.zeros(0), np.zeros(0, np.bool_), damage=str(error)))
+    is_complete = files == due and not any(video.damage for video in videos)
     spans = [(one.first, one.first + one.length) for one in stored.values() if one.first >= 0]
     excess = sum(len(video.times_s) for video in videos) - total_frames
     if is_complete and excess:
@@ -354,16 +356,9 @@ def _read_videos(
     first = 0
     for number, video in enumerate(videos):
         end = first + len(video.times_s)
-        splits = any(start < end < stop for start, stop in spans)
-        name = layout.VIDEOS.format(
-            video_key=key, chunk_index=number // per_chunk, file_index=number % per_chunk
-        )
-        if (
-            video.damage
-            or video.path != root / name
-            or splits  # LeRobot ends no video within an episode
-            or (not is_complete and end not in ends)
-        ):
+        splits = any(start < end < stop for start, stop in spans)  # as LeRobot never does
+        lacks_end = not is_complete and end not in ends
+        if video.damage or video.path != due[number] or splits or lacks_end:
             break
         videos[number] = replace(video, first=first, counted=len(video.times_s))
         first = end
@@ -415,6 +410,7 @@ def _find_segment(
     place: tuple[_VideoFile, float] | DamagedFile | None,
     one: StoredEpisode,
     rate_hz: float,
+    total_frames: int,
 ) -> VideoSegment:
     """Return where the frames of an episode are: by its metadata, else by count."""
     if isinstance(place, DamagedFile):
@@ -426,7 +422,11 @@ def _find_segment(
         spans = ((v, one.first - v.first) for v in videos if 0 <= v.first <= one.first)
         video, at = next(((v, at) for v, at in spans if at < v.counted), (None, 0))
         if video is None:
-            raise DamagedFile(f"no video of {key} is known to hold its frames")
+            count = sum(len(video.times_s) for video in videos)
+            raise DamagedFile(
+                f"no video of {key} is known to hold its frames: there are {count} frames for "
+                f"{total_frames} ticks"
+            )
         if not video.key_frames[at]:
             raise DamagedFile(
                 f"frame {at} of {video.path} should be its first, by count, but is not a key frame"
