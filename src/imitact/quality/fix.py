@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imitact.core.errors import BadInput
-from imitact.core.types import Dataset, ExtraColumn
+from imitact.core.types import Dataset, ExtraColumn, Spec
 from imitact.datasets.episode_encoder import encode_episode
 from imitact.datasets.lerobot.features import storable_columns
 from imitact.datasets.lerobot.video_segments import episode_ranges
@@ -162,6 +162,7 @@ def _write_episodes(
     facts = _new_facts(dataset, columns)
     if is_recording:
         facts = {**dataset.facts, "failed": dataset.facts.get("failed", [])}
+        facts["settings"] = {**settings, **_spec_settings(dataset.spec)}
     has_origins = is_recording or dataset.layout != _LAYOUT
     origins: list[Mapping[str, Any]] = []
     for done, ticks in enumerate(plan.kept, 1):
@@ -197,13 +198,16 @@ def _trimmed_origin(origin: Mapping[str, Any], start: int) -> Mapping[str, Any]:
     return {**origin, "first_ticks": ticks}
 
 
+def _spec_settings(spec: Spec) -> dict[str, Any]:
+    """Return what a Spec has that LeRobot's own files have no place for."""
+    environment = {"environment_size": spec.environment_size} if spec.environment_size else {}
+    units = {"state": list(spec.state_units), "action": list(spec.action_units)}
+    return {"units": units, **environment}
+
+
 def _new_facts(dataset: Dataset, columns: Mapping[str, ExtraColumn]) -> dict[str, Any]:
     """Contents of meta/imitact.json for the copy of another dataset, without its episodes."""
-    spec = dataset.spec
-    settings: dict[str, Any] = {
-        "units": {"state": list(spec.state_units), "action": list(spec.action_units)},
-        "stages": [],
-    }
+    settings = {**_spec_settings(dataset.spec), "stages": []}
     if columns:
         settings["extras"] = {name: asdict(column) for name, column in columns.items()}
     if dataset.layout != _LAYOUT:
