@@ -119,7 +119,8 @@ def test_a_lost_stderr_never_ends_the_work(make: Callable[[], io.StringIO]):
 def test_control_characters_are_written_out(capsys: pytest.CaptureFixture[str]):
     name = "a\x1b[31mb\rc\x07\u202ed"
     assert escaped(name) == "a\\x1b[31mb\\rc\\x07\\u202ed"
-    assert escaped("é 3 × 10⁻³\n\tok") == "é 3 × 10⁻³\n\tok"
+    assert escaped("é 3 × 10⁻³ \tok") == "é 3 × 10⁻³ \tok"
+    assert escaped("a\nimitact: done") == "a\\nimitact: done"  # a name cannot forge a line
     print_progress(name)
     print_result(name)
     out, err = capsys.readouterr()

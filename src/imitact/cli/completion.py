@@ -44,4 +44,4 @@ def run(settings: Completion) -> None:
     with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
         every: Any = Union[tuple(kinds)]  # noqa: UP007  # made at run time
         tyro.cli(every, prog="imitact", args=argv)
-    print_result(script.getvalue().rstrip())
+    print_result(*script.getvalue().rstrip().splitlines())

@@ -1,7 +1,7 @@
 """Console: progress to stderr, results to stdout, so that `imitact evaluate > file` keeps results.
 
-Control characters in names and paths are escaped. A stderr that is closed or cut off loses its
-lines and nothing else: the work continues.
+Control characters in names and paths are escaped. A stderr or stdout that is closed, cut off or
+full loses its lines and nothing else: the work continues, and its exit code stays.
 """
 
 from __future__ import annotations
@@ -24,20 +24,35 @@ EVERY_S = 10.0
 def print_progress(line: str, stream: TextIO | None = None) -> None:
     """Print a line of progress to stderr; a stderr that cannot take it is ignored."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
-        print(escaped(line), file=stream or sys.stderr, flush=True)
+        _print(line, stream or sys.stderr)
 
 
 def print_result(*lines: str) -> None:
-    """Print lines of the result to stdout."""
+    """Print lines of the result to stdout, or to stderr where stdout is full.
+
+    A reader that has ended, as `head` does, needs no more lines.
+    """
     for line in lines:
-        print(escaped(line), flush=True)
+        try:
+            _print(line, sys.stdout)
+        except BrokenPipeError:
+            return
+        except (OSError, ValueError):
+            print_progress(line)
+
+
+def _print(line: str, stream: TextIO | None) -> None:
+    if stream is None:  # it was closed before this process started
+        return
+    encoding = stream.encoding or "utf-8"
+    text = escaped(line).encode(encoding, "backslashreplace").decode(encoding)
+    print(text, file=stream, flush=True)
 
 
 def escaped(text: str) -> str:
-    """Return text with control characters written out, as in \\x1b; line ends and tabs stay."""
+    """Return text with control characters written out, as in \\x1b; tabs stay."""
     return "".join(
-        c if c.isprintable() or c in "\n\t\xa0" else c.encode("unicode_escape").decode()
-        for c in text
+        c if c.isprintable() or c in "\t\xa0" else c.encode("unicode_escape").decode() for c in text
     )
 
 
@@ -68,6 +83,7 @@ class ProgressDisplay:
         self._note = ""
         self._known_left_s: float | None = None
         self._printed_s: float | None = None
+        self._printed = ""
         self._stream = stream or sys.stderr
         self._bar: Progress | None = _bar(self._stream)
         if self._bar:
@@ -122,10 +138,11 @@ class ProgressDisplay:
             with contextlib.suppress(OSError, ValueError):
                 self._bar.update(self._task, completed=self._done, text=escaped(self.text()))
             return
-        now_s = self._clock()
-        if last or self._printed_s is None or now_s - self._printed_s >= EVERY_S:
-            self._printed_s = now_s
-            print_progress(f"{self._what}: {self.text()}", self._stream)
+        now_s, line = self._clock(), f"{self._what}: {self.text()}"
+        is_due = last or self._printed_s is None or now_s - self._printed_s >= EVERY_S
+        if is_due and line != self._printed:  # a log has no runs of equal lines
+            self._printed_s, self._printed = now_s, line
+            print_progress(line, self._stream)
 
 
 def _bar(stream: TextIO) -> Progress | None:

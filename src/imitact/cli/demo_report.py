@@ -131,7 +131,8 @@ def print_demo(
     out = settings.out
     print_result("", *demonstrations)
     if compared:
-        print_result("", report.table([evaluation.only(compared.seeds), compared]))
+        table = report.table([evaluation.only(compared.seeds), compared])
+        print_result("", *table.splitlines())
     print_result("", f"success: {report.summary_line(evaluation)}")
     if (reference := numbers["registered"]) is not None:
         same = "the same rewards, tick for tick" if reference["same_rewards"] else "other rewards"

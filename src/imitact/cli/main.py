@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -53,20 +54,54 @@ _EXTRAS = {
 
 def main() -> None:
     """Run the command `imitact` and exit."""
+    _open_standard_streams()
     # Once the verb has ended, another SIGTERM would only cost its last line: torchrun sends one to
     # all ranks when the first of them has ended.
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    _end_standard_streams()
+    sys.exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Replace standard streams that are closed by /dev/null, and let no character stop the work.
+
+    A file that is opened later would otherwise take the number of the closed stream, and then what
+    libraries print to it.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            with contextlib.suppress(OSError):  # the lowest free number, which is this one
+                os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+        elif name != "stdin" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _end_standard_streams() -> None:
+    """Flush stdout and stderr; what they cannot take is dropped, and the exit code stays."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def run(argv: Sequence[str]) -> int:
     """Run a command line, given without the program's name, and return the exit code."""
     if not argv or argv[0] in ("-h", "--help", "help"):
-        (sys.stdout if argv else sys.stderr).write(HELP)
+        with contextlib.suppress(OSError):
+            (sys.stdout if argv else sys.stderr).write(HELP)
         return 0 if argv else 2
     if argv[0] in ("-V", "--version"):
-        sys.stdout.write(f"imitact {__version__}\n")
+        with contextlib.suppress(OSError):
+            sys.stdout.write(f"imitact {__version__}\n")
         return 0
     name, rest = argv[0], list(argv[1:])
     if name not in VERBS:
@@ -92,9 +127,6 @@ def run(argv: Sequence[str]) -> int:
             raise
         package = error.name.partition(".")[0]
         return _refuse(prog, str(missing_package(package, _EXTRAS.get(package, "sim"))))
-    except BrokenPipeError:  # the reader of our output has ended, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except OSError as error:
         return _refuse(prog, _system_error(error))
     except KeyboardInterrupt as error:
@@ -107,6 +139,10 @@ def _system_error(error: OSError) -> str:
     where = f": {error.filename}" if error.filename else ""
     if error.errno == errno.ENOSPC:
         return f"the disk is full{where}; free some space and run the same command again"
+    if "temporary directory" in str(error):  # of tempfile, which has tried all usual folders
+        return f"{error.strerror}; set TMPDIR to a folder on a disk with room that can be written"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{error.strerror}{where}; make it readable and writable, or give another path"
     return f"{error.strerror or error}{where}"
 
 

@@ -216,6 +216,7 @@ def _copy_to_lerobot(
         **_task_settings(tasks),
         "video": asdict(config.video),
         "units": {"state": list(spec.state_units), "action": list(spec.action_units)},
+        **({"environment_size": spec.environment_size} if spec.environment_size else {}),
         "stages": [],
         "extras": settings["extras"],
         "conversion": {k: settings[k] for k in ("from", "read", "source")},

@@ -97,7 +97,6 @@ def _hdf5_files(path: Path) -> list[Path]:
         return [path] if path.suffix.lower() in _HDF5_SUFFIXES else []
     if not path.is_dir():
         return []
-    # Whatever has such a name, broken links included: what cannot be read is refused by name.
     found = (p for p in path.iterdir() if p.suffix.lower() in _HDF5_SUFFIXES and not p.is_dir())
     shown = (p for p in found if not p.name.startswith("."))
     return sorted(shown, key=lambda p: natural_sort_key(p.name))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from imitact.core.errors import BadInput, DamagedFile
-from imitact.storage.json_file import COPY_AGAIN
+from imitact.storage.regular_file import COPY_AGAIN, check_regular
 
 ANSWER_TIMEOUT_S = 120.0
 """For one call; a slow disk delivers 256 MiB in that time."""
@@ -63,6 +63,8 @@ class IsolatedProcess:
         """
         if self._owner != os.getpid():
             self._forget()
+        if "file" in arguments:  # a library would wait for a pipe
+            check_regular(file)
         where = f"{file}: {arguments['path']}" if arguments.get("path") else f"{file}"
         with self._lock:
             process = self._process or self._start()

@@ -15,13 +15,14 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+from zipfile import BadZipFile, ZipFile
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.chunking import Replay
-from imitact.core.errors import BadInput, NotFinite
+from imitact.core.errors import BadInput, DamagedFile, NotFinite
 from imitact.core.rollout import rollout
 from imitact.core.types import Env, Policy
 from imitact.datasets.episode_encoder import CameraEncoder
@@ -30,6 +31,7 @@ from imitact.datasets.video_config import VideoConfig
 from imitact.storage.atomic import disk_full_guard, fsync
 from imitact.storage.checksum import file_sha256, verified, with_checksum
 from imitact.storage.json_file import read_json_object
+from imitact.storage.regular_file import open_regular
 
 _RESULT = "outcome.json"
 _ROWS = "rows.npz"
@@ -43,15 +45,19 @@ class CaptureConfig:
 
     Attributes:
         staging: folder in which the folder of each seed appears.
-        hold_ticks: ticks at the end of the episode over which success must hold.
+        hold_ticks: ticks at the end of the episode over which success must hold. An environment
+            that ends the episode with a success holds it by that.
         end_when_held: end the episode once success has held for `hold_ticks`, instead of at the
             step cap of the environment.
+        past_the_end: go on after the environment has ended the episode, until success has held: for
+            recordings of versions that did.
     """
 
     staging: Path
     video: VideoConfig
     hold_ticks: int
     end_when_held: bool = False
+    past_the_end: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,9 +126,18 @@ def read_result(folder: Path, cameras: int, *, verify: bool = False) -> SeedResu
             for each in files:
                 if not each.is_file() or (verify and data["files"][each.name] != file_sha256(each)):
                     return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, BadInput):
+            if verify:
+                _check_rows_size(folder / _ROWS)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, BadInput, BadZipFile):
         return None
     return result
+
+
+def _check_rows_size(file: Path) -> None:
+    """Refuse arrays that are larger than their file, as compressed ones are: none is written."""
+    with open_regular(file) as opened, ZipFile(opened) as archive:
+        if sum(info.file_size for info in archive.infolist()) > file.stat().st_size:
+            raise DamagedFile(f"{file} holds more bytes than it has")
 
 
 def read_episode_data(folder: Path) -> EpisodeData:
@@ -196,7 +211,7 @@ def _run(
     states: list[NDArray[np.float32]] = []
     actions: list[NDArray[np.float32]] = []
     first_ticks: dict[int, int] = {}
-    held = 0
+    held, ended_in_success = 0, False
     reported_s = time.monotonic()
     error = ""
     try:
@@ -206,7 +221,13 @@ def _run(
                 encoder = CameraEncoder(path, camera, spec.rate_hz, config.video, cap)
                 encoders[camera.name] = stack.enter_context(encoder)
             for tick in rollout(
-                expert, env, seed=seed, chunking=Replay(1), step_cap=cap, keep=tuple(encoders)
+                expert,
+                env,
+                seed=seed,
+                chunking=Replay(1),
+                step_cap=cap,
+                keep=tuple(encoders),
+                past_the_end=config.past_the_end,
             ):
                 check_stop()
                 where = f"tick {tick.index}"
@@ -219,11 +240,12 @@ def _run(
                 states.append(state.astype(np.float32))
                 actions.append(tick.action.astype(np.float32))
                 held = held + 1 if tick.success else 0
-                if config.end_when_held and held >= config.hold_ticks:
-                    break
+                ended_in_success = tick.success and tick.terminated and not config.past_the_end
                 if env.stages:
                     for stage in range(1, int(tick.reward) + 1):
                         first_ticks.setdefault(stage, tick.index)
+                if config.end_when_held and held >= config.hold_ticks:
+                    break
                 if time.monotonic() - reported_s > _REPORT_PERIOD_S:
                     reported_s = time.monotonic()
                     report_ticks(tick.index + 1)
@@ -233,7 +255,7 @@ def _run(
     variation = expert.variation if isinstance(expert, VariedExpert) else {}
     result = SeedResult(
         seed=seed,
-        success=not error and held >= min(config.hold_ticks, cap),
+        success=not error and (ended_in_success or held >= min(config.hold_ticks, cap)),
         stage=max(first_ticks, default=0),
         variation={name: float(value) for name, value in variation.items()},
         first_ticks=first_ticks,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from imitact.core.errors import DiskFull
+from imitact.storage.regular_file import create_file
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -73,7 +74,10 @@ def make_folder(path: Path) -> None:
 
 
 def move_into_place(staged: Path, path: Path) -> None:
-    """Move a finished, flushed file to `path`, replacing any file there."""
+    """Move a finished, flushed file to `path`, replacing any file there.
+
+    A link at `path` is replaced itself; what it leads to stays as it is.
+    """
     make_folder(path.parent)
     os.replace(staged, path)
     fsync(path.parent)
@@ -93,6 +97,7 @@ def write_atomically(
     with disk_full_guard(path):
         try:
             make_folder(staging)
+            temporary.unlink(missing_ok=True)  # a killed process's, or a link
             write(temporary)
             fsync(temporary)
             move_into_place(temporary, path)
@@ -102,7 +107,12 @@ def write_atomically(
 
 def write_bytes(path: Path, data: bytes, staging: Path | None = None) -> None:
     """Write a file of these bytes atomically."""
-    write_atomically(path, lambda temporary: temporary.write_bytes(data), staging)
+
+    def write(temporary: Path) -> None:
+        with create_file(temporary) as file:
+            file.write(data)
+
+    write_atomically(path, write, staging)
 
 
 def json_bytes(value: Any) -> bytes:

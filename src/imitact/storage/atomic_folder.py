@@ -52,10 +52,12 @@ def atomic_folder(out: Path, what: str) -> Iterator[Path]:
     """
     building = out.with_name(f".{out.name}.building")
     make_folder(building.parent)
+    if building.is_symlink():
+        building.unlink()
     with disk_full_guard(building), exclusive_writer(building, what):
         for leftover in building.iterdir():
             if leftover.name != WRITER:  # that one is ours
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+                remove_folder(leftover) if leftover.is_dir() else leftover.unlink()
         try:
             yield building
         except BaseException:
@@ -123,8 +125,10 @@ def whole_folder(folder: Path) -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder with all that is in it, if it exists."""
-    if folder.exists():
+    """Remove a folder with all that is in it, if it exists; of a link, the link alone."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
         shutil.rmtree(folder)
 
 

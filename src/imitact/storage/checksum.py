@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from imitact.core.errors import DamagedFile
-from imitact.storage.json_file import COPY_AGAIN
+from imitact.storage.regular_file import COPY_AGAIN, open_regular
 
 CHECKSUM_KEY = "sha256"
 
@@ -67,8 +67,5 @@ def bytes_sha256(data: bytes | memoryview) -> str:
 
 def file_sha256(file: Path, *, advice: str = COPY_AGAIN) -> str:
     """Return the SHA-256 of a file, which is read in blocks."""
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise DamagedFile(f"{file} is missing. {advice}") from error
+    with open_regular(file, advice=advice) as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -18,6 +18,8 @@ import msgspec
 from imitact.core.errors import DamagedFile
 from imitact.core.version import __version__
 from imitact.storage.atomic import disk_full_guard, make_folder
+from imitact.storage.json_file import check_json_memory, read_bytes
+from imitact.storage.regular_file import open_to_append
 from imitact.storage.settings_diff import check_same_settings
 
 FORMAT = 2
@@ -83,7 +85,7 @@ class Journal:
         """Read the lines that there are; `read_only` leaves an unfinished last one in the file."""
         self._path = path
         self._lines: list[dict[str, Any]] = []
-        if path.is_file():
+        if path.exists():
             self._read(read_only)
 
     @property
@@ -119,16 +121,18 @@ class Journal:
     def _write(self, values: dict[str, Any]) -> None:
         data = journal_line(values)
         make_folder(self._path.parent)
-        with disk_full_guard(self._path), self._path.open("ab", buffering=0) as file:
+        with disk_full_guard(self._path), os.fdopen(open_to_append(self._path), "ab") as file:
             append_whole(file.fileno(), data)
             os.fsync(file.fileno())
         self._lines.append(parse_journal_line(data.rstrip(), required=True))
 
     def _read(self, read_only: bool) -> None:
-        data = self._path.read_bytes()
+        data = read_bytes(self._path, advice=f"{_REMOVE}.")
+        check_json_memory(data, self._path)
         whole = data.rfind(b"\n") + 1
         if whole < len(data) and not read_only:
-            os.truncate(self._path, whole)
+            with os.fdopen(open_to_append(self._path), "ab") as file:
+                file.truncate(whole)
         for number, text in enumerate(data[:whole].split(b"\n")[:-1], 1):
             try:
                 # The format in the first line holds for all of them.

@@ -14,8 +14,14 @@ from imitact.core.version import __version__
 from imitact.storage.regular_file import COPY_AGAIN as COPY_AGAIN
 from imitact.storage.regular_file import read_limited
 
-MAX_BYTES = 256 << 20
-"""Larger files are refused unread; the metadata of a hundred thousand episodes take a tenth."""
+MAX_BYTES = 64 << 20
+"""Larger files are refused unread; the metadata of a hundred thousand episodes take half of it."""
+
+_MAX_MEMORY_BYTES = 700 << 20
+"""What the values of one file may take in memory."""
+
+_VALUE_BYTES = {b"{": 140, b"[": 75, b",": 55, b":": 90}
+"""Memory that an object, a list, a value of either and a key take at most, besides their text."""
 
 
 def read_bytes(file: Path, *, limit: int | None = MAX_BYTES, advice: str = COPY_AGAIN) -> bytes:
@@ -27,6 +33,24 @@ def read_bytes(file: Path, *, limit: int | None = MAX_BYTES, advice: str = COPY_
     return read_limited(file, limit, advice=advice)
 
 
+def check_json_memory(
+    data: bytes | memoryview, file: Path | str, *, advice: str = COPY_AGAIN
+) -> None:
+    """Raise DamagedFile for JSON whose values could take more than 700 MiB of memory.
+
+    Values of three bytes ("[],") take twenty times as many in memory, so it is estimated from the
+    number of brackets, commas and colons, those in texts included.
+    """
+    text = bytes(data)
+    estimate = 4 * len(text) if b"\\u" in text or not text.isascii() else len(text)
+    estimate += sum(size * text.count(sign) for sign, size in _VALUE_BYTES.items())
+    if estimate > _MAX_MEMORY_BYTES:
+        raise DamagedFile(
+            f"{file} would take up to {estimate >> 20:,} MiB of memory, expected at most "
+            f"{_MAX_MEMORY_BYTES >> 20}. {advice}"
+        )
+
+
 def parse_json_object(
     data: bytes | memoryview, file: Path | str, *, advice: str = COPY_AGAIN
 ) -> dict[str, Any]:
@@ -34,6 +58,7 @@ def parse_json_object(
 
     DamagedFile, which names `file` and ends with the advice, where it is not JSON or not an object.
     """
+    check_json_memory(data, file, advice=advice)
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:

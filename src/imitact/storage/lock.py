@@ -12,9 +12,13 @@ from pathlib import Path
 
 from imitact.core.errors import BadInput
 from imitact.storage.atomic import make_folder
+from imitact.storage.regular_file import create_file, open_to_append, read_limited
 
 WRITER = ".writer"
 """The file, in a locked folder, with the id of the process that writes and what it does."""
+
+
+_MAX_SIGNATURE_BYTES = 1000
 
 
 @contextmanager
@@ -40,8 +44,9 @@ def exclusive_writer(folder: Path, what: str) -> Iterator[None]:
             raise BadInput(
                 f"another {other} is writing to {folder}{process}; wait for it, or stop it"
             ) from error
-        with contextlib.suppress(OSError):  # a full disk does not prevent the work
-            (folder / WRITER).write_text(f"{os.getpid()} {what}\n", encoding="utf-8")
+        # Suppressed: a full disk does not prevent the work.
+        with contextlib.suppress(OSError), create_file(folder / WRITER) as signature:
+            signature.write(f"{os.getpid()} {what}\n".encode())
         try:
             yield
         finally:
@@ -58,8 +63,9 @@ def _holder(folder: Path, what: str) -> tuple[str, str]:
     """
     for wait_s in (0.0, 0.05, 0.1, 0.2, 0.4):  # it may hold the lock and be about to sign
         time.sleep(wait_s)
-        with contextlib.suppress(OSError, ValueError, OverflowError):
-            number, _, other = (folder / WRITER).read_text(encoding="utf-8").partition(" ")
+        with contextlib.suppress(OSError, ValueError, OverflowError, BadInput):
+            signature = read_limited(folder / WRITER, _MAX_SIGNATURE_BYTES)
+            number, _, other = signature.decode().partition(" ")
             if int(number) < 1:
                 continue  # not a process id: `kill` takes 0 and below for groups of processes
             with contextlib.suppress(PermissionError):  # it exists, and belongs to another user
@@ -74,7 +80,7 @@ def shared_build_lock(path: Path) -> Iterator[None]:
 
     The lock file `path` is created if it is missing; its folder must exist.
     """
-    with path.open("ab") as file:
+    with os.fdopen(open_to_append(path), "ab") as file:
         if find_spec("fcntl") is None:
             yield  # Windows has no such lock: two processes may build the same thing twice
             return

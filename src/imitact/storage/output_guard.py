@@ -70,7 +70,11 @@ KINDS = {
     ),
     "evaluation": _Kind(("evaluation.json", "episodes.jsonl"), folders=("videos",)),
     "tuning": _Kind(("tune.json", "tune.jsonl")),
-    "export": _Kind(("certificate.json", "policy.openvino", "policy.onnx"), admits=("evaluation",)),
+    "export": _Kind(
+        ("certificate.json", "policy.openvino", "policy.onnx"),
+        admits=("evaluation",),
+        folders=(".exporting",),
+    ),
     "cache": _Kind(("cache.json",), ("frames-" + "?" * 16,)),
 }
 """The kinds of folders, in the order in which they are recognised: the first that fits counts."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from typing import Any
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.storage.checksum import bytes_sha256
-from imitact.storage.json_file import COPY_AGAIN, parse_json_object
+from imitact.storage.json_file import parse_json_object
+from imitact.storage.regular_file import COPY_AGAIN, open_regular
 
 FOOTER_BYTES = 96
 _SHA256_BYTES = 64
@@ -56,13 +58,13 @@ class SealedFile:
 
 def unseal(path: Path) -> SealedFile:
     """Open a file that `seal` made; DamagedFile where it is truncated or altered."""
-    if not path.is_file():
+    if not path.exists():
         raise BadInput(f"{path}: no such file; an exported policy is one file of imitact export")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             # A private copy, page by page, of what is written to: OpenVINO takes no memory that it
             # could not write to, and writes to none. A file of no bytes cannot be mapped.
-            size = path.stat().st_size
+            size = os.fstat(file.fileno()).st_size
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if size else b""
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error}") from error

@@ -113,7 +113,7 @@ def load(path: Path) -> Checkpoint:
         return Checkpoint(int(record["step"]), tensors, record["numbers"])
     except (
         *(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError),
-        *(RecursionError, SafetensorError),
+        *(RuntimeError, SafetensorError),  # RuntimeError: a link to itself
     ) as error:
         raise DamagedFile(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
 

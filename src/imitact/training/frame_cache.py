@@ -337,12 +337,19 @@ def _decoded(
         for episode in episodes:
             yield episode, _decode(dataset, layout, building, episode)
         return
-    with ProcessPoolExecutor(
-        min(workers, len(episodes)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(dataset, layout, building),
-    ) as pool:
+    try:
+        executor = ProcessPoolExecutor(
+            min(workers, len(episodes)),
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(dataset, layout, building),
+        )
+    except OSError as error:  # of its semaphores, which are files in /dev/shm
+        raise BadInput(
+            f"processes cannot share memory, in /dev/shm on Linux: {error.strerror or error}. Make "
+            "it writable and free some of it, or decode with --train.num-workers 1"
+        ) from error
+    with executor as pool:
         try:
             for job in as_completed([pool.submit(_work, episode) for episode in episodes]):
                 yield job.result()

@@ -21,7 +21,11 @@ from typing import Any
 from imitact.core.errors import NotFinite
 from imitact.storage.atomic import disk_full_guard, write_bytes
 from imitact.storage.journal import append_whole, journal_line, parse_journal_line
+from imitact.storage.regular_file import open_to_append, read_limited
 from imitact.training.trackers import Trackers
+
+MAX_LOG_BYTES = 512 << 20
+"""A training of a million steps writes a tenth of it."""
 
 
 class MetricsLog:
@@ -49,14 +53,14 @@ class MetricsLog:
         self._file: int | None = None
         if path is not None:
             self._truncate(path, resumed)
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            self._file = open_to_append(path)
 
     def _truncate(self, path: Path, step: int) -> None:
         """Remove damaged lines and those of steps after `step`."""
         if not path.exists():
             return
         kept = []
-        data = path.read_bytes()
+        data = read_limited(path, MAX_LOG_BYTES)
         required = b',"crc32":' in data  # lines of older versions have no checksum
         for number, text in enumerate(data.splitlines(keepends=True), 1):
             try:

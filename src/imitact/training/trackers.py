@@ -20,6 +20,7 @@ from typing import Any, Protocol, get_args
 
 from imitact.core.errors import BadInput, DamagedFile, install_command, unknown_name
 from imitact.storage.atomic import make_folder, write_json
+from imitact.storage.json_file import read_bytes
 from imitact.training.config import TrackerName
 
 TRACKER_NAMES: tuple[str, ...] = get_args(TrackerName)
@@ -140,7 +141,7 @@ def _run(folder: Path, out: Path, project: str, *, resumed: bool) -> str:
     file = folder / "run.json"
     if resumed and file.is_file():
         try:
-            return str(json.loads(file.read_text(encoding="utf-8"))["run"])
+            return str(json.loads(read_bytes(file))["run"])
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedFile(
                 f"{file} does not name a run ({error!r}); remove it to continue in a new run"

@@ -10,6 +10,7 @@ from imitact.evaluation import report
 from imitact.evaluation.episode_journal import read_unfinished
 from imitact.evaluation.episode_video import video_path
 from imitact.evaluation.results import EpisodeRow
+from imitact.storage.regular_file import read_limited
 from imitact.viewer.page import Blobs
 
 MAX_VIDEOS = 24
@@ -70,7 +71,7 @@ def _videos(rows: Sequence[EpisodeRow], folder: Path, blobs: Blobs) -> dict[int,
     for row in sorted(rows, key=lambda row: (row.success, row.seed)):
         path = video_path(folder, row.seed)
         if len(videos) < MAX_VIDEOS and path.is_file() and path.stat().st_size <= left_bytes:
-            data = path.read_bytes()
+            data = read_limited(path, left_bytes)
             left_bytes -= len(data)
             videos[row.seed] = blobs.add(data)
     return videos

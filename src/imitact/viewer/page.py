@@ -25,6 +25,7 @@ from typing import Any
 from imitact.core.errors import BadInput
 from imitact.core.version import __version__
 from imitact.storage.atomic import write_bytes
+from imitact.storage.regular_file import open_regular
 
 _GENERATOR = '<meta name="generator" content="imitact '
 _SCRIPTS = ("base", "charts", "demonstrations", "trainings", "evaluations", "page")
@@ -71,8 +72,8 @@ def check_page_path(path: Path) -> None:
     if path.is_dir():
         raise BadInput(f"{path} is a folder; give the name of a file for the page")
     if path.exists():
-        with path.open(encoding="utf-8", errors="replace") as file:
-            if _GENERATOR not in file.read(4096):
+        with open_regular(path) as file:
+            if _GENERATOR.encode() not in file.read(4096):
                 raise BadInput(f"{path} exists and is not a page of imitact; give another name")
 
 

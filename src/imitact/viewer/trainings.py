@@ -15,6 +15,7 @@ import numpy as np
 
 from imitact.core.errors import DamagedFile
 from imitact.storage.json_file import read_json_object
+from imitact.storage.regular_file import open_regular
 from imitact.training.metrics import l1_unit
 
 METRICS = "metrics.jsonl"
@@ -72,11 +73,14 @@ def training_section(folder: Path) -> dict[str, Any]:
     }
 
 
+_MAX_LINE_BYTES = 16 << 20
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of metrics.jsonl; an incomplete last line is left out."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
+    with open_regular(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_BYTES), b""), 1):
+            if not line.endswith(b"\n"):
                 return  # being written, or cut off when the process was killed
             try:
                 value = json.loads(line)

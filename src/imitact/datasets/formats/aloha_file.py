@@ -109,7 +109,8 @@ def find_files(path: Path, pattern: str = "") -> list[Path]:
         raise BadInput(
             f'--read.files is "{pattern}", which is not a file name pattern: {error}'
         ) from error
-    files = [p for p in found if p.is_file() and not p.name.startswith(".")]
+    # Whatever has such a name, broken links included: what cannot be read is refused by name.
+    files = [p for p in found if not p.name.startswith(".")]
     if not files:
         raise BadInput(f"{path} has no file that matches {' or '.join(patterns)}")
     return sorted(files, key=lambda p: hdf5.natural_sort_key(p.name))

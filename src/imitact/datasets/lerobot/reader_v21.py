@@ -30,7 +30,10 @@ class LeRobotV21Dataset(LeRobotDataset):
     VERSIONS: ClassVar[tuple[str, ...]] = V21
 
     _descriptions: ClassVar[str] = EPISODES
-    _advice: ClassVar[str] = RESTORE
+    _advice: ClassVar[str] = (
+        "`imitact check DATASET --fix OUT` writes a copy of the others; else copy the dataset again "
+        "from its origin"
+    )
 
     def _described(self) -> Iterator[tuple[int, EpisodeFiles]]:
         with self._reporting(()):
