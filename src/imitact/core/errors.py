@@ -31,6 +31,11 @@ class DiskFull(BadInput):
     """The disk, or the user's quota of it, is full."""
 
 
+def library_words(error: BaseException) -> str:
+    """Return what another library says, as a part of a sentence: one line without a full stop."""
+    return " ".join(str(error).split()).rstrip(". ") or type(error).__name__
+
+
 def nearest(given: str, choices: Collection[str]) -> str | None:
     """Return the choice that `given` is most probably a misspelling of, or None."""
     import difflib  # 5 ms, needed only where something is misspelt

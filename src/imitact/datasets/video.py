@@ -16,7 +16,7 @@ from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.errors import BadInput, DamagedFile, library_words
 from imitact.core.types import Frame
 from imitact.datasets.mp4 import RESTORE, VideoTrack, read_video_track
 from imitact.datasets.video_config import VideoConfig, exact_rate
@@ -241,7 +241,9 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
                 raise DamagedFile(f"{path} holds no video. {RESTORE}")
             yield container, container.streams.video[0]
     except av.error.FFmpegError as error:
-        raise DamagedFile(f"{path} cannot be read as a video: {error}. {RESTORE}") from error
+        raise DamagedFile(
+            f"{path} cannot be read as a video: {library_words(error)}. {RESTORE}"
+        ) from error
 
 
 def video_track(path: Path) -> VideoTrack:

@@ -26,6 +26,7 @@ from imitact.models.config import (
     check_pretrained,
 )
 from imitact.models.convolution import convolve
+from imitact.storage.lfs_pointer import refuse_lfs_pointer
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 """torchvision's ResNet18_Weights.IMAGENET1K_V1; the name ends with the start of its SHA-256."""
@@ -206,6 +207,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         # weights_only: a .pth is a pickle, and a pickle may run anything.
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise various types on damaged bytes
+        refuse_lfs_pointer(path)
         raise DamagedFile(f"{path} cannot be read as weights: {error}") from error
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise DamagedFile(f"{path} holds {type(weights).__name__}, expected tensors by name")

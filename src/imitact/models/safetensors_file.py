@@ -9,6 +9,7 @@ from torch import Tensor
 
 from imitact.core.errors import DamagedFile
 from imitact.storage.json_file import read_bytes
+from imitact.storage.lfs_pointer import refuse_pointer_bytes
 
 _MAX_HEADER_BYTES = 4 << 20
 _MAX_FILE_BYTES = 1 << 40
@@ -21,6 +22,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
 
 def parse_safetensors(data: bytes, file: Path) -> dict[str, Tensor]:
     """Return the tensors in the bytes of a safetensors file; anything else is a `DamagedFile`."""
+    refuse_pointer_bytes(data, file)
     header = int.from_bytes(data[:8], "little")
     if len(data) < 8 or header > min(_MAX_HEADER_BYTES, len(data) - 8):
         raise DamagedFile(f"{file} is not a safetensors file (its header has {header} bytes)")

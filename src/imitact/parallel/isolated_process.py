@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.storage.lfs_pointer import refuse_lfs_pointer
 from imitact.storage.regular_file import COPY_AGAIN, check_regular
 
 ANSWER_TIMEOUT_S = 120.0
@@ -78,6 +79,7 @@ class IsolatedProcess:
                 f"({answer['error']}); decompress the file with h5repack -f NONE"
             )
         if "error" in answer:
+            refuse_lfs_pointer(file)
             raise DamagedFile(f"{where} cannot be read ({answer['error']}). {COPY_AGAIN}")
         return answer, body
 

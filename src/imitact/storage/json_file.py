@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from imitact.core.errors import DamagedFile, ImitactError
+from imitact.core.errors import DamagedFile, ImitactError, library_words
 from imitact.core.version import __version__
+from imitact.storage.lfs_pointer import refuse_pointer_bytes
 from imitact.storage.regular_file import COPY_AGAIN as COPY_AGAIN
 from imitact.storage.regular_file import read_limited
 
@@ -62,7 +63,8 @@ def parse_json_object(
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
-        raise DamagedFile(f"{file} is not JSON: {error}. {advice}") from error
+        refuse_pointer_bytes(data, file)
+        raise DamagedFile(f"{file} is not JSON: {library_words(error)}. {advice}") from error
     if not isinstance(value, dict):
         raise DamagedFile(f"{file} holds {type(value).__name__}, expected an object. {advice}")
     return value

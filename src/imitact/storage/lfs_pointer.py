@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imitact.core.errors import DamagedFile
+from imitact.core.errors import DamagedFile, ImitactError
+from imitact.storage.regular_file import open_regular
 
 _BEGIN = b"version https://git-lfs"
 """First bytes of every pointer (git-lfs, docs/spec.md)."""
@@ -13,9 +14,9 @@ _BEGIN = b"version https://git-lfs"
 def refuse_lfs_pointer(file: Path) -> None:
     """Raise DamagedFile where a file, which was found not to be what it should be, is a pointer."""
     try:
-        with file.open("rb") as opened:
+        with open_regular(Path(file)) as opened:
             head = opened.read(1024)
-    except OSError:
+    except (ImitactError, OSError):
         return  # whoever reads the file says why it cannot be read
     refuse_pointer_bytes(head, file)
 

@@ -22,6 +22,7 @@ from typing import Any
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.storage.checksum import bytes_sha256
 from imitact.storage.json_file import parse_json_object
+from imitact.storage.lfs_pointer import refuse_lfs_pointer
 from imitact.storage.regular_file import COPY_AGAIN, open_regular
 
 FOOTER_BYTES = 96
@@ -71,6 +72,7 @@ def unseal(path: Path) -> SealedFile:
     data = memoryview(mapped)
     found = _FOOTER.fullmatch(data[-FOOTER_BYTES:]) if len(data) >= FOOTER_BYTES else None
     if found is None:
+        refuse_lfs_pointer(path)
         raise DamagedFile(
             f"{path} ({len(data)} bytes) does not end as an exported policy does: it is truncated, "
             "or was not written by imitact export. Copy it again, or give a policy's folder"

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.errors import BadInput, DamagedFile, library_words
 from imitact.datasets import images
 from imitact.datasets.key_selection import vector_width
 from imitact.parallel.isolated_process import MAX_ANSWER_BYTES, IsolatedProcess
 from imitact.parallel.isolated_worker import CODECS
 from imitact.storage.json_file import parse_json_object, read_bytes
+from imitact.storage.lfs_pointer import refuse_lfs_pointer, refuse_pointer_bytes
 from imitact.storage.regular_file import open_regular
 
 _MAX_END_BYTES = (1 << 16) + 22 + 56 + 20
@@ -74,7 +75,10 @@ class ZarrStore:
                 with zipfile.ZipFile(path) as archive:
                     self._names = frozenset(archive.namelist())
             except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-                raise DamagedFile(f"{path} is not a readable zip file: {error}. {COPY}") from error
+                refuse_lfs_pointer(path)
+                raise DamagedFile(
+                    f"{path} is not a readable zip file: {library_words(error)}. {COPY}"
+                ) from error
 
     def has(self, name: str) -> bool:
         return name in self._names if self._names is not None else (self.path / name).is_file()
@@ -90,7 +94,9 @@ class ZarrStore:
                 return archive.read(name)
         except (KeyError, OSError, ValueError, NotImplementedError, EOFError, RuntimeError,
                 zipfile.BadZipFile, zipfile.zlib.error) as error:  # fmt: skip  # pyright: ignore
-            raise DamagedFile(f"{self.path / name} cannot be read: {error}. {COPY}") from error
+            raise DamagedFile(
+                f"{self.path / name} cannot be read: {library_words(error)}. {COPY}"
+            ) from error
 
     def arrays(self, group: str) -> list[str]:
         """Sorted names of the arrays directly in a group."""
@@ -164,6 +170,7 @@ class ZarrArray:
             raise DamagedFile(f"{file} is missing, a chunk of {self.name}. {COPY}")
         size = math.prod(self.chunks) * self.dtype.itemsize
         data: Any = self.store.read(name, limit=size + (size >> 3) + 4096)
+        refuse_pointer_bytes(data, file)
         if self.codec is not None and self.codec.get("id") in images.CODECS:
             return self._image(file, data)
         if self.codec is not None:

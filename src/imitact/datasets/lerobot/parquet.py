@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from imitact.core.errors import DamagedFile, SpecMismatch
+from imitact.core.errors import DamagedFile, SpecMismatch, library_words
 from imitact.core.types import ExtraColumn
 from imitact.datasets.lerobot.checksums import DatasetChecksums
 from imitact.datasets.lerobot.layout import RESTORE, layout_errors_as_damage
+from imitact.storage.lfs_pointer import refuse_lfs_pointer
 from imitact.storage.regular_file import check_regular
 
 _MAGIC = b"PAR1"
@@ -53,13 +54,14 @@ def open_parquet(file: Path, checksums: DatasetChecksums, **options: Any) -> pq.
     try:
         return pq.ParquetFile(source, page_checksum_verification=True, **options)
     except _UNREADABLE as error:
+        refuse_lfs_pointer(file)
         if not has_checksum and has_no_footer(file):
             raise DamagedFile(
                 f"{file} has no footer: its recording was never finished, or it is cut short. "
                 "`imitact check DATASET --fix OUT` recovers the episodes whose files are whole"
             ) from error
         raise DamagedFile(
-            f"{file} is cut short or not a Parquet file: {error}. {RESTORE}"
+            f"{file} is cut short or not a Parquet file: {library_words(error)}. {RESTORE}"
         ) from error
 
 
@@ -89,7 +91,9 @@ def read_table(
             groups, rows = _episode_rows(opened, episode)
             return opened.read_row_groups(groups, columns, use_threads=False).filter(rows)
         except _UNREADABLE as error:
-            raise DamagedFile(f"{file} cannot be read: {error}. {RESTORE}") from error
+            raise DamagedFile(
+                f"{file} cannot be read: {library_words(error)}. {RESTORE}"
+            ) from error
 
 
 def check_columns(file: Path, names: Sequence[str], stored: Sequence[str]) -> None:
@@ -148,7 +152,9 @@ def read_cells(
                     f"{file} has no row {rows[at]}, which its footer counts. {RESTORE}"
                 )
     except _UNREADABLE as error:
-        raise DamagedFile(f"{file}: {column} cannot be read: {error}. {RESTORE}") from error
+        raise DamagedFile(
+            f"{file}: {column} cannot be read: {library_words(error)}. {RESTORE}"
+        ) from error
 
 
 def cell_values(cell: Any) -> NDArray[Any]:

@@ -31,8 +31,8 @@ class LeRobotV21Dataset(LeRobotDataset):
 
     _descriptions: ClassVar[str] = EPISODES
     _advice: ClassVar[str] = (
-        "`imitact check DATASET --fix OUT` writes a copy of the others; else copy the dataset again "
-        "from its origin"
+        "`imitact check DATASET --fix OUT` writes a copy of the others; else copy the dataset "
+        "again from its origin"
     )
 
     def _described(self) -> Iterator[tuple[int, EpisodeFiles]]:

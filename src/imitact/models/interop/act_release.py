@@ -33,6 +33,7 @@ from imitact.models.normalization import IMAGENET_MEAN, IMAGENET_STD, Scaling
 from imitact.models.policy import TorchPolicy
 from imitact.models.policy_folder import PolicyRecord
 from imitact.storage.json_file import naming_file, read_bytes
+from imitact.storage.lfs_pointer import refuse_lfs_pointer
 
 WEIGHTS, STATS = "policy_best.ckpt", "dataset_stats.pkl"
 
@@ -158,6 +159,7 @@ def _read_tensors(file: Path) -> tuple[dict[str, Tensor], list[str]]:
         # weights_only: torch's own restricted reader; a pickle may run anything else.
         found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the reader raises various types on damaged bytes
+        refuse_lfs_pointer(file)
         first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise DamagedFile(
             f"{file} cannot be read as a state dict of tensors, and nothing in it was run: {first}"

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import DamagedFile
+from imitact.storage.lfs_pointer import refuse_pointer_bytes
 
 MAX_BYTES = 64 << 20
 """Limit of a file. Statistics are a few kilobytes, an example episode at most megabytes."""
@@ -94,6 +95,7 @@ def loads(data: bytes, path: Path) -> dict[str, Any]:
     Memory and time are bounded by the size of the data. Arrays are of floats, integers or booleans.
     Anything else is refused with `path` and what was found.
     """
+    refuse_pointer_bytes(data, path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about escape sequences in the file's strings
