@@ -46,8 +46,12 @@ class Keys:
         return f"Keys({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
     @property
+    def vectors(self) -> tuple[str, ...]:
+        return (*self.state, *self.environment, *self.action)
+
+    @property
     def all(self) -> tuple[str, ...]:
-        return (*self.state, *self.environment, *self.action, *self.cameras)
+        return (*self.vectors, *self.cameras)
 
     def left_out(self, available: Iterable[str]) -> dict[str, str]:
         """Available arrays that are not selected, with the reason."""
@@ -161,7 +165,7 @@ class AvailableKeys:
         if not read.cameras:
             found += [f"{name} is left out: {why}" for name, why in self.unreadable.items()]
         for name, width in self.vectors.items():
-            if name in keys.all or not could_be_observed(name):
+            if name in keys.vectors or not could_be_observed(name):
                 continue
             values = f"{width} value{'s' if width > 1 else ''} per tick"
             if is_environment(name):

@@ -191,7 +191,7 @@ def test_png_keeps_every_pixel():
     np.testing.assert_array_equal(images.decode(images.png(frame), (13, 17)), frame)
 
 
-def test_depth_and_grey_images_are_left_out_with_a_reason(tmp_path: Path):
+def test_depth_is_left_out_with_a_reason(tmp_path: Path):
     depth = np.zeros((9, 24, 32), np.uint16)
     foreign.aloha_file(
         tmp_path / "episode_0.hdf5", more={"observations/images/top_depth": depth, "note": depth}
@@ -199,9 +199,61 @@ def test_depth_and_grey_images_are_left_out_with_a_reason(tmp_path: Path):
     dataset = AlohaDataset(tmp_path)
     assert [c.name for c in dataset.spec.cameras] == ["top"]
     assert dataset.left_out == {
-        "/observations/images/top_depth": "a depth or grey image",
+        "/observations/images/top_depth": "it is a depth map",
         "/note": "not one row per tick: shape (9, 24, 32)",
     }
+    assert dataset.unread_cameras == ("observations/images/top_depth",)
+    named = {notice.split()[0] for notice in dataset.notices}
+    assert named == {"observations/images/top_depth", "observations/qvel", "note"}
+
+
+@pytest.mark.parametrize("dtype", ["u1", "f4"])
+def test_channel_first_and_grey_images_are_cameras(tmp_path: Path, dtype: str):
+    for index, ticks in enumerate((9, 5)):
+        film = foreign.film(index, ticks)
+        stored = film if dtype == "u1" else (film / 255).astype(dtype)
+        more = {"observations/images/first": stored.transpose(0, 3, 1, 2)}
+        if dtype == "u1":
+            more["observations/images/grey"] = film[..., 0]
+        foreign.aloha_file(tmp_path / f"episode_{index}.hdf5", index=index, ticks=ticks, more=more)
+    dataset = AlohaDataset(tmp_path)
+    check_dataset(dataset)
+    np.testing.assert_array_equal(frames_of(dataset, 1, "first"), foreign.film(1, 5))
+    assert any("the camera first is read from" in notice for notice in dataset.notices)
+    if dtype == "u1":
+        grey = foreign.film(1, 5)[..., :1].repeat(3, axis=3)
+        np.testing.assert_array_equal(frames_of(dataset, 1, "grey"), grey)
+
+
+def test_other_arrays_form_state_environment_and_action(tmp_path: Path):
+    for index, ticks in enumerate((9, 5)):
+        more = {"observations/env_state": foreign.walk(50 + index, ticks, 3)}
+        foreign.aloha_file(
+            tmp_path / f"episode_{index}.hdf5", index=index, ticks=ticks, joints=7, effort=True,
+            base=True, more=more,
+        )  # fmt: skip
+    plain = open_dataset(tmp_path)
+    assert any("--read.environment observations/env_state" in n for n in plain.notices)
+    assert any("--read.state observations/qpos observations/effort" in n for n in plain.notices)
+    read = ReadConfig(
+        state=("observations/qpos", "observation.effort"),
+        environment=("/observations/env_state",),
+        action=("action",),
+    )
+    dataset = open_dataset(tmp_path, read)
+    check_dataset(dataset)
+    assert dataset.spec.state_names[:8] == (*plain.spec.state_names, "effort_0")
+    assert dataset.spec.state_units[7:] == ("unknown",) * 10
+    assert dataset.spec.environment_size == 3
+    assert dataset.spec.action_names == plain.spec.action_names[:7]
+    want = np.hstack(
+        [foreign.walk(i, 5, n) for i, n in ((1, 7), (101, 7))] + [foreign.walk(51, 5, 3)]
+    )
+    np.testing.assert_allclose(dataset.episode(1).state, want.astype("f4"))
+    assert dataset.left_out["/base_action"] == "not selected"
+    assert dataset.fingerprint != plain.fingerprint
+    with pytest.raises(DamagedFile, match=r"has no array /observations/x; it has .*--read\.state"):
+        open_dataset(tmp_path, ReadConfig(state=("observations/x",)))
 
 
 # --- damage --------------------------------------------------------------------------------------
@@ -320,9 +372,9 @@ def test_a_damaged_file_can_be_reported_and_the_others_read(tmp_path: Path):
 
 def test_read_options_that_a_layout_does_not_use_are_refused(tmp_path: Path):
     foreign.aloha(tmp_path)
-    unused = r"--read\.state and --read\.subset given, but the layout aloha-hdf5"
+    unused = r"--read\.tolerance-s and --read\.subset given, but the layout aloha-hdf5"
     with pytest.raises(BadInput, match=unused):
-        open_dataset(tmp_path, ReadConfig(state=("a",), subset="train"))
+        open_dataset(tmp_path, ReadConfig(tolerance_s=0.1, subset="train"))
     with pytest.raises(BadInput, match=r'no camera "left"; available: top'):
         open_dataset(tmp_path, ReadConfig(cameras=("left",)))
     with pytest.raises(BadInput, match=r"no file that matches \*\.h5"):

@@ -53,9 +53,11 @@ def test_the_layout_is_detected_from_the_files(tmp_path: Path):
         open_dataset(tmp_path / "note.txt")
 
 
-def test_lerobots_layout_takes_no_read_options():
+def test_lerobots_layout_refuses_what_it_stores_itself():
     fixture = FIXTURES / "lerobot/h264"
-    with pytest.raises(BadInput, match=r"--read.rate-hz given, but the layout lerobot.*uses none"):
+    with pytest.raises(
+        BadInput, match=r"--read.rate-hz given, but the layout lerobot.*uses --read"
+    ):
         open_dataset(fixture, ReadConfig(rate_hz=10))
 
 
@@ -251,13 +253,102 @@ def test_a_damaged_replay_buffer_is_refused_with_its_file(tmp_path: Path, kind: 
         check_dataset(open_dataset(folder, REPLAY))
 
 
-def test_float_images_with_fractions_are_refused(tmp_path: Path):
+@pytest.mark.parametrize("white", [1, 255])
+def test_float_images_of_either_range_are_read_exactly(tmp_path: Path, white: int):
     folder = foreign.replay_buffer(tmp_path / "a.zarr")
-    films = np.random.default_rng(0).random((21, 24, 32, 3)).astype("f4")
+    films = np.concatenate([foreign.film(i, n) for i, n in enumerate((9, 5, 7))])
+    stored = (films / 255 * white).astype("f4")
+    foreign.zarr_array(
+        folder / "data/img", np.rint(stored) if white > 1 else stored, (4, 24, 32, 3)
+    )
+    dataset = open_dataset(folder, REPLAY)
+    np.testing.assert_array_equal(frames_of(dataset, 1, "img"), foreign.film(1, 5))
+
+
+def test_float_images_of_another_range_are_refused(tmp_path: Path):
+    folder = foreign.replay_buffer(tmp_path / "a.zarr")
+    films = np.random.default_rng(0).random((21, 24, 32, 3)).astype("f4") * 2
     foreign.zarr_array(folder / "data/img", films, (4, 24, 32, 3))
     dataset = open_dataset(folder, REPLAY)
-    with pytest.raises(BadInput, match="data/img must hold whole numbers from 0 to 255"):
+    with pytest.raises(BadInput, match="img of episode 0 at tick 0 has values from 0"):
         list(dataset.episode(0).frames("img"))
+
+
+def test_the_state_of_the_environment_is_appended_to_the_state(tmp_path: Path):
+    folder = foreign.replay_buffer(tmp_path / "a.zarr")
+    dataset = open_dataset(
+        folder, ReadConfig(state=("state",), environment=("n_contacts",), rate_hz=10)
+    )
+    check_dataset(dataset)
+    assert dataset.spec.environment_names == ("n_contacts",)
+    assert dataset.episode(1).state.shape == (5, 6)
+    assert dataset.fingerprint != open_dataset(folder, REPLAY).fingerprint
+
+    file = foreign.robomimic(tmp_path / "demo.hdf5")
+    with h5py.File(file, "a") as opened:
+        for index, ticks in enumerate((9, 5, 7)):
+            opened[f"data/demo_{index}/obs/object"] = foreign.walk(30 + index, ticks, 4)
+    (notice,) = open_dataset(file, ROBOMIMIC).notices
+    assert "object (4 values" in notice
+    assert "--read.environment object" in notice
+    dataset = open_dataset(file, ReadConfig(state=ROBOMIMIC.state, environment=("object",)))
+    check_dataset(dataset)
+    assert dataset.notices == ()
+    want = foreign.walk(31, 5, 4).astype("f4")
+    np.testing.assert_array_equal(dataset.episode(1).state[:, -4:], want)
+
+
+def test_several_arrays_side_by_side_are_the_action(tmp_path: Path):
+    file = foreign.robomimic(tmp_path / "demo.hdf5")
+    read = ReadConfig(state=ROBOMIMIC.state, action=("actions", "rewards"))
+    dataset = open_dataset(file, read)
+    check_dataset(dataset)
+    assert dataset.spec.action_names[-2:] == ("actions_6", "rewards")
+    assert dataset.episode(0).action.shape == (9, 8)
+
+
+def test_observations_with_an_axis_of_one_are_vectors(tmp_path: Path):
+    file = foreign.robomimic(tmp_path / "demo.hdf5")
+    with h5py.File(file, "a") as opened:
+        for index, ticks in enumerate((9, 5, 7)):
+            demo = opened[f"data/demo_{index}/obs"]
+            demo["pose"] = foreign.walk(index, ticks, 4)[:, None]
+            demo["matrix"] = np.zeros((ticks, 2, 2))
+    dataset = open_dataset(file, ReadConfig(state=("pose",)))
+    np.testing.assert_array_equal(dataset.episode(1).state, foreign.walk(1, 5, 4).astype("f4"))
+    with pytest.raises(
+        BadInput, match=r"matrix cannot be part of the state: it has shape \[9, 2, 2"
+    ):
+        open_dataset(file, ReadConfig(state=("matrix",)))
+
+
+def test_a_file_without_observations_names_the_step_that_makes_them(tmp_path: Path):
+    file = foreign.robomimic(tmp_path / "demo.hdf5")
+    with h5py.File(file, "a") as opened:
+        for index in range(3):
+            del opened[f"data/demo_{index}/obs"]
+    with pytest.raises(BadInput, match=r"no observations.*dataset_states_to_obs\.py"):
+        open_dataset(file, ROBOMIMIC)
+
+
+def test_channel_first_and_grey_observations_are_cameras_and_depth_is_named(tmp_path: Path):
+    file = foreign.robomimic(tmp_path / "demo.hdf5")
+    with h5py.File(file, "a") as opened:
+        for index, ticks in enumerate((9, 5, 7)):
+            demo, film = opened[f"data/demo_{index}/obs"], foreign.film(index, ticks)
+            demo["first_image"] = (film / 255).transpose(0, 3, 1, 2).astype("f4")
+            demo["grey_image"] = film[..., :1]
+            demo["agentview_depth"] = np.zeros((ticks, 24, 32, 1), "f4")
+    dataset = open_dataset(file, ROBOMIMIC)
+    check_dataset(dataset)
+    assert [c.name for c in dataset.spec.cameras] == [
+        "agentview_image", "first_image", "grey_image",
+    ]  # fmt: skip
+    assert dataset.left_out["agentview_depth"] == "it is a depth map"
+    assert any("agentview_depth" in notice for notice in dataset.notices)
+    np.testing.assert_array_equal(frames_of(dataset, 2, "first_image"), foreign.film(2, 7))
+    grey = frames_of(dataset, 2, "grey_image")
+    np.testing.assert_array_equal(grey, foreign.film(2, 7)[..., :1].repeat(3, axis=3))
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

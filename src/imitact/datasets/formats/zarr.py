@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,42 +24,12 @@ from imitact.parallel.isolated_process import MAX_ANSWER_BYTES, IsolatedProcess
 from imitact.parallel.isolated_worker import CODECS
 from imitact.storage.json_file import parse_json_object, read_bytes
 from imitact.storage.lfs_pointer import refuse_lfs_pointer, refuse_pointer_bytes
-from imitact.storage.regular_file import open_regular
-
-_MAX_END_BYTES = (1 << 16) + 22 + 56 + 20
-"""The end of a zip file: a comment of up to 65,535 bytes, and three records before it."""
+from imitact.storage.zip_file import check_directory
 
 COPY = "Copy the dataset again from its source."
 _MAX_JSON_BYTES = 1 << 20
 _MAX_ROWS = 100_000_000
 _MAX_AXES = 6
-
-
-_MAX_DIRECTORY_BYTES = 96 << 20
-"""Of a zip file's list of members, about a million; each takes some 600 bytes of memory."""
-
-
-def _check_directory_size(path: Path) -> None:
-    """Refuse a zip file whose list of members is too long, before it is read.
-
-    APPNOTE 6.3.10, sections 4.3.15 and 4.3.16: its size is at the end of the file; where that has
-    no room for it, it is in front of that, with 64 bits.
-    """
-    with open_regular(path) as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - _MAX_END_BYTES))
-        end = file.read(_MAX_END_BYTES)
-    at = end.rfind(b"PK\x05\x06")
-    size = int.from_bytes(end[at + 12 : at + 16], "little") if at >= 0 else 0
-    wide = end.rfind(b"PK\x06\x06")
-    if wide >= 0:
-        size = max(
-            size if size < 2**32 - 1 else 0, int.from_bytes(end[wide + 40 : wide + 48], "little")
-        )
-    if size > _MAX_DIRECTORY_BYTES:
-        raise DamagedFile(
-            f"{path} lists its members in {size:,} bytes, expected at most "
-            f"{_MAX_DIRECTORY_BYTES:,}; unpack it, and give the folder"
-        )
 
 
 class ZarrStore:
@@ -71,7 +40,7 @@ class ZarrStore:
         self._names: frozenset[str] | None = None
         if path.is_file():
             try:
-                _check_directory_size(path)
+                check_directory(path)
                 with zipfile.ZipFile(path) as archive:
                     self._names = frozenset(archive.namelist())
             except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:

@@ -28,7 +28,7 @@ _NUMBER_TYPES = (
     *("float16", "float32", "float64", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
-_OTHER_SHAPE = "it has frames of shape"
+_OTHER_SHAPE = "it has shape"
 _EXTRA_TYPES = ("float32", "float64", "int64", "bool", "int32", "float16")
 
 
@@ -109,8 +109,10 @@ def read_features(
         elif found is not None:
             is_camera, why = found
             (unreadable if is_camera else others)[key] = why
-            if why.startswith(_OTHER_SHAPE) and not read.cameras:
-                raise BadInput(f"{path}: {key} cannot be read: {why}. --read.cameras names others")
+            if is_camera and why.startswith(_OTHER_SHAPE) and not read.cameras:
+                raise BadInput(
+                    f"{path}: {key} {why.removeprefix('it ')}. --read.cameras names others"
+                )
     stored = _named_cameras(cameras, path, read)
     names = {camera.key: name for name, camera in stored.items()}
     read = replace(read, cameras=tuple(names.get(camera, camera) for camera in read.cameras))
@@ -150,8 +152,10 @@ def _role(key: str, feature: Mapping[str, Any]) -> StoredCamera | int | tuple[bo
                 f"{_OTHER_SHAPE} {shape}; imitact reads RGB frames, (H, W, 3), and grey ones",
             )
         return StoredCamera(key, kind, found)
-    if kind not in _NUMBER_TYPES or not all(type(size) is int for size in shape):
+    if kind not in _NUMBER_TYPES:
         return None
+    if not all(type(size) is int for size in shape):
+        raise ValueError(f"{key} has shape {shape}")
     width = vector_width((1, *shape))
     if width and not is_named:
         return width
@@ -213,7 +217,7 @@ def read_extra_columns(
     columns: dict[str, ExtraColumn] = {}
     for name, feature in features.items():
         shape, dtype = list(feature.get("shape") or []), feature.get("dtype")
-        if name in _NOT_EXTRA or name in keys.all or dtype not in _EXTRA_TYPES:
+        if name in _NOT_EXTRA or name in keys.vectors or dtype not in _EXTRA_TYPES:
             continue
         if len(shape) != 1 or not isinstance(shape[0], int) or not 1 <= shape[0] <= MAX_VECTOR_SIZE:
             continue

@@ -193,7 +193,7 @@ class LeRobotDataset(Dataset):
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        read = {*self._features.keys.all, *layout.INDEX_COLUMNS, *self.extra_columns}
+        read = {*self._features.keys.vectors, *layout.INDEX_COLUMNS, *self.extra_columns}
         read |= {stored.key for stored in self.stored.values()}
         unread = sorted(set(self._info["features"]) - read)
         features = {key: self._features.left_out.get(key, "not selected") for key in unread}
