@@ -50,8 +50,8 @@ UNITS = {
 }
 RATES_HZ = {"pusht": 10.0, "xarm": 25.0, "soft": 30.0, "stiff": 30.0, "reach": 10.0}
 ARMS = ("soft", "stiff", "reach")
-SMALL = 10
-"""Episodes of a small dataset: each world is checked whole and in parts of this size."""
+PARTS = (1, 3, 10)
+"""Episodes of small datasets: each world is checked whole and in parts of these sizes."""
 
 FAULTY = 12
 """Episodes of a dataset with a fault, most of which are in episode 5."""
@@ -180,7 +180,7 @@ def collect_arm(kind: str, count: int) -> list[Rows]:
     for seed in range(count):
         rng = np.random.default_rng(seed)
         # Ten episodes in a row are of one task, in which some joints are hardly commanded.
-        task = np.random.default_rng(1000 + seed // SMALL)
+        task = np.random.default_rng(1000 + seed // 10)
         spread = np.array([0.9, 0.5, 0.5, 0.6, 0.8, 0.5])
         spread[task.choice([0, 3, 4], task.integers(0, 3), replace=False)] *= 0.1
         moves, rest_s = int(task.integers(2, 6)), task.uniform(0, 0.4)
@@ -445,9 +445,10 @@ def main() -> None:
         assert len(episodes) == wanted
         row: dict[str, Any] = {"episodes": len(episodes)}
         for name, used in (("units", spec), ("no units", without_units(spec))):
-            parts = [episodes[at : at + SMALL] for at in range(0, len(episodes), SMALL)]
             row[f"whole, {name}"] = count(check(episodes, used))
-            row[f"parts of {SMALL}, {name}"] = added([count(check(part, used)) for part in parts])
+            for size in PARTS:
+                parts = [episodes[at : at + size] for at in range(0, len(episodes), size)]
+                row[f"parts of {size}, {name}"] = added([count(check(p, used)) for p in parts])
         episodes_total += len(episodes)
         errors_total += sum(sum(c["error"].values()) for c in row.values() if isinstance(c, dict))
         result["good"][world] = row

@@ -30,7 +30,7 @@ class JumpLimits:
     """Limits for a step of one tick that neither the step before nor the one after announces."""
 
     least_rad: float = 0.25
-    """Least size of a jump, rad; for other units, as a fraction of the usual travel in an
+    """Least size of a jump, rad; for other units, twice this fraction of the usual travel in an
     episode."""
 
     ratio: float = 15.0
@@ -94,14 +94,15 @@ class JumpCheck:
             busy = np.quantile(sizes, 0.9, axis=0)
             others = len(self._learned[part]) > 1
             usual = self._extremes[part][2] if others else _usual_alone(sizes, rows)
-            ratio, least = self._limits.ratio, self._limits.least_rad * scale[part]
+            ratio, least = self._limits.ratio, self._least(part, scale)
             found = sizes > np.maximum(least, ratio * np.maximum(usual, busy))
             # What no motion can be is found even if it is usual: farther than a joint travels in
             # an episode, or a turn of its counter.
             is_far = sizes > (_FAR if part == 0 else np.inf) * scale[part]
             is_turn = _turn(np.abs(steps), np.ptp(rows.astype(np.float64), axis=0)) > 0
+            may_jump, hands = self._may_jump(part, rows, scale)
             found |= (is_far | is_turn) & (sizes > np.maximum(least, ratio * busy))
-            found &= ~self._may_jump(part, rows, scale)
+            found &= ~may_jump | (is_turn & ~hands)
             found[:, robot if part == 0 else rows.shape[1] :] = False
             for tick, dimension in np.argwhere(found):
                 at = int(dimension)
@@ -116,17 +117,22 @@ class JumpCheck:
         )[part]
         return [*zip(names, units, strict=True)]
 
+    def _least(self, part: int, scale: tuple[Floats, Floats]) -> Floats:
+        """Least size of a jump, (D,): twice as much where the travel stands for 1 rad."""
+        has_limit = [unit in ("rad", "1") for _, unit in self._names_and_units(part)]
+        return self._limits.least_rad * scale[part] * np.where(has_limit, 1.0, 2.0)
+
     def _may_jump(
         self, part: int, rows: FloatArray, scale: tuple[Floats, Floats]
-    ) -> NDArray[np.bool_]:
-        """Whether each value may jump, (D,).
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Whether each value may jump, and whether it is a hand's, (D,) each.
 
-        Commands may, unless they go where they never go in other episodes; hands, which open and
-        close at once, unless they do so for a moment.
+        Commands may, and hands, which open and close at once, unless they go for a moment where
+        they never go in other episodes.
         """
         outside = np.zeros(rows.shape[1], dtype=np.int64)
         if len(self._learned[part]) > 1:
-            margin = self._limits.least_rad * scale[part]
+            margin = self._least(part, scale)
             lows, highs, _ = self._extremes[part]
             # Those of the other episodes: the second where the first is of this one.
             low = np.where(rows.min(axis=0) <= lows[0], lows[1], lows[0]) - margin
@@ -134,7 +140,7 @@ class JumpCheck:
             outside = ((rows < low) | (rows > high)).sum(axis=0)
         hands = np.array([is_hand(*each) for each in self._names_and_units(part)], dtype=bool)
         is_brief = (outside > 0) & (outside <= _EVENT_TICKS)
-        return np.where(hands, ~is_brief, (part == 1) & (outside == 0))
+        return (hands | (part == 1)) & ~is_brief, hands
 
     def _findings(
         self,
