@@ -157,7 +157,7 @@ def test_an_environment_of_your_own_is_made_from_a_file(tmp_path: Path):
         (f"{file}:Mien", "Did you mean Mine?"),
         (f"{file}:nothing", "returns no Env"),
         (f"{tmp_path}/no.py:Mine", "there is no file"),
-        ("no_such_module:Mine", "cannot be imported"),
+        ("no_such_module:Mine", "no Python module no_such_module, neither installed nor"),
         ("cubes", "Did you mean cube?"),
     ):
         with pytest.raises(imitact.BadInput) as error:

@@ -72,7 +72,7 @@ GLOBAL_RANDOM = re.compile(
 )
 
 
-NAMED_BY_THE_USER = ("envs/gym.py", "envs/registry.py")
+NAMED_BY_THE_USER = ("envs/own_code.py",)
 """Files that import what a user names: the module of an environment or of an expert."""
 
 

@@ -33,7 +33,7 @@ from imitact.core.types import Observation, Spec
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.datasets.subset import Subset
-from imitact.deploy.load_policy import load_policy, policy_identity
+from imitact.deploy.load_policy import load_policy, read_stored
 from imitact.models.policy import TorchPolicy
 from imitact.recording.recorder import record
 from tests.support import dot_env
@@ -529,7 +529,7 @@ def test_an_old_policy_predicts_the_recorded_chunk(
 def test_an_old_policy_keeps_its_identity(name: str, tmp_path: Path) -> None:
     """Evaluations, tunings and exports name it, and go on only with the policy that they name."""
     path = restored(f"policies/{name}", tmp_path)
-    assert policy_identity(path) == EXPECTED["identities"][f"policies/{name}"]
+    assert read_stored(path).identity == EXPECTED["identities"][f"policies/{name}"]
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -564,7 +564,7 @@ def test_an_old_exported_file_predicts_the_recorded_chunk(
     pytest.importorskip(RUNTIMES[kind])
     path = OLD / "exports" / kind / f"policy.{kind}"
     assert_same_answer(path, f"exports/{kind}")
-    assert policy_identity(path) == EXPECTED["identities"][f"exports/{kind}"]
+    assert read_stored(path).identity == EXPECTED["identities"][f"exports/{kind}"]
     succeeds(capsys, "check", path)
 
 

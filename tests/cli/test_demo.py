@@ -27,8 +27,8 @@ from tests.support.command_line import answer, is_refused, tiny
 def _dots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the dot environment in place of the ALOHA scene and the registered environment."""
     monkeypatch.setattr(registry, "env_factory", lambda *given: worlds.make_dot)
-    monkeypatch.setattr(registry, "expert_factory", lambda *given: worlds.make_dot_expert)
-    monkeypatch.setattr(registry, "env_factory_for", lambda env, spec, gym: worlds.make_dot)
+    monkeypatch.setattr(registry, "expert_factory", lambda *_, **__: worlds.make_dot_expert)
+    monkeypatch.setattr(registry, "env_for_policy", lambda *_, **__: (worlds.make_dot, {}))
     monkeypatch.setattr(gym_aloha_reference, "RegisteredAloha", make_registered)
 
 
@@ -162,7 +162,7 @@ def test_the_task_is_the_same_in_all_phases(
         return worlds.make_dot
 
     monkeypatch.setattr(registry, "env_factory", world)
-    monkeypatch.setattr(registry, "env_factory_for", world)
+    monkeypatch.setattr(registry, "env_for_policy", lambda env, *_, **__: (world(env), {}))
     monkeypatch.setattr(gym_aloha_reference, "RegisteredAloha", make_registered_insertion)
     code, told, _ = answer(capsys, *argv(tmp_path / "demo", "--task", "insertion"))
     assert code == 0

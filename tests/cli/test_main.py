@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -30,7 +31,9 @@ from imitact.cli import (
     train,
 )
 from imitact.cli import record as record_verb
+from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput, ImitactError
+from imitact.core.types import Camera, Spec
 from imitact.datasets.lerobot.reader import LeRobotDataset
 from imitact.envs import registry
 from imitact.envs.experts.registry import EXPERTS
@@ -374,17 +377,27 @@ def test_a_missing_camera_or_another_size_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
     monkeypatch.setattr(
-        registry, "env_factory_for", lambda env, spec, gym: partial(worlds.DotEnv, cameras)
+        registry, "env_for_policy", lambda *_, **__: (partial(worlds.DotEnv, cameras), {})
     )
     line = is_refused(capsys, "evaluate", policy, "--out", tmp_path / "out", "--workers", "1")
     assert says in line
 
 
 def test_the_scene_renders_the_cameras_of_the_policy():
-    spec = worlds.dot_spec((("top", 24, 32), ("angle", 24, 32)))
-    assert registry.env_factory_for("cube", spec).args == ("cube", ("top", "angle"), 24, 32)
+    def spec(*cameras: tuple[str, int, int]) -> Spec:
+        joints = (ALOHA_JOINTS, ALOHA_JOINTS, ALOHA_UNITS, ALOHA_UNITS)
+        return Spec(*joints, tuple(Camera(*camera) for camera in cameras), ALOHA_RATE_HZ)
+
+    make, _ = registry.env_for_policy("cube", spec(("top", 24, 32), ("angle", 24, 32)))
+    assert make.args == ("cube", ("top", "angle"), 24, 32)  # type: ignore[attr-defined]
     with pytest.raises(BadInput, match="several sizes"):
-        registry.env_factory_for("cube", worlds.dot_spec(worlds.TWO_CAMERAS))
+        registry.env_for_policy("cube", spec(("top", 24, 32), ("angle", 32, 24)))
+
+
+def test_a_policy_of_another_robot_is_told_that_first():
+    so101 = replace(worlds.dot_spec(worlds.TWO_CAMERAS), rate_hz=30.0)
+    with pytest.raises(BadInput, match=r"another robot .*14 actions, expected 2; 14 states"):
+        registry.env_for_policy("cube", so101)
 
 
 def test_aloha4_stands_for_the_four_views_of_the_real_robot():
@@ -430,7 +443,7 @@ def test_a_file_size_limit_ends_in_one_line_and_keeps_finished_work(
         "import resource, sys\nfrom imitact.cli import main\n"
         "from imitact.envs import registry\nfrom tests.support import dot_env\n"
         "registry.env_factory = lambda *given: dot_env.make_dot\n"
-        "registry.expert_factory = lambda *given: dot_env.make_dot_expert\n"
+        "registry.expert_factory = lambda *_, **__: dot_env.make_dot_expert\n"
         "if __name__ == '__main__':\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))\n"
         "    sys.exit(main.run(sys.argv[1:]))\n"
@@ -479,7 +492,7 @@ def test_recording_reports_what_was_saved_and_what_failed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(registry, "env_factory", lambda *given: worlds.make_dot)
-    monkeypatch.setattr(registry, "expert_factory", lambda *given: worlds.make_dot_expert)
+    monkeypatch.setattr(registry, "expert_factory", lambda *_, **__: worlds.make_dot_expert)
     code, out, _ = answer(
         capsys, "record", "--out", tmp_path / "data", "--episodes", "3", "--first-seed", "1",
         "--workers", "1", "--starts", "random",
@@ -504,7 +517,7 @@ def test_the_seeds_recorded_first_cover_the_starts(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(registry, "env_factory", lambda *given: worlds.make_dot)
-    monkeypatch.setattr(registry, "expert_factory", lambda *given: worlds.make_dot_expert)
+    monkeypatch.setattr(registry, "expert_factory", lambda *_, **__: worlds.make_dot_expert)
     common = ["record", "--out", tmp_path / "data", "--workers", "1", "--first-seed", "20"]
     assert answer(capsys, *common, "--last-seed", "60", "--episodes", "2")[0] == 0
     tried = {d.seed for d in read_report(tmp_path / "data").demonstrations}
@@ -522,7 +535,7 @@ def test_evaluations_are_counted_compared_and_continued(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, policy: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
-    monkeypatch.setattr(registry, "env_factory_for", lambda env, spec, gym: worlds.make_dot)
+    monkeypatch.setattr(registry, "env_for_policy", lambda *_, **__: (worlds.make_dot, {}))
     common = [policy, "--workers", "1", "--episodes"]
     for name, episodes, chunking in (("a", 4, "replay:4"), ("b", 3, "ensemble:0.1/2")):
         code, out, _ = answer(
@@ -556,7 +569,7 @@ def test_an_exported_policy_is_certified_and_evaluated_like_the_original(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, dataset: Path, policy: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
-    monkeypatch.setattr(registry, "env_factory_for", lambda env, spec, gym: worlds.make_dot)
+    monkeypatch.setattr(registry, "env_for_policy", lambda *_, **__: (worlds.make_dot, {}))
     argv = [
         "export", policy, "--data", dataset, "--out", tmp_path / "out", "--episodes", "3",
         "--workers", "1", "--observations", "4", "--calls", "5", "--torch-calls", "2",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ import pytest
 from imitact.cli import main
 from imitact.core import validate
 from imitact.core.chunking import Replay
-from imitact.core.errors import BadInput, ImitactError, SpecMismatch
+from imitact.core.errors import BadInput, DamagedFile, ImitactError, SpecMismatch
 from imitact.core.rollout import rollout
 from imitact.core.types import Camera
 from imitact.datasets.open import open_dataset
-from imitact.envs import gym
+from imitact.envs import gym, registry
 from imitact.envs.gym import GymConfig, GymEnv
+from imitact.evaluation import report
+from imitact.parallel import worker_pool
 
 DOT = "gym_dot/Dot-v0"
 ENV = ["--env", f"gym:{DOT}"]
@@ -62,16 +66,37 @@ def test_state_and_frames_are_found_at_any_key(
     assert first.state.tolist() == pytest.approx(first.privileged.env.dot.tolist())
 
 
-def test_an_ended_environment_repeats_its_last_result() -> None:
+def test_an_episode_ends_where_the_environment_ends_it() -> None:
     env = dot()
-    expert = gym_dot.Expert(env.spec)
-    ticks = list(rollout(expert, env, seed=5, chunking=Replay(1)))
-    done = [tick.success for tick in ticks].index(True)
-    assert 0 < done < 50
-    assert all(tick.success for tick in ticks[done:])
+    ticks = list(rollout(gym_dot.Expert(env.spec), env, seed=5, chunking=Replay(1)))
+    assert [tick.terminated for tick in ticks] == [False] * (len(ticks) - 1) + [True]
+    assert ticks[-1].success
+    assert len(ticks) < 50
+    final = env.step(ticks[-1].action)
+    assert final.terminated
+    assert env._gym.unwrapped.steps == len(ticks), "it is not stepped after its end"
     assert env.reset(5).privileged.env.steps == 0
-    list(rollout(expert, env, seed=5, chunking=Replay(1)))
-    assert env._gym.unwrapped.steps == done + 1, "no step after the end"
+    assert not env.step(ticks[0].action).terminated
+
+
+def test_a_time_limit_of_the_environment_ends_the_episode_without_success() -> None:
+    env = dot(step_cap=500)
+    still = ReplayOf(env.spec)
+    ticks = list(rollout(still, env, seed=5, chunking=Replay(1)))
+    assert len(ticks) == 60, "max_episode_steps"
+    assert not any(tick.terminated or tick.success for tick in ticks)
+
+
+class ReplayOf:
+    """Commands the corner without the mark, for ever."""
+
+    def __init__(self, spec: Any) -> None:
+        self.spec = spec
+
+    def reset(self, seed: int) -> None: ...
+
+    def chunk(self, observation: Any) -> Any:
+        return np.zeros((1, 2))
 
 
 def test_a_frame_does_not_change_with_later_steps() -> None:
@@ -80,6 +105,25 @@ def test_a_frame_does_not_change_with_later_steps() -> None:
     kept = before.frames["pixels"].copy()
     env.step(np.array([1.0, 1.0]))
     assert np.array_equal(before.frames["pixels"], kept)
+
+
+def test_states_of_the_environment_follow_those_of_the_robot() -> None:
+    env = dot("blind", cameras=(), environment=("mark",))
+    assert env.spec.state_names == ("agent_pos_0", "agent_pos_1", "mark_0", "mark_1")
+    assert env.spec.environment_names == ("mark_0", "mark_1")
+    observation = env.reset(3)
+    assert np.array_equal(observation.state[2:], observation.privileged.info["mark"])
+    alone = dot("blind", cameras=(), state=(), environment=("mark",))
+    assert alone.spec.environment_size == alone.spec.state_size == 2
+    with pytest.raises(SpecMismatch, match=r'no state "goal".*here --gym.environment is wrong'):
+        dot("blind", cameras=(), environment=("goal",))
+
+
+def test_settings_of_a_recording_name_environment_states_only_where_there_are_any() -> None:
+    """An unfinished recording of an earlier version continues."""
+    assert "environment" not in GymConfig().to_json()
+    given = GymConfig(environment=("mark",))
+    assert GymConfig.from_json(given.to_json()) == given.completed()
 
 
 def test_success_comes_from_info_or_from_the_reward() -> None:
@@ -164,7 +208,10 @@ REFUSED = {
         {"make": '{"breaks": "no display"}'},
         "cannot be made with --gym.make .*RuntimeError: no display",
     ),
-    "no module": ({"module": "gym_of_nobody"}, "pip install gym-of-nobody"),
+    "no module": (
+        {"module": "gym_of_nobody"},
+        "neither installed nor in the current folder; give its file",
+    ),
     "half a camera": ({"cameras": ("top=",)}, "expected KEY or NAME=KEY"),
 }
 
@@ -187,30 +234,124 @@ def test_an_unregistered_name_or_an_endless_environment_is_refused() -> None:
         dot().step(np.zeros(2))
 
 
-def test_record_train_and_evaluate_work_with_a_gymnasium_environment(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As a new user would: three commands, and a file with an expert."""
-    data, run, out = (str(tmp_path / name) for name in ("data", "run", "out"))
-    (tmp_path / "my_expert.py").write_text("from gym_dot import Expert as MyExpert\n")
-    expert = f"{tmp_path / 'my_expert.py'}:MyExpert"
-    env = [*ENV, "--gym.state-names", "x", "y", "--gym.action-names", "x", "y"]
-    record = ["record", *env, "--expert", expert, "--episodes", "3", "--out", data]
-    assert main.run([*record, "--workers", "1", "--task", "bring the dot to the mark"]) == 0
-    dataset = open_dataset(data)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A recording of three demonstrations and a training on it, by commands as a new user's."""
+    root = tmp_path_factory.mktemp("gym")
+    data, run = root / "data", root / "run"
+    (root / "my_expert.py").write_text("from gym_dot import Expert as MyExpert\n")
+    record = ["record", *ENV, "--gym.state-names", "x", "y", "--gym.action-names", "x", "y"]
+    record += ["--gym.units", "m", "m", "m", "m", "--expert", f"{root / 'my_expert.py'}:MyExpert"]
+    assert main.run([*record, "--episodes", "3", "--workers", "1", "--out", str(data)]) == 0
+    assert main.run(["check", str(data)]) == 0
+    train = ["train", str(data), "--out", str(run), "--preset", "quick", "--train.steps", "2"]
+    train += [*SMALL, "--train.val-episodes", "0", "--train.num-threads", "1"]
+    assert main.run([*train, "--train.checkpoint-every", "1"]) == 0, "check finds nothing"
+    return data, run
+
+
+def test_no_tick_after_the_end_of_an_episode_is_recorded(trained: tuple[Path, Path]) -> None:
+    dataset = open_dataset(trained[0])
     assert len(dataset.lengths) == 3
-    assert max(dataset.lengths) < 60, "an episode ends when its success has held"
     for index, length in enumerate(dataset.lengths):
         state = dataset.episode(index).state
-        assert np.array_equal(state[-9:], state[[-9]].repeat(9, axis=0)), length
-    train = ["train", data, "--out", run, "--preset", "quick", "--train.steps", "2"]
-    assert main.run([*train, *SMALL, "--train.val-episodes", "0", "--train.num-threads", "1"]) == 0
-    evaluate = ["evaluate", f"{run}/policy", "--out", out, "--episodes", "2"]
-    assert main.run([*evaluate, *env, "--workers", "1"]) == 0
-    assert "of 2" in capsys.readouterr().out
-    assert main.run([*evaluate[:2], "--out", out + "2", *ENV]) == 2
-    assert "does not fit the policy: state names are" in (message := capsys.readouterr().err)
-    assert "expected x, y" in message
+        assert length < 50, "an episode ends with its success"
+        assert (np.abs(np.diff(state, axis=0)).max(axis=1) > 1e-4).all()
+
+
+def test_what_was_said_for_the_demonstrations_is_not_asked_again(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(trained[1])
+    evaluate = ["evaluate", run, "--episodes", "2", "--workers", "1", "--out"]
+    assert main.run([*evaluate, str(tmp_path / "a")]) == 0, capsys.readouterr().err
+    assert main.run([*evaluate, str(tmp_path / "b"), *ENV]) == 0, capsys.readouterr().err
+    names = [report.read(tmp_path / each).plan.names for each in "ab"]
+    assert names[0] == names[1]
+    assert names[0]["env"] == ENV[1]
+    assert json.loads(names[0]["gym"])["units"] == ["m"] * 4
+    # What is given wins.
+    assert main.run([*evaluate, str(tmp_path / "c"), "--gym.success", "mark"]) == 0
+    assert json.loads(report.read(tmp_path / "c").plan.names["gym"])["success"] == "mark"
+    assert main.run([*evaluate, str(tmp_path / "d"), "--gym.state-names", "x", "z"]) == 2
+    message = capsys.readouterr().err
+    assert "state names are x, z, expected x, y" in message
+    assert "--gym.state-names" in message
+    assert f"imitact check {ENV[1]}" in message
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_policy_of_data_without_units_takes_those_of_the_environment(tmp_path: Path) -> None:
+    own = dot().spec
+    unknown = ("unknown", "unknown")
+    spec = replace(own, state_names=("shoulder", "elbow"), action_names=("shoulder", "elbow"),
+                   state_units=unknown, action_units=unknown)  # fmt: skip
+    make, _ = registry.env_for_policy(ENV[1], spec)
+    spec.check_same(make().spec, "the environment", "the policy")
+    units = GymConfig(units=("rad",) * 4)
+    make, _ = registry.env_for_policy(ENV[1], spec, units)
+    assert make().spec.action_units == ("rad", "rad")
+    spec.check_same(make().spec, "the environment", "the policy")
+
+
+def test_a_policy_names_no_file_to_run(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    """A policy may come from anywhere; code is only run where the command names it."""
+    spec = dot().spec
+    for recorded_in, says in (
+        ({"env": "evil.py:Env"}, "give --env evil.py:Env"),
+        ({"env": "os:abort"}, "give --env os:abort"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            registry.env_name_for("", recorded_in)
+    recorded = {"env": ENV[1], "gym": GymConfig(module="evil.py").to_json()}
+    with pytest.raises(BadInput, match=r"--gym\.module evil\.py; give it again"):
+        registry.env_for_policy(ENV[1], spec, recorded_in=recorded)
+    for damaged in ({"success": 3}, {"units": "m"}, {"colour": "red"}):
+        with pytest.raises(DamagedFile):
+            registry.env_for_policy(ENV[1], spec, recorded_in={"env": ENV[1], "gym": damaged})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--gym.make", '{"tells": false}'], r"no is_success, only mark.*--gym\.success"),
+        (["--gym.make", '{"fails": "a motor is missing"}'], r"a motor is missing \(.*gym_dot\.py"),
+        (["--gym.state-names", "x"], "--gym.state-names has 1 entries"),
+        (["--gym.units", "m"], "--gym.units has 1 entries"),
+    ],
+)
+def test_what_is_wrong_is_found_before_workers_start_and_leaves_no_folder(
+    options: list[str],
+    says: str,
+    trained: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_pool(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr(worker_pool.WorkerPool, "__init__", no_pool)
+    (tmp_path / "my_expert.py").write_text("from gym_dot import Expert\n")
+    record = ["record", *ENV, "--expert", f"{tmp_path / 'my_expert.py'}:Expert"]
+    run = str(trained[1])
+    for verb in (record, ["evaluate", run], ["tune", run, "--delays", "0"]):
+        assert main.run([*verb, *options, "--out", str(tmp_path / "out")]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert re.search(says, lines[-1]), lines
+        assert not (tmp_path / "out").exists()
+    assert f"imitact check {ENV[1]}" in lines[-1] or "entries" in lines[-1]
+
+
+def test_a_slow_tick_is_told_at_once_with_the_remedy(
+    trained: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    registry.try_first_ticks(ENV[1], dot(), on_line=told.append)
+    assert told == []
+    monkeypatch.setattr(registry, "SLOW_TICK_S", 0.0)
+    registry.try_first_ticks(ENV[1], dot(), on_line=told.append)
+    assert "model.vis.quality.shadowsize" in told[0]
 
 
 def test_an_unusable_expert_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -436,7 +436,7 @@ def test_the_seed_of_a_killed_worker_is_named(tmp_path: Path) -> None:
     [
         (
             tiny_arm.OtherJoints,
-            "the environment does not fit the policy: state names are .*, expected x;",
+            "the environment is of another robot than the policy: 5 actions, expected 1; 5 states",
         ),
         (
             tiny_arm.MoreCameras,

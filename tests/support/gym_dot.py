@@ -15,10 +15,11 @@ class Dot(gymnasium.Env):
     """The environment.
 
     Args:
-        obs_type: form of the observation: pixels_agent_pos, cameras, nested or state.
+        obs_type: form of the observation: pixels_agent_pos, blind, cameras, nested or state.
         tells: whether `info` has `is_success`.
         leaves: whether a start depends on the last action of the previous episode.
         breaks: message of the error that the constructor raises; empty for none.
+        fails: message of the error that a step raises; empty for none.
     """
 
     metadata: ClassVar = {"render_modes": [], "render_fps": 20}
@@ -29,11 +30,12 @@ class Dot(gymnasium.Env):
         tells: bool = True,
         leaves: bool = False,
         breaks: str = "",
+        fails: str = "",
     ) -> None:
         if breaks:
             raise RuntimeError(breaks)
         self.myself = self  # a reference cycle, so that only the garbage collector destroys it
-        self.obs_type, self.tells, self.leaves = obs_type, tells, leaves
+        self.obs_type, self.tells, self.leaves, self.fails = obs_type, tells, leaves, fails
         self.last = np.zeros(2)
         self.action_space = gymnasium.spaces.Box(0.0, 1.0, (2,), np.float32)
         self.observation_space = gymnasium.spaces.Space()
@@ -50,6 +52,8 @@ class Dot(gymnasium.Env):
 
     def step(self, action: Any) -> Any:
         assert self.action_space.contains(action), f"{action!r} is out of bounds"
+        if self.fails:
+            raise RuntimeError(self.fails)
         self.steps, self.last = self.steps + 1, np.asarray(action, np.float64)
         self.dot = self.dot + 0.5 * (np.asarray(action, np.float64) - self.dot)
         near = float(np.linalg.norm(self.dot - self.mark))
@@ -63,6 +67,8 @@ class Dot(gymnasium.Env):
             frame[row : row + 5, column : column + 5] = color
         if self.obs_type == "pixels_agent_pos":
             return {"pixels": frame, "agent_pos": self.dot.astype(np.float32)}
+        if self.obs_type == "blind":
+            return {"agent_pos": self.dot.astype(np.float32), "mark": self.mark}
         if self.obs_type == "cameras":
             return {"pixels": {"top": frame, "side": frame[:, ::2]}, "agent_pos": self.dot}
         if self.obs_type == "nested":
@@ -81,8 +87,8 @@ class Expert:
         self.pace = np.random.default_rng([seed, 1]).uniform(0.2, 0.4)
 
     def chunk(self, observation: Any) -> Any:
-        mark = observation.privileged.info["mark"]
-        return (observation.state + self.pace * (mark - observation.state))[None]
+        mark, dot = observation.privileged.info["mark"], observation.state[:2]
+        return (dot + self.pace * (mark - dot))[None]
 
 
 gymnasium.register("gym_dot/Dot-v0", entry_point=Dot, max_episode_steps=60)

@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
 from imitact.core.types import Env, Policy
-from imitact.deploy.load_policy import StoredPolicy, list_checkpoints, policy_path, read_stored
+from imitact.deploy.load_policy import StoredPolicy, list_checkpoints, read_stored
 from imitact.envs import registry
 from imitact.envs.gym import GymConfig
 from imitact.evaluation import report, runner
@@ -35,7 +35,7 @@ def evaluate(
 ) -> dict[str, Evaluation]: ...
 
 
-def evaluate(
+def evaluate(  # type: ignore[misc]  # the overloads do not repeat the options
     policy: PolicyLike | Sequence[PolicyLike],
     *,
     out: Path | str,
@@ -149,9 +149,10 @@ def plan_evaluations(
                    videos=videos)  # fmt: skip
     if env:
         registry.check_env_name(env)
-    stored = [_stored(policy) for policy in policies]
     if checkpoints == "all":
-        stored = [each for policy in stored for each in _with_checkpoints(policy)]
+        stored = [each for policy in policies for each in _all_of_training(policy)]
+    else:
+        stored = [_stored(policy) for policy in policies]
     names = _names(stored) if len(policies) > 1 or checkpoints == "all" else [""]
     planned = []
     for name, policy in zip(names, stored, strict=True):
@@ -256,16 +257,20 @@ def _stored(policy: PolicyLike) -> StoredPolicy:
     return stored
 
 
-def _with_checkpoints(policy: StoredPolicy) -> list[StoredPolicy]:
+def _all_of_training(policy: PolicyLike) -> list[StoredPolicy]:
     """Return the policies of all checkpoints of a training, then its own if it is another one."""
-    found = [read_stored(path) for path in list_checkpoints(policy.path.parent)]
+    path = Path(policy) if isinstance(policy, str | Path) else _stored(policy).path
+    training = path.parent if path.name == "policy" else path
+    found = [read_stored(checkpoint) for checkpoint in list_checkpoints(training)]
     if not found:
         raise BadInput(
-            f"{policy.path} is not the policy of a training with checkpoints; give the folder of "
-            "the training, or leave out --checkpoints"
+            f"{path} is no training with checkpoints; give the folder of a training, or leave out "
+            "--checkpoints"
         )
-    is_new = policy.identity not in {each.identity for each in found}
-    return [*found, policy] if is_new else found
+    if (training / "policy" / "policy.json").is_file():
+        own = read_stored(training)
+        found += [own] if own.identity not in {each.identity for each in found} else []
+    return found
 
 
 def _names(policies: Sequence[StoredPolicy]) -> list[str]:

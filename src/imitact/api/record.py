@@ -12,7 +12,7 @@ from imitact.datasets.video_config import VideoConfig
 from imitact.envs import aloha, registry
 from imitact.envs.gym import GymConfig
 from imitact.recording import recorder, start_selection
-from imitact.recording.manifest import RecordingReport
+from imitact.recording.manifest import RecordingReport, is_recording
 from imitact.recording.recorder import RecordingProgress
 from imitact.storage.output_guard import check_output
 
@@ -68,9 +68,8 @@ def record(
                 "fewer, or use starts random"
             )
         seeds = even_starts(env, seeds)
-    make_expert = registry.expert_factory(
-        env, spread, expert, gym, seed=seeds[0], on_line=on_line
-    )
+    tried = None if is_recording(Path(out)) else seeds[0]
+    make_expert = registry.expert_factory(env, spread, expert, gym, seed=tried, on_line=on_line)
     return recorder.record(
         out,
         make_env=make_env,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from imitact.cli.console import ProgressDisplay, print_result
+from imitact.cli.console import ProgressDisplay, print_progress, print_result
 from imitact.cli.options import shallow_dict
+from imitact.core.errors import BadInput
 from imitact.deploy.load_policy import policy_path
 from imitact.envs.gym import GymConfig
 from imitact.envs.registry import check_env_name
@@ -27,19 +28,26 @@ RESUME_HINT = "finished episodes are kept; the same command continues"
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Run a policy on fresh seeds of an environment, and count how often it succeeds."""
+    """Run policies on fresh seeds of an environment, and count how often they succeed.
 
-    policy: Annotated[Positional[Path], arg(metavar="POLICY")]
-    """Policy: the folder of a training or of its policy, or an exported file (policy.openvino,
-    policy.onnx), which runs without torch."""
+    Several policies run on the same seeds; a table shows them side by side, with the difference of
+    each from the best and its interval.
+    """
+
+    policy: Annotated[Positional[tuple[Path, ...]], arg(metavar="POLICY")]
+    """Policy: the folder of a training or of its policy, a checkpoint, or an exported file
+    (policy.openvino, policy.onnx), which runs without torch. Several may be given."""
 
     out: Path
-    """Folder of the numbers (evaluation.json), the finished episodes and the videos. Interrupted,
-    the same command continues."""
+    """Folder of the numbers (evaluation.json), the finished episodes and the videos; with several
+    policies a folder in it for each. Interrupted, the same command continues."""
 
-    env: str = "cube"
+    checkpoints: Literal["none", "all"] = "none"
+    """all: evaluate every checkpoint of the training, beside its policy."""
+
+    env: str = ""
     """Environment: cube, insertion, gym:NAME (registered with Gymnasium), or FILE.py:NAME of your
-    own (docs/own_environment.md)."""
+    own (docs/own_environment.md). Empty: that of the demonstrations, cube where it is unknown."""
 
     episodes: int = 100
     """Episodes, one per seed."""
@@ -88,57 +96,65 @@ def count(
     settings: Evaluate,
     make_env: Callable[[], Env] | None = None,
     on_progress: Callable[[EvaluationProgress], None] = lambda progress: None,
-) -> Evaluation:
-    """Evaluate, showing progress; the numbers go to evaluation.json.
+) -> dict[str, Evaluation]:
+    """Evaluate, showing progress; return the evaluations by policy ("" for one alone).
 
     `make_env` and `on_progress` are as for `imitact.evaluate`.
     """
     check_output(settings.out, "evaluation")
-    check_env_name(settings.env)
-    path = policy_path(settings.policy)
+    if not settings.policy:
+        raise BadInput("POLICY is missing; give the folder of a training")
+    if settings.env:
+        check_env_name(settings.env)
+    if settings.checkpoints == "none":
+        for path in settings.policy:
+            policy_path(path)
     from imitact.api import evaluate as api
-    from imitact.deploy.load_policy import policy_loader
-    from imitact.envs import registry
-    from imitact.evaluation import runner
 
-    api.check_failure_videos(settings.failure_videos)
-    with ProgressDisplay("evaluating", settings.episodes, "episodes") as display:
-
-        def show(progress: EvaluationProgress) -> None:
-            display.to(progress.done, f"{progress.successes} succeeded", left_s=progress.left_s)
-            on_progress(progress)
-
-        options = {**shallow_dict(settings), "failure_videos": 0}
-        evaluation = api.evaluate(**options, make_env=make_env, on_progress=show)
-    seeds = api.failures_without_video(evaluation, settings.out, settings.failure_videos)
-    if not seeds:
-        return evaluation
-    with ProgressDisplay("videos of failures", len(seeds), "episodes") as display:
-
-        def show_video(progress: EvaluationProgress) -> None:
-            display.to(progress.done, left_s=progress.left_s)
-            on_progress(progress)
-
-        make_policy = policy_loader(path)
-        runner.record_videos(
-            make_policy,
-            make_env or registry.env_factory_for(settings.env, make_policy().spec, settings.gym),
-            evaluation,
-            seeds=seeds,
-            out=settings.out,
-            workers=settings.workers or None,
-            on_progress=show_video,
+    options = shallow_dict(settings)
+    failure_videos = settings.failure_videos
+    planned = api.plan_evaluations(
+        options.pop("policy"), **options, make_env=make_env, on_line=print_progress
+    )
+    found: dict[str, Evaluation] = {}
+    for number, each in enumerate(planned, 1):
+        title = (
+            f"evaluating {each.name} ({number} of {len(planned)})" if each.name else "evaluating"
         )
-    return evaluation
+        with ProgressDisplay(title, settings.episodes, "episodes") as display:
+
+            def show(progress: EvaluationProgress, display: ProgressDisplay = display) -> None:
+                note = f"{progress.successes} succeeded"
+                display.to(progress.done, note, left_s=progress.left_s)
+                on_progress(progress)
+
+            found[each.name] = evaluation = api.run_evaluation(each, **options, on_progress=show)
+        if missing := api.failures_without_video(evaluation, each.out, failure_videos):
+            with ProgressDisplay("videos of failures", len(missing), "episodes") as display:
+
+                def show_video(
+                    progress: EvaluationProgress, display: ProgressDisplay = display
+                ) -> None:
+                    display.to(progress.done, left_s=progress.left_s)
+                    on_progress(progress)
+
+                workers = settings.workers
+                api.record_failures(each, evaluation, failure_videos, workers, show_video)
+    return found
 
 
 def run(settings: Evaluate) -> None:
-    """Evaluate, and print the result."""
-    evaluation = count(settings)
+    """Evaluate, and print the results."""
+    found = count(settings)
     from imitact.evaluation import report
     from imitact.evaluation.episode_video import video_path
 
-    print_result(report.table([evaluation]), "")
+    if "" not in found:
+        print_result(*report.side_by_side(found))
+        print_result(f"numbers: {settings.out / '*' / report.FILE_NAME}")
+        return
+    evaluation = found[""]
+    print_result(*report.table([evaluation]).splitlines(), "")
     print_result(f"success: {report.summary_line(evaluation)}")
     print_result(f"numbers: {settings.out / report.FILE_NAME}")
     if settings.videos or (settings.failure_videos and evaluation.successes < evaluation.episodes):

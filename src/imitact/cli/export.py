@@ -44,7 +44,7 @@ class Export:
     """Seeds on which the torch policy and the file are both evaluated; 0 claims no success rate.
     The results stay in OUT/evaluation-torch and OUT/evaluation-KIND-PRECISION."""
 
-    env: str = "cube"
+    env: str = ""
     """Environment in which success is compared, as for `imitact evaluate`."""
 
     first_seed: int = 1000
@@ -68,21 +68,24 @@ def run(settings: Export) -> None:
     check_output(settings.out, "export")
     path = policy_path(settings.policy)
     require_path(settings.data, "dataset")
-    check_env_name(settings.env)
+    if settings.env:
+        check_env_name(settings.env)
     if settings.episodes < 0:
         raise BadInput(f"episodes is {settings.episodes}; it must be at least 0")
     from imitact.datasets.open import open_dataset
     from imitact.deploy import export as exporting
     from imitact.models.policy import TorchPolicy
-    from imitact.models.policy_folder import identity
 
+    policy = TorchPolicy.load(path)
     found = exporting.export(
-        TorchPolicy.load(path),
+        policy,
         open_dataset(settings.data, settings.read),
         settings.out,
         settings.export,
-        policy_sha256=identity(path),
-        compare_success=(lambda file: _success(settings, file)) if settings.episodes else None,
+        policy_sha256=policy.identity,
+        compare_success=(lambda file: _success(settings, file, policy.identity))
+        if settings.episodes
+        else None,
         on_line=print_progress,
     )
     print_result(*summary(found))
@@ -90,8 +93,11 @@ def run(settings: Export) -> None:
     print_result(f"certificate: {settings.out / exporting.CERTIFICATE}")
 
 
-def _success(settings: Export, path: Path) -> Mapping[str, Any]:
-    """Evaluate the exported file and the torch policy on the same seeds, and compare."""
+def _success(settings: Export, path: Path, identity: str) -> Mapping[str, Any]:
+    """Evaluate the exported file and the torch policy on the same seeds, and compare.
+
+    `identity` is that of the policy which was exported.
+    """
     from imitact.evaluation import report
     from imitact.evaluation.results import compare
 
@@ -99,7 +105,7 @@ def _success(settings: Export, path: Path) -> Mapping[str, Any]:
     a, b = (
         evaluate.count(
             Evaluate(
-                policy=policy,
+                policy=(policy,),
                 out=settings.out / f"evaluation-{name}",
                 env=settings.env,
                 episodes=settings.episodes,
@@ -107,12 +113,17 @@ def _success(settings: Export, path: Path) -> Mapping[str, Any]:
                 chunking=settings.chunking,
                 workers=settings.workers,
             )
-        )
+        )[""]
         for policy, name in ((path, f"{config.to}-{config.precision}"), (settings.policy, "torch"))
     )
+    if b.plan.names["policy"] != identity:
+        raise BadInput(
+            f"{settings.policy} was replaced by another policy while it was exported; nothing was "
+            "written. Give the same command again"
+        )
     paired = compare(a, b)
     return {
-        "env": settings.env,
+        "env": a.plan.names["env"],
         "chunking": a.execution.chunking,
         **({"delay_ticks": a.execution.delay_ticks} if a.execution.delay_ticks else {}),
         "first_seed": settings.first_seed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,9 +39,9 @@ class Tune:
     """Folder of the numbers (tune.json), the figure (tune.svg) and the finished episodes. None: the
     policy's folder with -tune appended. Interrupted, the same command continues."""
 
-    env: str = "cube"
+    env: str = ""
     """Environment: cube, insertion, gym:NAME (registered with Gymnasium), or FILE.py:NAME of your
-    own (docs/own_environment.md)."""
+    own (docs/own_environment.md). Empty: that of the demonstrations, cube where it is unknown."""
 
     write: bool = True
     """Store the choice in the policy; otherwise only report it."""
@@ -70,28 +70,34 @@ def run(settings: Tune) -> None:
     if settings.out:
         check_output(settings.out, "tuning")
     path = _tunable(settings.policy)
-    check_env_name(settings.env)
+    if settings.env:
+        check_env_name(settings.env)
     if settings.workers < 0:
         raise BadInput(f"workers is {settings.workers}; it must be at least 0")
     from imitact.core.execution import Execution
-    from imitact.deploy.load_policy import policy_loader
-    from imitact.envs.registry import env_factory_for
+    from imitact.deploy.load_policy import read_stored
+    from imitact.envs.registry import env_for_policy, env_name_for
     from imitact.evaluation.episode_journal import EpisodeJournal
     from imitact.evaluation.results import EvaluationPlan
     from imitact.evaluation.runner import Evaluator
     from imitact.evaluation.tuning import plot, report, successive_halving
-    from imitact.models.policy import TorchPolicy
-    from imitact.models.policy_folder import identity, set_execution
+    from imitact.models.policy_folder import set_execution
     from imitact.storage.lock import exclusive_writer
 
-    policy = TorchPolicy.load(path)
     real = path.resolve()
     out = settings.out or real.with_name(f"{real.name}-tune")
-    total = successive_halving.count_episodes(
-        settings.grid, settings.race, policy.config.chunk_size
+    policy = read_stored(path)
+    assert policy.chunk_size is not None  # a policy folder says it
+    total = successive_halving.count_episodes(settings.grid, settings.race, policy.chunk_size)
+    env = env_name_for(settings.env, policy.recorded_in)
+    make_env, env_identity = env_for_policy(
+        env,
+        policy.spec,
+        settings.gym,
+        recorded_in=policy.recorded_in,
+        on_line=print_progress,
     )
-    names = {"env": settings.env, "policy": identity(path)}
-    make_env = env_factory_for(settings.env, policy.spec, settings.gym)
+    names = {"env": env, "policy": policy.identity, **env_identity}
     plan = EvaluationPlan((0,), Execution(), step_cap=settings.step_cap or None, names=names)
     with exclusive_writer(out, "tuning"), ProgressDisplay("tuning", total, "episodes") as display:
         stage = ""
@@ -105,20 +111,21 @@ def run(settings: Tune) -> None:
             done, episode_s = progress.done, progress.episode_s
             display.to(done, stage, None if episode_s is None else episode_s * (total - done))
 
+        journal = EpisodeJournal.of_tuning(plan, out)
         with Evaluator(
-            policy_loader(path),
+            policy.loader,
             make_env,
-            plan,
+            replace(plan, names=journal.names),
             workers=settings.workers or None,
-            journal=EpisodeJournal.of_tuning(plan, out),
+            journal=journal,
             on_progress=show,
         ) as evaluator:
             found = successive_halving.tune(
-                evaluator.evaluations, settings.grid, settings.race, policy.config.chunk_size, begin
+                evaluator.evaluations, settings.grid, settings.race, policy.chunk_size, begin
             )
             display.to(total, "all")
         record = {
-            **report.to_dict(found, settings.grid, settings.race, names),
+            **report.to_dict(found, settings.grid, settings.race, journal.names),
             "written": settings.write,
             "workers": evaluator.workers,
             "wall_s": round(evaluator.wall_s, 1),
@@ -126,7 +133,7 @@ def run(settings: Tune) -> None:
         numbers = report.write(record, out)
         figure = plot.draw(found, out)
         if settings.write:
-            set_execution(path, found.chosen)
+            set_execution(path, found.chosen, of_identity=policy.identity)
     print_result(*report.report_lines(found, settings.race), "")
     print_result(f"numbers: {numbers}")
     print_result(f"figure:  {figure}")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from imitact.core.chunking import Chunking
 from imitact.core.errors import SpecMismatch
 from imitact.core.execution import Execution
-from imitact.core.types import FloatArray, Observation, Policy, Spec
+from imitact.core.types import FloatArray, Observation, Policy, Spec, same_unit
 
 
 class ActionExecutor:
@@ -90,7 +90,7 @@ def _measured(observation: Observation, observed: Spec, commanded: Spec) -> NDAr
     """Return the action that holds the measured joints, (A,)."""
     units = dict(zip(observed.state_names, observed.state_units, strict=True))
     for name, unit in zip(commanded.action_names, commanded.action_units, strict=True):
-        if units.get(name) != unit:
+        if name not in units or not same_unit(units[name], unit):
             found = f'measured in "{units[name]}"' if name in units else "not measured"
             raise SpecMismatch(
                 f"until the first chunk arrives the robot holds its joints, but {name}, commanded "

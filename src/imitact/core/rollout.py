@@ -27,6 +27,7 @@ class Tick:
         action: (A,) as commanded.
         reward: of the step that executed the action.
         success: of the same step.
+        terminated: of the same step; it is the last one.
         chunk: (K, A), the policy's answer at this tick; None where it was not queried.
     """
 
@@ -36,6 +37,7 @@ class Tick:
     reward: float
     success: bool
     chunk: FloatArray | None
+    terminated: bool = False
 
 
 def rollout(
@@ -48,8 +50,9 @@ def rollout(
     stop_on_success: bool = False,
     keep: tuple[str, ...] = (),
     keep_every: int = 1,
+    past_the_end: bool = False,
 ) -> Iterator[Tick]:
-    """Run one episode and yield each tick.
+    """Run one episode and yield each tick, up to the one at which the Env ends it.
 
     Args:
         seed: fixes the start of the environment, and the policy's own randomness.
@@ -59,6 +62,7 @@ def rollout(
         keep: cameras whose frames are read at every tick, before the environment moves on; others
             are rendered only where the policy reads them.
         keep_every: read those frames at every n-th tick only (tick 0 included).
+        past_the_end: go on after the Env has ended the episode, as the first recordings did.
 
     Raises:
         SpecMismatch: the policy's actions do not fit the Env, or a late first chunk lets a robot
@@ -79,7 +83,17 @@ def rollout(
                 observation.frames[camera]
         action = executor.act(observation)
         result = env.step(action)
-        yield Tick(index, observation, action, result.reward, result.success, executor.chunk)
+        yield Tick(
+            index,
+            observation,
+            action,
+            result.reward,
+            result.success,
+            executor.chunk,
+            result.terminated,
+        )
+        if (result.terminated or result.truncated) and not past_the_end:
+            return
         if stop_on_success and result.success:
             return
         observation = result.observation

@@ -5,10 +5,12 @@ Each check raises the first violation that it finds, with what came and what was
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from imitact.core.errors import NotFinite, SpecMismatch
-from imitact.core.types import Dataset, Env, Observation, Policy, Spec
+from imitact.core.types import Dataset, Env, FloatArray, Observation, Policy, Spec
 
 
 def check_chunk(spec: Spec, chunk: np.ndarray, where: str = "chunk") -> None:
@@ -38,6 +40,49 @@ def check_policy(policy: Policy, observation: Observation, seed: int = 0) -> Non
         )
 
 
+def check_first_ticks(env: Env, policy: Policy | None = None, seed: int = 0) -> float:
+    """Check the first two ticks of an episode; return how long the last of them took, in s.
+
+    `policy` commands it; without one the joints are held.
+    """
+    observation = env.reset(seed)
+    if policy is not None:
+        policy.reset(seed)
+    tick_s = 0.0
+    for tick in range(2):
+        began_s = time.perf_counter()
+        env.spec.checked(observation, f"tick {tick} of the environment")
+        if policy is None:
+            action = _holding_action(env, observation)
+        else:
+            chunk = np.asarray(policy.chunk(observation))
+            check_chunk(env.spec, chunk, "the expert's chunk")
+            action = chunk[0]
+        result = env.step(action)
+        _check_reward(env, result.reward, tick)
+        tick_s = time.perf_counter() - began_s
+        observation = result.observation
+        if result.terminated or result.truncated:
+            break
+    return tick_s
+
+
+def _holding_action(env: Env, observation: Observation) -> FloatArray:
+    """Return the measured joints as an action, and 0 for the others: safe in any environment."""
+    named = dict(zip(env.spec.state_names, np.ravel(observation.state), strict=False))
+    return np.array([named.get(name, 0.0) for name in env.spec.action_names])
+
+
+def _check_reward(env: Env, reward: float, tick: int) -> None:
+    if not np.isfinite(reward):
+        raise NotFinite(f"tick {tick} of the environment: the reward is {reward}")
+    if env.stages and not 0 <= reward < len(env.stages):
+        raise SpecMismatch(
+            f"tick {tick} of the environment: reward {reward} is not a stage; there are "
+            f"{len(env.stages)}, numbered from 0"
+        )
+
+
 def check_env(env: Env, seed: int = 0, ticks: int = 5) -> None:
     """Check that observations fit the Spec, and that seed and actions determine an episode."""
     if env.step_cap < 1:
@@ -45,22 +90,16 @@ def check_env(env: Env, seed: int = 0, ticks: int = 5) -> None:
     runs = []
     for _ in range(2):
         observation = env.reset(seed)
-        named = dict(zip(env.spec.state_names, np.ravel(observation.state), strict=False))
-        # Holding still is safe in any environment.
-        action = np.array([named.get(name, 0.0) for name in env.spec.action_names])
+        action = _holding_action(env, observation)
         seen = []
         for tick in range(ticks):
             env.spec.checked(observation, f"tick {tick} of the environment")
             seen.append(np.array(observation.state))
             result = env.step(action)
-            if not np.isfinite(result.reward):
-                raise NotFinite(f"tick {tick} of the environment: the reward is {result.reward}")
-            if env.stages and not 0 <= result.reward < len(env.stages):
-                raise SpecMismatch(
-                    f"tick {tick} of the environment: reward {result.reward} is not a stage; "
-                    f"there are {len(env.stages)}, numbered from 0"
-                )
+            _check_reward(env, result.reward, tick)
             observation = result.observation
+            if result.terminated or result.truncated:
+                break
         runs.append(np.stack(seen))
     if not np.array_equal(runs[0], runs[1]):
         raise SpecMismatch(f"two episodes from seed {seed} with the same actions differ in state")

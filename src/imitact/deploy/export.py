@@ -194,6 +194,7 @@ class _Export:
             "fingerprint": policy.fingerprint,
             "policy": self.policy_sha256,
             **tuned,
+            **({"recorded_in": dict(policy.recorded_in)} if policy.recorded_in else {}),
             "parts": dict(parts),
         }
 

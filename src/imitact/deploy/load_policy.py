@@ -5,13 +5,79 @@ Only what the path needs is imported: torch for a folder, OpenVINO or ONNX Runti
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from imitact.core.errors import BadInput
-from imitact.core.types import Policy
+from imitact.core.execution import Execution
+from imitact.core.types import Policy, Spec
 from imitact.storage.atomic_folder import whole_folder
+
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints in that of a training."""
+
+
+@dataclass(frozen=True)
+class StoredPolicy:
+    """What is known of a policy on disk without loading its network.
+
+    Attributes:
+        path: the policy folder or the exported file.
+        spec: what it sees and commands.
+        identity: the SHA-256 of everything in it, which distinguishes policies.
+        chunk_size: ticks of a chunk, K; None where a file does not say.
+        execution: how its chunks are executed, if it was tuned.
+        recorded_in: where its demonstrations were recorded, as in `PolicyRecord`.
+    """
+
+    path: Path
+    spec: Spec
+    identity: str
+    chunk_size: int | None
+    execution: Execution | None = None
+    recorded_in: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def loader(self) -> Callable[[], Policy]:
+        """A picklable function that loads this policy, and refuses any other at its path."""
+        return partial(_load, self.path, self.identity)
+
+
+def read_stored(path: Path | str) -> StoredPolicy:
+    """Read what is known of the policy at a path, as for `load_policy`; needs no torch.
+
+    Raises:
+        BadInput: there is no policy at the path.
+        DamagedFile: its metadata is missing, cut off or altered, or an exported file is.
+    """
+    path = policy_path(path)
+    if path.is_file():
+        from imitact.deploy import runtime
+
+        about, spec, execution, identity = runtime.read_about(path)
+        chunk, recorded_in = about.get("chunk"), about.get("recorded_in")
+        return StoredPolicy(
+            path,
+            spec,
+            identity,
+            chunk if isinstance(chunk, int) else None,
+            execution,
+            recorded_in if isinstance(recorded_in, dict) else {},
+        )
+    from imitact.models.policy_folder import read_record
+
+    record = read_record(path)
+    return StoredPolicy(
+        path,
+        record.spec,
+        record.identity,
+        record.config.chunk_size,
+        record.execution,
+        record.recorded_in,
+    )
 
 
 def load_policy(path: Path | str) -> Policy:
@@ -28,12 +94,22 @@ def load_policy(path: Path | str) -> Policy:
 
 
 def policy_path(path: Path | str) -> Path:
-    """Return the policy folder or the exported file that a path stands for; nothing is loaded."""
+    """Return the policy folder or the exported file that a path stands for; nothing is loaded.
+
+    A training stands for its policy, and a checkpoint for the one that it holds. A training that is
+    not finished has none; the error names its newest checkpoint.
+    """
     path = Path(path)
     if path.is_file() or (path / "policy.json").exists():
         return path
     if whole_folder(path / "policy").is_dir():  # a training or one of its checkpoints
         return path / "policy"
+    training = path.parent if path.name == "policy" and not path.exists() else path
+    if checkpoints := list_checkpoints(training):
+        raise BadInput(
+            f"{training} is a training that has not finished; give {checkpoints[-1]}, which holds "
+            "the policy of its newest checkpoint, or finish it with `imitact train ... --resume`"
+        )
     if not path.exists() and not whole_folder(path).exists():
         raise BadInput(f"{path}: no such file or folder; give the policy of a training")
     if not path.exists() or (path / "model.safetensors").exists():  # loading says what is wrong
@@ -41,25 +117,30 @@ def policy_path(path: Path | str) -> Path:
     raise BadInput(f"{path} holds no policy.json; give the folder that `imitact train` wrote")
 
 
+def list_checkpoints(training: Path) -> list[Path]:
+    """Return the checkpoints of a training that hold a policy, from the oldest to the newest."""
+    found = sorted((training / CHECKPOINTS).glob("step-*"))
+    return [path for path in found if (path / "policy" / "policy.json").is_file()]
+
+
 def policy_loader(path: Path) -> Callable[[], Policy]:
     """Return a picklable function that loads the policy at a path."""
-    path = policy_path(path)
+    return partial(_load, policy_path(path), "")
+
+
+def _load(path: Path, identity: str) -> Policy:
+    """Load a policy folder or an exported file; with an identity, refuse a policy of another."""
     if path.is_file():
         from imitact.deploy.runtime import load
 
-        return partial(load, path)
-    from imitact.models.policy import TorchPolicy
+        policy: Any = load(path)
+    else:
+        from imitact.models.policy import TorchPolicy
 
-    return partial(TorchPolicy.load, path)
-
-
-def policy_identity(path: Path) -> str:
-    """Return the SHA-256 of everything in a policy, which distinguishes policies."""
-    path = policy_path(path)
-    if path.is_file():
-        from imitact.deploy import runtime
-
-        return runtime.identity(path)
-    from imitact.models.policy_folder import identity
-
-    return identity(path)
+        policy = TorchPolicy.load(path)
+    if identity and policy.identity != identity:
+        raise BadInput(
+            f"{path} was replaced by another policy since this command began; nothing of the other "
+            "one was counted. Give the same command again, with another --out for the new policy"
+        )
+    return policy

@@ -124,9 +124,14 @@ def feed(state: NDArray[Any], frames: Mapping[str, Frame]) -> dict[str, NDArray[
     return {"state": np.asarray(state, np.float32)[None], **pixels}
 
 
-def identity(path: Path | str) -> str:
-    """Return the SHA-256 of an exported file, which distinguishes files."""
-    return unseal(Path(path).absolute()).sha256
+def read_about(path: Path | str) -> tuple[Mapping[str, Any], Spec, Execution | None, str]:
+    """Return what an exported file says of its policy, and its SHA-256, without a runtime.
+
+    What it says is its metadata, of which the Spec and the execution are also parsed.
+    """
+    path = Path(path).absolute()
+    sealed = unseal(path)
+    return sealed.about, *_checked(sealed.about, path, len(sealed.data)), sealed.sha256
 
 
 def _checked(about: Mapping[str, Any], path: Path, size: int) -> tuple[Spec, Execution | None]:

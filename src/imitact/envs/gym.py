@@ -6,18 +6,24 @@ Needs gymnasium and the package of the environment; MuJoCo only if that package 
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.errors import BadInput, ImitactError, SpecMismatch, missing_package
+from imitact.core.errors import (
+    BadInput,
+    DamagedFile,
+    ImitactError,
+    SpecMismatch,
+    missing_package,
+)
 from imitact.core.types import Camera, FloatArray, Frame, Observation, Spec, StepResult
+from imitact.envs.own_code import import_named, summary
 
 GYM_PREFIX = "gym:"
 """Prefix of the names of Gymnasium environments on the command line."""
@@ -26,30 +32,44 @@ SUCCESS_KEY = "is_success"
 """Usual key of success in `info`."""
 
 
+_DEFAULTS: dict[str, Any] = {
+    "make": "{}",
+    "state": ("agent_pos",),
+    "cameras": ("pixels",),
+    "success": SUCCESS_KEY,
+}
+"""What the settings that are not given stand for."""
+
+
 @dataclass(frozen=True)
 class GymConfig:
     """State, frames and success of a Gymnasium environment.
 
-    Keys of nested dicts are joined by a slash: pixels/top.
+    Keys of nested dicts are joined by a slash: pixels/top. A policy knows the settings of its
+    demonstrations: `evaluate`, `tune` and `export` take those that are not given from it.
     """
 
-    make: str = "{}"
+    make: str = ""
     """Arguments of `gymnasium.make` besides the name, as a JSON object:
     {"obs_type": "pixels_agent_pos"}."""
 
     module: str = ""
-    """Python module whose import registers the environment; by default the part of its name before
-    the slash."""
+    """Python module, or FILE.py, whose import registers the environment; by default the module
+    before the slash of its name. The current folder is looked into."""
 
-    state: tuple[str, ...] = ("agent_pos",)
-    """Keys of the observation that form the measured state, concatenated."""
+    state: tuple[str, ...] | None = None
+    """Keys of the observation that form the measured state, concatenated; by default agent_pos."""
 
-    cameras: tuple[str, ...] = ("pixels",)
+    environment: tuple[str, ...] = ()
+    """Keys of the observation that are the environment's state (object poses, goals); they follow
+    the robot's at the end of the state. For policies that have such an input."""
+
+    cameras: tuple[str, ...] | None = None
     """Keys of the observation that are frames, each KEY or NAME=KEY: uint8 of shape (rows, columns,
-    3), RGB. A key with a dict of frames gives one camera for each."""
+    3), RGB. A key with a dict of frames gives one camera for each. By default pixels."""
 
-    success: str = SUCCESS_KEY
-    """Key of `info` with the success of the task."""
+    success: str = ""
+    """Key of `info` with the success of the task; by default is_success."""
 
     success_reward: float | None = None
     """Smallest reward that counts as success; replaces `success`."""
@@ -73,9 +93,48 @@ class GymConfig:
     """Make the environment again for each episode, if its reset keeps state of the previous one, so
     that a start depends on its seed alone."""
 
+    def completed(self) -> GymConfig:
+        """Return the settings with the defaults of those that are not given."""
+        unset = {k: v for k, v in _DEFAULTS.items() if getattr(self, k) in ("", None)}
+        return replace(self, **unset)
+
+    def with_recorded(self, recorded: GymConfig) -> GymConfig:
+        """Return the settings, with those of a recording for what is not given."""
+        none = GymConfig()
+        names = [f.name for f in fields(self) if getattr(self, f.name) == getattr(none, f.name)]
+        if self.success or self.success_reward is not None:  # one criterion, not half of each
+            names = [name for name in names if not name.startswith("success")]
+        return replace(self, **{name: getattr(recorded, name) for name in names})
+
     def to_json(self) -> dict[str, Any]:
         """Return the settings as a dataset stores them; `remake` has the key "anew" there."""
-        return {"anew" if k == "remake" else k: v for k, v in asdict(self).items()}
+        values = asdict(self.completed())
+        if not self.environment:
+            del values["environment"]
+        return {"anew" if k == "remake" else k: v for k, v in values.items()}
+
+    @classmethod
+    def from_json(cls, values: Any) -> GymConfig:
+        """Read what `to_json` returned, from a file that may come from anywhere."""
+        kinds: dict[str, Any] = {
+            "success_reward": (int, float, type(None)),
+            "rate_hz": (int, float),
+            "step_cap": int,
+            "anew": bool,
+            **dict.fromkeys(("make", "module", "success"), str),
+        }
+        known = {"anew" if field.name == "remake" else field.name for field in fields(cls)}
+        found: dict[str, Any] = {}
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            is_texts = isinstance(value, list | tuple) and all(
+                isinstance(text, str) for text in value
+            )
+            if name not in known or not (
+                isinstance(value, kinds[name]) if name in kinds else is_texts
+            ):
+                raise DamagedFile(f"{name} is {value} in the settings of its gym environment")
+            found["remake" if name == "anew" else name] = tuple(value) if is_texts else value
+        return cls(**found)
 
 
 @dataclass(frozen=True)
@@ -103,8 +162,13 @@ class GymEnv:
     """`gymnasium.make(name, **make)` as an Env.
 
     Actions are clipped to the action space, because a policy has no bounds and many environments
-    refuse others. After an environment has terminated or been truncated, each step returns its last
-    observation, reward and success, until it is reset.
+    refuse others. An environment that has terminated or been truncated is not stepped again: each
+    further step returns its last result, until it is reset.
+
+    Args:
+        name: as registered.
+        config: where it has its state, frames and success.
+        module_sha256: the checksum that a module given as FILE.py must have; empty takes any.
 
     Raises:
         BadInput: the environment cannot be made, or its rate or length is unknown.
@@ -114,11 +178,13 @@ class GymEnv:
     stages = ()
     """Rewards of Gymnasium environments are not stages."""
 
-    def __init__(self, name: str, config: GymConfig | None = None) -> None:
+    def __init__(self, name: str, config: GymConfig | None = None, module_sha256: str = "") -> None:
         self._name = name
-        self._config = config = config or GymConfig()
-        self._camera_keys = _camera_keys(config.cameras)
-        self._gym: Any = _make(name, config)
+        self._config = config = (config or GymConfig()).completed()
+        self._state_keys = (*(config.state or ()), *config.environment)
+        self._camera_keys = _camera_keys(config.cameras or ())
+        self._module_sha256 = module_sha256
+        self._gym: Any = self._make()
         self._final: StepResult | None = None
         self._is_running = False
         try:
@@ -150,7 +216,11 @@ class GymEnv:
             np.clip(np.asarray(action).astype(space.dtype), space.low, space.high)
         )
         result = StepResult(
-            self._observation(observed, info), float(reward), self._success(float(reward), info)
+            self._observation(observed, info),
+            float(reward),
+            self._success(float(reward), info),
+            bool(terminated),
+            bool(truncated),
         )
         if terminated or truncated:
             self._final = result
@@ -179,8 +249,36 @@ class GymEnv:
                 f"{self._name} cannot be made again: the previous environment is still in use; an "
                 "expert must not keep observation.privileged.env"
             )
-        self._gym = _make(self._name, self._config)
+        self._gym = self._make()
         self._gym.reset(seed=0)
+
+    def _make(self) -> Any:
+        name, config = self._name, self._config
+        try:
+            import gymnasium
+        except ModuleNotFoundError as error:
+            raise missing_package(error.name or "gymnasium", "gym") from error
+        try:
+            given = json.loads(config.make)
+        except ValueError as error:
+            raise BadInput(f"--gym.make is not JSON: {config.make} ({error})") from error
+        if not isinstance(given, dict):
+            raise BadInput(f"--gym.make is {config.make}; expected a JSON object")
+        if module := config.module or (name.partition("/")[0] if "/" in name else ""):
+            what = "--gym.module" if config.module else f"{name} is registered by {module}"
+            import_named(module, what, self._module_sha256)
+        try:
+            # Gymnasium's checker would warn at every tick; what matters here is checked below.
+            return gymnasium.make(name, **{"disable_env_checker": True, **given})
+        except gymnasium.error.Error as error:
+            raise BadInput(
+                f"gymnasium has no environment {name}: {error}. Give the module, or the FILE.py, "
+                "that registers it with --gym.module"
+            ) from error
+        except Exception as error:
+            raise BadInput(
+                f"{name} cannot be made with --gym.make {config.make}: {summary(error)}"
+            ) from error
 
     def _derive_spec(self, observed: Any) -> Spec:
         """Return the Spec of the first observation and the action space."""
@@ -214,11 +312,12 @@ class GymEnv:
             action_units=tuple(units[len(state) :]),
             cameras=tuple(Camera(n, f.shape[0], f.shape[1]) for n, f in frames.items()),
             rate_hz=self._rate_hz(),
+            environment_size=sum(np.size(_lookup(observed, key)) for key in config.environment),
         )
 
     def _numbered(self, observed: Any) -> tuple[str, ...]:
         names: list[str] = []
-        for key in self._config.state:
+        for key in self._state_keys:
             stem, count = key.replace("/", "_"), np.size(_lookup(observed, key))
             names += [stem] if count == 1 else [f"{stem}_{n}" for n in range(count)]
         return tuple(names)
@@ -249,11 +348,12 @@ class GymEnv:
 
     def _state(self, observed: Any) -> NDArray[np.float64]:
         parts = []
-        for key in self._config.state:
+        for key in self._state_keys:
             try:
                 parts.append(np.array(_lookup(observed, key), np.float64).reshape(-1))
             except (KeyError, TypeError, ValueError) as error:
-                raise self._mismatch(observed, f'no state "{key}"', "--gym.state") from error
+                option = "environment" if key in self._config.environment else "state"
+                raise self._mismatch(observed, f'no state "{key}"', f"--gym.{option}") from error
         return np.concatenate(parts) if parts else np.empty(0)
 
     def _frames(self, observed: Any) -> dict[str, Frame]:
@@ -299,45 +399,6 @@ class GymEnv:
                 f"{', '.join(sorted(map(str, info))) or 'nothing'}. Give its key with "
                 "--gym.success, or the smallest reward of success with --gym.success-reward"
             ) from error
-
-
-def _make(name: str, config: GymConfig) -> Any:
-    try:
-        import gymnasium
-    except ModuleNotFoundError as error:
-        raise missing_package("gymnasium", "gym") from error
-    try:
-        given = json.loads(config.make)
-    except ValueError as error:
-        raise BadInput(f"--gym.make is not JSON: {config.make} ({error})") from error
-    if not isinstance(given, dict):
-        raise BadInput(f"--gym.make is {config.make}; expected a JSON object")
-    module = config.module or (name.partition("/")[0] if "/" in name else "")
-    if module:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name != module.partition(".")[0]:
-                raise BadInput(f"{module} needs {error.name}, which is not installed") from error
-            raise BadInput(
-                f"there is no Python module {module} to register {name}; install its package (pip "
-                f"install {module.replace('_', '-')}), or name the module with --gym.module"
-            ) from error
-        except Exception as error:  # other people's code: a missing display, another version
-            raise BadInput(f"{module} cannot be imported: {_summary(error)}") from error
-    try:
-        # Gymnasium's checker would warn at every tick; what matters here is checked by GymEnv.
-        return gymnasium.make(name, **{"disable_env_checker": True, **given})
-    except gymnasium.error.Error as error:
-        raise BadInput(f"gymnasium has no environment {name}: {error}") from error
-    except Exception as error:
-        raise BadInput(
-            f"{name} cannot be made with --gym.make {config.make}: {_summary(error)}"
-        ) from error
-
-
-def _summary(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _camera_keys(cameras: Sequence[str]) -> list[tuple[str, str]]:

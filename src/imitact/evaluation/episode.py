@@ -108,7 +108,7 @@ class EpisodeWorker:
         actions: list[NDArray[np.float64]] = []
         rewards: list[float] = []
         successes: list[bool] = []
-        queries = 0
+        queries, terminated = 0, False
         with self._video(job) as video:
             for tick in rollout(
                 self._policy,
@@ -124,6 +124,7 @@ class EpisodeWorker:
                 rewards.append(float(tick.reward))
                 successes.append(bool(tick.success))
                 queries += tick.chunk is not None
+                terminated = tick.terminated
                 if video:
                     video.add(tick)
                 check_stop()
@@ -135,7 +136,9 @@ class EpisodeWorker:
         return EpisodeRow(
             seed=job.seed,
             success=success,
-            held=None if plan.stop_on_success and success else all(successes[-HELD_TICKS:]),
+            held=None
+            if plan.stop_on_success and success
+            else all(successes[-1 if terminated else -HELD_TICKS :]),
             highest_stage=int(max(rewards)) if stages else None,
             first_ticks=tuple(
                 next((tick for tick, reward in enumerate(rewards) if reward >= stage), None)

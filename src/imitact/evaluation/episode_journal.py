@@ -20,6 +20,9 @@ TUNING_JOURNAL = "tune.jsonl"
 """File of a tuning's finished episodes, in its output folder."""
 
 
+_ADDED_NAMES = frozenset({"gym", "env_sha256"})
+
+
 @dataclass(frozen=True)
 class _TunedEpisode:
     """Entry of a tuning's journal, which holds episodes of many executions."""
@@ -31,7 +34,8 @@ class _TunedEpisode:
 class EpisodeJournal:
     """Finished episodes of an output folder, by job, and the seconds spent so far (`clock_s`).
 
-    `env_info` is the environment that they ran in; None before the first.
+    `env_info` is the environment that they ran in; None before the first. `names` are those of the
+    settings, without what an older version did not store.
     """
 
     def __init__(self, path: Path, head: dict[str, Any], execution: Execution | None) -> None:
@@ -43,7 +47,12 @@ class EpisodeJournal:
         self.rows: dict[Job, EpisodeRow] = {}
         self._execution = execution
         self._journal = Journal(path)
+        kept = self._journal.settings.get("names")
+        if isinstance(kept, dict):  # older files do not tell environments of one name apart
+            named = {k: v for k, v in head["names"].items() if k in kept or k not in _ADDED_NAMES}
+            head = {**head, "names": named}
         self._journal.begin(head)
+        self.names: dict[str, str] = head["names"]
         self.env_info = next(reversed(self._journal.entries("world", EnvInfo)), None)
         if execution:
             rows = self._journal.entries("episode", EpisodeRow)

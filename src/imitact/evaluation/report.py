@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,30 @@ def paired_line(comparison: Paired, a: str = "A", b: str = "B") -> str:
     )
 
 
-def table(evaluations: Sequence[Evaluation]) -> str:
-    """Return a plain-text table with one column per evaluation.
+def side_by_side(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """Return lines for evaluations on the same seeds: a table, then their paired differences.
+
+    Two are compared as A minus B. Of more, each is compared with the one that succeeds most often
+    (the first of several); which one that is depends on these seeds, as the last line says.
+    """
+    names = [*evaluations]
+    lines = [table([*evaluations.values()], names), ""]
+    best = max(names, key=lambda name: evaluations[name].successes)
+    first = names[0] if len(names) == 2 else best
+    for name in names:
+        if name != first:
+            difference = results.compare(evaluations[first], evaluations[name])
+            lines.append(paired_line(difference, first, name))
+    if len(names) > 2:
+        lines.append(
+            f"{best} is the best of {len(names)} on these seeds, which favours it: its rate on "
+            "other seeds (--first-seed) is the one to report"
+        )
+    return lines
+
+
+def table(evaluations: Sequence[Evaluation], names: Sequence[str] = ()) -> str:
+    """Return a plain-text table with one column per evaluation, under its name if there are names.
 
     Refuses an empty sequence, and evaluations whose stages differ.
     """
@@ -64,7 +86,7 @@ def table(evaluations: Sequence[Evaluation]) -> str:
                 "evaluations of different environments cannot share a table: stages "
                 f"{', '.join(stages) or 'none'} and {', '.join(other.env_info.stages) or 'none'}"
             )
-    rows: list[list[str]] = []
+    rows: list[list[str]] = [["", *names]] if names else []
 
     def add(name: str, cell: Callable[[Evaluation], str]) -> None:
         rows.append([name, *map(cell, evaluations)])

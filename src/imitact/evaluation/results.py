@@ -29,8 +29,8 @@ class EpisodeRow:
         seed: seed of the environment and of the policy.
         success: whether the environment's criterion held at one tick at least (the convention of
             gym-aloha, the released ACT and LeRobot, which all count a momentary success).
-        held: whether it held at each of the last HELD_TICKS ticks; None if the episode was stopped
-            at its first success.
+        held: whether it held at each of the last HELD_TICKS ticks, or at the last one where the
+            environment terminated there; None if the episode was stopped at its first success.
         highest_stage: largest reward, where rewards are stages; else None.
         first_ticks: for each stage, the first tick whose reward was at least its number, or None.
         reward_sum: return; not comparable between episodes stopped at success and others.

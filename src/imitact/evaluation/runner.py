@@ -253,6 +253,7 @@ def evaluate(
         raise BadInput(f"{videos} videos need an output folder; give `out`")
     with exclusive_writer(out, "evaluation") if out else nullcontext():
         journal = EpisodeJournal.of_evaluation(plan, out) if out else None
+        plan = replace(plan, names=journal.names) if journal else plan
         with Evaluator(
             make_policy,
             make_env,

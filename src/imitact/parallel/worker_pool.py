@@ -121,6 +121,7 @@ class WorkerPool:
         self.size = size
         self._workers: list[_WorkerProcess] = []
         self._finished_ticks = 0
+        self.jobs_done = 0
         try:
             with interrupts_blocked(), inherited_environment(environment):
                 for _ in range(size):
@@ -187,6 +188,7 @@ class WorkerPool:
                     yield message
                 case JobDone():
                     self._finished_ticks += worker.ticks
+                    self.jobs_done += 1
                     worker.job = None
                     yield message
                 case _WorkerFailed(error, trace):

@@ -15,14 +15,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
-from zipfile import BadZipFile, ZipFile
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.chunking import Replay
-from imitact.core.errors import BadInput, DamagedFile, NotFinite
+from imitact.core.errors import BadInput, NotFinite
 from imitact.core.rollout import rollout
 from imitact.core.types import Env, Policy
 from imitact.datasets.episode_encoder import CameraEncoder
@@ -31,7 +30,7 @@ from imitact.datasets.video_config import VideoConfig
 from imitact.storage.atomic import disk_full_guard, fsync
 from imitact.storage.checksum import file_sha256, verified, with_checksum
 from imitact.storage.json_file import read_json_object
-from imitact.storage.regular_file import open_regular
+from imitact.storage.zip_file import check_stored
 
 _RESULT = "outcome.json"
 _ROWS = "rows.npz"
@@ -127,17 +126,10 @@ def read_result(folder: Path, cameras: int, *, verify: bool = False) -> SeedResu
                 if not each.is_file() or (verify and data["files"][each.name] != file_sha256(each)):
                     return None
             if verify:
-                _check_rows_size(folder / _ROWS)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, BadInput, BadZipFile):
+                check_stored(folder / _ROWS)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, BadInput):
         return None
     return result
-
-
-def _check_rows_size(file: Path) -> None:
-    """Refuse arrays that are larger than their file, as compressed ones are: none is written."""
-    with open_regular(file) as opened, ZipFile(opened) as archive:
-        if sum(info.file_size for info in archive.infolist()) > file.stat().st_size:
-            raise DamagedFile(f"{file} holds more bytes than it has")
 
 
 def read_episode_data(folder: Path) -> EpisodeData:

@@ -161,6 +161,19 @@ class Manifest:
         return RecordingReport(path, stages, self.demonstrations, self.failures)
 
 
+def recorded_in(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where a dataset was recorded, from its `facts`, as plain JSON.
+
+    "env" is the name of the environment, and "gym" its settings if it is Gymnasium's. Empty for
+    cube, which `imitact evaluate` takes without being told, and for datasets that do not say it.
+    """
+    settings = facts.get("settings")
+    extra = settings.get("extra") if isinstance(settings, Mapping) else None
+    if not isinstance(extra, Mapping) or extra.get("env", "cube") == "cube":
+        return {}
+    return {key: extra[key] for key in ("env", "gym") if key in extra}
+
+
 def read_report(path: Path | str) -> RecordingReport:
     """Read the report of a dataset that imitact recorded."""
     path = Path(path)

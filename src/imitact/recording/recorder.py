@@ -41,6 +41,10 @@ MAX_SEEDS = 1_000_000
 
 _STAGING = ".staging"
 
+_ENDS_WITH_ENV = "end_when_terminated"
+"""Setting of recordings whose episodes end where the environment ends them. Older ones went on until
+success had held, and continue so."""
+
 
 @dataclass(frozen=True)
 class RecordingProgress:
@@ -53,7 +57,8 @@ class RecordingProgress:
     """Time since this call began, s."""
 
     left_s: float | None
-    """Estimated time left, from the ticks recorded in this call, s; None before the first."""
+    """Estimated time left, from the ticks recorded in this call, s; None before the first, and
+    before the first end of an episode where success ends it."""
 
 
 def record(
@@ -115,7 +120,7 @@ def record(
         "hold_ticks": hold_ticks,
         "video": asdict(video),
         "extra": dict(extra or {}),
-        **({"end_when_held": True} if end_when_held else {}),
+        **({"end_when_held": True, _ENDS_WITH_ENV: True} if end_when_held else {}),
     }
     with disk_full_guard(out), exclusive_writer(out, "recording"), StopFlag() as stop:
         recording = _Recording(out, settings, episodes, seeds, video)
@@ -123,7 +128,8 @@ def record(
         remove_unfinished(out, staging)
         if recording.missing:
             make_folder(staging)
-            config = capture.CaptureConfig(staging, video, hold_ticks, end_when_held)
+            past_the_end = end_when_held and not recording.ends_with_env
+            config = capture.CaptureConfig(staging, video, hold_ticks, end_when_held, past_the_end)
             make_worker = partial(_RecordingWorker, make_env, make_expert, config)
             with WorkerPool(min(workers, recording.missing), make_worker) as pool:
                 while recording.missing:
@@ -177,6 +183,7 @@ class _RecordingWorker:
             "rate_hz": spec.rate_hz,
             "names": {"state": list(spec.state_names), "action": list(spec.action_names)},
             "units": {"state": list(spec.state_units), "action": list(spec.action_units)},
+            **({"environment_size": spec.environment_size} if spec.environment_size else {}),
             "cameras": [[c.name, c.height, c.width] for c in spec.cameras],
             "step_cap": self._env.step_cap,
             "stages": list(self._env.stages),
@@ -218,6 +225,8 @@ class _Recording:
         self._resumed = (out / IMITACT).is_file()
         if self._resumed:
             self._manifest = Manifest.read(out)
+            if self._manifest.tried_seeds and _ENDS_WITH_ENV not in self._manifest.settings:
+                self._settings.pop(_ENDS_WITH_ENV, None)
             self._check_settings(self._settings)
         tried = self._manifest.tried_seeds
         if not tried <= {*seeds[: len(tried)]}:
@@ -232,6 +241,11 @@ class _Recording:
                 f"{out} already has {wanted - self.missing} episodes, more than the {wanted} "
                 "wanted; ask for at least as many, or record into another folder"
             )
+
+    @property
+    def ends_with_env(self) -> bool:
+        """Whether an episode ends where the environment ends it."""
+        return _ENDS_WITH_ENV in self._settings
 
     @property
     def missing(self) -> int:
@@ -266,16 +280,24 @@ class _Recording:
         left_s = None
         if not self.missing:
             left_s = 0.0
-        elif pool.ticks_done and self._first_seed_s is not None:
+        elif pool.ticks_done and self._first_seed_s is not None and self._knows_length(pool):
             tick_s = (now_s - self._first_seed_s) / pool.ticks_done  # of all workers together
             running = pool.in_flight.values()
+            # Ticks of an episode as of those that have ended, which may be before the step cap.
+            length = self._step_cap
+            if pool.jobs_done:
+                length = (pool.ticks_done - sum(running)) / pool.jobs_done
             # Seeds per success as so far; the added one keeps it finite before the first success.
             tries = (self.missing - self._waiting_successes) * (saved + failed + 1) / (saved + 1)
-            shared = max(0.0, tries * self._step_cap - sum(running))
+            shared = max(0.0, tries * length - sum(running))
             # The last seeds are not shared among workers: the one with most ticks left decides.
-            last = max((self._step_cap - t for t in running), default=0) * len(running)
+            last = max((max(0.0, length - t) for t in running), default=0) * len(running)
             left_s = tick_s * max(shared, last)
         return RecordingProgress(saved, failed, self._wanted, now_s - self._began_s, left_s)
+
+    def _knows_length(self, pool: WorkerPool) -> bool:
+        """Whether the ticks of an episode are known: they are the step cap, or one has ended."""
+        return pool.jobs_done > 0 or not self._settings.get("end_when_held")
 
     @property
     def _waiting_successes(self) -> int:

@@ -157,7 +157,7 @@ def _train(
             if starts[-1:] == [found[1].step]:
                 steps = f"steps {starts[-1] + 1} to {config.steps}"
                 log(f"a new schedule of the learning rate spans {steps}")
-            record = read_policy_json(path / "policy") if "from" in stored else None
+            record = read_policy_json(path / "policy")
             resumed = {**stored, "schedule_starts": starts, "record": record}
             found = path, replace(found[1], numbers=resumed)
     resumption.check_ranks_agree(ranks, model, config, fingerprint, numerics)
@@ -384,7 +384,10 @@ def _begin(
     identified = {
         "seed": config.seed,
         "fingerprint": dataset.fingerprint,
-        "recorded_in": recorded_in(dataset.facts),
+        # Policies of the first versions do not say it, and stay what they were.
+        "recorded_in": before.numbers["record"].get("recorded_in")
+        if before
+        else recorded_in(dataset.facts),
     }
     if parent is None:
         return TorchPolicy.create(dataset.spec, stats, model, **identified), None
