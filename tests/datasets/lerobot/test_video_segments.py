@@ -19,6 +19,7 @@ import pytest
 from imitact.core.errors import DamagedFile
 from imitact.datasets.lerobot.layout import INFO
 from imitact.datasets.lerobot.reader_v21 import open_lerobot
+from imitact.datasets.lerobot.repair import plan_repair
 from imitact.datasets.lerobot.video_segments import Segment, ShiftedSegments, check_segments
 from imitact.datasets.video import VideoWriter
 from imitact.datasets.video_config import VideoConfig
@@ -294,6 +295,61 @@ def test_data_that_nothing_describes_are_named(old: Path, new: Path) -> None:
     table = pq.read_table(file)
     pq.write_table(pa.concat_tables([table, table.slice(0, 2)]), file)
     assert "2 ticks in data/chunk-000/file-002.parquet" in open_lerobot(new).left_out
+
+
+# --- paths --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "../other/data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+        "data/../../other/file-{file_index:03d}.parquet",
+        "/other/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+        "data/chunk-{chunk_index.__class__}/file-{file_index:03d}.parquet",
+        "data/chunk-{chunk_index[0]}/file-{file_index:03d}.parquet",
+        "data/{other}/file-{file_index:03d}.parquet",
+        "data/{}/file-{file_index:03d}.parquet",
+        "data/{chunk_index:{file_index}}/file-{file_index:03d}.parquet",
+        "data/\0/file-{file_index:03d}.parquet",
+    ],
+)
+def test_a_path_in_info_json_stays_inside_the_dataset(new: Path, template: str) -> None:
+    shutil.copytree(new, new.parent / "other")
+    for setting in ("data_path", "video_path"):
+        edit_info(new, **{setting: template})
+        with pytest.raises(DamagedFile, match=f"{setting} (leads out of the dataset|is )|layout"):
+            open_lerobot(new)
+        edit_info(new, **{setting: None})
+    assert open_lerobot(new).lengths == (5, 4, 6)
+
+
+def test_a_path_in_info_json_of_v21_stays_inside_the_dataset(old: Path) -> None:
+    shutil.copytree(old, old.parent / "other")
+    edit_info(old, data_path="../other/data/chunk-000/episode_{episode_index:06d}.parquet")
+    with pytest.raises(DamagedFile, match="data_path leads out of the dataset"):
+        open_lerobot(old)
+
+
+@pytest.mark.parametrize("key", ["observation.images.x/../../../../out", "/out", "a\0b"])
+def test_a_feature_cannot_have_a_name_that_leads_out(new: Path, key: str) -> None:
+    info = json.loads((new / INFO).read_text())
+    features = {**info["features"], key: info["features"]["observation.images.top"]}
+    edit_info(new, features=features, video_path="videos/observation.images.top/file.mp4")
+    with pytest.raises(DamagedFile, match="has a name that no file can have"):
+        open_lerobot(new)
+    with pytest.raises(DamagedFile, match="has a name that no file can have"):
+        plan_repair(new)
+
+
+def test_links_are_followed_as_in_a_hub_cache(new: Path, tmp_path: Path) -> None:
+    wanted = open_lerobot(new).fingerprint
+    for number, file in enumerate(sorted(p for p in new.rglob("*") if p.is_file())):
+        blob = tmp_path / "blobs" / str(number)
+        blob.parent.mkdir(exist_ok=True)
+        file.rename(blob)
+        file.symlink_to(blob)
+    assert open_lerobot(new).fingerprint == wanted
 
 
 # --- versions, companions -----------------------------------------------------------------------

@@ -61,6 +61,14 @@ def stored_numbers(row: Mapping[str, Any], prefix: str) -> dict[str, int]:
     return {name: int(row[f"{prefix}/{name}"]) for name in ("chunk_index", "file_index")}
 
 
+def is_inside(path: str) -> bool:
+    """Whether a path from a dataset's files stays in its folder, by its name alone.
+
+    Links are followed wherever they lead: a Hub cache consists of links.
+    """
+    return not (Path(path).anchor or ".." in Path(path).parts or "\0" in path)
+
+
 def is_shown(file: Path, root: Path) -> bool:
     """Whether neither a file nor a folder on its way from `root` begins with a dot.
 
@@ -118,6 +126,9 @@ def read_info(path: Path, versions: Sequence[str] = V30) -> dict[str, Any]:
             raise DamagedFile(
                 f'{file}: "{key}" is of type {found}, expected {types[-1].__name__}. {RESTORE}'
             )
+    for key in info["features"]:
+        if not is_inside(key):
+            raise DamagedFile(f'{file}: the feature "{key[:200]}" has a name that no file can have')
     if info["total_episodes"] < 1:
         raise BadInput(f"{path} holds no episode; record some first")
     return info

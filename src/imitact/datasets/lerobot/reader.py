@@ -340,15 +340,20 @@ class LeRobotDataset(Dataset):
         return self._formatted("data_path", layout.DATA, **numbers), videos
 
     def _formatted(self, setting: str, default: str, **numbers: int | str) -> Path:
-        """Return the path from a template of `meta/info.json`."""
+        """Return the path from a template of `meta/info.json`, which stays inside the dataset."""
         with layout_errors_as_damage(self._path / INFO):
             template = self._info.get(setting) or default
             for _, name, form, _ in string.Formatter().parse(template):
-                if name and len(form or "") > 4:  # a width of a billion is a gigabyte of path
-                    raise ValueError(f"{setting} is {template}")
+                # Not "episode_index.__class__", nor a width of a billion, a gigabyte of path.
+                if name is not None and (name not in numbers or len(form or "") > 4):
+                    raise ValueError(
+                        f"{setting} is {template[:200]}; its fields are {', '.join(numbers)}"
+                    )
             path = template.format(**numbers)
             if max(map(len, os.fsencode(path).split(b"/"))) > _MAX_NAME_BYTES:
                 raise ValueError(f"{setting} makes names longer than a file can have")
+            if not layout.is_inside(path):
+                raise ValueError(f"{setting} leads out of the dataset, to {path[:200]}")
             return self._path / path
 
     def _check_checksums(self) -> None:
