@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
-from typing import BinaryIO
 
 from imitact.core.errors import BadInput, DamagedFile
 
@@ -28,7 +28,7 @@ _FLAGS = {name: getattr(os, name, 0) for name in
           ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY", "O_NOFOLLOW")}  # fmt: skip
 
 
-def open_regular(file: Path, *, advice: str = COPY_AGAIN) -> BinaryIO:
+def open_regular(file: Path, *, advice: str = COPY_AGAIN) -> BufferedReader:
     """Open a regular file, or a link to one, for reading.
 
     Raises:
@@ -94,7 +94,7 @@ def open_to_append(file: Path) -> int:
     return handle
 
 
-def create_file(file: Path) -> BinaryIO:
+def create_file(file: Path) -> BufferedWriter:
     """Create a file for writing, in the place of a link or file of that name."""
     file.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL

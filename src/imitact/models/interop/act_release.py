@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from imitact.models.policy import TorchPolicy
 from imitact.models.policy_folder import PolicyRecord
 from imitact.storage.json_file import naming_file, read_bytes
 from imitact.storage.lfs_pointer import refuse_lfs_pointer
+from imitact.storage.zip_file import check_stored
 
 WEIGHTS, STATS = "policy_best.ckpt", "dataset_stats.pkl"
 
@@ -155,6 +157,8 @@ def _read_tensors(file: Path) -> tuple[dict[str, Tensor], list[str]]:
     if not file.is_file():
         raise DamagedFile(f"{file} is missing; copy the checkpoint again from where it was trained")
     size = file.stat().st_size
+    if is_zipfile(file):  # all but those of torch before 1.6
+        check_stored(file)
     try:
         # weights_only: torch's own restricted reader; a pickle may run anything else.
         found = torch.load(file, map_location="cpu", weights_only=True)

@@ -1,0 +1,208 @@
+"""Promised sizes: a small or repetitive file costs at most 1 GiB of memory and 5 s.
+
+Each hostile file is read in a process of its own, without a limit of memory, so that what is
+measured is what a user would see.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from imitact.models.interop import restricted_pickle
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+
+LIMIT_MIB = 1024
+LIMIT_S = 5.0
+SIZE = restricted_pickle.MAX_BYTES - (1 << 20)
+
+PROBE = """
+import re, sys, time
+from pathlib import Path
+from imitact.core.errors import BadInput
+path = Path(sys.argv[2])
+{imports}
+def peak_mib():
+    # ru_maxrss would begin at the size of the process that started this one.
+    return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+before = peak_mib()
+began = time.process_time()
+try:
+    {call}
+    print("read", end=" ")
+except BadInput as error:
+    print("refused", end=" ")
+    print(error, file=sys.stderr)
+print(peak_mib() - before, time.process_time() - began)
+"""
+
+READERS = {
+    "pickle": (
+        "from imitact.models.interop.restricted_pickle import loads",
+        "loads(path.read_bytes(), path)",
+    ),
+    "json": (
+        "from imitact.storage.json_file import read_json_object",
+        "read_json_object(path)",
+    ),
+    "journal": ("from imitact.storage.journal import Journal", "Journal(path, read_only=True)"),
+    "zip": (
+        "from imitact.datasets.formats.zarr import ZarrStore",
+        "ZarrStore(path).read('data/.zarray', 1 << 20)",
+    ),
+    "checkpoint": (
+        "from imitact.models.interop.act_release import _read_tensors",
+        "_read_tensors(path)",
+    ),
+    "jsonl": (
+        "from imitact.datasets.lerobot.reader_v21 import _read_lines",
+        "[row for _, row in _read_lines(path)]",
+    ),
+}
+"""What reads each kind of file: imports, and a call."""
+
+
+def text(value: str) -> bytes:
+    data = value.encode()
+    return b"X" + struct.pack("<I", len(data)) + data
+
+
+def arrays_over(stored: bytes, count: int, size: int) -> bytes:
+    """A pickle of a dict with many arrays that have the same memoised bytes."""
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01btR(K\x01J"
+        + struct.pack("<i", size)
+        + b"\x85cnumpy\ndtype\n("
+        + text("u1")
+        + b"K\x00K\x01tR(K\x03"
+        + text("|")
+        + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89h\x01tb"
+    )
+    rows = b"".join(text(f"a{number}") + array for number in range(count))
+    return b"\x80\x03}(" + text("stored") + stored + b"q\x01" + rows + b"u."
+
+
+def pickled_bytes(count: int) -> bytes:
+    return arrays_over(b"B" + struct.pack("<I", SIZE) + bytes(SIZE), count, SIZE)
+
+
+def pickled_text(count: int) -> bytes:
+    """Bytes as protocols below 3 write them: as text that is encoded, memoised."""
+    characters = b"X" + struct.pack("<I", SIZE) + b"a" * SIZE
+    encoded = b"c_codecs\nencode\n(" + characters + text("latin1") + b"tR"
+    return arrays_over(encoded, count, SIZE)
+
+
+def wide_text() -> bytes:
+    """One character of four bytes makes each of a text's characters take four."""
+    sign = "\N{GRINNING FACE}".encode()
+    size = SIZE - len(sign)
+    data = b"X" + struct.pack("<I", SIZE) + sign + b"a" * size
+    return b"\x80\x03}(" + text("a") + data + b"u."
+
+
+def zip_of(members: int) -> bytes:
+    """A zip file with a long list of empty members."""
+    entry = struct.pack(
+        "<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0
+    )
+    listed = (entry + b"a.bin") * members
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, len(listed), 0, 0)
+    return listed + end
+
+
+def compressed_checkpoint() -> bytes:
+    """A checkpoint of torch with a storage of 1.25 GiB, which takes a megabyte."""
+    plain, found = io.BytesIO(), io.BytesIO()
+    torch.save({"model.a": torch.zeros(4)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(found, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in source.namelist():
+            with new.open(name, "w") as member:
+                for _ in range(20 if name.endswith("data/0") else 0):
+                    member.write(bytes(64 << 20))
+                if not name.endswith("data/0"):
+                    member.write(source.read(name))
+    return found.getvalue()
+
+
+def sealed_line(data: bytes) -> bytes:
+    return data[:-1] + b',"crc32":%d}\n' % zlib.crc32(data)
+
+
+FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "100 arrays over one string of bytes": ("pickle", lambda: pickled_bytes(100)),
+    "1,000 arrays over one string of bytes": ("pickle", lambda: pickled_bytes(1000)),
+    "2 arrays over one string of bytes": ("pickle", lambda: pickled_bytes(2)),
+    "100 arrays over one text": ("pickle", lambda: pickled_text(100)),
+    "a text of wide characters": ("pickle", wide_text),
+    "lists": ("json", lambda: b'{"a":[' + b"[]," * (20 << 20) + b"[]]}"),
+    "objects": ("json", lambda: b'{"a":[' + b"{}," * (20 << 20) + b"{}]}"),
+    "objects with a key": ("json", lambda: b'{"a":[' + b'{"":1},' * (8 << 20) + b"1]}"),
+    "numbers": ("json", lambda: b'{"a":[' + b"1.5," * (15 << 20) + b"1]}"),
+    "keys": (
+        "json",
+        lambda: b"{" + b",".join(b'"%x":1.5' % n for n in range(2 << 20)) + b"}",
+    ),
+    "a text that a character makes wide": (
+        "json",
+        lambda: b'{"a":"' + "\N{GRINNING FACE}".encode() + b"a" * (60 << 20) + b'"}',
+    ),
+    "an escaped character that makes a text wide": (
+        "json",
+        lambda: b'{"a":"\\ud83d\\ude00' + b"a" * (60 << 20) + b'"}',
+    ),
+    "brackets": ("json", lambda: b"[" * (60 << 20)),
+    "a file of 10 GB": ("json", lambda: b"sparse"),
+    "empty lines": ("jsonl", lambda: b"\n" * (30 << 20)),
+    "lines of empty objects": ("jsonl", lambda: b"{}\n" * (20 << 20)),
+    "entries of a journal": (
+        "journal",
+        lambda: (
+            sealed_line(b'{"format":2}') + sealed_line(b'{"a":' + b"[[],[]]" + b"}") * (2 << 20)
+        ),
+    ),
+    "an entry of lists": (
+        "journal",
+        lambda: (
+            sealed_line(b'{"format":2}') + sealed_line(b'{"a":[' + b"[]," * (20 << 20) + b"1]}")
+        ),
+    ),
+    "a long list of members": ("zip", lambda: zip_of(3_000_000)),
+    "a compressed checkpoint": ("checkpoint", compressed_checkpoint),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_costs_at_most_a_gigabyte_and_five_seconds(name: str, tmp_path: Path) -> None:
+    kind, make = FILES[name]
+    path = tmp_path / "hostile"
+    data = make()
+    path.write_bytes(data)
+    if data == b"sparse":
+        with path.open("r+b") as file:
+            file.truncate(10 << 30)
+    del data
+    imports, call = READERS[kind]
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE.format(imports=imports, call=call), kind, str(path)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    print(name, done.stdout)
+    _, mib, seconds = done.stdout.split()
+    assert float(mib) < LIMIT_MIB
+    assert float(seconds) < LIMIT_S
