@@ -473,7 +473,7 @@ def main() -> None:
     print(f"{errors_total} errors in {episodes_total} good episodes")
     if options.write:
         old = json.loads(options.write.read_text()) if options.write.exists() else {}
-        text = json.dumps({**old, options.label: result}, indent=1)
+        text = json.dumps({**old, options.label: result}, separators=(",", ":"))
         options.write.write_text(f"{text}\n", encoding="utf-8")
 
 
