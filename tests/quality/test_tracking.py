@@ -252,3 +252,16 @@ def test_a_late_joint_alone_does_not_mean_lost_ticks(sound: Sequence[Rows]):
     state[3:, 2] = state[:-3, 2].copy()
     given[7] = (state, action)
     assert [f for f in inspect_rows(given) if f.kind in ("lag-differs", "action-late")] == []
+
+
+def test_joints_that_move_alike_in_short_episodes_are_not_swapped(tmp_path: Path):
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        episodes = []
+        for ticks in (10, 26, 8, 12):
+            start, goal = rng.normal(0, 0.05, len(NAMES)), rng.uniform(-0.8, 0.8)
+            along = np.linspace(0, 1, ticks)[:, None]
+            to = goal * np.linspace(1, 0.5, len(NAMES))
+            action = start + (to - start) * (3 * along**2 - 2 * along**3)
+            episodes.append((np.concatenate([action[:1], action[:-1]]), action))
+        assert errors(numbers(tmp_path / str(seed), episodes)) == []

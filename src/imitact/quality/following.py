@@ -139,7 +139,9 @@ def measure_following(
     positions, steps = (
         _delays(measured, given, excited, spec.rate_hz, limits) for given in (commanded, summed)
     )
-    lags = range(round(limits.lag_s * spec.rate_hz) + 1)
+    # A short episode is one motion, in which joints move alike and follow each other's actions.
+    is_short = len(state) <= _too_short(spec.rate_hz, limits)
+    lags = range(0 if is_short else round(limits.lag_s * spec.rate_hz) + 1)
     size = scale[actions]
     swapped, swapped_steps = (
         _swapped_joints(measured * size, given * size, lags, excited, limits, max_gain)
@@ -156,6 +158,16 @@ def measure_following(
     )
 
 
+def _speed_span(rate_hz: float) -> int:
+    """Ticks of 0.06 s, between which speeds are measured: single ticks are mostly noise."""
+    return max(1, round(0.06 * rate_hz))
+
+
+def _too_short(rate_hz: float, limits: TrackingLimits) -> int:
+    """Ticks up to which an episode is too short to tell how a state follows an action."""
+    return _speed_span(rate_hz) + 4 * int(np.abs(candidate_lags(rate_hz, limits)).max())
+
+
 def _delays(
     measured: Floats,
     given: Floats,
@@ -164,11 +176,9 @@ def _delays(
     limits: TrackingLimits,
 ) -> list[Delay | None]:
     """The delay of each joint; None for those that are not excited, and in short episodes."""
-    lags = candidate_lags(rate_hz, limits)
-    # Differences over 0.06 s: those of single ticks are mostly encoder noise.
-    span = max(1, round(0.06 * rate_hz))
+    lags, span = candidate_lags(rate_hz, limits), _speed_span(rate_hz)
     count = measured.shape[1]
-    if len(measured) <= span + 4 * int(np.abs(lags).max()):
+    if len(measured) <= _too_short(rate_hz, limits):
         return [None] * count
     asked, moved = (rows[span:] - rows[:-span] for rows in (given, measured))
     correlations = np.array([_correlation(*aligned(asked, moved, int(lag))) for lag in lags])
