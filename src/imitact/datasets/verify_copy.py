@@ -17,13 +17,16 @@ _DEFECT = "this is a defect of imitact; do not use the copy"
 
 
 def check_copy(source: Dataset, copy: Dataset, columns: Sequence[str]) -> None:
-    """Raise ImitactError where episodes, cameras, rate or extra columns of the copy differ."""
+    """Raise ImitactError where episodes, cameras, rate or (extra) columns of the copy differ."""
     if copy.lengths != source.lengths:
         raise ImitactError(
             f"the copy has episodes of {_first(copy.lengths)} ticks, the dataset of "
             f"{_first(source.lengths)}; {_DEFECT}"
         )
-    if (copy.spec.cameras, copy.spec.rate_hz) != (source.spec.cameras, source.spec.rate_hz):
+    parts = (
+        (spec.cameras, spec.rate_hz, spec.environment_size) for spec in (copy.spec, source.spec)
+    )
+    if len({*parts}) > 1:
         raise ImitactError(f"the copy has {copy.spec}, the dataset {source.spec}; {_DEFECT}")
     if lacking := [name for name in columns if name not in copy.extra_columns]:
         raise ImitactError(f"the copy lacks the columns {', '.join(lacking)}; {_DEFECT}")

@@ -208,8 +208,6 @@ def _spec_settings(spec: Spec) -> dict[str, Any]:
 def _new_facts(dataset: Dataset, columns: Mapping[str, ExtraColumn]) -> dict[str, Any]:
     """Contents of meta/imitact.json for the copy of another dataset, without its episodes."""
     settings = {**_spec_settings(dataset.spec), "stages": []}
-    if spec.environment_size:
-        settings["environment_size"] = spec.environment_size
     if columns:
         settings["extras"] = {name: asdict(column) for name, column in columns.items()}
     if dataset.layout != _LAYOUT:

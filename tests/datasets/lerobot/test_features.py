@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,8 +14,10 @@ import pytest
 from imitact.core.errors import BadInput
 from imitact.core.validate import check_dataset
 from imitact.datasets import images
+from imitact.datasets.convert import convert
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
+from imitact.quality.fix import FixPlan, KeptTicks, write_fixed
 from tests.support.foreign_files import film, walk
 from tests.support.lerobot_files import LENGTHS, arm, numbers, v21, v30
 from tests.support.paths import FIXTURES
@@ -254,3 +256,31 @@ def test_two_cameras_of_one_name_are_chosen_by_their_features(tmp_path: Path):
     assert "front" in info["features"]
     dataset = open_dataset(root, ReadConfig(cameras=(FRONT,)))
     assert dataset.left_out == {"front": "not selected"}
+
+
+# --- copies --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("to", ["lerobot", "aloha-hdf5"])
+def test_a_copy_still_says_which_states_are_the_environments(
+    tmp_path: Path, to: Literal["lerobot", "aloha-hdf5"]
+):
+    key = "observation.environment_state"
+    source = open_dataset(
+        v21(tmp_path / "d", arm(**numbers(key, 2))), ReadConfig(environment=(key,))
+    )
+    convert(source, tmp_path / "copy", to)
+    copy = open_dataset(tmp_path / "copy")
+    assert copy.spec.environment_names == source.spec.environment_names
+    np.testing.assert_array_equal(copy.episode(1).state, source.episode(1).state)
+    write_fixed(source, FixPlan((KeptTicks(0, 2, 9),), {}, source.lengths), tmp_path / "fixed")
+    fixed = open_dataset(tmp_path / "fixed").spec
+    assert fixed.environment_names == source.spec.environment_names
+
+
+def test_frames_stored_as_numbers_are_copied_bit_for_bit(tmp_path: Path):
+    about = {FRONT: {"dtype": "float32", "shape": [3, 24, 32]}}
+    cells = {FRONT: lambda i, n: (film(i, n) / 255).astype("f4").transpose(0, 3, 1, 2)}
+    source = open_dataset(v21(tmp_path / "d", arm(**about), cells))
+    report = convert(source, tmp_path / "copy", "aloha-hdf5")
+    assert report["frames"]["front"]["exact"]
