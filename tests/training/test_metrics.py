@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from imitact.core.errors import DiskFull, NotFinite
-from imitact.training.metrics import MetricsLog, StepTimer, format_duration
+from imitact.training.metrics import MetricsLog, StepTimer, format_duration, l1_unit
 
 
 def book(path: Path, resumed: int = 0, every_s: float = 0.0) -> tuple[MetricsLog, list[str]]:
@@ -161,3 +161,37 @@ def test_durations_are_formatted_in_suitable_units() -> None:
         "1 h 30 min",
         "3 h 20 min",
     ]
+
+
+def test_numbers_for_the_file_alone_do_not_reach_the_trackers(tmp_path: Path) -> None:
+    tracked: list[dict[str, object]] = []
+
+    class Tracker:
+        def log(self, step: int, numbers: dict[str, object]) -> None:
+            tracked.append(dict(numbers))
+
+        def close(self) -> None:
+            pass
+
+    path = tmp_path / "metrics.jsonl"
+    with closing(
+        MetricsLog(path, resumed=0, log=print, trackers=Tracker())  # type: ignore[arg-type]
+    ) as log:
+        log.write(240, {"loss": 0.5}, steps=800)
+    assert json.loads(path.read_text())["steps"] == 800
+    assert tracked == [{"loss": 0.5}]
+
+
+@pytest.mark.parametrize(
+    ("units", "unit"),
+    [
+        (("rad", "1"), "rad"),
+        (("deg", "deg"), "deg"),
+        (("unknown", "unknown"), ""),
+        (("px", "m"), ""),
+        (("1",), ""),
+        ((), ""),
+    ],
+)
+def test_an_error_is_in_rad_only_where_a_joint_is(units: tuple[str, ...], unit: str) -> None:
+    assert l1_unit(units) == unit
