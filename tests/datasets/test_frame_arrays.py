@@ -62,7 +62,9 @@ def test_depth_maps_and_other_grey_numbers_are_no_cameras():
     ):
         assert "depth" in str(frames_or_reason(key, shape, np.dtype(dtype)))
     assert frames_or_reason("covariance", (4, 4), np.dtype("float32")) is None
-    assert "its shape is" in str(frames_or_reason("a", (4,), np.dtype("u1"), is_named=True))
+    assert frames_or_reason("mask", (48, 64, 3), np.dtype("bool")) is None
+    reason = frames_or_reason("a", (4,), np.dtype("u1"), is_named=True)
+    assert reason == "it is uint8 [4], not frames"
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])

@@ -82,7 +82,11 @@ def test_a_robomimic_dataset_is_copied_without_the_arrays_that_are_not_read(tmp_
     dataset = open_dataset(foreign.robomimic(tmp_path / "demo.hdf5"), ROBOMIMIC)
     plan = plan_of(dataset, (0, 0, 9), (1, 1, 4))
     lines = write_fixed(dataset, plan, tmp_path / "copy")
-    assert lines == ["not copied: dones: not selected", "not copied: rewards: not selected"]
+    assert lines == [
+        "not copied: dones: not selected",
+        "not copied: rewards: not selected",
+        "not copied: next_obs: not the observations of the tick",
+    ]
     copy = open_dataset(tmp_path / "copy")
     check_same_ticks(copy, dataset, plan)
     assert [copy.episode(i).origin for i in range(2)] == [{"name": "demo_0"}, {"name": "demo_1"}]

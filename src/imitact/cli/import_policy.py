@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclass, fieldes import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ from imitact.cli.console import print_progress, print_result
 from imitact.cli.options import require_path
 from imitact.core.errors import BadInput
 from imitact.storage.output_guard import check_output
+from imitact.datasets.read_config import ReadConfig
 
 if TYPE_CHECKING:
     from imitact.models.interop.imported_policy import ImportedPolicy
@@ -66,6 +67,9 @@ class ImportPolicy:
     stats: Path | None = None
     """Released ACT: its dataset_stats.pkl, where it is not beside the weights."""
 
+    read: ReadConfig = field(default_factory=ReadConfig)
+    """How the dataset of --data is read."""
+
 
 OPTIONS = ImportPolicy
 
@@ -100,7 +104,17 @@ def read(settings: ImportPolicy) -> ImportedPolicy:
         option = "--cameras" if settings.cameras else "--stats"
         raise BadInput(f"{option} is for the released ACT; {folder} is LeRobot's and states them")
     known = _given_spec(settings)
-    return read_foreign(settings.source, known, num_heads=settings.num_heads, stats=settings.stats)
+    heads, stats = settings.num_heads, settings.stats
+    found = read_foreign(settings.source, known, num_heads=heads, stats=stats)
+    there = {camera.name for camera in known.cameras or ()}
+    lacking = [c.name for c in found.policy.spec.cameras if c.name not in there]
+    if settings.data and lacking:
+        note = (
+            f"{settings.data} has no camera {', '.join(lacking)}, which the policy sees; it has "
+            f"{', '.join(sorted(there)) or 'none'}. Is it another robot's?"
+        )
+        return replace(found, notes=(*found.notes, note))
+    return found
 
 
 def _given_spec(settings: ImportPolicy) -> PartialSpec:
@@ -110,7 +124,9 @@ def _given_spec(settings: ImportPolicy) -> PartialSpec:
 
     data = PartialSpec()
     if settings.data:
-        data = PartialSpec.from_spec(open_dataset(settings.data).spec)
+        data = PartialSpec.from_spec(open_dataset(settings.data, settings.read).spec)
+    elif options := ", ".join(settings.read.given()):
+        raise BadInput(f"--read ({options}) says how a dataset is read, and there is none; add --data")
     if settings.rate_hz < 0:
         raise BadInput(f"rate_hz is {settings.rate_hz}; it must be above 0, or 0 for unknown")
     cameras = None

@@ -89,8 +89,8 @@ def frames_or_reason(
         not even look like frames.
     """
     found = frame_shape(shape, is_named=is_named or (dtype == np.uint8 and len(shape) == 3))
-    if found is None:
-        return f"its shape is {list(shape)}, not that of frames" if is_named else None
+    if found is None or dtype.kind not in "uif":
+        return f"it is {dtype.name} {list(shape)}, not frames" if is_named else None
     if is_depth_name(key):
         return "it is a depth map"
     if found.channels == 1 and dtype != np.uint8:

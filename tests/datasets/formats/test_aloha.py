@@ -200,9 +200,9 @@ def test_depth_is_left_out_with_a_reason(tmp_path: Path):
     assert [c.name for c in dataset.spec.cameras] == ["top"]
     assert dataset.left_out == {
         "/observations/images/top_depth": "it is a depth map",
-        "/note": "not one row per tick: shape (9, 24, 32)",
+        "/note": "it may be frames, but cameras are below /observations/images/",
     }
-    assert dataset.unread_cameras == ("observations/images/top_depth",)
+    assert dataset.unread_cameras == ("note", "observations/images/top_depth")
     named = {notice.split()[0] for notice in dataset.notices}
     assert named == {"observations/images/top_depth", "observations/qvel", "note"}
 

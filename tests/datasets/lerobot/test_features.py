@@ -122,6 +122,17 @@ def test_what_a_policy_could_need_is_named_with_the_option(tmp_path: Path):
     assert dataset.left_out.keys() == {"tactile", "note"}
 
 
+def test_a_column_that_info_json_does_not_describe_is_named(tmp_path: Path):
+    root = v21(tmp_path / "d", arm(**numbers("observation.force", 2)))
+    info = json.loads((root / "meta/info.json").read_text())
+    del info["features"]["observation.force"]
+    (root / "meta/info.json").write_text(json.dumps(info))
+    dataset = open_dataset(root)
+    why = "meta/info.json does not describe it"
+    assert dataset.left_out == {"observation.force": why}
+    assert any(n.startswith("observation.force") and why in n for n in dataset.notices)
+
+
 # --- cameras -------------------------------------------------------------------------------------
 
 

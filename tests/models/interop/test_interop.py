@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import safetensors.torch
@@ -810,6 +811,19 @@ def test_both_verbs_work_from_the_command_line(
         again = TorchPolicy.load(tmp_path / f"{program}-in")
         assert again.spec == policy.spec
         assert np.max(np.abs(parity.answers(again, "four_cameras") - wanted)) < parity.ATOL
+
+
+def test_a_dataset_without_a_camera_of_the_policy_is_named(
+    made: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = made("lerobot-0.6.1", "one_camera")
+    with h5py.File(tmp_path / "episode_0.hdf5", "w") as file:
+        for name in ("observations/qpos", "action"):
+            file[name] = np.zeros((5, 14), np.float32)
+        file["observations/images/other"] = np.zeros((5, 24, 32, 3), np.uint8)
+    words = ["import-policy", str(source), "--data", str(tmp_path), "--out", str(tmp_path / "p")]
+    assert main.run(words) == 0
+    assert "has no camera" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

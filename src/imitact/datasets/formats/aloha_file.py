@@ -17,7 +17,7 @@ import numpy as np
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.datasets.formats import hdf5
 from imitact.datasets.formats.hdf5 import COPY, Hdf5Array, Hdf5Reader, check_readable
-from imitact.datasets.frame_arrays import FrameShape, frames_or_reason, is_depth_name
+from imitact.datasets.frame_arrays import FrameShape, frame_shape, frames_or_reason, is_depth_name
 from imitact.datasets.read_config import ReadConfig
 
 STATE, ACTION, BASE_ACTION = "/observations/qpos", "/action", "/base_action"
@@ -167,6 +167,9 @@ def locate_arrays(reader: Hdf5Reader, path: Path, read: ReadConfig) -> AlohaFile
                     shapes[name.removeprefix(IMAGES)] = found
         elif reason := _why_no_column(array, length):
             left_out[name] = reason
+            if array.is_numeric and len(array.shape) > 2 and frame_shape(array.shape[1:]):
+                left_out[name] = f"it may be frames, but cameras are below {IMAGES}"
+                unread.append(name)
         else:
             extras[feature_of(name)] = check_readable(path, array)
     sim = attributes.get("sim")

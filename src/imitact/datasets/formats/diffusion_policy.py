@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -124,5 +125,5 @@ class DiffusionPolicyDataset(ArrayDataset[RowSpan]):
 def is_diffusion_policy(path: Path) -> bool:
     """Whether there is a replay buffer at a path."""
     if path.is_dir():
-        return (path / ENDS / ".zarray").is_file()
+        return os.path.lexists(path / ENDS / ".zarray")
     return path.name.endswith((".zarr.zip", ".zip")) and path.is_file()

@@ -78,6 +78,9 @@ class RobomimicDataset(ArrayDataset[Demo]):
         self._notices = available.notices(self._keys, self.read, how)
         self._spec = available.spec(self._keys, self.read.rate_hz or self._control_freq_hz())
         self._left_out = self._keys.left_out((*first.obs, *first.actions)) | unreadable | others
+        groups_of_demo = {key.partition("/")[0] for key in groups[names[0]] if "/" in key}
+        for group in sorted(groups_of_demo - {"obs"}):
+            self._left_out[group] = "not the observations of the tick"
         self._located = locate_episodes(
             names, lambda name: self._checked(_demo(name, groups[name], action)), on_damage
         )

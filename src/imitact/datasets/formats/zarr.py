@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class ZarrStore:
                 ) from error
 
     def has(self, name: str) -> bool:
-        return name in self._names if self._names is not None else (self.path / name).is_file()
+        return name in self._names if self._names is not None else os.path.lexists(self.path / name)
 
     def read(self, name: str, limit: int) -> bytes:
         """All bytes of a file; refuses more than `limit`."""

@@ -377,6 +377,7 @@ class LeRobotDataset(Dataset):
         """Check that data files exist, are whole, and hold as many ticks as needed."""
         by_data: defaultdict[Path, list[int]] = defaultdict(list)
         unused: dict[Path, int] = {}
+        columns: set[str] = set()
         for index, files in enumerate(self._files):
             if files is not NOT_DESCRIBED:
                 by_data[files.data].append(index)
@@ -385,7 +386,9 @@ class LeRobotDataset(Dataset):
             with self._reporting(episodes):
                 opened = parquet.open_parquet(data, self._checksums)
                 held = opened.metadata.num_rows
-                parquet.check_columns(data, sorted(self._image_keys), opened.schema_arrow.names)
+                stored = opened.schema_arrow.names
+                parquet.check_columns(data, sorted(self._image_keys), stored)
+                columns.update(name for name in stored if not name.startswith("__"))  # pandas'
                 if held < needed:
                     damage = f"{data} holds {held} ticks, its episodes {needed}. {RESTORE}"
                     # Reading each of several episodes shows which of them lack ticks.
@@ -398,6 +401,8 @@ class LeRobotDataset(Dataset):
             self._note_unused(unused, "ticks")
             for file in others:
                 self._not_read[str(file.relative_to(self._path))] = "no episode has it"
+        for name in sorted(columns - {*self._info["features"], *layout.INDEX_COLUMNS}):
+            self._not_read[name] = f"{INFO} does not describe it"
 
     def _check_videos(self) -> None:
         """Check that each video has the frames of its episodes; repair places that are certain."""
