@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclass, fieldes import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +11,8 @@ from tyro.conf import Positional, arg
 from imitact.cli.console import print_progress, print_result
 from imitact.cli.options import require_path
 from imitact.core.errors import BadInput
-from imitact.storage.output_guard import check_output
 from imitact.datasets.read_config import ReadConfig
+from imitact.storage.output_guard import check_output
 
 if TYPE_CHECKING:
     from imitact.models.interop.imported_policy import ImportedPolicy
@@ -126,7 +126,9 @@ def _given_spec(settings: ImportPolicy) -> PartialSpec:
     if settings.data:
         data = PartialSpec.from_spec(open_dataset(settings.data, settings.read).spec)
     elif options := ", ".join(settings.read.given()):
-        raise BadInput(f"--read ({options}) says how a dataset is read, and there is none; add --data")
+        raise BadInput(
+            f"--read ({options}) says how a dataset is read, and there is none; give it with --data"
+        )
     if settings.rate_hz < 0:
         raise BadInput(f"rate_hz is {settings.rate_hz}; it must be above 0, or 0 for unknown")
     cameras = None
