@@ -144,6 +144,11 @@ SPECIAL: dict[str, Callable[[Path], object]] = {
 }
 
 
+def _taken_bytes() -> int:
+    """Address space of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
 @contextmanager
 def limited() -> Iterator[None]:
     """Raise HangsError in a block that takes too long or too much memory."""
@@ -153,12 +158,16 @@ def limited() -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, CASE_S)
+    # Reading a device cannot be interrupted; this limit keeps it from taking the whole memory.
+    allowed = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (_taken_bytes() + 2 * MEMORY_BYTES, allowed[1]))
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        resource.setrlimit(resource.RLIMIT_AS, allowed)
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) << 10
     if more > MEMORY_BYTES:
         raise HangsError(f"{more:,} bytes of memory")

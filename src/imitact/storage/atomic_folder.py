@@ -19,7 +19,7 @@ def check_output_folder(out: Path, source: Path | None = None) -> None:
     `source` is what is read to write it; None where that is no folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"{out} already exists and is not empty; give a new folder with --out")
+        raise BadInput(f"{out} already exists and is not empty; give a new folder")
     if source is not None and out.resolve().is_relative_to(source.resolve()):
         raise BadInput(
             f"{out} lies inside {source}, which is never altered; give another folder with --out"

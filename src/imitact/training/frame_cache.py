@@ -337,6 +337,7 @@ def _decoded(
         for episode in episodes:
             yield episode, _decode(dataset, layout, building, episode)
         return
+    executor, refused = None, ""
     try:
         executor = ProcessPoolExecutor(
             min(workers, len(episodes)),
@@ -345,10 +346,12 @@ def _decoded(
             initargs=(dataset, layout, building),
         )
     except OSError as error:  # of its semaphores, which are files in /dev/shm
+        refused = error.strerror or str(error)
+    if executor is None:  # raised here, because a full /dev/shm is no full disk
         raise BadInput(
-            f"processes cannot share memory, in /dev/shm on Linux: {error.strerror or error}. Make "
-            "it writable and free some of it, or decode with --train.num-workers 1"
-        ) from error
+            f"processes cannot share memory (/dev/shm on Linux: {refused}); make it writable and "
+            "free some of it, or decode with --train.num-workers 1"
+        )
     with executor as pool:
         try:
             for job in as_completed([pool.submit(_work, episode) for episode in episodes]):
