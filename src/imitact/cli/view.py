@@ -134,7 +134,7 @@ def _findings(settings: View, dataset: Dataset) -> list[Finding] | None:
     """What `imitact check` finds in the dataset; None where it is not checked."""
     from imitact.quality.dataset_check import inspect_frames, inspect_numbers, unusable_episodes
 
-    if settings.check == "none":
+    if settings.check == "none" or settings.rerun:
         return None
     count = len(dataset.lengths)
     with ProgressDisplay("numbers", count, "episodes") as display:

@@ -196,12 +196,15 @@ def _delays(
             ticks += 0.5 * (before - after) / curvature if curvature < 0 else 0.0
         one, other = aligned(given[:, joint], measured[:, joint], int(lags[best]))
         level = float(_correlation(one[:, None], other[:, None])[0])
+        if np.isnan(level):
+            found.append(None)
+            continue
         found.append(
             Delay(
                 ticks=ticks,
                 correlation=float(correlation[best]),
                 unexplained=(1 - np.square(np.maximum(correlation, 0.0))).astype(np.float32),
-                gain=level * float(other.std() / one.std()) if one.std() > 0 else np.nan,
+                gain=level * float(other.std() / one.std()),
                 fit=level * abs(level),
                 travel=float(np.ptp(given[:, joint])),
             )
