@@ -63,6 +63,7 @@ faults: $(READY)
 	$(BIN)/python -m tests.faults.kill_conversion --out runs/faults/kill_conversion.json
 	$(BIN)/python -m tests.faults.full_disk --out runs/faults/full_disk.json
 	$(BIN)/python -m tests.faults.flip_bytes --out runs/faults/flips.json
+	$(BIN)/python -m tests.faults.special_files --out runs/faults/special.json
 	$(BIN)/python -m tests.faults.fuzz_readers --cases 100000 --out runs/faults/fuzz.json
 	for kind in aloha robomimic replay; do \
 	    $(BIN)/python -m tests.faults.fuzz_readers --only $$kind --cases 20000 \

@@ -434,6 +434,29 @@ def test_a_full_disk_is_reported_in_one_line(
     assert str(tmp_path / "file") in line
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "out/x"), "out/x; make it readable"),
+        (OSError(errno.EROFS, "Read-only file system", "out/x"), "give another path"),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            "set TMPDIR",
+        ),
+    ],
+)
+def test_errors_of_the_system_name_a_remedy(
+    error: OSError, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(given: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(verbs.record, "run", failing)
+    line = is_refused(capsys, "record", "--out", "x")
+    assert says in line
+    assert str(error.strerror) in line
+
+
 @pytest.mark.parametrize("verb", ["record", "train"])
 def test_a_file_size_limit_ends_in_one_line_and_keeps_finished_work(
     verb: str, tmp_path: Path, dataset: Path

@@ -61,6 +61,11 @@ READERS = {
         "from imitact.datasets.formats.zarr import ZarrStore",
         "ZarrStore(path).read('data/.zarray', 1 << 20)",
     ),
+    "weights": (
+        "from imitact.models.safetensors_file import read_safetensors",
+        "read_safetensors(path)",
+    ),
+    "exported": ("from imitact.storage.sealed_file import unseal", "unseal(path)"),
     "checkpoint": (
         "from imitact.models.interop.act_release import _read_tensors",
         "_read_tensors(path)",
@@ -164,6 +169,8 @@ FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "brackets": ("json", lambda: b"[" * (60 << 20)),
     "a file of 10 GB": ("json", lambda: b"sparse"),
+    "weights of 10 GB": ("weights", lambda: b"sparse"),
+    "an exported file of 10 GB": ("exported", lambda: b"sparse"),
     "empty lines": ("jsonl", lambda: b"\n" * (30 << 20)),
     "lines of empty objects": ("jsonl", lambda: b"{}\n" * (20 << 20)),
     "entries of a journal": (

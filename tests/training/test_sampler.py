@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -339,6 +340,22 @@ def test_a_disk_that_fills_up_leaves_no_partial_cache(
     with pytest.raises(DiskFull, match=r"--train\.cache-limit-gb 0"):
         samples(FakeDataset(), tmp_path)
     assert list(tmp_path.rglob("*.u8")) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_shared_memory_is_named(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The semaphores of a pool of processes are files in /dev/shm; the disk is another."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(frame_cache, "ProcessPoolExecutor", full)
+    with pytest.raises(BadInput, match=r"/dev/shm .*--train\.num-workers 1") as caught:
+        samples(FakeDataset(), tmp_path, workers=2)
+    assert os.strerror(number) in str(caught.value)
+    assert not isinstance(caught.value, DiskFull)
 
 
 def test_an_existing_cache_is_used_without_decoding(

@@ -32,6 +32,7 @@ from imitact.models.policy import TorchPolicy
 from imitact.storage.atomic import disk_full_guard, fsync, make_folder, move_into_place, write_json
 from imitact.storage.checksum import with_checksum
 from imitact.storage.lock import exclusive_writer
+from imitact.storage.output_guard import check_output
 from imitact.storage.sealed_file import FOOTER_BYTES, seal, with_footer
 
 CERTIFICATE = "certificate.json"
@@ -69,6 +70,7 @@ def export(
         ExportMismatch: the deviation is above the limit, or a loss of success is not ruled out. No
             file is written then, and an earlier export in OUT is untouched.
     """
+    check_output(out, "export")
     existed = out.exists()
     work = out / WORK
     try:

@@ -47,7 +47,8 @@ WEIGHTS = "model.safetensors"
 POLICY_JSON = "policy.json"
 
 _MAX_JSON_BYTES = 16 << 20
-_MAX_WEIGHTS_BYTES = 1 << 40
+_MAX_WEIGHTS_BYTES = 2 << 30
+"""Half a billion weights; the released ACT has 84 million."""
 _COPY_AGAIN = "Copy the directory again from where it was trained."
 
 _ADDED_SETTINGS = frozenset({"random_crop", "color_jitter"})

@@ -21,6 +21,9 @@ from imitact.storage.json_file import read_bytes, read_json_object
 CHECKSUM_FOLDER = "meta/imitact"
 CHECKSUMS = CHECKSUM_FOLDER + "/chunk-{chunk_index:03d}/file-{file_index:03d}.json"
 
+_MAX_DATA_BYTES = 512 << 20
+"""Of a file with the numbers of one episode, which take a hundredth."""
+
 _FORMAT = 1
 _RESTORE = (
     "Copy the dataset again from its origin, or record it again. If you altered it on purpose, "
@@ -61,7 +64,7 @@ class DatasetChecksums:
 
     def read(self, file: Path) -> bytes:
         """Read a file; raise DamagedFile where it differs from its checksum."""
-        data = read_bytes(file, limit=1 << 34, advice=_RESTORE)
+        data = read_bytes(file, limit=_MAX_DATA_BYTES, advice=_RESTORE)
         self.compare(file, bytes_sha256(data))
         return data
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from imitact.core.errors import DamagedFile
 from imitact.models.interop import lerobot_layout as layout
-from imitact.models.interop.json_fields import JsonFields
+from imitact.models.interop.json_fields import MAX_JSON_BYTES, JsonFields
 from imitact.models.normalization import Scaling
 from imitact.models.safetensors_file import read_safetensors
 
@@ -231,7 +231,7 @@ def _of_features(
     if name != Path(name).name or name in ("", ".", ".."):
         raise step.error("state_file", "a file in the same folder is expected")
     path = folder / name
-    by_name = _by_feature(read_safetensors(path), path)
+    by_name = _by_feature(read_safetensors(path, limit=MAX_JSON_BYTES), path)
     found: dict[str, Statistics] = {}
     for key in keys:
         if key in by_name:
