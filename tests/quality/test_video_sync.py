@@ -116,11 +116,12 @@ def test_black_frames_are_found_with_their_ticks(
     assert found.ticks == (40, 40 + count)
 
 
-def test_a_video_with_missing_frames_is_found_with_the_first_of_them(tmp_path: Path):
+def test_a_video_with_fewer_frames_than_ticks_is_found_with_both_numbers(tmp_path: Path):
     found = only(filmed(tmp_path, lambda frames: frames[:100]))
-    assert (found.kind, found.severity, found.episode, found.ticks, found.fix) == (
-        "video-unreadable", "error", 2, (100, 101), "drop",
+    assert (found.kind, found.severity, found.episode, found.fix) == (
+        "damaged-file", "error", 2, "drop",
     )  # fmt: skip
+    assert f"has 100 frames, its episode 2 has {len(demonstrate(2)[0])} ticks" in found.what
 
 
 def test_a_cut_or_missing_video_is_found_and_the_others_are_checked(tmp_path: Path):
