@@ -817,12 +817,15 @@ def test_a_dataset_without_a_camera_of_the_policy_is_named(
     made: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = made("lerobot-0.6.1", "one_camera")
-    with h5py.File(tmp_path / "episode_0.hdf5", "w") as file:
+    (tmp_path / "d").mkdir()
+    with h5py.File(tmp_path / "d/episode_0.hdf5", "w") as file:
         for name in ("observations/qpos", "action"):
             file[name] = np.zeros((5, 14), np.float32)
         file["observations/images/other"] = np.zeros((5, 24, 32, 3), np.uint8)
-    words = ["import-policy", str(source), "--data", str(tmp_path), "--out", str(tmp_path / "p")]
-    assert main.run(words) == 0
+    out = str(tmp_path / "p")
+    assert (
+        main.run(["import-policy", str(source), "--data", str(tmp_path / "d"), "--out", out]) == 0
+    )
     assert "has no camera" in capsys.readouterr().err
 
 
