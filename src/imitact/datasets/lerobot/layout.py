@@ -42,6 +42,9 @@ _DESCRIPTIONS = {V30: "meta/episodes", V21: "meta/episodes.jsonl"}
 
 RESTORE = "Copy the dataset again from its origin, or record it again."
 
+MAX_EPISODES = 1_000_000
+"""Higher counts of episodes or tasks are wrong."""
+
 _INFO_TYPES = {
     "fps": (int, float),
     "features": (dict,),
@@ -129,6 +132,16 @@ def read_info(path: Path, versions: Sequence[str] = V30) -> dict[str, Any]:
     for key in info["features"]:
         if not is_inside(key):
             raise DamagedFile(f'{file}: the feature "{key[:200]}" has a name that no file can have')
+    if info["total_frames"] < info["total_episodes"]:
+        raise DamagedFile(
+            f"{file} counts {info['total_frames']:,} ticks in {info['total_episodes']:,} "
+            f"episodes; each has one at least. {RESTORE}"
+        )
+    if info["total_episodes"] > MAX_EPISODES:
+        raise DamagedFile(
+            f"{file} counts {info['total_episodes']:,} episodes, expected at most "
+            f"{MAX_EPISODES:,}. {RESTORE}"
+        )
     if info["total_episodes"] < 1:
         raise BadInput(f"{path} holds no episode; record some first")
     return info

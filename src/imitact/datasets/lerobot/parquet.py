@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from imitact.core.errors import DamagedFile, SpecMismatch, library_words
 from imitact.core.types import ExtraColumn
 from imitact.datasets.lerobot.checksums import DatasetChecksums
-from imitact.datasets.lerobot.layout import RESTORE, layout_errors_as_damage
+from imitact.datasets.lerobot.layout import MAX_EPISODES, RESTORE, layout_errors_as_damage
 from imitact.storage.lfs_pointer import refuse_lfs_pointer
 from imitact.storage.regular_file import check_regular
 
@@ -22,6 +23,22 @@ _MAGIC = b"PAR1"
 """First and last four bytes of every Parquet file (apache/parquet-format, README.md)."""
 
 _EPISODE = "episode_index"
+
+_MAX_ROWS = 10_000_000
+"""Rows of a file; more are taken for damage. It is 55 hours at 50 Hz."""
+
+_MAX_BYTES = 128 << 20
+"""Bytes of the columns that are read at once, as the footer promises them; decoded and converted,
+they take up to four times as much. Files in which they are stored almost in full may have more."""
+
+_MAX_FACTOR = 4
+_MAX_IMAGE_FACTOR = 64
+"""How many times as large as stored a larger column may be, read at once and in pages."""
+
+_MAX_TEXT_BYTES = 64 << 20
+"""Texts of all rows of a file."""
+
+_ROWS_AT_ONCE = 1024
 
 _IMAGE_ROWS = 8
 """Rows per batch of a column of images."""
@@ -52,7 +69,7 @@ def open_parquet(file: Path, checksums: DatasetChecksums, **options: Any) -> pq.
         check_regular(file, advice=RESTORE)
     source = pa.BufferReader(checksums.read(file)) if has_checksum else file
     try:
-        return pq.ParquetFile(source, page_checksum_verification=True, **options)
+        opened = pq.ParquetFile(source, page_checksum_verification=True, **options)
     except _UNREADABLE as error:
         refuse_lfs_pointer(file)
         if not has_checksum and has_no_footer(file):
@@ -63,6 +80,93 @@ def open_parquet(file: Path, checksums: DatasetChecksums, **options: Any) -> pq.
         raise DamagedFile(
             f"{file} is cut short or not a Parquet file: {library_words(error)}. {RESTORE}"
         ) from error
+
+    if opened.metadata.num_rows > _MAX_ROWS:
+        raise DamagedFile(
+            f"{file} promises {opened.metadata.num_rows:,} rows, expected at most {_MAX_ROWS:,}. "
+            f"{RESTORE}"
+        )
+    return opened
+
+
+def read_rows(
+    file: Path,
+    names: Sequence[str],
+    checksums: DatasetChecksums,
+    optional: Sequence[str] = (),
+    max_rows: int = _MAX_ROWS,
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file of numbers and texts, such as the metadata of episodes.
+
+    Refuses more than `max_rows` rows, and texts that are too long. A text of which thousands of
+    rows are references to one place in the file is measured before it is multiplied.
+    """
+    with open_parquet(file, checksums) as opened:
+        stored, rows = opened.schema_arrow.names, opened.metadata.num_rows
+        check_columns(file, names, stored)
+        texts = [
+            column.path
+            for column in map(opened.schema.column, range(len(opened.schema)))
+            if column.physical_type == "BYTE_ARRAY"
+        ]
+    if rows > max_rows:
+        raise DamagedFile(
+            f"{file} promises {rows:,} rows, expected at most {max_rows:,}. {RESTORE}"
+        )
+    columns = [*names, *(name for name in optional if name in stored)]
+    length = 0
+    with open_parquet(file, checksums, read_dictionary=texts) as opened:
+        _check_promise(file, opened, columns, range(opened.num_row_groups))
+        try:
+            for batch in opened.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False):
+                length += sum(map(_text_bytes, batch.columns))
+                if length > _MAX_TEXT_BYTES:
+                    raise DamagedFile(
+                        f"{file} has more than {_MAX_TEXT_BYTES:,} bytes of text. {RESTORE}"
+                    )
+                yield from batch.to_pylist()
+        except _UNREADABLE as error:
+            raise DamagedFile(
+                f"{file} cannot be read: {library_words(error)}. {RESTORE}"
+            ) from error
+
+
+def _text_bytes(column: pa.Array) -> int:
+    """Return the bytes of all texts of a column, without making them."""
+    while isinstance(column, pa.FixedSizeListArray | pa.ListArray | pa.LargeListArray):
+        column = column.flatten()
+    if isinstance(column, pa.DictionaryArray):
+        lengths = pc.binary_length(column.dictionary)
+        return pc.sum(pc.cast(lengths.take(column.indices), pa.int64())).as_py() or 0
+    return 0
+
+
+def _check_promise(
+    file: Path,
+    opened: pq.ParquetFile,
+    names: Sequence[str],
+    groups: Iterable[int],
+    factor: int = _MAX_FACTOR,
+) -> None:
+    """Refuse columns whose footer promises more bytes than the file can be meant to hold."""
+    schema, metadata = opened.schema, opened.metadata
+    begins = tuple(f"{name}." for name in names)  # a name may have dots of its own
+    leaves = [n for n in range(len(schema)) if f"{schema.column(n).path}.".startswith(begins)]
+    promised = stored = 0
+    for group in map(metadata.row_group, groups):
+        for column in map(group.column, leaves):
+            width = _WIDTHS.get(column.physical_type, 0)
+            promised += max(column.total_uncompressed_size, column.num_values * width)
+            stored += column.total_compressed_size
+    if promised > max(_MAX_BYTES, factor * min(stored, file.stat().st_size)):
+        raise DamagedFile(
+            f"{file} promises {promised:,} bytes in {', '.join(names)}, stored in {stored:,}. "
+            f"{RESTORE}"
+        )
+
+
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
+"""Bytes of a value of each physical type of a fixed size."""
 
 
 def read_table(
@@ -86,9 +190,14 @@ def read_table(
             # Not pyarrow's read_table with filters: with damaged column metadata its scanner
             # hangs, and reading statistics aborts (apache/paimon#8408). In one thread errors come
             # back, and the columns are small.
-            if episode < 0:
+            groups: Sequence[int] = range(opened.num_row_groups)
+            rows = None
+            if episode >= 0:
+                groups, rows = _episode_rows(file, opened, episode)
+            if columns is not None:
+                _check_promise(file, opened, columns, groups)
+            if rows is None:
                 return opened.read(columns, use_threads=False)
-            groups, rows = _episode_rows(opened, episode)
             return opened.read_row_groups(groups, columns, use_threads=False).filter(rows)
         except _UNREADABLE as error:
             raise DamagedFile(
@@ -104,8 +213,9 @@ def check_columns(file: Path, names: Sequence[str], stored: Sequence[str]) -> No
         )
 
 
-def _episode_rows(opened: pq.ParquetFile, episode: int) -> tuple[list[int], pa.Array]:
+def _episode_rows(file: Path, opened: pq.ParquetFile, episode: int) -> tuple[list[int], pa.Array]:
     """Return the row groups that hold rows of an episode, and a mask of those rows in them."""
+    _check_promise(file, opened, [_EPISODE], range(opened.num_row_groups))
     own = opened.read([_EPISODE], use_threads=False).column(0).to_numpy() == episode
     counts = [opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups)]
     parts = np.split(own, np.cumsum(counts)[:-1])
@@ -133,6 +243,10 @@ def read_cells(
     starts = np.cumsum([0, *sizes])
     check_columns(file, [column], opened.schema_arrow.names)
     at = 0
+    groups = {int(np.searchsorted(starts, row, side="right")) - 1 for row in rows}
+    groups &= {*range(opened.num_row_groups)}
+    for group in groups:
+        _check_promise(file, opened, [column], [group], _MAX_IMAGE_FACTOR)
     try:
         while at < len(rows):
             sweep_start = at
@@ -170,11 +284,13 @@ def read_task_texts(file: Path, checksums: DatasetChecksums) -> dict[int, str]:
     """Read `meta/tasks.parquet`: task descriptions by number; empty where the file is missing."""
     if not file.is_file():
         return {}
-    table = read_table(file, ["task_index"], checksums, optional=_TASK_COLUMNS)
+    texts: dict[int, str] = {}
     with layout_errors_as_damage(file):
-        columns = table.to_pydict()
-        texts = next((columns[name] for name in _TASK_COLUMNS if name in columns), [])
-        return {int(n): str(text) for n, text in zip(columns["task_index"], texts, strict=False)}
+        for row in read_rows(file, ["task_index"], checksums, _TASK_COLUMNS, MAX_EPISODES):
+            held = [row[name] for name in _TASK_COLUMNS if name in row]
+            if held:
+                texts[int(row["task_index"])] = str(held[0])
+    return texts
 
 
 _TASK_COLUMNS = ("task", "__index_level_0__")

@@ -37,9 +37,6 @@ from imitact.storage.checksum import file_sha256
 _MAX_NAME_BYTES = 255
 """Longest file or folder name of today's file systems."""
 
-_MAX_EPISODES = 1_000_000
-"""Above this count, missing episodes are not reported one by one: the count itself is wrong."""
-
 
 @dataclass(frozen=True)
 class EpisodeFiles:
@@ -123,6 +120,7 @@ class LeRobotDataset(Dataset):
         self._video_times: dict[Path, NDArray[np.float64]] = {}
         self._checksums = DatasetChecksums(self._path)
         self._not_read: dict[str, str] = {}
+        self._paths: dict[tuple[int | str, ...], Path] = {}
         self._files = self._read_files()
         self._check_checksums()
         self._check_files()
@@ -256,7 +254,7 @@ class LeRobotDataset(Dataset):
                 damage = f"{self._path / self._descriptions} describes episode {index} twice"
                 self._on_damage(DamagedFile(f"{damage}, and differently. {RESTORE}"), [index])
         count = self._count(found)
-        if lacking := [i for i in range(min(count, _MAX_EPISODES)) if i not in found]:
+        if lacking := [i for i in range(min(count, layout.MAX_EPISODES)) if i not in found]:
             described = f"{len(found)} of {total} episodes; the first that is missing is"
             if count > total:
                 described = f"{episode_ranges(sorted(found))}, {INFO} counts {total}; missing is"
@@ -264,7 +262,7 @@ class LeRobotDataset(Dataset):
                 f"{self._path / self._descriptions} describes {described} {lacking[0]}. "
                 f"{self._advice}"
             )
-            if count > _MAX_EPISODES:
+            if count > layout.MAX_EPISODES:
                 raise damage
             self._on_damage(damage, lacking)
         ordered = [found.get(i, NOT_DESCRIBED) for i in range(count)]
@@ -301,10 +299,9 @@ class LeRobotDataset(Dataset):
         files = sorted((self._path / self._descriptions).glob("*/*.parquet"))
         for file in (file for file in files if is_shown(file, self._path)):
             with self._reporting(()):
-                table = parquet.read_table(file, names, self._checksums, optional=["tasks"])
-                with layout_errors_as_damage(file):
-                    rows = table.to_pylist()
-                for row in rows:
+                # Rows of unfinished episodes may be there, too.
+                most = 2 * self._info["total_episodes"] + 1000
+                for row in parquet.read_rows(file, names, self._checksums, ["tasks"], most):
                     yield from self._described_in(row, file)
 
     def _described_in(
@@ -341,6 +338,9 @@ class LeRobotDataset(Dataset):
 
     def _formatted(self, setting: str, default: str, **numbers: int | str) -> Path:
         """Return the path from a template of `meta/info.json`, which stays inside the dataset."""
+        asked = (setting, *numbers.values())
+        if asked in self._paths:
+            return self._paths[asked]
         with layout_errors_as_damage(self._path / INFO):
             template = self._info.get(setting) or default
             for _, name, form, _ in string.Formatter().parse(template):
@@ -354,7 +354,8 @@ class LeRobotDataset(Dataset):
                 raise ValueError(f"{setting} makes names longer than a file can have")
             if not layout.is_inside(path):
                 raise ValueError(f"{setting} leads out of the dataset, to {path[:200]}")
-            return self._path / path
+            self._paths[asked] = self._path / path
+        return self._paths[asked]
 
     def _check_checksums(self) -> None:
         """Check that no checksums are missing, and those of the files of the whole dataset."""
@@ -386,6 +387,8 @@ class LeRobotDataset(Dataset):
             with self._reporting(episodes):
                 opened = parquet.open_parquet(data, self._checksums)
                 held = opened.metadata.num_rows
+                if held > 2 * self._info["total_frames"] + 1_000_000:
+                    raise DamagedFile(f"{data} promises {held:,} ticks. {RESTORE}")
                 stored = opened.schema_arrow.names
                 parquet.check_columns(data, sorted(self._image_keys), stored)
                 columns.update(name for name in stored if not name.startswith("__"))  # pandas'

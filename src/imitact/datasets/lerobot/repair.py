@@ -40,6 +40,7 @@ from imitact.datasets.lerobot.checksums import DatasetChecksums
 from imitact.datasets.lerobot.features import Features, read_features
 from imitact.datasets.lerobot.layout import (
     INFO,
+    MAX_EPISODES,
     TASKS,
     file_numbers,
     is_shown,
@@ -62,9 +63,6 @@ from imitact.storage.json_file import read_json_object
 
 OnEpisode = Callable[[int], object]
 """Called with the number of episodes that are done."""
-
-_MAX_EPISODES = 1_000_000
-"""Higher counts of episodes or tasks are wrong."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +171,6 @@ def plan_repair(root: Path, on_episode: OnEpisode = lambda done: None) -> Repair
         features = read_features(info["features"], float(info["fps"]), {}, root)
         keys = [key for key, f in info["features"].items() if f.get("dtype") == "video"]
         per_chunk = int(info.get("chunks_size") or layout.FILES_PER_CHUNK)
-        if info["total_episodes"] > _MAX_EPISODES:
-            raise ValueError(f"it counts {info['total_episodes']} episodes")
     rows, unreadable = _read_metadata(root, keys)
     stored, broken, wrong = _read_data(root)
     total_frames = info["total_frames"]
@@ -212,7 +208,7 @@ def plan_repair(root: Path, on_episode: OnEpisode = lambda done: None) -> Repair
             )
         on_episode(done)
 
-    numbers = [index for index in (0, *stored, *wrong) if index < _MAX_EPISODES]
+    numbers = [index for index in (0, *stored, *wrong) if index < MAX_EPISODES]
     total = max(info["total_episodes"], max(numbers) + 1)
     lost = []
     missing = set(range(total)) - set(stored) - set(wrong)
@@ -283,11 +279,11 @@ def _read_metadata(root: Path, keys: Sequence[str]) -> tuple[dict[int, dict[str,
     unreadable: list[Path] = []
     for file in _shown(root, "meta/episodes/*/*.parquet"):
         try:
-            table = parquet.read_table(
-                file, ["episode_index"], DatasetChecksums(root), optional=optional
-            )
             with layout_errors_as_damage(file):
-                rows |= {int(row["episode_index"]): row for row in table.to_pylist()}
+                for row in parquet.read_rows(
+                    file, ["episode_index"], DatasetChecksums(root), optional, MAX_EPISODES
+                ):
+                    rows[int(row["episode_index"])] = row
         except DamagedFile:
             unreadable.append(file)
     return rows, unreadable
@@ -305,7 +301,7 @@ def _read_data(root: Path) -> tuple[dict[int, StoredEpisode], dict[Path, str], d
             with layout_errors_as_damage(file):
                 episodes, ticks, numbers = (table[name].to_numpy() for name in names)
                 for index in map(int, np.unique(episodes)):
-                    if not 0 <= index < _MAX_EPISODES:
+                    if not 0 <= index < MAX_EPISODES:
                         wrong[index] = f"{file} has a tick with that number, which is impossible"
                         continue
                     own = episodes == index
@@ -640,7 +636,7 @@ def _write_metadata(
     # Data keep their task numbers.
     used = (number for one in plan.recoverable for number in one.task_numbers)
     last = max([*used, *plan.task_texts], default=0)
-    if last > _MAX_EPISODES:
+    if last > MAX_EPISODES:
         raise DamagedFile(f"{plan.root / 'data'} refers to task {last}; no dataset has so many")
     texts = [plan.task_texts.get(number, f"task {number}") for number in range(last + 1)]
     write_bytes(building / TASKS, table_bytes(tasks_table(texts)))
