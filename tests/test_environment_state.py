@@ -12,8 +12,9 @@ import pytest
 
 from imitact.cli import main
 from imitact.core.chunking import Replay
+from imitact.core.feature_statistics import Stats
 from imitact.core.rollout import rollout
-from imitact.core.types import ExtraColumn, Observation
+from imitact.core.types import Dataset, ExtraColumn, Observation
 from imitact.datasets.lerobot.writer import LeRobotWriter
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
@@ -21,6 +22,8 @@ from imitact.datasets.video_config import VideoConfig
 from imitact.deploy import runtime
 from imitact.envs.gym import GymConfig, GymEnv
 from imitact.evaluation import report
+from imitact.models.config import ActConfig
+from imitact.models.interop import lerobot_writer
 from imitact.models.policy import TorchPolicy
 from imitact.quality.fix import FixPlan, KeptTicks, write_fixed
 
@@ -56,11 +59,40 @@ def lerobots(out: Path) -> list[str]:
     return ["--read.environment", STORED]
 
 
+def feature_stats(dataset: Dataset, name: str) -> Stats:
+    rows = np.concatenate([getattr(dataset.episode(n), name) for n in range(3)])
+    return Stats(rows.mean(0), rows.std(0), rows.min(0), rows.max(0), len(rows))
+
+
 def recorded(out: Path) -> list[str]:
     expert = ["--expert", "gym_dot:Expert", "--gym.environment", "mark"]
     record = ["record", *GYM, *expert, "--episodes", "3", "--workers", "1", "--out", str(out)]
     assert main.run(record) == 0
     return []
+
+
+def test_an_imported_policy_takes_the_names_of_its_environment_states_from_a_dataset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, policy = tmp_path / "data", tmp_path / "policy"
+    read = lerobots(data)
+    dataset = open_dataset(data, ReadConfig(environment=(STORED,)))
+    numbers = {n: feature_stats(dataset, n) for n in ("state", "action")}
+    tiny = ActConfig(
+        chunk_size=4, hidden_dim=8, num_heads=2, dim_feedforward=8, encoder_layers=1,
+        vae_encoder_layers=1, latent_dim=2,
+    )  # fmt: skip
+    net = TorchPolicy.create(dataset.spec, numbers, tiny, seed=0, fingerprint="")
+    lerobot_writer.write(net, tmp_path / "lerobot")
+    (tmp_path / "lerobot" / "imitact.json").unlink()  # LeRobot writes none
+    command = ["import-policy", str(tmp_path / "lerobot"), "--out", str(policy)]
+    assert main.run([*command, *read]) == 2
+    assert "environment) says how a dataset is read, and there is none" in capsys.readouterr().err
+    assert main.run([*command, "--data", str(data)]) == 2
+    message = capsys.readouterr().err
+    assert "0 states of the environment were given, the policy has 2" in message
+    assert main.run([*command, "--data", str(data), *read]) == 0
+    assert TorchPolicy.load(policy).spec == dataset.spec
 
 
 def test_a_copy_keeps_which_states_are_the_environments(tmp_path: Path) -> None:
