@@ -45,6 +45,8 @@ def test_a_dataset_of_joints_alone_needs_no_option():
     dataset = FakeDataset(cameras=())
     assert seen_by_policy(dataset, no_cameras=False) is dataset
     assert cameras_line(dataset.spec) == "no cameras: the policy is trained on joints alone"
+    with_goal = FakeDataset(cameras=(), environment_size=1)
+    assert "joints and the environment's state" in cameras_line(with_goal.spec)
 
 
 def test_the_cameras_that_a_policy_sees_are_told_in_one_line():

@@ -32,7 +32,8 @@ def seen_by_policy(dataset: Dataset, no_cameras: bool) -> Dataset:
 def cameras_line(spec: Spec) -> str:
     """Return in one line what a policy sees."""
     if not spec.cameras:
-        return "no cameras: the policy is trained on joints alone"
+        more = "joints and the environment's state" if spec.environment_size else "joints alone"
+        return f"no cameras: the policy is trained on {more}"
     return f"cameras: {', '.join(map(str, spec.cameras))}"
 
 
