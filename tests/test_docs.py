@@ -186,6 +186,14 @@ PYTHON = {
 }
 
 
+def write_file(block: Block, folder: Path) -> bool:
+    """Write a block that begins with the name of a file as that file; return whether it does."""
+    file = re.match(r"# (\w+\.py)\n", block.text)
+    if file:
+        (folder / file[1]).write_text(block.text, encoding="utf-8")
+    return file is not None
+
+
 @pytest.mark.parametrize("page", [name for name, found in PYTHON.items() if found])
 def test_the_examples_of_a_page_run(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -202,13 +210,11 @@ def test_the_examples_of_a_page_run(
         for block in PYTHON[page]:
             make_given(block.text, tmp_path)
             code = compile("\n" * block.line + block.text, block.page.name, "exec")
-            if file := re.match(r"# (\w+\.py)\n", block.text):
-                (tmp_path / file[1]).write_text(block.text, encoding="utf-8")
-            else:
+            if not write_file(block, tmp_path):
                 exec(code, names)
     finally:
         for name in set(sys.modules) - before:
-            if name in ("reach", "road", "convert"):
+            if name in ("reach", "road", "convert", "myarm"):
                 del sys.modules[name]
     if "evaluation" in names:
         assert names["evaluation"].successes >= 40
@@ -290,6 +296,8 @@ def test_a_command_line_marked_as_run_runs(
 ):
     monkeypatch.chdir(tmp_path)
     make_given(block.text, tmp_path)
+    for each in PYTHON.get(block.page.relative_to(ROOT).as_posix(), []):
+        write_file(each, tmp_path)
     for words in commands(block):
         assert words[0] == "imitact"
         assert main.run(words[1:]) == 0
@@ -312,6 +320,7 @@ def known_options() -> set[str]:
     found |= {"--logdir"}  # tensorboard's
     found |= {"--policy.type", "--policy.preset", "--policy.chunking"}  # LeRobot's
     found |= {"--policy.path", "--fps", "--robot.type"}  # lerobot-rollout's
+    found |= {"--robot.use_degrees", "--robot.max_relative_target"}
     return found | {"--help", "--version", "--no-deps", "--nproc-per-node", "--record"}
 
 

@@ -23,8 +23,9 @@ from tests.support import dot_env
 from tests.support.command_line import answer, is_refused
 
 MODEL = ActConfig(
-    chunk_size=8, input_height=24, input_width=32, backbone_width=8, backbone_stages=2, backbone_norm="group",
-    hidden_dim=16, num_heads=2, dim_feedforward=16, encoder_layers=1, random_shift=0,
+    chunk_size=8, input_height=24, input_width=32, backbone_width=8, backbone_stages=2,
+    backbone_norm="batch", hidden_dim=16, num_heads=2, dim_feedforward=16, encoder_layers=1,
+    random_shift=0,
 )  # fmt: skip
 DOT = "tests.support.dot_env:DotEnv"
 
@@ -170,8 +171,8 @@ def test_a_training_that_has_not_finished_names_its_newest_checkpoint(
     shutil.copytree(two[0], newest / "policy")
     (training / "metrics.jsonl").touch()
     for given in (training, training / "policy"):
-        for verb in (["evaluate"], ["export", "--data", "d"], ["export-policy", "--to", "act"],
-                     ["tune"]):  # fmt: skip
+        export = ["export", "--data", str(tmp_path)]
+        for verb in (["evaluate"], export, ["export-policy", "--to", "act"], ["tune"]):
             line = is_refused(capsys, *verb, given, "--out", tmp_path / "x")
             assert f"has not finished; give {newest}" in line
     assert policy_path(newest) == newest / "policy"

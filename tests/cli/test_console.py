@@ -57,10 +57,23 @@ def test_a_log_gets_a_line_every_ten_seconds_and_the_last_one():
             clock.now = float(second)
             display.to(second)
     lines = stream.getvalue().splitlines()
-    assert len(lines) == 1 + 100 // EVERY_S + 1
+    assert len(lines) == 1 + 100 // EVERY_S
     assert lines[0] == "recording: 0/100 episodes, left ?"
     assert lines[-1] == "recording: 100/100 episodes, took 2 min"
     assert "\r" not in stream.getvalue()
+
+
+def test_a_log_has_no_runs_of_equal_lines():
+    clock, stream = Clock(), io.StringIO()
+    with ProgressDisplay("recording", 3, "episodes", stream=stream, clock=clock) as display:
+        for second in range(200):  # nothing is known yet
+            clock.now = float(second)
+            display.to(0)
+        display.to(3)
+    assert stream.getvalue().splitlines() == [
+        "recording: 0/3 episodes, left ?",
+        "recording: 3/3 episodes, took 3 min",
+    ]
 
 
 def test_a_job_that_is_refused_at_once_leaves_no_second_line():

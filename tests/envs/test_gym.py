@@ -210,7 +210,7 @@ REFUSED = {
     ),
     "no module": (
         {"module": "gym_of_nobody"},
-        "neither installed nor in the current folder; give its file",
+        "no Python module gym_of_nobody, neither installed .*--gym.module FILE.py",
     ),
     "half a camera": ({"cameras": ("top=",)}, "expected KEY or NAME=KEY"),
 }

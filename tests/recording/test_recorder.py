@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from imitact.core.types import FloatArray, Observation, StepResult
 from imitact.core.validate import check_dataset
 from imitact.datasets.open import open_dataset
 from imitact.datasets.video_config import VideoConfig
+from imitact.recording import recorder
 from imitact.recording.episode import CaptureConfig, capture_episode
 from imitact.recording.manifest import RecordingReport, read_report
 from imitact.recording.recorder import RecordingProgress, record
@@ -342,6 +345,54 @@ def test_a_success_that_does_not_hold_to_the_end_is_a_failure(tmp_path: Path) ->
     assert [(f.seed, f.stage) for f in report.failures] == [(0, 2), (2, 2)]
     with pytest.raises(BadInput, match="only 0 of 1"):  # it holds for 10 ticks
         record_dots(tmp_path / "eleven", 1, make_env=SlippingEnv, hold_ticks=11, seeds=[0, 1])
+
+
+class EndingEnv(DotEnv):
+    """Ends the episode at the mark, or, with `lost`, at its fifth tick without success."""
+
+    def __init__(self, lost: bool = False) -> None:
+        super().__init__(ticks=400)
+        self._lost = lost
+
+    def reset(self, seed: int) -> Observation:
+        self._steps = 0
+        return super().reset(seed)
+
+    def step(self, action: FloatArray) -> StepResult:
+        found = super().step(action)
+        self._steps += 1
+        return replace(found, terminated=found.success or (self._lost and self._steps == 5))
+
+
+def test_a_success_that_ends_the_episode_is_held_and_is_its_last_tick(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    record_dots(out, 2, make_env=EndingEnv, seeds=[0, 1])
+    dataset = open_dataset(out)
+    for index, length in enumerate(dataset.lengths):
+        ticks = list(rollout(DotExpert(), EndingEnv(), seed=index, chunking=Replay(1)))
+        assert length == len(ticks) < TICKS
+        assert ticks[-1].success
+        assert ticks[-1].terminated
+    with pytest.raises(BadInput, match="only 0 of 1"):
+        record_dots(tmp_path / "lost", 1, make_env=partial(EndingEnv, True), seeds=[0])
+
+
+@pytest.mark.parametrize(("ends_early", "jobs_done"), [(True, 0), (True, 2), (False, 0)])
+def test_the_time_left_follows_from_how_long_episodes_are_and_not_from_the_cap(
+    ends_early: bool, jobs_done: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"task": TASK, **({"end_when_held": True} if ends_early else {})}
+    recording = recorder._Recording(tmp_path, settings, 10, range(100), VideoConfig())
+    recording._step_cap, recording._first_seed_s = 400, 0.0
+    monkeypatch.setattr(recorder.time, "monotonic", lambda: 60.0)
+    # 60 ticks in 60 s: of two episodes that have ended, or of one that is running.
+    running = {} if jobs_done else {0: 60}
+    pool: Any = SimpleNamespace(ticks_done=60, jobs_done=jobs_done, in_flight=running)
+    left_s = recording.progress(pool).left_s
+    if ends_early and not jobs_done:
+        assert left_s is None
+    else:
+        assert left_s == pytest.approx(10 * 30 if jobs_done else 10 * 400 - 60)
 
 
 # --- errors in a worker ------------------------------------------------------------------------

@@ -264,7 +264,7 @@ def _check_policy(path: Path) -> None:
 
 def _check_env(name: str, gym: GymConfig) -> None:
     from imitact.core import validate
-    from imitact.envs.registry import make_env
+    from imitact.envs.registry import make_env, try_first_ticks
 
     if not is_env_name(name):
         meant = nearest(name, FORMS)
@@ -275,4 +275,15 @@ def _check_env(name: str, gym: GymConfig) -> None:
         )
     with closing(make_env(name, gym=gym)) as env:
         validate.check_env(env)
-        print_progress(f"{name}: {len(env.stages)} stages, step cap {env.step_cap}")
+        spec = env.spec
+        for what, names, units in (
+            ("measures", spec.state_names, spec.state_units),
+            ("takes", spec.action_names, spec.action_units),
+        ):
+            values = ", ".join(f"{n} ({u})" for n, u in zip(names, units, strict=True))
+            print_progress(f"{name} {what} {values or 'nothing'}")
+        print_progress(
+            f"{name}: cameras {', '.join(map(str, spec.cameras)) or 'none'}; {spec.rate_hz:g} Hz, "
+            f"step cap {env.step_cap}, {len(env.stages)} stages"
+        )
+        try_first_ticks(name, env, on_line=print_progress)

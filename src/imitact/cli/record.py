@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -97,9 +98,14 @@ def make(
     )  # refuses a misspelt name before anything heavy is imported
     from imitact.api.record import record
 
-    with ProgressDisplay("recording", settings.episodes, "demonstrations") as display:
+    with ExitStack() as stack:
+        display: ProgressDisplay | None = None
 
         def show(progress: RecordingProgress) -> None:
+            nonlocal display
+            if display is None:
+                display = ProgressDisplay("recording", settings.episodes, "demonstrations")
+                stack.enter_context(display)
             note = f"{progress.failed} failed" if progress.failed else ""
             display.to(progress.saved, note, left_s=progress.left_s)
             on_progress(progress)

@@ -265,14 +265,14 @@ class GymEnv:
         if not isinstance(given, dict):
             raise BadInput(f"--gym.make is {config.make}; expected a JSON object")
         if module := config.module or (name.partition("/")[0] if "/" in name else ""):
-            what = "--gym.module" if config.module else f"{name} is registered by {module}"
-            import_named(module, what, self._module_sha256)
+            import_named(module, name, self._module_sha256, "--gym.module FILE.py")
         try:
             # Gymnasium's checker would warn at every tick; what matters here is checked below.
             return gymnasium.make(name, **{"disable_env_checker": True, **given})
         except gymnasium.error.Error as error:
+            said = str(error).rstrip(".")
             raise BadInput(
-                f"gymnasium has no environment {name}: {error}. Give the module, or the FILE.py, "
+                f"gymnasium has no environment {name}: {said}. Give the module, or the FILE.py, "
                 "that registers it with --gym.module"
             ) from error
         except Exception as error:

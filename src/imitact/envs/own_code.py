@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from functools import cache
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -29,13 +28,14 @@ def sha256_of(where: str) -> str:
     return file_sha256(path) if is_file_name(where) and path.is_file() else ""
 
 
-def import_named(where: str, what: str, sha256: str = "") -> ModuleType:
+def import_named(where: str, what: str, sha256: str = "", form: str = "FILE.py:NAME") -> ModuleType:
     """Import FILE.py or MODULE.
 
     Args:
         where: the file or the module.
         what: what it is imported for, in words for the errors: "environment reach.py:Reach".
         sha256: refuse a file of another checksum; empty takes any.
+        form: how a file is given instead of a module, for the error.
 
     Raises:
         BadInput: there is no such file or module, or it cannot be imported.
@@ -56,7 +56,7 @@ def import_named(where: str, what: str, sha256: str = "") -> ModuleType:
         if error.name == where or where.startswith(f"{error.name}."):
             raise BadInput(
                 f"{what}: there is no Python module {where}, neither installed nor in the current "
-                "folder; give its file, as FILE.py"
+                f"folder; install the package that has it, or give its file: {form}"
             ) from error
         raise BadInput(f"{what}: {where} needs {error.name}, which is not installed") from error
     except BadInput:
@@ -91,13 +91,20 @@ def summary(error: BaseException) -> str:
     return f"{type(error).__name__}: {error} ({place})"
 
 
-@cache
+_loaded: dict[Path, str] = {}
+"""The checksum of each file that was imported, as of then."""
+
+
 def _file_module(path: Path, sha256: str) -> ModuleType:
     """Import a file; the same contents only once, so that nothing is registered twice."""
     _add_to_path(path.parent)
     before = sys.modules.get(path.stem)
-    is_taken = before is not None and getattr(before, "__file__", None) != str(path)
-    name = f"{path.stem}_{sha256[:8]}" if is_taken else path.stem
+    is_same_file = before is not None and getattr(before, "__file__", None) == str(path)
+    if before is not None and is_same_file and _loaded.get(path, sha256) == sha256:
+        return before
+    name = path.stem if before is None or is_same_file else f"{path.stem}_{sha256[:8]}"
+    if name in sys.modules and _loaded.get(path) == sha256:
+        return sys.modules[name]
     plan = importlib.util.spec_from_file_location(name, path)
     assert plan is not None
     assert plan.loader is not None
@@ -109,6 +116,7 @@ def _file_module(path: Path, sha256: str) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
+    _loaded[path] = sha256
     return module
 
 

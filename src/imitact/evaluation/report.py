@@ -57,7 +57,7 @@ def side_by_side(evaluations: Mapping[str, Evaluation]) -> list[str]:
     (the first of several); which one that is depends on these seeds, as the last line says.
     """
     names = [*evaluations]
-    lines = [table([*evaluations.values()], names), ""]
+    lines = [*table([*evaluations.values()], names).splitlines(), ""]
     best = max(names, key=lambda name: evaluations[name].successes)
     first = names[0] if len(names) == 2 else best
     for name in names:
