@@ -27,6 +27,8 @@ from imitact.datasets.read_config import OnDamage
 from imitact.datasets.row_blocks import in_blocks
 
 ENDS = "meta/episode_ends"
+MAX_EPISODES = 1_000_000
+"""Higher counts of episodes are wrong."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,10 @@ class DiffusionPolicyDataset(ArrayDataset[RowSpan]):
             raise DamagedFile(
                 f"{file} is {array.description}; expected one axis of integers. {COPY}"
             )
-        if not 1 <= array.shape[0] <= MAX_TICKS:
-            raise BadInput(f"{file} lists {array.shape[0]} episodes; expected at least one")
+        if not 1 <= array.shape[0] <= MAX_EPISODES:
+            raise BadInput(
+                f"{file} lists {array.shape[0]:,} episodes; expected 1 to {MAX_EPISODES:,}"
+            )
         ends = [int(end) for end in array.rows(self._process, 0, array.shape[0])]
         if any(b <= a for a, b in itertools.pairwise([0, *ends])) or ends[-1] > MAX_TICKS:
             raise DamagedFile(
