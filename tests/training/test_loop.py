@@ -444,17 +444,17 @@ def test_training_reduces_the_loss(tmp_path: Path) -> None:
 
 
 def test_validation_episodes_enter_neither_the_statistics_nor_the_batches(tmp_path: Path) -> None:
-    train(DATASET, tmp_path, TINY, CONFIG)
+    train(DATASET, tmp_path / "plain", TINY, CONFIG)
     chosen, held = split_validation(DATASET, 1)
-    policy = TorchPolicy.load(tmp_path / "policy")
+    policy = TorchPolicy.load(tmp_path / "plain" / "policy")
     want = dataset_statistics(DATASET, chosen.indices)
     assert np.array_equal(policy.stats["action"].mean, want["action"].mean)
     assert policy.stats["state"].count == sum(chosen.lengths)
     # The numbers of the validation episode do not affect the weights.
     changed = _Changed(DATASET.lengths, odd=held.indices[0])
     train(changed, tmp_path / "changed", TINY, CONFIG)
-    assert equal(weights(tmp_path), weights(tmp_path / "changed"))
-    assert lines(tmp_path)[-1] != lines(tmp_path / "changed")[-1]
+    assert equal(weights(tmp_path / "plain"), weights(tmp_path / "changed"))
+    assert lines(tmp_path / "plain")[-1] != lines(tmp_path / "changed")[-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -491,8 +491,8 @@ def test_validation_is_the_mean_error_of_the_saved_policy_at_z_0(tmp_path: Path)
 
 
 def test_metrics_have_every_scalar_of_every_step(tmp_path: Path) -> None:
-    train(DATASET, tmp_path, TINY, CONFIG)
-    trained = [line for line in lines(tmp_path) if "loss" in line]
+    train(DATASET, tmp_path / "each", TINY, CONFIG)
+    trained = [line for line in lines(tmp_path / "each") if "loss" in line]
     assert [line["step"] for line in trained] == list(range(1, 14))
     for line in trained:
         assert line.keys() >= {"l1", "kl", "grad_norm", "lr", "lr_backbone", "samples_per_s"}

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from imitact.core.errors import BadInput
+from imitact.core.types import Spec
 from imitact.deploy.load_policy import load_policy
 from imitact.models.fine_tuning import Parent
 from imitact.models.policy import TorchPolicy
@@ -21,6 +22,7 @@ from imitact.training import checkpoint
 from imitact.training.config import TrainConfig
 from imitact.training.loop import train
 from imitact.training.optimizer_step import lr_scale
+from tests.support.fake_dataset import FakeDataset
 from tests.training.test_loop import (
     CONFIG,
     DATASET,
@@ -237,8 +239,17 @@ def test_a_checkpoint_is_loaded_as_a_policy(tmp_path: Path) -> None:
 
 # -- fine-tuning -----------------------------------------------------------------------------------
 
-WIDER = dataclasses.replace(DATASET, size=4, cameras=("top", "wrist"), fingerprint="wider")
-"""A fourth joint and a second camera."""
+
+class Wider(FakeDataset):
+    """A dataset with a fourth joint."""
+
+    @property
+    def spec(self) -> Spec:
+        units = (*DATASET.spec.state_units, "rad")
+        return dataclasses.replace(super().spec, state_units=units, action_units=units)
+
+
+WIDER = Wider(DATASET.lengths, ("top", "wrist"), size=4, fingerprint="wider")
 
 
 @pytest.fixture
@@ -319,3 +330,23 @@ def test_a_fine_tuned_policy_can_be_fine_tuned(tmp_path: Path, parent: Parent) -
     again = Parent(first, "a", first.identity, "data")
     second = TorchPolicy.load(train(WIDER, tmp_path / "b", TINY, config(steps=2), parent=again))
     assert second.parent == first.identity
+
+
+# -- threads ---------------------------------------------------------------------------------------
+
+
+def test_a_change_of_the_number_of_threads_is_told_and_recorded_over_resumptions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from imitact.training import thread_count
+
+    torch.set_num_threads(2)
+    monkeypatch.setattr(thread_count, "LOOK_S", 0.0)
+    monkeypatch.setattr(thread_count.OtherProcesses, "cores", lambda self: 1.0)
+    said = list[str]()
+    train(DATASET, tmp_path, TINY, flat(steps=3), on_line=said.append)
+    assert any("step 1: 1 instead of 2 threads" in line for line in said)
+    assert summary(tmp_path)["thread_changes"] == [[1, 1]]
+    torch.set_num_threads(2)
+    train(DATASET, tmp_path, TINY, flat(steps=5), resume=True)
+    assert summary(tmp_path)["thread_changes"] == [[1, 1], [4, 1]]

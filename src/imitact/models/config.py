@@ -294,7 +294,7 @@ def check_pretrained(norm: Norm, pretrained: str) -> None:
     if pretrained != DOWNLOAD and not Path(pretrained).is_file():
         raise BadInput(
             f'pretrained_backbone is "{pretrained}": no such file. Give the path of torchvision\'s '
-            f'ResNet18 weights, "{DOWNLOAD}" or "{RANDOM}"; a policy to begin with is given as --from'
+            f'ResNet18 weights, "{DOWNLOAD}" or "{RANDOM}"; a policy to begin with is --from POLICY'
         )
 
 

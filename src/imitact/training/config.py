@@ -101,7 +101,8 @@ class TrainConfig:
     """auto, cpu, cuda or cuda:1; auto is a CUDA GPU if there is one, one for each rank."""
 
     num_threads: int = 0
-    """Threads of torch; 0 keeps torch's own choice. Another number rounds differently."""
+    """Threads of torch; 0: one per core, and fewer while other processes use the cores. Another
+    number rounds differently."""
 
     num_workers: int = 0
     """Processes that decode video; 0 is one per core."""

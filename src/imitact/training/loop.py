@@ -62,6 +62,7 @@ from imitact.training.metrics import (
 from imitact.training.metrics import format_duration as duration
 from imitact.training.optimizer_step import Updater
 from imitact.training.sampler import SampleBatch, Sampler, dataset_statistics
+from imitact.training.thread_count import ThreadCount
 from imitact.training.validation import LOGGED, validate
 
 Log = Callable[[str], None]
@@ -217,7 +218,13 @@ def _train(
         tracking = trackers.start_trackers(names, config.tracker_project, out, step, settings, log)
     path = out / "metrics.jsonl" if ranks.is_first else None
     metrics = MetricsLog(path, resumed=step, log=log, trackers=tracking)
-    numbers = {"settings": settings, "ground": numerics, "launch": ranks.launch_id}
+    changes = list(before.numbers.get("thread_changes", [])) if before else []
+    numbers: dict[str, Any] = {
+        "settings": settings,
+        "ground": numerics,
+        "launch": ranks.launch_id,
+        "thread_changes": changes,
+    }
     if starts:
         numbers["schedule_starts"] = starts
     if origin:
@@ -225,6 +232,7 @@ def _train(
     checkpoints = _CheckpointWriter(
         out / "checkpoints", step, updater, totals, numbers, start_s - totals.wall_s
     )
+    threads = ThreadCount(device, config.num_threads)
     timer = StepTimer(window=max(200, 2 * config.val_every))
     means = RunningMeans()
     recent: deque[str] = deque(maxlen=3)
@@ -263,6 +271,9 @@ def _train(
             due = is_best or ranks.any(overdue) or _is_due(step, config.checkpoint_every)
             if due and step < config.steps:
                 checkpoints.write(step)
+            if change := threads.look():
+                log(f"step {step}: {change}")
+                numbers["thread_changes"].append([step, torch.get_num_threads()])
             timer.mark(step)
             error = _error_text(totals.last_l1_rad, dataset)
             metrics.progress(partial(_progress_line, step, config.steps, mean, error, timer))
@@ -332,7 +343,8 @@ class _CheckpointWriter:
         ranks = self.updater.device.ranks
         with ranks.all_succeed():
             if ranks.is_first:
-                numbers = {**self.numbers, "tally": asdict(self.totals)}
+                numbers = {name: value for name, value in self.numbers.items() if value != []}
+                numbers["tally"] = asdict(self.totals)
                 state = Checkpoint(step, self.updater.tensors(), numbers)
                 self.newest = checkpoint.save(
                     self.folder,
@@ -515,7 +527,8 @@ def _write_summary(
             "python": platform.python_version(),
         },
     }
-    summary |= {key: numbers[key] for key in ("schedule_starts", "from") if key in numbers}
+    optional = ("schedule_starts", "from", "thread_changes")
+    summary |= {key: numbers[key] for key in optional if numbers.get(key)}
     write_json(out / "training.json", with_checksum(summary), out)
     if totals.last:
         write_json(out / "held_out.json", with_checksum(totals.last), out)
