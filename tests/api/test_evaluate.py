@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
     return save(tmp_path / "a" / "policy", 0), save(tmp_path / "b" / "policy", 1)
 
 
-def replace_then(make: Callable[[], object], policy: Path, other: Path) -> object:
+def replace_then(make: Callable[[], Any], policy: Path, other: Path) -> Any:
     """Put another policy in the place of one, as a training that finishes would, then make."""
     shutil.rmtree(policy)
     shutil.copytree(other, policy)

@@ -45,6 +45,30 @@ def test_each_difference_between_two_specs_is_refused_by_name(
     assert str(caught.value).endswith(". Take another env")
 
 
+def test_an_unknown_unit_fits_any_and_no_other_does() -> None:
+    unknown = ("unknown", "unknown")
+    for other in (replace(SPEC, state_units=unknown), replace(SPEC, action_units=unknown)):
+        SPEC.check_same(other, "the env", "the policy")
+        other.check_same(SPEC, "the policy", "the env")
+    half = replace(SPEC, state_units=("unknown", "deg"))
+    with pytest.raises(SpecMismatch, match="state units are unknown, deg"):
+        SPEC.check_same(half, "the env", "the policy")
+
+
+def test_another_number_of_actions_is_another_robot_and_that_is_all_that_is_said() -> None:
+    arm = Spec(("a", "b", "c"), ("a", "b", "c"), ("deg",) * 3, ("deg",) * 3, (), 10.0)
+    with pytest.raises(SpecMismatch) as caught:
+        SPEC.check_same(arm, "the scene", "the policy")
+    actions, states = SPEC.action_size, SPEC.state_size
+    assert str(caught.value) == (
+        f"the scene is of another robot than the policy: 3 actions, expected {actions}; 3 states, "
+        f"expected {states}"
+    )
+    more = replace(SPEC, state_names=(*SPEC.state_names, "z"), state_units=(*SPEC.state_units, "m"))
+    with pytest.raises(SpecMismatch, match=r"does not fit the policy: \d states, expected \d$"):
+        SPEC.check_same(more, "the scene", "the policy")
+
+
 def test_all_differences_are_in_one_message() -> None:
     other = replace(SPEC, rate_hz=30.0, state_units=("deg", "1"), cameras=())
     with pytest.raises(SpecMismatch, match=r"state units .*; rate .*; cameras"):

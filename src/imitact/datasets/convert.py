@@ -220,6 +220,7 @@ def _copy_to_lerobot(
         "stages": [],
         "extras": settings["extras"],
         "conversion": {k: settings[k] for k in ("from", "read", "source")},
+        **{k: v for k, v in source.facts.get("settings", {}).items() if k == "extra"},
     }
     origins = [_origin(source.episode(i)) for i in range(writer.episodes)]
     for index in range(writer.episodes, len(source.lengths)):

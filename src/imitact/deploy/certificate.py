@@ -28,7 +28,10 @@ def observations(source: Dataset, spec: Spec, count: int, shift: float) -> list[
     The dataset must have the joints and cameras of `spec`, the policy's. `shift` from 0 to 1 is
     where each observation lies in its share of the ticks; other shifts give others.
     """
-    advice = "Give the dataset that the policy was trained on"
+    advice = (
+        "Give the dataset that the policy was trained on; `imitact import-policy --data` gives an "
+        "imported policy the names of one"
+    )
     spec.check_same(source.spec, "the dataset", "the policy", advice=advice)
     total = sum(source.lengths)
     ends = np.cumsum(source.lengths)
