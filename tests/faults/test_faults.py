@@ -576,7 +576,7 @@ def test_hostile_files_are_refused_within_a_gigabyte(tmp_path: Path, dots: Path)
     assert read <= {"journal nothing in episodes.jsonl", "checkpoint one name twice"}
     unnamed = {name for name, what in found.items() if str(files) not in what} - read
     assert unnamed <= {"data a device", "data a state of 2^60 values"}
-    assert "/dev/zero is missing" in found["data a device"]
+    assert "leads out of the dataset, to /dev/zero" in found["data a device"]
     assert f"observation.state has {HUGE} values" in found["data a state of 2^60 values"]
 
 

@@ -87,6 +87,7 @@ def test_a_missing_filter_is_bad_input_and_not_damage(fake: Hdf5Reader, tmp_path
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "h5py.py").write_text("raise ModuleNotFoundError('no', name='h5py')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "any").write_bytes(b"")
     with pytest.raises(ModuleNotFoundError) as caught:
         Hdf5Reader().arrays(tmp_path / "any")
     assert caught.value.name == "h5py"

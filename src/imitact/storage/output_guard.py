@@ -192,7 +192,7 @@ def _check_file(out: Path, option: str, starts: bytes) -> None:
     if out.is_dir():
         raise BadInput(f"{out} is a folder; give {option} the name of a file")
     if starts and out.exists():
-        with open_regular(out) as opened:
+        with open_regular(out, advice=f"Give {option} another name.") as opened:
             if opened.read(len(starts)) != starts:
                 raise BadInput(
                     f"{out} exists and was not written by this option; give {option} another name"

@@ -72,7 +72,7 @@ def check_page_path(path: Path) -> None:
     if path.is_dir():
         raise BadInput(f"{path} is a folder; give the name of a file for the page")
     if path.exists():
-        with open_regular(path) as file:
+        with open_regular(path, advice="Give another name.") as file:
             if _GENERATOR.encode() not in file.read(4096):
                 raise BadInput(f"{path} exists and is not a page of imitact; give another name")
 
