@@ -136,8 +136,9 @@ def _text_bytes(column: pa.Array) -> int:
     while isinstance(column, pa.FixedSizeListArray | pa.ListArray | pa.LargeListArray):
         column = column.flatten()
     if isinstance(column, pa.DictionaryArray):
-        lengths = pc.binary_length(column.dictionary)
-        return pc.sum(pc.cast(lengths.take(column.indices), pa.int64())).as_py() or 0
+        lengths = pc.binary_length(column.dictionary)  # pyright: ignore[reportAttributeAccessIssue]
+        chosen = pc.cast(lengths.take(column.indices), pa.int64())
+        return pc.sum(chosen).as_py() or 0  # pyright: ignore[reportAttributeAccessIssue]
     return 0
 
 
