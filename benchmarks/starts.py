@@ -58,12 +58,12 @@ def main() -> None:
                 folder = f"{starts}-{number}-{chunking.replace(':', '-').replace('/', '-')}"
                 found = evaluate.count(
                     Evaluate(
-                        policy=policy,
+                        policy=(policy,),
                         out=options.out / folder,
                         episodes=options.episodes,
                         chunking=chunking,
                     )
-                )
+                )[""]
                 rows.append(row(starts, number, policy, chunking, found))
                 print(
                     f"{starts} starts, policy {number}, {chunking}: {report.summary_line(found)}",
