@@ -99,18 +99,6 @@ def many_ticks(root: Path) -> None:
     pq.write_table(repeated(pq.read_table(root / DATA), 5_000_000), root / DATA, compression="zstd")
 
 
-def long_vector(root: Path) -> None:
-    table = pq.read_table(root / DATA)
-    ends = pa.array([0, *(100_000_000 + n for n in range(len(table)))], pa.int32())
-    values = pa.DictionaryArray.from_arrays(
-        np.zeros(ends[-1].as_py(), np.int8), pa.array([0.5], pa.float32())
-    )
-    at = table.column_names.index("observation.state")
-    column = pa.ListArray.from_arrays(ends, values)
-    table = table.set_column(at, "observation.state", column)
-    pq.write_table(table, root / DATA, compression="zstd")
-
-
 def large_image(root: Path) -> None:
     table = pq.read_table(root / DATA)
     name = "observation.images.wrist"
@@ -137,8 +125,7 @@ def many_frames(root: Path) -> None:
         (long_text, "promises 300,"),
         (one_text_in_many_rows, "bytes of text"),
         (many_ticks, "promises 5,000,000 ticks"),
-        (long_vector, "in observation.state"),
-        (large_image, "in observation.images.wrist"),
+        (large_image, "promises 300,"),
         (many_frames, "50,000,000 frames"),
     ],
 )
