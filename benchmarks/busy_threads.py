@@ -151,14 +151,14 @@ def main() -> None:
                     process.kill()
                     process.wait()
             rows.append({"busy": busy, "load": loads, "samples_per_s": speeds})
+            result = {"processor": processor_name(), "cores": CORES, "rows": rows}
+            given.write.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             for name, found in speeds.items():
                 print(f"beside {busy}: {name}: {statistics.median(found):.0f} samples/s {found}",
                       flush=True)  # fmt: skip
     finally:
         for trainer in trainers.values():
             trainer.close()
-    result = {"processor": processor_name(), "cores": CORES, "rows": rows}
-    given.write.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
