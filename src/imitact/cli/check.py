@@ -166,7 +166,7 @@ def _fix(settings: Check, out: Path) -> int:
     from imitact.datasets.lerobot.repair import is_unfinished
     from imitact.storage.atomic_folder import check_output_folder
 
-    check_output_folder(out, settings.path)
+    check_output_folder(out, settings.path, option="--fix")
     if not is_unfinished(settings.path):
         found = inspect_dataset(settings.path, settings.read, settings)
         _print(found, settings.lines)

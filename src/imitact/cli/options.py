@@ -58,7 +58,7 @@ def options(kind: type, prefix: str = "", group: str = "") -> list[Option]:
 
     A nested dataclass has a prefix in its options' names, and a group.
     """
-    from tyro.conf import OmitArgPrefixes, Positional
+    from tyro.conf import OmitArgPrefixes, Positional, arg
 
     found: list[Option] = []
     hints = typing.get_type_hints(kind, include_extras=True)
@@ -117,16 +117,25 @@ def parse(prog: str, settings: type[T] | T, argv: Sequence[str]) -> T:
     box = io.StringIO()
     try:
         # Suppressed: stdout, which takes the help, is full or has no reader any more.
-        with contextlib.redirect_stderr(box), contextlib.suppress(OSError):
-            if is_type:
-                return tyro.cli(kind, prog=prog, args=[*argv])
-            return tyro.cli(kind, default=settings, prog=prog, args=[*argv])
+        lost = [OSError] if {"-h", "--help"} & {*argv} else []
+        with contextlib.redirect_stderr(box), contextlib.suppress(*lost):
+            default = {} if is_type else {"default": settings}
+            parsed = tyro.cli(kind, prog=prog, args=[*argv], **default)
+            _check_positional(parsed, known, argv)
+            return parsed
     except SystemExit as ended:
         if ended.code in (0, None):
             raise HelpShown from None
         text = _explained(box.getvalue(), known, argv)
         raise BadInput(f"{text} ({prog} --help lists all options)") from None
     raise HelpShown
+
+
+def _check_positional(settings: Any, known: Sequence[Option], argv: Sequence[str]) -> None:
+    """Refuse a list of positional arguments that is empty."""
+    for option in known:
+        if not option.name.startswith("--") and getattr(settings, option.field.name) == ():
+            raise BadInput(_missing([option.name], known, argv))
 
 
 def help_texts(kind: type) -> dict[str, str]:
@@ -189,11 +198,7 @@ def _explained(box: str, known: Sequence[Option], argv: Sequence[str]) -> str:
     text = " ".join(rest.split())
     if title.strip() == "Required options":
         missing = re.findall(r"^ +(--\S+|[A-Z][A-Z_]*)(?= |$)", rest, flags=re.MULTILINE)
-        message = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
-        lists = [o.name for o in known if len(values_of(argv, o.name)) > 1]
-        if lists and not all(name.startswith("--") for name in missing):
-            message += f"; give it before {lists[-1]}, which takes all words that follow it"
-        return message
+        return _missing(missing, known, argv)
     if found := re.match(r"Unrecognized options: (\S+)", text):
         return f"{found[1].rstrip(',')} is not expected here"
     options = {option.name: option for option in known}
@@ -208,6 +213,15 @@ def _explained(box: str, known: Sequence[Option], argv: Sequence[str]) -> str:
     meant = nearest(value, choices)
     question = f". Did you mean {meant}?" if meant else ""
     return f'{name} is "{value}"; expected {_expected(options[name].hint)}{question}'
+
+
+def _missing(names: Sequence[str], known: Sequence[Option], argv: Sequence[str]) -> str:
+    """Return the refusal of a command line without these options or arguments."""
+    message = f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
+    lists = [o.name for o in known if len(values_of(argv, o.name)) > 1]
+    if lists and not all(name.startswith("--") for name in names):
+        message += f"; give it before {lists[-1]}, which takes all words that follow it"
+    return message
 
 
 def _choices(hint: Any) -> list[str]:
@@ -237,9 +251,7 @@ def require_path(path: Path, what: str) -> None:
         raise BadInput(f"{path}: there is no such {what}")
 
 
-def require_paths(paths: Sequence[Path], what: str, name: str) -> None:
-    """Refuse a positional argument without any path, or with one at which there is nothing."""
-    if not paths:
-        raise BadInput(f"{name} is missing; give the path of a {what}")
+def require_paths(paths: Sequence[Path], what: str) -> None:
+    """Refuse paths at which there is nothing."""
     for path in paths:
         require_path(path, what)

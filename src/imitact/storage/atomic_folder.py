@@ -13,16 +13,16 @@ from imitact.storage.atomic import disk_full_guard, fsync, make_folder
 from imitact.storage.lock import WRITER, exclusive_writer
 
 
-def check_output_folder(out: Path, source: Path | None = None) -> None:
+def check_output_folder(out: Path, source: Path | None = None, *, option: str = "--out") -> None:
     """Raise BadInput where `out` exists and is not an empty folder, or lies inside `source`.
 
     `source` is what is read to write it; None where that is no folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"{out} already exists and is not empty; give a new folder")
+        raise BadInput(f"{out} already exists and is not empty; give a new folder with {option}")
     if source is not None and out.resolve().is_relative_to(source.resolve()):
         raise BadInput(
-            f"{out} lies inside {source}, which is never altered; give another folder with --out"
+            f"{out} lies inside {source}, which is never altered; give another folder with {option}"
         )
 
 
