@@ -220,7 +220,7 @@ def test_an_option_changes_one_setting_of_a_preset(monkeypatch: pytest.MonkeyPat
     )  # fmt: skip
     assert given.model == dataclasses.replace(paper_model, chunk_size=7)
     assert given.train == dataclasses.replace(paper_train, lr=0.5)
-    assert (given.data, given.out, given.preset) == (Path("d"), Path("o"), "paper")
+    assert (given.data, given.out, given.preset) == ((Path("d"),), Path("o"), "paper")
 
 
 def test_the_demo_starts_from_the_quick_preset(monkeypatch: pytest.MonkeyPatch):

@@ -124,18 +124,18 @@ def test_a_dataset_of_every_layout_is_recognised(sample: str, tmp_path: Path) ->
 
 
 def test_an_aloha_dataset_is_recognised_from_within(tmp_path: Path) -> None:
-    make(tmp_path / "there", "episode_0.hdf5")
+    make(make(tmp_path / "there", "episode_0.hdf5"), "episode_1.hdf5")
     with pytest.raises(BadInput, match=r"lies in .*there, a dataset"):
         check_output(tmp_path / "there" / "run", "training")
 
 
-def test_an_output_beside_a_dataset_that_is_one_file_is_allowed(tmp_path: Path) -> None:
-    make(tmp_path, "demo.hdf5")
+@pytest.mark.parametrize("file", ["demo.hdf5", "episode_0.hdf5", "pusht.zarr.zip"])
+def test_an_output_beside_a_dataset_that_is_one_file_is_allowed(file: str, tmp_path: Path) -> None:
+    make(tmp_path, file)
     check_output(tmp_path / "run", "training")
-    with pytest.raises(BadInput, match="is a file"):
-        check_output(tmp_path / "demo.hdf5", "training")
-    with pytest.raises(BadInput, match="is a file"):
-        check_output(tmp_path / "demo.hdf5" / "run", "training")
+    for out in (tmp_path / file, tmp_path / file / "run"):
+        with pytest.raises(BadInput, match="is a file"):
+            check_output(out, "training")
 
 
 @pytest.mark.parametrize("own", SAMPLES)

@@ -76,7 +76,7 @@ def run(settings: Convert) -> None:
         check_output(settings.out, "conversion")
     if settings.colour_picture:
         check_output(settings.colour_picture, option="--colour-picture", is_file=True, starts=_PNG)
-    require_paths(settings.source, "dataset", "SRC")
+    require_paths(settings.source, "dataset")
     if settings.colour_picture:
         if settings.out:
             raise BadInput("--colour-picture converts nothing; give it without --out")

@@ -58,7 +58,7 @@ def options(kind: type, prefix: str = "", group: str = "") -> list[Option]:
 
     A nested dataclass has a prefix in its options' names, and a group.
     """
-    from tyro.conf import OmitArgPrefixes, Positional, arg
+    from tyro.conf import OmitArgPrefixes, Positional
 
     found: list[Option] = []
     hints = typing.get_type_hints(kind, include_extras=True)
@@ -70,8 +70,12 @@ def options(kind: type, prefix: str = "", group: str = "") -> list[Option]:
             found += options(hint, inner, group or field.name)
         else:
             is_positional = marks & _marks(Positional)
-            named = next((mark.name for mark in marks if getattr(mark, "name", None)), dashed)
-            name = dashed.upper() if is_positional else f"--{prefix}{named}"
+            own = [mark for mark in marks if hasattr(mark, "metavar")]  # of tyro.conf.arg
+            if is_positional:
+                name = next((mark.metavar for mark in own if mark.metavar), dashed.upper())
+            else:
+                named = next((mark.name for mark in own if mark.name), dashed)
+                name = f"--{prefix}{named}"
             found.append(Option(name, kind, field, hint, group))
     return found
 
@@ -119,8 +123,10 @@ def parse(prog: str, settings: type[T] | T, argv: Sequence[str]) -> T:
         # Suppressed: stdout, which takes the help, is full or has no reader any more.
         lost = [OSError] if {"-h", "--help"} & {*argv} else []
         with contextlib.redirect_stderr(box), contextlib.suppress(*lost):
-            default = {} if is_type else {"default": settings}
-            parsed = tyro.cli(kind, prog=prog, args=[*argv], **default)
+            if is_type:
+                parsed = tyro.cli(kind, prog=prog, args=[*argv])
+            else:
+                parsed = tyro.cli(kind, default=settings, prog=prog, args=[*argv])
             _check_positional(parsed, known, argv)
             return parsed
     except SystemExit as ended:

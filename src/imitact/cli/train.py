@@ -92,7 +92,7 @@ def run(settings: Train) -> None:
         check_output(settings.out, "training")
         if cache := settings.train.cache_dir:
             check_output(cache, "cache", option="--train.cache-dir")
-        require_paths(settings.data, "dataset", "DATA")
+        require_paths(settings.data, "dataset")
         check_resumption(settings.out, settings.resume, settings.new_schedule)
         check_parent(settings.from_policy, settings.statistics, settings.model, settings.out)
     from imitact.training.distributed import join_ranks

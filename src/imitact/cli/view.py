@@ -69,8 +69,6 @@ def run(settings: View) -> None:
         check_output(settings.rerun, option="--rerun", is_file=True, starts=b"RRF")
     for path in settings.paths:
         require_path(path, "folder")
-    if not settings.paths:
-        raise BadInput("PATHS is missing; give the folder of a dataset, training or evaluation")
     from imitact.viewer import page
     from imitact.viewer.discover import find_items
 

@@ -240,12 +240,11 @@ def distinct(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def vector_width(shape: Sequence[int]) -> int:
-    """Return the values per tick of an array of this shape, (T,), (T, N) or (T, 1, N); 0 for any
-    other, such as a matrix."""
-    sizes = [size for size in shape[1:] if size != 1]
-    if not shape or len(sizes) > 1:
+    """Return the values per tick of an array of this shape, (T,) or (T, N); 0 for any other, such
+    as a matrix, or (T, 1, N): an axis of one may be a history or a batch."""
+    if len(shape) not in (1, 2):
         return 0
-    width = int(np.prod(sizes, dtype=object)) if sizes else 1
+    width = shape[1] if len(shape) == 2 else 1
     return width if width <= MAX_VECTOR_SIZE else 0
 
 

@@ -45,12 +45,11 @@ Batch = Mapping[str, Any]
 class TorchPolicy:
     """ACT with its normalization: a `core.types.Policy` in physical units.
 
-    Build one with `create`, `from_weights` or `load`.
+    Build one with `create`, `from_weights` or `load`. Attributes that are not listed here are those
+    of `PolicyRecord`.
 
     Attributes:
         net: The network, on normalized tensors.
-        spec, stats, config, fingerprint, execution, scaling, recorded_in, parent: As in
-            `PolicyRecord`.
         identity: The digest of what `load` read (`policy_folder.identity`); else empty.
         constants: Normalization constants in float32, floors applied: "state_mean", "state_std";
             "action_mean", "action_std" (of the predicted actions or deltas); "state_shift" where a

@@ -42,8 +42,8 @@ MAX_SEEDS = 1_000_000
 _STAGING = ".staging"
 
 _ENDS_WITH_ENV = "end_when_terminated"
-"""Setting of recordings whose episodes end where the environment ends them. Older ones went on until
-success had held, and continue so."""
+"""Setting of recordings whose episodes end where the environment ends them. Older ones went on
+until success had held, and continue so."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class _Kind:
     Attributes:
         files: files of which it has at least one; all of them where they are joined by " + ".
         patterns: the same as patterns of file and folder names.
+        least: names that must fit `patterns`.
         loose_patterns: patterns that count for the output itself, not for the folders above it.
         admits: kinds that may lie in it; "*" for all.
         replaces: folders in it that are replaced where it is begun anew.
@@ -36,6 +37,7 @@ class _Kind:
 
     files: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
+    least: int = 1
     loose_patterns: tuple[str, ...] = ()
     admits: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
@@ -66,7 +68,8 @@ KINDS = {
     "dataset": _Kind(
         ("meta/info.json", "meta/episode_ends", "meta/episode_ends/.zarray", ".zgroup"),
         ("episode_*.hdf5", "episode_*.h5"),
-        ("*.hdf5", "*.h5", "*.hdf", "*.zarr.zip"),
+        least=2,  # one is a dataset by itself, whatever lies beside it
+        loose_patterns=("*.hdf5", "*.h5", "*.hdf", "*.zarr.zip"),
     ),
     "evaluation": _Kind(("evaluation.json", "episodes.jsonl"), folders=("videos",)),
     "tuning": _Kind(("tune.json", "tune.jsonl")),
@@ -133,7 +136,8 @@ def kind_of(folder: Path, *, loose: bool = False) -> str:
         if patterns:
             if names is None:
                 names = list(_names(folder))
-            if any(fnmatch(name, pattern) for name in names for pattern in patterns):
+            fitting = sum(any(fnmatch(name, pattern) for pattern in patterns) for name in names)
+            if fitting >= (1 if loose else marks.least):
                 return kind
     return ""
 

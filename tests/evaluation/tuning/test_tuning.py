@@ -498,9 +498,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def policy(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(
-        registry, "env_for_policy", lambda *_, **options: (dot_env.make_dot, {})
-    )
+    monkeypatch.setattr(registry, "env_for_policy", lambda *_, **options: (dot_env.make_dot, {}))
     return shutil.copytree(saved, tmp_path / "policy")
 
 
