@@ -107,7 +107,8 @@ def test_nobody_is_told_to_install_a_name_that_may_be_anybodys(tmp_path: Path) -
 
 def test_a_file_is_executed_once_and_again_only_if_it_changed(tmp_path: Path) -> None:
     file, count = tmp_path / "counted.py", tmp_path / "count"
-    file.write_text(f"open({str(count)!r}, 'a').write('x')\nclass Mine: ...\n")
+    append = f"with open({str(count)!r}, 'a') as counted: counted.write('x')"
+    file.write_text(f"{append}\nclass Mine: ...\n")
     for _ in range(2):
         member(f"{file}:Mine", "environment")
     assert count.read_text() == "x"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,8 @@ def schedule_starts(
     """
     stored = checkpoint.numbers
     starts: list[int] = list(stored.get("schedule_starts", ()))
-    then = TrainConfig.from_json(stored["settings"]["train"])
-    changed = [name for name in _SCHEDULE if getattr(then, name) != getattr(config, name)]
+    train = stored["settings"]["train"]
+    changed = [name for name in _SCHEDULE if train[name] != getattr(config, name)]
     if not changed:
         return starts
     done, start = checkpoint.step, starts[-1] if starts else 0
@@ -89,6 +90,7 @@ def schedule_starts(
             f"--train.steps is {config.steps}, but {path} has done {done} steps already; give "
             f"--train.steps {done} or more"
         )
+    then = replace(config, steps=train["steps"])  # where no other setting has changed
     if changed == ["steps"] and all(
         lr_scale(then, step, start) == lr_scale(config, step, start) for step in range(start, done)
     ):
