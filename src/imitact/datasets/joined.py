@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from imitact.core.errors import BadInput
-from imitact.core.types import Dataset, Episode, Spec, overridable
-from imitact.datasets.lerobot.features import UNKNOWN_UNIT
+from imitact.core.types import UNKNOWN_UNIT, Dataset, Episode, Spec, overridable
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.datasets.subset import RenumberedEpisode

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from imitact.core.types import Dataset, Episode, Frame, Spec, overridable
 from imitact.datasets.read_config import ReadConfig
-from imitact.datasets.subset import Subset, parse_episodes
+from imitact.datasets.subset import DatasetView, Subset, parse_episodes
 
 
 def select(dataset: Dataset, read: ReadConfig) -> Dataset:
@@ -35,20 +35,15 @@ def chosen_episodes(count: int, read: ReadConfig) -> tuple[int, ...]:
     return parse_episodes(read.episodes, count, "--read.episodes")
 
 
-class Thinned(Dataset):
+class Thinned(DatasetView):
     """Ticks 0, n, 2n, ... of every episode of a dataset, at the rate divided by n.
 
     Each kept tick keeps its state, action and frames; the actions between are left out.
     """
 
     def __init__(self, dataset: Dataset, every: int) -> None:
-        self.dataset, self.every = dataset, every
-        for name in (
-            *("path", "layout", "read_options", "notices", "left_out", "extra_columns"),
-            "unread_cameras",
-            *("frames_in_video", "weights"),
-        ):
-            setattr(self, name, getattr(dataset, name))
+        super().__init__(dataset)
+        self.every = every
 
     @overridable
     def spec(self) -> Spec:

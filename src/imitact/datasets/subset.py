@@ -14,7 +14,26 @@ from imitact.core.errors import BadInput
 from imitact.core.types import Dataset, Episode, Spec, overridable
 
 
-class Subset(Dataset):
+class DatasetView(Dataset):
+    """A dataset with all properties of another, but for those that its class defines itself."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        own = vars(type(self))
+        for name, value in vars(Dataset).items():
+            if isinstance(value, overridable) and name not in own:
+                setattr(self, name, getattr(dataset, name))
+
+    @overridable
+    def spec(self) -> Spec:
+        return self.dataset.spec
+
+    @overridable
+    def lengths(self) -> tuple[int, ...]:
+        return self.dataset.lengths
+
+
+class Subset(DatasetView):
     """Episodes of a dataset in the order of `indices`, numbered from 0; itself a Dataset.
 
     Each may be chosen once; all properties but the episodes are those of the dataset.
@@ -27,19 +46,8 @@ class Subset(Dataset):
                 raise BadInput(f"no episode {index} to choose; the dataset has {count}")
         if len(set(indices)) != len(indices):
             raise BadInput("an episode was chosen twice; choose each at most once")
-        self.dataset = dataset
+        super().__init__(dataset)
         self.indices = tuple(int(index) for index in indices)
-        names = ("path", "layout", "read_options", "notices", "left_out", "extra_columns")
-        for name in (*names, "unread_cameras"):
-            setattr(self, name, getattr(dataset, name))
-
-    @property
-    def spec(self) -> Spec:
-        return self.dataset.spec
-
-    @property
-    def frames_in_video(self) -> bool:
-        return self.dataset.frames_in_video
 
     @overridable
     def lengths(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from imitact.core.errors import BadInput
 from imitact.core.types import Dataset, Episode, Spec, overridable
+from imitact.datasets.subset import DatasetView
 
 
 def seen_by_policy(dataset: Dataset, no_cameras: bool) -> Dataset:
@@ -37,31 +38,17 @@ def cameras_line(spec: Spec) -> str:
     return f"cameras: {', '.join(map(str, spec.cameras))}"
 
 
-class WithoutCameras(Dataset):
+class WithoutCameras(DatasetView):
     """A dataset of which no camera is read; everything else is that of the dataset."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-        names = ("path", "layout", "read_options", "notices", "left_out", "extra_columns")
-        for name in (*names, "facts", "frames_in_video", "unread_cameras"):
-            setattr(self, name, getattr(dataset, name))
 
     @overridable
     def spec(self) -> Spec:
-        return replace(self._dataset.spec, cameras=())
-
-    @overridable
-    def lengths(self) -> tuple[int, ...]:
-        return self._dataset.lengths
-
-    @overridable
-    def weights(self) -> tuple[int, ...]:
-        return self._dataset.weights
+        return replace(self.dataset.spec, cameras=())
 
     @overridable
     def fingerprint(self) -> str:
         """SHA-256 over the fingerprint of the dataset."""
-        return hashlib.sha256(f"{self._dataset.fingerprint} without cameras".encode()).hexdigest()
+        return hashlib.sha256(f"{self.dataset.fingerprint} without cameras".encode()).hexdigest()
 
     def episode(self, index: int) -> Episode:
-        return self._dataset.episode(index)
+        return self.dataset.episode(index)

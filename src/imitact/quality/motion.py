@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.types import FloatArray, Spec
+from imitact.core.types import UNKNOWN_UNIT, FloatArray, Spec, same_unit
 from imitact.quality.findings import Finding
 
 Floats = NDArray[np.float64]
@@ -97,11 +97,7 @@ def joint_pairs(spec: Spec) -> list[tuple[int, int]]:
     ]
     if not named and robot == spec.action_size:
         named = [(at, at) for at in range(spec.action_size)]
-    return [(s, a) for s, a in named if _units_agree(spec.state_units[s], spec.action_units[a])]
-
-
-def _units_agree(one: str, other: str) -> bool:
-    return one == other or "unknown" in (one, other)
+    return [(s, a) for s, a in named if same_unit(spec.state_units[s], spec.action_units[a])]
 
 
 def _stem(name: str) -> str:
@@ -179,7 +175,7 @@ def inspect_motion(
         followed = float(travel(state)[s] / scale[1][a])
         # Without a unit, an action may be a step or a speed: its state is then small by nature, and
         # counts as frozen only if it moves less than in the other episodes.
-        is_less = spec.state_units[s] not in ("1", "unknown") or (
+        is_less = spec.state_units[s] not in ("1", UNKNOWN_UNIT) or (
             followed * scale[1][a] < 0.1 * usual[s]
         )
         if not (
@@ -330,7 +326,7 @@ def constant_dimensions(
 
 def shown_unit(unit: str) -> str:
     """A unit in words; empty where there is none."""
-    return "" if unit in ("1", "unknown") else unit
+    return "" if unit in ("1", UNKNOWN_UNIT) else unit
 
 
 def amount_text(amount: float, scale: float, unit: str) -> str:

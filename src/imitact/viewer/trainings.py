@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from imitact.core.errors import DamagedFile
+from imitact.core.types import UNKNOWN_UNIT
 from imitact.storage.json_file import read_json_object
 from imitact.storage.regular_file import open_regular
 from imitact.training.metrics import l1_unit
@@ -67,7 +68,7 @@ def training_section(folder: Path) -> dict[str, Any]:
         "curves": _curves(lines, unit),
         "validations": validations,
         "joints": joints,
-        "units": [str(units.get(name, "unknown")) for name in joints],
+        "units": [str(units.get(name, UNKNOWN_UNIT)) for name in joints],
         "matrix": _matrix_rows(last_validation.get(_MATRIX), joints) if is_current else None,
         "rate_hz": spec.get("rate_hz"),
     }

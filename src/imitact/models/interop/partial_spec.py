@@ -13,12 +13,10 @@ from typing import Any
 
 from imitact.core.aloha_joints import ALOHA_BASE, ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput, SpecMismatch
-from imitact.core.types import Camera, Spec
+from imitact.core.types import UNKNOWN_UNIT, Camera, Spec
 
 ALOHA_CAMERA = Camera("top", 480, 640)
 """Camera of the released simulated tasks."""
-
-UNKNOWN_UNIT = "unknown"
 
 
 @dataclass(frozen=True)
