@@ -150,7 +150,9 @@ def main() -> None:
                 for process in spinning:
                     process.kill()
                     process.wait()
-            rows.append({"busy": busy, "load": loads, "samples_per_s": speeds})
+            rows.append(
+                {"busy": busy, "steps": given.steps, "load": loads, "samples_per_s": speeds}
+            )
             result = {"processor": processor_name(), "cores": CORES, "rows": rows}
             given.write.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             for name, found in speeds.items():

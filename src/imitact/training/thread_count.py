@@ -1,7 +1,7 @@
 """Thread count: fewer threads of torch while other processes use the cores.
 
 Threads wait for each other at every operation, so one that has lost its core holds up all: on two
-cores beside other work, two threads train up to ten times slower than one
+cores beside one or two busy processes, two threads train 0.4 times as fast as one
 (benchmarks/results/busy_threads.json).
 """
 
