@@ -47,7 +47,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source, Path(HOSTILE), blobs, chosen=[0, 1, 2], found=FOUND
     )
     path = tmp_path_factory.mktemp("browser") / "page.html"
-    page.write_page(path, page.render_page(HOSTILE, [{**section, "name": "data"}], blobs))
+    unread = {"unread": [7], "lengths": [*section["lengths"], 0]}
+    broken = page.unreadable_section("training", Path(HOSTILE), HOSTILE)
+    sections = [{**section, **unread, "name": "data"}, {**broken, "name": "run"}]
+    page.write_page(path, page.render_page(HOSTILE, sections, blobs))
     return path
 
 
@@ -173,7 +176,8 @@ def test_episodes_can_be_hidden_and_shown_again(shown: browser.Page):
 
 
 CARDS = "[...document.querySelectorAll('.card')].map((card) => card.dataset.episode)"
-CHIPS = "[...document.querySelectorAll('.chip')].filter((c) => !c.hidden).map((c) => c.textContent)"
+CHIPS = """[...document.querySelectorAll('.chip:enabled')]
+    .filter((c) => !c.hidden).map((c) => c.textContent)"""
 
 
 def choose(shown: browser.Page, label: str, value: str) -> None:

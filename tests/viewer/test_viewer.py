@@ -25,7 +25,7 @@ from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.evaluation import report, runner
 from imitact.evaluation.episode_journal import read_unfinished
-from imitact.quality.dataset_check import inspect_numbers
+from imitact.quality.dataset_check import inspect_numbers, open_damaged
 from imitact.quality.findings import Finding, summary
 from imitact.recording.recorder import record
 from imitact.viewer import clips, demonstrations, evaluations, page, trainings
@@ -33,6 +33,7 @@ from imitact.viewer.discover import find_items
 from imitact.viewer.page import Blobs
 from tests.support import dot_env, foreign_files
 from tests.support.barcode import LENGTHS, Barcode, tick_of
+from tests.support.demonstrations import demonstrate, rewrite, write
 from tests.support.fake_dataset import FakeDataset, FakeEpisode
 
 HOSTILE = "</script><img src=x onerror=hacked()>&\"'\u2028"
@@ -442,6 +443,102 @@ def test_first_frames_are_on_one_sheet_in_the_order_of_the_episodes():
         own = sheet[:, 32 * place : 32 * place + 32]
         far = [np.abs(own - next(source.episode(i).frames("top"))).mean() for i in range(5)]
         assert int(np.argmin(far)) == index
+
+
+# --- damaged datasets ---------------------------------------------------------------------------
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def lerobot(root: Path, *paths: str) -> Path:
+    """Five demonstrations; the files at `paths` are cut short."""
+    episodes = [demonstrate(seed, moves=2) for seed in range(5)]
+    write(root, episodes, cameras=("top", "wrist"))
+    for path in paths:
+        cut(root / path)
+    return root
+
+
+def aloha(root: Path) -> Path:
+    foreign_files.aloha(root, [5, 6, 7])
+    cut(sorted(root.glob("*.hdf5"))[1])
+    return root
+
+
+DAMAGED_FILES: dict[str, tuple[Callable[[Path], Path], list[int], list[int]]] = {
+    # the dataset, its episodes that cannot be read, and those that lack a clip
+    "data": (lambda root: lerobot(root, "data/chunk-000/file-001.parquet"), [1], []),
+    "first": (lambda root: lerobot(root, "data/chunk-000/file-000.parquet"), [0], []),
+    "metadata": (
+        lambda root: lerobot(root, "meta/episodes/chunk-000/file-003.parquet"), [3], [],
+    ),
+    "video": (
+        lambda root: lerobot(root, "videos/observation.images.top/chunk-000/file-002.mp4"), [], [2],
+    ),
+    "tasks": (lambda root: lerobot(root, "meta/tasks.parquet"), [], []),
+    "hdf5": (aloha, [1], []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("check", ["numbers", "none", "frames"])
+@pytest.mark.parametrize("name", DAMAGED_FILES)
+def test_of_a_damaged_dataset_all_that_can_be_read_is_shown_and_the_rest_is_marked(
+    name: str, check: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    make, unread, without_clip = DAMAGED_FILES[name]
+    root, out = make(tmp_path / "data"), tmp_path / "page.html"
+    command = ["view", str(root), "--out", str(out), "--check", check]
+    assert main.run(command) == 0
+    (section,) = data_of(out.read_text())["sections"]
+    count = 3 if name == "hdf5" else 5
+    assert section["unread"] == unread
+    assert [e["index"] for e in section["episodes"]] == [i for i in range(count) if i not in unread]
+    assert [e["index"] for e in section["episodes"] if "top" not in e["clips"]] == without_clip
+    errors = {f["episode"] for f in section["findings"] if f["severity"] == "error"}
+    assert errors - {None} == {*unread, *without_clip}
+    assert (None in errors) == (name in ("metadata", "tasks"))  # files of all episodes
+    assert ("cannot be read" in capsys.readouterr().err) == bool(unread)
+    # The check names the same episodes.
+    _, found = open_damaged(root)
+    assert {f.episode for f in found if f.severity == "error"} == errors
+
+
+def test_damage_that_only_reading_shows_is_marked_and_takes_one_episode(tmp_path: Path):
+    root = write(tmp_path / "data", [demonstrate(seed, moves=2) for seed in range(3)])
+    rewrite(root, 1, lambda columns: columns.update(frame_index=columns["frame_index"] + 3))
+    out = tmp_path / "page.html"
+    for check in ("numbers", "none"):
+        assert main.run(["view", str(root), "--out", str(out), "--check", check]) == 0
+        (section,) = data_of(out.read_text())["sections"]
+        assert section["unread"] == [1]
+        assert [f["episode"] for f in section["findings"] if f["severity"] == "error"] == [1]
+
+
+def test_a_dataset_of_which_nothing_can_be_read_is_refused_with_the_damage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    files = [f"data/chunk-000/file-{i:03d}.parquet" for i in range(5)]
+    root, out = lerobot(tmp_path / "data", *files), tmp_path / "page.html"
+    assert main.run(["view", str(root), "--out", str(out)]) == 2
+    assert "file-000.parquet" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_one_damaged_item_of_several_is_named_and_the_others_are_shown(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = training(tmp_path / "run")
+    (run / "metrics.jsonl").write_text("no metrics\n")
+    out = tmp_path / "page.html"
+    assert main.run(["view", str(dataset), str(run), "--out", str(out)]) == 0
+    shown, unreadable = data_of(out.read_text())["sections"]
+    assert (shown["kind"], unreadable["kind"], unreadable["of"]) == (
+        "dataset", "unreadable", "training",
+    )  # fmt: skip
+    assert "metrics.jsonl, line 1" in unreadable["why"]
+    assert "metrics.jsonl, line 1" in capsys.readouterr().err
 
 
 # --- trainings ---------------------------------------------------------------------------------

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from imitact.cli.console import ProgressDisplay, print_result
+from imitact.cli.console import ProgressDisplay, print_progress, print_result
 from imitact.cli.options import require_path
-from imitact.core.errors import BadInput
+from imitact.core.errors import BadInput, DamagedFile
 from imitact.datasets.read_config import ReadConfig
 from imitact.storage.output_guard import check_output
 
@@ -93,52 +94,75 @@ def run(settings: View) -> None:
 
 def gather(settings: View, found: list[ViewItem]) -> tuple[list[dict[str, Any]], Blobs]:
     """Return a section for each item, and the bytes that the sections refer to."""
-    from imitact.viewer import evaluations, trainings
-    from imitact.viewer.page import Blobs
+    from imitact.viewer.page import Blobs, unreadable_section
 
     blobs = Blobs()
     chosen = _numbers(settings.episodes)
     if chosen is not None and not any(each.kind == "dataset" for each in found):
         raise BadInput("--episodes chooses demonstrations, and there is no dataset to show")
-    sections = []
+    sections: list[dict[str, Any]] = []
+    damages: list[DamagedFile] = []
     for each in found:
-        if each.kind == "dataset":
-            section = _dataset(settings, each.path, chosen, blobs)
-        elif each.kind == "training":
-            section = trainings.training_section(each.path)
-        else:
-            section = evaluations.evaluation_section(each.path, blobs)
+        try:
+            section = _section(settings, each, chosen, blobs)
+        except DamagedFile as error:
+            damages.append(error)
+            section = unreadable_section(each.kind, each.path, str(error))
         sections.append({**section, "name": each.name})
+    if len(damages) == len(found):
+        raise damages[0]
+    for error in damages:
+        print_progress(f"left out: {error}")
     return sections, blobs
 
 
+def _section(
+    settings: View, item: ViewItem, chosen: list[int] | None, blobs: Blobs
+) -> dict[str, Any]:
+    from imitact.viewer import evaluations, trainings
+
+    if item.kind == "dataset":
+        return _dataset(settings, item.path, chosen, blobs)
+    if item.kind == "training":
+        return trainings.training_section(item.path)
+    return evaluations.evaluation_section(item.path, blobs)
+
+
 def _dataset(settings: View, path: Path, chosen: list[int] | None, blobs: Blobs) -> dict[str, Any]:
-    from imitact.datasets.open import open_dataset
+    from imitact.datasets.lerobot.video_segments import episode_ranges
+    from imitact.quality.dataset_check import open_damaged
+    from imitact.quality.findings import errors
     from imitact.viewer import demonstrations
 
-    dataset = open_dataset(path, settings.read)
-    found = _findings(settings, dataset)
-    shown = demonstrations.choose_episodes(
-        dataset.lengths, chosen, settings.max_episodes, found or ()
-    )
+    dataset, found = open_damaged(path, settings.read)
+    if dataset is None:
+        first = errors(found)[0]
+        raise DamagedFile(f"{first.what}. {first.remedy}")
+    was_checked = settings.check != "none" and not settings.rerun
+    if was_checked:
+        found += _findings(settings, dataset, found)
+    shown = demonstrations.choose_episodes(dataset.lengths, chosen, settings.max_episodes, found)
     with ProgressDisplay("videos", len(shown) * len(dataset.spec.cameras), "clips") as display:
-        return demonstrations.dataset_section(
-            dataset, path, blobs, chosen=shown, found=found, width=settings.width,
-            on_clip=display.to,
+        section = demonstrations.dataset_section(
+            dataset, path, blobs, chosen=shown, found=found, was_checked=was_checked,
+            width=settings.width, on_clip=display.to,
         )  # fmt: skip
+    if unread := section["unread"]:
+        text = episode_ranges(unread)
+        print_progress(f"{path}: {text} cannot be read; `imitact check {path}` says why")
+    return section
 
 
-def _findings(settings: View, dataset: Dataset) -> list[Finding] | None:
-    """What `imitact check` finds in the dataset; None where it is not checked."""
+def _findings(settings: View, dataset: Dataset, damage: Sequence[Finding]) -> list[Finding]:
+    """What `imitact check` finds in the episodes of a dataset that opening found to be whole."""
     from imitact.quality.dataset_check import inspect_frames, inspect_numbers, unusable_episodes
 
-    if settings.check == "none" or settings.rerun:
-        return None
     count = len(dataset.lengths)
+    damaged = unusable_episodes(damage)
     with ProgressDisplay("numbers", count, "episodes") as display:
-        found = inspect_numbers(dataset, on_progress=display.to)
+        found = inspect_numbers(dataset, damaged=damaged, on_progress=display.to)
     if settings.check == "frames" and dataset.spec.cameras:
-        damaged = unusable_episodes(found)
+        damaged |= unusable_episodes(found)
         with ProgressDisplay("frames", count - len(damaged), "episodes") as display:
             found += inspect_frames(dataset, damaged=damaged, on_progress=display.to)
     return found

@@ -41,20 +41,22 @@ def open_damaged(
     found: list[Finding] = []
 
     def on_damage(error: DamagedFile, episodes: Sequence[int]) -> None:
-        found.extend(_damage_finding(error, index) for index in episodes or (None,))
+        found.extend(damage_finding(error, index) for index in episodes or (None,))
 
     try:
         dataset = open_dataset(path, read, on_damage)
     except DamagedFile as error:
-        return None, [*found, _damage_finding(error, None)]
+        return None, [*found, damage_finding(error, None)]
     return dataset, [*found, *(Finding.of("left-out", notice) for notice in dataset.notices)]
 
 
-def _damage_finding(error: BadInput, index: int | None) -> Finding:
+def damage_finding(error: BadInput, index: int | None, camera: str = "") -> Finding:
+    """Return the finding of a damage that reading an episode, or frames of a camera, met."""
     what, _, remedy = str(error).partition(". ")
-    kind = "video-offset" if isinstance(error, ShiftedSegments) else "damaged-file"
+    kind = "video-unreadable" if camera else "damaged-file"
+    kind = "video-offset" if isinstance(error, ShiftedSegments) else kind
     remedy = remedy.rstrip(".") or KINDS[kind].remedy
-    return Finding.of(kind, what, index, remedy=remedy)
+    return Finding.of(kind, what, index, remedy=remedy, part=camera)
 
 
 def inspect_numbers(
@@ -80,7 +82,7 @@ def inspect_numbers(
             episode = dataset.episode(index)
             state, action, times_s = episode.state, episode.action, episode.times_s
         except BadInput as error:  # DamagedFile, or SpecMismatch for the columns of one file
-            found.append(_damage_finding(error, index))
+            found.append(damage_finding(error, index))
             continue
         tolerance_s = dataset.read_options.get("tolerance_s", 0.0) if times_s is not None else 0.0
         own = inspect_ticks(index, state, action, times_s, spec, limits.ticks, tolerance_s)

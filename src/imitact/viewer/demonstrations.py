@@ -1,9 +1,14 @@
-"""Dataset section: episodes of a dataset for the page, as curves, clips, lengths and starts."""
+"""Dataset section: episodes of a dataset for the page, as curves, clips, lengths and starts.
+
+Of a damaged dataset, the section has what can be read; a finding says what is wrong with the rest.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +17,10 @@ from numpy.typing import NDArray
 
 from imitact.core.camera_view import resize
 from imitact.core.cpu import available_cores
-from imitact.core.errors import BadInput
+from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Camera, Dataset, Episode, Frame
-from imitact.quality.findings import Finding, by_severity, summary
+from imitact.quality.dataset_check import damage_finding
+from imitact.quality.findings import Finding, by_severity, errors, summary
 from imitact.viewer.clips import clip_size, contact_sheet, encode_clip, spread_evenly
 from imitact.viewer.page import Blobs
 
@@ -31,6 +37,7 @@ MAX_FINDINGS = 2000
 _STILL_WIDTH = 112
 _STILL_COLUMNS = 16
 _FAILED_SHOWN = 12
+_DAMAGE = ("damaged-file", "video-unreadable")
 
 
 def dataset_section(
@@ -39,7 +46,8 @@ def dataset_section(
     blobs: Blobs,
     *,
     chosen: Sequence[int],
-    found: Sequence[Finding] | None = None,
+    found: Sequence[Finding] = (),
+    was_checked: bool = True,
     width: int = 320,
     on_clip: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
@@ -47,35 +55,57 @@ def dataset_section(
 
     Args:
         chosen: indices of the episodes with clips, see `choose_episodes`.
-        found: what a check found in the dataset; None where it was not checked.
+        found: what opening and checking the dataset found.
+        was_checked: whether it was checked, so that nothing found is worth saying.
         width: largest width of a clip, in pixels.
-        on_clip: called with the number of clips encoded; there is one per episode and camera.
+        on_clip: called with the number of clips that are done; there is one per episode and camera.
+
+    Raises:
+        DamagedFile: no episode can be read.
     """
     spec, lengths = dataset.spec, dataset.lengths
-    tick_bytes = 4 * (spec.state_size + spec.action_size)
-    with_curves = _with_curves(lengths, chosen, tick_bytes, _episodes_of(found or ()))
-    starts = spread_evenly(lengths, MAX_STARTS)
-    episodes = {index: dataset.episode(index) for index in sorted({*with_curves, *starts})}
+    sizes = {camera.name: clip_size(camera, width) for camera in spec.cameras}
+    found = [*found]
+    read = _read_episodes(dataset, chosen, found)
+    chosen, with_curves, starts, episodes = (
+        read.chosen,
+        read.with_curves,
+        read.starts,
+        read.episodes,
+    )
     jobs = [(index, camera) for index in chosen for camera in spec.cameras]
 
-    def encode(job: tuple[int, Camera]) -> bytes:
-        return encode_clip(episodes[job[0]], job[1], spec.rate_hz, width)
+    def encode(job: tuple[int, Camera]) -> bytes | BadInput:
+        try:
+            return encode_clip(episodes[job[0]], job[1], spec.rate_hz, width)
+        except BadInput as error:  # DamagedFile, or frames of another kind
+            return error
 
     clips: dict[tuple[int, str], bytes] = {}
+    done = 0
+    damaged = {finding.episode for finding in found if finding.kind in _DAMAGE}
+    found += [damage_finding(e, index) for index, e in read.unread.items() if index not in damaged]
     # Threads suffice: decoding and encoding release Python's global lock.
     with ThreadPoolExecutor(max_workers=available_cores()) as pool:
         # `map` cancels what has not begun where one fails.
         for (index, camera), clip in zip(jobs, pool.map(encode, jobs), strict=True):
-            clips[index, camera.name] = clip
-            on_clip(len(clips))
+            if isinstance(clip, bytes):
+                clips[index, camera.name] = clip
+            elif index not in damaged:
+                found.append(damage_finding(clip, index, camera.name))
+            on_clip(done := done + 1)
     stages = _dict(dataset.facts.get("settings")).get("stages")
     first_states = np.stack([episodes[index].state[0] for index in starts])
     return {
         "kind": "dataset",
         "path": str(path),
         "badge": str(len(lengths)),
-        "facts": [*_facts(dataset), *([] if found is None else [["check", summary(found)]])],
-        "findings": _findings(found or ()),
+        "facts": [
+            *_facts(dataset, episodes),
+            *([["check", summary(found)]] if was_checked else []),
+        ],
+        "findings": _findings(found),
+        "unread": sorted(read.unread),
         "rate_hz": spec.rate_hz,
         "cameras": [{"name": c.name, "height": c.height, "width": c.width} for c in spec.cameras],
         "state": {"names": list(spec.state_names), "units": list(spec.state_units)},
@@ -94,11 +124,11 @@ def dataset_section(
                     for camera in spec.cameras
                     if (index, camera.name) in clips
                 },
-                "sizes": {camera.name: clip_size(camera, width) for camera in spec.cameras},
+                "sizes": sizes,
             }
             for index in with_curves
         ],
-        "left_out": _left_out(len(lengths), len(with_curves), len(chosen)),
+        "left_out": _left_out(len(lengths) - len(read.unread), len(with_curves), len(chosen)),
         "starts": {
             "indices": starts,
             "state": blobs.add(_float32_bytes(first_states)),
@@ -117,19 +147,70 @@ def choose_episodes(
     """Return the episodes to show with clips: those requested; unknown ones are refused.
 
     Where `requested` is None, `most` episodes are chosen: up to half of them are those with the
-    worst findings, the others are spread over the lengths.
+    worst findings, the others are spread over the lengths. Those with damaged files come last.
     """
     if requested is None:
         if most < 1:
             raise BadInput(f"--max-episodes is {most}; it must be at least 1")
-        marked = _episodes_of(f for f in found if f.severity != "note")[: most // 2]
-        others = [index for index in range(len(lengths)) if index not in marked]
+        damaged = {f.episode for f in found if f.kind in _DAMAGE}
+        whole = [index for index in range(len(lengths)) if index not in damaged]
+        whole = whole or [*range(len(lengths))]
+        named = _episodes_of(f for f in found if f.severity != "note")
+        marked = [index for index in named if index in whole][: most // 2]
+        others = [index for index in whole if index not in marked]
         spread = spread_evenly([lengths[index] for index in others], most - len(marked))
         return sorted([*marked, *(others[place] for place in spread)])
     for index in requested:
         if not 0 <= index < len(lengths):
             raise BadInput(f"no episode {index} in the dataset; it has 0 to {len(lengths) - 1}")
     return sorted(set(requested))
+
+
+@dataclass(frozen=True)
+class _ReadEpisodes:
+    """The episodes of a page whose numbers could be read, and the damage of the others."""
+
+    chosen: list[int]
+    with_curves: list[int]
+    starts: list[int]
+    episodes: dict[int, Episode]
+    unread: dict[int, BadInput]
+
+
+def _read_episodes(
+    dataset: Dataset, chosen: Sequence[int], found: Sequence[Finding]
+) -> _ReadEpisodes:
+    """Read the numbers of the episodes that fit into a page; others replace damaged ones."""
+    lengths, spec = dataset.lengths, dataset.spec
+    tick_bytes = 4 * (spec.state_size + spec.action_size)
+    without_ticks = f"{dataset.path}: the episode has no ticks that can be read"
+    unread: dict[int, BadInput] = {
+        index: DamagedFile(without_ticks) for index, length in enumerate(lengths) if not length
+    }
+    episodes: dict[int, Episode] = {}
+    while left := [index for index in range(len(lengths)) if index not in unread]:
+        place = {index: at for at, index in enumerate(left)}
+        ticks = [lengths[index] for index in left]
+        wanted, marked = (
+            [place[index] for index in some if index in place]
+            for some in (chosen, _episodes_of(found))
+        )
+        with_curves = [left[at] for at in _with_curves(ticks, wanted, tick_bytes, marked)]
+        starts = [left[at] for at in spread_evenly(ticks, MAX_STARTS)]
+        damaged = len(unread)
+        for index in sorted({*with_curves, *starts} - episodes.keys()):
+            try:
+                episodes[index] = dataset.episode(index)
+                _ = episodes[index].state, episodes[index].action
+            except BadInput as error:  # DamagedFile, or SpecMismatch for the columns of one file
+                unread[index] = error
+                episodes.pop(index, None)
+        if damaged == len(unread):
+            shown = [left[at] for at in wanted]
+            return _ReadEpisodes(shown, with_curves, starts, episodes, unread)
+    first = next(iter(errors(by_severity(found))), None)
+    why = f"{first.what}. {first.remedy}" if first else str(unread[min(unread)])
+    raise DamagedFile(f"no episode of {dataset.path} can be read: {why}")
 
 
 def _episodes_of(findings: Iterable[Finding]) -> list[int]:
@@ -192,25 +273,28 @@ def _left_out(total: int, with_curves: int, with_clips: int) -> str:
 
 def _stills(
     episodes: Mapping[int, Episode], starts: Sequence[int], camera: Camera, blobs: Blobs
-) -> dict[str, Any]:
-    """Return the first frames of the episodes as one image."""
+) -> dict[str, Any] | None:
+    """Return the first frames of the episodes as one image; None where none can be read."""
     height, width = clip_size(camera, _STILL_WIDTH)
-    columns = min(_STILL_COLUMNS, len(starts))
-
-    def first_frame(index: int) -> Frame:
-        return resize(next(episodes[index].frames(camera.name, 0, 1)), height, width)
-
+    frames: dict[int, Frame] = {}
+    for index in starts:
+        with suppress(BadInput):  # the check of its frames, or its clip, says what is wrong
+            first = next(episodes[index].frames(camera.name, 0, 1))
+            frames[index] = resize(first, height, width)
+    if not frames:
+        return None
+    columns = min(_STILL_COLUMNS, len(frames))
     return {
-        "blob": blobs.add(contact_sheet((first_frame(index) for index in starts), columns)),
+        "blob": blobs.add(contact_sheet(frames.values(), columns)),
         "columns": columns,
         "width": width,
         "height": height,
-        "indices": list(starts),
+        "indices": list(frames),
         "camera": camera.name,
     }
 
 
-def _facts(dataset: Dataset) -> list[list[str]]:
+def _facts(dataset: Dataset, episodes: Mapping[int, Episode]) -> list[list[str]]:
     spec, lengths = dataset.spec, dataset.lengths
     ticks = sum(lengths)
     facts = [
@@ -222,7 +306,8 @@ def _facts(dataset: Dataset) -> list[list[str]]:
         ["action", f"{spec.action_size} values"],
         ["cameras", ", ".join(f"{c.name} {c.height}×{c.width}" for c in spec.cameras) or "none"],
     ]
-    if task := _dict(dataset.facts.get("settings")).get("task") or dataset.episode(0).task:
+    first = episodes[min(episodes)]
+    if task := _dict(dataset.facts.get("settings")).get("task") or _task(first):
         facts.append(["task", str(task)])
     failed = dataset.facts.get("failed")
     if isinstance(failed, list) and failed:
@@ -247,9 +332,16 @@ def _note(episode: Episode) -> dict[str, Any]:
     name = str(origin.get("file") or origin.get("name") or episode.index)
     if name != str(episode.index):
         note["name"] = name
-    if episode.task:
-        note["task"] = episode.task
+    if task := _task(episode):
+        note["task"] = task
     return note
+
+
+def _task(episode: Episode) -> str:
+    """Return the task of an episode; "" where its description is damaged."""
+    with suppress(DamagedFile):
+        return episode.task
+    return ""
 
 
 def _dict(value: Any) -> dict[str, Any]:

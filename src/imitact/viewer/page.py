@@ -44,11 +44,17 @@ class Blobs:
         return name
 
 
+def unreadable_section(kind: str, path: Path, why: str) -> dict[str, Any]:
+    """Return the section of an item that cannot be read, beside others that can."""
+    badge = "cannot be read"
+    return {"kind": "unreadable", "of": kind, "path": str(path), "badge": badge, "why": why}
+
+
 def render_page(title: str, sections: Sequence[Mapping[str, Any]], blobs: Blobs) -> str:
     """Return the page as HTML.
 
-    The sections are JSON values, one tab each: "kind" is dataset, training or evaluation, "name" is
-    unique, and the rest is what `dataset_section` and its siblings return.
+    The sections are JSON values, one tab each: "kind" is dataset, training, evaluation or
+    unreadable, "name" is unique, and the rest is what `dataset_section` and its siblings return.
     """
     script, style = "\n".join(_web_file(f"{name}.js") for name in _SCRIPTS), _web_file("page.css")
     data = {"title": title, "imitact": __version__, "sections": list(sections)}

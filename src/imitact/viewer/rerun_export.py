@@ -58,7 +58,12 @@ def send_sections(
 
 def _log(recording: Any, title: str, sections: Sequence[Mapping[str, Any]], blobs: Blobs) -> None:
     recording.send_recording_name(title)
-    log = {"dataset": _dataset, "training": _training, "evaluation": _evaluation}
+    log = {
+        "dataset": _dataset,
+        "training": _training,
+        "evaluation": _evaluation,
+        "unreadable": _unreadable,
+    }
     for section in sections:
         log[section["kind"]](recording, section, blobs)
 
@@ -94,6 +99,13 @@ def _dataset(recording: Any, section: Mapping[str, Any], blobs: Blobs) -> None:
             # In ns, as Rerun reads them from the clip: columns_secs (0.41) truncates to seconds.
             frames = rr.VideoFrameReference.columns_nanos(video.read_frame_timestamps_nanos())
             recording.send_columns(path, indexes=indexes, columns=frames)
+
+
+def _unreadable(recording: Any, section: Mapping[str, Any], blobs: Blobs) -> None:
+    import rerun as rr
+
+    path = rr.new_entity_path([section["name"], "cannot be read"])
+    recording.log(path, rr.TextDocument(section["why"]), static=True)
 
 
 def _training(recording: Any, section: Mapping[str, Any], blobs: Blobs) -> None:

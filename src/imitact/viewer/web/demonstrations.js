@@ -23,7 +23,7 @@ class Dataset {
     }
     this.element = el("div", {},
       facts(section.facts), section.left_out ? el("p", { class: "hint" }, section.left_out) : null,
-      this.findingsOf(null).map((finding) => this.makeFinding(finding)),
+      [null, ...section.unread].flatMap((index) => this.findingsOf(index)).map((finding) => this.makeFinding(finding)),
       heading("Episodes", "one time axis for all videos and curves"),
       this.makeBar(), this.makePicker(), this.makeFilter(), (this.grid = el("div", { class: "cards" })),
       this.makePanels(), this.makeLengths(), this.makeStarts());
@@ -97,10 +97,14 @@ class Dataset {
       this.chips.set(index, chip);
       return chip;
     });
+    const unread = this.data.unread.map((index) => el("button", {
+      type: "button", class: "chip error", disabled: true, title: `episode ${index} cannot be read`,
+    }, String(index)));
     const all = this.data.episodes.map((e) => e.index);
     const withVideo = all.filter((index) => Object.keys(this.by.get(index).clips).length);
     return el("div", { class: "picker", role: "group", "aria-label": "episodes shown" },
       el("span", { class: "label" }, "show"), (this.chipBox = el("span", { class: "chips" }, chips)),
+      unread.length ? el("span", { class: "chips" }, unread) : null,
       withVideo.length && withVideo.length < all.length
         ? el("button", { type: "button", class: "text", onclick: () => this.choose(withVideo) }, "with video") : null,
       el("button", { type: "button", class: "text", onclick: () => this.choose(all) }, `all ${all.length}`));
@@ -439,7 +443,8 @@ class Dataset {
   }
 
   makeLengths() {
-    const lengths = this.data.lengths;
+    const known = this.data.lengths.map((ticks, index) => [ticks, index]).filter(([ticks]) => ticks); // 0 where unread
+    const lengths = known.map(([ticks]) => ticks);
     const [low, high] = [Math.min(...lengths), Math.max(...lengths)];
     const mean = lengths.reduce((a, b) => a + b, 0) / lengths.length;
     const seconds = (ticks) => `${(ticks / this.rate).toFixed(2)} s`;
@@ -450,7 +455,7 @@ class Dataset {
       const bins = Math.min(24, high - low + 1);
       const width = (high - low + 1) / bins;
       const held = Array.from({ length: bins }, () => []);
-      lengths.forEach((ticks, index) => held[Math.min(bins - 1, Math.floor((ticks - low) / width))].push(index));
+      known.forEach(([ticks, index]) => held[Math.min(bins - 1, Math.floor((ticks - low) / width))].push(index));
       const most = Math.max(...held.map((bin) => bin.length));
       whole.append(el("div", { class: "bars", role: "list", "aria-label": "distribution of lengths" },
         held.map((bin, at) => {
@@ -467,7 +472,7 @@ class Dataset {
         })));
     }
     whole.append(table("lengths as a table", ["episode", "ticks", "seconds"],
-      () => lengths.map((ticks, i) => [i, ticks, (ticks / this.rate).toFixed(2)])));
+      () => known.map(([ticks, index]) => [index, ticks, (ticks / this.rate).toFixed(2)])));
     return whole;
   }
 

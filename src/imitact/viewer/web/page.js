@@ -1,6 +1,12 @@
 // The page: a tab per section, the keyboard, and an address that restores what is shown.
 
-const KINDS = { dataset: Dataset, training: Training, evaluation: Evaluation };
+class Unreadable {
+  constructor(section) {
+    this.element = el("div", {}, el("p", { class: "finding error" }, section.why));
+  }
+}
+
+const KINDS = { dataset: Dataset, training: Training, evaluation: Evaluation, unreadable: Unreadable };
 const LABELS = { dataset: "Demonstrations", training: "Training", evaluation: "Evaluation" };
 
 const hashNow = () => new URLSearchParams(location.hash.slice(1));
@@ -59,7 +65,7 @@ function start() {
   const main = el("main", {});
   const several = (kind) => page.sections.filter((section) => section.kind === kind).length > 1;
   tabs = page.sections.map((section, at) => {
-    const label = LABELS[section.kind];
+    const label = LABELS[section.of || section.kind];
     const button = el("button", { type: "button", role: "tab", id: `tab-${at}`, "aria-controls": `panel-${at}`, onclick: () => show(at) },
       several(section.kind) ? section.name : label, section.badge ? el("small", {}, section.badge) : null);
     const panel = el("section", { role: "tabpanel", id: `panel-${at}`, "aria-labelledby": `tab-${at}`, hidden: true, "data-kind": section.kind },
