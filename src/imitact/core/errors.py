@@ -27,6 +27,10 @@ class NotFinite(ImitactError):
     """A NaN or an infinity where only finite numbers make sense."""
 
 
+class RobotError(ImitactError):
+    """A robot, a servo or a camera did not answer, or answered what was not expected."""
+
+
 class DiskFull(BadInput):
     """The disk, or the user's quota of it, is full."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imitact.core.chunking import Replay
 from imitact.core.errors import BadInput
@@ -50,6 +50,16 @@ class Execution:
     def new(self) -> Replay | Ensemble:
         """Return a new chunking with these settings, at the start of an episode."""
         return parse(self.chunking, self.delay_ticks)
+
+    def within(self, chunk_size: int | None) -> Execution:
+        """Return what is executed of chunks of `chunk_size` ticks: a replay of at most all of them.
+
+        None, where nobody knows the size, changes nothing.
+        """
+        found = _REPLAY.fullmatch(self.chunking)
+        if chunk_size is None or not found or int(found[1]) <= chunk_size:
+            return self
+        return replace(self, chunking=Replay(chunk_size).text)
 
     def __str__(self) -> str:
         """As in "replay:50" or "replay:50 with a delay of 3 ticks"."""

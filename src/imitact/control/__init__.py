@@ -1,0 +1,1 @@
+"""Control of a robot: limits, safety, and the loop that keeps time."""

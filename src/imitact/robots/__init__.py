@@ -1,0 +1,1 @@
+"""Robots: drivers, the process that hosts them, simulated and recorded robots."""

@@ -1,0 +1,1 @@
+"""Teleoperation: leaders that a person moves."""

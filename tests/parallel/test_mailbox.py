@@ -1,0 +1,75 @@
+"""Mailboxes: the newest post is read whole, from another process too."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+
+import numpy as np
+import pytest
+
+from imitact.core.errors import BadInput
+from imitact.parallel.mailbox import Mailbox
+
+
+def test_the_newest_post_is_read_with_its_times():
+    box = Mailbox.create((3,))
+    assert box.read() is None
+    box.post(np.arange(3.0), 1.0, 2.0)
+    box.post(np.arange(3.0) + 1, 3.0)
+    mail = box.read()
+    assert mail is not None
+    assert mail.sequence == box.newest == 2
+    assert mail.values.tolist() == [1.0, 2.0, 3.0]
+    assert mail.times.tolist() == [3.0, 0.0, 0.0, 0.0]
+
+
+def test_older_posts_are_kept_as_long_as_there_are_slots():
+    box = Mailbox.create((2, 2, 3), "|u1", slots=3)
+    for value in range(1, 6):
+        box.post(np.full((2, 2, 3), value, np.uint8))
+    kept = {n: mail.values[0, 0, 0] for n in range(1, 7) if (mail := box.read(n)) is not None}
+    assert kept == {3: 3, 4: 4, 5: 5}
+
+
+def test_a_post_that_is_overwritten_while_it_is_read_is_never_seen_torn():
+    box = Mailbox.create((2000,), slots=2)
+    stop = threading.Event()
+
+    def write() -> None:
+        value = 0.0
+        while not stop.is_set():
+            value += 1.0
+            box.post(np.full(2000, value))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(2000):
+            mail = box.read()
+            assert mail is None or np.ptp(mail.values) == 0
+    finally:
+        stop.set()
+        writer.join()
+
+
+def _echo(received: Mailbox, answer: Mailbox) -> None:
+    mail = received.read()
+    assert mail is not None
+    answer.post(mail.values + 1, mail.times[0])
+
+
+def test_a_spawned_process_reads_and_posts():
+    box, answer = Mailbox.create((4,)), Mailbox.create((4,))
+    box.post(np.ones(4), 7.0)
+    process = multiprocessing.get_context("spawn").Process(target=_echo, args=(box, answer))
+    process.start()
+    process.join()
+    mail = answer.read()
+    assert mail is not None
+    assert (mail.values.tolist(), mail.times[0]) == ([2.0] * 4, 7.0)
+
+
+def test_a_single_slot_is_refused():
+    with pytest.raises(BadInput, match="1 slots"):
+        Mailbox.create((1,), slots=1)
