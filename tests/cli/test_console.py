@@ -88,6 +88,14 @@ def test_a_job_that_is_refused_at_once_leaves_no_second_line():
     assert stream.getvalue() == "recording: 0/3 episodes, left ?\n"
 
 
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_a_job_with_nothing_to_do_shows_no_progress(kind: type[io.StringIO]):
+    stream = kind()
+    with ProgressDisplay("copying", 0, "episodes", stream=stream, clock=Clock()) as display:
+        display.to(0)
+    assert stream.getvalue() == ""
+
+
 def test_a_terminal_shows_one_moving_line():
     clock, stream = Clock(), Terminal()
     with ProgressDisplay("recording", 3, "episodes", stream=stream, clock=clock) as display:

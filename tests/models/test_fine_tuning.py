@@ -269,4 +269,6 @@ def test_settings_that_weights_depend_on_are_the_policys_and_others_are_named() 
     pretrained = dataclasses.replace(NET, pretrained_backbone="none")
     with pytest.raises(BadInput, match="pretrained-backbone"):
         network_changes(NET, pretrained, has_cameras=True)
-    assert network_changes(NET, pretrained, has_cameras=False)
+    assert network_changes(NET, pretrained, has_cameras=False) == [
+        '--model.pretrained-backbone is none, the policy\'s ""'
+    ]

@@ -20,6 +20,12 @@ def test_findings_are_sorted_by_severity_and_counted():
     assert summary([]) == "nothing found"
 
 
+def test_every_finding_is_a_line_whose_sentences_end_once():
+    for kind in KINDS:
+        line = Finding.of(kind, "what was found", 1).line
+        assert re.search(r"[^.?!][.?] \[[a-z-]+\]$", line), line
+
+
 def test_every_kind_of_finding_is_documented():
     rows = re.findall(
         r"^\| (`[a-z-]+`(?:, `[a-z-]+`)*) \|", (ROOT / "docs/checking.md").read_text(), re.M

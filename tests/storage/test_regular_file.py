@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.datasets.open import open_dataset
 from imitact.storage import atomic, atomic_folder, lock
 from imitact.storage.checksum import file_sha256
 from imitact.storage.journal import Journal
@@ -48,6 +49,16 @@ def test_only_regular_files_are_read(reader: str, what: str, tmp_path: Path) -> 
         return  # there is none yet; its first line is refused
     with pytest.raises(BadInput, match=r"file\.json"):
         READERS[reader](file)
+
+
+@pytest.mark.parametrize("what", SPECIAL)
+def test_a_special_file_is_not_called_missing(what: str, tmp_path: Path) -> None:
+    (tmp_path / "meta").mkdir()
+    SPECIAL[what](tmp_path / "meta" / "info.json")
+    if not (tmp_path / "meta" / "info.json").exists():
+        return  # a link that leads nowhere is missing
+    with pytest.raises(BadInput, match=r"info\.json.* expected a file"):
+        open_dataset(tmp_path)
 
 
 def test_a_link_to_a_file_is_read(tmp_path: Path) -> None:

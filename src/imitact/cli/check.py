@@ -228,7 +228,7 @@ def _fix_findings(
         if settings.json and path == settings.path:
             print_result(f"{settings.path}: {summary(found)}")
     _print(again, settings.lines)
-    return _end(settings, again, f"copy of {kept} episodes in {out}")
+    return _end(settings, again, f"copy of {kept} episode{'s' * (kept != 1)} in {out}")
 
 
 def _check_contract(settings: Check, check: Callable[[], None]) -> int:

@@ -60,6 +60,7 @@ class ProgressDisplay:
     """Progress of a job: a moving bar on a terminal, a line every 10 s elsewhere.
 
     The time left follows the speed of this run, so it is unknown until this run has done something.
+    Nothing is shown of a job with nothing to do.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class ProgressDisplay:
         self._printed_s: float | None = None
         self._printed = ""
         self._stream = stream or sys.stderr
-        self._bar: Progress | None = _bar(self._stream)
+        self._bar: Progress | None = _bar(self._stream) if total > 0 else None
         if self._bar:
             self._task = self._bar.add_task(escaped(what), total=total, text="")
 
@@ -137,6 +138,8 @@ class ProgressDisplay:
         if self._bar:
             with contextlib.suppress(OSError, ValueError):
                 self._bar.update(self._task, completed=self._done, text=escaped(self.text()))
+            return
+        if self._total <= 0:
             return
         now_s, line = self._clock(), f"{self._what}: {self.text()}"
         is_due = last or self._printed_s is None or now_s - self._printed_s >= EVERY_S

@@ -34,7 +34,8 @@ def network_changes(policy: ActConfig, model: ActConfig, *, has_cameras: bool) -
     for field in fields(ActConfig):
         then, now = getattr(policy, field.name), getattr(model, field.name)
         if then != now:
-            line = f"--model.{field.name.replace('_', '-')} is {now}, the policy's {then}"
+            option = f"--model.{field.name.replace('_', '-')}"
+            line = f"{option} is {_shown(now)}, the policy's {_shown(then)}"
             (told if field.name in free else refused).append(line)
     if refused:
         raise BadInput(
@@ -42,6 +43,11 @@ def network_changes(policy: ActConfig, model: ActConfig, *, has_cameras: bool) -
             "option out, or train without --from"
         )
     return told
+
+
+def _shown(value: object) -> str:
+    """Return a setting as it is typed; an empty text is shown as two quotation marks."""
+    return str(value) or '""'
 
 
 def spec_changes(policy: Spec, data: Spec, model: ActConfig) -> list[str]:

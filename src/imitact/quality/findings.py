@@ -188,7 +188,8 @@ class Finding:
     @property
     def line(self) -> str:
         """The finding as one line of text."""
-        return f"{self.severity}: {self.where}: {self.what}. {self.remedy}. [{self.kind}]"
+        remedy = self.remedy if self.remedy.endswith((".", "?", "!")) else f"{self.remedy}."
+        return f"{self.severity}: {self.where}: {self.what}. {remedy} [{self.kind}]"
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as plain JSON."""

@@ -106,7 +106,7 @@ def read_info(path: Path, versions: Sequence[str] = V30) -> dict[str, Any]:
     if not path.is_dir():
         raise BadInput(f"no such folder: {path}")
     file = path / INFO
-    if not file.is_file():
+    if not file.exists():  # something that is no regular file is refused where it is read
         begun = " A recording was begun there but no episode is finished; run it again."
         raise BadInput(
             f"{path} holds no finished dataset: there is no {INFO}."
