@@ -113,7 +113,7 @@ def test_rewards_of_random_contacts_equal_gym_alohas(task: str) -> None:
             model=SimpleNamespace(id2name=lambda at, kind: ids[at]),
         )
         expected = judge.get_reward(physics)
-        assert env._rewards.reward(contacts) == expected
+        assert env._scene._rewards.reward(contacts) == expected
         seen.add(expected)
     assert seen == {0, 1, 2, 3, 4}
 
@@ -123,8 +123,8 @@ def test_names_and_constants_equal_gym_alohas() -> None:
 
     assert list(ALOHA_JOINTS) == constants.JOINTS == constants.ACTIONS
     assert aloha._START.tolist() == constants.START_ARM_POSE
-    assert aloha._FINGER_OPEN_M == constants.PUPPET_GRIPPER_POSITION_OPEN
-    assert aloha._FINGER_CLOSED_M == constants.PUPPET_GRIPPER_POSITION_CLOSE
+    assert aloha.FINGER_OPEN_M == constants.PUPPET_GRIPPER_POSITION_OPEN
+    assert aloha.FINGER_CLOSED_M == constants.PUPPET_GRIPPER_POSITION_CLOSE
     assert 1 / ALOHA_RATE_HZ == constants.DT
     assert aloha.scene_folder() == constants.ASSETS_DIR
 

@@ -12,7 +12,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,8 @@ REAL_ALOHA_CAMERAS = ("top", "front_close", "left_wrist", "right_wrist")
 """The four views of the real ALOHA: high, low, and one on each wrist."""
 
 # gym_aloha/constants.py, PUPPET_GRIPPER_POSITION_*: finger travel in m at gripper 0 and 1.
-_FINGER_CLOSED_M = 0.01844
-_FINGER_OPEN_M = 0.05800
+FINGER_CLOSED_M = 0.01844
+FINGER_OPEN_M = 0.05800
 
 # gym_aloha/constants.py, START_ARM_POSE: 6 joints in rad and 2 fingers in m for each arm.
 _START = np.array((0.0, -0.96, 1.16, 0.0, -0.3, 0.0, 0.02239, -0.02239) * 2)
@@ -139,6 +139,66 @@ def start_positions(task: str, seeds: Sequence[int]) -> NDArray[np.float64]:
     return poses.reshape(len(seeds), -1, 7)[:, :, :2].reshape(len(seeds), -1)
 
 
+class AlohaScene:
+    """MuJoCo model, state and reward of a task, without control rate, observation or camera.
+
+    Args:
+        task: "cube" or "insertion".
+
+    Attributes:
+        model: MjModel of gym-aloha's scene.
+        data: MjData; after `reset` and after each `mj_step2`, `mj_step1` in this order, all derived
+            quantities, contacts included, belong to its state (dm_control's legacy step).
+
+    Raises:
+        BadInput: the task does not exist, or MuJoCo is missing.
+    """
+
+    def __init__(self, task: str) -> None:
+        if task not in _TASKS:
+            raise unknown_name("task of the ALOHA scene", task, TASKS)
+        self.task = task
+        self.stages = _TASKS[task].stages
+        self.mj = load_mujoco()
+        self.model: Any = self.mj.MjModel.from_xml_path(str(scene_folder() / _TASKS[task].scene))
+        self.data: Any = self.mj.MjData(self.model)
+        self._rewards = _ContactRewards(self.model, task)
+
+    def reset(self, seed: int) -> None:
+        """Set the arms to their start pose and the objects to the seed's (seed below 2^32)."""
+        if not 0 <= seed < 2**32:
+            raise BadInput(f"seed is {seed}; gym-aloha's seeds are from 0 to 2^32 - 1")
+        mj, model, data = self.mj, self.model, self.data
+        objects = _draw_start(self.task, seed)
+        mj.mj_resetData(model, data)
+        data.qpos[:16] = _START
+        data.qpos[16:] = objects
+        data.ctrl[:] = _START
+        # dm_control leaves two nested reset contexts, each with one forward pass without
+        # actuation; the second starts from the solution of the first, which changes the last bits.
+        flags = model.opt.disableflags
+        model.opt.disableflags = flags | int(mj.mjtDisableBit.mjDSBL_ACTUATION)
+        mj.mj_forward(model, data)
+        mj.mj_forward(model, data)
+        model.opt.disableflags = flags
+
+    def reward(self) -> int:
+        """Return the stage that the state is in, 0 to 4; its words are `stages`."""
+        return self._rewards.reward(self.data.contact.geom)
+
+    def check_finite(self, where: str) -> None:
+        """Raise NotFinite where the simulation has diverged; `where` is for the error."""
+        warnings = self.data.warning.number
+        if not warnings.any():
+            return
+        kinds = self.mj.mjtWarning.__members__
+        names = [kind for kind, n in zip(kinds, warnings, strict=False) if n]
+        raise NotFinite(
+            f"the simulation diverged at {where} ({', '.join(names)}) and its state is "
+            "invalid; check the last actions, then reset"
+        )
+
+
 class AlohaEnv:
     """Two ViperX arms over a table that hand over a cube, or insert a peg into a socket.
 
@@ -170,43 +230,27 @@ class AlohaEnv:
         for name in cameras:
             if name not in CAMERAS:
                 raise unknown_name("camera of the ALOHA scene", name, CAMERAS)
+        scene = AlohaScene(task)
         self.task = task
-        self.step_cap, self.stages = _TASKS[task].step_cap, _TASKS[task].stages
+        self.step_cap, self.stages = _TASKS[task].step_cap, scene.stages
         self._height, self._width = height, width
         views = tuple(Camera(name, height, width) for name in cameras)
         self.spec = Spec(ALOHA_JOINTS, ALOHA_JOINTS, ALOHA_UNITS, ALOHA_UNITS, views, ALOHA_RATE_HZ)
 
-        mj = load_mujoco()
-        self._mj = mj
-        self._model = mj.MjModel.from_xml_path(str(scene_folder() / _TASKS[task].scene))
+        self._scene = scene
+        self._mj, self._model, self._data = scene.mj, scene.model, scene.data
         view = self._model.vis.global_
         view.offheight = max(view.offheight, height)
         view.offwidth = max(view.offwidth, width)
-        self._data = mj.MjData(self._model)
         self._substeps = round(1.0 / ALOHA_RATE_HZ / self._model.opt.timestep)
         self._camera_ids = {name: self._model.camera(name).id for name in cameras}
         self._renderer: SceneRenderer | None = None
         self._tick: int | None = None
         self._state_count = 0  # frames can be read until the next state
-        self._rewards = _ContactRewards(self._model, self.task)
 
     def reset(self, seed: int) -> Observation:
         """Set the arms to their start pose and the objects to the seed's (seed below 2^32)."""
-        if not 0 <= seed < 2**32:
-            raise BadInput(f"seed is {seed}; gym-aloha's seeds are from 0 to 2^32 - 1")
-        mj, model, data = self._mj, self._model, self._data
-        objects = _draw_start(self.task, seed)
-        mj.mj_resetData(model, data)
-        data.qpos[:16] = _START
-        data.qpos[16:] = objects
-        data.ctrl[:] = _START
-        # dm_control leaves two nested reset contexts, each with one forward pass without
-        # actuation; the second starts from the solution of the first, which changes the last bits.
-        flags = model.opt.disableflags
-        model.opt.disableflags = flags | int(mj.mjtDisableBit.mjDSBL_ACTUATION)
-        mj.mj_forward(model, data)
-        mj.mj_forward(model, data)
-        model.opt.disableflags = flags
+        self._scene.reset(seed)
         self._tick = 0
         self._state_count += 1
         return self._observation()
@@ -225,7 +269,7 @@ class AlohaEnv:
         ctrl[8:14] = action[7:13]
         # In the action's own precision, as gym-aloha computes it.
         for index, gripper in ((6, action[6]), (14, action[13])):
-            finger = gripper * (_FINGER_OPEN_M - _FINGER_CLOSED_M) + _FINGER_CLOSED_M
+            finger = gripper * (FINGER_OPEN_M - FINGER_CLOSED_M) + FINGER_CLOSED_M
             ctrl[index] = finger
             ctrl[index + 1] = -finger
         # dm_control's order (legacy_step): the derived quantities, contacts included, belong to
@@ -235,9 +279,8 @@ class AlohaEnv:
         mj.mj_step1(model, data)
         self._state_count += 1
         self._tick += 1
-        if data.warning.number.any():
-            self._raise_diverged()
-        reward = self._rewards.reward(data.contact.geom)
+        self._scene.check_finite(f"tick {self._tick}")
+        reward = self._scene.reward()
         return StepResult(self._observation(), float(reward), reward == 4)
 
     def close(self) -> None:
@@ -247,19 +290,11 @@ class AlohaEnv:
             self._renderer = None
         self._state_count += 1
 
-    def _raise_diverged(self) -> NoReturn:
-        kinds = self._mj.mjtWarning.__members__
-        names = [kind for kind, n in zip(kinds, self._data.warning.number, strict=False) if n]
-        raise NotFinite(
-            f"the simulation diverged at tick {self._tick} ({', '.join(names)}) and its state is "
-            "invalid; check the last actions, then reset"
-        )
-
     def _observation(self) -> Observation:
         assert self._tick is not None
         qpos = self._data.qpos.copy()
         state = np.concatenate([qpos[0:7], qpos[8:15]])
-        state[6::7] = (state[6::7] - _FINGER_CLOSED_M) / (_FINGER_OPEN_M - _FINGER_CLOSED_M)
+        state[6::7] = (state[6::7] - FINGER_CLOSED_M) / (FINGER_OPEN_M - FINGER_CLOSED_M)
         count = self._state_count
         frames = LazyFrames(
             tuple(self._camera_ids), self._render, lambda: self._state_count == count
