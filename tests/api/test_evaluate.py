@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,8 @@ from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Accumulator
 from imitact.deploy.load_policy import list_checkpoints, policy_path, read_stored
 from imitact.evaluation import runner
+from imitact.evaluation.report import summary_line
+from imitact.evaluation.results import Evaluation
 from imitact.models import policy_folder
 from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
@@ -189,10 +192,18 @@ def test_damaged_weights_are_refused_before_the_environment_is_made(
         imitact.evaluate(two[0], out=tmp_path / "out", env="nothing:Here")
 
 
-def test_a_replay_longer_than_the_chunk_is_told(two: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_replay_longer_than_the_chunk_is_told_and_stored_as_it_is_executed(
+    two: tuple[Path, Path], tmp_path: Path
+) -> None:
     told: list[str] = []
     options = {"env": DOT, "episodes": 1, "workers": 1, "on_line": told.append}
-    imitact.evaluate(two[0], out=tmp_path / "a", chunking="replay:200", **options)
+    found = imitact.evaluate(two[0], out=tmp_path / "a", chunking="replay:200", **options)
     assert told == ["chunks are 8 ticks long: replay:200 runs as replay:8"]
+    assert isinstance(found, Evaluation)
+    assert "replay:8" in summary_line(found)
+    stored = json.loads((tmp_path / "a" / "evaluation.json").read_text())
+    assert stored["chunking"] == "replay:8"
     imitact.evaluate(two[0], out=tmp_path / "b", chunking="replay:8", **options)
     assert len(told) == 1
+    # What is executed alike is one evaluation.
+    assert imitact.evaluate(two[0], out=tmp_path / "b", chunking="replay:9", **options) == found

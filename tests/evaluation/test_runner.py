@@ -287,6 +287,22 @@ def test_another_spelling_of_the_same_execution_continues_the_journal(tmp_path: 
     assert run(out=tmp_path, execution="ensemble:.010/1") == first
 
 
+def test_a_journal_with_a_replay_longer_than_the_chunk_is_continued_as_it_was_executed(
+    tmp_path: Path,
+) -> None:
+    run(out=tmp_path, execution="replay:200")  # as older versions stored it
+    journal = tmp_path / JOURNAL
+    before = journal.read_bytes()
+    for given in ("replay:200", "replay:100", f"replay:{Reacher.k}"):
+        journal.write_bytes(b"".join(before.splitlines(keepends=True)[:5]))
+        found = run(out=tmp_path, execution=given, chunk_size=Reacher.k)
+        assert found.execution == Execution(f"replay:{Reacher.k}")
+        assert found.rows == run(execution=f"replay:{Reacher.k}").rows
+    shorter = f"replay:{Reacher.k - 1}"
+    with pytest.raises(BadInput, match=f'chunking was "replay:200", is now "{shorter}"'):
+        run(out=tmp_path, execution=shorter, chunk_size=Reacher.k)
+
+
 def test_a_journal_of_another_environment_is_not_continued(tmp_path: Path) -> None:
     run(out=tmp_path)
     lines = (tmp_path / JOURNAL).read_bytes().splitlines(keepends=True)

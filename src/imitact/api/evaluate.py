@@ -190,6 +190,7 @@ def run_evaluation(
         planned.make_env,
         seeds=range(first_seed, first_seed + episodes),
         execution=planned.execution,
+        chunk_size=planned.policy.chunk_size,
         step_cap=step_cap or None,
         stop_on_success=stop_on_success,
         workers=workers or None,
@@ -290,7 +291,6 @@ def _tell_queries(
     name: str, execution: Execution, chunk: int | None, on_line: Callable[[str], object]
 ) -> None:
     """Tell where chunks are shorter than the execution wants, and are executed whole."""
-    wanted = execution.chunking.partition(":")
-    if chunk is not None and wanted[0] == "replay" and int(wanted[2]) > chunk:
+    if (executed := execution.within(chunk)) != execution:
         what = f"{name}: " if name else ""
-        on_line(f"{what}chunks are {chunk} ticks long: {execution} runs as replay:{chunk}")
+        on_line(f"{what}chunks are {chunk} ticks long: {execution} runs as {executed.chunking}")

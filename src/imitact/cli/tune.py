@@ -111,7 +111,7 @@ def run(settings: Tune) -> None:
             done, episode_s = progress.done, progress.episode_s
             display.to(done, stage, None if episode_s is None else episode_s * (total - done))
 
-        journal = EpisodeJournal.of_tuning(plan, out)
+        journal = EpisodeJournal.of_tuning(plan, out, policy.chunk_size)
         with Evaluator(
             policy.loader,
             make_env,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,18 @@ class EpisodeJournal:
     settings, without what an older version did not store.
     """
 
-    def __init__(self, path: Path, head: dict[str, Any], execution: Execution | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        head: dict[str, Any],
+        execution: Execution | None,
+        chunk_size: int | None = None,
+    ) -> None:
         """Open a journal that begins with the settings `head`, or begin one.
 
         A file of other settings is refused. `execution` is None where each entry names its own.
+        Older files name an execution as it was given, also where it is longer than a chunk; with
+        the policy's `chunk_size` they are continued.
         """
         self.folder = path.parent
         self.rows: dict[Job, EpisodeRow] = {}
@@ -51,6 +60,9 @@ class EpisodeJournal:
         if isinstance(kept, dict):  # older files do not tell environments of one name apart
             named = {k: v for k, v in head["names"].items() if k in kept or k not in _ADDED_NAMES}
             head = {**head, "names": named}
+        stored = _stored_execution(self._journal.settings)
+        if execution and stored and stored.within(chunk_size) == execution:
+            head = {**head, "chunking": stored.chunking}
         self._journal.begin(head)
         self.names: dict[str, str] = head["names"]
         self.env_info = next(reversed(self._journal.entries("world", EnvInfo)), None)
@@ -60,19 +72,24 @@ class EpisodeJournal:
         else:
             finished = self._journal.entries("episode", _TunedEpisode)
         for entry in finished:
-            self.rows.setdefault(Job(entry.execution, entry.row.seed), entry.row)
+            executed = entry.execution.within(chunk_size)
+            self.rows.setdefault(Job(executed, entry.row.seed), entry.row)
         self.clock_s = max(self._journal.entries("clock_s", float), default=0.0)
 
     @classmethod
-    def of_evaluation(cls, plan: EvaluationPlan, out: Path) -> EpisodeJournal:
+    def of_evaluation(
+        cls, plan: EvaluationPlan, out: Path, chunk_size: int | None = None
+    ) -> EpisodeJournal:
         """Open the journal of an evaluation in its output folder."""
-        return cls(out / EVALUATION_JOURNAL, plan.to_json(), plan.execution)
+        return cls(out / EVALUATION_JOURNAL, plan.to_json(), plan.execution, chunk_size)
 
     @classmethod
-    def of_tuning(cls, plan: EvaluationPlan, out: Path) -> EpisodeJournal:
+    def of_tuning(
+        cls, plan: EvaluationPlan, out: Path, chunk_size: int | None = None
+    ) -> EpisodeJournal:
         """Open the journal of a tuning in its output folder."""
         head = {"tune": 1, "names": dict(plan.names), "step_cap": plan.step_cap}
-        return cls(out / TUNING_JOURNAL, head, None)
+        return cls(out / TUNING_JOURNAL, head, None, chunk_size)
 
     def add_env(self, env_info: EnvInfo) -> None:
         """Store the environment, once; refuse another one than the finished episodes ran in."""
@@ -97,6 +114,14 @@ class EpisodeJournal:
         """Store what `episode_error` returned, for a reader; the episode will be run again."""
         text = {"message": str(error), "base": type(error).__name__, "trace": error.__notes__[0]}
         self._journal.add("error", {"seed": job.seed, **text})
+
+
+def _stored_execution(settings: Mapping[str, Any]) -> Execution | None:
+    """Return the execution in the settings of an evaluation's journal; None for a new one."""
+    try:
+        return Execution(settings["chunking"], settings.get("delay_ticks", 0))
+    except (BadInput, KeyError, TypeError):
+        return None
 
 
 def read_unfinished(out: Path) -> tuple[Evaluation, int]:

@@ -207,6 +207,7 @@ def evaluate(
     *,
     seeds: Sequence[int],
     execution: Execution | str,
+    chunk_size: int | None = None,
     step_cap: int | None = None,
     stop_on_success: bool = True,
     workers: int | None = None,
@@ -228,6 +229,8 @@ def evaluate(
             module, or functools.partial of one) unless `workers` is 0.
         make_env: creates the environment; as `make_policy`.
         execution: how chunks become actions; a text is taken as in `--chunking`.
+        chunk_size: ticks of the policy's chunks, where known: a longer replay is reported as what
+            is executed, all of a chunk.
         step_cap: maximum number of ticks; None takes the environment's own.
         stop_on_success: end an episode at its first success, as gym-aloha does; else run to the
             step cap, and also report whether success was held.
@@ -240,9 +243,10 @@ def evaluate(
             continues an interrupted evaluation. None writes nothing.
         on_progress: called as episodes finish, and about once a second in between.
     """
+    given = Execution(execution) if isinstance(execution, str) else execution
     plan = EvaluationPlan(
         seeds=tuple(int(seed) for seed in seeds),
-        execution=Execution(execution) if isinstance(execution, str) else execution,
+        execution=given.within(chunk_size),
         step_cap=step_cap,
         stop_on_success=stop_on_success,
         names=dict(names or {}),
@@ -252,7 +256,7 @@ def evaluate(
     if out is None and videos:
         raise BadInput(f"{videos} videos need an output folder; give `out`")
     with exclusive_writer(out, "evaluation") if out else nullcontext():
-        journal = EpisodeJournal.of_evaluation(plan, out) if out else None
+        journal = EpisodeJournal.of_evaluation(plan, out, chunk_size) if out else None
         plan = replace(plan, names=journal.names) if journal else plan
         with Evaluator(
             make_policy,

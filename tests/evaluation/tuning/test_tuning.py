@@ -21,6 +21,7 @@ from imitact.core.errors import BadInput, ImitactError
 from imitact.core.execution import Execution, parse
 from imitact.core.feature_statistics import Accumulator
 from imitact.envs import registry
+from imitact.evaluation.episode import Job
 from imitact.evaluation.episode_journal import TUNING_JOURNAL as JOURNAL
 from imitact.evaluation.episode_journal import EpisodeJournal
 from imitact.evaluation.results import EnvInfo, EpisodeRow, Evaluation, EvaluationPlan
@@ -108,6 +109,32 @@ def test_an_execution_that_is_left_out_queries_as_often_as_one_that_is_tried(
         if max(e, delay) < chunk - delay:
             ours = intervals(f"ensemble:0.1/{e}")
             assert any(alike(intervals(t.chunking), ours) for t in tried_so)
+
+
+def test_a_grid_names_replays_as_they_are_executed() -> None:
+    grid = Grid((10, 25, 50, 100), (0.01,), (5,))
+    tried = [e.chunking for e in grid.at(0, 20)]
+    assert tried == ["replay:20", "replay:10", "ensemble:0.01/5"]
+
+
+def test_the_untuned_replay_is_named_as_it_is_executed() -> None:
+    grid, race = (
+        Grid((4, 20), (), ()),
+        RaceConfig(first_round=4, selection=4, finalists=2, confirmation=4),
+    )
+    found = tuning.tune(SimulatedEpisodes({}), grid, race, 20)
+    assert {e.execution.chunking for e in found.confirmed} <= {"replay:20", "replay:4"}
+    assert found.untuned == Execution("replay:20")
+    assert found.gain is not None
+
+
+def test_episodes_of_a_replay_longer_than_a_chunk_are_continued(tmp_path: Path) -> None:
+    with evaluator(out=tmp_path) as running:
+        (older,) = running.evaluations([Execution("replay:100")], range(3))
+    plan = EvaluationPlan((0,), Execution())
+    journal = EpisodeJournal.of_tuning(plan, tmp_path, chunk_size=20)
+    executed = Execution("replay:20")
+    assert [journal.rows[Job(executed, seed)] for seed in range(3)] == list(older.rows)
 
 
 def test_at_a_delay_of_ten_a_query_every_five_ticks_becomes_one_every_ten() -> None:

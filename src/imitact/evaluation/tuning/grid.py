@@ -59,7 +59,8 @@ class Grid:
         for n in sorted(set(self.replay), reverse=True):
             # The ticks between two queries in fact.
             interval = min(max(n, delay_ticks), max(chunk_size - delay_ticks, delay_ticks))
-            kept.setdefault((interval,), Execution(Replay(n).text, delay_ticks))
+            execution = Execution(Replay(n).text, delay_ticks).within(chunk_size)
+            kept.setdefault((interval,), execution)
         for every in sorted(set(self.every), reverse=True):
             interval = max(every, delay_ticks)
             if interval >= chunk_size - delay_ticks:

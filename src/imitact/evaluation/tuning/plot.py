@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from imitact.evaluation.results import Evaluation
 from imitact.evaluation.tuning.report import ticks
-from imitact.evaluation.tuning.successive_halving import UNTUNED, DelayRace, Tuning
+from imitact.evaluation.tuning.successive_halving import DelayRace, Tuning
 from imitact.storage.atomic import write_atomically
 
 FILE_NAME = "tune.svg"
@@ -34,8 +34,8 @@ def draw(tuning: Tuning, out: Path) -> Path:
         for at, race in enumerate(tuning.races):
             above = figure.add_subplot(cells[0, at])
             below = figure.add_subplot(cells[1, at])
-            _success(above, race, names)
-            _jerk(below, race, names)
+            _success(above, race, names, tuning.untuned.chunking)
+            _jerk(below, race, names, tuning.untuned.chunking)
             for panel in (above, below):
                 panel.set_yticks(range(len(names)), names if at == 0 else [""] * len(names))
                 panel.set_ylim(len(names) - 0.5, -0.5)
@@ -61,12 +61,14 @@ def _names(races: Sequence[DelayRace]) -> list[str]:
     return sorted({e.execution.chunking for race in races for e in race.longest}, key=key)
 
 
-def _success(panel: Axes, race: DelayRace, names: Sequence[str]) -> None:
+def _success(panel: Axes, race: DelayRace, names: Sequence[str], untuned: str) -> None:
     for evaluation in race.longest:
         at = names.index(evaluation.execution.chunking)
         rate, below, above = _percent(evaluation)
         error = [[below], [above]]
-        panel.errorbar(rate, at, xerr=error, fmt="o", color=_colour(race, evaluation), **_BAR)
+        panel.errorbar(
+            rate, at, xerr=error, fmt="o", color=_colour(race, evaluation, untuned), **_BAR
+        )
         panel.annotate(
             f"{evaluation.episodes}", (1.01, at), xycoords=("axes fraction", "data"),
             fontsize=6, va="center", color="#666666",
@@ -82,30 +84,30 @@ def _percent(evaluation: Evaluation) -> tuple[float, float, float]:
     return rate, max(0.0, rate - low), max(0.0, high - rate)
 
 
-def _jerk(panel: Axes, race: DelayRace, names: Sequence[str]) -> None:
+def _jerk(panel: Axes, race: DelayRace, names: Sequence[str], untuned: str) -> None:
     for evaluation in race.longest:
         jerk = evaluation.mean_jerk_rad_s3
         if jerk is not None:
             at = names.index(evaluation.execution.chunking)
-            panel.plot(jerk, at, "o", markersize=4, color=_colour(race, evaluation))
+            panel.plot(jerk, at, "o", markersize=4, color=_colour(race, evaluation, untuned))
     panel.set_xlim(left=0)
     panel.set_xlabel("jerk, rad/s³", fontsize=7)
 
 
-def _colour(race: DelayRace, evaluation: Evaluation) -> str:
+def _colour(race: DelayRace, evaluation: Evaluation, untuned: str) -> str:
     if evaluation.execution == race.choice.chosen.execution:
         return _CHOSEN
-    return _UNTUNED if evaluation.execution.chunking == UNTUNED.chunking else _OTHER
+    return _UNTUNED if evaluation.execution.chunking == untuned else _OTHER
 
 
 def _delays(panel: Axes, tuning: Tuning) -> None:
     """Draw success over delay on the confirmation seeds, with the lines slightly offset."""
-    chosen = tuning.chosen.chunking
+    chosen, untuned = tuning.chosen.chunking, tuning.untuned.chunking
     own = {race.delay_ticks: race.choice.chosen.execution.chunking for race in tuning.races}
     lines = {
         f"{chosen} (chosen)": (_CHOSEN, dict.fromkeys(own, chosen)),
         "best at that delay": (_OTHER, own),
-        f"{UNTUNED.chunking} (untuned)": (_UNTUNED, dict.fromkeys(own, UNTUNED.chunking)),
+        f"{untuned} (untuned)": (_UNTUNED, dict.fromkeys(own, untuned)),
     }
     for place, (label, (colour, chunkings)) in enumerate(lines.items()):
         found = [(d, tuning.confirmation(c, d)) for d, c in chunkings.items()]

@@ -13,7 +13,7 @@ from imitact.evaluation.report import aligned, or_dash, paired_line, percent
 from imitact.evaluation.results import Evaluation, describe_seeds
 from imitact.evaluation.tuning.grid import Grid
 from imitact.evaluation.tuning.selection import JERK_TOLERANCE, MAX_LOSS
-from imitact.evaluation.tuning.successive_halving import UNTUNED, DelayRace, RaceConfig, Tuning
+from imitact.evaluation.tuning.successive_halving import DelayRace, RaceConfig, Tuning
 from imitact.storage.atomic import write_json
 
 FORMAT = 1
@@ -40,8 +40,8 @@ def report_lines(tuning: Tuning, race: RaceConfig) -> list[str]:
         lines += [*_aligned(rows), ""]
     delay_ticks = tuning.chosen.delay_ticks
     lines += [_reason(each) for each in tuning.races if each.delay_ticks == delay_ticks]
-    if tuning.gain and tuning.chosen.chunking != UNTUNED.chunking:
-        lines.append(paired_line(tuning.gain, tuning.chosen.chunking, UNTUNED.chunking))
+    if tuning.gain and tuning.chosen.chunking != tuning.untuned.chunking:
+        lines.append(paired_line(tuning.gain, tuning.chosen.chunking, tuning.untuned.chunking))
     return lines
 
 

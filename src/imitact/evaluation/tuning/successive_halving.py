@@ -118,12 +118,14 @@ class Tuning:
     Attributes:
         chosen: chosen execution, at the delay of `RaceConfig.delay_ticks`.
         confirmed: evaluations on the confirmation seeds: at each delay the chosen one, the best of
-            that delay, and UNTUNED, without repetition.
+            that delay, and the untuned one, without repetition.
+        untuned: what is executed of the policy's chunks without a tuning, at no delay.
     """
 
     races: tuple[DelayRace, ...]
     chosen: Execution
     confirmed: tuple[Evaluation, ...]
+    untuned: Execution = UNTUNED
 
     def confirmation(self, chunking: str, delay_ticks: int) -> Evaluation | None:
         """Return the evaluation of a chunking at a delay; None where it was not confirmed."""
@@ -132,9 +134,9 @@ class Tuning:
 
     @property
     def gain(self) -> Paired | None:
-        """Success of the chosen execution minus that of UNTUNED, on the confirmation seeds."""
+        """Success of the chosen execution minus that of the untuned, on the confirmation seeds."""
         a = self.confirmation(self.chosen.chunking, self.chosen.delay_ticks)
-        b = self.confirmation(UNTUNED.chunking, self.chosen.delay_ticks)
+        b = self.confirmation(self.untuned.chunking, self.chosen.delay_ticks)
         return compare(a, b) if a and b else None
 
 
@@ -185,16 +187,17 @@ def tune(
     races = tuple(map(race_at, delays, executions))
     by_delay = {each.delay_ticks: each.choice.chosen.execution for each in races}
     chosen = by_delay[race.delay_ticks]
+    untuned = UNTUNED.within(chunk_size)
     confirmed: list[Evaluation] = []
     if race.confirmation:
         on_stage(f"confirmation on {race.confirmation} other seeds")
         wanted = [
             Execution(execution.chunking, delay)
             for delay in delays
-            for execution in (chosen, by_delay[delay], UNTUNED)
+            for execution in (chosen, by_delay[delay], untuned)
         ]
         confirmed = run(list(dict.fromkeys(wanted)), race.confirmation_seeds)
-    return Tuning(races, chosen, tuple(confirmed))
+    return Tuning(races, chosen, tuple(confirmed), untuned)
 
 
 def _delays(grid: Grid, race: RaceConfig) -> list[int]:
