@@ -1,0 +1,552 @@
+"""Dynamixel bus: requests to the servos of one serial port, with honest answers.
+
+The packets are dynamixel-sdk's; the waiting, the time-outs and the sync read are not, because in
+its version 4.1.0
+
+- `PortHandler` polls without a pause, a full core for each waiting port, by the system's wall
+  clock, and allows 34 ms for any answer; here the wait is a `select`, and its time fits the
+  request;
+- `GroupSyncRead` drops the error byte of each servo, so that an overloaded servo reads like a
+  healthy one; it loses all answers where one is missing; and it returns negative values unsigned.
+
+**A late answer never passes for a newer one.** Answers carry no number, so one that arrives after
+its request was given up would answer the next request, and the next answer the one after that: all
+later values are old, without an error. Here the input is flushed before each request, and a servo
+that owes an answer must pass a barrier first: it is asked for a block of a length that nothing else
+has. A servo answers in order, so when that block arrives, everything before it has arrived and is
+dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import termios
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import serial
+from dynamixel_sdk import (  # pyright: ignore[reportMissingTypeStubs]
+    COMM_SUCCESS,
+    PortHandler,
+    Protocol2PacketHandler,
+)
+
+from imitact.core.errors import RobotError, library_words
+from imitact.robots.dynamixel_registers import (
+    BAUD_RATES,
+    MODEL_NUMBER,
+    REFUSALS,
+    Register,
+)
+
+ANSWER_S = 0.005
+"""Time that an answer may take besides its own bytes and the port's latency timer: return delay
+(0.5 ms from the factory), USB (1 ms), and 3.5 ms for the scheduling of this thread."""
+
+RETRY_S = 0.05
+"""A servo that did not pass the barrier is reported missing for so long, then asked again. Without
+the pause a dead servo would cost a time-out in every read."""
+
+ALERT = 0x80
+"""Bit of a status packet's error byte: Hardware_Error_Status is not 0."""
+
+_BARRIER_SIZES = range(5, 14)
+"""Lengths of a block from address 0, all of defined registers, that no register has."""
+
+_SYNC_WRITE_SLACK_S = 0.05
+"""Time that the system may take to accept a request."""
+
+
+@dataclass(frozen=True)
+class SyncRead:
+    """Answers of a sync read.
+
+    Attributes:
+        data: bytes by servo ID, of the servos that answered.
+        missing: IDs of the servos that did not.
+    """
+
+    data: Mapping[int, bytes]
+    missing: tuple[int, ...]
+
+
+@dataclass
+class BusCounts:
+    """What happened on a bus since it was opened."""
+
+    requests: int = 0
+    missing: int = 0
+    """Answers that did not come in time, or came damaged."""
+
+    dropped: int = 0
+    """Late answers that were recognized and dropped."""
+
+
+class DynamixelBus:
+    """The servos of one port, used by one thread.
+
+    Args:
+        port: its path, best one below /dev/serial/by-id, which names the adapter.
+        baud: bits per second.
+        where: what hangs on it, in words, for errors: "left follower".
+        names: joint names by servo ID, for errors.
+        answer_s: time that an answer may take besides its bytes and the latency timer.
+        patience: factor of all time-outs; more than 1 for tests on a busy machine.
+    """
+
+    def __init__(
+        self,
+        port: str | Path,
+        baud: int = 1_000_000,
+        *,
+        where: str = "",
+        names: Mapping[int, str] | None = None,
+        answer_s: float = ANSWER_S,
+        patience: float = 1.0,
+    ) -> None:
+        self.port = str(port)
+        self.baud = baud
+        self.counts = BusCounts()
+        self.alerts: set[int] = set()
+        """IDs of the servos whose last answer reported a hardware error."""
+        self.largest_gap_s = 0.0
+        """Longest time between two requests since it was last set to 0."""
+        self.latency_s = 0.0
+        """The port's latency timer, once open; 0 where it has none."""
+        self._where = f"{where} ({self.port})" if where else self.port
+        self._names = dict(names or {})
+        self._answer_s, self._patience = answer_s, patience
+        self._packets: Any = Protocol2PacketHandler()
+        self._line: _Line | None = None
+        self._debts: dict[int, _Debt] = {}
+        self._last_request_s: float | None = None
+
+    # ------------------------------------------------------------------------------ the port
+
+    @property
+    def is_open(self) -> bool:
+        return self._line is not None
+
+    def open(self) -> None:
+        """Open the port for this process alone.
+
+        Raises:
+            RobotError: the port is not there, may not be opened, or another process has it.
+        """
+        if self._line is not None:
+            return
+        if not os.path.exists(self.port):
+            raise RobotError(
+                f"{self._where}: there is no such port; plug the adapter in, and take the path "
+                f"from /dev/serial/by-id, which has {_listed_ports()}"
+            )
+        try:
+            line = _Line(self.port, self.baud)
+        except (OSError, termios.error, ValueError) as error:
+            raise RobotError(f"{self._where}: {_open_failure(self.port, error)}") from None
+        self._line = line
+        self.latency_s = line.set_latency()
+        line.allowance_s = (self._answer_s + 2 * self.latency_s) * self._patience
+        self._debts.clear()
+        self.alerts.clear()
+        self.largest_gap_s, self._last_request_s = 0.0, None
+
+    def close(self) -> None:
+        """Close the port; never raises, and sends nothing."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+    # ------------------------------------------------------------------------------ requests
+
+    def ping(self, servo: int) -> int | None:
+        """Return the model number of a servo, or None where nothing answers."""
+        try:
+            return self.read(servo, MODEL_NUMBER, tries=2)
+        except NoAnswer:
+            return None
+
+    def read(self, servo: int, register: Register, *, tries: int = 1) -> int:
+        """Return a register's value, signed where it is.
+
+        Args:
+            tries: how often to ask before the servo counts as silent.
+
+        Raises:
+            NoAnswer: it did not answer in time.
+            RobotError: it refused, or the port failed.
+        """
+        return register.decode(
+            self.read_block(servo, register.address, register.size, tries=tries, what=register.name)
+        )
+
+    def read_block(
+        self, servo: int, address: int, size: int, *, tries: int = 1, what: str = "registers"
+    ) -> bytes:
+        """Return the bytes of a block of registers. Errors as `read`."""
+        for _ in range(tries):
+            if self._settle(servo, retry_at_once=tries > 1):
+                data = self._read_once(servo, address, size, what)
+                if data is not None:
+                    return data
+        raise NoAnswer(self._silent(servo, f"reading {what}"))
+
+    def write(self, servo: int, register: Register, value: int, *, tries: int = 2) -> None:
+        """Write a register and wait for the servo's receipt.
+
+        A write whose receipt is lost is written again: the values here are the same twice.
+
+        Raises:
+            NoAnswer: no receipt came.
+            RobotError: the servo refused the value, or the port failed.
+        """
+        what = f"writing {value} to {register.name}"
+        data = list(register.encode(value))
+        for _ in range(tries):
+            self._settle(servo, retry_at_once=True)
+            with self._failures(servo) as line:
+                self._count()
+                result, error = self._packets.writeTxRx(
+                    line, servo, register.address, register.size, data
+                )
+                self._finish(line)
+            if result != COMM_SUCCESS:
+                self._miss(servo)
+                continue
+            self._heard(servo, error, what)
+            return
+        raise NoAnswer(self._silent(servo, what))
+
+    def sync_read(self, servos: Sequence[int], register: Register) -> SyncRead:
+        """Read one register of several servos with one request.
+
+        Servos that owe an answer pass the barrier first or count as missing; the others' answers
+        are not lost. A servo that reports a hardware error is added to `alerts`.
+        """
+        asked = [servo for servo in servos if self._settle(servo)]
+        data: dict[int, bytes] = {}
+        if asked:
+            with self._failures() as line:
+                self._count()
+                result = self._packets.syncReadTx(
+                    line, register.address, register.size, asked, len(asked), False
+                )
+                if result == COMM_SUCCESS:
+                    line.start_wait((11 + register.size) * len(asked))
+                    # Answers come in the order of the request: the last one ends the wait.
+                    while asked[-1] not in data and not line.is_over():
+                        packet, result = self._packets.rxPacket(line, False)
+                        if result != COMM_SUCCESS:
+                            continue  # damaged: the next may be whole
+                        servo, error, payload = _parts(packet)
+                        if servo in asked and len(payload) == register.size:
+                            data[servo] = payload
+                            self._note_alert(servo, error)
+                self._finish(line)
+        for servo in asked:
+            if servo not in data:
+                self._miss(servo)
+        return SyncRead(data, tuple(servo for servo in servos if servo not in data))
+
+    def sync_write(self, register: Register, values: Mapping[int, int]) -> None:
+        """Write one register of several servos with one request, which no servo answers.
+
+        A servo ignores a value that it would refuse; only a later read shows that.
+        """
+        with self._failures() as line:
+            self._count()
+            param: list[int] = []
+            for servo, value in values.items():
+                param += [servo, *register.encode(value)]
+            result = self._packets.syncWriteTxOnly(
+                line, register.address, register.size, param, len(param)
+            )
+            self._finish(line)
+            if result != COMM_SUCCESS:
+                raise OSError(f"sending failed with code {result} of dynamixel-sdk")
+
+    def reboot(self, servo: int) -> None:
+        """Restart a servo, the one way out of a hardware error. Its torque goes off."""
+        with self._failures(servo) as line:
+            self._count()
+            self._packets.reboot(line, servo)
+            self._finish(line)
+        self.alerts.discard(servo)
+        self._debts[servo] = _Debt()
+
+    def find_baud(self, servos: Sequence[int]) -> int | None:
+        """Return the rate at which one of the servos answers, trying all that they can have."""
+        line = self._line
+        if line is None:
+            return None
+        try:
+            for baud in sorted(set(BAUD_RATES.values()) - {self.baud}):
+                with self._failures() as line:
+                    line.set_speed(baud)
+                self._debts.clear()
+                if any(self.ping(servo) is not None for servo in servos):
+                    return baud
+            return None
+        finally:
+            with contextlib.suppress(RobotError), self._failures() as line:
+                line.set_speed(self.baud)
+            self._debts.clear()
+
+    def take_alerts(self) -> list[int]:
+        """Return the IDs of `alerts`, in order."""
+        return sorted(self.alerts)
+
+    # ------------------------------------------------------------------------------ inside
+
+    def _read_once(self, servo: int, address: int, size: int, what: str) -> bytes | None:
+        """Ask once; None where no answer of that servo and length came in time."""
+        with self._failures(servo) as line:
+            self._count()
+            self._packets.readTx(line, servo, address, size)
+            line.start_wait(size + 11)
+            while not line.is_over():
+                packet, result = self._packets.rxPacket(line, False)
+                if result != COMM_SUCCESS:
+                    continue  # damaged: the next may be whole
+                came, error, payload = _parts(packet)
+                refused = came == servo and not payload and error & ~ALERT
+                if came == servo and (len(payload) == size or refused):
+                    self._finish(line)
+                    self._heard(servo, error, f"reading {what}")
+                    return payload
+                self.counts.dropped += 1
+            self._finish(line)
+        self._miss(servo)
+        return None
+
+    def _settle(self, servo: int, *, retry_at_once: bool = False) -> bool:
+        """Return whether a servo owes no answer, after a barrier where it did."""
+        debt = self._debts.get(servo)
+        if debt is None:
+            return True
+        if not retry_at_once and time.monotonic() < debt.retry_s:
+            return False
+        size = next(debt.sizes)
+        if self._read_once(servo, 0, size, "its identity") is None:
+            debt.retry_s = time.monotonic() + RETRY_S
+            return False
+        self._debts.pop(servo, None)
+        return True
+
+    def _miss(self, servo: int) -> None:
+        self.counts.missing += 1
+        self._debts.setdefault(servo, _Debt())
+
+    def _heard(self, servo: int, error: int, what: str) -> None:
+        self._note_alert(servo, error)
+        if number := error & ~ALERT:
+            words = REFUSALS.get(number, f"error {number}")
+            raise RobotError(f"{self._who(servo)} refused {what}: {words}")
+
+    def _note_alert(self, servo: int, error: int) -> None:
+        if error & ALERT:
+            self.alerts.add(servo)
+        else:
+            self.alerts.discard(servo)
+
+    def _count(self) -> None:
+        now_s = time.monotonic()
+        if self._last_request_s is not None:
+            self.largest_gap_s = max(self.largest_gap_s, now_s - self._last_request_s)
+        self._last_request_s = now_s
+        self.counts.requests += 1
+
+    @staticmethod
+    def _finish(line: _Line) -> None:
+        line.is_using = False  # dynamixel-sdk leaves it set where its own rxPacket was not called
+
+    def _who(self, servo: int) -> str:
+        name = self._names.get(servo)
+        return f"{self._where}: {name} (servo {servo})" if name else f"{self._where}: servo {servo}"
+
+    def _silent(self, servo: int, what: str) -> str:
+        return (
+            f"{self._who(servo)} did not answer ({what}); check its cable and those before it, the "
+            "power supply, and whether its LED blinks"
+        )
+
+    @contextlib.contextmanager
+    def _failures(self, servo: int | None = None) -> Iterator[_Line]:
+        """Turn every failure of the port into a RobotError, and close the port."""
+        if self._line is None:
+            raise RobotError(f"{self._where}: the port is not open; connect first")
+        try:
+            yield self._line
+        except (OSError, termios.error, serial.SerialException) as error:
+            self.close()
+            who = self._where if servo is None else self._who(servo)
+            raise RobotError(
+                f"{who}: the port failed ({library_words(error)}) and was closed; was the adapter "
+                "unplugged? Plug it in and connect again; the arm keeps its torque until then"
+            ) from None
+
+
+class NoAnswer(RobotError):
+    """A servo did not answer in time."""
+
+
+@dataclass
+class _Debt:
+    """An answer that a servo owes, and when it is asked for it."""
+
+    retry_s: float = 0.0
+    sizes: Iterator[int] = field(default_factory=lambda: _cycle(_BARRIER_SIZES))
+
+
+def _cycle(sizes: Sequence[int]) -> Iterator[int]:
+    while True:
+        yield from sizes
+
+
+def _parts(packet: Sequence[int]) -> tuple[int, int, bytes]:
+    """Return ID, error byte and payload of a status packet without stuffing."""
+    size = packet[5] | packet[6] << 8
+    return packet[4], packet[8], bytes(packet[9 : 7 + size - 2])
+
+
+class _Line(PortHandler):  # pyright: ignore[reportUntypedBaseClass]
+    """dynamixel-sdk's port, opened for one process, waiting in `select`, by the monotonic clock."""
+
+    def __init__(self, port: str, baud: int) -> None:
+        super().__init__(port)
+        self.allowance_s = ANSWER_S
+        self._due_s = 0.0
+        # pyserial's exclusive is flock, which keeps out root as well, but only who asks for it;
+        # TIOCEXCL keeps out everyone but root.
+        self.ser = serial.Serial(port, baud, timeout=0, exclusive=True)
+        self._fd: int = self.ser.fileno()
+        self.is_open = True
+        try:
+            fcntl.ioctl(self._fd, termios.TIOCEXCL)
+            self.set_speed(baud)
+            self.clearPort()
+        except BaseException:
+            self.close()
+            raise
+
+    def set_speed(self, baud: int) -> None:
+        self.ser.baudrate = baud
+        self.baudrate = baud
+        self.tx_time_per_byte = 1e4 / baud
+
+    def set_latency(self) -> float:
+        """Set the adapter's latency timer to 1 ms where that is possible; return what it is, s."""
+        name = os.path.basename(os.path.realpath(self.port_name))
+        file = Path("/sys/bus/usb-serial/devices") / name / "latency_timer"
+        if not file.exists():
+            return 0.0  # no FTDI adapter
+        if _latency_ms(file) > 1:
+            with contextlib.suppress(Exception):
+                self.ser.set_low_latency_mode(True)
+        if _latency_ms(file) > 1:
+            with contextlib.suppress(OSError):
+                file.write_text("1")
+        return _latency_ms(file) / 1000
+
+    def close(self) -> None:
+        for step in (
+            # A pseudo-terminal keeps the mark while its other end is open.
+            lambda: fcntl.ioctl(self._fd, termios.TIOCNXCL),
+            self.ser.close,
+        ):
+            with contextlib.suppress(Exception):
+                step()
+        self.is_open = False
+
+    # The names below are dynamixel-sdk's, which calls them.
+
+    def clearPort(self) -> None:  # noqa: N802
+        termios.tcflush(self._fd, termios.TCIFLUSH)
+
+    def writePort(self, packet: Sequence[int]) -> int:  # noqa: N802
+        self.clearPort()
+        data, sent = bytes(packet), 0
+        until_s = time.monotonic() + len(data) * 10 / self.baudrate + _SYNC_WRITE_SLACK_S
+        while sent < len(data):
+            left_s = until_s - time.monotonic()
+            if left_s <= 0 or not select.select([], [self._fd], [], left_s)[1]:
+                raise OSError("the system accepts no more bytes")
+            with contextlib.suppress(BlockingIOError):
+                sent += os.write(self._fd, data[sent:])
+        return sent
+
+    def readPort(self, length: int) -> bytes:  # noqa: N802
+        """Wait until bytes are there or the time is over; return at most `length` of them."""
+        left_s = max(0.0, self._due_s - time.monotonic())
+        if not select.select([self._fd], [], [], left_s)[0]:
+            return b""
+        try:
+            data = os.read(self._fd, length)
+        except BlockingIOError:
+            return b""
+        if not data and length:
+            raise OSError("the port reports its end")
+        return data
+
+    def start_wait(self, size: int) -> None:
+        """Allow an answer of so many bytes its time, from now."""
+        self._due_s = time.monotonic() + size * 10 / self.baudrate + self.allowance_s
+
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._due_s
+
+    def setPacketTimeout(self, packet_length: int) -> None:  # noqa: N802
+        self.start_wait(packet_length)
+
+    def isPacketTimeout(self) -> bool:  # noqa: N802
+        return self.is_over()
+
+
+def _latency_ms(file: Path) -> float:
+    try:
+        return float(file.read_text())
+    except (OSError, ValueError):
+        return 16.0  # the driver's default
+
+
+def _open_failure(port: str, error: BaseException) -> str:
+    """Return in words why a port could not be opened, and what to do."""
+    number = getattr(error, "errno", None)
+    holders = port_holders(port)
+    if holders or number in (11, 16):  # EAGAIN of flock, EBUSY of TIOCEXCL
+        who = ", ".join(f"{name} (process {pid})" for pid, name in holders) or "another process"
+        return f"{who} has the port open; end it first, two programs cannot share a bus"
+    if number in (1, 13):  # EPERM, EACCES
+        return (
+            "this user may not open the port; add it to the group of the device "
+            "(sudo usermod -aG dialout $USER, then log in again)"
+        )
+    return f"the port cannot be opened ({library_words(error)}); plug the adapter in again"
+
+
+def port_holders(port: str | Path) -> list[tuple[int, str]]:
+    """Return process ID and name of the other processes that have a port open.
+
+    Linux shows those of this user only, or all to root.
+    """
+    target, found = os.path.realpath(port), []
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        if pid == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if any(os.path.realpath(link) == target for link in (folder / "fd").iterdir()):
+                found.append((pid, (folder / "comm").read_text().strip()))
+    return found
+
+
+def _listed_ports() -> str:
+    with contextlib.suppress(OSError):
+        return ", ".join(sorted(os.listdir("/dev/serial/by-id"))) or "none"
+    return "none"
