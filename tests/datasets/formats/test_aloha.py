@@ -392,3 +392,16 @@ def test_the_path_of_a_feature_is_the_inverse_of_the_feature_of_a_path():
         feature = aloha_file.feature_of(path)
         assert aloha_file.path_of(feature) == path, feature
         assert feature not in ("index", "timestamp", "action", "observation.state")
+
+
+def test_what_only_later_files_have_is_named(tmp_path: Path):
+    folder = foreign.aloha(tmp_path / "d", [5, 6])
+    with h5py.File(folder / "episode_1.hdf5", "a") as file:
+        name = next(iter(file["observations/images"]))
+        file[f"observations/images/{name}_2"] = file[f"observations/images/{name}"][()]
+        file["observations/force"] = np.zeros((6, 3))
+    dataset = open_dataset(folder)
+    camera = f"observations/images/{name}_2"
+    assert dataset.unread_cameras == (camera,)
+    named = {notice.split()[0] for notice in dataset.notices}
+    assert {camera, "observations/force"} <= named

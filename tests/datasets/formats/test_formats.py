@@ -390,3 +390,37 @@ def test_jpeg_of_opencv_has_the_colours_that_act_plus_plus_sees():
         difference = np.abs(frames_of(dataset, 0, "cam_high").astype(int) - read["aloha"])
     assert difference.max() <= 10
     assert difference.mean() < 2.5
+
+
+def test_what_only_later_demonstrations_have_or_cannot_be_read_is_named(tmp_path: Path):
+    file = foreign.robomimic(tmp_path / "low_dim.hdf5")
+    with h5py.File(file, "a") as opened:
+        obs = opened["data/demo_1/obs"]
+        obs["force"] = np.zeros((5, 3))
+        obs["wrist_image"] = np.zeros((5, 24, 32, 3), np.uint8)
+        opened["data/demo_0/obs/hand/pose"] = np.zeros((9, 3))
+        opened["data/demo_0/obs/said"] = np.array([b"a"] * 9, dtype="S1")
+    dataset = open_dataset(file, ROBOMIMIC)
+    for key in ("force", "wrist_image"):
+        assert "demo_1 has it" in dataset.left_out[key]
+    assert "nested group" in dataset.left_out["hand/pose"]
+    assert dataset.left_out["said"] == "it is not numbers"
+    assert dataset.unread_cameras == ("wrist_image",)
+    assert any(notice.startswith("wrist_image") for notice in dataset.notices)
+
+
+def test_what_lies_among_the_arrays_of_a_buffer_and_is_none_is_named(tmp_path: Path):
+    folder = foreign.replay_buffer(tmp_path / "replay_buffer.zarr")
+    (folder / "data/nested/force").mkdir(parents=True)
+    (folder / "data/camera").mkdir()
+    (folder / "data/camera/zarr.json").write_text("{}")
+    dataset = open_dataset(folder, ReadConfig(rate_hz=10, state=("state",)))
+    assert {"nested", "camera"} <= dataset.left_out.keys()
+
+
+def test_videos_beside_a_buffer_without_frames_are_named(tmp_path: Path):
+    folder = foreign.replay_buffer(tmp_path / "replay_buffer.zarr")
+    shutil.rmtree(folder / "data/img")
+    (tmp_path / "videos/0").mkdir(parents=True)
+    dataset = open_dataset(folder, ReadConfig(rate_hz=10, state=("state",)))
+    assert dataset.unread_cameras == (str(tmp_path / "videos"),)

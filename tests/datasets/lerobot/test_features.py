@@ -17,6 +17,7 @@ from imitact.datasets import images
 from imitact.datasets.convert import convert
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
+from imitact.datasets.without_cameras import seen_by_policy
 from imitact.quality.fix import FixPlan, KeptTicks, write_fixed
 from tests.support.foreign_files import film, walk
 from tests.support.lerobot_files import LENGTHS, arm, numbers, v21, v30
@@ -295,3 +296,64 @@ def test_frames_stored_as_numbers_are_copied_bit_for_bit(tmp_path: Path):
     source = open_dataset(v21(tmp_path / "d", arm(**about), cells))
     report = convert(source, tmp_path / "copy", "aloha-hdf5")
     assert report["frames"]["front"]["exact"]
+
+
+# --- what lies there and is not described --------------------------------------------------------
+
+
+def undescribe(root: Path, key: str) -> None:
+    info = json.loads((root / "meta/info.json").read_text())
+    del info["features"][key]
+    (root / "meta/info.json").write_text(json.dumps(info))
+
+
+VIDEO = {"dtype": "video", "shape": [24, 32, 3]}
+
+
+@pytest.mark.parametrize("layout", ["v21", "v30", "images"])
+def test_a_camera_whose_files_lie_there_and_info_json_does_not_describe_is_named(
+    tmp_path: Path, layout: str
+):
+    key = "observation.images.side"
+    if layout == "v30":
+        root = Path(shutil.copytree(FIXTURES / "lerobot/v30", tmp_path / "d"))
+        key = next(k for k in json.loads((root / "meta/info.json").read_text())["features"]
+                   if k.startswith("observation.images."))  # fmt: skip
+        undescribe(root, key)
+    elif layout == "v21":
+        root = v21(tmp_path / "d", arm(**{FRONT: VIDEO, key: VIDEO}))
+        undescribe(root, key)
+    else:
+        root = v21(tmp_path / "d", arm())
+        (root / f"images/{key}/episode_000000").mkdir(parents=True)
+        (root / f"images/{key}/episode_000000/frame_000000.png").write_bytes(b"")
+    dataset = open_dataset(root)
+    assert "meta/info.json does not describe it, but" in dataset.left_out[key]
+    assert any(notice.startswith(key) for notice in dataset.notices)
+    assert key in dataset.unread_cameras
+
+
+def test_a_dataset_whose_only_camera_is_not_described_trains_no_blind_policy(tmp_path: Path):
+    root = v21(tmp_path / "d", arm(**{FRONT: VIDEO}))
+    undescribe(root, FRONT)
+    with pytest.raises(BadInput, match=r"see nothing: observation\.images\.front .*describe"):
+        seen_by_policy(open_dataset(root), no_cameras=False)
+
+
+def test_images_in_a_column_that_info_json_does_not_describe_count_as_a_camera(tmp_path: Path):
+    about = {"dtype": "image", "shape": [24, 32, 3]}
+    cells = {"look": lambda i, n: [png(f) for f in film(i, n)]}
+    root = v21(tmp_path / "d", arm(look=about), cells)
+    undescribe(root, "look")
+    dataset = open_dataset(root)
+    assert dataset.left_out == {"look": "meta/info.json does not describe it"}
+    assert dataset.unread_cameras == ("look",)
+
+
+def test_a_video_that_no_episode_has_is_named(tmp_path: Path):
+    root = v21(tmp_path / "d", arm(**{FRONT: VIDEO}))
+    folder = root / "videos/chunk-000" / FRONT
+    shutil.copy(folder / "episode_000000.mp4", folder / "episode_000007.mp4")
+    shutil.copy(folder / "episode_000000.mp4", folder / "._episode_000000.mp4")
+    name = f"videos/chunk-000/{FRONT}/episode_000007.mp4"
+    assert open_dataset(root).left_out == {name: "no episode has it"}

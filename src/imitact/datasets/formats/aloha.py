@@ -73,6 +73,16 @@ class AlohaDataset(ArrayDataset[AlohaFile]):
         """Set `_notices` and `_unread_cameras`."""
         unread = {path: why for file in self._files for path, why in file.left_out.items()}
         cameras = {path for file in self._files for path in file.unread_cameras}
+        if not self.read.cameras:
+            unshared = {
+                IMAGES + n for file in self._files for n in file.images if n not in first.images
+            }
+            unread |= dict.fromkeys(unshared, f"not in every file: {first.path.name} lacks it")
+            cameras |= unshared
+        known = {array.path for array in (*first.extras.values(), *first.state, *first.actions)}
+        for file in self._files[1:]:
+            others = {array.path for array in file.extras.values()} - known
+            unread |= dict.fromkeys(others, f"not in every file: {first.path.name} lacks it")
         vectors = {_typed(array.path): array.width for array in first.extras.values()}
         vectors |= {_typed(array.path): array.width for array in first.state}
         available = AvailableKeys(

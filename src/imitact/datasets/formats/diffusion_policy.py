@@ -68,6 +68,11 @@ class DiffusionPolicyDataset(ArrayDataset[RowSpan]):
                 )
         numbers = {n: (a.shape, a.dtype.str) for n, a in self._arrays.items()}
         vectors, self._shapes, unreadable, others = classify(numbers)
+        others |= dict.fromkeys(store.unread("data"), "it is no array of zarr's format 2")
+        if (videos := self.path.parent / "videos").is_dir() and not self._shapes:
+            unreadable[str(videos)] = (
+                "imitact reads frames from the buffer, not from videos beside it"
+            )
         available = AvailableKeys(vectors, self._shapes, vectors, unreadable, others)
         self._keys = available.select(self.path, self.read, ("action",))
         self._unread_cameras = tuple(unreadable)

@@ -6,8 +6,8 @@ data/demo_N/obs/KEY, and mask/KEY with the names of demonstrations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -73,6 +73,8 @@ class RobomimicDataset(ArrayDataset[Demo]):
             vectors, self._shapes, _classified(first.actions)[0], unreadable, others
         )
         self._keys = available.select(self.path, self.read, ("actions",))
+        unreadable, others = self._with_unshared(groups, names, first, unreadable, others)
+        available = replace(available, unreadable=unreadable, others=others)
         self._unread_cameras = tuple(unreadable)
         how = {name: s.stored_so(first.obs[name].dtype) for name, s in self._shapes.items()}
         self._notices = available.notices(self._keys, self.read, how)
@@ -142,6 +144,31 @@ class RobomimicDataset(ArrayDataset[Demo]):
                     f"{demo.length}. {_COPY}"
                 )
         return demo
+
+    def _with_unshared(
+        self,
+        groups: Mapping[str, Mapping[str, Hdf5Array]],
+        names: Sequence[str],
+        first: Demo,
+        unreadable: Mapping[str, str],
+        others: Mapping[str, str],
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Return what cannot be a camera, and what else cannot be read, of all demonstrations."""
+        cameras, more = dict(unreadable), dict(others)
+        for name in names:
+            for path, array in groups[name].items():
+                key = path.removeprefix("obs/")
+                if not path.startswith("obs/") or key in {*first.obs, *cameras, *more}:
+                    continue
+                _, images, depth, _ = _classified({key: array})
+                why = f"not in every demonstration: {name} has it, {first.name} not"
+                if "/" in key:
+                    why = "it is in a nested group"
+                (cameras if key in {*images, *depth} else more)[key] = why
+        for key, array in first.obs.items():
+            if not array.is_numeric:
+                more.setdefault(key, "it is not numbers")
+        return cameras, more
 
     def _in_subset(self, arrays: Mapping[str, Hdf5Array], demos: list[str]) -> list[str]:
         path = f"/mask/{self.read.subset}"

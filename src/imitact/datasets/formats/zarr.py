@@ -76,6 +76,16 @@ class ZarrStore:
                           if p.endswith("/.zarray") and p.count("/") == 1)  # fmt: skip
         return sorted(p.parent.name for p in (self.path / group).glob("*/.zarray"))
 
+    def unread(self, group: str) -> list[str]:
+        """Sorted names of what is in a group and no array of it: groups, and other versions'."""
+        arrays = {*self.arrays(group)}
+        if self._names is not None:
+            parts = (n.removeprefix(f"{group}/") for n in self._names if n.startswith(f"{group}/"))
+            found = {part.partition("/")[0] for part in parts if "/" in part}
+        else:
+            found = {p.name for p in (self.path / group).glob("*") if p.is_dir()}
+        return sorted(name for name in found - arrays if not name.startswith("."))
+
 
 @dataclass(frozen=True)
 class ZarrArray:

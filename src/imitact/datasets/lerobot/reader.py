@@ -27,6 +27,12 @@ from imitact.datasets.lerobot import layout, parquet
 from imitact.datasets.lerobot.checksums import DatasetChecksums, missing_checksums
 from imitact.datasets.lerobot.features import read_extra_columns, read_features
 from imitact.datasets.lerobot.layout import INFO, RESTORE, is_shown, layout_errors_as_damage
+from imitact.datasets.lerobot.unread_files import (
+    UNDESCRIBED,
+    is_camera_column,
+    undescribed_cameras,
+    videos_without_episode,
+)
 from imitact.datasets.lerobot.video_segments import check_videos, episode_ranges
 from imitact.datasets.read_config import OnDamage, ReadConfig
 from imitact.datasets.row_blocks import checked_stop
@@ -119,7 +125,9 @@ class LeRobotDataset(Dataset):
         self._white: dict[str, int] = {}
         self._video_times: dict[Path, NDArray[np.float64]] = {}
         self._checksums = DatasetChecksums(self._path)
-        self._not_read: dict[str, str] = {}
+        self._not_read = undescribed_cameras(self._path, self._info["features"])
+        self._undescribed_cameras = [*self._not_read]
+        self._lacks_episodes = False
         self._paths: dict[tuple[int | str, ...], Path] = {}
         self._files = self._read_files()
         self._check_checksums()
@@ -182,7 +190,7 @@ class LeRobotDataset(Dataset):
 
     @property
     def unread_cameras(self) -> tuple[str, ...]:
-        return self._features.unread_cameras
+        return (*self._features.unread_cameras, *self._undescribed_cameras)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -287,6 +295,7 @@ class LeRobotDataset(Dataset):
             return total
         if len(described) == beyond[-1] + 1:
             reason = f"{INFO} counts {total} episodes, as where a recording was not finished"
+            self._lacks_episodes = True
             self._not_read[episode_ranges(beyond)] = reason
             return total
         return beyond[-1] + 1
@@ -378,7 +387,7 @@ class LeRobotDataset(Dataset):
         """Check that data files exist, are whole, and hold as many ticks as needed."""
         by_data: defaultdict[Path, list[int]] = defaultdict(list)
         unused: dict[Path, int] = {}
-        columns: set[str] = set()
+        columns: dict[str, pa.DataType] = {}
         for index, files in enumerate(self._files):
             if files is not NOT_DESCRIBED:
                 by_data[files.data].append(index)
@@ -389,23 +398,31 @@ class LeRobotDataset(Dataset):
                 held = opened.metadata.num_rows
                 if held > 2 * self._info["total_frames"] + 1_000_000:
                     raise DamagedFile(f"{data} promises {held:,} ticks. {RESTORE}")
-                stored = opened.schema_arrow.names
-                parquet.check_columns(data, sorted(self._image_keys), stored)
-                columns.update(name for name in stored if not name.startswith("__"))  # pandas'
+                stored = opened.schema_arrow
+                parquet.check_columns(data, sorted(self._image_keys), stored.names)
+                columns.update(zip(stored.names, stored.types, strict=True))
                 if held < needed:
                     damage = f"{data} holds {held} ticks, its episodes {needed}. {RESTORE}"
                     # Reading each of several episodes shows which of them lack ticks.
                     affected = episodes if len(episodes) == 1 else ()
                     self._on_damage(DamagedFile(damage), affected)
                 unused[data] = held - needed
-        if not self._facts and NOT_DESCRIBED not in self._files and not self._not_read:
+        is_complete = NOT_DESCRIBED not in self._files and not self._lacks_episodes
+        if not self._facts and is_complete:
             files = (self._path / "data").rglob("*.parquet")
             others = (f for f in sorted(files) if is_shown(f, self._path) and f not in by_data)
             self._note_unused(unused, "ticks")
             for file in others:
                 self._not_read[str(file.relative_to(self._path))] = "no episode has it"
-        for name in sorted(columns - {*self._info["features"], *layout.INDEX_COLUMNS}):
-            self._not_read[name] = f"{INFO} does not describe it"
+            used = {video for files in self._files for video, _ in files.videos.values()}
+            keys = {*self._video_keys.values()}
+            self._not_read |= videos_without_episode(self._path, keys, used)
+        for name in sorted(columns.keys() - {*self._info["features"], *layout.INDEX_COLUMNS}):
+            if name.startswith("__"):  # pandas' index
+                continue
+            self._not_read[name] = UNDESCRIBED
+            if is_camera_column(name, columns[name]):
+                self._undescribed_cameras.append(name)
 
     def _check_videos(self) -> None:
         """Check that each video has the frames of its episodes; repair places that are certain."""
