@@ -1,0 +1,400 @@
+"""Emulated servos: what all families share, that is registers, the shaft, load, heat and errors.
+
+Positions of joints are in ticks, 4096 a turn, counted on over whole turns; 2048 is the middle,
+0 rad. They are what a servo shows whose registers fit its mounting: where a servo is mounted
+reversed and its drive mode is reversed too, the position of the joint, and not
+the mirrored one of its shaft.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+from imitact.core.errors import BadInput, unknown_name
+
+TURN = 4096
+"""Ticks a turn: the encoders of Dynamixel X and Feetech STS have 12 bits."""
+
+FULL_LOAD_TICKS = 250.0
+"""Position error at which a servo gives its whole torque, ticks; an assumption of this emulation,
+of the size that a proportional gain of 800 gives (Dynamixel: PWM = error * 800 / 128)."""
+
+STALL_SPEED = 20.0
+"""Speed below which a loaded shaft counts as stalled, ticks/s; an assumption."""
+
+AMBIENT_C = 31.0
+HEATING_C = 60.0
+"""Final rise of the temperature at full load, in degrees Celsius; an assumption."""
+COOLING_S = 120.0
+"""Time constant of heating and cooling, s; an assumption."""
+
+
+@dataclass(frozen=True)
+class ServoModel:
+    """One servo of a bus: which it is, and how it was set up and mounted.
+
+    Attributes:
+        id: 0 to 252.
+        model_number: as its register holds it, such as 1020 for an XM430-W350.
+        name: of its joint, for `truth` and errors.
+        registers: values that differ from the factory's, by register name.
+        position: of the joint at the start, ticks.
+        mounted_reversed: whether the shaft turns against the joint; None for what the register
+            drive_mode says, so that a servo is set up right unless it is said otherwise.
+        same_shaft_as: id of another servo that drives the same joint (a shadow servo).
+        goal_at_torque: what the goal is when the torque is turned on: "keep" the old one, so that
+            a careless driver makes the arm snap, or the "present" position. Which one real
+            firmware does is not documented; reports of snapping arms exist.
+        volts: supply voltage; None for the usual one of the model.
+        stall_s: time at a stall after which the overload protection acts, s.
+    """
+
+    id: int
+    model_number: int
+    name: str
+    registers: Mapping[str, int] = field(default_factory=dict)
+    position: float = TURN / 2
+    mounted_reversed: bool | None = None
+    same_shaft_as: int | None = None
+    goal_at_torque: Literal["keep", "present"] = "keep"
+    volts: float | None = None
+    stall_s: float = 2.0
+
+
+class Joints(Protocol):
+    """The mechanics behind the servos of a bus, one value a servo, in the order of the servos.
+
+    Attributes:
+        positions: joint positions, ticks.
+        velocities: joint velocities, ticks/s.
+    """
+
+    @property
+    def positions(self) -> Sequence[float]: ...
+
+    @property
+    def velocities(self) -> Sequence[float]: ...
+
+    def advance(self, now_s: float, goals: Sequence[float], torque: Sequence[float]) -> None:
+        """Move on to `now_s`, which never goes back.
+
+        Args:
+            goals: position that each servo drives its joint to, ticks.
+            torque: share of the stall torque that each may use, 0 to 1; 0 is a limp joint.
+        """
+        ...
+
+    def place(self, index: int, position: float) -> None:
+        """Put a joint somewhere at once, as a hand does with a limp arm."""
+        ...
+
+
+class FirstOrderJoints:
+    """Joints that approach their goal exponentially, up to a top speed; a limp joint stays.
+
+    Args:
+        positions: at the start, ticks.
+        top_speeds: ticks/s.
+        shafts: number of the shaft that each servo drives; servos of one number move together.
+        time_constant_s: of the approach.
+    """
+
+    # Tracking of position-controlled servos without profile: 60 ms; velocity settles in 10 ms.
+    _VELOCITY_S = 0.01
+    _STEP_S = 0.002
+    _LONGEST_S = 2.0  # after which every joint is where it goes to or the driver is gone
+    _FRICTION = 0.02  # share of the stall torque that moves nothing
+
+    def __init__(
+        self,
+        positions: Sequence[float],
+        top_speeds: Sequence[float],
+        shafts: Sequence[int] | None = None,
+        *,
+        time_constant_s: float = 0.06,
+    ) -> None:
+        self.positions: list[float] = [float(p) for p in positions]
+        self.velocities: list[float] = [0.0] * len(self.positions)
+        self._top_speeds = list(top_speeds)
+        groups: dict[int, list[int]] = {}
+        for servo, shaft in enumerate(shafts if shafts is not None else range(len(positions))):
+            groups.setdefault(shaft, []).append(servo)
+        self._groups = list(groups.values())
+        self._time_constant_s = time_constant_s
+        self._now_s: float | None = None
+
+    def advance(self, now_s: float, goals: Sequence[float], torque: Sequence[float]) -> None:
+        past_s = 0.0 if self._now_s is None else min(now_s - self._now_s, self._LONGEST_S)
+        self._now_s = now_s
+        if past_s <= 0:
+            return
+        steps = max(1, math.ceil(past_s / self._STEP_S))
+        step_s = past_s / steps
+        settle = min(1.0, step_s / self._VELOCITY_S)
+        for group in self._groups:
+            first = group[0]
+            position, velocity = self.positions[first], self.velocities[first]
+            total = sum(torque[i] for i in group)
+            if total <= self._FRICTION:
+                velocity = 0.0
+            else:
+                goal = sum(torque[i] * goals[i] for i in group) / total
+                top = min(self._top_speeds[i] for i in group)
+                if abs(goal - position) < 1e-3 and abs(velocity) < 1e-3:
+                    velocity = 0.0
+                else:
+                    for _ in range(steps):
+                        wanted = max(-top, min(top, (goal - position) / self._time_constant_s))
+                        velocity += (wanted - velocity) * settle
+                        position += velocity * step_s
+            for i in group:
+                self.positions[i], self.velocities[i] = position, velocity
+
+    def place(self, index: int, position: float) -> None:
+        for group in self._groups:
+            if index in group:
+                for i in group:
+                    self.positions[i], self.velocities[i] = float(position), 0.0
+
+
+class Demand(NamedTuple):
+    """What a servo does with its joint now: goal in ticks, share of the torque it may use."""
+
+    goal: float
+    torque: float
+
+
+class Register(NamedTuple):
+    """One register of a control table.
+
+    Attributes:
+        name: as the maker calls it, in lower case with underscores.
+        address: of its first byte.
+        size: in bytes, least significant first.
+        default: the factory's, in the register's own unit.
+        low: least value that is accepted; None for any.
+        high: largest value that is accepted.
+        is_writable: whether a client may write it.
+        is_kept: whether it survives a reboot (EEPROM).
+        sign: "" without sign, "two" for two's complement, "bit N" for a sign in bit N.
+    """
+
+    name: str
+    address: int
+    size: int
+    default: int = 0
+    low: int | None = None
+    high: int | None = None
+    is_writable: bool = True
+    is_kept: bool = False
+    sign: str = ""
+
+    def decode(self, raw: bytes | bytearray) -> int:
+        if self.sign.startswith("bit"):
+            bit = 1 << int(self.sign[4:])
+            value = int.from_bytes(raw, "little")
+            return -(value & ~bit) if value & bit else value
+        return int.from_bytes(raw, "little", signed=self.sign == "two")
+
+    def encode(self, value: int) -> bytes:
+        """Return the bytes of a value; what does not fit is cut to the register's size."""
+        if self.sign.startswith("bit"):
+            bit = 1 << int(self.sign[4:])
+            value = min(abs(value), bit - 1) | (bit if value < 0 else 0)
+        return (value & ((1 << 8 * self.size) - 1)).to_bytes(self.size, "little")
+
+
+class ControlTable:
+    """The registers of one servo, by name and by address."""
+
+    def __init__(self, registers: Sequence[Register], size: int) -> None:
+        self.registers = {register.name: register for register in registers}
+        self.at = {register.address: register for register in registers}
+        self.data = bytearray(size)
+        for register in registers:
+            self.set(register.name, register.default)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.registers
+
+    def get(self, name: str) -> int:
+        register = self.registers[name]
+        return register.decode(self.data[register.address : register.address + register.size])
+
+    def set(self, name: str, value: int) -> None:
+        register = self.registers[name]
+        self.data[register.address : register.address + register.size] = register.encode(value)
+
+    def get_if_there(self, name: str, otherwise: int) -> int:
+        """Return a register's value, or another where the model has no such register."""
+        return self.get(name) if name in self.registers else otherwise
+
+    def check_name(self, name: str, servo: str) -> None:
+        """Refuse a name that is no register."""
+        if name not in self.registers:
+            raise unknown_name(f"register of {servo}", name, tuple(self.registers))
+
+
+class Servo:
+    """What servos of both families share. A subclass gives registers, modes and error bits."""
+
+    REBOOT_S = 0.3
+    """Time during which a servo that reboots hears nothing, s; an assumption."""
+
+    def __init__(
+        self, model: ServoModel, table: ControlTable, *, volts: float, top_speed: float
+    ) -> None:
+        if not 0 <= model.id <= 252:
+            raise BadInput(f"servo {model.name}: id is {model.id}; expected 0 to 252")
+        self.model = model
+        self.table = table
+        for name, value in model.registers.items():
+            table.check_name(name, f"a servo of model {model.model_number}")
+            table.set(name, value)
+        table.set("id", model.id)
+        self.top_speed = top_speed
+        self.nominal_volts = model.volts if model.volts is not None else volts
+        self.volts = self.nominal_volts
+        self.position, self.velocity, self.load = model.position, 0.0, 0.0
+        self.temperature_c = AMBIENT_C
+        self.is_powered = True
+        self.forced_error_bits = 0
+        self.forced_temperature: tuple[float, float] | None = None
+        self.extra_turns = 0
+        self._stalled_s = 0.0
+        self._deaf_until_s = -math.inf
+
+    @property
+    def id(self) -> int:
+        return self.table.get("id")
+
+    @property
+    def secondary_id(self) -> int | None:
+        """Another id whose commands it follows without a reply; None for none."""
+        return None
+
+    @property
+    def baud_rate(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def return_delay_s(self) -> float:
+        """Time between an instruction and the reply."""
+        return self.table.get("return_delay_time") * 2e-6
+
+    @property
+    def goal_register(self) -> int:
+        """The goal position as its register holds it."""
+        return self.table.get("goal_position")
+
+    @property
+    def has_torque(self) -> bool:
+        """Whether it drives its joint."""
+        return self.is_powered and bool(self.table.get("torque_enable"))
+
+    def is_listening(self, now_s: float) -> bool:
+        return self.is_powered and now_s >= self._deaf_until_s
+
+    def errors(self) -> tuple[str, ...]:
+        """Return the names of the errors that it reports."""
+        raise NotImplementedError
+
+    def trip(self, error: str) -> None:
+        """Act on an error that the servo found: report it, and shut down if it is set up to."""
+        raise NotImplementedError
+
+    def demand(self, dt_s: float) -> Demand:
+        """Return what it does with its joint now."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Begin at the position that was measured, as at power-up."""
+        raise NotImplementedError
+
+    def watch_bus(self, dt_s: float) -> None:
+        """Let time pass without an instruction; a model with a bus watchdog stops."""
+
+    def show(self) -> None:
+        """Write the measured values into the registers."""
+        raise NotImplementedError
+
+    def restart(self) -> None:
+        """Forget what is not kept in EEPROM."""
+        raise NotImplementedError
+
+    def reboot(self, now_s: float) -> None:
+        """Restart: torque and RAM are lost, errors are cleared, nothing is heard for a while."""
+        self._stalled_s = 0.0
+        self._deaf_until_s = now_s + self.REBOOT_S
+        self.restart()
+
+    def power_off(self) -> None:
+        self.is_powered = False
+
+    def power_on(self, now_s: float) -> None:
+        self.is_powered = True
+        self.reboot(now_s)
+
+    @property
+    def stall_limit(self) -> tuple[float, float]:
+        """Share of the torque, and time in s, after which a stall is an overload."""
+        raise NotImplementedError
+
+    @property
+    def temperature_limit_c(self) -> float:
+        raise NotImplementedError
+
+    @property
+    def voltage_limits(self) -> tuple[float, float]:
+        raise NotImplementedError
+
+    def measure(self, position: float, velocity: float, demand: Demand, dt_s: float) -> None:
+        """Take over where the joint is, and find overload, overheating and voltage errors.
+
+        Args:
+            position: of the joint, ticks.
+            velocity: of the joint, ticks/s.
+            demand: what the servo did with it.
+            dt_s: for how long.
+        """
+        self.position, self.velocity = position, velocity
+        wanted = (demand.goal - position) / FULL_LOAD_TICKS
+        self.load = max(-demand.torque, min(demand.torque, wanted))
+        least, longest_s = self.stall_limit
+        is_stalled = abs(self.load) > least and abs(velocity) < STALL_SPEED
+        self._stalled_s = self._stalled_s + dt_s if is_stalled else 0.0
+        self._heat(dt_s)
+        if not self.is_powered:
+            return
+        if self._stalled_s > longest_s:
+            self._stalled_s = 0.0
+            self.trip("overload")
+        if self.temperature_c > self.temperature_limit_c:
+            self.trip("overheating")
+        lowest, highest = self.voltage_limits
+        if not lowest <= self.volts <= highest:
+            self.trip("voltage")
+
+    def _heat(self, dt_s: float) -> None:
+        if self.forced_temperature is not None:
+            goal, rate = self.forced_temperature
+            step = min(abs(goal - self.temperature_c), rate * dt_s)
+            self.temperature_c += math.copysign(step, goal - self.temperature_c)
+            return
+        final = AMBIENT_C + HEATING_C * self.load**2
+        self.temperature_c += (final - self.temperature_c) * (1 - math.exp(-dt_s / COOLING_S))
+
+    def status_error(self) -> int:
+        """Return the error byte of a reply without a failure of its own."""
+        raise NotImplementedError
+
+    def read(self, address: int, length: int) -> tuple[int, bytes]:
+        """Return the error byte of the reply, and the bytes."""
+        raise NotImplementedError
+
+    def write(self, address: int, data: bytes, *, by_secondary_id: bool = False) -> int:
+        """Write registers; return the error byte of the reply."""
+        raise NotImplementedError
