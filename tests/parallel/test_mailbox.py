@@ -32,6 +32,20 @@ def test_older_posts_are_kept_as_long_as_there_are_slots():
     assert kept == {3: 3, 4: 4, 5: 5}
 
 
+def test_times_are_read_without_the_values():
+    box = Mailbox.create((3,), slots=2)
+    assert box.times() is None
+    for value in (1.0, 2.0, 3.0):
+        box.post(np.zeros(3), value)
+    found = box.times(2)
+    assert found is not None
+    assert (found[0], found[1][0]) == (2, 2.0)
+    newest = box.times()
+    assert newest is not None
+    assert newest[0] == 3
+    assert box.times(1) is None  # overwritten
+
+
 def test_a_post_that_is_overwritten_while_it_is_read_is_never_seen_torn():
     box = Mailbox.create((2000,), slots=2)
     stop = threading.Event()

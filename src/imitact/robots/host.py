@@ -1,0 +1,171 @@
+"""Robot host: the process of a robot's drivers, seen from the process that starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+
+from imitact.core.types import Camera
+from imitact.parallel.mailbox import Mailbox
+from imitact.robots.child_process import ChildProcess
+from imitact.robots.host_process import HostConfig, HostPlan, run_host
+from imitact.robots.hosted import HostBoxes, HostedDriver, HostedLeader, HostedRobot, side_by_side
+
+START_TIMEOUT_S = 60.0
+"""Time for a host to start: Python, the imports of the drivers, and a check of every servo, s."""
+
+PARK_TIMEOUT_S = 60.0
+"""Time within which any way to the rest pose is done, s: half a turn takes 20 s."""
+
+
+class RobotHost:
+    """Starts, commands and watches a host process; a context manager that parks and releases.
+
+    Its methods belong to the process and the thread that made it. `robot` and `leader` may be given
+    to other processes as arguments, when these are spawned.
+
+    Attributes:
+        robot: the robot, read and commanded through mailboxes.
+        leader: its leader; None where it has none.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        drivers: Sequence[HostedDriver],
+        leaders: Sequence[HostedDriver] = (),
+        *,
+        rate_hz: float,
+        cameras: Sequence[tuple[Camera, Mailbox]] = (),
+        config: HostConfig | None = None,
+        on_line: Callable[[str], object] = lambda line: None,
+    ) -> None:
+        """Make the mailboxes; `start` starts the process.
+
+        Args:
+            name: of the robot, for messages.
+            drivers: of the robot, in the order of its values.
+            leaders: of its leader, in order.
+            rate_hz: of the control loop, for the Spec.
+            cameras: of the Spec, in order, with the mailboxes of their frames.
+            config: settings of the host.
+            on_line: receives lines of progress and faults.
+        """
+        config = config or HostConfig()
+        self._plan = HostPlan(tuple(drivers), tuple(leaders), config)
+        self._boxes = HostBoxes.create(drivers, leaders)
+        spec = side_by_side(
+            [driver.spec for driver in drivers], tuple(camera for camera, _ in cameras), rate_hz
+        )
+        frames: Mapping[str, Mailbox] = {camera.name: box for camera, box in cameras}
+        self.robot = HostedRobot(name, spec, self._boxes, frames)
+        self.leader: HostedLeader | None = None
+        if leaders:
+            specs = [leader.spec for leader in leaders]
+            self.leader = HostedLeader(name, specs, self._boxes)
+        self._name, self._on_line = name, on_line
+        self._process = self._new_process(energised=False)
+        self._was_enabled = False
+
+    def __enter__(self) -> RobotHost:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that is readable once the process has ended (multiprocessing.connection)."""
+        return self._process.sentinel
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    def start(self, timeout_s: float = START_TIMEOUT_S, *, energised: bool = False) -> None:
+        """Start the process, and wait until every driver has read once.
+
+        Args:
+            timeout_s: deadline, s.
+            energised: whether the torque may be on already, so that the robot can be parked
+                without being enabled. A host that is started again after it was enabled knows that.
+
+        Raises:
+            RobotError: a driver could not be opened, or the deadline has passed. No torque changed.
+        """
+        self._process = self._new_process(energised or self._was_enabled)
+        self._process.start(timeout_s)
+
+    def enable(self) -> None:
+        """Turn the torque on, where it is off, with goal = present; follow commands from now on.
+
+        Raises:
+            RobotError: a driver refuses; what was limp before is released again.
+        """
+        self._was_enabled = True
+        self._process.ask("enable", timeout_s=3 * self._order_timeout_s)
+
+    def hold(self, why: str = "told to hold") -> None:
+        """Keep the last command that was sent, until `enable`."""
+        self._process.ask("hold", why, timeout_s=2 * self._order_timeout_s)
+
+    def park(self) -> None:
+        """Bring the robot to its rest pose, slowly, and hold it there.
+
+        Raises:
+            RobotError: it did not get there; it holds where it is.
+        """
+        self._process.ask("park", timeout_s=PARK_TIMEOUT_S + 2 * self._order_timeout_s)
+
+    def release(self, *, is_supported: bool = False) -> tuple[str, ...]:
+        """Turn the torque off, servo by servo.
+
+        Args:
+            is_supported: whether a person says that the arm is supported; it need not be parked.
+
+        Returns:
+            The joints that did not answer, in words.
+
+        Raises:
+            RobotError: an arm is neither parked nor supported.
+        """
+        missing = self._process.ask("release", is_supported, timeout_s=3 * self._order_timeout_s)
+        self._was_enabled = bool(missing)
+        return missing
+
+    def death(self) -> str:
+        """Return how the process ended, in words; empty while it runs. Passes its lines on."""
+        return self._process.death()
+
+    def close(self) -> tuple[str, ...]:
+        """End the process; an arm with torque is parked, and released after a countdown.
+
+        Returns:
+            The joints that did not answer to the release, in words.
+        """
+        missing: tuple[str, ...] = ()
+        if self._process.is_alive:
+            config = self._plan.config
+            most_s = PARK_TIMEOUT_S + config.hold_limit_s + 4 * self._order_timeout_s
+            try:
+                missing = self._process.ask("close", timeout_s=most_s)
+            finally:
+                self._process.join(2 * self._order_timeout_s)
+                self._process.kill()
+                self._process.close()
+        return missing
+
+    @property
+    def _order_timeout_s(self) -> float:
+        return self._plan.config.order_timeout_s
+
+    def _new_process(self, energised: bool) -> ChildProcess:
+        plan = replace(self._plan, energised=energised)
+        what = f"the host of {self._name}"
+        return ChildProcess(what, run_host, (plan, self._boxes), self._on_line)

@@ -1,0 +1,308 @@
+"""Host process: a thread for each driver, and orders that come over a pipe.
+
+The process outlives nothing: where its parent has gone, or it is told to end, it holds, parks,
+releases after a countdown, and exits. Nothing that a driver raises ends it.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from imitact.core.clock import Clock, WallClock
+from imitact.core.errors import RobotError
+from imitact.robots.child_process import ParentPipe
+from imitact.robots.driver_loop import DriverLoop, LoopConfig, Mode, failure_words
+from imitact.robots.hosted import HostBoxes, HostedDriver
+
+BEAT_S = 0.02
+"""Time between signs of life, s."""
+
+
+@dataclass(frozen=True)
+class HostConfig(LoopConfig):
+    """Settings of a host process."""
+
+    countdown_s: float = 3.0
+    """Time between parking and release where nobody gives orders any more, s."""
+    hold_limit_s: float = 60.0
+    """How long an arm that could not be parked is held where nobody gives orders any more, s. Then
+    it is released: servos that hold a load for ever burn (lerobot#2621)."""
+    order_timeout_s: float = 10.0
+    """How long a driver may take for an order beyond what it has to take, s."""
+
+
+@dataclass(frozen=True, eq=False)
+class HostPlan:
+    """What a host process drives.
+
+    Attributes:
+        drivers: of the robot, in order; their values are side by side.
+        leaders: of its leader, in order.
+        config: settings.
+        energised: whether the torque may be on already, from a host that was killed.
+    """
+
+    drivers: tuple[HostedDriver, ...]
+    leaders: tuple[HostedDriver, ...]
+    config: HostConfig
+    energised: bool = False
+
+
+class DriverThread:
+    """The thread of one driver: it runs the periods of a loop, and work between them."""
+
+    def __init__(self, loop: DriverLoop, clock: Clock, rate_hz: float) -> None:
+        self.loop = loop
+        self.opened: Future[None] = Future()
+        self._clock, self._period_s = clock, 1 / rate_hz
+        self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=loop.name, daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[], Any]) -> Future[Any]:
+        """Run a function in the thread, between two periods."""
+        future: Future[Any] = Future()
+        self._work.put((work, future))
+        return future
+
+    def end(self, timeout_s: float) -> bool:
+        """End the thread and close the driver; return whether it ended in time."""
+        self._stop.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        self._finish(self.loop.open, self.opened)
+        if self.opened.exception() is None:
+            start_s, count = self._clock.now_s(), 0
+            while not self._stop.is_set():
+                while not self._work.empty():
+                    self._finish(*self._work.get())
+                self.loop.step()
+                count = max(count + 1, math.floor((self._clock.now_s() - start_s) / self._period_s))
+                self._clock.wait_until(start_s + count * self._period_s)
+        self.loop.close()
+
+    @staticmethod
+    def _finish(work: Callable[[], Any], future: Future[Any]) -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+
+class Host:
+    """The main thread of a host process."""
+
+    def __init__(self, pipe: ParentPipe, plan: HostPlan, boxes: HostBoxes, clock: Clock) -> None:
+        self._pipe, self._config, self._boxes, self._clock = pipe, plan.config, boxes, clock
+        loops: list[DriverLoop] = []
+        first = 0
+        for driver, own in zip(plan.drivers, boxes.drivers, strict=True):
+            columns = slice(first, first + driver.spec.action_size)
+            first = columns.stop
+            loops.append(
+                DriverLoop(
+                    driver,
+                    own,
+                    clock,
+                    plan.config,
+                    boxes.command,
+                    columns,
+                    energised=plan.energised,
+                )
+            )
+        for leader, own in zip(plan.leaders, boxes.leaders, strict=True):
+            loops.append(DriverLoop(leader, own, clock, plan.config))
+        self._threads = [DriverThread(loop, clock, plan.config.rate_hz) for loop in loops]
+        self._faults = [""] * len(loops)
+        self._is_told_to_end = False
+
+    @property
+    def _robot(self) -> list[DriverThread]:
+        return [thread for thread in self._threads if not thread.loop.is_leader]
+
+    def run(self) -> None:
+        """Open the drivers, then follow orders until the end.
+
+        Raises:
+            RobotError: a driver could not be opened; all are closed.
+        """
+        signal.signal(signal.SIGTERM, self._end)
+        failed: list[str] = []
+        for thread in self._threads:
+            while not thread.opened.done():
+                self._beat()
+                if self._must_end:
+                    return
+                self._clock.wait_until(self._clock.now_s() + BEAT_S)
+            if error := thread.opened.exception():
+                failed.append(failure_words(error))
+            else:
+                self._pipe.line(f"{thread.loop.name}: connected")
+        if failed:
+            self._close()
+            raise RobotError("; ".join(failed))
+        self._beat()
+        self._pipe.ready()
+        while not self._must_end:
+            order = self._pipe.next_order(BEAT_S)
+            self._beat()
+            if order is not None:
+                self._follow(*order)
+        self._farewell()
+        self._close()
+
+    def _end(self, number: int, frame: Any) -> None:
+        self._is_told_to_end = True
+
+    @property
+    def _must_end(self) -> bool:
+        return self._is_told_to_end or self._pipe.parent_is_gone
+
+    def _beat(self) -> None:
+        self._boxes.heartbeat.post(np.zeros(1), self._clock.now_s())
+        for number, thread in enumerate(self._threads):
+            fault = thread.loop.fault
+            if fault != self._faults[number]:
+                self._faults[number] = fault
+                self._pipe.line(fault or f"{thread.loop.name}: follows")
+
+    def _follow(self, number: int, order: str, argument: Any) -> None:
+        orders: dict[str, Callable[[Any], Any]] = {
+            "enable": lambda _: self._enable(),
+            "hold": lambda why: self._all(self._robot, lambda loop: loop.hold(why)),
+            "park": lambda _: self._park(),
+            "release": self._release,
+            "close": lambda _: self._farewell(),
+        }
+        try:
+            value = orders[order](argument)
+        except RobotError as error:
+            self._pipe.answer(number, False, str(error))
+        except Exception as error:
+            self._pipe.answer(number, False, f"{type(error).__name__}: {error}")
+        else:
+            self._pipe.answer(number, True, value)
+        if order == "close":
+            self._is_told_to_end = True
+
+    def _enable(self) -> None:
+        """Enable all drivers, or none: those that were limp are released where one fails."""
+        limp = [thread for thread in self._robot if thread.loop.mode is Mode.LIMP]
+        try:
+            self._all(self._robot, lambda loop: loop.enable())
+        except RobotError as error:
+            missing = self._all(limp, lambda loop: loop.release())
+            left = [joint for joints in missing for joint in joints]
+            more = f"; no answer to the release of {', '.join(left)}" if left else ""
+            raise RobotError(f"{error}{more}") from error
+
+    def _park(self) -> None:
+        """Bring all arms to rest; the order ends when all are there, or one is not."""
+        with_torque = [t for t in self._robot if t.loop.mode is not Mode.LIMP]
+        if not with_torque:
+            raise RobotError("the robot has no torque, so it cannot be parked; enable it first")
+        try:
+            durations = self._all(with_torque, lambda loop: loop.start_parking())
+            deadline_s = self._clock.now_s() + max(durations) * 2 + self._config.order_timeout_s
+            self._pipe.line(f"parking takes {max(durations):.1f} s")
+            while any(thread.loop.parking_failure is None for thread in with_torque):
+                self._rest(deadline_s, "parking")
+        except RobotError:
+            self._all(with_torque, lambda loop: loop.hold("parking stopped"))
+            raise
+        failures = [t.loop.parking_failure for t in with_torque if t.loop.parking_failure]
+        if failures:
+            raise RobotError("; ".join(failures))
+
+    def _release(self, is_supported: bool) -> tuple[str, ...]:
+        """Turn all torque off; return the joints that did not answer, in words."""
+        standing = [
+            t.loop.name
+            for t in self._robot
+            if t.loop.mode is not Mode.LIMP and not t.loop.parked and not is_supported
+        ]
+        if standing:
+            raise RobotError(
+                f"{', '.join(standing)} would fall: park first, or say that the arm is supported"
+            )
+        missing = self._all(self._threads, lambda loop: loop.release())
+        return tuple(joint for joints in missing for joint in joints)
+
+    def _farewell(self) -> tuple[str, ...]:
+        """Hold, park, and release after a countdown; return the joints that did not answer."""
+        if all(thread.loop.mode is Mode.LIMP for thread in self._robot):
+            return ()
+        try:
+            self._all(self._robot, lambda loop: loop.hold("the host was told to end"))
+            self._park()
+            wait_s = self._config.countdown_s
+            self._pipe.line(f"parked; the torque goes off in {wait_s:.0f} s")
+        except RobotError as error:
+            wait_s = self._config.hold_limit_s
+            self._pipe.line(f"not parked ({error}); the torque goes off in {wait_s:.0f} s")
+        end_s = self._clock.now_s() + wait_s
+        while self._clock.now_s() < end_s:
+            self._rest(math.inf, "")
+        try:
+            missing = self._release(is_supported=True)
+        except RobotError as error:
+            missing = (str(error),)
+        if missing:
+            self._pipe.line(f"no answer to the release of {', '.join(missing)}: it may still hold")
+        return missing
+
+    def _all(self, threads: Sequence[DriverThread], work: Callable[[DriverLoop], Any]) -> list[Any]:
+        """Run work in these threads, side by side; raise the errors of all as one.
+
+        A thread that hangs in its driver is reported after a while, and the others go on.
+        """
+        futures = [thread.submit(lambda loop=thread.loop: work(loop)) for thread in threads]
+        deadline_s = self._clock.now_s() + self._config.order_timeout_s
+        while not all(future.done() for future in futures) and self._clock.now_s() < deadline_s:
+            self._rest(math.inf, "")
+        errors: list[str] = []
+        values: list[Any] = []
+        for thread, future in zip(threads, futures, strict=True):
+            if not future.done():
+                errors.append(
+                    f"{thread.loop.name}: its driver gives no answer since "
+                    f"{self._config.order_timeout_s:g} s"
+                )
+            elif error := future.exception():
+                errors.append(failure_words(error))
+            else:
+                values.append(future.result())
+        if errors:
+            raise RobotError("; ".join(errors))
+        return values
+
+    def _rest(self, deadline_s: float, what: str) -> None:
+        """Let a moment pass, with a sign of life."""
+        if self._clock.now_s() > deadline_s:
+            raise RobotError(f"{what} takes too long")
+        self._clock.wait_until(self._clock.now_s() + BEAT_S)
+        self._beat()
+
+    def _close(self) -> None:
+        for thread in self._threads:
+            thread.end(self._config.order_timeout_s)
+
+
+def run_host(pipe: ParentPipe, plan: HostPlan, boxes: HostBoxes) -> None:
+    """Run a host until its end; the target of the host's process."""
+    # Drivers spin while they wait for a reply; the default of 5 ms would delay the other buses.
+    sys.setswitchinterval(0.0005)
+    Host(pipe, plan, boxes, WallClock()).run()

@@ -1,0 +1,234 @@
+"""Robot host: a process that holds, parks and releases a robot, whatever its parent does."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from imitact.core.errors import RobotError
+from imitact.core.robot import Leader, Robot
+from imitact.robots.host import RobotHost
+from imitact.robots.host_process import HostConfig
+from tests.support.fake_arm import FakeServos
+
+PATIENCE_S = 60.0
+"""Deadlines end as soon as what they wait for is there."""
+
+REST = np.array([0.1, 0.0])
+QUICK = HostConfig(
+    watchdog_s=2.0, countdown_s=0.05, hold_limit_s=0.3, park_speed=20.0, park_lag_s=0.05
+)
+
+
+def wait_for(condition: Callable[[], object], host: RobotHost | None = None) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, "did not happen"
+        if host is not None:
+            host.death()
+        time.sleep(0.01)
+
+
+@contextmanager
+def hosted(*arms: FakeServos, leaders=(), config: HostConfig = QUICK) -> Iterator[RobotHost]:
+    """A host of these arms, called left and right."""
+    names = ("left", "right")
+    host = RobotHost(
+        "bench",
+        [arm.hosted(name, REST) for arm, name in zip(arms, names, strict=False)],
+        [leader.hosted(f"{name} leader") for leader, name in zip(leaders, names, strict=False)],
+        rate_hz=50,
+        config=config,
+        on_line=(lines := []).append,
+    )
+    host.lines = lines  # type: ignore[attr-defined]
+    try:
+        yield host
+    finally:
+        host._process.kill()
+
+
+def test_two_drivers_are_one_robot_that_follows_and_ends_limp():
+    left, right = FakeServos(("a", "b")), FakeServos(("c", "d"), start=0.3)
+    leader = FakeServos(("a", "b"), start=0.9)
+    with hosted(left, right, leaders=[leader]) as host:
+        robot = host.robot
+        assert isinstance(robot, Robot)
+        assert "not started" in robot.fault()
+        host.start(PATIENCE_S)
+        assert robot.spec.state_names == ("a", "b", "c", "d")
+        assert "no torque" in robot.fault()
+        host.enable()
+        assert robot.fault() == ""
+        assert left.goal.tolist() == [0.5, 0.5]  # goal = present
+        asked = np.array([0.41, 0.42, 0.43, 0.44])
+        robot.command(asked, 7)
+        wait_for(lambda: (sent := robot.sent()) is not None and sent.tick == 7)
+        sent = robot.sent()
+        assert sent is not None
+        assert sent.action.tolist() == asked.tolist()
+        wait_for(lambda: (r := robot.reading()) is not None and r.values.tolist() == list(asked))
+        reading = robot.reading()
+        assert reading is not None
+        assert 0 <= reading.end_s - reading.begin_s < PATIENCE_S
+        wait_for(lambda: set(robot.health()) == {"a", "b", "c", "d"})
+        assert robot.health()["a"].errors == ("hot",)
+        assert isinstance(host.leader, Leader)
+        led = host.leader.reading()
+        assert led is not None
+        assert (led.values.tolist(), host.leader.fault()) == ([0.9, 0.9], "")
+        host.park()
+        assert left.goal.tolist() == right.goal.tolist() == REST.tolist()
+        assert host.release() == ()
+        assert [*left.torque, *right.torque] == [False] * 4
+        host.close()
+        assert host.death() == "the host of bench has ended"
+        wait_for(lambda: "no sign of life" in robot.fault())
+
+
+def test_an_arm_is_not_released_where_it_would_fall():
+    arm = FakeServos()
+    with hosted(arm) as host:
+        host.start(PATIENCE_S)
+        host.enable()
+        with pytest.raises(RobotError, match="would fall"):
+            host.release()
+        assert arm.torque == [True, True]
+        assert host.release(is_supported=True) == ()
+        assert arm.torque == [False, False]
+
+
+def test_a_failed_start_names_every_driver_and_changes_no_torque():
+    left, right = FakeServos(("a", "b")), FakeServos(("c", "d"))
+    left.fail("cannot connect")
+    right.fail("asks")
+    with hosted(left, right) as host:
+        with pytest.raises(RobotError, match=r"servo 3 gives no answer.*right: EOFError"):
+            host.start(PATIENCE_S)
+        left.fail("none")
+        right.fail("none")
+        host.start(PATIENCE_S)
+
+
+def test_a_start_that_hangs_ends_at_its_deadline():
+    arm = FakeServos()
+    arm.fail("hangs")
+    with hosted(arm) as host, pytest.raises(RobotError, match="not ready within"):
+        host.start(3.0)
+
+
+def test_torque_that_one_arm_refuses_is_given_to_none():
+    left, right = FakeServos(("a", "b")), FakeServos(("c", "d"))
+    right.fail("refuses torque")
+    with hosted(left, right) as host:
+        host.start(PATIENCE_S)
+        with pytest.raises(RobotError, match="d is overloaded"):
+            host.enable()
+        assert [*left.torque, *right.torque] == [False] * 4
+
+
+def test_a_killed_host_is_named_and_its_successor_parks_and_releases():
+    arm = FakeServos()
+    with hosted(arm) as host:
+        host.start(PATIENCE_S)
+        host.enable()
+        host.robot.command(np.array([0.7, 0.6]), 1)
+        wait_for(lambda: arm.goal.tolist() == [0.7, 0.6])
+        assert host.pid is not None
+        os.kill(host.pid, signal.SIGKILL)
+        wait_for(host.death)
+        assert "killed by SIGKILL" in host.death()
+        wait_for(lambda: "no sign of life" in host.robot.fault())
+        assert (arm.torque, arm.goal.tolist()) == ([True, True], [0.7, 0.6])
+        with pytest.raises(RobotError, match="SIGKILL"):
+            host.enable()
+        host.start(PATIENCE_S)
+        assert "started anew" in host.robot.fault()
+        assert arm.goal.tolist() == [0.7, 0.6]
+        host.park()
+        assert arm.goal.tolist() == REST.tolist()
+        assert host.release() == ()
+        assert arm.torque == [False, False]
+
+
+def test_a_driver_that_ends_the_process_is_heard():
+    arm = FakeServos()
+    with hosted(arm) as host:
+        host.start(PATIENCE_S)
+        arm.fail("dies")
+        wait_for(host.death)
+        assert "exit code 7" in host.death()
+
+
+@pytest.mark.parametrize("fault", ["unplugged", "stop iteration", "exits", "not a number"])
+def test_nothing_that_a_driver_raises_ends_the_host(fault: str):
+    arm = FakeServos()
+    with hosted(arm) as host:
+        host.start(PATIENCE_S)
+        host.enable()
+        arm.fail(fault)
+        wait_for(lambda: "opened again" in host.robot.fault() or "failed" in host.robot.fault())
+        arm.fail("none")
+        wait_for(lambda: "opened anew; enable" in host.robot.fault(), host)
+        assert arm.torque == [True, True]
+        host.enable()
+        host.robot.command(np.array([0.2, 0.2]), 1)
+        wait_for(lambda: arm.goal.tolist() == [0.2, 0.2])
+        assert host.death() == ""
+
+
+def test_a_closed_host_parks_and_releases_an_arm_with_torque():
+    arm = FakeServos()
+    with hosted(arm) as host:
+        host.start(PATIENCE_S)
+        host.enable()
+        assert host.close() == ()
+        assert (arm.position.tolist(), arm.torque) == (REST.tolist(), [False, False])
+
+
+def test_sigterm_parks_and_releases_and_ctrl_c_does_nothing():
+    arm = FakeServos()
+    with hosted(arm) as host:
+        host.start(PATIENCE_S)
+        host.enable()
+        assert host.pid is not None
+        os.kill(host.pid, signal.SIGINT)
+        os.kill(host.pid, signal.SIGHUP)
+        host.hold()
+        assert arm.torque == [True, True]
+        os.kill(host.pid, signal.SIGTERM)
+        wait_for(host.death)
+        assert (arm.position.tolist(), arm.torque) == (REST.tolist(), [False, False])
+
+
+def _start_and_wait(arm: FakeServos, started) -> None:
+    host = RobotHost("bench", [arm.hosted("arm", REST)], rate_hz=50, config=QUICK)
+    host.start(PATIENCE_S)
+    host.enable()
+    started.post(np.ones(1))
+    time.sleep(3600)
+
+
+@pytest.mark.parametrize("fault", ["none", "blocked"])
+def test_an_arm_is_limp_after_its_parent_was_killed(fault: str):
+    arm, started = FakeServos(), FakeServos().faults
+    context = multiprocessing.get_context("spawn")
+    parent = context.Process(target=_start_and_wait, args=(arm, started))
+    parent.start()
+    try:
+        wait_for(lambda: started.newest)
+        arm.fail(fault)
+        parent.kill()
+        wait_for(lambda: arm.torque == [False, False])
+        where = REST if fault == "none" else np.array([0.5, 0.5])
+        assert arm.position.tolist() == where.tolist()
+    finally:
+        parent.kill()
+        parent.join()
