@@ -341,3 +341,113 @@ def test_numbers_of_any_length_are_refused_at_once():
     for text in ("replay:" + "9" * 10_000, "ensemble:1/" + "9" * 10_000, "ensemble:1e999"):
         with pytest.raises(BadInput):
             parse(text)
+
+
+# Queries and answers by tick
+
+
+def run_answered(chunking, chunks, delays, skips=()):
+    """Query by `ask`, answer by `feed(chunk, asked_tick)` after a delay drawn for each query.
+
+    Returns:
+        The action of each tick that was not skipped, and the ticks of the queries.
+    """
+    chunking.reset()
+    actions, queried, due = {}, [], 0
+
+    def take():
+        if chunking.asked_tick is not None and tick >= due:
+            chunking.feed(chunks[chunking.asked_tick], chunking.asked_tick)
+
+    for tick in range(len(chunks)):
+        if tick in skips:
+            continue
+        chunking.skip_to(tick)
+        take()
+        if chunking.wants_chunk:
+            chunking.ask(tick)
+            queried.append(tick)
+            due = tick + delays[len(queried) - 1]
+            take()
+        action = chunking.next()
+        actions[tick] = None if action is None else float(action[0])
+    return actions, queried
+
+
+@given(late_settings, st.integers(1, 20))
+@settings(max_examples=200, deadline=None)
+def test_an_answer_that_comes_after_the_simulated_delay_is_executed_like_the_simulated_one(
+    setting, k
+):
+    chunking, _, delay = setting
+    simulated = run_late(chunking, numbered(60, k), 60)
+    actions, queried = run_answered(chunking, numbered(60, k), [delay] * 60)
+    assert (list(actions.values()), queried) == simulated
+
+
+@given(
+    st.lists(st.integers(0, 15), min_size=120, max_size=120),
+    st.sets(st.integers(1, 119), max_size=40),
+    st.integers(1, 30),
+)
+@settings(max_examples=200, deadline=None)
+def test_each_row_is_executed_at_its_own_tick_whatever_is_late_or_skipped(delays, skips, n):
+    """Rows move on by the ticks that passed, less those in which the robot waited."""
+    actions, queried = run_answered(Replay(n, 15), numbered(120, 40), delays, skips)
+    first = min(tick for tick, action in actions.items() if action is not None)
+    assert set(queried) <= set(actions)
+    for tick, action in actions.items():
+        assert (action is None) == (tick < first)  # 40 rows outlast 15 ticks
+        if action is not None:
+            asked, row = divmod(int(action), 1000)
+            assert row == (tick - first if asked == 0 else tick - asked)
+
+
+def test_a_late_answer_drops_the_rows_of_the_ticks_since_its_query():
+    chunking = Replay(6)
+    chunking.ask(0)
+    chunking.feed(numbered(1, 10)[0], 0)
+    executed = [float(chunking.next()[0]) for _ in range(3)]
+    chunking.ask(3)
+    executed += [float(chunking.next()[0]) for _ in range(4)]
+    chunking.feed(np.full((10, 1), 500.0) + np.arange(10)[:, None], 3)
+    assert executed == [0, 1, 2, 3, 4, 5, 6]
+    assert chunking.next()[0] == 504.0
+
+
+def test_skipped_ticks_consume_rows_and_held_ones_do_not():
+    chunking = Replay(20)
+    chunking.feed(np.arange(20.0)[:, None])
+    assert chunking.next()[0] == 0.0
+    chunking.skip_to(4)
+    assert chunking.next()[0] == 4.0
+    chunking.wait()
+    chunking.wait()
+    assert chunking.tick == 7
+    assert chunking.next()[0] == 5.0
+
+
+def test_an_answer_whose_rows_have_all_passed_is_dropped_whole():
+    chunking = Replay(4)
+    chunking.feed(np.arange(9.0)[:, None])
+    chunking.skip_to(4)
+    chunking.ask(4)
+    chunking.skip_to(8)
+    chunking.feed(np.full((3, 1), 99.0), 4)
+    assert chunking.wants_chunk
+    chunking.ask(8)
+    assert chunking.next()[0] == 8.0
+
+
+def test_an_answer_to_no_open_query_is_refused():
+    chunking = Replay(4)
+    with pytest.raises(ImitactError, match="none is open"):
+        chunking.feed(np.zeros((3, 1)), 0)
+    chunking.ask(0)
+    with pytest.raises(ImitactError, match="that of 0 is open"):
+        chunking.feed(np.zeros((3, 1)), 5)
+    with pytest.raises(ImitactError, match="not answered yet"):
+        chunking.ask(0)
+    chunking.reset()
+    with pytest.raises(ImitactError, match="the turn of tick 0"):
+        chunking.ask(2)

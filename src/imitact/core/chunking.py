@@ -18,41 +18,83 @@ from imitact.core.types import FloatArray
 class Chunking:
     """Decides when a policy is queried, and which action is executed.
 
-    At each tick: if `wants_chunk`, `feed` it the policy's chunk for the observation of this tick;
-    then `next` returns the action of this tick.
+    At each tick: if `wants_chunk`, query the policy with the observation of this tick; then `next`
+    returns the action of this tick. An answer comes in one of two ways:
+
+    - `ask(tick)`, and `feed(chunk, asked_tick)` whenever the answer is there, as on a robot;
+    - `feed(chunk)` at once: `delay_ticks` are simulated, and the chunk is held back until then.
 
     One query at a time: while an answer is on its way the policy is not queried, as with one
     network on one computer. Ticks in which the robot waits do not count here, because nothing is
     executed: the first chunk begins at its row 0 after the wait, and a chunk that arrives while an
-    earlier one is executed begins at row `delay_ticks`. Where chunks are longer than the delay, the
-    policy is queried early enough for the next chunk to arrive as the last one runs out.
+    earlier one is executed drops a row for each tick since its query. Skipped ticks count
+    (`skip_to`): on a robot time goes on. Where chunks are longer than the delay, the policy is
+    queried early enough for the next chunk to arrive as the last one runs out.
+
+    Attributes:
+        delay_ticks: from a query to its answer; simulated by `feed(chunk)`, and expected where
+            answers come by `feed(chunk, asked_tick)`, for which it may change at any tick.
     """
 
     def __init__(self, delay_ticks: int) -> None:
         """Begin an episode; with a delay of 0 a query is answered within the same tick."""
         if delay_ticks < 0:
             raise BadInput(f"the delay is {delay_ticks} ticks, expected at least 0")
-        self._delay = delay_ticks
+        self.delay_ticks = delay_ticks
         self.reset()
 
     def reset(self) -> None:
-        """Begin an episode."""
-        # (tick of row 0, chunk), oldest first
+        """Begin an episode, at tick 0."""
+        # (executed ticks at row 0, chunk), oldest first
         self._live: list[tuple[int, NDArray[np.float64]]] = []
-        self._awaited: tuple[int, NDArray[np.float64]] | None = None
-        self._wait = 0
-        self._tick = 0
-        self._queried = 0
+        self._now = 0
+        self._executed = 0
+        self._queried = 0  # executed ticks at the last query
+        self._asked: int | None = None
+        self._late: tuple[int, NDArray[np.float64]] | None = None  # tick of arrival, chunk
+
+    @property
+    def tick(self) -> int:
+        """The tick whose action `next` returns, from 0; waits and skipped ticks count."""
+        return self._now
+
+    @property
+    def asked_tick(self) -> int | None:
+        """The tick of the query that is not answered yet; None where there is none."""
+        return self._asked
 
     @property
     def wants_chunk(self) -> bool:
         """Whether this tick needs a chunk from the policy."""
-        if self._awaited is not None:
+        if self._asked is not None:
             return False
-        return not self._live or self._due() or self._tick >= max(map(self._last_call, self._live))
+        last_calls = map(self._last_call, self._live)
+        return not self._live or self._due() or self._executed >= max(last_calls)
 
-    def feed(self, chunk: FloatArray) -> None:
-        """Take a chunk, (K, A), whose row 0 is for this tick; it arrives after the delay."""
+    def ask(self, tick: int) -> None:
+        """Begin a query with the observation of this tick; `feed(chunk, tick)` ends it.
+
+        Raises:
+            ImitactError: another query is not answered yet, or it is another tick's turn.
+        """
+        if self._asked is not None:
+            raise ImitactError(f"the query of tick {self._asked} is not answered yet")
+        if tick != self._now:
+            raise ImitactError(f"a query at tick {tick}, but it is the turn of tick {self._now}")
+        self._asked, self._queried = tick, self._executed
+
+    def feed(self, chunk: FloatArray, asked_tick: int | None = None) -> None:
+        """Take a chunk, (K, A), whose row 0 is for the tick of its query.
+
+        Args:
+            asked_tick: the tick of the query that the chunk answers now. None asks at this tick,
+                and lets the chunk arrive after `delay_ticks`.
+
+        Raises:
+            BadInput: the chunk has another shape than (K, A), or another width than before.
+            NotFinite: it holds a NaN or an infinity.
+            ImitactError: it answers another query than the one that is open.
+        """
         if chunk.ndim != 2 or chunk.shape[0] < 1 or chunk.shape[1] < 1:
             raise BadInput(f"the chunk has shape {chunk.shape}, expected (K, A) with K, A >= 1")
         if not np.all(np.isfinite(chunk)):
@@ -63,10 +105,18 @@ class Chunking:
                 f"the chunk has {chunk.shape[1]} action dimensions, "
                 f"the one before it {self._live[-1][1].shape[1]}"
             )
-        self._queried = self._tick
-        self._awaited = self._tick, np.array(chunk, dtype=np.float64)
-        self._wait = self._delay
-        self._arrive()
+        values = np.array(chunk, dtype=np.float64)
+        if asked_tick is None:
+            self.ask(self._now)
+            self._late = self._now + self.delay_ticks, values
+            self._arrive()
+            return
+        if asked_tick != self._asked:
+            raise ImitactError(
+                f"a chunk for the query of tick {asked_tick}, but "
+                + ("none is open" if self._asked is None else f"that of {self._asked} is open")
+            )
+        self._take(values)
 
     def next(self) -> NDArray[np.float64] | None:
         """Return the action of this tick, (A,), and end the tick.
@@ -75,14 +125,18 @@ class Chunking:
         """
         if self.wants_chunk:
             raise ImitactError("no action is left; feed a chunk when wants_chunk is true")
-        action = None
-        if self._live:
-            action = self._action()
-            self._tick += 1
-            self._drop_past()
-        self._wait -= 1
-        self._arrive()
+        action = self._action() if self._live else None
+        self._end_tick()
         return action
+
+    def wait(self) -> None:
+        """End the tick without an action; no row passes, because the robot holds."""
+        self._end_tick(waits=True)
+
+    def skip_to(self, tick: int) -> None:
+        """End the ticks before `tick`, which were skipped; their rows pass."""
+        while self._now < tick:
+            self._end_tick()
 
     def _due(self) -> bool:
         """Whether it is time for the next query, although an action is left."""
@@ -95,16 +149,28 @@ class Chunking:
     def _last_call(self, live: tuple[int, NDArray[np.float64]]) -> int:
         """Return the last tick for a query whose answer arrives before this chunk runs out."""
         start, chunk = live
-        return start + len(chunk) - (self._delay if len(chunk) > self._delay else 0)
+        return start + len(chunk) - (self.delay_ticks if len(chunk) > self.delay_ticks else 0)
+
+    def _end_tick(self, waits: bool = False) -> None:
+        if self._live and not waits:
+            self._executed += 1
+            self._drop_past()
+        self._now += 1
+        self._arrive()
 
     def _arrive(self) -> None:
-        if self._awaited is not None and self._wait <= 0:
-            self._live.append(self._awaited)
-            self._awaited = None
-            self._drop_past()
+        """Take the chunk that was held back, if its time has come."""
+        if self._late is not None and self._now >= self._late[0]:
+            self._take(self._late[1])
+            self._late = None
+
+    def _take(self, chunk: NDArray[np.float64]) -> None:
+        self._live.append((self._queried, chunk))
+        self._asked = None
+        self._drop_past()
 
     def _drop_past(self) -> None:
-        self._live = [(start, c) for start, c in self._live if self._tick - start < len(c)]
+        self._live = [(start, c) for start, c in self._live if self._executed - start < len(c)]
 
 
 class Replay(Chunking):
@@ -125,11 +191,11 @@ class Replay(Chunking):
         return f"replay:{self._n}"
 
     def _due(self) -> bool:
-        return self._tick >= self._queried + self._n
+        return self._executed >= self._queried + self._n
 
     def _action(self) -> NDArray[np.float64]:
         start, chunk = self._live[-1]
-        return chunk[self._tick - start].copy()
+        return chunk[self._executed - start].copy()
 
     def _drop_past(self) -> None:
         super()._drop_past()

@@ -41,10 +41,10 @@ class Ensemble(Chunking):
 
     def _due(self) -> bool:
         # At ticks 0, E, 2E, ..., or as soon as the answer before has arrived.
-        return self._tick // self._every > self._queried // self._every
+        return self._executed // self._every > self._queried // self._every
 
     def _action(self) -> NDArray[np.float64]:
-        predictions = np.stack([chunk[self._tick - start] for start, chunk in self._live])
+        predictions = np.stack([chunk[self._executed - start] for start, chunk in self._live])
         # Counted from the prediction of the largest weight, so that this weight is 1 for any m;
         # with an m so large that others overflow, they overflow to exp(-inf) = 0.
         largest = 0 if self._m >= 0 else len(predictions) - 1
