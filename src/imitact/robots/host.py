@@ -7,8 +7,8 @@ from dataclasses import replace
 from types import TracebackType
 
 from imitact.core.types import Camera
+from imitact.parallel.child_process import ChildProcess
 from imitact.parallel.mailbox import Mailbox
-from imitact.robots.child_process import ChildProcess
 from imitact.robots.host_process import HostConfig, HostPlan, run_host
 from imitact.robots.hosted import HostBoxes, HostedDriver, HostedLeader, HostedRobot, side_by_side
 

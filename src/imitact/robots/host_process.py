@@ -20,7 +20,7 @@ import numpy as np
 
 from imitact.core.clock import Clock, WallClock
 from imitact.core.errors import RobotError
-from imitact.robots.child_process import ParentPipe
+from imitact.parallel.child_process import ParentPipe
 from imitact.robots.driver_loop import DriverLoop, LoopConfig, Mode, failure_words
 from imitact.robots.hosted import HostBoxes, HostedDriver
 
