@@ -55,7 +55,7 @@ class LoopConfig:
     """Time between attempts to open a new driver, s."""
     park_speed: float = 1.0
     """Speed of parking, as a factor of 0.3 rad/s."""
-    park_lag_s: float = 1.2
+    park_lag_s: float = 0.6
     """How far a joint may be behind while parking, as the time of travel at its speed, s."""
     park_blocked_s: float = 0.5
     """Time beyond that lag after which parking stops, s."""
@@ -163,9 +163,15 @@ class DriverLoop:
         """Run one period."""
         if self._driver is None:
             self._reopen()
-        elif self._tried(self._read) & (self.is_leader or self._tried(self._write)):
-            self._missed, self._broken = 0, ""
-            self._tried(self._check)
+        else:
+            has_read, has_written = self._tried(self._read), self.is_leader
+            # Some reads may miss, and commands still go out; then the servos hold the last one.
+            may_write = has_read or self._missed <= self._config.missed_reads
+            if not self.is_leader and may_write and self._driver is not None:
+                has_written = self._tried(self._write)
+            if has_read and has_written:
+                self._missed, self._broken = 0, ""
+                self._tried(self._check)
         self._post_fault()
 
     def enable(self) -> None:
@@ -271,9 +277,7 @@ class DriverLoop:
         self._measured = values
 
     def _write(self) -> None:
-        """Send what the mode asks for; nothing where reads fail, and the servos hold."""
-        if self._missed > self._config.missed_reads or self._driver is None:
-            return
+        """Send what the mode asks for."""
         if self.mode is Mode.FOLLOWING:
             self._follow()
         elif self._parking is not None:
