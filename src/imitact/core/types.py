@@ -448,6 +448,15 @@ class Episode(Protocol):
         return None
 
     @overridable
+    def frame_offsets_s(self) -> Mapping[str, NDArray[np.float64]]:
+        """By how much the frame of each tick is later than its recorded time, (T,) in s, by camera.
+
+        NaN where a tick has no frame. Nothing is decoded; cameras whose frames have no times of
+        their own are left out.
+        """
+        return {}
+
+    @overridable
     def origin(self) -> Mapping[str, Any]:
         """Where the episode comes from, as plain JSON values.
 

@@ -97,6 +97,11 @@ class _ThinnedEpisode:
         return None if times_s is None else times_s[:: self._every]
 
     @property
+    def frame_offsets_s(self) -> Mapping[str, NDArray[np.float64]]:
+        offsets_s = self._episode.frame_offsets_s.items()
+        return {camera: by_tick_s[:: self._every] for camera, by_tick_s in offsets_s}
+
+    @property
     def origin(self) -> Mapping[str, Any]:
         return _thinned_origin(self._episode.origin, self._every)
 

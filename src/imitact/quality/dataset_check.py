@@ -23,9 +23,11 @@ from imitact.quality.jumps import JumpCheck
 from imitact.quality.limits import Limits
 from imitact.quality.motion import constant_dimensions, inspect_motion, scales, travel
 from imitact.quality.outliers import OutlierCheck
-from imitact.quality.timestamps import inspect_ticks
+from imitact.quality.timestamps import inspect_frame_times, inspect_ticks
 from imitact.quality.tracking import TrackingCheck
 from imitact.quality.video_sync import CameraSync, FrameMotion, measure_motion
+
+_WITHOUT_FRAMES = ("frame-times", "error")
 
 OnProgress = Callable[[int], object]
 """Called with the number of episodes that are done."""
@@ -86,6 +88,11 @@ def inspect_numbers(
             continue
         tolerance_s = dataset.read_options.get("tolerance_s", 0.0) if times_s is not None else 0.0
         own = inspect_ticks(index, state, action, times_s, spec, limits.ticks, tolerance_s)
+        if not any(f.kind == "time-stamps" for f in own):
+            try:
+                own += inspect_frame_times(index, episode.frame_offsets_s, limits.ticks)
+            except DamagedFile as error:
+                own.append(damage_finding(error, index))
         found += own
         if not any(f.kind in ("not-finite", "too-short") for f in own):
             sound.append(index)
@@ -176,4 +183,5 @@ def _in_order(
 def unusable_episodes(findings: Sequence[Finding]) -> set[int]:
     """Episodes whose states cannot be compared with frames."""
     kinds = ("damaged-file", "not-finite", "too-short", "time-stamps")
-    return {f.episode for f in findings if f.kind in kinds and f.episode is not None}
+    some = (f for f in findings if f.kind in kinds or (f.kind, f.severity) == _WITHOUT_FRAMES)
+    return {f.episode for f in some if f.episode is not None}

@@ -46,6 +46,11 @@ KINDS = {
         "out",
         "drop",
     ),
+    "frame-times": Kind(
+        "warning",
+        "Nothing to do for imitact, which takes the nearest frame; LeRobot refuses it: give "
+        "its tolerance_s so much, or record the video at the rate of the dataset",
+    ),
     "constant-dimension": Kind(
         "warning",
         "A policy learns nothing from it; leave it out if it is not part of the robot, else check "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from imitact.core.types import FloatArray, Spec
 from imitact.datasets.video_config import exact_rate
-from imitact.quality.findings import Finding
+from imitact.quality.findings import DROP, Finding
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class TickLimits:
     """Limits for the values and time stamps of an episode."""
 
     tolerance_s: float = 1e-4
-    """Deviation of a time stamp from tick / rate that is reported, s; LeRobot's tolerance, beyond
+    """Deviation of a time stamp from tick / rate, and of a frame from its time stamp, that is
+    reported, s; LeRobot's tolerance, beyond
     which it finds no frame for the tick. imitact does, up to half a tick or --read.tolerance-s."""
 
     min_ticks: int = 2
@@ -54,6 +56,36 @@ def inspect_ticks(
     if times_s is not None and len(times_s):
         harmless_s = max(read_tolerance_s, 0.5 / spec.rate_hz)
         found += _inspect_times(index, times_s, spec.rate_hz, limits.tolerance_s, harmless_s)
+    return found
+
+
+def inspect_frame_times(
+    index: int, offsets_s: Mapping[str, NDArray[np.float64]], limits: TickLimits
+) -> list[Finding]:
+    """Find cameras whose frames lie off the time stamps of their ticks; nothing is decoded.
+
+    `offsets_s` is `Episode.frame_offsets_s`; the time stamps themselves are on schedule.
+    """
+    found: list[Finding] = []
+    for camera, by_tick_s in offsets_s.items():
+        size_s = np.abs(by_tick_s)
+        off = ~(size_s <= limits.tolerance_s)
+        if not off.any():
+            continue
+        missing = np.isnan(by_tick_s)
+        values: dict[str, Any] = {"part": camera, "unit": "s"}
+        if missing.any():
+            tick = int(np.argmax(missing))
+            text = f"the video has no frame at the time of {int(missing.sum())} of {len(off)} ticks"
+            values |= {"severity": "error", "remedy": DROP, "fix": "drop"}
+        else:
+            tick = int(np.argmax(off))
+            values["value"] = float(by_tick_s[tick])
+            text = (
+                f"its frame is {by_tick_s[tick]:+.6f} s off its time stamp ({int(off.sum())} of "
+                f"{len(off)} frames are off, by up to {size_s.max():.6f} s)"
+            )
+        found.append(Finding.of("frame-times", text, index, ticks=(tick, tick + 1), **values))
     return found
 
 

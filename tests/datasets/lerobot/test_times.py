@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from imitact.core.errors import DamagedFile
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.datasets.video import match_frames
+from imitact.quality.dataset_check import inspect_numbers
+from imitact.quality.findings import Finding
 from tests.support.foreign_files import film
 from tests.support.lerobot_files import FPS, arm, v21
 
@@ -101,3 +104,42 @@ def test_frames_are_not_guessed_where_ticks_and_frames_differ_in_number(
 def test_the_nearest_frame_within_the_tolerance_is_taken_where_it_is_given():
     matched = on(lambda due: np.delete(due, 12), off_s=0.004, tolerance_s=0.01)
     assert np.count_nonzero(np.abs(matched - DUE[0]) > 1e-9) == 1
+
+
+def frame_findings(root: Path, **read: Any) -> list[Finding]:
+    found = inspect_numbers(open_dataset(root, ReadConfig(**read)))
+    return [f for f in found if f.kind in ("frame-times", "time-stamps")]
+
+
+def test_frames_off_their_time_are_reported_where_the_stamps_are_good(tmp_path: Path):
+    assert not frame_findings(v21(tmp_path / "on", FEATURES, lengths=LENGTHS))
+    late = jitter(1)
+    late[1] = DUE[1]
+    root = v21(tmp_path / "late", FEATURES, lengths=LENGTHS, frame_times=late)
+    (found,) = frame_findings(root)
+    assert (found.kind, found.severity, found.episode, found.part, found.ticks) == (
+        "frame-times", "warning", 0, "front", (1, 2),
+    )  # fmt: skip
+    largest_s = np.abs(late[0] - DUE[0]).max()
+    assert f"29 of 30 frames are off, by up to {largest_s:.4f}" in found.what
+    assert not frame_findings(root, episodes="1")
+    (thinned,) = frame_findings(root, every=2)
+    assert "14 of 15 frames" in thinned.what
+
+
+def test_a_tick_without_a_frame_is_an_error_before_anything_is_decoded(tmp_path: Path):
+    times = [DUE[0].copy(), DUE[1]]
+    times[0][20:] += 0.06
+    root = v21(tmp_path / "d", FEATURES, lengths=LENGTHS, frame_times=times)
+    (found,) = frame_findings(root)
+    assert (found.kind, found.severity, found.episode, found.fix) == (
+        "frame-times", "error", 0, "drop",
+    )  # fmt: skip
+    with pytest.raises(DamagedFile, match="has no frame within"):
+        list(open_dataset(root).episode(0).frames("front"))
+
+
+def test_frames_whose_stamps_are_off_too_are_reported_once(tmp_path: Path):
+    both = jitter(2)
+    root = v21(tmp_path / "d", FEATURES, lengths=LENGTHS, stamps=both, frame_times=both)
+    assert [f.kind for f in frame_findings(root)] == ["time-stamps"] * 2

@@ -531,6 +531,15 @@ class LeRobotEpisode(Episode):
             self._dataset.read.tolerance_s,
         )
 
+    @property
+    def frame_offsets_s(self) -> Mapping[str, NDArray[np.float64]]:
+        offsets_s: dict[str, NDArray[np.float64]] = {}
+        for camera, (video, from_s) in self._files.videos.items():
+            taken_s = self._frame_times(camera)
+            is_there = np.isin(taken_s, self._dataset.video_times(video))
+            offsets_s[camera] = np.where(is_there, taken_s - from_s - self._rows[2], np.nan)
+        return offsets_s
+
     @overridable
     def task(self) -> str:
         tasks = self._files.tasks
