@@ -20,21 +20,28 @@ ALOHA_SERVOS = (
 
 _XM540, _XM430, _XL430, _XC430 = 1120, 1020, 1060, 1070
 _XL330_M077, _XL330_M288 = 1190, 1200
+_STS3215 = 777
 _SHADOWS = {3: 2, 5: 4}
+_FOLLOWER_LIMITS = {2: (841, 2867), 4: (898, 3094), 7: (830, 3504)}
+_LEADER_LIMITS = {2: (819, 3345), 4: (648, 3094), 7: (910, 3447)}
 
 
 def _aloha_arm(
     models: Sequence[int],
     reversed_ids: Sequence[int],
+    limits: Mapping[int, tuple[int, int]],
     positions: Mapping[int, float],
     changes: Mapping[int, Mapping[str, int]],
 ) -> list[ServoModel]:
     servos: list[ServoModel] = []
     for number, (name, model) in enumerate(zip(ALOHA_SERVOS, models, strict=True), 1):
+        low, high = limits.get(_SHADOWS.get(number, number), (0, 4095))
         registers = {
             "return_delay_time": 0,
             "drive_mode": int(number in reversed_ids),
             "secondary_id": _SHADOWS.get(number, 255),
+            "min_position_limit": low,
+            "max_position_limit": high,
             **changes.get(number, {}),
         }
         servos.append(
@@ -62,7 +69,7 @@ def aloha_follower_servos(
         changes: registers that differ from a well set up arm, by id.
     """
     models = (_XM540,) * 7 + (_XM430,) * 2
-    return _aloha_arm(models, (2, 4, 7), positions or {}, changes or {})
+    return _aloha_arm(models, (2, 4, 7), _FOLLOWER_LIMITS, positions or {}, changes or {})
 
 
 def aloha_leader_servos(
@@ -79,10 +86,10 @@ def aloha_leader_servos(
         gripper_model: 1070 (XC430-W150) or 1060 (XL430-W250); sources name both.
     """
     models = (_XM430,) * 7 + (_XL430, gripper_model)
-    return _aloha_arm(models, (3, 5, 7), positions or {}, changes or {})
+    return _aloha_arm(models, (3, 5, 7), _LEADER_LIMITS, positions or {}, changes or {})
 
 
-_KOCH_NAMES = (
+_SIX_SERVOS = (
     "shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper",
 )  # fmt: skip
 
@@ -92,10 +99,15 @@ def koch_follower_servos() -> list[ServoModel]:
     models = (_XL430,) * 2 + (_XL330_M288,) * 4
     return [
         ServoModel(number, model, name)
-        for number, (name, model) in enumerate(zip(_KOCH_NAMES, models, strict=True), 1)
+        for number, (name, model) in enumerate(zip(_SIX_SERVOS, models, strict=True), 1)
     ]
 
 
 def koch_leader_servos() -> list[ServoModel]:
     """Return the servos of a Koch v1.1 leader, ids 1 to 6."""
-    return [ServoModel(number, _XL330_M077, name) for number, name in enumerate(_KOCH_NAMES, 1)]
+    return [ServoModel(number, _XL330_M077, name) for number, name in enumerate(_SIX_SERVOS, 1)]
+
+
+def so101_servos() -> list[ServoModel]:
+    """Return the servos of an SO-101 (or SO-100), follower or leader, ids 1 to 6: STS3215."""
+    return [ServoModel(number, _STS3215, name) for number, name in enumerate(_SIX_SERVOS, 1)]

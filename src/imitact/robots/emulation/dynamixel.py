@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from imitact.robots.emulation.dynamixel_servo import (
     ACCESS_ERROR,
@@ -17,9 +16,9 @@ from imitact.robots.emulation.dynamixel_servo import (
     LENGTH_ERROR,
     DynamixelServo,
 )
+from imitact.robots.emulation.packets import BROADCAST, Instruction, Reply
 
 HEADER = b"\xff\xff\xfd\x00"
-BROADCAST = 0xFE
 STATUS = 0x55
 PING, READ, WRITE, REG_WRITE, ACTION, FACTORY_RESET, REBOOT = 1, 2, 3, 4, 5, 6, 8
 CLEAR = 0x10
@@ -35,38 +34,6 @@ INSTRUCTION_NAMES = {
 _CLEAR_TURNS = b"\x01\x44\x58\x4c\x22"
 _LONGEST_PACKET = 1024
 _BROADCAST_READS = (PING, SYNC_READ, FAST_SYNC_READ, BULK_READ, FAST_BULK_READ)
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """An instruction packet that arrived whole.
-
-    Attributes:
-        id: of the servo, or `BROADCAST`.
-        code: what to do.
-        parameters: without stuffing.
-        size: bytes on the wire.
-    """
-
-    id: int
-    code: int
-    parameters: bytes
-    size: int
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A status packet.
-
-    Attributes:
-        id: of the servo that sends it.
-        data: the bytes.
-        delay_s: which the servo waits before it sends.
-    """
-
-    id: int
-    data: bytes
-    delay_s: float
 
 
 @functools.cache
@@ -110,7 +77,9 @@ def instruction_packet(servo: int, code: int, parameters: bytes = b"") -> bytes:
 class DynamixelProtocol:
     """What the servos of a bus do with bytes that they hear."""
 
-    instruction_names = INSTRUCTION_NAMES
+    @property
+    def instruction_names(self) -> dict[int, str]:
+        return INSTRUCTION_NAMES
 
     def instructions(self, buffer: bytearray) -> Iterator[Instruction]:
         """Take whole packets off the buffer; damaged ones are dropped, as servos do."""

@@ -231,6 +231,11 @@ class DynamixelServo(Servo):
         return self.table.get("status_return_level") >= 1
 
     @property
+    def full_load_ticks(self) -> float:
+        # emanual, Position PID Gain: PWM = error * gain / 128.
+        return _FULL_PWM * 128 / max(1, self.table.get("position_p_gain"))
+
+    @property
     def stall_limit(self) -> tuple[float, float]:
         return 0.8, self.model.stall_s
 
@@ -371,11 +376,9 @@ class DynamixelServo(Servo):
         return self._path + max(-step, min(step, target - self._path))
 
     def hear(self) -> None:
-        """Note that an instruction was on the bus."""
         self._quiet_s = 0.0
 
     def watch_bus(self, dt_s: float) -> None:
-        """Stop if the bus watchdog is set and no instruction came for too long."""
         limit = self.table.get("bus_watchdog")
         self._quiet_s += dt_s
         if limit > 0 and self.has_torque and self._quiet_s > limit * WATCHDOG_UNIT_S:
@@ -459,6 +462,7 @@ class DynamixelServo(Servo):
             return
         had_torque = bool(table.get("torque_enable"))
         table.set(name, value)
+        self.goal_writes += name == "goal_position"
         if name == "torque_enable":
             self._held, self._quiet_s = None, 0.0
             if value and not had_torque:

@@ -18,10 +18,6 @@ from imitact.core.errors import BadInput, unknown_name
 TURN = 4096
 """Ticks a turn: the encoders of Dynamixel X and Feetech STS have 12 bits."""
 
-FULL_LOAD_TICKS = 250.0
-"""Position error at which a servo gives its whole torque, ticks; an assumption of this emulation,
-of the size that a proportional gain of 800 gives (Dynamixel: PWM = error * 800 / 128)."""
-
 STALL_SPEED = 20.0
 """Speed below which a loaded shaft counts as stalled, ticks/s; an assumption."""
 
@@ -264,6 +260,7 @@ class Servo:
         self.forced_error_bits = 0
         self.forced_temperature: tuple[float, float] | None = None
         self.extra_turns = 0
+        self.goal_writes = 0
         self._stalled_s = 0.0
         self._deaf_until_s = -math.inf
 
@@ -306,6 +303,9 @@ class Servo:
         """Act on an error that the servo found: report it, and shut down if it is set up to."""
         raise NotImplementedError
 
+    def recover(self, error: str) -> None:
+        """Note that the cause of an error has gone; by default it is reported until a reboot."""
+
     def demand(self, dt_s: float) -> Demand:
         """Return what it does with its joint now."""
         raise NotImplementedError
@@ -313,6 +313,9 @@ class Servo:
     def settle(self) -> None:
         """Begin at the position that was measured, as at power-up."""
         raise NotImplementedError
+
+    def hear(self) -> None:
+        """Note that an instruction was on the bus."""
 
     def watch_bus(self, dt_s: float) -> None:
         """Let time pass without an instruction; a model with a bus watchdog stops."""
@@ -339,6 +342,11 @@ class Servo:
         self.reboot(now_s)
 
     @property
+    def full_load_ticks(self) -> float:
+        """Position error at which it gives its whole torque, ticks."""
+        raise NotImplementedError
+
+    @property
     def stall_limit(self) -> tuple[float, float]:
         """Share of the torque, and time in s, after which a stall is an overload."""
         raise NotImplementedError
@@ -361,7 +369,7 @@ class Servo:
             dt_s: for how long.
         """
         self.position, self.velocity = position, velocity
-        wanted = (demand.goal - position) / FULL_LOAD_TICKS
+        wanted = (demand.goal - position) / self.full_load_ticks
         self.load = max(-demand.torque, min(demand.torque, wanted))
         least, longest_s = self.stall_limit
         is_stalled = abs(self.load) > least and abs(velocity) < STALL_SPEED
@@ -372,11 +380,13 @@ class Servo:
         if self._stalled_s > longest_s:
             self._stalled_s = 0.0
             self.trip("overload")
-        if self.temperature_c > self.temperature_limit_c:
-            self.trip("overheating")
         lowest, highest = self.voltage_limits
-        if not lowest <= self.volts <= highest:
-            self.trip("voltage")
+        found = {
+            "overheating": self.temperature_c > self.temperature_limit_c,
+            "voltage": not lowest <= self.volts <= highest,
+        }
+        for error, is_there in found.items():
+            (self.trip if is_there else self.recover)(error)
 
     def _heat(self, dt_s: float) -> None:
         if self.forced_temperature is not None:
