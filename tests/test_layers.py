@@ -53,14 +53,18 @@ OUTSIDE = {
     "evaluation": {"numpy", "msgspec", "matplotlib", "PIL"},
     "deploy": {"numpy", "msgspec", "torch", "onnx", "onnxruntime", "openvino", "nncf"},
     "control": {"numpy", "mujoco", "ruckig"},
-    "robots": {"numpy", "dynamixel_sdk", "serial", "linuxpy", "mujoco", "av", "zmq"},
+    "robots": {"numpy", "dynamixel_sdk", "serial", "mujoco", "av", "zmq"},
     "teleoperation": {"numpy", "msgspec", "websockets"},
     "viewer": {"numpy", "av", "rerun", "PIL"},
     "api": set(),
     "cli": {"numpy", "tyro", "rich", "PIL"},
     "__main__": set(),
 }
-"""Packages from outside the standard library that each folder may import."""
+"""Packages from outside the standard library that each folder may import.
+
+robots: cameras are read through PyAV's "video4linux2" input, whose frames have the kernel's capture
+times. linuxpy is under GPL-3.0, and no dependency of imitact may be.
+"""
 
 BANNED = {"pickle", "random", "shelve", "dill", "cloudpickle", "joblib"}
 PICKLES = {"torch.save": False, "torch.load": True}
