@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,23 +17,9 @@ from imitact.core.robot import Leader, Robot
 from imitact.robots.host import RobotHost
 from imitact.robots.host_process import HostConfig
 from tests.support.fake_arm import FakeServos
-
-PATIENCE_S = 60.0
-"""Deadlines end as soon as what they wait for is there."""
+from tests.support.hosts import PATIENCE_S, QUICK, wait_for
 
 REST = np.array([0.1, 0.0])
-QUICK = HostConfig(
-    watchdog_s=2.0, countdown_s=0.05, hold_limit_s=0.3, park_speed=20.0, park_lag_s=0.05
-)
-
-
-def wait_for(condition: Callable[[], object], host: RobotHost | None = None) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline_s, "did not happen"
-        if host is not None:
-            host.death()
-        time.sleep(0.01)
 
 
 @contextmanager

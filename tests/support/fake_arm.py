@@ -98,7 +98,7 @@ class FakeServos:
     def connections(self) -> int:
         return int(self._row(3)[0])
 
-    def change(self, row: int, values: FloatArray | float) -> None:
+    def change(self, row: int, values: FloatArray | list[float] | float) -> None:
         mail = self.box.read()
         assert mail is not None
         mail.values[row] = values
