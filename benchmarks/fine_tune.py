@@ -6,7 +6,7 @@
 For each training seed: `quick` on 50 demonstrations at spread 1; the same policy fine-tuned on 10
 at spread 2; `quick` on those 10 alone; and on all 60 together. Each runs on the same seeds, from
 1000 on, with the ensemble of `imitact demo`. Each finished row is written at once: interrupted, the
-same command continues. It takes about five hours on 2 cores.
+same command continues. The 50 demonstrations are those of `imitact demo`.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def main() -> None:
     parser.add_argument("--write", type=Path, default=Path("benchmarks/results/fine_tune.json"))
     given = parser.parse_args()
     counts, spreads = given.demonstrations, given.spreads
-    old = demonstrations(given.out / "data-old", counts[0], spreads[0], (0, 499))
-    new = demonstrations(given.out / "data-new", counts[1], spreads[1], (500, 999))
+    old = demonstrations(given.out / "data-old", counts[0], spreads[0], (0, 999))
+    new = demonstrations(given.out / "data-new", counts[1], spreads[1], (3000, 3999))
     rows = []
     for seed in given.seeds:
         folder = given.out / f"seed{seed}"
