@@ -243,6 +243,25 @@ def test_parking_starts_at_the_last_command_where_the_arm_is_there():
     assert bench.servos.goal == pytest.approx([0.5, 0.02], abs=1e-3)
 
 
+def test_an_arm_that_fell_while_its_driver_failed_does_not_rise_by_itself():
+    bench = Bench()
+    bench.give(0.5, 0.5)
+    bench.run()
+    bench.servos.fail("unplugged")
+    bench.run()
+    bench.servos.change(2, 0.0)  # power off and on
+    bench.servos.change(0, [0.5, -0.4])
+    bench.servos.fail("none")
+    assert "opened anew" in bench.run(200)
+    with pytest.raises(RobotError, match="elbow is not where it was held"):
+        bench.loop.start_parking()
+    bench.run(5)
+    assert bench.servos.torque == [False, False]
+    bench.loop.enable()
+    _park(bench)
+    assert bench.servos.position.tolist() == REST.tolist()
+
+
 def test_an_arm_without_torque_or_rest_pose_is_not_parked():
     with pytest.raises(RobotError, match="enable it first"):
         Bench(enabled=False).loop.start_parking()

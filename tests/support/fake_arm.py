@@ -111,6 +111,7 @@ class FakeArm:
     def __init__(self, servos: FakeServos, clock: Clock | None = None, read_s: float = 0.0) -> None:
         self.servos, self.clock, self.read_s = servos, clock or WallClock(), read_s
         self.turn = 0
+        self.is_enabled = False
 
     @property
     def spec(self) -> Spec:
@@ -130,8 +131,10 @@ class FakeArm:
         torque = np.ones(self.spec.action_size)
         if self.servos.fault == "refuses torque":
             torque[-1] = 0
-        self.servos.change(1, self.servos.position)
+        is_on = self.servos.torque  # such a servo keeps its goal
+        self.servos.change(1, np.where(is_on, self.servos.goal, self.servos.position))
         self.servos.change(2, torque)
+        self.is_enabled = True
         if not all(torque):
             raise RobotError(f"{self.spec.action_names[-1]} is overloaded")
 
@@ -148,6 +151,8 @@ class FakeArm:
 
     def write(self, action: FloatArray) -> FloatArray:
         self._fail()
+        if not self.is_enabled:
+            raise RobotError("its torque is off; call enable first")
         if self.servos.fault == "writes fail":
             raise RobotError("no answer to the command")
         sent = np.round(np.asarray(action), 4)

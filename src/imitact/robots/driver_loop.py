@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,6 @@ from imitact.core.robot import WATCHDOG_S, Driver, ServoHealth
 from imitact.core.types import FloatArray
 from imitact.parallel.mailbox import Mailbox
 from imitact.robots.hosted import DriverBoxes, HostedDriver
-
-T = TypeVar("T")
 
 PARK_SPEEDS: Mapping[str, float] = {"rad": 0.3, "deg": 17.0, "1": 0.5, "%": 30.0, "m": 0.1}
 """Largest speed of a joint on its way to the rest pose, unit/s."""
@@ -175,15 +172,18 @@ class DriverLoop:
         self._post_fault()
 
     def enable(self) -> None:
-        """Turn the torque on where it is not surely on, and follow the commands given from now on.
+        """Follow the commands given from now on, with torque.
+
+        The driver turns it on where it is not surely on, or where its calls fail: it may refuse
+        commands until then.
 
         Raises:
             RobotError: the driver refuses; the torque of this arm may be on in part.
         """
-        driver = self._present_driver()
-        if not self._torque_is_sure:
-            self._run(driver.enable)
-            self._torque_is_sure, self._last = True, None
+        self._present_driver()
+        if not self._torque_is_sure or self._missed:
+            self._turn_on()
+            self._last = None
         self._ignored = self._newest_command()
         self._sent = self._ignored
         self.parked, self._why_held, self._parking = False, "", None
@@ -199,7 +199,7 @@ class DriverLoop:
     def start_parking(self) -> float:
         """Begin the way to the rest pose; return how long it takes, s.
 
-        It starts at the last command where the arm is there, else where the arm is measured.
+        A joint starts at its last command where it is there, else where it is measured.
 
         Raises:
             RobotError: no rest pose is known, the torque is off, or nothing was measured.
@@ -210,24 +210,38 @@ class DriverLoop:
             )
         if self.mode is Mode.LIMP:
             raise RobotError(f"{self.name}: no torque, so it cannot be parked; enable it first")
-        self._present_driver()
-        measured = self._measured_action()
-        start = self._last if measured is None else measured
         units = self._hosted.spec.action_units
-        speeds = np.array([PARK_SPEEDS.get(unit, 0.0) for unit in units]) * self._config.park_speed
-        if self._last is not None and measured is not None:
-            is_near = np.abs(self._last - measured) <= speeds * self._config.park_lag_s
-            start = np.where(is_near, self._last, measured)
-        if start is None or not np.all(speeds):
-            unknown = sorted({unit for unit in units if unit not in PARK_SPEEDS})
+        if unknown := sorted({unit for unit in units if unit not in PARK_SPEEDS}):
             raise RobotError(
-                f"{self.name}: it cannot be parked: "
-                + (f"no speed is known for {', '.join(unknown)}" if unknown else "nothing was read")
+                f"{self.name}: it cannot be parked: no speed is known for {', '.join(unknown)}"
             )
+        speeds = np.array([PARK_SPEEDS[unit] for unit in units]) * self._config.park_speed
+        start = self._parking_start(speeds)
+        if not self._torque_is_sure:
+            self._turn_on()
         self.mode, self._why_held, self.parked = Mode.PARKING, "", False
         self._parking = Parking(start, self.rest, speeds, self._clock.now_s())
         self._post_fault()
         return self._parking.duration_s
+
+    def _parking_start(self, speeds: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where parking begins, (A,): each joint at its last command, or where it is."""
+        measured = self._measured_action()
+        if measured is None or self._last is None:
+            start = self._last if measured is None else measured
+            if start is None:
+                raise RobotError(f"{self.name}: it cannot be parked: its joints are not measured")
+            return start
+        is_near = np.abs(self._last - measured) <= speeds * self._config.park_lag_s
+        is_near[[unit not in BLOCKED_UNITS for unit in self._hosted.spec.action_units]] = True
+        if not self._torque_is_sure and not np.all(is_near):
+            # Nobody expects an arm that lost its power and fell to rise by itself.
+            worst = self._hosted.spec.action_names[int(np.argmin(is_near))]
+            raise RobotError(
+                f"{self.name}: {worst} is not where it was held, so the arm may have lost its "
+                "torque; enable it to park it, or release it"
+            )
+        return np.where(is_near, self._last, measured)
 
     @property
     def parking_failure(self) -> str | None:
@@ -282,7 +296,7 @@ class DriverLoop:
             self._follow()
         elif self._parking is not None:
             self._park_on(self._parking)
-        elif self.mode is Mode.HOLDING and self._last is not None:
+        elif self._torque_is_sure and self._last is not None:
             self._present_driver().write(self._last)
 
     def _follow(self) -> None:
@@ -388,12 +402,14 @@ class DriverLoop:
             text = str(error).removeprefix(f"{self.name}: ")
             self._broken = f"the driver cannot be opened again: {text}"
 
-    def _run(self, work: Callable[[], T]) -> T:
-        """Run a call of the driver whose failure ends an order."""
+    def _turn_on(self) -> None:
+        """Turn the torque on; it and the goals stay as they are where it is on."""
+        driver = self._present_driver()
         try:
-            return work()
+            driver.enable()
         except DRIVER_FAILURES as error:
             raise RobotError(f"{self.name}: {failure_words(error)}") from error
+        self._torque_is_sure = True
 
     def _present_driver(self) -> Driver:
         if self._driver is None:
