@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from imitact.models.interop import restricted_pickle
+from tests.faults import hostile_parquet as hp
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
@@ -47,6 +48,9 @@ except BadInput as error:
 print(peak_mib() - before, time.process_time() - began)
 """
 
+PARQUET = """from imitact.datasets.lerobot import parquet
+from imitact.datasets.lerobot.checksums import DatasetChecksums"""
+
 READERS = {
     "pickle": (
         "from imitact.models.interop.restricted_pickle import loads",
@@ -73,6 +77,12 @@ READERS = {
     "jsonl": (
         "from imitact.datasets.lerobot.reader_v21 import _read_lines",
         "[row for _, row in _read_lines(path)]",
+    ),
+    "table": (PARQUET, "parquet.read_table(path, ['x'], DatasetChecksums(path.parent))"),
+    "rows": (PARQUET, "list(parquet.read_rows(path, ['x'], DatasetChecksums(path.parent)))"),
+    "cells": (
+        PARQUET,
+        "[*parquet.read_cells(path, 'x', [0, 1], DatasetChecksums(path.parent))]",
     ),
 }
 """What reads each kind of file: imports, and a call."""
@@ -145,6 +155,52 @@ def sealed_line(data: bytes) -> bytes:
     return data[:-1] + b',"crc32":%d}\n' % zlib.crc32(data)
 
 
+def parquet_of_equal(values: int, promised: int, rows: int = 1) -> bytes:
+    """A Parquet file of 200 bytes with one row of that many equal numbers."""
+    pages = hp.dictionary(struct.pack("<f", 1), 1)
+    pages += hp.page(hp.one_list(values) + hp.same_index(values), values, hp.DICTIONARY)
+    return hp.parquet([hp.Column("x", hp.FLOAT, pages, promised, is_list=True)], rows)
+
+
+def parquet_of_dictionary(kind: int, entry: bytes, rows: int, length: int = 0) -> bytes:
+    """A Parquet file whose rows are all the first of two long values."""
+    pages = hp.dictionary(entry * 2, 2, hp.GZIP)
+    pages += hp.page(hp.same_index(rows), rows, hp.DICTIONARY, hp.GZIP)
+    column = hp.Column("x", kind, pages, rows, length=length, codec=hp.GZIP)
+    return hp.parquet([column], rows)
+
+
+def long_text(size: int) -> bytes:
+    return struct.pack("<I", size) + b"a" * size
+
+
+def parquet_of_zeros(size: int) -> bytes:
+    """A Parquet file with one page that unpacks to `size` bytes, though the footer promises few."""
+    return hp.parquet(
+        [hp.Column("x", hp.FLOAT, hp.page(bytes(size), size // 4, hp.PLAIN, hp.GZIP), 1,
+                   codec=hp.GZIP)], 1)  # fmt: skip
+
+
+def parquet_of_delta(encoding: int) -> bytes:
+    """A Parquet file with 1,000 texts whose page says that it has two billion."""
+    body = hp.equal_deltas(2_000_000_000) * 2
+    return hp.parquet([hp.Column("x", hp.BYTE_ARRAY, hp.page(body, 1000, encoding), 1000)], 1000)
+
+
+def parquet_of_pages(count: int) -> bytes:
+    """A Parquet file with many empty pages."""
+    pages = hp.page(b"", 0) * count + hp.page(bytes(4), 1)
+    return hp.parquet([hp.Column("x", hp.FLOAT, pages, 1)], 1)
+
+
+def parquet_of_columns(count: int) -> bytes:
+    """A Parquet file with many columns."""
+    page = hp.page(bytes(4), 1)
+    return hp.parquet(
+        [hp.Column("x" if n == 0 else "", hp.FLOAT, page, 1) for n in range(count)], 1
+    )
+
+
 FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "100 arrays over one string of bytes": ("pickle", lambda: pickled_bytes(100)),
     "1,000 arrays over one string of bytes": ("pickle", lambda: pickled_bytes(1000)),
@@ -187,6 +243,26 @@ FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "a long list of members": ("zip", lambda: zip_of(3_000_000)),
     "a compressed checkpoint": ("checkpoint", compressed_checkpoint),
+    **{
+        f"{name}, read as {kind}": (kind, make)
+        for kind in ("table", "rows", "cells")
+        for name, make in {
+            "equal values in a row": lambda: parquet_of_equal(2_000_000_000, 2_000_000_000),
+            "more equal values than promised": lambda: parquet_of_equal(2_000_000_000, 1),
+            "as many equal values as are read": lambda: parquet_of_equal(39_000_000, 1),
+            "a page of zeros": lambda: parquet_of_zeros(200 << 20),
+            "a long text of many rows": (
+                lambda: parquet_of_dictionary(hp.BYTE_ARRAY, long_text(60 << 20), 100_000)
+            ),
+            "long values of many rows": (
+                lambda: parquet_of_dictionary(hp.FIXED, bytes(1 << 20), 100_000, 1 << 20)
+            ),
+            "texts after their lengths": lambda: parquet_of_delta(hp.DELTA_LENGTH),
+            "texts after what they share": lambda: parquet_of_delta(hp.DELTA_TEXT),
+            "many pages": lambda: parquet_of_pages(1_000_000),
+        }.items()
+    },
+    "many columns": ("table", lambda: parquet_of_columns(30_000)),
 }
 
 

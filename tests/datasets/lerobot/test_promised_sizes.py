@@ -122,10 +122,10 @@ def many_frames(root: Path) -> None:
         (many_rows, "promises 3,000,000 rows"),
         (many_episodes, "counts 30,000,000 episodes"),
         (more_episodes_than_ticks, "15 ticks in 1,000,000 episodes"),
-        (long_text, "promises 300,"),
+        (long_text, "unpack to 300,"),
         (one_text_in_many_rows, "bytes of text"),
         (many_ticks, "promises 5,000,000 ticks"),
-        (large_image, "promises 300,"),
+        (large_image, "unpack to 300,"),
         (many_frames, "50,000,000 frames"),
     ],
 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,9 @@ from imitact.core.errors import DamagedFile, SpecMismatch, library_words
 from imitact.core.types import ExtraColumn
 from imitact.datasets.lerobot.checksums import DatasetChecksums
 from imitact.datasets.lerobot.layout import MAX_EPISODES, RESTORE, layout_errors_as_damage
+from imitact.datasets.lerobot.parquet_pages import PageGuard, max_unpacked_bytes
 from imitact.storage.lfs_pointer import refuse_lfs_pointer
-from imitact.storage.regular_file import check_regular
+from imitact.storage.regular_file import check_regular, open_regular
 
 _MAGIC = b"PAR1"
 """First and last four bytes of every Parquet file (apache/parquet-format, README.md)."""
@@ -27,19 +31,15 @@ _EPISODE = "episode_index"
 _MAX_ROWS = 10_000_000
 """Rows of a file; more are taken for damage. It is 55 hours at 50 Hz."""
 
-_MAX_BYTES = 128 << 20
-"""Bytes of the row groups that are read, as the footer promises them; decoded and converted, they
-take up to four times as much."""
-
-_MAX_FACTOR = 32
-"""How many times as large as their file they may be, where they are larger."""
-
 _MAX_TEXT_BYTES = 64 << 20
-"""Texts of all rows of a file."""
+"""Texts and list items of all rows of a file of metadata."""
+
+_MAX_FIXED_BYTES = 64
+"""Bytes of a value of a fixed length; numbers have at most 16."""
 
 _ROWS_AT_ONCE = 1024
 
-_IMAGE_ROWS = 8
+_IMAGE_ROWS = 4
 """Rows per batch of a column of images."""
 
 _IMAGE_BUFFER_BYTES = 1 << 20
@@ -58,20 +58,23 @@ def has_no_footer(file: Path) -> bool:
         return begun and (size < 12 or opened.read() != _MAGIC)
 
 
-def open_parquet(file: Path, checksums: DatasetChecksums, **options: Any) -> pq.ParquetFile:
-    """Open a Parquet file and read its footer; `options` are those of pyarrow's ParquetFile.
+def open_parquet(file: Path, checksums: DatasetChecksums) -> pq.ParquetFile:
+    """Open a Parquet file and read its footer; columns are read by the functions below.
 
     A file with a checksum is read as a whole, so that what was verified is what is read.
     """
-    has_checksum = checksums.has(file)
-    if not has_checksum:
-        check_regular(file, advice=RESTORE)
-    source = pa.BufferReader(checksums.read(file)) if has_checksum else file
+    if checksums.has(file):
+        return _with_footer(file, pa.BufferReader(checksums.read(file)))
+    check_regular(file, advice=RESTORE)
+    return _with_footer(file, file)
+
+
+def _with_footer(file: Path, source: Any, **options: Any) -> pq.ParquetFile:
     try:
         opened = pq.ParquetFile(source, page_checksum_verification=True, **options)
     except _UNREADABLE as error:
         refuse_lfs_pointer(file)
-        if not has_checksum and has_no_footer(file):
+        if not isinstance(source, pa.BufferReader) and has_no_footer(file):
             raise DamagedFile(
                 f"{file} has no footer: its recording was never finished, or it is cut short. "
                 "`imitact check DATASET --fix OUT` recovers the episodes whose files are whole"
@@ -88,6 +91,97 @@ def open_parquet(file: Path, checksums: DatasetChecksums, **options: Any) -> pq.
     return opened
 
 
+class _Footer:
+    """What is known of a file once its footer was read.
+
+    Attributes:
+        metadata: the footer, which pyarrow need not read again.
+        names: its columns.
+        leaves: path, physical type and bytes of a value (of a fixed length) of what they consist
+            of.
+        rows: rows of each row group.
+        episodes: the number of the episode of each row, once it was read.
+    """
+
+    def __init__(self, opened: pq.ParquetFile) -> None:
+        self.metadata = opened.metadata
+        self.names = opened.schema_arrow.names
+        schema = opened.schema
+        columns = (schema.column(number) for number in range(len(schema)))
+        self.leaves = [(c.path, c.physical_type, c.length) for c in columns]
+        groups = range(opened.num_row_groups)
+        self.rows = [opened.metadata.row_group(group).num_rows for group in groups]
+        self.episodes: Any = None
+
+
+_footers: dict[tuple[Any, ...], _Footer] = {}
+"""Those of the last files; each episode of a file reads it again."""
+
+_MAX_FOOTERS = 2
+
+
+@contextmanager
+def _opened(
+    file: Path,
+    names: Sequence[str] | None,
+    checksums: DatasetChecksums,
+    optional: Sequence[str] = (),
+    buffer_size: int = 0,
+) -> Iterator[tuple[pq.ParquetFile, PageGuard, _Footer, list[str] | None]]:
+    """Open a Parquet file to read columns in bounded memory.
+
+    Yields the file, its guard, its footer, and the columns: `names` (None: all) and those of
+    `optional` that exist. Texts come as references to the distinct ones, without a buffer:
+    thousands of rows may hold one long text.
+    """
+    if checksums.has(file):
+        source, status = io.BytesIO(checksums.read(file)), None
+        size = source.getbuffer().nbytes
+    else:
+        source = open_regular(file, advice=RESTORE)
+        status = os.fstat(source.fileno())
+        size = status.st_size
+    key = status and (file, size, status.st_mtime_ns, status.st_ino, status.st_dev)
+    options = {"buffer_size": buffer_size}
+    with PageGuard(source, size, in_blocks=buffer_size > 0) as guard:
+        footer, opened = _footers.get(key) if key else None, None
+        if footer is None:
+            opened = _with_footer(file, guard, **options)
+            footer = _Footer(opened)
+        if key:
+            _footers.pop(key, None)
+            while len(_footers) >= _MAX_FOOTERS:
+                _footers.pop(next(iter(_footers)), None)
+            _footers[key] = footer
+        columns, leaves = None, footer.leaves
+        if names is not None:
+            check_columns(file, names, footer.names)
+            columns = [*names, *(name for name in optional if name in footer.names)]
+            leaves = [leaf for leaf in leaves if _is_part(leaf[0], columns)]
+        for path, _, length in leaves:
+            if length > _MAX_FIXED_BYTES:
+                raise DamagedFile(
+                    f"{file}: {path} has values of {length:,} bytes, expected at most "
+                    f"{_MAX_FIXED_BYTES}. {RESTORE}"
+                )
+        texts = [path for path, kind, _ in leaves if kind == "BYTE_ARRAY" and not buffer_size]
+        if opened is None or texts:
+            options |= {"read_dictionary": texts, "metadata": footer.metadata}
+            opened = _with_footer(file, guard, **options)
+        try:
+            yield opened, guard, footer, columns
+        except _UNREADABLE as error:
+            what = f"{file}: {', '.join(names)}" if buffer_size and names else f"{file}"
+            raise DamagedFile(
+                f"{what} cannot be read: {library_words(error)}. {RESTORE}"
+            ) from error
+
+
+def _is_part(path: str, names: Sequence[str]) -> bool:
+    """Whether a leaf of the schema belongs to one of the columns."""
+    return any(path == name or path.startswith(f"{name}.") for name in names)
+
+
 def read_rows(
     file: Path,
     names: Sequence[str],
@@ -97,60 +191,37 @@ def read_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file of numbers and texts, such as the metadata of episodes.
 
-    Refuses more than `max_rows` rows, and texts that are too long. A text of which thousands of
-    rows are references to one place in the file is measured before it is multiplied.
+    Refuses more than `max_rows` rows, and texts or lists that are too long.
     """
-    with open_parquet(file, checksums) as opened:
-        stored, rows = opened.schema_arrow.names, opened.metadata.num_rows
-        check_columns(file, names, stored)
-        texts = [
-            column.path
-            for column in map(opened.schema.column, range(len(opened.schema)))
-            if column.physical_type == "BYTE_ARRAY"
-        ]
-    if rows > max_rows:
-        raise DamagedFile(
-            f"{file} promises {rows:,} rows, expected at most {max_rows:,}. {RESTORE}"
-        )
-    columns = [*names, *(name for name in optional if name in stored)]
-    length = 0
-    with open_parquet(file, checksums, read_dictionary=texts) as opened:
-        _check_promise(file, opened, range(opened.num_row_groups))
-        try:
-            for batch in opened.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False):
-                length += sum(map(_text_bytes, batch.columns))
-                if length > _MAX_TEXT_BYTES:
-                    raise DamagedFile(
-                        f"{file} has more than {_MAX_TEXT_BYTES:,} bytes of text. {RESTORE}"
-                    )
-                yield from batch.to_pylist()
-        except _UNREADABLE as error:
+    with _opened(file, names, checksums, optional) as (opened, guard, footer, columns):
+        if footer.metadata.num_rows > max_rows:
             raise DamagedFile(
-                f"{file} cannot be read: {library_words(error)}. {RESTORE}"
-            ) from error
+                f"{file} promises {footer.metadata.num_rows:,} rows, expected at most "
+                f"{max_rows:,}. {RESTORE}"
+            )
+        guard.begin()
+        length = 0
+        for batch in opened.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False):
+            length += sum(map(_unpacked_bytes, batch.columns))
+            if length > _MAX_TEXT_BYTES:
+                raise DamagedFile(
+                    f"{file} has more than {_MAX_TEXT_BYTES:,} bytes of text. {RESTORE}"
+                )
+            yield from batch.to_pylist()
 
 
-def _text_bytes(column: pa.Array) -> int:
-    """Return the bytes of all texts of a column, without making them."""
-    while isinstance(column, pa.FixedSizeListArray | pa.ListArray | pa.LargeListArray):
-        column = column.flatten()
+def _unpacked_bytes(column: pa.Array) -> int:
+    """Return the bytes of all texts and list items of a column, without making the texts."""
+    if isinstance(column, pa.StructArray):
+        return sum(map(_unpacked_bytes, column.flatten()))
+    if isinstance(column, pa.FixedSizeListArray | pa.ListArray | pa.LargeListArray):
+        values = column.flatten()
+        return 8 * len(values) + _unpacked_bytes(values)
     if isinstance(column, pa.DictionaryArray):
         lengths = pc.binary_length(column.dictionary)  # pyright: ignore[reportAttributeAccessIssue]
         chosen = pc.cast(lengths.take(column.indices), pa.int64())
         return pc.sum(chosen).as_py() or 0  # pyright: ignore[reportAttributeAccessIssue]
     return 0
-
-
-def _check_promise(file: Path, opened: pq.ParquetFile, groups: Iterable[int]) -> None:
-    """Refuse row groups whose footer promises more bytes than the file can be meant to hold.
-
-    Only what the footer says of whole row groups is used: on damaged metadata of a column,
-    pyarrow's accessors of it abort the process (apache/paimon#8408).
-    """
-    promised = sum(opened.metadata.row_group(group).total_byte_size for group in groups)
-    stored = file.stat().st_size
-    if promised > max(_MAX_BYTES, _MAX_FACTOR * stored):
-        raise DamagedFile(f"{file} promises {promised:,} bytes, stored in {stored:,}. {RESTORE}")
 
 
 def read_table(
@@ -164,29 +235,49 @@ def read_table(
 
     Only the rows of `episode` are read; -1 reads all.
     """
-    with open_parquet(file, checksums) as opened:
-        stored = opened.schema_arrow.names
-        columns = None
-        if names is not None:
-            check_columns(file, names, stored)
-            columns = [*names, *(name for name in optional if name in stored)]
-        try:
-            # Not pyarrow's read_table with filters: with damaged column metadata its scanner
-            # hangs, and reading statistics aborts (apache/paimon#8408). In one thread errors come
-            # back, and the columns are small.
-            groups: Sequence[int] = range(opened.num_row_groups)
-            rows = None
-            if episode >= 0:
-                groups, rows = _episode_rows(opened, episode)
-            if columns is not None:
-                _check_promise(file, opened, groups)
-            if rows is None:
-                return opened.read(columns, use_threads=False)
-            return opened.read_row_groups(groups, columns, use_threads=False).filter(rows)
-        except _UNREADABLE as error:
-            raise DamagedFile(
-                f"{file} cannot be read: {library_words(error)}. {RESTORE}"
-            ) from error
+    with _opened(file, names, checksums, optional) as (opened, guard, footer, columns):
+        # Not pyarrow's read_table with filters: with damaged column metadata its scanner hangs,
+        # and reading statistics aborts (apache/paimon#8408). In one thread errors come back, and
+        # the columns are small.
+        guard.begin()
+        if episode < 0:
+            return _with_texts(opened.read(columns, use_threads=False), file)
+        if len(footer.rows) == 1 and (columns is None or _EPISODE in columns):
+            table = opened.read(columns, use_threads=False)
+            own = pc.equal(table[_EPISODE], episode)  # pyright: ignore[reportAttributeAccessIssue]
+            return _with_texts(table.filter(own), file)
+        if footer.episodes is None:
+            column = opened.read([_EPISODE], use_threads=False).column(0)
+            footer.episodes = column.to_numpy()
+            guard.begin()
+        groups, rows = _episode_rows(footer.episodes, footer.rows, episode)
+        table = opened.read_row_groups(groups, columns, use_threads=False)
+        return _with_texts(table.filter(rows), file)
+
+
+def _with_texts(table: pa.Table, file: Path) -> pa.Table:
+    """Return a table whose texts are references to distinct ones with the texts themselves."""
+    schema = pa.schema([field.with_type(_plain(field.type)) for field in table.schema])
+    if schema == table.schema:
+        return table
+    chunks = (chunk for column in table.columns for chunk in column.chunks)
+    size, most = sum(map(_unpacked_bytes, chunks)), max_unpacked_bytes(file.stat().st_size)
+    if size > most:
+        raise DamagedFile(
+            f"{file} has {size:,} bytes of text, expected at most {most:,}. {RESTORE}"
+        )
+    return table.cast(schema.with_metadata(table.schema.metadata))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return a type without dictionaries."""
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_plain(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_plain(kind.value_type)))
+    return kind
 
 
 def check_columns(file: Path, names: Sequence[str], stored: Sequence[str]) -> None:
@@ -197,13 +288,29 @@ def check_columns(file: Path, names: Sequence[str], stored: Sequence[str]) -> No
         )
 
 
-def _episode_rows(opened: pq.ParquetFile, episode: int) -> tuple[list[int], pa.Array]:
-    """Return the row groups that hold rows of an episode, and a mask of those rows in them."""
-    own = opened.read([_EPISODE], use_threads=False).column(0).to_numpy() == episode
-    counts = [opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups)]
-    parts = np.split(own, np.cumsum(counts)[:-1])
-    groups = [n for n, part in enumerate(parts) if part.any()]
-    return groups, pa.array(np.concatenate([parts[n] for n in groups] or [own[:0]]))
+def _episode_rows(
+    episodes: NDArray[Any], rows: Sequence[int], episode: int
+) -> tuple[list[int], pa.Array]:
+    """Return the row groups that hold rows of an episode, and a mask of those rows in them.
+
+    `episodes` has the number of the episode of each row, `rows` the rows of each row group.
+    """
+    own = episodes == episode
+    ends = np.cumsum(rows)
+    found = np.unique(np.searchsorted(ends, np.flatnonzero(own), side="right")).tolist()
+    parts = [own[ends[group] - rows[group] : ends[group]] for group in found]
+    return found, pa.array(np.concatenate(parts or [own[:0]]))
+
+
+def _image_value(cell: Any) -> Any:
+    """Return a value of a column of images: bytes, text or a dict of them; [] for a list.
+
+    A list in the place of an image may have millions of values.
+    """
+    if isinstance(cell, pa.StructScalar) and cell.is_valid:
+        return {name: _image_value(cell[name]) for name in cell}
+    is_list = isinstance(cell, pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar)
+    return [] if is_list else cell.as_py()
 
 
 def read_cells(
@@ -211,7 +318,7 @@ def read_cells(
     column: str,
     rows: Sequence[int],
     checksums: DatasetChecksums,
-    convert: Callable[[Any], Any] = lambda cell: cell.as_py(),
+    convert: Callable[[Any], Any] = _image_value,
 ) -> Iterator[Any]:
     """Yield the values of a column at the given rows of the file, in the given order.
 
@@ -221,37 +328,35 @@ def read_cells(
     1024 rows of a row group in pyarrow's files, an episode in LeRobot's). Ascending rows are read
     in one sweep; each row that is not ascending starts another.
     """
-    opened = open_parquet(file, checksums, buffer_size=_IMAGE_BUFFER_BYTES, pre_buffer=False)
-    sizes = [opened.metadata.row_group(g).num_rows for g in range(opened.num_row_groups)]
-    starts = np.cumsum([0, *sizes])
-    check_columns(file, [column], opened.schema_arrow.names)
-    at = 0
-    groups = {int(np.searchsorted(starts, row, side="right")) - 1 for row in rows}
-    groups &= {*range(opened.num_row_groups)}
-    for group in groups:
-        _check_promise(file, opened, [group])
-    try:
+    with _opened(file, [column], checksums, (), _IMAGE_BUFFER_BYTES) as (
+        opened,
+        guard,
+        footer,
+        _,
+    ):
+        starts = np.cumsum([0, *footer.rows])
+        at = 0
         while at < len(rows):
-            sweep_start = at
             group = int(np.searchsorted(starts, rows[at], side="right")) - 1
-            position = int(starts[group])
-            groups = range(group, opened.num_row_groups)
-            for batch in opened.iter_batches(_IMAGE_ROWS, groups, [column], use_threads=False):
+            if not 0 <= group < len(footer.rows):
+                raise _lacks_row(file, rows[at])
+            guard.begin()
+            sweep_start, position = at, int(starts[group])
+            for batch in opened.iter_batches(_IMAGE_ROWS, [group], [column], use_threads=False):
                 cells = batch.column(column)
                 while at < len(rows) and position <= rows[at] < position + batch.num_rows:
                     yield convert(cells[rows[at] - position])
                     at += 1
                 position += batch.num_rows
-                if at == len(rows) or rows[at] < position:
+                if at == len(rows) or not position <= rows[at] < starts[group + 1]:
                     break
+                guard.forget()
             if at == sweep_start:
-                raise DamagedFile(
-                    f"{file} has no row {rows[at]}, which its footer counts. {RESTORE}"
-                )
-    except _UNREADABLE as error:
-        raise DamagedFile(
-            f"{file}: {column} cannot be read: {library_words(error)}. {RESTORE}"
-        ) from error
+                raise _lacks_row(file, rows[at])
+
+
+def _lacks_row(file: Path, row: int) -> DamagedFile:
+    return DamagedFile(f"{file} has no row {row}, which its footer counts. {RESTORE}")
 
 
 def cell_values(cell: Any) -> NDArray[Any]:
