@@ -56,8 +56,8 @@ the pause a dead servo would cost a time-out in every read."""
 ALERT = 0x80
 """Bit of a status packet's error byte: Hardware_Error_Status is not 0."""
 
-_BARRIER_SIZES = range(5, 14)
-"""Lengths of a block from address 0, all of defined registers, that no register has."""
+_BARRIER_SIZES = range(5, 13)
+"""Lengths of a block from address 0, all of defined registers, that nothing else is read with."""
 
 _SYNC_WRITE_SLACK_S = 0.05
 """Time that the system may take to accept a request."""
@@ -115,8 +115,6 @@ class DynamixelBus:
         self.counts = BusCounts()
         self.alerts: set[int] = set()
         """IDs of the servos whose last answer reported a hardware error."""
-        self.largest_gap_s = 0.0
-        """Longest time between two requests since it was last set to 0."""
         self.latency_s = 0.0
         """The port's latency timer, once open; 0 where it has none."""
         self._where = f"{where} ({self.port})" if where else self.port
@@ -126,6 +124,7 @@ class DynamixelBus:
         self._line: _Line | None = None
         self._debts: dict[int, _Debt] = {}
         self._last_request_s: float | None = None
+        self._largest_gap_s = 0.0
 
     # ------------------------------------------------------------------------------ the port
 
@@ -155,7 +154,7 @@ class DynamixelBus:
         line.allowance_s = (self._answer_s + 2 * self.latency_s) * self._patience
         self._debts.clear()
         self.alerts.clear()
-        self.largest_gap_s, self._last_request_s = 0.0, None
+        self.forget_gaps()
 
     def close(self) -> None:
         """Close the port; never raises, and sends nothing."""
@@ -298,9 +297,15 @@ class DynamixelBus:
                 line.set_speed(self.baud)
             self._debts.clear()
 
-    def take_alerts(self) -> list[int]:
-        """Return the IDs of `alerts`, in order."""
-        return sorted(self.alerts)
+    def largest_gap_s(self) -> float:
+        """Return the longest time without a request since `forget_gaps`, now included, s."""
+        if self._last_request_s is None:
+            return self._largest_gap_s
+        return max(self._largest_gap_s, time.monotonic() - self._last_request_s)
+
+    def forget_gaps(self) -> None:
+        """Let `largest_gap_s` begin anew."""
+        self._largest_gap_s, self._last_request_s = 0.0, time.monotonic()
 
     # ------------------------------------------------------------------------------ inside
 
@@ -356,10 +361,8 @@ class DynamixelBus:
             self.alerts.discard(servo)
 
     def _count(self) -> None:
-        now_s = time.monotonic()
-        if self._last_request_s is not None:
-            self.largest_gap_s = max(self.largest_gap_s, now_s - self._last_request_s)
-        self._last_request_s = now_s
+        self._largest_gap_s = self.largest_gap_s()
+        self._last_request_s = time.monotonic()
         self.counts.requests += 1
 
     @staticmethod
@@ -518,9 +521,9 @@ def _latency_ms(file: Path) -> float:
 def _open_failure(port: str, error: BaseException) -> str:
     """Return in words why a port could not be opened, and what to do."""
     number = getattr(error, "errno", None)
-    holders = port_holders(port)
-    if holders or number in (11, 16):  # EAGAIN of flock, EBUSY of TIOCEXCL
-        who = ", ".join(f"{name} (process {pid})" for pid, name in holders) or "another process"
+    if number in (11, 16):  # EAGAIN of flock, EBUSY of TIOCEXCL
+        holders = [f"{name} (process {pid})" for pid, name in port_holders(port)]
+        who = " or ".join(holders) or "another program"
         return f"{who} has the port open; end it first, two programs cannot share a bus"
     if number in (1, 13):  # EPERM, EACCES
         return (
