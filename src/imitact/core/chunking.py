@@ -39,15 +39,15 @@ class Chunking:
     def __init__(self, delay_ticks: int) -> None:
         """Begin an episode; with a delay of 0 a query is answered within the same tick."""
         if delay_ticks < 0:
-            raise BadInput(f"the delay is {delay_ticks} ticks, expected at least 0")
+            raise BadInput(f"delay_ticks is {delay_ticks}; expected at least 0")
         self.delay_ticks = delay_ticks
         self.reset()
 
-    def reset(self) -> None:
-        """Begin an episode, at tick 0."""
+    def reset(self, tick: int = 0) -> None:
+        """Begin an episode, at this tick; a query that is not answered is dropped."""
         # (executed ticks at row 0, chunk), oldest first
         self._live: list[tuple[int, NDArray[np.float64]]] = []
-        self._now = 0
+        self._now = tick
         self._executed = 0
         self._queried = 0  # executed ticks at the last query
         self._asked: int | None = None
@@ -55,7 +55,7 @@ class Chunking:
 
     @property
     def tick(self) -> int:
-        """The tick whose action `next` returns, from 0; waits and skipped ticks count."""
+        """The tick whose action `next` returns; waits and skipped ticks count."""
         return self._now
 
     @property
@@ -82,6 +82,10 @@ class Chunking:
         if tick != self._now:
             raise ImitactError(f"a query at tick {tick}, but it is the turn of tick {self._now}")
         self._asked, self._queried = tick, self._executed
+
+    def drop_query(self) -> None:
+        """End the open query without an answer, as where the policy refused its observation."""
+        self._asked = self._late = None
 
     def feed(self, chunk: FloatArray, asked_tick: int | None = None) -> None:
         """Take a chunk, (K, A), whose row 0 is for the tick of its query.

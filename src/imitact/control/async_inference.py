@@ -1,0 +1,388 @@
+"""Asynchronous inference: a policy in a process of its own, which answers queries by mailbox.
+
+A query carries the state and the numbers of the frames; the process reads the frames in the
+cameras' mailboxes. Torch or a runtime is loaded there alone. On a virtual clock the policy runs in
+the same process, and its answers are late by drawn delays.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imitact.control.contract import Moment
+from imitact.control.sources import Answer
+from imitact.core.clock import Clock, WallClock
+from imitact.core.errors import BadInput, ImitactError, RobotError, library_words
+from imitact.core.types import Frame, LazyFrames, Observation, Policy, Spec
+from imitact.deploy.load_policy import StoredPolicy, read_stored
+from imitact.parallel.child_process import ChildProcess, ParentPipe
+from imitact.parallel.mailbox import Mailbox
+
+POLL_S = 0.0005
+"""Between two looks for a query, s; a look costs about 1 µs."""
+
+START_TIMEOUT_S = 180.0
+"""Time for Python, the import of torch, loading and warm-up on a busy computer, s."""
+
+WARM_UP = 3
+"""Queries of zeros before the process is ready; a runtime prepares its memory at the first."""
+
+_FAILURE_BYTES = 200
+
+
+def delayed_by(delays: Iterable[int], seed: int | None = None) -> Iterator[int]:
+    """Yield delays for ever, ticks: in turn, or drawn from `seed` with equal probability."""
+    choices = np.array(tuple(delays), np.int64)
+    if not len(choices) or choices.min() < 0:
+        raise BadInput("delays are at least one number of ticks, none below 0")
+    rng = None if seed is None else np.random.default_rng(seed)
+    turn = 0
+    while True:
+        yield int(choices[turn % len(choices)] if rng is None else rng.choice(choices))
+        turn += 1
+
+
+class DelayedInference:
+    """A policy in this process whose answers come late on a (virtual) clock: by a delay in ticks.
+
+    It sees the observation of the tick of its query.
+    """
+
+    def __init__(
+        self, policy: Policy, delays: Iterator[int], rate_hz: float, seed: int = 0
+    ) -> None:
+        """Answer with `policy`; `seed` fixes its randomness in each episode."""
+        self._policy, self._delays, self._rate_hz = policy, delays, rate_hz
+        self._seed = seed
+        self._answer: Answer | None = None
+        self._due_s = 0.0
+
+    def begin(self) -> None:
+        self._policy.reset(self._seed)
+        self._answer = None
+
+    def ask(self, moment: Moment) -> None:
+        delay = next(self._delays)
+        assert moment.reading is not None
+        frames = LazyFrames(tuple(moment.frames), lambda name: moment.frames[name].frame)
+        chunk, failure = None, ""
+        try:
+            chunk = self._policy.chunk(Observation(moment.reading.values, frames))
+        except ImitactError as error:
+            failure = library_words(error)
+        # Half a tick early, so that no rounding of times makes it a tick late.
+        self._due_s = moment.now_s + (delay - 0.5) / self._rate_hz
+        self._answer = Answer(moment.tick, chunk, delay / self._rate_hz, failure)
+
+    def answer(self, now_s: float) -> Answer | None:
+        if self._answer is None or now_s < self._due_s:
+            return None
+        answer, self._answer = self._answer, None
+        return answer
+
+    def fault(self) -> str:
+        return ""
+
+
+@dataclass(frozen=True)
+class PolicyBoxes:
+    """The mailboxes between a control loop and the process of its policy.
+
+    Attributes:
+        queries: of `_query_type`; the newest counts.
+        answers: of `_answer_type`; the newest counts.
+    """
+
+    queries: Mailbox
+    answers: Mailbox
+
+    @classmethod
+    def create(cls, spec: Spec, chunk_size: int) -> PolicyBoxes:
+        query = _query_type(spec)
+        answer = _answer_type(spec, chunk_size)
+        return cls(
+            Mailbox.create((query.itemsize,), "|u1", 4),
+            Mailbox.create((answer.itemsize // 8,), "<f8", 4),
+        )
+
+
+def _query_type(spec: Spec) -> np.dtype[Any]:
+    return np.dtype(
+        [
+            ("tick", "<i8"),
+            ("episode", "<i8"),
+            ("state", "<f8", (spec.state_size,)),
+            ("frames", "<i8", (len(spec.cameras),)),
+        ]
+    )
+
+
+def _answer_type(spec: Spec, chunk_size: int) -> np.dtype[Any]:
+    return np.dtype(
+        [
+            ("query", "<i8"),
+            ("tick", "<i8"),
+            ("rows", "<i8"),
+            ("failure", f"S{_FAILURE_BYTES}"),
+            ("chunk", "<f8", (chunk_size, spec.action_size)),
+        ]
+    )
+
+
+class ProcessInference:
+    """The policy's process, seen from the control loop. Given to another process when spawned."""
+
+    def __init__(
+        self, spec: Spec, chunk_size: int, boxes: PolicyBoxes, alive: Connection, name: str
+    ) -> None:
+        """Query through `boxes`; `alive` ends when the process does."""
+        self._spec, self._boxes, self._alive, self._name = spec, boxes, alive, name
+        self._query = np.zeros(1, _query_type(spec))
+        self._answer_type = _answer_type(spec, chunk_size)
+        self._newest = self._taken = 0
+        self._episode = 0
+        self._asked_s = 0.0
+        self._death = ""
+
+    def begin(self) -> None:
+        self._episode += 1
+        self._newest = 0
+
+    def ask(self, moment: Moment) -> None:
+        assert moment.reading is not None
+        query = self._query
+        query["tick"], query["episode"] = moment.tick, self._episode
+        query["state"] = moment.reading.values
+        query["frames"] = [moment.frames[camera.name].sequence for camera in self._spec.cameras]
+        self._asked_s = moment.now_s
+        self._newest = self._boxes.queries.post(query.view(np.uint8), moment.now_s)
+
+    def answer(self, now_s: float) -> Answer | None:
+        if not self._newest or self._boxes.answers.newest == self._taken:
+            return None
+        mail = self._boxes.answers.read()
+        if mail is None:
+            return None
+        self._taken = mail.sequence
+        row = mail.values.view(self._answer_type)[0]
+        if int(row["query"]) != self._newest:
+            return None  # of a query that was given up
+        self._newest = 0
+        failure = row["failure"].decode(errors="replace")
+        chunk = None if failure else np.array(row["chunk"][: int(row["rows"])])
+        return Answer(int(row["tick"]), chunk, float(mail.times[0]) - self._asked_s, failure)
+
+    def fault(self) -> str:
+        if not self._death and _has_ended(self._alive):
+            self._death = f"the process of {self._name} has ended"
+        return self._death
+
+
+def _has_ended(alive: Connection) -> bool:
+    """Return whether the other end of a pipe, on which nothing is sent, is closed."""
+    try:
+        return alive.poll(0)
+    except OSError:
+        return True
+
+
+class PolicyProcess:
+    """Starts and watches the process of a policy; a context manager that ends it.
+
+    Attributes:
+        stored: what is known of the policy without loading it.
+        inference: its end for the control loop.
+        warm_up_s: how long each query of the warm-up took, once it is started.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        cameras: Mapping[str, Mailbox],
+        *,
+        seed: int = 0,
+        on_line: Callable[[str], object] = lambda line: None,
+        load: Callable[[], Policy] | None = None,
+    ) -> None:
+        """Prepare the process of the policy at a path; it needs no torch here.
+
+        Args:
+            path: as for `load_policy`.
+            cameras: the mailboxes of the frames, by camera.
+            seed: fixes the randomness of the policy.
+            on_line: receives the lines of the process.
+            load: loads another policy than that of the path, with the same Spec; picklable.
+
+        Raises:
+            BadInput: there is no policy at the path, or a camera that it sees is missing.
+        """
+        self.stored = read_stored(path)
+        self._prepare(self.stored, cameras, load or self.stored.loader, seed, on_line)
+
+    def _prepare(
+        self,
+        stored: StoredPolicy,
+        cameras: Mapping[str, Mailbox],
+        load: Callable[[], Policy],
+        seed: int,
+        on_line: Callable[[str], object],
+    ) -> None:
+        spec = stored.spec
+        missing = [camera.name for camera in spec.cameras if camera.name not in cameras]
+        if missing:
+            raise BadInput(
+                f"{stored.path} sees the cameras {', '.join(missing)}, which the robot does not "
+                f"have; it has {', '.join(cameras) or 'none'}"
+            )
+        if stored.chunk_size is None:
+            raise BadInput(f"{stored.path} does not say how long its chunks are; export it anew")
+        seen = {camera.name: cameras[camera.name] for camera in spec.cameras}
+        boxes = PolicyBoxes.create(spec, stored.chunk_size)
+        alive, theirs = multiprocessing.Pipe(duplex=False)
+        self._theirs = theirs
+        name = f"the policy {stored.path}"
+        self.inference = ProcessInference(spec, stored.chunk_size, boxes, alive, name)
+        self.warm_up_s: tuple[float, ...] = ()
+        self._lines, self._on_line = [], on_line
+        arguments = (load, spec, stored.chunk_size, boxes, seen, theirs, seed)
+        self._process = ChildProcess(name, answer_queries, arguments, self._hear)
+
+    def __enter__(self) -> PolicyProcess:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that is readable once the process has ended (multiprocessing.connection)."""
+        return self._process.sentinel
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Start the process and wait until the policy is loaded and warm.
+
+        Raises:
+            RobotError: it failed, or was not ready in time.
+        """
+        self._process.start(timeout_s)
+        self._theirs.close()  # now the pipe ends with the process
+
+    def death(self) -> str:
+        """Return how the process ended, in words; empty while it runs."""
+        return self._process.death()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.close()
+
+    def _hear(self, line: str) -> None:
+        if line.startswith(_WARM):
+            self.warm_up_s = tuple(json.loads(line.removeprefix(_WARM)))
+        else:
+            self._on_line(line)
+
+
+_WARM = "warm-up, s: "
+
+
+def answer_queries(
+    parent: ParentPipe,
+    load: Callable[[], Policy],
+    spec: Spec,
+    chunk_size: int,
+    boxes: PolicyBoxes,
+    cameras: Mapping[str, Mailbox],
+    alive: Connection,
+    seed: int,
+) -> None:
+    """Load a policy, warm it up, and answer queries until the parent has gone.
+
+    Args:
+        parent: who started this process.
+        load: loads the policy.
+        spec: that it must have.
+        chunk_size: the longest chunk that it gives.
+        boxes: for queries and answers.
+        cameras: mailboxes of the frames, in the order in which the policy sees them.
+        alive: is kept open; its other end shows that this process runs.
+        seed: of the policy.
+    """
+    policy = load()
+    policy.spec.check_same(spec, "the policy", "its file")
+    times_s = _warm_up(policy, spec, seed)
+    parent.line(_WARM + json.dumps(times_s))
+    parent.ready()
+    query_type, answer = _query_type(spec), np.zeros(1, _answer_type(spec, chunk_size))
+    clock, taken, episode = WallClock(), 0, -1
+    idle_until_s = 0.0
+    while True:
+        if boxes.queries.newest == taken or (mail := boxes.queries.read()) is None:
+            if clock.now_s() > idle_until_s:
+                parent.next_order(0.0)
+                idle_until_s = clock.now_s() + 0.1
+                if parent.parent_is_gone:
+                    return
+            time.sleep(POLL_S)
+            continue
+        taken = mail.sequence
+        query = mail.values.view(query_type)[0]
+        if int(query["episode"]) != episode:
+            episode = int(query["episode"])
+            policy.reset(seed)
+        answer["query"], answer["tick"] = mail.sequence, query["tick"]
+        answer["failure"], answer["rows"] = b"", 0
+        try:
+            chunk = policy.chunk(_observation(query, cameras))
+            if len(chunk) > chunk_size:
+                raise BadInput(f"it gave a chunk of {len(chunk)} rows, its file says {chunk_size}")
+            answer["rows"] = len(chunk)
+            answer["chunk"][0, : len(chunk)] = chunk
+        except Exception as error:
+            said = f"{type(error).__name__}: {library_words(error)}"
+            answer["failure"] = said.encode()[:_FAILURE_BYTES]
+        boxes.answers.post(answer.view(np.float64), clock.now_s())
+
+
+def _observation(query: NDArray[Any], cameras: Mapping[str, Mailbox]) -> Observation:
+    frames: dict[str, Frame] = {}
+    for (name, box), sequence in zip(cameras.items(), query["frames"], strict=True):
+        mail = box.read(int(sequence))
+        if mail is None:
+            raise RobotError(
+                f"frame {int(sequence)} of camera {name} was overwritten before the policy read it"
+            )
+        frames[name] = mail.values
+    return Observation(np.array(query["state"]), frames)
+
+
+def _warm_up(policy: Policy, spec: Spec, seed: int) -> list[float]:
+    """Query with zeros; return how long each query took, s."""
+    policy.reset(seed)
+
+    def black(name: str) -> Frame:
+        camera = spec.camera(name)
+        return np.zeros((camera.height, camera.width, 3), np.uint8)
+
+    names = [camera.name for camera in spec.cameras]
+    times_s = []
+    clock: Clock = WallClock()
+    for _ in range(WARM_UP):
+        begun_s = clock.now_s()
+        policy.chunk(Observation(np.zeros(spec.state_size), LazyFrames(names, black)))
+        times_s.append(clock.now_s() - begun_s)
+    return times_s

@@ -1,0 +1,210 @@
+"""Contract of the control loop: what it gives to and takes from sources, safety filter, controls.
+
+Legend for shapes: A action dimensions, S state dimensions. Times are in s on one `Clock`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imitact.core.robot import Reading, ServoHealth, TimedFrame
+from imitact.core.types import FloatArray
+
+
+class Hold(IntEnum):
+    """Why the control loop has no action for a tick; the robot brakes and holds."""
+
+    NONE = 0
+    STOPPED = 1
+    """A person or the command asked for a stop."""
+    CONTROLS_SILENT = 2
+    """The command that a person stops the run with gives no sign of life."""
+    ROBOT_FAULT = 3
+    NO_STATE = 4
+    STATE_OLD = 5
+    PICTURE_OLD = 6
+    """Also where a camera gave no picture yet."""
+    LOOP_LATE = 7
+    """So many ticks were skipped that the robot stopped following."""
+    LEADER_OLD = 8
+    """Also where a leader gave no reading yet, or has a fault."""
+    NOT_ENGAGED = 9
+    ANSWER_LATE = 10
+    """Also before the first answer of a policy."""
+    POLICY_FAILED = 11
+    """Its process has ended, or it refused an observation."""
+    WAITING = 12
+    """Nothing runs, or the source has ended."""
+    FAILURE = 13
+    """An error in imitact or in code of the user; the words have it."""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What a person or the command wants.
+
+    Attributes:
+        stop: hold until it is false again.
+        end: end the run; the robot holds.
+        deadman: whether a key or pedal that engages the leader is held; None where there is none.
+        given_s: when this was posted; None where it never gets old.
+    """
+
+    stop: bool = False
+    end: bool = False
+    deadman: bool | None = None
+    given_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One tick, as a source sees it.
+
+    Attributes:
+        tick: of the control loop, from 0; ticks that were skipped are missing.
+        now_s: when the tick began.
+        reading: the newest state of the robot; None where there is none.
+        frames: the newest frame of each camera that has one.
+        command: (A,), the last command.
+        held: the number of ticks in a row before this one in which the robot was held.
+        controls: what a person wants.
+    """
+
+    tick: int
+    now_s: float
+    reading: Reading | None
+    frames: Mapping[str, TimedFrame]
+    command: NDArray[np.float64]
+    held: int = 0
+    controls: Controls = field(default_factory=Controls)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a source asks for at one tick.
+
+    Attributes:
+        action: (A,), in the units of the Spec; None holds, for the reason `hold`.
+        hold: why there is no action.
+        words: the same for people, with its numbers.
+        ended: whether the source has ended; it is asked no more.
+        engaged: whether a person has the command; None where no leader is there.
+        leader_s: when the leader's reading began; None where none was used.
+        query: whether a policy was queried at this tick.
+        answered_tick: tick of the query whose chunk arrived at this tick; None where none did.
+        answer_s: how long that answer took.
+        seam: largest jump of a joint from the last command to a new chunk's row, in steps that its
+            velocity limit allows (or in its unit, where no limit is known).
+        phase: number of the phase of a conductor, from 1; 0 outside of one.
+    """
+
+    action: FloatArray | None
+    hold: Hold = Hold.NONE
+    words: str = ""
+    ended: bool = False
+    engaged: bool | None = None
+    leader_s: float | None = None
+    query: bool = False
+    answered_tick: int | None = None
+    answer_s: float | None = None
+    seam: float | None = None
+    phase: int = 0
+
+
+class Source(Protocol):
+    """Gives an action for each tick: a policy, a leader, a recorded episode. No call waits."""
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Cameras whose newest pictures must be fresh."""
+        ...
+
+    def begin(self, moment: Moment) -> None:
+        """Begin anew at this tick; `action` or `hold` follows for the same tick."""
+        ...
+
+    def action(self, moment: Moment) -> Asked:
+        """Return what is asked for at this tick."""
+        ...
+
+    def hold(self, moment: Moment, hold: Hold, words: str) -> Asked:
+        """Take note that the loop itself holds at this tick, and return that as what is asked."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ages:
+    """How old the newest values are, in s; what is missing has no age.
+
+    Attributes:
+        state_s: since the read of the state began.
+        pictures_s: since the capture, by camera.
+        leader_s: since the read of the leader began.
+    """
+
+    state_s: float | None
+    pictures_s: Mapping[str, float]
+    leader_s: float | None = None
+
+
+class Verdict(Protocol):
+    """What the safety filter makes of an asked action."""
+
+    @property
+    def action(self) -> NDArray[np.float64]:
+        """(A,), to be commanded; of a hold, the braking or last command."""
+        ...
+
+    @property
+    def stage(self) -> int:
+        """The stage that acted (`safety_filter.Stage`); 0 where the asked action passed."""
+        ...
+
+    @property
+    def joint(self) -> str:
+        """The joint at which it acted; empty where it is no single one."""
+        ...
+
+    @property
+    def words(self) -> str:
+        """What it did and why, for people; empty where the asked action passed."""
+        ...
+
+    @property
+    def held(self) -> bool:
+        """Whether the robot is held: the action does not follow what was asked."""
+        ...
+
+
+class Safety(Protocol):
+    """The safety filter, as the loop uses it: one check a tick, in their order."""
+
+    def begin(self, command: FloatArray) -> None:
+        """Begin at rest, with the robot commanded to this pose, (A,)."""
+        ...
+
+    def check(
+        self,
+        asked: FloatArray | None,
+        reading: Reading | None,
+        ages: Ages,
+        health: Mapping[str, ServoHealth],
+        why: str = "",
+    ) -> Verdict:
+        """Return what is commanded at this tick.
+
+        Args:
+            asked: (A,); None brakes and holds.
+            reading: the newest state; None where there is none.
+            ages: of the newest values, for the words and for stages of its own; the loop has
+                judged them and asks for nothing where one is too old.
+            health: of every servo that said something.
+            why: why nothing is asked, in words.
+        """
+        ...

@@ -1,0 +1,309 @@
+"""Control loop: one absolute schedule on which a robot is read, asked for, checked and commanded.
+
+Tick k is due at start + k / rate. A loop that is late by a period or more skips the ticks that have
+passed; it never runs them one after the other. It calls no driver, network, disk or policy: state,
+frames, actions and commands come and go without waiting. Nothing raises: the loop holds the robot
+and says why.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imitact.control.contract import Ages, Asked, Controls, Hold, Moment, Safety, Source
+from imitact.control.tick_record import TickRecord
+from imitact.core.clock import Clock
+from imitact.core.errors import library_words
+from imitact.core.robot import WATCHDOG_S, Reading, Robot, ServoHealth, TimedFrame
+from imitact.core.types import FloatArray
+
+
+@dataclass(frozen=True)
+class AgeLimits:
+    """How old values may be before the robot is held."""
+
+    state_ticks: float = 3.0
+    """Since the read of the state began, in ticks: 60 ms at 50 Hz."""
+
+    picture_s: float = 0.1
+    """Since a camera that the source uses captured its newest frame, s."""
+
+    controls_s: float = 1.0
+    """Since the command posted what the person wants, s: a stopped terminal stops the robot."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run went.
+
+    Attributes:
+        ended: "time", "source" or "controls".
+        words: of the source at its end, or why it was ended.
+        ticks: that were executed.
+        skipped: ticks that were lost.
+        holds: executed ticks by the reason of their hold.
+        faults: errors of `on_tick` and of other code that the loop survived, with their number.
+    """
+
+    ended: str
+    words: str
+    ticks: int
+    skipped: int
+    holds: Mapping[Hold, int]
+    faults: Mapping[str, int] = field(default_factory=dict)
+
+
+class ControlLoop:
+    """Runs a source on a robot."""
+
+    def __init__(
+        self,
+        robot: Robot,
+        source: Source,
+        safety: Safety,
+        clock: Clock,
+        rate_hz: float,
+        on_tick: Callable[[TickRecord], object] = lambda record: None,
+        controls: Callable[[], Controls] = Controls,
+        *,
+        age_limits: AgeLimits | None = None,
+    ) -> None:
+        """Prepare a run; nothing moves before `run`.
+
+        Args:
+            robot: what is commanded.
+            source: what asks for actions.
+            safety: the filter that every asked action passes.
+            clock: the wall clock, or a virtual one.
+            rate_hz: ticks per second.
+            on_tick: receives the record of each tick; it must not wait.
+            controls: returns what a person wants; it must not wait.
+            age_limits: how old values may be.
+        """
+        self._robot, self._source, self._safety, self._clock = robot, source, safety, clock
+        self._rate_hz = rate_hz
+        self._on_tick, self._controls = on_tick, controls
+        self._limits = age_limits or AgeLimits()
+        spec = robot.spec
+        self._cameras = tuple(camera.name for camera in spec.cameras)
+        self._none = np.full(spec.action_size, np.nan)
+        self._no_state = np.full(spec.state_size, np.nan)
+        self._faults: Counter[str] = Counter()
+
+    def run(self, command: FloatArray, ticks: int | None = None) -> Outcome:
+        """Run until the source ends, the controls say so, or the time is over.
+
+        Args:
+            command: (A,), the pose that the robot is commanded to now, at rest.
+            ticks: duration, skipped ticks included; None has no end of its own.
+        """
+        self._command = np.array(command, np.float64)
+        self._safety.begin(self._command)
+        self._held = 0
+        self._begun = False
+        self._faults.clear()
+        holds: Counter[Hold] = Counter()
+        start_s, tick, executed, skipped_all = self._clock.now_s(), 0, 0, 0
+        ended, words = "time", ""
+        while True:
+            due_s = start_s + tick / self._rate_hz
+            self._clock.wait_until(due_s)
+            now_s = self._clock.now_s()
+            skipped = int((now_s - due_s) * self._rate_hz)
+            if skipped > 0:
+                tick += skipped
+                due_s = start_s + tick / self._rate_hz
+            skipped = max(0, skipped)
+            if ticks is not None and tick >= ticks:
+                skipped_all += skipped - (tick - ticks)
+                break
+            record, asked, controls = self._tick(tick, skipped, due_s, now_s)
+            executed, skipped_all = executed + 1, skipped_all + skipped
+            if record.hold:
+                holds[record.hold] += 1
+            try:
+                self._on_tick(record)
+            except Exception as error:
+                self._note("on_tick", error)
+            if controls.end:
+                ended, words = "controls", "the run was ended"
+                break
+            if asked.ended:
+                ended, words = "source", asked.words
+                break
+            tick += 1
+        return Outcome(ended, words, executed, skipped_all, dict(holds), dict(self._faults))
+
+    def _tick(
+        self, tick: int, skipped: int, due_s: float, now_s: float
+    ) -> tuple[TickRecord, Asked, Controls]:
+        """Run one tick: read, ask, check, command."""
+        controls, reading, frames, hold, words = self._observe(now_s, skipped)
+        moment = Moment(tick, now_s, reading, frames, self._command, self._held, controls)
+        asked = self._ask(moment, hold, words)
+        ages = Ages(
+            None if reading is None else now_s - reading.begin_s,
+            {name: now_s - frame.captured_s for name, frame in frames.items()},
+            None if asked.leader_s is None else now_s - asked.leader_s,
+        )
+        stage, joint, held, said = self._check(asked, reading, ages)
+        try:
+            self._robot.command(self._command, tick)
+        except Exception as error:
+            said = self._note("the robot's command", error)
+            asked = replace(asked, hold=asked.hold or Hold.FAILURE, words=asked.words or said)
+        commanded_s = self._clock.now_s()
+        self._held = self._held + 1 if held or asked.hold else 0
+        record = self._record(
+            tick, skipped, due_s, now_s, commanded_s, reading, frames, asked, (stage, joint, said)
+        )
+        return record, asked, controls
+
+    def _observe(
+        self, now_s: float, skipped: int
+    ) -> tuple[Controls, Reading | None, dict[str, TimedFrame], Hold, str]:
+        """Return the newest values, and why they do not allow to go on, if so."""
+        controls, reading, frames = Controls(), None, {}
+        try:
+            controls = self._controls()
+            reading = self._robot.reading()
+            for camera in self._cameras:
+                if (frame := self._robot.frame(camera)) is not None:
+                    frames[camera] = frame
+            hold, words = self._judge(now_s, skipped, controls, reading, frames)
+        except Exception as error:
+            hold, words = Hold.FAILURE, self._note("reading the robot", error)
+        return controls, reading, frames, hold, words
+
+    def _judge(
+        self,
+        now_s: float,
+        skipped: int,
+        controls: Controls,
+        reading: Reading | None,
+        frames: Mapping[str, TimedFrame],
+    ) -> tuple[Hold, str]:
+        """Return why the robot must be held, and its words."""
+        if controls.stop:
+            return Hold.STOPPED, "stopped; it goes on when the stop is taken back"
+        if controls.given_s is not None and now_s - controls.given_s > self._limits.controls_s:
+            age_s = now_s - controls.given_s
+            return Hold.CONTROLS_SILENT, f"the command gives no sign of life since {age_s:.1f} s"
+        if fault := self._robot.fault():
+            return Hold.ROBOT_FAULT, fault
+        if skipped > WATCHDOG_S * self._rate_hz:
+            return Hold.LOOP_LATE, f"{skipped} ticks were skipped; is the computer too busy?"
+        if reading is None:
+            return Hold.NO_STATE, "the robot has given no state yet"
+        limit_s = self._limits.state_ticks / self._rate_hz
+        if now_s - reading.begin_s > limit_s:
+            return Hold.STATE_OLD, _too_old("the state", now_s - reading.begin_s, limit_s)
+        for camera in self._source.cameras:
+            if camera not in frames:
+                return Hold.PICTURE_OLD, f"camera {camera} has given no picture yet"
+            age_s = now_s - frames[camera].captured_s
+            if age_s > self._limits.picture_s:
+                what = f"the picture of camera {camera}"
+                return Hold.PICTURE_OLD, _too_old(what, age_s, self._limits.picture_s)
+        return Hold.NONE, ""
+
+    def _ask(self, moment: Moment, hold: Hold, words: str) -> Asked:
+        """Return what the source asks for, or why nothing is."""
+        try:
+            if not self._begun:
+                self._source.begin(moment)
+                self._begun = True
+            if hold:
+                return replace(self._source.hold(moment, hold, words), action=None, hold=hold)
+            return self._source.action(moment)
+        except Exception as error:
+            said = self._note("the source", error)
+            return Asked(None, hold, words) if hold else Asked(None, Hold.FAILURE, said)
+
+    def _check(
+        self, asked: Asked, reading: Reading | None, ages: Ages
+    ) -> tuple[int, str, bool, str]:
+        """Set the command of this tick; return the stage, its joint, whether it holds, its words.
+
+        A filter that fails leaves the last command as it is.
+        """
+        try:
+            health: Mapping[str, ServoHealth] = self._robot.health()
+            verdict = self._safety.check(asked.action, reading, ages, health, asked.words)
+            action = np.array(verdict.action, np.float64)
+            if action.shape != self._none.shape or not np.all(np.isfinite(action)):
+                raise ValueError(f"it gave {action}, expected {self._none.size} finite values")
+            self._command = action
+            return int(verdict.stage), verdict.joint, verdict.held, verdict.words
+        except Exception as error:
+            return -1, "", True, self._note("the safety filter", error)
+
+    def _record(
+        self,
+        tick: int,
+        skipped: int,
+        due_s: float,
+        start_s: float,
+        commanded_s: float,
+        reading: Reading | None,
+        frames: Mapping[str, TimedFrame],
+        asked: Asked,
+        said: tuple[int, str, str],
+    ) -> TickRecord:
+        try:
+            sent = self._robot.sent()
+        except Exception as error:
+            sent = None
+            self._note("the robot's sent command", error)
+        nan = float("nan")
+        stage, joint, words = said
+        return TickRecord(
+            tick=tick,
+            phase=asked.phase,
+            skipped=skipped,
+            due_s=due_s,
+            start_s=start_s,
+            state=self._no_state if reading is None else reading.values,
+            state_s=(nan, nan) if reading is None else (reading.begin_s, reading.end_s),
+            state_sequence=0 if reading is None else reading.sequence,
+            frames_s=[frames[c].captured_s if c in frames else nan for c in self._cameras],
+            frame_sequences=[frames[c].sequence if c in frames else 0 for c in self._cameras],
+            asked=self._asked_values(asked),
+            action=self._command,
+            commanded_s=commanded_s,
+            stage=stage,
+            joint=joint,
+            hold=asked.hold,
+            words=asked.words or words,
+            engaged=-1 if asked.engaged is None else int(asked.engaged),
+            leader_s=nan if asked.leader_s is None else asked.leader_s,
+            query=int(asked.query),
+            answered_tick=-1 if asked.answered_tick is None else asked.answered_tick,
+            answer_s=nan if asked.answer_s is None else asked.answer_s,
+            seam=nan if asked.seam is None else asked.seam,
+            sent=self._none if sent is None else sent.action,
+            sent_tick=-1 if sent is None else sent.tick,
+            sent_s=nan if sent is None else sent.sent_s,
+        )
+
+    def _asked_values(self, asked: Asked) -> NDArray[np.float64]:
+        """Return the asked action as it is recorded; NaN where it is none of A numbers."""
+        if asked.action is None or np.shape(asked.action) != self._none.shape:
+            return self._none
+        return np.asarray(asked.action, np.float64)
+
+    def _note(self, what: str, error: Exception) -> str:
+        """Count an error that the loop survives; return its words."""
+        said = f"{what} failed: {type(error).__name__}: {library_words(error)}"
+        if said in self._faults or len(self._faults) < 20:
+            self._faults[said] += 1
+        return said
+
+
+def _too_old(what: str, age_s: float, limit_s: float) -> str:
+    return f"{what} is {age_s * 1000:.0f} ms old; at most {limit_s * 1000:.0f} ms are allowed"
