@@ -310,6 +310,16 @@ def spans(page: Path) -> list[str]:
     return [" ".join(s.split()) for s in re.findall(r"(?<!`)`([^`]+)`(?!`)", prose)]
 
 
+REPORTED = [s for s in spans(DOCS / "field_reports.md") if s.startswith("imitact ")]
+
+
+@pytest.mark.parametrize("command", REPORTED)
+def test_a_command_of_the_reported_situations_is_valid(
+    command: str, monkeypatch: pytest.MonkeyPatch
+):
+    check_parses(shlex.split(command)[1:], monkeypatch)
+
+
 def known_options() -> set[str]:
     """Return the options of all verbs, programs, benchmarks and of other tools in the pages."""
     found = {option for verb in settings_page.options().values() for option in verb}

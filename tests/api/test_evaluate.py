@@ -92,6 +92,22 @@ def test_a_loaded_policy_whose_folder_is_replaced_is_refused(
         imitact.evaluate(loaded, out=tmp_path / "out", env=DOT, episodes=1)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"episodes": 0}, "episodes is 0; it must be at least 1"),
+        ({"delay_ticks": -1}, "delay_ticks is -1; expected at least 0"),
+        ({"workers": -1}, "workers is -1; it must be at least 0"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_by_the_name_of_its_option(
+    options: dict[str, int], says: str, two: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=f"^{says}$"):
+        imitact.evaluate(two[0], out=tmp_path / "out", env=DOT, **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_execution_is_not_stored_in_another_policy(two: tuple[Path, Path]) -> None:
     policy, other = two
     chosen_for = policy_folder.identity(policy)

@@ -324,7 +324,7 @@ def test_a_delay_below_zero_is_refused():
         lambda: Ensemble(0.0, 1, -1),
         lambda: parse("replay:3", -1),
     ):
-        with pytest.raises(BadInput, match="delay is -1 ticks"):
+        with pytest.raises(BadInput, match="delay_ticks is -1; expected at least 0"):
             make()
 
 

@@ -184,7 +184,7 @@ def test_the_delay_is_part_of_the_evaluation(tmp_path: Path) -> None:
     assert run(seeds=[0, 1], execution=Execution("replay:3", 0)) == in_time
     with pytest.raises(BadInput, match="delay_ticks was 2, is now not set"):
         run(seeds=[0, 1], out=tmp_path)
-    with pytest.raises(BadInput, match="delay is -1 ticks"):
+    with pytest.raises(BadInput, match="delay_ticks is -1; expected at least 0"):
         run(execution=Execution("replay:3", -1))
 
 

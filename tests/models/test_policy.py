@@ -677,7 +677,7 @@ def tensors(directory: Path, change: Callable[[dict[str, Tensor]], Any]) -> None
         ),
         (
             lambda d: edit(d, lambda a: a.update(format=2, execution=LATE | {"delay_ticks": -1})),
-            "the delay is -1 ticks, expected at least 0",
+            "delay_ticks is -1; expected at least 0",
         ),
         (
             lambda d: edit(d, lambda a: a.update(format=2, execution=LATE | {"delay_ticks": "1"})),

@@ -144,6 +144,8 @@ def plan_evaluations(
     for option, value in (("failure_videos", failure_videos), ("workers", workers)):
         if value < 0:
             raise BadInput(f"{option} is {value}; it must be at least 0")
+    if episodes < 1:
+        raise BadInput(f"episodes is {episodes}; it must be at least 1")
     seeds = tuple(range(first_seed, first_seed + episodes))
     EvaluationPlan(seeds, chosen_execution(chunking, delay_ticks, None), step_cap or None,
                    videos=videos)  # fmt: skip

@@ -187,12 +187,12 @@ def named_as_typed(text: str, known: Sequence[Option], argv: Sequence[str]) -> s
     """Return a message with the options that were given named as typed.
 
     A settings dataclass does not know under which prefix it is on the command line: its message
-    says "crf is 99", and the option is --video.crf.
+    says "crf is 99" or 'crop "top"', and the options are --video.crf and --model.crop.
     """
     given = {word.partition("=")[0].replace("_", "-") for word in argv}
     for option in known:
         if option.name in given:
-            name = rf"(?<![\w.-])(\w+\.)*{option.field.name}(?= (is|are|must|has) )"
+            name = rf"(?<!no )(?<![\w.-])(\w+\.)*{option.field.name}(?= (is|are|must|has) | \")"
             text = re.sub(name, option.name, text)
     return text
 
