@@ -10,12 +10,8 @@ import functools
 import struct
 from collections.abc import Iterator, Sequence
 
-from imitact.robots.emulation.dynamixel_servo import (
-    ACCESS_ERROR,
-    INSTRUCTION_ERROR,
-    LENGTH_ERROR,
-    DynamixelServo,
-)
+from imitact.robots.emulation.dynamixel_servo import DynamixelServo
+from imitact.robots.emulation.dynamixel_table import ACCESS_ERROR, INSTRUCTION_ERROR, LENGTH_ERROR
 from imitact.robots.emulation.packets import BROADCAST, Instruction, Reply
 
 HEADER = b"\xff\xff\xfd\x00"
@@ -127,12 +123,14 @@ class DynamixelProtocol:
             is_fast = code in (FAST_SYNC_READ, FAST_BULK_READ)
             return _fast(reads, servos) if is_fast else _one_by_one(reads, servos)
         if code in (SYNC_WRITE, BULK_WRITE):
+            by_id = {servo.id: servo for servo in servos}
+            shadows = [servo for servo in servos if servo.secondary_id is not None]
             for target, address, data in _writes(code, parameters):
-                for servo in servos:
-                    if servo.id == target:
-                        servo.write(address, data)
-                    elif servo.secondary_id == target:
-                        servo.write(address, data, by_secondary_id=True)
+                if target in by_id:
+                    by_id[target].write(address, data)
+                for shadow in shadows:
+                    if shadow.secondary_id == target:
+                        shadow.write(address, data, by_secondary_id=True)
             return []
         replies: list[Reply] = []
         for servo in sorted(servos, key=lambda one: one.id):

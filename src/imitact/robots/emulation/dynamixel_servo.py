@@ -1,178 +1,42 @@
-"""Dynamixel X servo: control table, operating modes, protection and access rules.
+"""Dynamixel X servo: operating modes, position frames, protection and rules of access.
 
-Addresses, ranges and rules are those of ROBOTIS' e-Manual (ROBOTIS-GIT/emanual: docs/en/dxl/x/
-xm540-w270.md, xm430-w350.md, xl430-w250.md, xc430-w150.md, xl330-m288.md, and the shared pages
-_includes/en/dxl/control_table_*.md, docs/en/dxl/protocol2.md).
+The rules are those of ROBOTIS' e-Manual, see `dynamixel_table`. What it does not say is an
+assumption, and said where it is made.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from imitact.core.errors import BadInput
+from imitact.robots.emulation.dynamixel_table import (
+    ACCESS_ERROR,
+    ALERT,
+    BAUD_RATES,
+    CURRENT,
+    CURRENT_POSITION,
+    DYNAMIXEL_MOTORS,
+    FULL_PWM,
+    GOALS,
+    HARDWARE_ERRORS,
+    HOMING_LIMIT_IN_POSITION_MODE,
+    INDIRECT_DATA,
+    LENGTH_ERROR,
+    LIMIT_ERROR,
+    POSITION,
+    PWM,
+    RANGE_ERROR,
+    RESULT_FAIL,
+    TABLE_SIZE,
+    VELOCITY,
+    VELOCITY_TICKS,
+    WATCHDOG_TRIPPED,
+    WATCHDOG_UNIT_S,
+    dynamixel_registers,
+    indirect_number,
+)
 from imitact.robots.emulation.servos import TURN, ControlTable, Demand, Register, Servo, ServoModel
-
-RESULT_FAIL, INSTRUCTION_ERROR, CRC_ERROR, RANGE_ERROR = 1, 2, 3, 4
-LENGTH_ERROR, LIMIT_ERROR, ACCESS_ERROR = 5, 6, 7
-ALERT = 0x80
-"""Bit of the error byte that says: read hardware_error_status."""
-
-HARDWARE_ERRORS = {"voltage": 0, "overheating": 2, "encoder": 3, "shock": 4, "overload": 5}
-"""Bits of hardware_error_status and of shutdown."""
-
-CURRENT, VELOCITY, POSITION, EXTENDED, CURRENT_POSITION, PWM = 0, 1, 3, 4, 5, 16
-"""Values of operating_mode."""
-
-VELOCITY_TICKS = 0.229 * TURN / 60
-"""One unit of velocity registers, 0.229 rpm, in ticks/s."""
-
-BAUD_RATES = {
-    0: 9600, 1: 57_600, 2: 115_200, 3: 1_000_000, 4: 2_000_000, 5: 3_000_000, 6: 4_000_000,
-    7: 4_500_000,
-}  # fmt: skip
-
-WATCHDOG_UNIT_S = 0.02
-WATCHDOG_TRIPPED = -1
-
-_GOALS = ("goal_pwm", "goal_current", "goal_velocity", "goal_position")
-_FULL_PWM = 885
-_MULTI_TURN_LIMIT = 1_048_575
-_HOMING_LIMIT_IN_POSITION_MODE = 1024
-
-
-@dataclass(frozen=True)
-class DynamixelMotor:
-    """What differs from model to model.
-
-    Attributes:
-        title: ROBOTIS' name.
-        top_speed_rpm: without load at the usual voltage (emanual _data/dxl_x_info.yml).
-        stall_current: in units of the register; None for a model that measures load instead.
-        current_limit: factory value of the register.
-        volts: usual supply.
-    """
-
-    title: str
-    top_speed_rpm: float
-    stall_current: int | None
-    current_limit: int
-    velocity_limit: int
-    temperature_limit: int
-    voltage_limits: tuple[int, int]
-    position_gains: tuple[int, int, int]
-    volts: float = 12.1
-
-    @property
-    def modes(self) -> tuple[int, ...]:
-        with_current = (CURRENT, VELOCITY, POSITION, EXTENDED, CURRENT_POSITION, PWM)
-        without = (VELOCITY, POSITION, EXTENDED, PWM)
-        return without if self.stall_current is None else with_current
-
-
-DYNAMIXEL_MOTORS = {
-    1120: DynamixelMotor("XM540-W270", 30, 1636, 2047, 128, 80, (95, 160), (800, 0, 0)),
-    1020: DynamixelMotor("XM430-W350", 46, 855, 1193, 200, 80, (95, 160), (800, 0, 0)),
-    1060: DynamixelMotor("XL430-W250", 61, None, 0, 265, 72, (60, 140), (640, 0, 4000)),
-    1070: DynamixelMotor("XC430-W150", 106, None, 0, 460, 80, (60, 160), (460, 0, 0)),
-    1190: DynamixelMotor("XL330-M077", 383, 1470, 1750, 1620, 70, (35, 70), (400, 0, 0), 5.0),
-    1200: DynamixelMotor("XL330-M288", 103, 1470, 1750, 445, 70, (35, 70), (400, 0, 0), 5.0),
-}
-"""By model number."""
-
-
-def _registers(motor: DynamixelMotor) -> list[Register]:
-    least_v, most_v = motor.voltage_limits
-    p_gain, i_gain, d_gain = motor.position_gains
-
-    def kept(
-        name: str, address: int, size: int, default: int, low: int, high: int, sign: str = ""
-    ) -> Register:
-        return Register(name, address, size, default, low, high, True, True, sign)
-
-    def ram(
-        name: str, address: int, size: int, default: int, low: int, high: int, sign: str = ""
-    ) -> Register:
-        return Register(name, address, size, default, low, high, True, False, sign)
-
-    def measured(name: str, address: int, size: int, default: int = 0, sign: str = "") -> Register:
-        return Register(name, address, size, default, None, None, False, False, sign)
-
-    table = [
-        Register("model_number", 0, 2, 0, is_writable=False, is_kept=True),
-        Register("model_information", 2, 4, 0, is_writable=False, is_kept=True),
-        Register("firmware_version", 6, 1, 46, is_writable=False, is_kept=True),
-        kept("id", 7, 1, 1, 0, 252),
-        kept("baud_rate", 8, 1, 3, 0, 7),
-        kept("return_delay_time", 9, 1, 250, 0, 254),
-        kept("drive_mode", 10, 1, 0, 0, 13),
-        kept("operating_mode", 11, 1, POSITION, 0, 16),
-        kept("secondary_id", 12, 1, 255, 0, 255),
-        kept("protocol_type", 13, 1, 2, 1, 2),
-        kept("homing_offset", 20, 4, 0, -1_044_479, 1_044_479, "two"),
-        kept("moving_threshold", 24, 4, 10, 0, 1023),
-        kept("temperature_limit", 31, 1, motor.temperature_limit, 0, 100),
-        kept("max_voltage_limit", 32, 2, most_v, least_v, most_v),
-        kept("min_voltage_limit", 34, 2, least_v, least_v, most_v),
-        kept("pwm_limit", 36, 2, _FULL_PWM, 0, _FULL_PWM),
-        kept("velocity_limit", 44, 4, motor.velocity_limit, 0, 2047),
-        kept("max_position_limit", 48, 4, 4095, 0, 4095),
-        kept("min_position_limit", 52, 4, 0, 0, 4095),
-        kept("startup_configuration", 60, 1, 0, 0, 3),
-        kept("shutdown", 63, 1, 0x34, 0, 0x3D),
-        ram("torque_enable", 64, 1, 0, 0, 1),
-        ram("led", 65, 1, 0, 0, 1),
-        ram("status_return_level", 68, 1, 2, 0, 2),
-        measured("registered_instruction", 69, 1),
-        measured("hardware_error_status", 70, 1),
-        ram("velocity_i_gain", 76, 2, 1920, 0, 16383),
-        ram("velocity_p_gain", 78, 2, 100, 0, 16383),
-        ram("position_d_gain", 80, 2, d_gain, 0, 16383),
-        ram("position_i_gain", 82, 2, i_gain, 0, 16383),
-        ram("position_p_gain", 84, 2, p_gain, 0, 16383),
-        ram("feedforward_2nd_gain", 88, 2, 0, 0, 16383),
-        ram("feedforward_1st_gain", 90, 2, 0, 0, 16383),
-        ram("bus_watchdog", 98, 1, 0, 0, 127, "two"),
-        ram("goal_pwm", 100, 2, _FULL_PWM, -_FULL_PWM, _FULL_PWM, "two"),
-        ram("goal_velocity", 104, 4, 0, -2047, 2047, "two"),
-        ram("profile_acceleration", 108, 4, 0, 0, 32767),
-        ram("profile_velocity", 112, 4, 0, 0, 32767),
-        ram("goal_position", 116, 4, 0, -_MULTI_TURN_LIMIT, _MULTI_TURN_LIMIT, "two"),
-        measured("realtime_tick", 120, 2),
-        measured("moving", 122, 1),
-        measured("moving_status", 123, 1),
-        measured("present_pwm", 124, 2, 0, "two"),
-        measured("present_current", 126, 2, 0, "two"),
-        measured("present_velocity", 128, 4, 0, "two"),
-        measured("present_position", 132, 4, 0, "two"),
-        measured("velocity_trajectory", 136, 4, 0, "two"),
-        measured("position_trajectory", 140, 4, 0, "two"),
-        measured("present_input_voltage", 144, 2),
-        measured("present_temperature", 146, 1),
-        measured("backup_ready", 147, 1),
-    ]
-    if motor.stall_current is not None:
-        table.append(kept("current_limit", 38, 2, motor.current_limit, 0, motor.current_limit))
-        goal = ram("goal_current", 102, 2, motor.current_limit, -2047, 2047, "two")
-        table.append(goal)
-    for number in range(56):
-        base, at = (168, 224) if number < 28 else (578 - 56, 634 - 28)
-        table.append(
-            ram(f"indirect_address_{number + 1}", base + 2 * number, 2, at + number, 64, 661)
-        )
-    return table
-
-
-def _indirect(address: int) -> int | None:
-    """Return the number of an indirect data byte at an address, from 0; None where none is."""
-    if 224 <= address < 252:
-        return address - 224
-    if 634 <= address < 662:
-        return address - 634 + 28
-    return None
-
-
-_TABLE_SIZE = 662
 
 
 class DynamixelServo(Servo):
@@ -191,7 +55,7 @@ class DynamixelServo(Servo):
                 f"emulated; expected {known}"
             )
         self.motor = motor
-        table = ControlTable(_registers(motor), _TABLE_SIZE)
+        table = ControlTable(dynamixel_registers(motor), TABLE_SIZE)
         super().__init__(model, table, volts=motor.volts, top_speed=motor.top_speed_rpm * TURN / 60)
         table.set("model_number", model.model_number)
         reversed_ = model.mounted_reversed
@@ -233,7 +97,7 @@ class DynamixelServo(Servo):
     @property
     def full_load_ticks(self) -> float:
         # emanual, Position PID Gain: PWM = error * gain / 128.
-        return _FULL_PWM * 128 / max(1, self.table.get("position_p_gain"))
+        return FULL_PWM * 128 / max(1, self.table.get("position_p_gain"))
 
     @property
     def stall_limit(self) -> tuple[float, float]:
@@ -298,7 +162,7 @@ class DynamixelServo(Servo):
     def _offset(self) -> int:
         """What is added to the encoder's count. In position mode too large offsets are ignored."""
         homing = self.table.get("homing_offset")
-        if self.mode == POSITION and abs(homing) > _HOMING_LIMIT_IN_POSITION_MODE:
+        if self.mode == POSITION and abs(homing) > HOMING_LIMIT_IN_POSITION_MODE:
             homing = 0
         return homing - self._base
 
@@ -322,7 +186,7 @@ class DynamixelServo(Servo):
         table.set("present_velocity", round(sign * self.velocity / VELOCITY_TICKS))
         full = self.motor.stall_current or 1000  # load in 0.1 %
         table.set("present_current", round(sign * self.load * full))
-        table.set("present_pwm", round(sign * self.load * _FULL_PWM))
+        table.set("present_pwm", round(sign * self.load * FULL_PWM))
         table.set(
             "moving", int(abs(self.velocity) > VELOCITY_TICKS * table.get("moving_threshold"))
         )
@@ -338,8 +202,10 @@ class DynamixelServo(Servo):
         if not self.has_torque:
             self._path = None
             return Demand(self.position, 0.0)
-        share = table.get("pwm_limit") / _FULL_PWM
-        if self._held is not None:
+        share = table.get("pwm_limit") / FULL_PWM
+        if table.get("bus_watchdog") == WATCHDOG_TRIPPED:
+            # The e-Manual says that it stops; that it goes on holding there is an assumption.
+            self._path = self._held = self.position if self._held is None else self._held
             return Demand(self._held, share)
         mode, sign = self.mode, -1 if self._is_mirrored else 1
         if mode == CURRENT:
@@ -350,13 +216,13 @@ class DynamixelServo(Servo):
             if mode == VELOCITY:
                 speed = table.get("goal_velocity") * VELOCITY_TICKS
             else:
-                speed = table.get("goal_pwm") / _FULL_PWM * self.top_speed
+                speed = table.get("goal_pwm") / FULL_PWM * self.top_speed
             begin = self.position if self._path is None else self._path
             path = begin + sign * speed * dt_s
             # A blocked shaft does not build up a way to catch up with.
             self._path = max(self.position - 500, min(self.position + 500, path))
             return Demand(self._path, share)
-        share = min(share, abs(table.get("goal_pwm")) / _FULL_PWM)
+        share = min(share, abs(table.get("goal_pwm")) / FULL_PWM)
         if mode == CURRENT_POSITION:
             cap = abs(table.get("goal_current")) / (self.motor.stall_current or 1)
             share = min(share, cap)
@@ -365,13 +231,15 @@ class DynamixelServo(Servo):
         return Demand(self._path, share)
 
     def _profile(self, target: float, dt_s: float) -> float:
-        """Move the goal at the profile velocity; profile_acceleration is not emulated."""
+        """Move the goal at the profile velocity.
+
+        Profile acceleration and time-based profiles (bit 2 of the drive mode) are not emulated.
+        """
         limit = self.table.get("profile_velocity")
-        if not limit or self._path is None:
-            return target if not limit else self.position
-        if self.table.get("drive_mode") & 4:  # time-based: the register is a duration in ms
-            left = target - self._path
-            return target if limit <= 1 else self._path + left * min(1.0, dt_s * 1000 / limit)
+        if not limit or self.table.get("drive_mode") & 4:
+            return target
+        if self._path is None:
+            return self.position
         step = limit * VELOCITY_TICKS * dt_s
         return self._path + max(-step, min(step, target - self._path))
 
@@ -383,19 +251,20 @@ class DynamixelServo(Servo):
         self._quiet_s += dt_s
         if limit > 0 and self.has_torque and self._quiet_s > limit * WATCHDOG_UNIT_S:
             self.table.set("bus_watchdog", WATCHDOG_TRIPPED)
-            # Whether a stopped servo still holds its position is not documented; here it does.
-            self._held = self.position
+            self._held = None
 
     # ------------------------------------------------------------------ access
 
-    def _route(self, address: int, length: int) -> list[int] | None:
+    def _route(self, address: int, length: int) -> Sequence[int] | None:
         """Return the address of each byte, indirect data resolved; None beyond the table."""
+        if address + length <= INDIRECT_DATA:
+            return range(address, address + length)
         found: list[int] = []
         for at in range(address, address + length):
-            number = _indirect(at)
+            number = indirect_number(at)
             if number is not None:
                 at = self.table.get(f"indirect_address_{number + 1}")
-            if not 0 <= at < _TABLE_SIZE:
+            if not 0 <= at < TABLE_SIZE:
                 return None
             found.append(at)
         return found
@@ -419,8 +288,8 @@ class DynamixelServo(Servo):
                 is_inside = any(r.address < route[at] < r.address + r.size
                                 for r in self.table.registers.values())  # fmt: skip
                 return self.status_error() | (LENGTH_ERROR if is_inside else ACCESS_ERROR)
-            whole = list(range(register.address, register.address + register.size))
-            if route[at : at + register.size] != whole:
+            whole = range(register.address, register.address + register.size)
+            if list(route[at : at + register.size]) != list(whole):
                 return self.status_error() | LENGTH_ERROR
             parts.append((register, register.decode(data[at : at + register.size])))
             at += register.size
@@ -439,7 +308,7 @@ class DynamixelServo(Servo):
             return ACCESS_ERROR
         if register.is_kept and (table.get("torque_enable") or by_secondary_id):
             return ACCESS_ERROR
-        if name in _GOALS and table.get("bus_watchdog") == WATCHDOG_TRIPPED:
+        if name in GOALS and table.get("bus_watchdog") == WATCHDOG_TRIPPED:
             return RANGE_ERROR
         if register.low is not None and value < register.low:
             return RANGE_ERROR

@@ -8,6 +8,7 @@ series. What firmware does beyond that is an assumption, and said where it is ma
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from imitact.core.errors import BadInput
 from imitact.robots.emulation.servos import TURN, ControlTable, Demand, Register, Servo, ServoModel
@@ -34,16 +35,20 @@ _EEPROM_END = 40
 
 
 def _registers() -> list[Register]:
-    def kept(name: str, address: int, size: int, default: int, sign: str = "") -> Register:
+    def kept(
+        name: str, address: int, size: int, default: int, sign: Literal[""] | int = ""
+    ) -> Register:
         return Register(name, address, size, default, is_kept=True, sign=sign)
 
-    def ram(name: str, address: int, size: int, default: int, sign: str = "") -> Register:
+    def ram(
+        name: str, address: int, size: int, default: int, sign: Literal[""] | int = ""
+    ) -> Register:
         return Register(name, address, size, default, sign=sign)
 
     def fixed(name: str, address: int, size: int, default: int) -> Register:
         return Register(name, address, size, default, is_writable=False, is_kept=True)
 
-    def measured(name: str, address: int, size: int, sign: str = "") -> Register:
+    def measured(name: str, address: int, size: int, sign: Literal[""] | int = "") -> Register:
         return Register(name, address, size, is_writable=False, sign=sign)
 
     return [
@@ -71,7 +76,7 @@ def _registers() -> list[Register]:
         kept("ccw_dead_zone", 27, 1, 1),
         kept("protection_current", 28, 2, 500),
         kept("angular_resolution", 30, 1, 1),
-        kept("homing_offset", 31, 2, 0, "bit 11"),
+        kept("homing_offset", 31, 2, 0, 11),
         kept("operating_mode", 33, 1, POSITION),
         kept("protective_torque", 34, 1, 20),
         kept("protection_time", 35, 1, 200),
@@ -81,14 +86,14 @@ def _registers() -> list[Register]:
         kept("velocity_i_coefficient", 39, 1, 200),
         ram("torque_enable", 40, 1, 0),
         ram("acceleration", 41, 1, 0),
-        ram("goal_position", 42, 2, 0, "bit 15"),
-        ram("goal_time", 44, 2, 0, "bit 10"),
-        ram("goal_velocity", 46, 2, 0, "bit 15"),
+        ram("goal_position", 42, 2, 0, 15),
+        ram("goal_time", 44, 2, 0, 10),
+        ram("goal_velocity", 46, 2, 0, 15),
         ram("torque_limit", 48, 2, 1000),
         ram("lock", 55, 1, 1),
-        measured("present_position", 56, 2, "bit 15"),
-        measured("present_velocity", 58, 2, "bit 15"),
-        measured("present_load", 60, 2, "bit 10"),
+        measured("present_position", 56, 2, 15),
+        measured("present_velocity", 58, 2, 15),
+        measured("present_load", 60, 2, 10),
         measured("present_voltage", 62, 1),
         measured("present_temperature", 63, 1),
         measured("status", 65, 1),
