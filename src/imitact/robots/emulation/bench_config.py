@@ -1,0 +1,91 @@
+"""Bench configuration: the robot.toml with which imitact drives an emulated robot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from imitact.robots.aloha_gripper import Command
+from imitact.robots.config import (
+    ArmConfig,
+    CameraConfig,
+    GripperConfig,
+    LeRobotConfig,
+    RobotConfig,
+)
+from imitact.robots.emulation.cameras import CameraPlan
+
+LEROBOT_TYPES = {
+    "so101": ("so101_follower", "so101_leader"),
+    "koch": ("koch_follower", "koch_leader"),
+    "bi_so": ("bi_so_follower", "bi_so_leader"),
+}
+"""LeRobot's names of follower and leader, by kind of bench."""
+
+
+def robot_config(
+    plan: CameraPlan,
+    ports: Mapping[str, str],
+    camera_paths: Mapping[str, str],
+    gripper: Command,
+    zmq_port: int | None,
+) -> RobotConfig:
+    """Return the robot that a bench emulates.
+
+    Args:
+        plan: of the cameras.
+        ports: by the name of the bus.
+        camera_paths: by the name of the camera, for ALOHA.
+        gripper: what ALOHA's gripper values are linear in.
+        zmq_port: of the cameras, for LeRobot.
+    """
+    name = f"emulated {plan.kind}"
+    if plan.kind != "aloha":
+        return _lerobot(plan, ports, zmq_port, name)
+    jaws = GripperConfig(variant="aloha", command=gripper)
+    cameras = {
+        camera: CameraConfig(path, plan.width, plan.height, plan.rate_hz)
+        for camera, path in camera_paths.items()
+    }
+    sides = ("left", "right")
+    return RobotConfig(
+        kind="aloha",
+        name=name,
+        arms={side: ArmConfig(ports[f"follower_{side}"], "vx300s", jaws) for side in sides},
+        leaders={side: ArmConfig(ports[f"leader_{side}"], "wx250s", jaws) for side in sides},
+        cameras=cameras,
+    )
+
+
+def _lerobot(
+    plan: CameraPlan, ports: Mapping[str, str], zmq_port: int | None, name: str
+) -> RobotConfig:
+    follower, leader = LEROBOT_TYPES[plan.kind]
+    cameras = {
+        camera: {
+            "type": "zmq",
+            "server_address": "127.0.0.1",
+            "port": zmq_port,
+            "camera_name": camera,
+            "width": plan.width,
+            "height": plan.height,
+            "fps": round(plan.rate_hz),
+        }
+        for camera in plan.cameras
+    }
+    with_cameras: dict[str, Any] = {"cameras": cameras} if cameras else {}
+    return RobotConfig(
+        kind="lerobot",
+        rate_hz=30.0,
+        name=name,
+        lerobot=LeRobotConfig(
+            follower, "bench", settings={**_ports(ports, "follower"), **with_cameras}
+        ),
+        lerobot_leader=LeRobotConfig(leader, "bench", settings=_ports(ports, "leader")),
+    )
+
+
+def _ports(ports: Mapping[str, str], role: str) -> dict[str, Any]:
+    if role in ports:
+        return {"port": ports[role]}
+    return {f"{side}_arm_config": {"port": ports[f"{role}_{side}"]} for side in ("left", "right")}
