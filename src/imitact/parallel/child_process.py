@@ -63,11 +63,12 @@ class ChildProcess:
         return self._process is not None and self._process.is_alive()
 
     def start(self, timeout_s: float) -> None:
-        """Start the process and wait until it is ready.
+        """Start the process and wait until it is ready; as `begin` and `wait_ready`."""
+        self.begin()
+        self.wait_ready(timeout_s)
 
-        Raises:
-            RobotError: it failed, ended, or was not ready in time and was killed.
-        """
+    def begin(self) -> None:
+        """Start the process without waiting."""
         if self.is_alive:
             raise RobotError(f"{self.what} runs already")
         self._last_words, self._is_ready, self._answers = "", False, {}
@@ -82,6 +83,13 @@ class ChildProcess:
         with interrupts_blocked():
             self._process.start()
         theirs.close()
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Wait until the process is ready.
+
+        Raises:
+            RobotError: it failed, ended, or was not ready in time and was killed.
+        """
         deadline_s = time.monotonic() + timeout_s
         while not self._is_ready:
             self._hear(min(0.1, max(0.0, deadline_s - time.monotonic())))
