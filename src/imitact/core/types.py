@@ -447,14 +447,13 @@ class Episode(Protocol):
         """Recorded time of each tick since the first, (T,) in s; None where none are stored."""
         return None
 
-    @overridable
-    def frame_offsets_s(self) -> Mapping[str, NDArray[np.float64]]:
-        """By how much the frame of each tick is later than its recorded time, (T,) in s, by camera.
+    def frame_offsets_s(self, camera: str) -> NDArray[np.float64] | None:
+        """Return by how much the frame of each tick is later than its recorded time, (T,) in s.
 
-        NaN where a tick has no frame. Nothing is decoded; cameras whose frames have no times of
-        their own are left out.
+        NaN where a tick has no frame; None for a camera whose frames have no times of their own.
+        Nothing is decoded.
         """
-        return {}
+        return None
 
     @overridable
     def origin(self) -> Mapping[str, Any]:

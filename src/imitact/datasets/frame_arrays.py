@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,11 @@ from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput
 from imitact.core.types import Frame
+
+_MAP_NAME = re.compile(
+    r"(^|[^a-z])(point_?(?:map|cloud)s?|pcd|xyz|(?:surface_?)?normals?)($|[^a-z])"
+)
+"""Names of maps of points and of normals, whose values may lie from 0 to 1 by chance."""
 
 _MIN_SIDE = 8
 """Pixels; smaller arrays, such as a matrix of 4x4, are only frames where their name says so."""
@@ -93,9 +99,48 @@ def frames_or_reason(
         return f"it is {dtype.name} {list(shape)}, not frames" if is_named else None
     if is_depth_name(key):
         return "it is a depth map"
+    if dtype != np.uint8 and (named := _MAP_NAME.search(key.lower())):
+        return f"it is no picture but a map of numbers, by its name ({named[2]})"
     if found.channels == 1 and dtype != np.uint8:
         return f"it has one channel of {dtype.name}: a depth map, or no frames"
     return found
+
+
+def why_no_picture(frame: NDArray[Any]) -> str:
+    """Return why a frame of numbers is no picture by its values; "" where it is one.
+
+    A picture has whole numbers from 0 to 255, or fractions from 0 to 1. Point maps are in metres
+    and normals have negative components.
+    """
+    if frame.dtype == np.uint8:
+        return ""
+    with np.errstate(invalid="ignore"):
+        in_range = (frame >= 0) & (frame <= 255)
+        is_picture = in_range.all() and ((frame <= 1).all() or (frame == np.rint(frame)).all())
+    if is_picture:
+        return ""
+    low, high = float(np.min(frame)), float(np.max(frame))
+    return (
+        f"its values go from {low:g} to {high:g}, while pictures have fractions from 0 to 1 or "
+        "whole numbers from 0 to 255: a map of points, normals or distances"
+    )
+
+
+def without_maps(
+    cameras: Mapping[str, FrameShape],
+    dtype_of: Callable[[str], Any],
+    sample: Callable[[str], NDArray[Any]],
+) -> tuple[dict[str, FrameShape], dict[str, str]]:
+    """Tell cameras from other maps of their shape: return the cameras, and why others are none.
+
+    Args:
+        cameras: what has the shape of frames.
+        dtype_of: type of the numbers of one of them; uint8 is always a picture.
+        sample: some of its frames.
+    """
+    numbers = [name for name in cameras if np.dtype(dtype_of(name)) != np.uint8]
+    maps = {name: why for name in numbers if (why := why_no_picture(sample(name)))}
+    return {name: shape for name, shape in cameras.items() if name not in maps}, maps
 
 
 def is_depth_name(key: str) -> bool:

@@ -96,10 +96,9 @@ class _ThinnedEpisode:
         times_s = self._episode.times_s
         return None if times_s is None else times_s[:: self._every]
 
-    @property
-    def frame_offsets_s(self) -> Mapping[str, NDArray[np.float64]]:
-        offsets_s = self._episode.frame_offsets_s.items()
-        return {camera: by_tick_s[:: self._every] for camera, by_tick_s in offsets_s}
+    def frame_offsets_s(self, camera: str) -> NDArray[np.float64] | None:
+        offsets_s = self._episode.frame_offsets_s(camera)
+        return None if offsets_s is None else offsets_s[:: self._every]
 
     @property
     def origin(self) -> Mapping[str, Any]:

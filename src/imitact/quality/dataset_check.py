@@ -90,7 +90,8 @@ def inspect_numbers(
         own = inspect_ticks(index, state, action, times_s, spec, limits.ticks, tolerance_s)
         if not any(f.kind == "time-stamps" for f in own):
             try:
-                own += inspect_frame_times(index, episode.frame_offsets_s, limits.ticks)
+                offsets_s = {c.name: episode.frame_offsets_s(c.name) for c in spec.cameras}
+                own += inspect_frame_times(index, offsets_s, limits.ticks)
             except DamagedFile as error:
                 own.append(damage_finding(error, index))
         found += own

@@ -60,14 +60,16 @@ def inspect_ticks(
 
 
 def inspect_frame_times(
-    index: int, offsets_s: Mapping[str, NDArray[np.float64]], limits: TickLimits
+    index: int, offsets_s: Mapping[str, NDArray[np.float64] | None], limits: TickLimits
 ) -> list[Finding]:
     """Find cameras whose frames lie off the time stamps of their ticks; nothing is decoded.
 
-    `offsets_s` is `Episode.frame_offsets_s`; the time stamps themselves are on schedule.
+    `offsets_s` is `Episode.frame_offsets_s` of each camera, whose time stamps are on schedule.
     """
     found: list[Finding] = []
     for camera, by_tick_s in offsets_s.items():
+        if by_tick_s is None:
+            continue
         size_s = np.abs(by_tick_s)
         off = ~(size_s <= limits.tolerance_s)
         if not off.any():

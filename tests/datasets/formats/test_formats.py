@@ -267,11 +267,28 @@ def test_float_images_of_either_range_are_read_exactly(tmp_path: Path, white: in
 
 def test_float_images_of_another_range_are_refused(tmp_path: Path):
     folder = foreign.replay_buffer(tmp_path / "a.zarr")
-    films = np.random.default_rng(0).random((21, 24, 32, 3)).astype("f4") * 2
+    films = np.random.default_rng(0).random((21, 24, 32, 3)).astype("f4")
+    films[4:] *= 2  # the first frame is a picture
     foreign.zarr_array(folder / "data/img", films, (4, 24, 32, 3))
     dataset = open_dataset(folder, REPLAY)
-    with pytest.raises(BadInput, match="img of episode 0 at tick 0 has values from 0"):
+    with pytest.raises(BadInput, match="img of episode 0 at tick 4 has values from 0"):
         list(dataset.episode(0).frames("img"))
+
+
+def test_a_float_map_in_the_shape_of_frames_is_left_out_with_its_range(tmp_path: Path):
+    points = np.random.default_rng(0).normal(0, 1, (21, 24, 32, 3)).astype("f4")
+    folder = foreign.replay_buffer(tmp_path / "a.zarr")
+    foreign.zarr_array(folder / "data/pts", points, (4, 24, 32, 3))
+    file = foreign.robomimic(tmp_path / "a.hdf5")
+    with h5py.File(file, "a") as opened:
+        for index, ticks in enumerate((9, 5, 7)):
+            opened[f"data/demo_{index}/obs/pts"] = points[:ticks]
+    for dataset in (open_dataset(folder, REPLAY), open_dataset(file, ROBOMIMIC)):
+        check_dataset(dataset)
+        assert len(dataset.spec.cameras) == 1
+        assert "its values go from -" in dataset.left_out["pts"]
+        assert any(notice.startswith("pts is left out") for notice in dataset.notices)
+        assert dataset.unread_cameras == ("pts",)
 
 
 def test_the_state_of_the_environment_is_appended_to_the_state(tmp_path: Path):

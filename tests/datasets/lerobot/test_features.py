@@ -186,9 +186,45 @@ def test_frames_stored_as_numbers_are_a_camera(tmp_path: Path, dtype: str, first
     assert dataset.fingerprint == open_dataset(root).fingerprint
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "why"),
+    [
+        ("observation.points", lambda f: f / 100 - 1, "its values go from -1"),
+        (FRONT, lambda f: f / 127.5 - 1, "its values go from -1"),
+        ("observation.distances", lambda f: f * 100, "its values go from 0"),
+        ("observation.half", lambda f: f + 0.5, "fractions from 0 to 1 or whole numbers"),
+        ("observation.holes", lambda f: np.where(f > 60, np.nan, f), "map of points"),
+        ("observation.surface_normals", lambda f: f / 255, "by its name (surface_normals)"),
+        ("observation.point_cloud", lambda f: f / 255, "by its name (point_cloud)"),
+        ("observation.depth_rgb", lambda f: f / 255, "depth map"),
+    ],
+)
+@pytest.mark.parametrize("first", [False, True])
+def test_a_map_in_the_shape_of_frames_is_left_out_by_its_values_or_its_name(
+    tmp_path: Path, key: str, values: Callable[[np.ndarray], np.ndarray], why: str, first: bool
+):
+    def cells(index: int, length: int) -> np.ndarray:
+        numbers = values(film(index, length).astype("f4")).astype("f4")
+        return numbers.transpose(0, 3, 1, 2) if first else numbers
+
+    shape = [3, 24, 32] if first else [24, 32, 3]
+    root = v21(tmp_path / "d", arm(**{key: {"dtype": "float32", "shape": shape}}), {key: cells})
+    dataset = open_dataset(root)
+    check_dataset(dataset)
+    assert dataset.spec.cameras == ()
+    assert why in dataset.left_out[key]
+    assert dataset.unread_cameras == (key,)
+    assert any(n.startswith(key) and why in n for n in dataset.notices)
+    with pytest.raises(BadInput, match="see nothing"):
+        seen_by_policy(dataset, no_cameras=False)
+    with pytest.raises(BadInput, match=r"no camera|cannot be a camera"):
+        open_dataset(root, ReadConfig(cameras=(key,)))
+
+
 def test_float_frames_of_another_range_are_refused_with_episode_and_tick(tmp_path: Path):
     about = {"dtype": "float32", "shape": [24, 32, 3]}
-    cells = {FRONT: lambda i, n: film(i, n).astype("f4") / 127.5 - 1}
+    # The first episode has pictures, the others another range.
+    cells = {FRONT: lambda i, n: film(i, n).astype("f4") / (127.5 if i else 255) - bool(i)}
     dataset = open_dataset(v21(tmp_path / "d", arm(**{FRONT: about}), cells))
     with pytest.raises(BadInput, match=r"front of episode 1 at tick 0 has values from -"):
         frames_of(dataset, "front")

@@ -17,7 +17,13 @@ import numpy as np
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.datasets.formats import hdf5
 from imitact.datasets.formats.hdf5 import COPY, Hdf5Array, Hdf5Reader, check_readable
-from imitact.datasets.frame_arrays import FrameShape, frame_shape, frames_or_reason, is_depth_name
+from imitact.datasets.frame_arrays import (
+    FrameShape,
+    frame_shape,
+    frames_or_reason,
+    is_depth_name,
+    why_no_picture,
+)
 from imitact.datasets.read_config import ReadConfig
 
 STATE, ACTION, BASE_ACTION = "/observations/qpos", "/action", "/base_action"
@@ -157,6 +163,8 @@ def locate_arrays(reader: Hdf5Reader, path: Path, read: ReadConfig) -> AlohaFile
             left_out[name] = "not selected"
         elif name.startswith(IMAGES):
             found = _camera(array)
+            if isinstance(found, FrameShape) and np.dtype(array.dtype) != np.uint8:
+                found = why_no_picture(reader.rows(path, array, 0, 1)) or found
             if isinstance(found, str):
                 left_out[name] = found
                 unread.append(name)

@@ -22,6 +22,7 @@ from imitact.core.types import Frame
 from imitact.datasets.formats.array_dataset import ArrayDataset
 from imitact.datasets.formats.hdf5 import MAX_TICKS
 from imitact.datasets.formats.zarr import COPY, ZarrArray, ZarrStore, open_array
+from imitact.datasets.frame_arrays import without_maps
 from imitact.datasets.key_selection import AvailableKeys, classify
 from imitact.datasets.read_config import OnDamage
 from imitact.datasets.row_blocks import in_blocks
@@ -68,6 +69,12 @@ class DiffusionPolicyDataset(ArrayDataset[RowSpan]):
                 )
         numbers = {n: (a.shape, a.dtype.str) for n, a in self._arrays.items()}
         vectors, self._shapes, unreadable, others = classify(numbers)
+        self._shapes, maps = without_maps(
+            self._shapes,
+            lambda name: self._arrays[name].dtype,
+            lambda name: self._rows(name, 0, 1),
+        )
+        unreadable |= maps
         others |= dict.fromkeys(store.unread("data"), "it is no array of zarr's format 2")
         if (videos := self.path.parent / "videos").is_dir() and not self._shapes:
             unreadable[str(videos)] = (

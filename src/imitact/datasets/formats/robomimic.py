@@ -18,7 +18,7 @@ from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
 from imitact.core.types import Frame
 from imitact.datasets.formats.array_dataset import ArrayDataset, locate_episodes
 from imitact.datasets.formats.hdf5 import Hdf5Array, Hdf5Reader, check_readable, natural_sort_key
-from imitact.datasets.frame_arrays import FrameShape
+from imitact.datasets.frame_arrays import FrameShape, without_maps
 from imitact.datasets.key_selection import AvailableKeys, classify
 from imitact.datasets.read_config import OnDamage
 from imitact.datasets.row_blocks import in_blocks
@@ -69,6 +69,12 @@ class RobomimicDataset(ArrayDataset[Demo]):
                 "robomimic's dataset_states_to_obs.py writes a file with them"
             )
         vectors, self._shapes, unreadable, others = _classified(first.obs)
+        self._shapes, maps = without_maps(
+            self._shapes,
+            lambda key: first.obs[key].dtype,
+            lambda key: self._hdf5.rows(self.path, first.obs[key], 0, 1),
+        )
+        unreadable |= maps
         available = AvailableKeys(
             vectors, self._shapes, _classified(first.actions)[0], unreadable, others
         )

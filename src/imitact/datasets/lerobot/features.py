@@ -77,6 +77,7 @@ def read_features(
     path: Path,
     read: ReadConfig | None = None,
     environment_size: int = 0,
+    maps: Mapping[str, str] | None = None,
 ) -> Features:
     """Derive the Spec from the features of a dataset.
 
@@ -88,6 +89,7 @@ def read_features(
         features: "features" of `meta/info.json`.
         units: units of "state" and "action", where the dataset stores them.
         read: features to read instead of `observation.state`, `action` and all cameras.
+        maps: what has the shape of frames and is no camera by its values, with the reason.
         environment_size: how many of the last values of `observation.state` are the environment's.
 
     Raises:
@@ -101,7 +103,7 @@ def read_features(
     for key, feature in features.items():
         if key in INDEX_COLUMNS:
             continue
-        found = _role(key, feature)
+        found = (True, maps[key]) if maps and key in maps else _role(key, feature)
         if isinstance(found, StoredCamera):
             cameras[key] = found
         elif isinstance(found, int):

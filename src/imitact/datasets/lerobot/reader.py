@@ -21,11 +21,16 @@ from numpy.typing import NDArray
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Dataset, Episode, ExtraColumn, Frame, Spec, overridable
 from imitact.datasets import images
-from imitact.datasets.frame_arrays import as_uint8, top_of_range
+from imitact.datasets.frame_arrays import as_uint8, top_of_range, without_maps
 from imitact.datasets.key_selection import Keys
 from imitact.datasets.lerobot import layout, parquet
 from imitact.datasets.lerobot.checksums import DatasetChecksums, missing_checksums
-from imitact.datasets.lerobot.features import read_extra_columns, read_features
+from imitact.datasets.lerobot.features import (
+    Features,
+    StoredCamera,
+    read_extra_columns,
+    read_features,
+)
 from imitact.datasets.lerobot.layout import INFO, RESTORE, is_shown, layout_errors_as_damage
 from imitact.datasets.lerobot.unread_files import (
     UNDESCRIBED,
@@ -113,13 +118,15 @@ class LeRobotDataset(Dataset):
             settings = self._facts.get("settings", {})
             units = {k: tuple(map(str, names)) for k, names in settings.get("units", {}).items()}
             environment_size = int(settings.get("environment_size", 0))
-        with layout_errors_as_damage(self._path / INFO):
-            rate_hz = float(self._info["fps"])
-            self._features = read_features(
-                self._info["features"], rate_hz, units, self._path, self.read, environment_size
-            )
-        self.stored = self._features.stored
-        """How each camera is stored, by its name."""
+
+        def features(maps: Mapping[str, str]) -> Features:
+            with layout_errors_as_damage(self._path / INFO):
+                described, rate_hz = self._info["features"], float(self._info["fps"])
+                return read_features(
+                    described, rate_hz, units, self._path, self.read, environment_size, maps
+                )
+
+        self._features = features({})
         self._image_keys = {s.key for s in self.stored.values() if s.kind != "video"}
         self._video_keys = {n: s.key for n, s in self.stored.items() if s.kind == "video"}
         self._white: dict[str, int] = {}
@@ -133,6 +140,13 @@ class LeRobotDataset(Dataset):
         self._check_checksums()
         self._check_files()
         self._check_videos()
+        if maps := self._maps():
+            self._features = features(maps)
+
+    @property
+    def stored(self) -> Mapping[str, StoredCamera]:
+        """How each camera is stored, by its name."""
+        return self._features.stored
 
     @property
     def spec(self) -> Spec:
@@ -245,6 +259,24 @@ class LeRobotDataset(Dataset):
             frames = (f for i in range(len(self._files)) for f in self.episode(i).arrays(camera))
             self._white[camera] = top_of_range(frames)
         return self._white[camera]
+
+    def _maps(self) -> dict[str, str]:
+        """Why features in the shape of frames are no cameras, by the values of the first frame."""
+        arrays = {n: s.shape for n, s in self.stored.items() if s.kind == "array"}
+        first = next((i for i, f in enumerate(self._files) if f is not NOT_DESCRIBED), None)
+        if not arrays or first is None:
+            return {}
+
+        def dtype_of(name: str) -> Any:
+            return self._info["features"][self.stored[name].key]["dtype"]
+
+        try:
+            _, maps = without_maps(
+                arrays, dtype_of, lambda name: next(self.episode(first).arrays(name, 0, 1))
+            )
+        except DamagedFile:  # reported where the frames are read
+            return {}
+        return {self.stored[name].key: why for name, why in maps.items()}
 
     @cached_property
     def _video_users(self) -> Counter[Path]:
@@ -531,14 +563,13 @@ class LeRobotEpisode(Episode):
             self._dataset.read.tolerance_s,
         )
 
-    @property
-    def frame_offsets_s(self) -> Mapping[str, NDArray[np.float64]]:
-        offsets_s: dict[str, NDArray[np.float64]] = {}
-        for camera, (video, from_s) in self._files.videos.items():
-            taken_s = self._frame_times(camera)
-            is_there = np.isin(taken_s, self._dataset.video_times(video))
-            offsets_s[camera] = np.where(is_there, taken_s - from_s - self._rows[2], np.nan)
-        return offsets_s
+    def frame_offsets_s(self, camera: str) -> NDArray[np.float64] | None:
+        if camera not in self._files.videos:
+            return None
+        video, from_s = self._files.videos[camera]
+        taken_s = self._frame_times(camera)
+        is_there = np.isin(taken_s, self._dataset.video_times(video))
+        return np.where(is_there, taken_s - from_s - self._rows[2], np.nan)
 
     @overridable
     def task(self) -> str:
