@@ -40,8 +40,8 @@ def open_dataset(
     # Damage of episodes that are not chosen is no reason to refuse the others.
     damages: list[tuple[DamagedFile, Sequence[int]]] = []
     dataset = _open(path, read, lambda error, episodes: damages.append((error, episodes)))
-    chosen = select(dataset, read)
     indices = chosen_episodes(len(dataset.lengths), read)
+    chosen = select(dataset, read, indices)
     for error, episodes in damages:
         affected = [indices.index(episode) for episode in episodes if episode in indices]
         if affected or not episodes:

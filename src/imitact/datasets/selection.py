@@ -16,11 +16,9 @@ from imitact.datasets.read_config import ReadConfig
 from imitact.datasets.subset import DatasetView, Subset, parse_episodes
 
 
-def select(dataset: Dataset, read: ReadConfig) -> Dataset:
-    """Return the episodes and ticks of a dataset that `read` chooses."""
-    selected = dataset
-    if read.episodes:
-        selected = Subset(dataset, chosen_episodes(len(dataset.lengths), read))
+def select(dataset: Dataset, read: ReadConfig, episodes: Sequence[int]) -> Dataset:
+    """Return the ticks that `read` chooses of some episodes of a dataset."""
+    selected = Subset(dataset, episodes) if read.episodes else dataset
     if read.every > 1:
         selected = Thinned(selected, read.every)
     if selected is not dataset:
