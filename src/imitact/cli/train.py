@@ -11,7 +11,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from imitact.api.parent_policy import Statistics
-from imitact.api.train import check_parent, check_resumption, settings_of, train
+from imitact.api.train import settings_of, train
 from imitact.cli.console import print_progress, print_result
 from imitact.cli.options import require_paths, shallow_dict
 from imitact.datasets.read_config import ReadConfig
@@ -93,12 +93,17 @@ def run(settings: Train) -> None:
         if cache := settings.train.cache_dir:
             check_output(cache, "cache", option="--train.cache-dir")
         require_paths(settings.data, "dataset")
-        check_resumption(settings.out, settings.resume, settings.new_schedule)
-        check_parent(settings.from_policy, settings.statistics, settings.model, settings.out)
+        # `train` refuses what does not fit before torch is imported.
+        _print_places(settings, train(**shallow_dict(settings), on_line=print_progress))
+        return
     from imitact.training.distributed import join_ranks
 
     with join_ranks() as ranks:
         policy = train(**shallow_dict(settings), on_line=print_progress, ranks=ranks)
         if ranks.is_first:
-            print_result(f"policy:  {policy}")
-            print_result(f"numbers: {settings.out / 'training.json'}")
+            _print_places(settings, policy)
+
+
+def _print_places(settings: Train, policy: Path) -> None:
+    print_result(f"policy:  {policy}")
+    print_result(f"numbers: {settings.out / 'training.json'}")
