@@ -387,17 +387,17 @@ def test_an_answer_that_comes_after_the_simulated_delay_is_executed_like_the_sim
 
 @given(
     st.lists(st.integers(0, 15), min_size=120, max_size=120),
-    st.sets(st.integers(1, 119), max_size=40),
+    st.sets(st.integers(1, 119), max_size=20),
     st.integers(1, 30),
 )
 @settings(max_examples=200, deadline=None)
 def test_each_row_is_executed_at_its_own_tick_whatever_is_late_or_skipped(delays, skips, n):
     """Rows move on by the ticks that passed, less those in which the robot waited."""
-    actions, queried = run_answered(Replay(n, 15), numbered(120, 40), delays, skips)
+    actions, queried = run_answered(Replay(n, 15), numbered(120, 80), delays, skips)
     first = min(tick for tick, action in actions.items() if action is not None)
     assert set(queried) <= set(actions)
     for tick, action in actions.items():
-        assert (action is None) == (tick < first)  # 40 rows outlast 15 ticks
+        assert (action is None) == (tick < first)  # 80 rows outlast every skip and delay
         if action is not None:
             asked, row = divmod(int(action), 1000)
             assert row == (tick - first if asked == 0 else tick - asked)
@@ -437,6 +437,18 @@ def test_an_answer_whose_rows_have_all_passed_is_dropped_whole():
     assert chunking.wants_chunk
     chunking.ask(8)
     assert chunking.next()[0] == 8.0
+
+
+def test_a_query_that_is_taken_back_is_due_again_at_once():
+    chunking = Replay(4)
+    chunking.feed(np.arange(9.0)[:, None])
+    chunking.skip_to(4)
+    chunking.ask(4)
+    chunking.drop_query()
+    assert chunking.asked_tick is None
+    assert chunking.wants_chunk
+    chunking.wait()
+    assert chunking.wants_chunk
 
 
 def test_an_answer_to_no_open_query_is_refused():

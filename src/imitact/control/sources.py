@@ -208,6 +208,10 @@ class PolicySource:
         try:
             if answer.chunk is None:
                 raise ImitactError(answer.failure or "it gave no chunk")
+            if answer.chunk.shape[1:] != moment.command.shape:
+                raise SpecMismatch(
+                    f"the chunk has shape {answer.chunk.shape}, expected (K, {moment.command.size})"
+                )
             self._chunking.feed(answer.chunk, answer.asked_tick)
             self._is_first = False
             return answer

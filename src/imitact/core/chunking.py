@@ -49,7 +49,7 @@ class Chunking:
         self._live: list[tuple[int, NDArray[np.float64]]] = []
         self._now = tick
         self._executed = 0
-        self._queried = 0  # executed ticks at the last query
+        self._queried = self._queried_before = 0  # executed ticks at the last queries
         self._asked: int | None = None
         self._late: tuple[int, NDArray[np.float64]] | None = None  # tick of arrival, chunk
 
@@ -81,10 +81,12 @@ class Chunking:
             raise ImitactError(f"the query of tick {self._asked} is not answered yet")
         if tick != self._now:
             raise ImitactError(f"a query at tick {tick}, but it is the turn of tick {self._now}")
-        self._asked, self._queried = tick, self._executed
+        self._asked, self._queried, self._queried_before = tick, self._executed, self._queried
 
     def drop_query(self) -> None:
-        """End the open query without an answer, as where the policy refused its observation."""
+        """Take the open query back, as where the policy refused its observation; ask anew."""
+        if self._asked is not None:
+            self._queried = self._queried_before
         self._asked = self._late = None
 
     def feed(self, chunk: FloatArray, asked_tick: int | None = None) -> None:
