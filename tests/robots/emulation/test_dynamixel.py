@@ -76,10 +76,9 @@ def test_a_packet_with_a_wrong_checksum_is_not_answered() -> None:
 
 
 def test_bytes_that_look_like_a_header_are_stuffed_both_ways() -> None:
-    client = one(operating_mode=4, homing_offset=0x000FFD00 - 2048)
-    value = client.read(1, PRESENT, 4)
-    assert value.signed == 0x000FFD00
-    # FF FF FD within a register: goal -131073 is FF FF FD FF.
+    # FF FF FD within a register: -131073 is FF FF FD FF.
+    client = one(operating_mode=4, homing_offset=-131073 - 2048)
+    assert client.position(1) == -131073
     assert client.write(1, GOAL, 4, -131073) == 0
     raw = client.send(dynamixel.instruction_packet(1, dynamixel.READ, struct.pack("<HH", GOAL, 4)))
     assert b"\xff\xff\xfd\xfd" in raw
@@ -150,8 +149,25 @@ def test_models_without_current_control_have_neither_its_registers_nor_its_modes
     assert client.write(1, GOAL_CURRENT, 2, 10) == ACCESS_ERROR
     assert client.write(1, MODE, 1, 5) == RANGE_ERROR
     assert client.write(1, MODE, 1, 16) == 0
-    with pytest.raises(BadInput, match='no register of a servo of model 1060 "current_limit"'):
+    with pytest.raises(
+        BadInput, match=r'no register of servo joint \(model 1060\) "current_limit"'
+    ):
         one(XL430, current_limit=5)
+
+
+@pytest.mark.parametrize(
+    ("register", "value", "words"),
+    [
+        ("homing_offset", 2_000_000, "takes -1044479 to 1044479"),
+        ("operating_mode", -1, "takes 0 to 16"),
+        ("model_number", 70_000, "2 bytes"),
+    ],
+)
+def test_a_register_that_cannot_hold_its_value_is_refused(
+    register: str, value: int, words: str
+) -> None:
+    with pytest.raises(BadInput, match=f"{register} cannot hold {value}.*{words}"):
+        one(**{register: value})
 
 
 def test_an_unknown_model_is_refused_by_its_number() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import select
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -107,15 +108,20 @@ class BusServer:
             self._line.close()
             return
         self._line.send_due(self._clock.now_s())
-        if now_s - self._checked_s > 1.0:
+        asked_s = self.bus.last_request_s
+        is_quiet = asked_s is None or now_s - asked_s > 1.0  # looking takes ms
+        if is_quiet and now_s - self._checked_s > 1.0:
             self._checked_s = now_s
             self._line.forget_exclusive_use()
 
     def truth(self) -> BusTruth:
-        """Return what the servos do now, and who has the port open."""
+        """Return what the servos do now, and whether a driver has the port for itself."""
         self.bus.advance(self._clock.now_s())
-        users, is_exclusive = self._line.users(), self._line.is_exclusive()
-        return replace(self.bus.truth(), is_exclusive=is_exclusive, users=users)
+        return replace(self.bus.truth(), is_exclusive=self._line.is_exclusive())
+
+    def users(self) -> tuple[int, ...]:
+        """Return the processes that have the port open, this one left out (Linux; takes ms)."""
+        return self._line.users()
 
     def move(self, positions: Mapping[int, float]) -> tuple[int, ...]:
         """Move limp joints by hand to positions, ticks; return the servos that are not limp."""
@@ -192,6 +198,7 @@ class EmulatedBus:
         }
         self._process: Any = None
         self._pipe: Any = None
+        self._lock = threading.Lock()  # of a question and its answer
         self.port = ""
 
     def start(self) -> str:
@@ -209,7 +216,11 @@ class EmulatedBus:
         with interrupts_blocked():
             self._process.start()
         far.close()
-        self.port = self._answer()
+        try:
+            self.port = self._answer()
+        except BaseException:
+            self.stop()
+            raise
         return self.port
 
     def stop(self) -> None:
@@ -232,8 +243,12 @@ class EmulatedBus:
         self.stop()
 
     def truth(self) -> BusTruth:
-        """Return what the servos do now, and who has the port open."""
+        """Return what the servos do now, and whether a driver has the port for itself."""
         return self._ask("truth")
+
+    def users(self) -> tuple[int, ...]:
+        """Return the processes that have the port open (Linux)."""
+        return self._ask("users")
 
     def commands(self) -> list[tuple[float, dict[int, int]]]:
         """Return the goals that were written since the last call: (time, goal registers by id)."""
@@ -267,11 +282,12 @@ class EmulatedBus:
     def _ask(self, name: str, *arguments: Any, **settings: Any) -> Any:
         if self._process is None:
             raise RobotError("the emulated bus is not running; call start first")
-        try:
-            self._pipe.send((name, arguments, settings))
-        except OSError:
-            raise RobotError("the process of the emulated bus has ended") from None
-        return self._answer()
+        with self._lock:
+            try:
+                self._pipe.send((name, arguments, settings))
+            except OSError:
+                raise RobotError("the process of the emulated bus has ended") from None
+            return self._answer()
 
     def _answer(self) -> Any:
         try:
@@ -321,6 +337,7 @@ def _serve(pipe: Any, protocol: ProtocolName, servos: Sequence[ServoModel], sett
 def _command(server: BusServer, name: str) -> Any:
     return {
         "truth": server.truth,
+        "users": server.users,
         "commands": server.commands,
         "move": server.move,
         "set_fault": server.set_fault,

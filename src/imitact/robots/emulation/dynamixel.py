@@ -252,6 +252,8 @@ def _fast(reads: Sequence[tuple[int, int, int]], servos: Sequence[DynamixelServo
     """
     by_id = {servo.id: servo for servo in servos}
     total = 1 + sum(length + 4 for _, _, length in reads)
+    if total > _LONGEST_PACKET:
+        return []
     packet = HEADER + bytes((BROADCAST,)) + struct.pack("<H", total) + bytes((STATUS,))
     head = len(packet)
     delay_s = 0.0

@@ -91,8 +91,8 @@ class FaultSchedule:
                 case "overload":
                     servo.trip("overload")
                 case "overheat":
-                    rise, rise_s = abs(values["celsius"] - servo.temperature_c), values["rise_s"]
-                    rate = rise / rise_s if rise_s else float("inf")
+                    rise = abs(values["celsius"] - servo.temperature_c)
+                    rate = rise / max(values["rise_s"], 1e-3)
                     servo.forced_temperature = (values["celsius"], rate)
                 case "voltage_sag":
                     servo.volts = values["volts"]

@@ -21,6 +21,9 @@ INSTRUCTION_NAMES = {
 }  # fmt: skip
 
 
+_LONGEST_READ = 200  # bytes; the length of a packet is one byte
+
+
 def checksum(body: bytes) -> int:
     """Return the checksum of the bytes from the id to the last parameter."""
     return ~sum(body) & 0xFF
@@ -82,7 +85,7 @@ class FeetechProtocol:
         code, parameters = instruction.code, instruction.parameters
         by_id = {servo.id: servo for servo in servos}
         if code == SYNC_READ:
-            if len(parameters) < 3:
+            if len(parameters) < 3 or parameters[1] > _LONGEST_READ:
                 return []
             asked = [by_id[one] for one in parameters[2:] if one in by_id]
             return [_status(s, *s.read(parameters[0], parameters[1])) for s in asked]
@@ -109,7 +112,9 @@ class FeetechProtocol:
         if code == PING:
             return _status(servo, servo.status_error())
         if code == READ:
-            return _status(servo, *servo.read(*parameters)) if len(parameters) == 2 else None
+            if len(parameters) != 2 or parameters[1] > _LONGEST_READ:
+                return None
+            return _status(servo, *servo.read(*parameters))
         if code in (WRITE, REG_WRITE):
             if len(parameters) < 2:
                 return None

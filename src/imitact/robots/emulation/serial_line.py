@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import struct
-import tty
 from collections import deque
 from pathlib import Path
 
@@ -19,8 +18,9 @@ from imitact.core.errors import RobotError
 
 try:
     import fcntl
+    import tty
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = tty = None  # type: ignore[assignment]
 
 BITS_PER_BYTE = 10
 """Start bit, eight data bits, stop bit: 8N1, which both servo families use."""
@@ -50,7 +50,7 @@ class SerialLine:
     """
 
     def __init__(self, link: Path | None = None) -> None:
-        if fcntl is None:
+        if fcntl is None or tty is None:
             raise RobotError("emulated servo buses need pseudo-terminals: Linux or macOS")
         self._near, self._far = os.openpty()
         tty.setraw(self._far)
@@ -130,6 +130,8 @@ class SerialLine:
     def users(self) -> tuple[int, ...]:
         """Return the processes that have the port open, this one left out (Linux)."""
         found: list[int] = []
+        if not self.is_open:  # another port may have its name by now
+            return ()
         with contextlib.suppress(OSError):
             for process in Path("/proc").iterdir():
                 if not process.name.isdigit() or int(process.name) == os.getpid():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,6 @@ class BusTruth:
         last_request_s: when an instruction was last heard; None for never.
         last_command_s: when a goal position was last written; None for never.
         is_exclusive: whether a driver has the port for itself.
-        users: processes that have the port open.
     """
 
     now_s: float
@@ -76,7 +76,6 @@ class BusTruth:
     last_request_s: float | None
     last_command_s: float | None
     is_exclusive: bool = False
-    users: tuple[int, ...] = ()
 
     @property
     def is_limp(self) -> bool:
@@ -257,14 +256,15 @@ class ServoBus:
 
     def _sent(self, replies: Sequence[Reply]) -> tuple[bytes, float]:
         """Return the bytes of replies, and how long they wait before they are on the wire."""
-        out, wait_s = bytearray(), self._latency_s
+        out, wait_s, late_s = bytearray(), self._latency_s, 0.0
         for reply in replies:
             data = self.faults.disturb(reply.id, reply.data, self._protocol.spoil(reply.data))
             if data:
                 out += data
-                wait_s += reply.delay_s + self.faults.lateness_s(reply.id)
+                wait_s += reply.delay_s
+                late_s = max(late_s, self.faults.lateness_s(reply.id))
                 self.counts["replies"] += 1
-        return bytes(out), wait_s
+        return bytes(out), wait_s + late_s
 
     # ------------------------------------------------------------------ from outside
 
@@ -283,6 +283,8 @@ class ServoBus:
         firm: list[int] = []
         for servo, position in positions.items():
             index = self._index(servo)
+            if not math.isfinite(position):
+                raise BadInput(f"servo {servo} cannot be moved to {position}; expected ticks")
             model = self.servos[index].model
             shaft = model.id if model.same_shaft_as is None else model.same_shaft_as
             group = [s for s in self.servos if shaft in (s.model.id, s.model.same_shaft_as)]
@@ -302,10 +304,12 @@ class ServoBus:
         return one.table.get(name)
 
     def set_register(self, servo: int, name: str, value: int) -> None:
-        """Set a register without the bus and without the rules of access."""
-        one = self.servos[self._index(servo)]
-        one.table.check_name(name, f"servo {servo}")
-        one.table.set(name, value)
+        """Set a register without the bus and without the rules of access.
+
+        Raises:
+            BadInput: servo or register is unknown, or the value does not fit.
+        """
+        self.servos[self._index(servo)].preset(name, value)
 
     def set_fault(
         self,

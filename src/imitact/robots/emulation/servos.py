@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
-from imitact.core.errors import BadInput, unknown_name
+from imitact.core.errors import BadInput, RobotError, unknown_name
 
 TURN = 4096
 """Ticks a turn: the encoders of Dynamixel X and Feetech STS have 12 bits."""
@@ -234,7 +234,8 @@ class ControlTable:
     def check_name(self, name: str, servo: str) -> None:
         """Refuse a name that is no register."""
         if name not in self.registers:
-            raise unknown_name(f"register of {servo}", name, tuple(self.registers))
+            main = [one for one in self.registers if not one.startswith("indirect_address")]
+            raise unknown_name(f"register of {servo}", name, main)
 
 
 class Servo:
@@ -250,9 +251,10 @@ class Servo:
             raise BadInput(f"servo {model.name}: id is {model.id}; expected 0 to 252")
         self.model = model
         self.table = table
+        if not math.isfinite(model.position):
+            raise BadInput(f"servo {model.name}: position is {model.position}; expected ticks")
         for name, value in model.registers.items():
-            table.check_name(name, f"a servo of model {model.model_number}")
-            table.set(name, value)
+            self.preset(name, value)
         table.set("id", model.id)
         self.top_speed = top_speed
         self.nominal_volts = model.volts if model.volts is not None else volts
@@ -266,6 +268,25 @@ class Servo:
         self.goal_writes = 0
         self._stalled_s = 0.0
         self._deaf_until_s = -math.inf
+
+    def preset(self, name: str, value: int) -> None:
+        """Set a register beside the bus, without the rules of access.
+
+        Raises:
+            BadInput: there is no such register, or the value does not fit.
+        """
+        self.table.check_name(name, f"servo {self.model.name} (model {self.model.model_number})")
+        register = self.table.registers[name]
+        low = -math.inf if register.low is None else register.low
+        high = math.inf if register.high is None else register.high
+        does_fit = register.decode(register.encode(value)) == value
+        if not does_fit or (register.is_writable and not low <= value <= high):
+            raise BadInput(
+                f"servo {self.model.name}: register {name} cannot hold {value}; it has "
+                f"{register.size} bytes"
+                + (f" and takes {low} to {high}" if register.low is not None else "")
+            )
+        self.table.set(name, value)
 
     @property
     def id(self) -> int:
@@ -371,6 +392,8 @@ class Servo:
             demand: what the servo did with it.
             dt_s: for how long.
         """
+        if not math.isfinite(position):
+            raise RobotError(f"the emulated joint {self.model.name} is at {position} ticks")
         self.position, self.velocity = position, velocity
         wanted = (demand.goal - position) / self.full_load_ticks
         self.load = max(-demand.torque, min(demand.torque, wanted))
