@@ -80,6 +80,11 @@ class RobotHost:
         self.close()
 
     @property
+    def what(self) -> str:
+        """What the process is, for messages: "the host of aloha"."""
+        return self._process.what
+
+    @property
     def sentinel(self) -> int:
         """A descriptor that is readable once the process has ended (multiprocessing.connection)."""
         return self._process.sentinel

@@ -37,6 +37,8 @@ class HostConfig(LoopConfig):
     hold_limit_s: float = 60.0
     """How long an arm that could not be parked is held where nobody gives orders any more, s. Then
     it is released: servos that hold a load for ever burn (lerobot#2621)."""
+    falls: bool = True
+    """Whether an arm without torque falls; a simulated one does not, and is never parked."""
     order_timeout_s: float = 10.0
     """How long a driver may take for an order beyond what it has to take, s."""
 
@@ -211,6 +213,8 @@ class Host:
 
     def _park(self) -> None:
         """Bring all arms to rest; the order ends when all are there, or one is not."""
+        if not self._config.falls:
+            return
         with_torque = [t for t in self._robot if t.loop.mode is not Mode.LIMP]
         if not with_torque:
             raise RobotError("the robot has no torque, so it cannot be parked; enable it first")
@@ -234,7 +238,7 @@ class Host:
             for t in self._robot
             if t.loop.mode is not Mode.LIMP and not t.loop.parked and not is_supported
         ]
-        if standing:
+        if standing and self._config.falls:
             raise RobotError(
                 f"{', '.join(standing)} would fall: park first, or say that the arm is supported"
             )
@@ -248,8 +252,9 @@ class Host:
         try:
             self._all(self._robot, lambda loop: loop.hold("the host was told to end"))
             self._park()
-            wait_s = self._config.countdown_s
-            self._pipe.line(f"parked; the torque goes off in {wait_s:.0f} s")
+            wait_s = self._config.countdown_s if self._config.falls else 0.0
+            if wait_s:
+                self._pipe.line(f"parked; the torque goes off in {wait_s:.0f} s")
         except RobotError as error:
             wait_s = self._config.hold_limit_s
             self._pipe.line(f"not parked ({error}); the torque goes off in {wait_s:.0f} s")
