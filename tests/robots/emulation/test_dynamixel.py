@@ -33,17 +33,47 @@ def one(model: int = XM430, position: float = 2048.0, **registers: int) -> Dynam
 # --------------------------------------------------------------------- packets
 
 
-def test_the_crc_is_the_one_of_the_manual() -> None:
-    # emanual, protocol 2.0, instruction Ping: FF FF FD 00 01 03 00 01 19 4E.
-    packet = dynamixel.instruction_packet(1, dynamixel.PING)
-    assert packet == bytes.fromhex("fffffd00010300 01 194e".replace(" ", ""))
+OF_THE_MANUAL = (
+    # ROBOTIS-GIT/emanual docs/en/dxl/protocol2.md, the examples of the instructions: request,
+    # replies. Servo 1 is at 166 and measures 11.9 V, servo 2 is at 2079 and has 36 degrees.
+    ("read", "fffffd0001070002840004001d15", ("fffffd0001080055 00a6000000 8cc0",)),
+    ("write", "fffffd000109000374000002 0000ca89", ("fffffd0001040055 00a10c",)),
+    ("reg write", "fffffd000109000468 00c8000000ae8e", ("fffffd0001040055 00a10c",)),
+    ("action", "fffffd000103000502ce", ("fffffd0001040055 00a10c",)),
+    ("clear", "fffffd00010800100144584c22b1dc", ("fffffd0001040055 00a10c",)),
+    (
+        "sync read",
+        "fffffd00fe0900 8284000400 0102 cefa",
+        ("fffffd0001080055 00a6000000 8cc0", "fffffd0002080055 001f080000 babe"),
+    ),
+    ("sync write", "fffffd00fe1100 8374000400 0196000000 02aa000000 8287", ()),
+    (
+        "bulk read",
+        "fffffd00fe0d00 92 0190000200 0292000100 1a05",
+        ("fffffd0001060055 007700 c369", "fffffd0002050055 0024 8ba9"),
+    ),
+    ("reboot", "fffffd00010300082f4e", ("fffffd0001040055 00a10c",)),
+)
 
 
-def test_a_ping_is_answered_as_in_the_manual() -> None:
-    # The same page: ID 1, model 1030 and firmware 38 there; here 1020 and 46.
-    client = one(firmware_version=38)
-    raw = client.send(bytes.fromhex("fffffd0001030001194e"))
-    assert raw[:-2].hex() == "fffffd0001070055" + "00" + "fc03" + "26"
+def test_the_examples_of_the_manual_get_its_answers() -> None:
+    models = (
+        ServoModel(1, XM430, "a", position=166, volts=11.9),
+        ServoModel(2, XM430, "b", position=2079),
+    )
+    client = DynamixelClient(*models, step_s=0.0)
+    client.bus.servos[1].temperature_c = 36.0
+    for name, request, replies in OF_THE_MANUAL:
+        got = client.send(bytes.fromhex(request.replace(" ", ""))).hex()
+        assert got == "".join(replies).replace(" ", ""), name
+    assert client.read(2, GOAL, 4).number == 170
+
+
+def test_pings_are_those_of_the_manual() -> None:
+    assert dynamixel.instruction_packet(1, dynamixel.PING).hex() == "fffffd0001030001194e"
+    assert dynamixel.instruction_packet(0xFE, dynamixel.PING).hex() == "fffffd00fe0300013142"
+    status = dynamixel.status_packet(2, 0, b"\x06\x04\x26")
+    assert status.hex() == "fffffd0002070055000604266f6d"
 
 
 def test_packets_that_arrive_in_pieces_are_understood() -> None:
@@ -498,6 +528,17 @@ def test_a_reboot_keeps_eeprom_and_forgets_ram() -> None:
     assert client.read(1, MODE, 1).number == 4
     assert client.read(1, 84, 2).number == 800
     assert client.read(1, TORQUE, 1).number == 0
+
+
+def test_an_action_without_a_registered_write_is_an_error() -> None:
+    (status,) = one().ask(1, dynamixel.ACTION)
+    assert status.error == INSTRUCTION_ERROR
+
+
+def test_all_servos_at_once_are_not_reset_to_the_factory() -> None:
+    client = one(operating_mode=4)
+    assert client.ask(0xFE, dynamixel.FACTORY_RESET, b"\xff") == []
+    assert client.read(1, MODE, 1).number == 4
 
 
 def test_a_factory_reset_keeps_what_it_is_asked_to_keep() -> None:

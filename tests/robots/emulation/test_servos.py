@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from imitact.core.errors import BadInput
+from imitact.core.errors import BadInput, NotFinite
 from imitact.robots.emulation.servo_bus import ServoBus
 from imitact.robots.emulation.servos import FirstOrderJoints, ServoModel
 
@@ -61,6 +63,18 @@ def test_a_bus_that_cannot_be_is_refused() -> None:
             [ServoModel(1, 1020, "a")],
             joints=FirstOrderJoints([0.0, 0.0], [1.0, 1.0]),
         )
+
+
+def test_a_joint_that_is_nowhere_is_named() -> None:
+    joints = FirstOrderJoints([0.0], [1.0])
+    bus = ServoBus("dynamixel", [ServoModel(1, 1020, "waist")], joints=joints)
+    joints.positions[0] = math.nan
+    with pytest.raises(NotFinite, match="joint waist is at nan"):
+        bus.advance(0.0)
+    with pytest.raises(BadInput, match="cannot be moved to nan"):
+        bus.move({1: math.nan})
+    with pytest.raises(BadInput, match="position is inf"):
+        ServoBus("dynamixel", [ServoModel(1, 1020, "waist", position=math.inf)])
 
 
 def test_a_hand_moves_limp_joints_only() -> None:

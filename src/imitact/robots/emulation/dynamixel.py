@@ -132,6 +132,8 @@ class DynamixelProtocol:
                     if shadow.secondary_id == target:
                         shadow.write(address, data, by_secondary_id=True)
             return []
+        if code == FACTORY_RESET and instruction.id == BROADCAST and parameters == b"\xff":
+            return []  # not of all at once, since firmware 42
         replies: list[Reply] = []
         for servo in sorted(servos, key=lambda one: one.id):
             if instruction.id in (BROADCAST, servo.id):
@@ -177,8 +179,7 @@ class DynamixelProtocol:
             do = servo.write if code == WRITE else servo.register_write
             return do(_word(parameters, 0), parameters[2:]), b"", replies
         if code == ACTION:
-            servo.action()
-            return error, b"", replies
+            return servo.action(), b"", replies
         if code == REBOOT:
             servo.reboot(now_s)
             return 0, b"", replies

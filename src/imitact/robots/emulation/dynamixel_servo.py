@@ -22,6 +22,7 @@ from imitact.robots.emulation.dynamixel_table import (
     HARDWARE_ERRORS,
     HOMING_LIMIT_IN_POSITION_MODE,
     INDIRECT_DATA,
+    INSTRUCTION_ERROR,
     LENGTH_ERROR,
     LIMIT_ERROR,
     POSITION,
@@ -346,7 +347,7 @@ class DynamixelServo(Servo):
         elif name == "bus_watchdog":
             self._held, self._quiet_s = None, 0.0
         elif name == "goal_position" and table.get("drive_mode") & 8 and not had_torque:
-            self._apply("torque_enable", 1)  # "torque on by goal update", firmware 42
+            self._apply("torque_enable", 1)  # "torque on by goal update", firmware 45
 
     def _set_goal_to_present(self) -> None:
         self.show()
@@ -375,13 +376,14 @@ class DynamixelServo(Servo):
         self.table.set("registered_instruction", 1)
         return self.status_error()
 
-    def action(self) -> None:
+    def action(self) -> int:
         """Do the write that was kept."""
-        if self._registered is not None:
-            address, data = self._registered
-            self._registered = None
-            self.table.set("registered_instruction", 0)
-            self.write(address, data)
+        if self._registered is None:
+            return self.status_error() | INSTRUCTION_ERROR
+        (address, data), self._registered = self._registered, None
+        self.table.set("registered_instruction", 0)
+        self.write(address, data)
+        return self.status_error()
 
     def clear_turns(self) -> int:
         """Count the position within one turn again; only where the shaft stands still."""

@@ -51,6 +51,7 @@ class DynamixelMotor:
         stall_current: in units of the register; None for a model that measures load instead.
         current_limit: factory value of the register.
         volts: usual supply.
+        shutdown: factory value: the errors that turn the torque off.
     """
 
     title: str
@@ -62,6 +63,7 @@ class DynamixelMotor:
     voltage_limits: tuple[int, int]
     position_gains: tuple[int, int, int]
     volts: float = 12.1
+    shutdown: int = 0x34  # overload, electrical shock, overheating
 
     @property
     def modes(self) -> tuple[int, ...]:
@@ -75,8 +77,8 @@ DYNAMIXEL_MOTORS = {
     1020: DynamixelMotor("XM430-W350", 46, 855, 1193, 200, 80, (95, 160), (800, 0, 0)),
     1060: DynamixelMotor("XL430-W250", 61, None, 0, 265, 72, (60, 140), (640, 0, 4000)),
     1070: DynamixelMotor("XC430-W150", 106, None, 0, 460, 80, (60, 160), (460, 0, 0)),
-    1190: DynamixelMotor("XL330-M077", 383, 1470, 1750, 1620, 70, (35, 70), (400, 0, 0), 5.0),
-    1200: DynamixelMotor("XL330-M288", 103, 1470, 1750, 445, 70, (35, 70), (400, 0, 0), 5.0),
+    1190: DynamixelMotor("XL330-M077", 383, 1470, 1750, 1620, 70, (35, 70), (400, 0, 0), 5.0, 0x35),
+    1200: DynamixelMotor("XL330-M288", 103, 1470, 1750, 445, 70, (35, 70), (400, 0, 0), 5.0, 0x35),
 }
 """By model number."""
 
@@ -134,7 +136,7 @@ def dynamixel_registers(motor: DynamixelMotor) -> list[Register]:
         kept("max_position_limit", 48, 4, 4095, 0, 4095),
         kept("min_position_limit", 52, 4, 0, 0, 4095),
         kept("startup_configuration", 60, 1, 0, 0, 3),
-        kept("shutdown", 63, 1, 0x34, 0, 0x3D),
+        kept("shutdown", 63, 1, motor.shutdown, 0, 0x3D),
         ram("torque_enable", 64, 1, 0, 0, 1),
         ram("led", 65, 1, 0, 0, 1),
         ram("status_return_level", 68, 1, 2, 0, 2),

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
-from imitact.core.errors import BadInput, RobotError, unknown_name
+from imitact.core.errors import BadInput, NotFinite, unknown_name
 
 TURN = 4096
 """Ticks a turn: the encoders of Dynamixel X and Feetech STS have 12 bits."""
@@ -393,7 +393,7 @@ class Servo:
             dt_s: for how long.
         """
         if not math.isfinite(position):
-            raise RobotError(f"the emulated joint {self.model.name} is at {position} ticks")
+            raise NotFinite(f"the emulated joint {self.model.name} is at {position} ticks")
         self.position, self.velocity = position, velocity
         wanted = (demand.goal - position) / self.full_load_ticks
         self.load = max(-demand.torque, min(demand.torque, wanted))
