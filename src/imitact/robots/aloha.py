@@ -46,6 +46,7 @@ from imitact.robots.aloha_probe import (
     SNAP_TICKS,
     ServoFacts,
     compare,
+    joint_mode,
     probe_arm,
     probe_servos,
     read_positions,
@@ -54,13 +55,11 @@ from imitact.robots.config import ArmConfig
 from imitact.robots.dynamixel_bus import DynamixelBus, NoAnswer
 from imitact.robots.dynamixel_registers import (
     BUS_WATCHDOG,
-    CURRENT_POSITION_MODE,
     CURRENT_UNIT_MA,
     GOAL_CURRENT,
     GOAL_POSITION,
     HARDWARE_ERROR,
     HOMING_OFFSET,
-    MODE_NAMES,
     OPERATING_MODE,
     POSITION_MODE,
     PRESENT_CURRENT,
@@ -173,7 +172,7 @@ class AlohaArm:
         turned_on: list[int] = []
         try:
             self._refuse_errors()
-            self._set_modes(was_on)
+            self._set_modes()
             self._match_shadows(was_on)
             self._set_motion()
             for servo in self._driven:
@@ -207,21 +206,14 @@ class AlohaArm:
             raise RobotError(" | ".join(finding.line for finding in errors))
 
     def _mode(self, servo: int) -> int:
-        is_grip = servo == GRIPPER and not self.is_leader
-        return CURRENT_POSITION_MODE if is_grip else POSITION_MODE
+        return joint_mode(servo, is_leader=self.is_leader)
 
-    def _set_modes(self, was_on: set[int]) -> None:
+    def _set_modes(self) -> None:
         shadows = [s for s, master in SHADOWS.items() if master in self._driven]
         for servo in sorted((*self._driven, *shadows)):
             wanted, came = self._mode(servo), self.facts[servo].operating_mode
             if came == wanted:
                 continue
-            if servo in was_on:
-                raise RobotError(
-                    f"{self._who(servo)} has torque in {MODE_NAMES.get(came, came)} mode, expected "
-                    f"{MODE_NAMES[wanted]} mode, which can be set without torque only; support the "
-                    "arm, release it, then start again"
-                )
             self._set(servo, OPERATING_MODE, wanted)
 
     def _match_shadows(self, was_on: set[int]) -> None:
@@ -402,10 +394,22 @@ class AlohaArm:
             self.bus.sync_write(GOAL_POSITION, sent)
         self._goals.update(sent)
         self.unsent = tuple(unsent)
-        followed = [self._goals.get(servo) for servo in JOINT_SERVOS]
-        if followed[-1] is None:  # a leader's gripper is limp
-            return np.append(self._angles(followed[:-1]), goals[-1])
-        return self._values(followed, is_action=True)
+        followed = self.goals()
+        if self.is_leader:
+            followed[-1] = goals[-1]
+        return followed
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether `enable` turned the torque on, and nothing is known to have ended it."""
+        return self._is_enabled
+
+    def goals(self) -> NDArray[np.float64]:
+        """Return what the servos follow now, (7,), as an action; of a leader's limp gripper 0."""
+        ticks = [self._goals[servo] for servo in JOINT_SERVOS[:-1]]
+        if self.is_leader:
+            return np.append(self._angles(ticks), 0.0)
+        return self._values([*ticks, self._goals[GRIPPER]], is_action=True)
 
     def _refuse_after_watchdog(self) -> None:
         """Ask for the watchdog where the bus was silent for nearly its time: it refuses goals,
@@ -429,7 +433,7 @@ class AlohaArm:
         if not answers.missing:
             self.bus.forget_gaps()
 
-    def _values(self, ticks: list[int | None] | list[int], *, is_action: bool) -> FloatArray:
+    def _values(self, ticks: list[int], *, is_action: bool) -> NDArray[np.float64]:
         angles = self._angles(ticks)
         scale = self.gripper
         convert = scale.command_from_angle if is_action else scale.state_from_angle
@@ -437,8 +441,8 @@ class AlohaArm:
         return angles
 
     @staticmethod
-    def _angles(ticks: list[int | None] | list[int]) -> NDArray[np.float64]:
-        return np.array([tick_rad(tick) for tick in ticks if tick is not None])
+    def _angles(ticks: list[int]) -> NDArray[np.float64]:
+        return np.array([tick_rad(tick) for tick in ticks])
 
     # ------------------------------------------------------------------------------ health
 

@@ -17,6 +17,7 @@ from imitact.robots.config import ArmConfig
 from imitact.robots.dynamixel_bus import DynamixelBus
 from imitact.robots.dynamixel_registers import (
     CURRENT_LIMIT,
+    CURRENT_POSITION_MODE,
     CURRENT_UNIT_MA,
     DRIVE_MODE,
     FIRMWARE,
@@ -25,8 +26,10 @@ from imitact.robots.dynamixel_registers import (
     LEAST_FIRMWARE,
     MAX_POSITION,
     MIN_POSITION,
+    MODE_NAMES,
     MODELS,
     OPERATING_MODE,
+    POSITION_MODE,
     PRESENT_POSITION,
     RETURN_DELAY,
     REVERSED,
@@ -136,6 +139,12 @@ def probe_arm(bus: DynamixelBus) -> dict[int, ServoFacts]:
     return probe_servos(bus, {servo: model for servo, model in models.items() if model is not None})
 
 
+def joint_mode(servo: int, *, is_leader: bool) -> int:
+    """Return the operating mode that a servo is driven in."""
+    is_grip = servo == GRIPPER and not is_leader
+    return CURRENT_POSITION_MODE if is_grip else POSITION_MODE
+
+
 def fingerprint(facts: Mapping[int, ServoFacts]) -> tuple[int, ...]:
     """Return firmware versions and homing offsets of the nine servos.
 
@@ -235,6 +244,7 @@ class _Comparison:
             *self._drive_mode(),
             *self._positions(),
             *self._shadow(),
+            *self._mode(),
             *self._condition(),
         ]
 
@@ -408,6 +418,24 @@ class _Comparison:
                 )
             )
         return found
+
+    def _mode(self) -> list[RobotFinding]:
+        wanted = joint_mode(self.servo, is_leader=self.arm.is_leader_model)
+        came = self.fact.operating_mode
+        if came == wanted or (self.servo == GRIPPER and self.arm.is_leader_model):
+            return []
+        return [
+            RobotFinding(
+                "operating-mode",
+                "error" if self.fact.torque else "note",
+                self.where,
+                f"it is in {MODE_NAMES.get(came, str(came))} mode",
+                f"{MODE_NAMES[wanted]} mode",
+                "It has torque, and the mode is set without only: support the arm, then release it"
+                if self.fact.torque
+                else "It is set when the torque is turned on",
+            )
+        ]
 
     def _condition(self) -> list[RobotFinding]:
         found = []

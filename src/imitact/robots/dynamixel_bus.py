@@ -20,6 +20,7 @@ dropped.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -148,7 +149,9 @@ class DynamixelBus:
         try:
             line = _Line(self.port, self.baud)
         except (OSError, termios.error, ValueError) as error:
-            raise RobotError(f"{self._where}: {_open_failure(self.port, error)}") from None
+            is_busy = getattr(error, "errno", None) in _BUSY
+            failure = PortInUse if is_busy else RobotError
+            raise failure(f"{self._where}: {_open_failure(self.port, error)}") from None
         self._line = line
         self.latency_s = line.set_latency()
         line.allowance_s = (self._answer_s + 2 * self.latency_s) * self._patience
@@ -399,6 +402,14 @@ class NoAnswer(RobotError):
     """A servo did not answer in time."""
 
 
+class PortInUse(RobotError):
+    """Another process has the port open."""
+
+
+_BUSY = (errno.EAGAIN, errno.EBUSY)
+"""Of a port that is locked (flock, by pyserial), and of one that is exclusive (TIOCEXCL)."""
+
+
 @dataclass
 class _Debt:
     """An answer that a servo owes, and when it is asked for it."""
@@ -521,11 +532,11 @@ def _latency_ms(file: Path) -> float:
 def _open_failure(port: str, error: BaseException) -> str:
     """Return in words why a port could not be opened, and what to do."""
     number = getattr(error, "errno", None)
-    if number in (11, 16):  # EAGAIN of flock, EBUSY of TIOCEXCL
+    if number in _BUSY:
         holders = [f"{name} (process {pid})" for pid, name in port_holders(port)]
         who = " or ".join(holders) or "another program"
         return f"{who} has the port open; end it first, two programs cannot share a bus"
-    if number in (1, 13):  # EPERM, EACCES
+    if number in (errno.EPERM, errno.EACCES):
         return (
             "this user may not open the port; add it to the group of the device "
             "(sudo usermod -aG dialout $USER, then log in again)"
