@@ -8,14 +8,17 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from imitact.core.errors import RobotError
 from imitact.core.robot import Leader, Robot
+from imitact.parallel.mailbox import Mailbox
 from imitact.robots.host import RobotHost
 from imitact.robots.host_process import HostConfig
+from imitact.robots.hosted import HostedRobot
 from tests.support.fake_arm import FakeServos
 from tests.support.hosts import PATIENCE_S, QUICK, wait_for
 
@@ -194,27 +197,92 @@ def test_sigterm_parks_and_releases_and_ctrl_c_does_nothing():
         assert (arm.position.tolist(), arm.torque) == (REST.tolist(), [False, False])
 
 
-def _start_and_wait(arm: FakeServos, started) -> None:
-    host = RobotHost("bench", [arm.hosted("arm", REST)], rate_hz=50, config=QUICK)
+def test_a_robot_that_nobody_lets_follow_is_parked_and_released_after_a_while():
+    arm = FakeServos()
+    with hosted(arm, config=replace(QUICK, hold_limit_s=0.1)) as host:
+        host.start(PATIENCE_S)
+        host.enable()
+        host.hold("coffee")
+        wait_for(lambda: arm.torque == [False, False], host)
+        assert arm.position.tolist() == REST.tolist()
+        assert host.death() == ""
+        host.enable()
+        assert arm.torque == [True, True]
+
+
+def test_an_arm_that_cannot_be_parked_is_not_dropped_while_somebody_is_there():
+    left, right = FakeServos(("a", "b")), FakeServos(("c", "d"))
+    left.fail("blocked")
+    with hosted(left, right, config=replace(QUICK, hold_limit_s=0.1)) as host:
+        host.start(PATIENCE_S)
+        host.enable()
+        host.hold()
+        wait_for(lambda: "goes on holding. Support it" in str(host.lines), host)  # type: ignore[attr-defined]
+        assert [*left.torque, *right.torque] == [True] * 4
+        with pytest.raises(RobotError, match="left: parking stopped: b is"):
+            host.park()
+        assert right.position.tolist() == REST.tolist()  # the other arm is parked all the same
+
+
+def test_an_arm_whose_driver_hangs_keeps_no_other_from_parking_and_release():
+    left, right = FakeServos(("a", "b")), FakeServos(("c", "d"))
+    config = replace(QUICK, hold_limit_s=0.1, order_timeout_s=0.5)
+    with hosted(left, right, config=config) as host:
+        host.start(PATIENCE_S)
+        host._process.ask("enable", timeout_s=PATIENCE_S)
+        left.fail("hangs")
+        missing = host._process.ask("close", timeout_s=PATIENCE_S)
+        assert "left: its driver gives no answer" in str(missing)
+        assert (right.position.tolist(), right.torque) == (REST.tolist(), [False, False])
+        assert host._process.join(PATIENCE_S)
+
+
+def _command_until_killed(robot: HostedRobot) -> None:
+    while True:
+        robot.command(np.array([0.7, 0.7]), 1)
+        time.sleep(0.01)
+
+
+def test_a_robot_holds_after_the_process_that_commands_it_was_killed():
+    arm = FakeServos()
+    with hosted(arm, config=replace(QUICK, watchdog_s=0.5)) as host:
+        host.start(PATIENCE_S)
+        host.enable()
+        context = multiprocessing.get_context("spawn")
+        conductor = context.Process(target=_command_until_killed, args=(host.robot,))
+        conductor.start()
+        wait_for(lambda: arm.goal.tolist() == [0.7, 0.7])
+        conductor.kill()
+        conductor.join()
+        wait_for(lambda: "no new command since 0.5 s" in host.robot.fault())
+        assert (arm.goal.tolist(), arm.torque) == ([0.7, 0.7], [True, True])
+
+
+def _start_and_wait(arm: FakeServos, started: Mailbox, exits: bool) -> None:
+    config = replace(QUICK, hold_limit_s=0.3)
+    host = RobotHost("bench", [arm.hosted("arm", REST)], rate_hz=50, config=config)
     host.start(PATIENCE_S)
     host.enable()
     started.post(np.ones(1))
-    time.sleep(3600)
+    while not exits:
+        time.sleep(3600)
 
 
-@pytest.mark.parametrize("fault", ["none", "blocked"])
-def test_an_arm_is_limp_after_its_parent_was_killed(fault: str):
-    arm, started = FakeServos(), FakeServos().faults
+@pytest.mark.parametrize("end", ["killed", "exits", "killed, and the arm is blocked"])
+def test_an_arm_is_limp_after_its_parent_has_gone(end: str):
+    arm, started = FakeServos(), Mailbox.create((1,))
     context = multiprocessing.get_context("spawn")
-    parent = context.Process(target=_start_and_wait, args=(arm, started))
+    parent = context.Process(target=_start_and_wait, args=(arm, started, end == "exits"))
     parent.start()
     try:
         wait_for(lambda: started.newest)
-        arm.fail(fault)
-        parent.kill()
+        is_blocked = "blocked" in end
+        if is_blocked:
+            arm.fail("blocked")
+        if end != "exits":
+            parent.kill()
         wait_for(lambda: arm.torque == [False, False])
-        where = REST if fault == "none" else np.array([0.5, 0.5])
-        assert arm.position.tolist() == where.tolist()
+        assert arm.position.tolist() == ([0.5, 0.5] if is_blocked else REST.tolist())
     finally:
         parent.kill()
         parent.join()

@@ -10,9 +10,7 @@ from imitact.robots.host_process import HostConfig
 
 PATIENCE_S = 60.0
 
-QUICK = HostConfig(
-    watchdog_s=2.0, countdown_s=0.05, hold_limit_s=0.3, park_speed=20.0, park_lag_s=0.05
-)
+QUICK = HostConfig(watchdog_s=2.0, countdown_s=0.05, park_speed=20.0, park_lag_s=0.05)
 """A patient watchdog, for busy computers, and quick parking."""
 
 

@@ -171,6 +171,11 @@ class DriverLoop:
                 self._tried(self._check)
         self._post_fault()
 
+    def report(self, error: Exception) -> None:
+        """Say that a period was cut short by an error of its own; the servos hold."""
+        self._broken = f"a period failed: {type(error).__name__}: {library_words(error)}"
+        self._post_fault()
+
     def enable(self) -> None:
         """Follow the commands given from now on, with torque.
 

@@ -104,7 +104,9 @@ class RobotHost:
         Raises:
             RobotError: a driver could not be opened, or the deadline has passed. No torque changed.
         """
-        self._process = self._new_process(energised or self._was_enabled)
+        if not self._process.is_alive:
+            self._process.close()
+            self._process = self._new_process(energised or self._was_enabled)
         self._process.start(timeout_s)
 
     def enable(self) -> None:

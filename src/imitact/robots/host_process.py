@@ -35,8 +35,9 @@ class HostConfig(LoopConfig):
     countdown_s: float = 3.0
     """Time between parking and release where nobody gives orders any more, s."""
     hold_limit_s: float = 60.0
-    """How long an arm that could not be parked is held where nobody gives orders any more, s. Then
-    it is released: servos that hold a load for ever burn (lerobot#2621)."""
+    """How long a robot that does not follow is held, s; then it is parked and released, because
+    servos that hold a load get hot and burn (lerobot#2621). Also how long an arm that cannot be
+    parked is held where nobody gives orders any more; then it is released all the same."""
     falls: bool = True
     """Whether an arm without torque falls; a simulated one does not, and is never parked."""
     order_timeout_s: float = 10.0
@@ -91,13 +92,18 @@ class DriverThread:
             while not self._stop.is_set():
                 while not self._work.empty():
                     self._finish(*self._work.get())
-                self.loop.step()
+                try:
+                    self.loop.step()
+                except Exception as error:  # a fault of ours must not end the thread
+                    self.loop.report(error)
                 count = max(count + 1, math.floor((self._clock.now_s() - start_s) / self._period_s))
                 self._clock.wait_until(start_s + count * self._period_s)
         self.loop.close()
 
     @staticmethod
     def _finish(work: Callable[[], Any], future: Future[Any]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
         try:
             future.set_result(work())
         except BaseException as error:
@@ -130,10 +136,16 @@ class Host:
         self._threads = [DriverThread(loop, clock, plan.config.rate_hz) for loop in loops]
         self._faults = [""] * len(loops)
         self._is_told_to_end = False
+        self._followed_s = clock.now_s()
 
     @property
     def _robot(self) -> list[DriverThread]:
         return [thread for thread in self._threads if not thread.loop.is_leader]
+
+    @property
+    def _standing(self) -> list[DriverThread]:
+        """Arms with torque."""
+        return [thread for thread in self._robot if thread.loop.mode is not Mode.LIMP]
 
     def run(self) -> None:
         """Open the drivers, then follow orders until the end.
@@ -163,8 +175,17 @@ class Host:
             self._beat()
             if order is not None:
                 self._follow(*order)
+            elif self._holds_since() > self._config.hold_limit_s:
+                self._put_down()
+                self._followed_s = self._clock.now_s()
         self._farewell()
         self._close()
+
+    def _holds_since(self) -> float:
+        """Return for how long arms with torque have not followed, s."""
+        if not self._config.falls or not any(thread.loop.fault for thread in self._standing):
+            self._followed_s = self._clock.now_s()
+        return self._clock.now_s() - self._followed_s
 
     def _end(self, number: int, frame: Any) -> None:
         self._is_told_to_end = True
@@ -206,30 +227,35 @@ class Host:
         try:
             self._all(self._robot, lambda loop: loop.enable())
         except RobotError as error:
-            missing = self._all(limp, lambda loop: loop.release())
-            left = [joint for joints in missing for joint in joints]
+            left = self._released(limp)
             more = f"; no answer to the release of {', '.join(left)}" if left else ""
             raise RobotError(f"{error}{more}") from error
 
     def _park(self) -> None:
-        """Bring all arms to rest; the order ends when all are there, or one is not."""
+        """Bring all arms to rest; the order ends when each is there, or holds where it is.
+
+        Raises:
+            RobotError: arms did not get there; all are named.
+        """
         if not self._config.falls:
             return
-        with_torque = [t for t in self._robot if t.loop.mode is not Mode.LIMP]
-        if not with_torque:
+        standing = self._standing
+        if not standing:
             raise RobotError("the robot has no torque, so it cannot be parked; enable it first")
-        try:
-            durations = self._all(with_torque, lambda loop: loop.start_parking())
-            deadline_s = self._clock.now_s() + max(durations) * 2 + self._config.order_timeout_s
-            self._pipe.line(f"parking takes {max(durations):.1f} s")
-            while any(thread.loop.parking_failure is None for thread in with_torque):
-                self._rest(deadline_s, "parking")
-        except RobotError:
-            self._all(with_torque, lambda loop: loop.hold("parking stopped"))
-            raise
-        failures = [t.loop.parking_failure for t in with_torque if t.loop.parking_failure]
-        if failures:
-            raise RobotError("; ".join(failures))
+        begun, errors = self._each(standing, lambda loop: loop.start_parking())
+        longest_s = max(begun.values(), default=0.0)
+        if begun:
+            self._pipe.line(f"parking takes {longest_s:.1f} s")
+        deadline_s = self._clock.now_s() + 2 * longest_s + self._config.order_timeout_s
+        while any(thread.loop.parking_failure is None for thread in begun):
+            if self._clock.now_s() > deadline_s:
+                late = [thread for thread in begun if thread.loop.parking_failure is None]
+                self._each(late, lambda loop: loop.hold("parking takes too long"))
+                break
+            self._rest()
+        errors += [thread.loop.parking_failure or "" for thread in begun]
+        if words := [error for error in errors if error]:
+            raise RobotError("; ".join(words))
 
     def _release(self, is_supported: bool) -> tuple[str, ...]:
         """Turn all torque off; return the joints that did not answer, in words."""
@@ -242,46 +268,77 @@ class Host:
             raise RobotError(
                 f"{', '.join(standing)} would fall: park first, or say that the arm is supported"
             )
-        missing = self._all(self._threads, lambda loop: loop.release())
-        return tuple(joint for joints in missing for joint in joints)
+        return tuple(self._released(self._threads))
 
     def _farewell(self) -> tuple[str, ...]:
-        """Hold, park, and release after a countdown; return the joints that did not answer."""
-        if all(thread.loop.mode is Mode.LIMP for thread in self._robot):
+        """Hold, park, and release after a countdown; return the joints that did not answer.
+
+        An arm that cannot be parked is held for a while, and then released all the same.
+        """
+        standing = self._standing
+        if not standing:
             return ()
+        self._each(standing, lambda loop: loop.hold("the host was told to end"))
         try:
-            self._all(self._robot, lambda loop: loop.hold("the host was told to end"))
             self._park()
-            wait_s = self._config.countdown_s if self._config.falls else 0.0
-            if wait_s:
-                self._pipe.line(f"parked; the torque goes off in {wait_s:.0f} s")
         except RobotError as error:
-            wait_s = self._config.hold_limit_s
-            self._pipe.line(f"not parked ({error}); the torque goes off in {wait_s:.0f} s")
-        end_s = self._clock.now_s() + wait_s
-        while self._clock.now_s() < end_s:
-            self._rest(math.inf, "")
-        try:
-            missing = self._release(is_supported=True)
-        except RobotError as error:
-            missing = (str(error),)
+            self._pipe.line(f"not parked: {error}")
+        missing: list[str] = []
+        is_safe = {thread: thread.loop.parked or not self._config.falls for thread in standing}
+        for safe, wait_s in ((True, self._config.countdown_s), (False, self._config.hold_limit_s)):
+            threads = [thread for thread in standing if is_safe[thread] == safe]
+            if not threads:
+                continue
+            names = ", ".join(thread.loop.name for thread in threads)
+            if self._config.falls:
+                self._pipe.line(f"the torque of {names} goes off in {wait_s:.0f} s")
+                self._wait(wait_s)
+            missing += self._released(threads)
+        return tuple(missing)
+
+    def _released(self, threads: Sequence[DriverThread]) -> list[str]:
+        """Turn torque off; return the joints that did not answer, in words."""
+        found, errors = self._each(threads, lambda loop: loop.release())
+        missing = [joint for joints in found.values() for joint in joints] + errors
         if missing:
             self._pipe.line(f"no answer to the release of {', '.join(missing)}: it may still hold")
         return missing
 
-    def _all(self, threads: Sequence[DriverThread], work: Callable[[DriverLoop], Any]) -> list[Any]:
-        """Run work in these threads, side by side; raise the errors of all as one.
+    def _put_down(self) -> None:
+        """Park and release a robot that nobody has let follow for the limit; servos get hot."""
+        limit_s = self._config.hold_limit_s
+        self._pipe.line(f"the robot holds since {limit_s:.0f} s; it is parked and released")
+        try:
+            self._park()
+        except RobotError as error:
+            self._pipe.line(f"not parked: {error}; it goes on holding. Support it and release it")
+            return
+        self._wait(self._config.countdown_s)
+        self._released(self._threads)
 
-        A thread that hangs in its driver is reported after a while, and the others go on.
+    def _all(self, threads: Sequence[DriverThread], work: Callable[[DriverLoop], Any]) -> list[Any]:
+        """Run work in these threads, side by side; raise the errors of all as one."""
+        values, errors = self._each(threads, work)
+        if errors:
+            raise RobotError("; ".join(errors))
+        return list(values.values())
+
+    def _each(
+        self, threads: Sequence[DriverThread], work: Callable[[DriverLoop], Any]
+    ) -> tuple[dict[DriverThread, Any], list[str]]:
+        """Run work in these threads, side by side; return values, and errors in words.
+
+        A thread that hangs in its driver is an error after a while.
         """
-        futures = [thread.submit(lambda loop=thread.loop: work(loop)) for thread in threads]
+        futures = {t: t.submit(lambda loop=t.loop: work(loop)) for t in threads}
         deadline_s = self._clock.now_s() + self._config.order_timeout_s
-        while not all(future.done() for future in futures) and self._clock.now_s() < deadline_s:
-            self._rest(math.inf, "")
+        while not all(f.done() for f in futures.values()) and self._clock.now_s() < deadline_s:
+            self._rest()
+        values: dict[DriverThread, Any] = {}
         errors: list[str] = []
-        values: list[Any] = []
-        for thread, future in zip(threads, futures, strict=True):
+        for thread, future in futures.items():
             if not future.done():
+                future.cancel()
                 errors.append(
                     f"{thread.loop.name}: its driver gives no answer since "
                     f"{self._config.order_timeout_s:g} s"
@@ -289,15 +346,16 @@ class Host:
             elif error := future.exception():
                 errors.append(failure_words(error))
             else:
-                values.append(future.result())
-        if errors:
-            raise RobotError("; ".join(errors))
-        return values
+                values[thread] = future.result()
+        return values, errors
 
-    def _rest(self, deadline_s: float, what: str) -> None:
+    def _wait(self, time_s: float) -> None:
+        end_s = self._clock.now_s() + time_s
+        while self._clock.now_s() < end_s:
+            self._rest()
+
+    def _rest(self) -> None:
         """Let a moment pass, with a sign of life."""
-        if self._clock.now_s() > deadline_s:
-            raise RobotError(f"{what} takes too long")
         self._clock.wait_until(self._clock.now_s() + BEAT_S)
         self._beat()
 
