@@ -371,37 +371,46 @@ class _BenchProcess:
         return server.bus
 
     def serve(self, pipe: ParentPipe) -> None:
+        """Serve the ports until the parent has gone."""
         step_s = self._clock.now_s()
         while not pipe.parent_is_gone:
             while (order := pipe.next_order(0.0)) is not None:
                 number, name, argument = order
                 pipe.answer(number, True, self._answer(name, argument))
             servers = [server for server in self._servers.values() if server.is_open]
-            due_s = [at for server in servers if (at := server.next_due_s()) is not None]
-            wait_s = min([step_s, *due_s]) - self._clock.now_s()
+            dues = [at for server in servers if (at := server.next_due_s()) is not None]
+            wait_s = min([step_s, *dues]) - self._clock.now_s()
             ready, _, _ = select.select(servers, [], [], max(0.0, wait_s))
             now_s = self._clock.now_s()
-            is_step = now_s >= step_s
+            if now_s >= step_s:
+                self._step()
+                step_s = max(step_s + PERIOD_S, self._clock.now_s())
+                continue
             for server in servers:
                 at = server.next_due_s()
-                if is_step or server in ready or (at is not None and at <= now_s):
-                    self._serve_bus(server, written=server in ready)
-            if is_step:
-                self._step()
-                now_s = self._clock.now_s()
-                step_s = max(step_s + PERIOD_S, now_s)
-
-    def _serve_bus(self, server: BusServer, *, written: bool) -> None:
-        server.serve_ready()
-        if written and server.is_open:
-            # Goals that were just written reach the physics at once, before it moves on for
-            # another bus.
-            server.bus.advance(self._clock.now_s())
+                if server in ready or (at is not None and at <= now_s):
+                    self._serve_bus(server)
 
     def _step(self) -> None:
+        """Move everything on, and give the cameras what they draw."""
         now_s = self._clock.now_s()
-        self._world.advance(now_s)
-        self._pose.post(self._world.pose, now_s)
+        self._world.move_hand(now_s)
+        for server in self._servers.values():
+            self._serve_bus(server)
+        self._pose.post(self._world.pose, self._clock.now_s())
+
+    def _serve_bus(self, server: BusServer) -> None:
+        bus = server.bus
+        written = sum(servo.goal_writes for servo in bus.servos)
+        # A port that hung up takes nothing any more, and its servos go on.
+        serve = server.serve_ready if server.is_open else self._advance(bus)
+        self._world.advance_bus(serve)
+        if written != sum(servo.goal_writes for servo in bus.servos):
+            # The goals reach the physics at once, before it moves on for another bus.
+            self._world.advance_bus(self._advance(bus))
+
+    def _advance(self, bus: ServoBus) -> Callable[[], None]:
+        return lambda: bus.advance(self._clock.now_s())
 
     def _answer(self, name: str, argument: Any) -> Any:
         arguments, settings = argument or ((), {})

@@ -2,8 +2,8 @@
 
 Time steps, forces and contacts are gym-aloha's, so that a stream of goals at 50 Hz moves the arms
 as `AlohaEnv` does. What servos add: a joint without torque is limp, a joint of which one of two
-servos is off is half as stiff, no joint gets more force than its servos may use, and none is driven
-beyond the no-load speed of its servos.
+servos is off is half as stiff, no joint gets more force than its servos may use, and none moves
+much faster than its servos without load.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _PER_JOINT = np.bincount(SERVO_JOINT)  # servos
 # No-load speed of the servos at 12 V, rad/s: XM540-W270 30 rpm, XM430-W350 46 rpm (ROBOTIS-GIT/
 # emanual _data/dxl_x_info.yml). The fingers of the scene are slower than theirs.
 _TOP_SPEED = np.array([3.14, 3.14, 3.14, 3.14, 3.14, 4.82])
-_TOP_MARGIN = 1.1  # of the no-load speed, at which the torque has gone
+# A goal moves a joint at that speed at most; one that is no further ahead than this time of it acts
+# at once, as every step of a stream at 50 Hz that a joint can follow.
+_AHEAD_S = 0.025
 # Force of each finger at the stall torque of the gripper's XM430-W350, 4.1 N m (same source), at
 # the shortest lever of the linkage.
 _FINGER_STALL_N = 4.1 / 0.022 / 2
@@ -83,6 +85,7 @@ class AlohaPhysics:
         self._goal = np.zeros((2, 8))  # of the actuators
         self._share = np.ones((2, 8))  # of a joint's servos that have torque
         self._force_cap = np.zeros((2, 8))
+        self._paced = np.zeros((2, 6))  # goals of the joints, moving at their top speed
         self._is_plain = False  # every joint has all of its servos and their whole torque
         self._now_s: float | None = None
         self.lost_s = 0.0
@@ -94,7 +97,7 @@ class AlohaPhysics:
     def reset(self, seed: int) -> None:
         """Put arms and objects to gym-aloha's start of a seed; goals and torque stay."""
         self.scene.reset(seed)
-        self._measure()
+        self._rest()
 
     def place_objects(self, seed: int) -> None:
         """Put the objects to gym-aloha's start of a seed; the arms stay as they are."""
@@ -112,7 +115,7 @@ class AlohaPhysics:
         data.qpos[of_arm] = np.clip([*angles_rad[:6], finger, -finger], low, high)
         data.qvel[of_arm] = 0.0
         self.scene.mj.mj_step1(self.scene.model, data)
-        self._measure()
+        self._rest()
 
     @property
     def qpos(self) -> NDArray[np.float64]:
@@ -166,19 +169,36 @@ class AlohaPhysics:
 
     def _substep(self) -> None:
         model, data = self.scene.model, self.scene.data
-        goal, q, v = self._goal, data.qpos[:16].reshape(2, 8), data.qvel[:16].reshape(2, 8)
+        goal, q = self._pace(), data.qpos[:16].reshape(2, 8)
         error = goal - q
         force = np.abs(self._stiffness * error)
-        speed = np.abs(v[:, :6])
-        if not self._is_plain or (force > self._force_cap).any() or (speed > _TOP_SPEED).any():
+        if not self._is_plain or (force > self._force_cap).any():
             scale = self._share * np.minimum(1.0, self._force_cap / np.maximum(force, 1e-9))
-            over = np.clip((_TOP_MARGIN - speed / _TOP_SPEED) / (_TOP_MARGIN - 1.0), 0.0, 1.0)
-            scale[:, :6] *= np.where(error[:, :6] * v[:, :6] > 0, over, 1.0)
             goal = np.where(scale == 1.0, goal, q + scale * error)
         data.ctrl[:] = goal.ravel()
         # This order leaves contacts that belong to the state, as AlohaEnv.step does.
         self.scene.mj.mj_step2(model, data)
         self.scene.mj.mj_step1(model, data)
+
+    def _pace(self) -> NDArray[np.float64]:
+        """Return the goals as far as the servos' top speeds let them move joints, (2, 8)."""
+        if not self._is_plain:
+            q = self.scene.data.qpos[:16].reshape(2, 8)[:, :6]
+            self._paced = np.where(self._share[:, :6] > 0, self._paced, q)
+        left = self._goal[:, :6] - self._paced
+        ahead = _AHEAD_S * _TOP_SPEED
+        goal = self._goal
+        if (np.abs(left) > ahead).any():
+            goal = goal.copy()
+            goal[:, :6] = self._paced + np.clip(left, -ahead, ahead)
+        stride = self._substep_s * _TOP_SPEED
+        self._paced += np.clip(left, -stride, stride)
+        return goal
+
+    def _rest(self) -> None:
+        """Take where the arms are after they were put there."""
+        self._paced = self.scene.data.qpos[:16].reshape(2, 8)[:, :6].copy()
+        self._measure()
 
     def _measure(self) -> None:
         data = self.scene.data
@@ -205,11 +225,15 @@ class ArmJoints:
 
     def __init__(self, physics: AlohaPhysics, side: int) -> None:
         self._physics, self._side = physics, side
+        self._driven: tuple[list[float], list[float]] | None = None
         self.positions: Sequence[float] = [0.0] * SERVOS
         self.velocities: Sequence[float] = [0.0] * SERVOS
 
     def advance(self, now_s: float, goals: Sequence[float], torque: Sequence[float]) -> None:
-        self._physics.drive(self._side, np.array(goals), np.array(torque))
+        driven = (list(goals), list(torque))
+        if driven != self._driven:
+            self._driven = driven
+            self._physics.drive(self._side, np.array(goals), np.array(torque))
         self._physics.advance(now_s)
 
     def place(self, index: int, position: float) -> None:

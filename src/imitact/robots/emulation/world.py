@@ -162,6 +162,7 @@ class BenchWorld:
             faults.check({s.name: [servo.id for servo in s.servos] for s in setups})
         make_bus = make_bus or plain_bus
         self.buses: dict[str, ServoBus] = {setup.name: make_bus(setup) for setup in setups}
+        self._leader_servos = self._find_leader_servos()
         self._hand: Hand | None = None
         self._seed, self._best_reward, self._divergences = seed, 0, 0
         self._now_s: float | None = None
@@ -205,20 +206,38 @@ class BenchWorld:
 
     def advance(self, now_s: float) -> None:
         """Let time pass for everything."""
-        dt_s = 0.0 if self._now_s is None else now_s - self._now_s
-        self._now_s = now_s
+        self.move_hand(now_s)
+        for bus in self.buses.values():
+            self.advance_bus(lambda bus=bus: bus.advance(now_s))
+
+    def advance_bus(self, advance: Callable[[], object]) -> None:
+        """Let time pass for one bus; a simulation that diverges begins anew."""
         try:
-            for bus in self.buses.values():
-                bus.advance(now_s)
+            advance()
         except NotFinite:
             assert self.physics is not None
             self._divergences += 1
             self.physics.reset(self._seed)
-        self._move_hand(dt_s)
+
+    def move_hand(self, now_s: float) -> None:
+        """Let time pass for the hand, and for the reward of the scene."""
+        dt_s = 0.0 if self._now_s is None else max(0.0, now_s - self._now_s)
+        self._now_s = now_s
         if self.physics is not None:
             self._best_reward = max(self._best_reward, self.physics.scene.reward())
+        for joints in self._leaders.values():
+            joints.is_held = self._hand is not None
+        if self._hand is None:
+            return
+        servos = self._leader_servos
+        positions = np.array([bus.joints.positions[index] for bus, index in servos])
+        limp = np.array([_is_limp(bus, index) for bus, index in servos])
+        wanted = self._hand.advance(dt_s, positions, limp)
+        for (bus, index), is_limp, position in zip(servos, limp, wanted, strict=True):
+            if is_limp:
+                bus.move({bus.servos[index].model.id: float(position)})
 
-    def _leader_servos(self) -> list[tuple[ServoBus, int]]:
+    def _find_leader_servos(self) -> list[tuple[ServoBus, int]]:
         """Return bus and index of every servo that a hand moves, in the order of its rows."""
         found: list[tuple[ServoBus, int]] = []
         for name, bus in self.buses.items():
@@ -227,20 +246,6 @@ class BenchWorld:
                 index = {servo.model.id: number for number, servo in enumerate(bus.servos)}
                 found += [(bus, index[servo]) for servo in ids]
         return found
-
-    def _move_hand(self, dt_s: float) -> None:
-        for joints in self._leaders.values():
-            joints.is_held = self._hand is not None
-        if self._hand is None:
-            return
-        servos = self._leader_servos()
-        positions = np.array([bus.joints.positions[index] for bus, index in servos])
-        limp = np.array([_is_limp(bus, index) for bus, index in servos])
-        for (bus, index), is_limp, wanted in zip(
-            servos, limp, self._hand.advance(dt_s, positions, limp), strict=True
-        ):
-            if is_limp:
-                bus.move({bus.servos[index].model.id: float(wanted)})
 
     # ------------------------------------------------------------------ from outside
 
@@ -257,7 +262,7 @@ class BenchWorld:
             BadInput: it has another number of columns, or numbers that are not finite.
         """
         rows = np.atleast_2d(np.array(trajectory, np.float64))
-        count = len(self._leader_servos())
+        count = len(self._leader_servos)
         if rows.ndim != 2 or rows.shape[1] != count:
             raise BadInput(
                 f"the trajectory of the hand has shape {rows.shape}; expected (T, {count}), one "
