@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from imitact.control.sources import Answer
 from imitact.core.clock import Clock, WallClock
 from imitact.core.errors import BadInput, ImitactError, RobotError, library_words
 from imitact.core.types import Frame, LazyFrames, Observation, Policy, Spec
-from imitact.deploy.load_policy import StoredPolicy, read_stored
+from imitact.deploy.load_policy import StoredPolicy
 from imitact.parallel.child_process import ChildProcess, ParentPipe
 from imitact.parallel.mailbox import Mailbox
 
@@ -207,37 +206,27 @@ class PolicyProcess:
 
     def __init__(
         self,
-        path: Path | str,
+        stored: StoredPolicy,
         cameras: Mapping[str, Mailbox],
         *,
         seed: int = 0,
         on_line: Callable[[str], object] = lambda line: None,
         load: Callable[[], Policy] | None = None,
     ) -> None:
-        """Prepare the process of the policy at a path; it needs no torch here.
+        """Prepare the process; it needs no torch here.
 
         Args:
-            path: as for `load_policy`.
+            stored: the policy, as `read_stored` finds it.
             cameras: the mailboxes of the frames, by camera.
             seed: fixes the randomness of the policy.
             on_line: receives the lines of the process.
-            load: loads another policy than that of the path, with the same Spec; picklable.
+            load: loads the policy in the process; picklable. None loads what is stored.
 
         Raises:
-            BadInput: there is no policy at the path, or a camera that it sees is missing.
+            BadInput: a camera that it sees is missing, or it does not say how long its chunks are.
         """
-        self.stored = read_stored(path)
-        self._prepare(self.stored, cameras, load or self.stored.loader, seed, on_line)
-
-    def _prepare(
-        self,
-        stored: StoredPolicy,
-        cameras: Mapping[str, Mailbox],
-        load: Callable[[], Policy],
-        seed: int,
-        on_line: Callable[[str], object],
-    ) -> None:
-        spec = stored.spec
+        self.stored = stored
+        spec, load = stored.spec, load or stored.loader
         missing = [camera.name for camera in spec.cameras if camera.name not in cameras]
         if missing:
             raise BadInput(
@@ -253,7 +242,7 @@ class PolicyProcess:
         name = f"the policy {stored.path}"
         self.inference = ProcessInference(spec, stored.chunk_size, boxes, alive, name)
         self.warm_up_s: tuple[float, ...] = ()
-        self._lines, self._on_line = [], on_line
+        self._on_line = on_line
         arguments = (load, spec, stored.chunk_size, boxes, seen, theirs, seed)
         self._process = ChildProcess(name, answer_queries, arguments, self._hear)
 

@@ -196,3 +196,31 @@ class TickFormat:
 
 
 _JOINT, _WORDS = _FIELDS.index("joint"), _FIELDS.index("words")
+
+
+class RecordReader:
+    """Reads the records of a mailbox in turn, from the moment it is made.
+
+    Attributes:
+        lost: records that were overwritten before they were read.
+    """
+
+    def __init__(self, box: Mailbox, form: TickFormat) -> None:
+        self._box, self._form = box, form
+        self._taken = box.newest
+        self.lost = 0
+
+    def new(self) -> list[TickRecord]:
+        """Return the records since the last call, oldest first."""
+        records = []
+        while self._taken < (newest := self._box.newest):
+            self._taken += 1
+            if newest - self._taken >= self._box.slots:
+                gone = newest - self._taken - self._box.slots + 1
+                self._taken, self.lost = self._taken + gone, self.lost + gone
+            mail = self._box.read(self._taken)
+            if mail is None:
+                self.lost += 1
+            else:
+                records.append(self._form.unpack(mail.values))
+        return records
