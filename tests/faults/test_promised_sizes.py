@@ -15,6 +15,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
@@ -29,14 +31,18 @@ LIMIT_S = 5.0
 SIZE = restricted_pickle.MAX_BYTES - (1 << 20)
 
 PROBE = """
-import re, sys, time
+import os, re, sys, time
 from pathlib import Path
 from imitact.core.errors import BadInput
 path = Path(sys.argv[2])
 {imports}
-def peak_mib():
+def peak_mib(pid="self"):
     # ru_maxrss would begin at the size of the process that started this one.
-    return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+    status = Path(f"/proc/{{pid}}/status").read_text()
+    return int(re.search(r"VmHWM:\\s*(\\d+)", status)[1]) / 1024
+def seconds(pid):
+    times = Path(f"/proc/{{pid}}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
 before = peak_mib()
 began = time.process_time()
 try:
@@ -45,13 +51,26 @@ try:
 except BadInput as error:
     print("refused", end=" ")
     print(error, file=sys.stderr)
-print(peak_mib() - before, time.process_time() - began)
+took = time.process_time() - began
+children = Path(f"/proc/self/task/{{os.getpid()}}/children").read_text().split()
+print(
+    max([peak_mib() - before, *map(peak_mib, children)]),
+    took + sum(map(seconds, children)),
+)
 """
 
 PARQUET = """from imitact.datasets.lerobot import parquet
 from imitact.datasets.lerobot.checksums import DatasetChecksums"""
 
+HDF5 = """from imitact.datasets.formats.hdf5 import Hdf5Reader
+reader = Hdf5Reader()
+def read_hdf5(path, reader):
+    arrays = reader.arrays(path)
+    reader.attributes(path)
+    return [reader.values(path, array) for array in arrays.values()]"""
+
 READERS = {
+    "hdf5": (HDF5, "read_hdf5(path, reader)"),
     "pickle": (
         "from imitact.models.interop.restricted_pickle import loads",
         "loads(path.read_bytes(), path)",
@@ -201,6 +220,29 @@ def parquet_of_columns(count: int) -> bytes:
     )
 
 
+def hdf5(fill: Callable[[h5py.File], None]) -> bytes:
+    data = io.BytesIO()
+    with h5py.File(data, "w") as file:
+        fill(file)
+    return data.getvalue()
+
+
+def never_written(file: h5py.File) -> None:
+    file.create_dataset("x", (1 << 40, 1 << 20), "f4", chunks=True)
+
+
+def zeros(file: h5py.File, shape: tuple[int, int], chunk: tuple[int, int]) -> None:
+    """An array of compressed zeros."""
+    array = file.create_dataset("x", shape, np.float32, chunks=chunk, compression="gzip")
+    for start in range(0, shape[0], 1 << 16):
+        array[start : start + (1 << 16)] = 0
+
+
+def groups(file: h5py.File) -> None:
+    for number in range(30_000):
+        file.create_group(f"g/{number}")
+
+
 FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "100 arrays over one string of bytes": ("pickle", lambda: pickled_bytes(100)),
     "1,000 arrays over one string of bytes": ("pickle", lambda: pickled_bytes(1000)),
@@ -262,6 +304,20 @@ FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
             "many pages": lambda: parquet_of_pages(1_000_000),
         }.items()
     },
+    "an array of compressed zeros": (
+        "hdf5",
+        lambda: hdf5(lambda file: zeros(file, (1 << 22, 15), (1 << 16, 15))),
+    ),
+    "chunks of one number": ("hdf5", lambda: hdf5(lambda file: zeros(file, (60_000, 1), (1, 1)))),
+    "values that were never written": (
+        "hdf5",
+        lambda: hdf5(never_written),
+    ),
+    "a long attribute": (
+        "hdf5",
+        lambda: hdf5(lambda file: file.attrs.update(imitact="a" * (150 << 20))),
+    ),
+    "many groups": ("hdf5", lambda: hdf5(groups)),
     "many columns": ("table", lambda: parquet_of_columns(30_000)),
 }
 

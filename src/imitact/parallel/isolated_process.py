@@ -24,8 +24,9 @@ from imitact.storage.regular_file import COPY_AGAIN, check_regular
 ANSWER_TIMEOUT_S = 120.0
 """For one call; a slow disk delivers 256 MiB in that time."""
 
-MEMORY_BYTES = 2 << 30
-"""What the process may allocate beyond its libraries."""
+MEMORY_BYTES = 896 << 20
+"""What the process may allocate beyond its libraries: three times the largest answer, which HDF5
+unpacks, arranges and sends."""
 
 MAX_ANSWER_BYTES = 256 << 20
 """What one call may return."""

@@ -23,6 +23,9 @@ import numpy as np
 MAX_OBJECTS = 500_000
 """Groups and arrays of one file; a robomimic file of ten thousand demonstrations has fewer."""
 
+MAX_ATTRIBUTE_CHARACTERS = 16 << 20
+"""All attributes of one group."""
+
 MAX_DEPTH = 8
 _MAX_OPEN = 8
 """Files that are kept open."""
@@ -55,25 +58,32 @@ def tree(request: dict[str, Any], data: bytes) -> Answer:
     _close(request["file"])  # read it again: it may have changed since
     arrays: list[dict[str, Any]] = []
     others: list[str] = []
-    waiting = [("", _opened(request["file"]), 0)]
+    root = _opened(request["file"])
+    # Paths wait, not open groups: HDF5 slows down with the number of open objects.
+    waiting = [("", 0)]
     seen = 0
     while waiting:
-        where, group, depth = waiting.pop()
+        where, depth = waiting.pop()
+        group = root[where] if where else root
         for name in list(group):
             seen += 1
             if seen > MAX_OBJECTS:
                 raise ValueError(f"more than {MAX_OBJECTS} groups and arrays")
             path = f"{where}/{name if _is_text(name) else repr(name)}"
-            if not _is_text(name) or not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            h5l, h5o = h5py.h5l, h5py.h5o  # pyright: ignore[reportAttributeAccessIssue]
+            link = name.encode() if _is_text(name) else b""
+            if not link or group.id.links.get_info(link).type != h5l.TYPE_HARD:
                 others.append(path)
                 continue
-            item = group[name]
-            if isinstance(item, h5py.Group):
+            item = h5o.open(group.id, link)
+            if isinstance(item, h5py.h5g.GroupID):
                 if depth >= MAX_DEPTH:
                     raise ValueError(f"groups within groups, more than {MAX_DEPTH}: {path}")
-                waiting.append((path, item, depth + 1))
-            elif isinstance(item, h5py.Dataset) and item.shape is not None:
-                arrays.append({"path": path, **_about(item)})
+                waiting.append((path, depth + 1))
+                continue
+            array = h5py.Dataset(item) if isinstance(item, h5py.h5d.DatasetID) else None
+            if array is not None and array.shape is not None:
+                arrays.append({"path": path, **_about(array)})
             else:
                 others.append(path)
     return {"arrays": arrays, "others": others}, b""
@@ -91,6 +101,7 @@ def attributes(request: dict[str, Any], data: bytes) -> Answer:
     """
     item = _opened(request["file"])[request["path"] or "/"]
     found: dict[str, Any] = {}
+    length = 0
     for name in filter(_is_text, list(item.attrs)[:1000]):
         value = item.attrs[name]
         if isinstance(value, np.generic | np.ndarray) and np.ndim(value) == 0:
@@ -99,6 +110,9 @@ def attributes(request: dict[str, Any], data: bytes) -> Answer:
             value = value.encode(errors="surrogateescape")
         if isinstance(value, bytes):
             value = value.decode(errors="replace")
+        length += len(value) if isinstance(value, str) else 0
+        if length > MAX_ATTRIBUTE_CHARACTERS:
+            raise ValueError(f"attributes of more than {MAX_ATTRIBUTE_CHARACTERS} characters")
         if isinstance(value, bool | int | str) or (
             isinstance(value, float) and math.isfinite(value)
         ):
