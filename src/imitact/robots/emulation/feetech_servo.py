@@ -194,7 +194,7 @@ class FeetechServo(Servo):
         for register in self.table.registers.values():
             if not register.is_kept:
                 self.table.set(register.name, register.default)
-        self.table.data[:_EEPROM_END] = self._saved
+        self.table.put(0, self._saved)
         self.table.set("torque_limit", self.table.get("max_torque_limit"))
         self._errors.clear()
         self._path, self._registered, self.extra_turns = None, None, 0
@@ -280,7 +280,7 @@ class FeetechServo(Servo):
             register = self._register_at(at)
             if at >= _TABLE_SIZE or (register is not None and not register.is_writable):
                 continue
-            table.data[at] = value
+            table.put(at, bytes((value,)))
             if register is not None and register not in written:
                 written.append(register)
         for register in written:

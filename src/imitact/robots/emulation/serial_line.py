@@ -88,8 +88,6 @@ class SerialLine:
 
     def queue(self, data: bytes, due_s: float) -> None:
         """Send bytes at `due_s`, or when those queued before have left."""
-        if self._queue:
-            due_s = max(due_s, self._queue[-1][0])
         self._queue.append((due_s, data))
 
     def next_due_s(self) -> float | None:

@@ -210,11 +210,8 @@ class ControlTable:
         self.registers = {register.name: register for register in registers}
         self.at = {register.address: register for register in registers}
         self.data = bytearray(size)
-        # Hundreds of lookups a millisecond: of a register only what `get` needs.
-        self._places = {
-            one.name: (slice(one.address, one.address + one.size), one.sign == "two", one)
-            for one in registers
-        }
+        # Decoded: buses look up hundreds of registers a millisecond.
+        self._values: dict[str, int] = {}
         for register in registers:
             self.set(register.name, register.default)
 
@@ -222,14 +219,22 @@ class ControlTable:
         return name in self.registers
 
     def get(self, name: str) -> int:
-        place, is_signed, register = self._places[name]
-        if register.sign and not is_signed:
-            return register.decode(self.data[place])
-        return int.from_bytes(self.data[place], "little", signed=is_signed)
+        return self._values[name]
 
     def set(self, name: str, value: int) -> None:
-        place, _, register = self._places[name]
-        self.data[place] = register.encode(value)
+        if self._values.get(name) != value:
+            register = self.registers[name]
+            raw = register.encode(value)
+            self.data[register.address : register.address + register.size] = raw
+            self._values[name] = register.decode(raw)
+
+    def put(self, address: int, data: bytes) -> None:
+        """Write bytes, whatever registers they are of."""
+        self.data[address : address + len(data)] = data
+        for at in range(address - 3, address + len(data)):  # no register is longer than 4 bytes
+            register = self.at.get(at)
+            if register is not None:
+                self._values[register.name] = register.decode(self.data[at : at + register.size])
 
     def check_name(self, name: str, servo: str) -> None:
         """Refuse a name that is no register."""
