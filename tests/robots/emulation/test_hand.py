@@ -27,7 +27,8 @@ def test_a_hand_passes_every_row_and_holds_the_last_one() -> None:
         passed.append(at)
     assert np.allclose(passed[:4], ROWS)
     assert np.array_equal(passed[4], ROWS[-1])
-    assert hand.phase == "holding" and hand.row == 3.0
+    assert hand.phase == "holding"
+    assert hand.row == 3.0
 
 
 def test_a_hand_is_smooth_between_rows() -> None:
@@ -60,10 +61,12 @@ def test_a_hand_waits_where_servos_have_torque_and_goes_on_from_where_they_left_
     row = hand.row
     for _ in range(10):
         assert np.array_equal(lead(hand, 0.02, FIRM, at), at)
-    assert hand.phase == "waiting" and hand.row == row
+    assert hand.phase == "waiting"
+    assert hand.row == row
     at = at + 300.0  # a servo moved it meanwhile
     first = lead(hand, 0.002, LIMP, at)
-    assert hand.phase == "approaching" and np.abs(first - at).max() < 10
+    assert hand.phase == "approaching"
+    assert np.abs(first - at).max() < 10
 
 
 def test_a_hand_squeezes_a_limp_gripper_while_the_arm_has_torque() -> None:
@@ -72,7 +75,8 @@ def test_a_hand_squeezes_a_limp_gripper_while_the_arm_has_torque() -> None:
     for _ in range(200):
         at = lead(hand, 0.01, limp, at)
     assert at.tolist() == [2000.0, 400.0]
-    assert hand.phase == "waiting" and hand.row == 0.0
+    assert hand.phase == "waiting"
+    assert hand.row == 0.0
 
 
 def test_a_hand_pauses_at_the_first_row() -> None:

@@ -63,7 +63,8 @@ def test_limp_arms_do_not_hold_and_arms_with_torque_do() -> None:
     run(limp, 0.0, 3.0, NONE)
     run(held, 0.0, 3.0, ALL)
     fallen = np.abs(limp.qpos[:16] - start).reshape(2, 8)
-    assert (fallen[:, 1] > 0.3).all() and (fallen[:, 4] > 0.5).all()
+    assert (fallen[:, 1] > 0.3).all()
+    assert (fallen[:, 4] > 0.5).all()
     assert np.abs(held.qpos[:16] - start).max() < 0.03
 
 

@@ -119,7 +119,8 @@ def test_limp_leaders_sink_unless_a_hand_holds_them() -> None:
     world.let_go()
     advance(world, now_s, now_s + 2.0)
     sunk = leader_action(world)
-    assert sunk[1] < -1.7 and sunk[8] < -1.7
+    assert sunk[1] < -1.7
+    assert sunk[8] < -1.7
 
 
 def test_a_reset_puts_arms_and_objects_to_gym_alohas_start_and_touches_no_register() -> None:

@@ -46,7 +46,7 @@ from imitact.robots.emulation.cameras import (
 from imitact.robots.emulation.faults import FaultPlan
 from imitact.robots.emulation.pictures import check_cameras
 from imitact.robots.emulation.servo_bus import LATENCY_S, ServoBus
-from imitact.robots.emulation.world import KINDS, BenchTruth, BenchWorld, BusSetup
+from imitact.robots.emulation.world import BenchTruth, BenchWorld, BusSetup, check_faults
 from imitact.robots.timed_frames import newest_frame
 
 PERIOD_S = 0.004
@@ -121,8 +121,7 @@ class Bench:
         zmq_port: int | None = None,
         latency_s: float = LATENCY_S,
     ) -> None:
-        if kind not in KINDS:
-            raise unknown_name("kind of bench", kind, KINDS)
+        check_faults(kind, faults)
         if task not in TASKS:
             raise unknown_name("task of the ALOHA scene", task, TASKS)
         cameras = (cameras,) if isinstance(cameras, str) else tuple(cameras)
@@ -191,6 +190,11 @@ class Bench:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """The process that serves ports and physics; None where none runs."""
+        return self._world.pid
 
     def death(self) -> str:
         """Return which process of the bench ended and how, in words; empty while all run."""

@@ -151,15 +151,12 @@ class BenchWorld:
         gripper: Command = "fingers",
         make_bus: Callable[[BusSetup], ServoBus] | None = None,
     ) -> None:
-        if kind not in KINDS:
-            raise unknown_name("kind of bench", kind, KINDS)
+        check_faults(kind, faults)
         self.kind = kind
         self._gripper: Command = gripper
         self.physics = AlohaPhysics(task, seed) if kind == "aloha" else None
         self._leaders: dict[str, LeaderJoints] = {}
         setups = self._setups(faults or FaultPlan())
-        if faults is not None:
-            faults.check({s.name: [servo.id for servo in s.servos] for s in setups})
         make_bus = make_bus or plain_bus
         self.buses: dict[str, ServoBus] = {setup.name: make_bus(setup) for setup in setups}
         self._leader_servos = self._find_leader_servos()
@@ -170,29 +167,19 @@ class BenchWorld:
     # ------------------------------------------------------------------ what there is
 
     def _setups(self, faults: FaultPlan) -> list[BusSetup]:
-        found: list[BusSetup] = []
-
-        def add(name: str, servos: Sequence[ServoModel], joints: Joints | None = None) -> None:
-            protocol: ProtocolName = "feetech" if self.kind in ("so101", "bi_so") else "dynamixel"
-            found.append(BusSetup(name, protocol, tuple(servos), joints, faults.of_bus(name)))
-
+        joints: dict[str, Joints] = {}
         if self.physics is not None:
+            stops = VARIANTS["aloha"].follower_rad
             for number, side in enumerate(("left", "right")):
-                stops = VARIANTS["aloha"].follower_rad
                 self.physics.place_arm(number, np.array([*SETTLED, sum(stops) / 2]))
-                add(f"follower_{side}", aloha_follower_servos(), self.physics.arms[number])
-            for side in ("left", "right"):
-                self._leaders[f"leader_{side}"] = joints = _aloha_leader_joints()
-                add(f"leader_{side}", aloha_leader_servos(), joints)
-        elif self.kind == "koch":
-            add("follower", koch_follower_servos())
-            add("leader", koch_leader_servos())
-        else:
-            sides = ("",) if self.kind == "so101" else ("_left", "_right")
-            for role in ("follower", "leader"):
-                for side in sides:
-                    add(f"{role}{side}", so101_servos())
-        return found
+                joints[f"follower_{side}"] = self.physics.arms[number]
+                self._leaders[f"leader_{side}"] = _aloha_leader_joints()
+        joints |= self._leaders
+        protocol: ProtocolName = "feetech" if self.kind in ("so101", "bi_so") else "dynamixel"
+        return [
+            BusSetup(name, protocol, tuple(servos), joints.get(name), faults.of_bus(name))
+            for name, servos in bus_servos(self.kind).items()
+        ]
 
     @property
     def pose(self) -> NDArray[np.float64]:
@@ -340,6 +327,27 @@ class BenchWorld:
             0.0 if self.physics is None else self.physics.lost_s,
             self._divergences,
         )
+
+
+def bus_servos(kind: str) -> dict[str, list[ServoModel]]:
+    """Return the servos of every bus of a kind of bench, followers first, left first."""
+    if kind not in KINDS:
+        raise unknown_name("kind of bench", kind, KINDS)
+    if kind == "koch":
+        return {"follower": koch_follower_servos(), "leader": koch_leader_servos()}
+    if kind == "so101":
+        return {role: so101_servos() for role in ("follower", "leader")}
+    makes = {"follower": aloha_follower_servos, "leader": aloha_leader_servos}
+    if kind == "bi_so":
+        makes = dict.fromkeys(makes, so101_servos)
+    return {f"{role}_{side}": make() for role, make in makes.items() for side in ("left", "right")}
+
+
+def check_faults(kind: str, faults: FaultPlan | None) -> None:
+    """Refuse a kind of bench that is none, and faults of buses or servos that it does not have."""
+    buses = bus_servos(kind)
+    if faults is not None:
+        faults.check({name: [servo.id for servo in servos] for name, servos in buses.items()})
 
 
 def plain_bus(setup: BusSetup) -> ServoBus:
