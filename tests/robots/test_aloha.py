@@ -20,6 +20,7 @@ from tests.support.bus_thread import BusThread
 pytest.importorskip("dynamixel_sdk")
 
 from imitact.robots.aloha import AlohaArm
+from imitact.robots.aloha_torque import TorqueOn
 
 PATIENCE = 100.0
 FOLLOWER = ArmConfig("", "vx300s", GripperConfig("aloha"), watchdog_s=0)
@@ -176,14 +177,36 @@ def test_a_shadow_that_reads_right_is_not_written(setup: Setup) -> None:
     assert servos.get_register(3, "homing_offset") == 2
 
 
-def test_a_pair_that_no_offset_matches_is_refused_before_torque(setup: Setup) -> None:
-    driver, servos = setup()
+def test_a_pair_that_no_offset_matches_is_refused_before_torque(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, servos = setup(changes={3: {"homing_offset": 30}})
     driver.connect()
-    # The shadow's horn is mounted 1500 ticks off: beyond what position mode takes.
-    driver._apart = lambda shadow, master: 1500 if shadow == 3 else 0  # type: ignore[method-assign]
+
+    def apart(self: TorqueOn, shadow: int, master: int) -> int:
+        return 1500 if shadow == 3 else 0  # its horn is mounted that far off
+
+    monkeypatch.setattr(TorqueOn, "_apart", apart)
     with pytest.raises(RobotError, match=r"shoulder_shadow.*\+1500 ticks.*mount it"):
         driver.enable()
     assert servos.truth().is_limp
+    assert servos.get_register(3, "homing_offset") == 30, "what was there was lost"
+
+
+@pytest.mark.parametrize("rule", [1, -1])
+def test_either_sign_of_the_shadow_offset_is_found(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, rule: int
+) -> None:
+    """Three sources have three rules for the sign, so firmware may do the one or the other."""
+    driver, servos = setup()
+    driver.connect()
+
+    def apart(self: TorqueOn, shadow: int, master: int) -> int:
+        return 200 + rule * servos.get_register(3, "homing_offset") if shadow == 3 else 0
+
+    monkeypatch.setattr(TorqueOn, "_apart", apart)
+    driver.enable()
+    assert servos.get_register(3, "homing_offset") == -200 * rule
 
 
 def test_an_overloaded_servo_is_refused_and_a_gripper_is_restarted(setup: Setup) -> None:
@@ -199,17 +222,17 @@ def test_an_overloaded_servo_is_refused_and_a_gripper_is_restarted(setup: Setup)
     assert servos.truth().is_limp
 
 
-def test_a_failed_start_leaves_no_torque(setup: Setup) -> None:
+def test_a_failed_start_leaves_no_torque(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     driver, servos = setup()
     driver.connect()
-    turn_on = driver._turn_on
+    turn_on = TorqueOn._turn_on
 
-    def fail_at_wrist(servo: int) -> None:
+    def fail_at_wrist(self: TorqueOn, servo: int) -> None:
         if servo == 7:
             raise RobotError("the cable broke")
-        turn_on(servo)
+        turn_on(self, servo)
 
-    driver._turn_on = fail_at_wrist  # type: ignore[method-assign]
+    monkeypatch.setattr(TorqueOn, "_turn_on", fail_at_wrist)
     with pytest.raises(RobotError, match="the cable broke"):
         driver.enable()
     assert servos.truth().is_limp
@@ -335,6 +358,14 @@ def test_the_bus_watchdog_stops_an_arm_whose_driver_is_gone(setup: Setup) -> Non
     driver.enable()
     np.testing.assert_allclose(driver.read(), before, atol=0.01)
     driver.write(before)
+
+
+def test_a_reading_more_than_a_turn_away_is_an_error_and_no_value(setup: Setup) -> None:
+    driver, servos = setup()
+    driver.connect()
+    servos.set_fault("wrap", ids=(6,), turns=1)
+    with pytest.raises(RobotError, match=r"forearm_roll.*6144 ticks.*lost count"):
+        driver.read()
 
 
 # ---------------------------------------------------------------------------------- health

@@ -32,7 +32,8 @@ pytest.importorskip("dynamixel_sdk")
 
 from imitact.robots.aloha import AlohaArm
 from imitact.robots.aloha_end_stops import measure_end_stops, watch_end_stops
-from imitact.robots.check import CheckConfig, check_robot, record_identity
+from imitact.robots.check import CheckConfig, check_robot
+from imitact.robots.check_identity import record_identity
 from imitact.robots.check_motion import check_motion
 
 PATIENCE = 100.0

@@ -21,7 +21,7 @@ is not documented.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,43 +35,34 @@ from imitact.robots.aloha_hardware import (
     GRIPPER,
     JOINT_SERVOS,
     SERVO_NAMES,
-    SHADOWS,
     joint_names,
     rad_tick,
     tick_rad,
 )
 from imitact.robots.aloha_probe import (
     LARGEST_OFFSET,
-    SHADOW_TOLERANCE,
-    SNAP_TICKS,
     ServoFacts,
     compare,
     joint_mode,
     probe_arm,
     probe_servos,
-    read_positions,
 )
+from imitact.robots.aloha_torque import TorqueOn, driven_servos, turn_off
 from imitact.robots.config import ArmConfig
 from imitact.robots.dynamixel_bus import DynamixelBus, NoAnswer
 from imitact.robots.dynamixel_registers import (
     BUS_WATCHDOG,
     CURRENT_UNIT_MA,
-    GOAL_CURRENT,
     GOAL_POSITION,
     HARDWARE_ERROR,
-    HOMING_OFFSET,
-    OPERATING_MODE,
     POSITION_MODE,
     PRESENT_CURRENT,
     PRESENT_POSITION,
     PRESENT_TEMPERATURE,
     PRESENT_VOLTAGE,
-    PROFILE_ACCELERATION,
-    PROFILE_VELOCITY,
+    TICKS_A_TURN,
     TORQUE_ENABLE,
     WATCHDOG_TRIPPED,
-    WATCHDOG_UNIT_S,
-    Register,
     hardware_errors,
 )
 
@@ -121,10 +112,10 @@ class AlohaArm:
         self._spec = Spec(names, names, units, units, (), ALOHA_RATE_HZ)
         self._clock: Clock = WallClock() if clock is None else clock
         self._patience = patience
-        self._driven = JOINT_SERVOS[:-1] if self.is_leader else JOINT_SERVOS
+        self._driven = driven_servos(arm)
         self._goals: dict[int, int] = {}
         self._turn = 0
-        self._is_enabled = False
+        self._why_not = "its torque is off; call enable first"
 
     @property
     def spec(self) -> Spec:
@@ -165,166 +156,19 @@ class AlohaArm:
             RobotError: a servo reports an error, does not take a setting, or its torque does not
                 come on. What was turned on here is off again; what was on before stays on.
         """
-        self._need_connection()
-        self._restart_gripper()
-        self._refresh()
-        was_on = {servo for servo, fact in self.facts.items() if fact.torque}
-        turned_on: list[int] = []
-        try:
-            self._refuse_errors()
-            self._set_modes()
-            self._match_shadows(was_on)
-            self._set_motion()
-            for servo in self._driven:
-                turned_on.append(servo)
-                self._turn_on(servo)
-            self._check_torque()
-            self._start_watchdog()
-        except BaseException:
-            shadows = [shadow for shadow, master in SHADOWS.items() if master in turned_on]
-            self.release_servos(servo for servo in (*turned_on, *shadows) if servo not in was_on)
-            self._is_enabled = False
-            raise
-        self._is_enabled = True
-
-    def _need_connection(self) -> None:
         if not self.facts or not self.bus.is_open:
             raise RobotError(f"{self.where}: it is not connected; call connect first")
-
-    def _refresh(self) -> None:
+        self._why_not = "its torque is off; call enable first"
+        self._restart_gripper()
         models = {servo: fact.model for servo, fact in self.facts.items()}
         self.facts = probe_servos(self.bus, models)
+        self._goals = TorqueOn(self.bus, self.arm, self.where, self.facts).run()
+        self._why_not = ""
 
     def _restart_gripper(self) -> None:
         """Restart a gripper that switched itself off; it carries nothing but what it holds."""
         if not self.is_leader and self.bus.read(GRIPPER, HARDWARE_ERROR, tries=3):
             self.reboot(GRIPPER)
-
-    def _refuse_errors(self) -> None:
-        found = compare(self.where, self.arm, self.facts)
-        if errors := [f for f in found if f.severity == "error"]:
-            raise RobotError(" | ".join(finding.line for finding in errors))
-
-    def _mode(self, servo: int) -> int:
-        return joint_mode(servo, is_leader=self.is_leader)
-
-    def _set_modes(self) -> None:
-        shadows = [s for s, master in SHADOWS.items() if master in self._driven]
-        for servo in sorted((*self._driven, *shadows)):
-            wanted, came = self._mode(servo), self.facts[servo].operating_mode
-            if came == wanted:
-                continue
-            self._set(servo, OPERATING_MODE, wanted)
-
-    def _match_shadows(self, was_on: set[int]) -> None:
-        """Write the offset with which each shadow reads as its servo, or refuse.
-
-        Three sources give three rules for the sign (Interbotix' ROS 1 driver, its ROS 2 driver and
-        ROBOTIS' manual), so it is tried: write, read again, compare, then the other sign.
-        """
-        for shadow, master in SHADOWS.items():
-            if abs(self._apart(shadow, master)) <= SHADOW_TOLERANCE:
-                continue
-            if {shadow, master} & was_on:
-                raise RobotError(
-                    f"{self._who(shadow)} reads {self._apart(shadow, master):+d} ticks from "
-                    f"{SERVO_NAMES[master]}, and has torque: the two fight. Support the arm, "
-                    "release it, then start again"
-                )
-            before = self.bus.read(shadow, HOMING_OFFSET, tries=3)
-            self._set(shadow, HOMING_OFFSET, 0)
-            raw = -self._apart(shadow, master)
-            tried = []
-            for offset in (raw, -raw):
-                if abs(offset) > LARGEST_OFFSET:
-                    break
-                self._set(shadow, HOMING_OFFSET, offset)
-                tried.append(f"{offset:+d} leaves {self._apart(shadow, master):+d}")
-                if abs(self._apart(shadow, master)) <= SHADOW_TOLERANCE:
-                    break
-            else:
-                tried.append("neither sign fits")
-            if abs(left := self._apart(shadow, master)) > SHADOW_TOLERANCE:
-                self._set(shadow, HOMING_OFFSET, before)
-                raise RobotError(
-                    f"{self._who(shadow)} reads {-raw:+d} ticks from {SERVO_NAMES[master]} without "
-                    f"an offset, and no offset within {LARGEST_OFFSET} makes them equal "
-                    f"({'; '.join(tried) or f'{left} ticks left'}); loosen its horn and mount it "
-                    "where both read the same"
-                )
-
-    def _apart(self, shadow: int, master: int) -> int:
-        ticks = read_positions(self.bus, (shadow, master))
-        return ticks[shadow] - ticks[master]
-
-    def _set_motion(self) -> None:
-        """Set what RAM holds: no profile, and the gripper's current."""
-        for servo in (*self._driven, *SHADOWS):
-            self._set(servo, PROFILE_ACCELERATION, 0)
-            self._set(servo, PROFILE_VELOCITY, 0)
-        if not self.is_leader:
-            # Current_Limit, which ALOHA's scripts mean to set, is EEPROM and needs its exact name.
-            units = round(self.arm.gripper.current_ma / CURRENT_UNIT_MA)
-            self._set(GRIPPER, GOAL_CURRENT, units)
-
-    def _turn_on(self, servo: int) -> None:
-        """Set the goal to where the joint is, then turn the torque on; keep both where it is on."""
-        fact = self.facts[servo]
-        has_stopped = self.bus.read(servo, BUS_WATCHDOG, tries=3) == WATCHDOG_TRIPPED
-        if fact.torque and not has_stopped:
-            self._goals[servo] = self.bus.read(servo, GOAL_POSITION, tries=3)
-            return
-        present = self.bus.read(servo, PRESENT_POSITION, tries=3)
-        goal = present
-        if self._mode(servo) == POSITION_MODE:
-            goal = min(max(present, fact.lower), fact.upper)
-            if abs(goal - present) > SNAP_TICKS:
-                raise RobotError(
-                    f"{self._who(servo)} is at {present} ticks, outside its own range of "
-                    f"{fact.lower} to {fact.upper}: it would jump there. Move it into its range by "
-                    "hand"
-                )
-        # A watchdog that has tripped refuses goals until it is cleared.
-        self._set(servo, BUS_WATCHDOG, 0)
-        # Written even where it reads so already: the goal of its shadow may be another.
-        self.bus.write(servo, GOAL_POSITION, goal)
-        for shadow, master in SHADOWS.items():
-            if master == servo and self.bus.read(shadow, GOAL_POSITION, tries=3) != goal:
-                raise RobotError(
-                    f"{self._who(shadow)} did not take the goal of {SERVO_NAMES[master]}: it does "
-                    f"not obey the Secondary_ID {self.facts[shadow].secondary}. Check its firmware"
-                )
-        self._goals[servo] = goal
-        self.bus.write(servo, TORQUE_ENABLE, 1)
-
-    def _check_torque(self) -> None:
-        shadows = [s for s, master in SHADOWS.items() if master in self._driven]
-        for servo in (*self._driven, *shadows):
-            if self.bus.read(servo, TORQUE_ENABLE, tries=3) != 1:
-                errors = hardware_errors(self.bus.read(servo, HARDWARE_ERROR, tries=3))
-                raise RobotError(
-                    f"{self._who(servo)} got no torque"
-                    f"{'; it reports ' if errors else ''}{', '.join(errors)}; look for what blocks "
-                    "it, then switch its power off and on"
-                )
-
-    def _start_watchdog(self) -> None:
-        units = round(self.arm.watchdog_s / WATCHDOG_UNIT_S)
-        if units:
-            for servo in self._driven:
-                self._set(servo, BUS_WATCHDOG, units)
-        self.bus.forget_gaps()
-
-    def _set(self, servo: int, register: Register, value: int) -> None:
-        """Write a register where it differs, and refuse where it reads back otherwise."""
-        if self.bus.read(servo, register, tries=3) == value:
-            return
-        self.bus.write(servo, register, value)
-        if (came := self.bus.read(servo, register, tries=3)) != value:
-            raise RobotError(
-                f"{self._who(servo)}: {register.name} is {came} after {value} was written; switch "
-                "its power off and on, then try again"
-            )
 
     # ------------------------------------------------------------------------------ motion
 
@@ -356,6 +200,12 @@ class AlohaArm:
                 f"{'no servo answers' if all_silent else f'{names} did not answer'}; check "
                 f"{'the power supply and the first cable' if all_silent else 'the cables'}"
             )
+        for servo, tick in ticks.items():
+            if not -LARGEST_OFFSET <= tick < TICKS_A_TURN + LARGEST_OFFSET:
+                raise RobotError(
+                    f"{self._who(servo)} reads {tick} ticks, more than a turn away; it lost count. "
+                    "Support the arm, then switch its power off and on"
+                )
         return self._values([ticks[servo] for servo in JOINT_SERVOS], is_action=self.is_leader)
 
     def write(self, action: FloatArray) -> FloatArray:
@@ -372,8 +222,8 @@ class AlohaArm:
         goals = np.asarray(action, np.float64)
         if goals.shape != (7,) or not np.isfinite(goals).all():
             raise RobotError(f"{self.where}: the command {goals} is not seven finite numbers")
-        if not self._is_enabled:
-            raise RobotError(f"{self.where}: its torque is off; call enable first")
+        if self._why_not:
+            raise RobotError(f"{self.where}: {self._why_not}")
         self._refuse_after_watchdog()
         sent: dict[int, int] = {}
         unsent = []
@@ -382,7 +232,7 @@ class AlohaArm:
                 continue
             angle = self.gripper.angle_from_command(value) if servo == GRIPPER else value
             tick = rad_tick(angle)
-            if self._mode(servo) == POSITION_MODE:
+            if joint_mode(servo, is_leader=self.is_leader) == POSITION_MODE:
                 fact = self.facts[servo]
                 if fact.lower - 1 <= tick <= fact.upper + 1:
                     tick = min(max(tick, fact.lower), fact.upper)
@@ -402,7 +252,7 @@ class AlohaArm:
     @property
     def is_enabled(self) -> bool:
         """Whether `enable` turned the torque on, and nothing is known to have ended it."""
-        return self._is_enabled
+        return not self._why_not
 
     def goals(self) -> NDArray[np.float64]:
         """Return what the servos follow now, (7,), as an action; of a leader's limp gripper 0."""
@@ -425,11 +275,11 @@ class AlohaArm:
             if BUS_WATCHDOG.decode(data) == WATCHDOG_TRIPPED
         ]
         if stopped:
-            self._is_enabled = False
-            raise RobotError(
-                f"{self.where}: the bus watchdog stopped {', '.join(stopped)} after "
-                f"{gap_s * 1000:.0f} ms without a request, and refuses goals; enable the arm again"
+            self._why_not = (
+                f"the bus watchdog stopped {', '.join(stopped)} after {gap_s * 1000:.0f} ms "
+                "without a request, and refuses goals; enable the arm again"
             )
+            raise RobotError(f"{self.where}: {self._why_not}")
         if not answers.missing:
             self.bus.forget_gaps()
 
@@ -490,25 +340,13 @@ class AlohaArm:
         Each is tried three times and read back, whatever the others do; a port that failed is
         opened again once. Without torque the arm falls: support it, or park it first.
         """
-        self._is_enabled = False
+        self._why_not = "its torque is off; call enable first"
         if not self.bus.is_open:
             try:
                 self.bus.open()
             except RobotError:
                 return tuple(self.joint(servo) for servo in SERVO_NAMES)
-        return self.release_servos(SERVO_NAMES)
-
-    def release_servos(self, servos: Iterable[int]) -> tuple[str, ...]:
-        """Turn the torque of some servos off; return the joints that did not confirm it."""
-        failed = []
-        for servo in servos:
-            try:
-                self.bus.write(servo, TORQUE_ENABLE, 0, tries=3)
-                if self.bus.read(servo, TORQUE_ENABLE, tries=3):
-                    failed.append(self.joint(servo))
-            except RobotError:
-                failed.append(self.joint(servo))
-        return tuple(failed)
+        return tuple(map(self.joint, turn_off(self.bus, SERVO_NAMES)))
 
     def reboot(self, servo: int = GRIPPER) -> None:
         """Restart a servo, the one way out of a hardware error; its torque stays off.
@@ -530,7 +368,7 @@ class AlohaArm:
 
     def close(self) -> None:
         """Close the port. Never raises, and changes no torque."""
-        self._is_enabled = False
+        self._why_not = "it is not connected; call connect first"
         self.bus.close()
 
     def _who(self, servo: int) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from imitact.core.clock import Clock, WallClock
-from imitact.core.errors import RobotError
+from imitact.core.errors import RobotError, unknown_name
 from imitact.robots.aloha import AlohaArm
 from imitact.robots.aloha_gripper import LEAST_TRAVEL_RAD
 from imitact.robots.aloha_hardware import GRIPPER, tick_rad
+from imitact.robots.aloha_torque import turn_off
+from imitact.robots.config import RobotConfig, read_config, set_values
 from imitact.robots.dynamixel_registers import (
     BUS_WATCHDOG,
     CURRENT_POSITION_MODE,
@@ -66,7 +69,7 @@ def measure_end_stops(
         bus.write(GRIPPER, TORQUE_ENABLE, 1)
         closed, opened = (_find_stop(arm, clock, direction) for direction in (-1, 1))
     finally:
-        failed = arm.release_servos((GRIPPER,))
+        failed = turn_off(bus, (GRIPPER,))
     if failed:
         raise RobotError(f"{arm.where}: the gripper did not confirm that its torque is off")
     return _checked(arm, tick_rad(closed), tick_rad(opened))
@@ -125,3 +128,20 @@ def _checked(arm: AlohaArm, closed_rad: float, open_rad: float) -> tuple[float, 
             "blocks it"
         )
     return closed_rad, open_rad
+
+
+def record_end_stops(
+    path: Path | str, side: str, stops_rad: tuple[float, float], *, is_leader: bool = False
+) -> RobotConfig:
+    """Keep the measured end stops of one gripper in a robot.toml; return what it then describes.
+
+    Raises:
+        BadInput: the file cannot be read, or has no such arm; it is left as it was.
+    """
+    table = "leaders" if is_leader else "arms"
+    arms = getattr(read_config(path), table)
+    if side not in arms:
+        raise unknown_name(f"arm in [{table}]", side, list(arms))
+    closed_rad, open_rad = (round(stop, 4) for stop in stops_rad)
+    values = {"variant": "measured", "closed_rad": closed_rad, "open_rad": open_rad}
+    return set_values(path, f"{table}.{side}.gripper", values)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,10 @@ from imitact.robots.aloha_hardware import (
     ServoPlan,
     tick_rad,
 )
-from imitact.robots.aloha_probe import ServoFacts, compare, fingerprint, probe_arm
-from imitact.robots.check_cameras import MakeCamera, check_cameras, save_references
-from imitact.robots.config import ArmConfig, RobotConfig, read_config, set_values
-from imitact.robots.dynamixel_bus import DynamixelBus, PortInUse
+from imitact.robots.aloha_probe import compare
+from imitact.robots.check_cameras import MakeCamera, check_cameras
+from imitact.robots.check_identity import OpenArm, check_identity, open_arms
+from imitact.robots.config import RobotConfig
 from imitact.robots.dynamixel_registers import (
     MODELS,
     PRESENT_POSITION,
@@ -49,10 +49,6 @@ health check must fit into 20 ms twice."""
 READS = 200
 """Reads of each arm, all arms at once, from which the rate is measured."""
 
-SAME_OFFSET_TICKS = 8
-"""How far a homing offset may be from the recorded one to be the same servo's; a shadow's is
-written anew where its pair differs by more than 3."""
-
 STOP_TOLERANCE_RAD = 0.15
 """How far a gripper may be beyond its end stops."""
 
@@ -73,21 +69,6 @@ class CheckConfig:
 
     reads: int = READS
     """Reads of each arm from which its rate is measured."""
-
-
-@dataclass
-class _Arm:
-    """One arm while it is checked."""
-
-    table: str
-    side: str
-    config: ArmConfig
-    bus: DynamixelBus
-    facts: dict[int, ServoFacts]
-
-    @property
-    def where(self) -> str:
-        return f"{self.side} {'leader' if self.table == 'leaders' else 'follower'}"
 
 
 def check_robot(
@@ -114,12 +95,12 @@ def check_robot(
     settings = CheckConfig() if settings is None else settings
     found: list[RobotFinding] = []
     if config.kind == "aloha":
-        arms, failures = _open_arms(config, patience)
+        arms, failures = open_arms(config, patience)
         found += failures
         try:
             for arm in arms:
                 found += _check_arm(arm)
-            found += _check_identity(arms)
+            found += check_identity(arms)
             whole = [arm for arm in arms if len(arm.facts) == len(SERVO_NAMES)]
             found += _check_rates(whole, settings.reads)
         finally:
@@ -133,40 +114,7 @@ def check_robot(
     return worst_first(found)
 
 
-def _all_arms(config: RobotConfig) -> list[tuple[str, str, ArmConfig]]:
-    return [
-        (table, side, arm)
-        for table, arms in (("arms", config.arms), ("leaders", config.leaders))
-        for side, arm in arms.items()
-    ]
-
-
-def _open_arms(config: RobotConfig, patience: float) -> tuple[list[_Arm], list[RobotFinding]]:
-    """Open all ports and probe the servos; return the arms that opened, and why others did not."""
-    arms: list[_Arm] = []
-    found: list[RobotFinding] = []
-    for table, side, config_of_arm in _all_arms(config):
-        bus = DynamixelBus(
-            config_of_arm.port,
-            config_of_arm.baud,
-            where=f"{side} {'leader' if table == 'leaders' else 'follower'}",
-            names=SERVO_NAMES,
-            patience=patience,
-        )
-        arm = _Arm(table, side, config_of_arm, bus, {})
-        try:
-            bus.open()
-            arm.facts = probe_arm(bus)
-        except RobotError as error:
-            bus.close()
-            name = "port-in-use" if isinstance(error, PortInUse) else "port"
-            found.append(RobotFinding(name, "error", arm.where, str(error).rstrip(".")))
-            continue
-        arms.append(arm)
-    return arms, found
-
-
-def _check_arm(arm: _Arm) -> list[RobotFinding]:
+def _check_arm(arm: OpenArm) -> list[RobotFinding]:
     found = _check_port(arm)
     baud = None if arm.facts else arm.bus.find_baud((1, 2, 9))
     compared = compare(arm.where, arm.config, arm.facts, found_baud=baud)
@@ -185,7 +133,7 @@ _OF_ROLE = ("model", "drive-mode", "position-limits", "wrap", "position-outside"
 """Findings that all follow where a leader is on a follower's port."""
 
 
-def _check_port(arm: _Arm) -> list[RobotFinding]:
+def _check_port(arm: OpenArm) -> list[RobotFinding]:
     found = []
     latency_s = arm.bus.latency_s
     if latency_s > 0.0015:
@@ -214,7 +162,7 @@ def _check_port(arm: _Arm) -> list[RobotFinding]:
     return found
 
 
-def _exchanged_role(arm: _Arm) -> RobotFinding | None:
+def _exchanged_role(arm: OpenArm) -> RobotFinding | None:
     """Return a finding where the arm is a leader in a follower's place, or the other way."""
     if not arm.facts:
         return None
@@ -236,7 +184,7 @@ def _exchanged_role(arm: _Arm) -> RobotFinding | None:
     )
 
 
-def _check_supply(arm: _Arm) -> list[RobotFinding]:
+def _check_supply(arm: OpenArm) -> list[RobotFinding]:
     """Check supply voltage and temperature of every servo that answers."""
     if not arm.facts:
         return []
@@ -274,7 +222,7 @@ def _check_supply(arm: _Arm) -> list[RobotFinding]:
     return found
 
 
-def _check_gripper(arm: _Arm) -> list[RobotFinding]:
+def _check_gripper(arm: OpenArm) -> list[RobotFinding]:
     table = f"{arm.table}.{arm.side}.gripper"
     try:
         scale = arm.config.gripper_scale()
@@ -315,125 +263,14 @@ def _check_gripper(arm: _Arm) -> list[RobotFinding]:
     ]
 
 
-# ---------------------------------------------------------------------------------- identity
-
-
-def _check_identity(arms: Sequence[_Arm]) -> list[RobotFinding]:
-    """Compare each arm with the recorded fingerprints: left and right exchanged, other servos."""
-    found: list[RobotFinding] = []
-    for arm in arms:
-        if len(arm.facts) < len(SERVO_NAMES):
-            continue
-        came = fingerprint(arm.facts)
-        recorded = {
-            other.side: other.config.fingerprint
-            for other in arms
-            if other.table == arm.table and other.config.fingerprint
-        }
-        if arm.side not in recorded:
-            found.append(
-                RobotFinding(
-                    "fingerprint-missing",
-                    "note",
-                    arm.where,
-                    "its fingerprint is not recorded",
-                    "one, with which exchanged arms are noticed",
-                    "`imitact robot check --record` keeps it in robot.toml",
-                )
-            )
-            continue
-        others = [side for side in recorded if side != arm.side and _same(came, recorded[side])]
-        if _same(came, recorded[arm.side]):
-            if others:
-                found.append(
-                    RobotFinding(
-                        "fingerprint-alike",
-                        "note",
-                        arm.where,
-                        f"its fingerprint equals that of the {others[0]} arm",
-                        "",
-                        "Exchanged arms would not be noticed; take ports below /dev/serial/by-id, "
-                        "which name the adapter",
-                    )
-                )
-        elif others:
-            found.append(
-                RobotFinding(
-                    "left-right-swapped",
-                    "error",
-                    arm.where,
-                    f"on {arm.config.port} is the arm that was recorded as {others[0]}",
-                    arm.side,
-                    "Exchange the ports in robot.toml, or the plugs",
-                )
-            )
-        else:
-            found.append(_changed(arm, came))
-    return found
-
-
-def _changed(arm: _Arm, came: tuple[int, ...]) -> RobotFinding:
-    count = len(SERVO_NAMES)
-    changed = [
-        f"{what} {old} to {new} of {SERVO_NAMES[i % count + 1]}"
-        for i, (new, old) in enumerate(zip(came, arm.config.fingerprint, strict=True))
-        for what in ("firmware" if i < count else "homing offset",)
-        if (new != old if i < count else abs(new - old) > SAME_OFFSET_TICKS)
-    ]
-    return RobotFinding(
-        "fingerprint",
-        "warning",
-        arm.where,
-        f"its servos changed since they were recorded: {', '.join(changed)}",
-        "",
-        "If it was repaired, check its joints with --move, then record it again with --record; "
-        "else this port is another arm",
-    )
-
-
-def _same(came: Sequence[int], recorded: Sequence[int]) -> bool:
-    count = len(SERVO_NAMES)
-    apart = np.abs(np.subtract(came[count:], recorded[count:]))
-    return tuple(came[:count]) == tuple(recorded[:count]) and int(apart.max()) <= SAME_OFFSET_TICKS
-
-
-def record_identity(
-    path: Path | str, *, make_camera: MakeCamera | None = None, patience: float = 1.0
-) -> RobotConfig:
-    """Record the fingerprint of each arm, and what each camera sees, in and beside a robot.toml.
-
-    Returns:
-        The robot that the file now describes.
-
-    Raises:
-        RobotError: an arm or a camera does not answer; nothing was changed.
-        BadInput: the file cannot be read.
-    """
-    config, path = read_config(path), Path(path)
-    arms, failures = _open_arms(config, patience)
-    for arm in arms:
-        arm.bus.close()
-        if len(arm.facts) < len(SERVO_NAMES):
-            failures += compare(arm.where, arm.config, arm.facts)[:1]
-    if failures:
-        raise RobotError(failures[0].line)
-    references = save_references(config.cameras, path.parent, make_camera=make_camera)
-    for arm in arms:
-        values = {"fingerprint": list(fingerprint(arm.facts))}
-        config = set_values(path, f"{arm.table}.{arm.side}", values)
-    for name, file in references.items():
-        config = set_values(path, f"cameras.{name}", {"reference": file})
-    return config
-
-
 # ---------------------------------------------------------------------------------- rates
 
 
-def _check_rates(arms: Sequence[_Arm], reads: int) -> list[RobotFinding]:
+def _check_rates(arms: Sequence[OpenArm], reads: int) -> list[RobotFinding]:
     """Read all arms at once, as a robot does, and judge how long the reads take."""
     found: dict[str, RobotFinding] = {}
 
-    def measure(arm: _Arm) -> None:
+    def measure(arm: OpenArm) -> None:
         found[arm.where] = _measure_reads(arm, reads)
 
     threads = [threading.Thread(target=measure, args=(arm,)) for arm in arms]
@@ -444,7 +281,7 @@ def _check_rates(arms: Sequence[_Arm], reads: int) -> list[RobotFinding]:
     return [found[arm.where] for arm in arms]
 
 
-def _measure_reads(arm: _Arm, reads: int) -> RobotFinding:
+def _measure_reads(arm: OpenArm, reads: int) -> RobotFinding:
     times, missing = [], 0
     try:
         for _ in range(reads):
@@ -502,11 +339,3 @@ def _check_motion(
     for side, follower in config.arms.items():
         moved += check_motion(side, follower, config.leaders.get(side), confirm, patience=patience)
     return moved
-
-
-def with_gripper(arm: ArmConfig, stops_rad: tuple[float, float]) -> ArmConfig:
-    """Return an arm with measured end stops."""
-    gripper = replace(
-        arm.gripper, variant="measured", closed_rad=stops_rad[0], open_rad=stops_rad[1]
-    )
-    return replace(arm, gripper=gripper)

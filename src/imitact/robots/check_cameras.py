@@ -16,7 +16,7 @@ from imitact.core.camera_view import resize
 from imitact.core.errors import ImitactError, RobotError, library_words
 from imitact.core.types import Frame
 from imitact.datasets.images import decode, image_size, png
-from imitact.robots.cameras import CameraSource
+from imitact.robots.cameras import CameraSource, CapturedFrame
 from imitact.robots.config import CameraConfig
 from imitact.robots.robot_finding import RobotFinding
 from imitact.storage.atomic import write_bytes
@@ -79,7 +79,7 @@ def _watch(
     cameras: Mapping[str, CameraConfig], seconds: float, make_camera: MakeCamera | None
 ) -> dict[str, _Watch]:
     """Run all cameras at once: together they may exceed what one USB controller carries."""
-    make = make_camera or _linux_camera
+    make = make_camera or _camera
     watches = {name: _Watch() for name in cameras}
 
     def run(name: str) -> None:
@@ -105,10 +105,42 @@ def _watch(
     return watches
 
 
-def _linux_camera(name: str, config: CameraConfig) -> CameraSource:
+def _camera(name: str, config: CameraConfig) -> CameraSource:
+    from imitact.robots.emulation.cameras import PATH_PREFIX
     from imitact.robots.v4l2 import V4l2Camera  # Linux only
 
+    if config.path.startswith(PATH_PREFIX):
+        return _BenchCamera(config.path)
     return V4l2Camera(name, config)
+
+
+class _BenchCamera:
+    """A camera of an emulated robot, whose frames are in a mailbox."""
+
+    _LONGEST_S = 5.0
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._sequence = 0
+
+    def open(self) -> None:
+        from imitact.robots.emulation.cameras import open_frames
+
+        self._box = open_frames(self._path)
+
+    def grab(self) -> CapturedFrame:
+        end_s = time.monotonic() + self._LONGEST_S
+        while time.monotonic() < end_s:
+            mail = self._box.read()
+            if mail is not None and mail.sequence != self._sequence:
+                self._sequence = mail.sequence
+                checksum = mail.sequence  # drawn anew; a still scene is no frozen camera
+                return CapturedFrame(mail.values, float(mail.times[0]), True, checksum)
+            time.sleep(0.002)
+        raise RobotError(f"{self._path} gives no frames")
+
+    def close(self) -> None:
+        self._box.close()
 
 
 def _grab(source: CameraSource, watch: _Watch, seconds: float) -> None:

@@ -6,7 +6,6 @@ other modules take; `read_config` and `write_config` are its file.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import tomllib
 from collections.abc import Mapping
@@ -422,13 +421,13 @@ def set_values(path: Path | str, table: str, values: Mapping[str, Any]) -> Robot
             lines.insert(begin + 1, new)
             end += 1
     text = "\n".join(lines) + "\n"
-    changed = parse_config(text, str(path))
+    try:
+        changed = parse_config(text, str(path))
+    except BadInput as error:
+        wanted = table_text(dict(values)).replace("\n", "; ").strip("; ")
+        raise BadInput(
+            f"{path} was left as it is, because [{table}] could not be changed ({error}); set "
+            f"there yourself: {wanted}"
+        ) from None
     write_bytes(path, text.encode())
     return changed
-
-
-def replace_arm(config: RobotConfig, table: str, side: str, **values: Any) -> RobotConfig:
-    """Return the robot with values of one arm replaced; `table` is "arms" or "leaders"."""
-    arms = dict(getattr(config, table))
-    arms[side] = dataclasses.replace(arms[side], **values)
-    return dataclasses.replace(config, **{table: arms})

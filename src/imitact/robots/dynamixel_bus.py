@@ -20,10 +20,7 @@ dropped.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
-import select
 import termios
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,21 +31,24 @@ from typing import Any
 import serial
 from dynamixel_sdk import (  # pyright: ignore[reportMissingTypeStubs]
     COMM_SUCCESS,
-    PortHandler,
     Protocol2PacketHandler,
 )
 
 from imitact.core.errors import RobotError, library_words
+from imitact.robots.dynamixel_line import (
+    ANSWER_S,
+    BUSY,
+    DynamixelLine,
+    PortInUse,
+    listed_ports,
+    open_failure,
+)
 from imitact.robots.dynamixel_registers import (
     BAUD_RATES,
     MODEL_NUMBER,
     REFUSALS,
     Register,
 )
-
-ANSWER_S = 0.005
-"""Time that an answer may take besides its own bytes and the port's latency timer: return delay
-(0.5 ms from the factory), USB (1 ms), and 3.5 ms for the scheduling of this thread."""
 
 RETRY_S = 0.05
 """A servo that did not pass the barrier is reported missing for so long, then asked again. Without
@@ -59,9 +59,6 @@ ALERT = 0x80
 
 _BARRIER_SIZES = range(5, 13)
 """Lengths of a block from address 0, all of defined registers, that nothing else is read with."""
-
-_SYNC_WRITE_SLACK_S = 0.05
-"""Time that the system may take to accept a request."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ class DynamixelBus:
         self._names = dict(names or {})
         self._answer_s, self._patience = answer_s, patience
         self._packets: Any = Protocol2PacketHandler()
-        self._line: _Line | None = None
+        self._line: DynamixelLine | None = None
         self._debts: dict[int, _Debt] = {}
         self._last_request_s: float | None = None
         self._largest_gap_s = 0.0
@@ -144,14 +141,14 @@ class DynamixelBus:
         if not os.path.exists(self.port):
             raise RobotError(
                 f"{self._where}: there is no such port; plug the adapter in, and take the path "
-                f"from /dev/serial/by-id, which has {_listed_ports()}"
+                f"from /dev/serial/by-id, which has {listed_ports()}"
             )
         try:
-            line = _Line(self.port, self.baud)
+            line = DynamixelLine(self.port, self.baud)
         except (OSError, termios.error, ValueError) as error:
-            is_busy = getattr(error, "errno", None) in _BUSY
+            is_busy = getattr(error, "errno", None) in BUSY
             failure = PortInUse if is_busy else RobotError
-            raise failure(f"{self._where}: {_open_failure(self.port, error)}") from None
+            raise failure(f"{self._where}: {open_failure(self.port, error)}") from None
         self._line = line
         self.latency_s = line.set_latency()
         line.allowance_s = (self._answer_s + 2 * self.latency_s) * self._patience
@@ -369,7 +366,7 @@ class DynamixelBus:
         self.counts.requests += 1
 
     @staticmethod
-    def _finish(line: _Line) -> None:
+    def _finish(line: DynamixelLine) -> None:
         line.is_using = False  # dynamixel-sdk leaves it set where its own rxPacket was not called
 
     def _who(self, servo: int) -> str:
@@ -383,7 +380,7 @@ class DynamixelBus:
         )
 
     @contextlib.contextmanager
-    def _failures(self, servo: int | None = None) -> Iterator[_Line]:
+    def _failures(self, servo: int | None = None) -> Iterator[DynamixelLine]:
         """Turn every failure of the port into a RobotError, and close the port."""
         if self._line is None:
             raise RobotError(f"{self._where}: the port is not open; connect first")
@@ -400,14 +397,6 @@ class DynamixelBus:
 
 class NoAnswer(RobotError):
     """A servo did not answer in time."""
-
-
-class PortInUse(RobotError):
-    """Another process has the port open."""
-
-
-_BUSY = (errno.EAGAIN, errno.EBUSY)
-"""Of a port that is locked (flock, by pyserial), and of one that is exclusive (TIOCEXCL)."""
 
 
 @dataclass
@@ -427,140 +416,3 @@ def _parts(packet: Sequence[int]) -> tuple[int, int, bytes]:
     """Return ID, error byte and payload of a status packet without stuffing."""
     size = packet[5] | packet[6] << 8
     return packet[4], packet[8], bytes(packet[9 : 7 + size - 2])
-
-
-class _Line(PortHandler):  # pyright: ignore[reportUntypedBaseClass]
-    """dynamixel-sdk's port, opened for one process, waiting in `select`, by the monotonic clock."""
-
-    def __init__(self, port: str, baud: int) -> None:
-        super().__init__(port)
-        self.allowance_s = ANSWER_S
-        self._due_s = 0.0
-        # pyserial's exclusive is flock, which keeps out root as well, but only who asks for it;
-        # TIOCEXCL keeps out everyone but root.
-        self.ser = serial.Serial(port, baud, timeout=0, exclusive=True)
-        self._fd: int = self.ser.fileno()
-        self.is_open = True
-        try:
-            fcntl.ioctl(self._fd, termios.TIOCEXCL)
-            self.set_speed(baud)
-            self.clearPort()
-        except BaseException:
-            self.close()
-            raise
-
-    def set_speed(self, baud: int) -> None:
-        self.ser.baudrate = baud
-        self.baudrate = baud
-        self.tx_time_per_byte = 1e4 / baud
-
-    def set_latency(self) -> float:
-        """Set the adapter's latency timer to 1 ms where that is possible; return what it is, s."""
-        name = os.path.basename(os.path.realpath(self.port_name))
-        file = Path("/sys/bus/usb-serial/devices") / name / "latency_timer"
-        if not file.exists():
-            return 0.0  # no FTDI adapter
-        if _latency_ms(file) > 1:
-            with contextlib.suppress(Exception):
-                self.ser.set_low_latency_mode(True)
-        if _latency_ms(file) > 1:
-            with contextlib.suppress(OSError):
-                file.write_text("1")
-        return _latency_ms(file) / 1000
-
-    def close(self) -> None:
-        for step in (
-            # A pseudo-terminal keeps the mark while its other end is open.
-            lambda: fcntl.ioctl(self._fd, termios.TIOCNXCL),
-            self.ser.close,
-        ):
-            with contextlib.suppress(Exception):
-                step()
-        self.is_open = False
-
-    # The names below are dynamixel-sdk's, which calls them.
-
-    def clearPort(self) -> None:  # noqa: N802
-        termios.tcflush(self._fd, termios.TCIFLUSH)
-
-    def writePort(self, packet: Sequence[int]) -> int:  # noqa: N802
-        self.clearPort()
-        data, sent = bytes(packet), 0
-        until_s = time.monotonic() + len(data) * 10 / self.baudrate + _SYNC_WRITE_SLACK_S
-        while sent < len(data):
-            left_s = until_s - time.monotonic()
-            if left_s <= 0 or not select.select([], [self._fd], [], left_s)[1]:
-                raise OSError("the system accepts no more bytes")
-            with contextlib.suppress(BlockingIOError):
-                sent += os.write(self._fd, data[sent:])
-        return sent
-
-    def readPort(self, length: int) -> bytes:  # noqa: N802
-        """Wait until bytes are there or the time is over; return at most `length` of them."""
-        left_s = max(0.0, self._due_s - time.monotonic())
-        if not select.select([self._fd], [], [], left_s)[0]:
-            return b""
-        try:
-            data = os.read(self._fd, length)
-        except BlockingIOError:
-            return b""
-        if not data and length:
-            raise OSError("the port reports its end")
-        return data
-
-    def start_wait(self, size: int) -> None:
-        """Allow an answer of so many bytes its time, from now."""
-        self._due_s = time.monotonic() + size * 10 / self.baudrate + self.allowance_s
-
-    def is_over(self) -> bool:
-        return time.monotonic() >= self._due_s
-
-    def setPacketTimeout(self, packet_length: int) -> None:  # noqa: N802
-        self.start_wait(packet_length)
-
-    def isPacketTimeout(self) -> bool:  # noqa: N802
-        return self.is_over()
-
-
-def _latency_ms(file: Path) -> float:
-    try:
-        return float(file.read_text())
-    except (OSError, ValueError):
-        return 16.0  # the driver's default
-
-
-def _open_failure(port: str, error: BaseException) -> str:
-    """Return in words why a port could not be opened, and what to do."""
-    number = getattr(error, "errno", None)
-    if number in _BUSY:
-        holders = [f"{name} (process {pid})" for pid, name in port_holders(port)]
-        who = " or ".join(holders) or "another program"
-        return f"{who} has the port open; end it first, two programs cannot share a bus"
-    if number in (errno.EPERM, errno.EACCES):
-        return (
-            "this user may not open the port; add it to the group of the device "
-            "(sudo usermod -aG dialout $USER, then log in again)"
-        )
-    return f"the port cannot be opened ({library_words(error)}); plug the adapter in again"
-
-
-def port_holders(port: str | Path) -> list[tuple[int, str]]:
-    """Return process ID and name of the other processes that have a port open.
-
-    Linux shows those of this user only, or all to root.
-    """
-    target, found = os.path.realpath(port), []
-    for folder in Path("/proc").glob("[0-9]*"):
-        pid = int(folder.name)
-        if pid == os.getpid():
-            continue
-        with contextlib.suppress(OSError):
-            if any(os.path.realpath(link) == target for link in (folder / "fd").iterdir()):
-                found.append((pid, (folder / "comm").read_text().strip()))
-    return found
-
-
-def _listed_ports() -> str:
-    with contextlib.suppress(OSError):
-        return ", ".join(sorted(os.listdir("/dev/serial/by-id"))) or "none"
-    return "none"
