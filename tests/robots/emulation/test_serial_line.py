@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -135,4 +134,3 @@ def test_a_line_closes_what_it_opened() -> None:
     for _ in range(3):
         SerialLine().close()
     assert len(os.listdir("/dev/fd")) == before
-    assert fcntl is not None

@@ -2,25 +2,21 @@
 
 A driver opens `path` like a USB adapter. A pseudo-terminal passes bytes at once and at any baud
 rate; the time that they take on the wire is added by `wire_time_s`, and the rate that the driver
-set is read back, so that a bus can be deaf at a wrong one.
+set is read back, so that a bus can be deaf at a wrong one. Linux and macOS only.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import struct
+import tty
 from collections import deque
 from pathlib import Path
 
 from imitact.core.errors import RobotError
-
-try:
-    import fcntl
-    import tty
-except ImportError:  # Windows
-    fcntl = tty = None  # type: ignore[assignment]
 
 BITS_PER_BYTE = 10
 """Start bit, eight data bits, stop bit: 8N1, which both servo families use."""
@@ -50,8 +46,6 @@ class SerialLine:
     """
 
     def __init__(self, link: Path | None = None) -> None:
-        if fcntl is None or tty is None:
-            raise RobotError("emulated servo buses need pseudo-terminals: Linux or macOS")
         self._near, self._far = os.openpty()
         tty.setraw(self._far)
         os.set_blocking(self._near, False)
@@ -104,7 +98,7 @@ class SerialLine:
 
     def baud_rate(self) -> int | None:
         """Return the rate that the driver set, in baud; None where the system cannot say."""
-        if fcntl is None or not self.is_open:
+        if not self.is_open:
             return None
         try:
             raw = fcntl.ioctl(self._near, _TCGETS2, bytes(_TERMIOS2_SIZE))
@@ -114,7 +108,7 @@ class SerialLine:
 
     def is_exclusive(self) -> bool:
         """Whether a driver asked for exclusive use: TIOCEXCL, or a lock as pyserial takes it."""
-        if fcntl is None or not self.is_open:
+        if not self.is_open:
             return False
         with contextlib.suppress(OSError):
             if struct.unpack("i", fcntl.ioctl(self._far, _TIOCGEXCL, bytes(4)))[0]:
@@ -148,7 +142,7 @@ class SerialLine:
         A serial port forgets it at the last close. This one is never closed entirely, because the
         bus keeps its far end open.
         """
-        if fcntl is not None and self.is_open and self.is_exclusive() and not self.users():
+        if self.is_open and self.is_exclusive() and not self.users():
             with contextlib.suppress(OSError):
                 fcntl.ioctl(self._far, _TIOCNXCL)
 
