@@ -170,7 +170,7 @@ def test_a_world_in_a_host_process_steps_with_commands_and_begins_anew():
         "dot",
         [driver],
         rate_hz=RATE_HZ,
-        config=QUICK,
+        config=replace(QUICK, falls=False),
         cameras=[(spec.cameras[0], boxes.frames["top"])],
     ) as host:
         host.start(PATIENCE_S)
