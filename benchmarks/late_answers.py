@@ -41,8 +41,12 @@ FIRST_SEED = 1000
 class Unfiltered:
     """In the place of the safety filter, so that only lateness differs from an evaluation."""
 
+    stage, joint, words, should_park = 0, "", "", False
+
     def begin(self, command: Any) -> None:
-        self.action, self.stage, self.joint, self.words, self.held = command, 0, "", "", False
+        self.action, self.held = command, False
+
+    def resume(self) -> None: ...
 
     def check(self, asked: Any, *_: Any) -> Unfiltered:
         self.held = asked is None

@@ -40,8 +40,12 @@ SPEC = Spec(ALOHA_JOINTS, ALOHA_JOINTS, ALOHA_UNITS, ALOHA_UNITS, (), ALOHA_RATE
 class Unfiltered:
     """In the place of the safety filter."""
 
+    stage, joint, words, should_park = 0, "", "", False
+
     def begin(self, command: Any) -> None:
-        self.action, self.stage, self.joint, self.words, self.held = command, 0, "", "", False
+        self.action, self.held = command, False
+
+    def resume(self) -> None: ...
 
     def check(self, asked: Any, *_: Any) -> Unfiltered:
         self.held = asked is None

@@ -183,6 +183,12 @@ def test_a_stop_holds_until_it_is_taken_back_and_an_end_ends():
     assert robot.commands[-1][1][0] == 7.0
 
 
+def test_a_stop_that_is_taken_back_lets_the_safety_filter_go_on_once():
+    asked = iter([Controls()] * 3 + [Controls(stop=True)] * 3)
+    _, _, _, safety, _ = run(20, controls=lambda: next(asked, Controls()))
+    assert safety.resumed == 1
+
+
 def test_a_command_that_is_silent_holds():
     outcome, records, _, _, _ = run(100, controls=lambda: Controls(given_s=0.0))
     assert records[50].hold is Hold.NONE
@@ -206,7 +212,7 @@ def test_a_record_has_the_newest_command_that_was_sent_with_its_tick():
     np.testing.assert_array_equal(records[4].sent, np.full(14, 4.0))
     assert records[4].state[0] == 3.0
     assert safety.ages[0].state_s == 0.0
-    assert safety.ages[0].pictures_s == {"top": 0.0}
+    assert safety.ages[0].pictures_s == {}  # the source looks at none
 
 
 def test_the_source_begins_once_even_where_the_first_ticks_hold():

@@ -80,6 +80,7 @@ class Passed:
     joint: str = ""
     words: str = ""
     held: bool = False
+    should_park: bool = False
 
 
 class PassThrough:
@@ -89,9 +90,13 @@ class PassThrough:
         self.holds = False  # holds against what is asked
         self.whys: list[str] = []
         self.ages: list[Ages] = []
+        self.resumed = 0
 
     def begin(self, command: FloatArray) -> None:
         self.command = np.array(command, np.float64)
+
+    def resume(self) -> None:
+        self.resumed += 1
 
     def check(
         self,

@@ -144,7 +144,7 @@ class Ages:
 
     Attributes:
         state_s: since the read of the state began.
-        pictures_s: since the capture, by camera.
+        pictures_s: since the capture, by camera that the source uses.
         leader_s: since the read of the leader began.
     """
 
@@ -181,12 +181,21 @@ class Verdict(Protocol):
         """Whether the robot is held: the action does not follow what was asked."""
         ...
 
+    @property
+    def should_park(self) -> bool:
+        """Whether the robot is held for so long that it should be parked."""
+        ...
+
 
 class Safety(Protocol):
     """The safety filter, as the loop uses it: one check a tick, in their order."""
 
     def begin(self, command: FloatArray) -> None:
         """Begin at rest, with the robot commanded to this pose, (A,)."""
+        ...
+
+    def resume(self) -> None:
+        """Go on after a stop of the filter's own: a person took a stop back."""
         ...
 
     def check(

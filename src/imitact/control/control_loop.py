@@ -94,6 +94,7 @@ class ControlLoop:
         self._none = np.full(spec.action_size, np.nan)
         self._no_state = np.full(spec.state_size, np.nan)
         self._faults: Counter[str] = Counter()
+        self._should_park = False
 
     def run(self, command: FloatArray, ticks: int | None = None) -> Outcome:
         """Run until the source ends, the controls say so, or the time is over.
@@ -105,7 +106,7 @@ class ControlLoop:
         self._command = np.array(command, np.float64)
         self._safety.begin(self._command)
         self._held = 0
-        self._begun = False
+        self._begun = self._was_stopped = False
         self._faults.clear()
         holds: Counter[Hold] = Counter()
         start_s, tick, executed, skipped_all = self._clock.now_s(), 0, 0, 0
@@ -148,9 +149,12 @@ class ControlLoop:
         asked = self._ask(moment, hold, words)
         ages = Ages(
             None if reading is None else now_s - reading.begin_s,
-            {name: now_s - frame.captured_s for name, frame in frames.items()},
+            {n: now_s - frames[n].captured_s for n in self._source.cameras if n in frames},
             None if asked.leader_s is None else now_s - asked.leader_s,
         )
+        if self._was_stopped and not controls.stop:
+            self._resume()
+        self._was_stopped = controls.stop
         stage, joint, held, said = self._check(asked, reading, ages)
         try:
             self._robot.command(self._command, tick)
@@ -238,10 +242,17 @@ class ControlLoop:
             action = np.array(verdict.action, np.float64)
             if action.shape != self._none.shape or not np.all(np.isfinite(action)):
                 raise ValueError(f"it gave {action}, expected {self._none.size} finite values")
-            self._command = action
+            self._command, self._should_park = action, bool(verdict.should_park)
             return int(verdict.stage), verdict.joint, verdict.held, verdict.words
         except Exception as error:
             return -1, "", True, self._note("the safety filter", error)
+
+    def _resume(self) -> None:
+        """Let the safety filter go on, which may have stopped by itself."""
+        try:
+            self._safety.resume()
+        except Exception as error:
+            self._note("the safety filter", error)
 
     def _record(
         self,
@@ -280,6 +291,7 @@ class ControlLoop:
             joint=joint,
             hold=asked.hold,
             words=asked.words or words,
+            should_park=int(self._should_park),
             engaged=-1 if asked.engaged is None else int(asked.engaged),
             leader_s=nan if asked.leader_s is None else asked.leader_s,
             query=int(asked.query),

@@ -47,6 +47,7 @@ class TickRecord:
         joint: at which it acted.
         hold: why nothing was asked.
         words: why, for people: of the hold, else of the safety filter.
+        should_park: 1 where the safety filter says that the robot was held for too long.
         engaged: 1 where a person has the command, 0 where not, -1 where there is no leader.
         leader_s: when the leader's reading began.
         query: 1 where a policy was queried at this tick.
@@ -75,6 +76,7 @@ class TickRecord:
     joint: str
     hold: Hold
     words: str
+    should_park: int
     engaged: int
     leader_s: float
     query: int
@@ -121,8 +123,8 @@ class TickFormat:
             "words": (f"S{_WORDS_BYTES}", ()),
         }
         whole = (
-            "tick", "phase", "skipped", "state_sequence", "stage", "hold", "engaged", "query",
-            "answered_tick", "sent_tick",
+            "tick", "phase", "skipped", "state_sequence", "stage", "hold", "should_park", "engaged",
+            "query", "answered_tick", "sent_tick",
         )  # fmt: skip
         kinds |= dict.fromkeys(whole, ("<i8", ()))
         return np.dtype([(name, *kinds.get(name, ("<f8", ()))) for name in _FIELDS])
