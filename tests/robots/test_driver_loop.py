@@ -55,7 +55,7 @@ class Bench:
 
 
 def test_a_reading_has_the_times_of_its_read():
-    bench = Bench()
+    bench = Bench(enabled=False)
     bench.run(3)
     mail = bench.boxes.state.read()
     assert mail is not None
@@ -69,7 +69,7 @@ def test_a_command_is_sent_in_the_next_period_and_its_tick_posted_once():
     assert bench.run() == ""
     assert bench.servos.goal.tolist() == [0.2, 0.3]
     bench.run(4)
-    assert bench.boxes.sent.newest == 1
+    assert bench.boxes.sent.newest == 2  # the first is what the servos held
     sent = joined_sent([bench.boxes])
     assert sent is not None
     assert sent.tick == 5
@@ -82,6 +82,34 @@ def test_a_command_given_before_the_torque_is_not_followed():
     bench.loop.enable()
     assert bench.run() == ""
     assert bench.servos.goal.tolist() == [0.5, 0.5]
+
+
+def test_what_the_servos_hold_counts_as_sent_once_they_have_torque():
+    bench = Bench()
+    bench.give(0.9, 0.9, tick=5)
+    bench.run(2)
+    bench.loop.release()
+    bench.servos.change(0, 0.2)  # a person moves the limp arm
+    bench.run()
+    bench.loop.enable()
+    sent = joined_sent([bench.boxes])
+    assert sent is not None
+    assert (sent.tick, sent.action.tolist()) == (-1, [0.2, 0.2])
+
+
+def test_an_arm_that_kept_its_torque_goes_on_from_its_last_command():
+    bench = Bench()
+    bench.give(0.5, 0.9, tick=5)
+    bench.run(2)
+    bench.servos.fail("unplugged")
+    bench.run()
+    bench.servos.change(0, [0.47, 0.7])  # under its load, and pushed away
+    bench.servos.fail("none")
+    bench.run(200)
+    bench.loop.enable()
+    sent = joined_sent([bench.boxes])
+    assert sent is not None
+    assert (sent.tick, sent.action.tolist()) == (-1, [0.5, 0.7])
 
 
 def test_without_a_new_command_it_holds_the_last_one_and_follows_the_next():

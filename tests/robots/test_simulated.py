@@ -182,6 +182,9 @@ def test_a_world_in_a_host_process_steps_with_commands_and_begins_anew():
         frame = host.robot.frame("top")
         assert frame is not None
         assert frame.frame.shape == (24, 32, 3)
+        again = host.robot.frame_at("top", 1)
+        assert again is not None
+        assert again.sequence == 1
         host.release(is_supported=True)
         boxes.reset.post(np.array([7.0]))
         wait_for(lambda: boxes.read_outcome() == Outcome(7))

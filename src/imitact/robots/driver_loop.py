@@ -23,6 +23,10 @@ from imitact.robots.hosted import DriverBoxes, HostedDriver
 PARK_SPEEDS: Mapping[str, float] = {"rad": 0.3, "deg": 17.0, "1": 0.5, "%": 30.0, "m": 0.1}
 """Largest speed of a joint on its way to the rest pose, unit/s."""
 
+HELD_LAG_S = 0.2
+"""How far a joint that carries a load stays behind its goal, as time of travel at those speeds, s:
+0.06 rad."""
+
 BLOCKED_UNITS = ("rad", "deg")
 """Units of joints that must follow while parking; a gripper may hold something."""
 
@@ -188,12 +192,35 @@ class DriverLoop:
         self._present_driver()
         if not self._torque_is_sure or self._missed:
             self._turn_on()
-            self._last = None
+            self._take_over()
         self._ignored = self._newest_command()
         self._sent = self._ignored
         self.parked, self._why_held, self._parking = False, "", None
         self.mode = Mode.FOLLOWING
         self._post_fault()
+
+    def _take_over(self) -> None:
+        """Take for the last command what the servos hold now, and post it as sent.
+
+        A servo that kept its torque keeps its goal: the last command, which its joint is close to.
+        Any other got the goal where it is; where that is not measured, NaN is posted.
+        """
+        try:
+            self._read()
+        except DRIVER_FAILURES as error:
+            raise RobotError(f"{self.name}: {failure_words(error)}") from error
+        measured = self._measured_action()
+        if measured is None:
+            unknown = np.full(self._hosted.spec.action_size, np.nan)
+            self._last = None
+            self._boxes.sent.post(unknown, -1.0, self._clock.now_s())
+            return
+        if self._last is not None:
+            units = self._hosted.spec.action_units
+            near = np.array([PARK_SPEEDS.get(unit, 0.0) for unit in units]) * HELD_LAG_S
+            measured = np.where(np.abs(self._last - measured) <= near, self._last, measured)
+        self._last = measured
+        self._boxes.sent.post(measured, -1.0, self._clock.now_s())
 
     def hold(self, why: str = "told to hold") -> None:
         """Stop following, and keep the last command that was sent."""

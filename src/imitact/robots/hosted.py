@@ -161,7 +161,11 @@ def side_by_side(specs: Sequence[Spec], cameras: tuple[Camera, ...], rate_hz: fl
 
 
 class HostedRobot:
-    """A robot in a host process. Any process that is given it may read; one may command."""
+    """A robot in a host process. Any process that is given it may read; one may command.
+
+    `sent` has tick -1 where the host itself sent it: while parking, and after the torque came on,
+    when it is what the servos hold.
+    """
 
     def __init__(
         self,
@@ -198,6 +202,12 @@ class HostedRobot:
     def frame(self, camera: str) -> TimedFrame | None:
         self._spec.camera(camera)
         return newest_frame(camera, self._cameras[camera])
+
+    def frame_at(self, camera: str, sequence: int) -> TimedFrame | None:
+        """Return a frame by its number; None where there is none, or it was overwritten."""
+        self._spec.camera(camera)
+        mail = self._cameras[camera].read(sequence)
+        return None if mail is None else TimedFrame(mail.values, float(mail.times[0]), sequence)
 
     def health(self) -> Mapping[str, ServoHealth]:
         for number, boxes in enumerate(self._boxes.drivers):
