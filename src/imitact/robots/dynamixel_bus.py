@@ -228,26 +228,9 @@ class DynamixelBus:
         Servos that owe an answer pass the barrier first or count as missing; the others' answers
         are not lost. A servo that reports a hardware error is added to `alerts`.
         """
-        asked = [servo for servo in servos if self._settle(servo)]
-        data: dict[int, bytes] = {}
-        if asked:
-            with self._failures() as line:
-                self._count()
-                result = self._packets.syncReadTx(
-                    line, register.address, register.size, asked, len(asked), False
-                )
-                if result == COMM_SUCCESS:
-                    line.start_wait((11 + register.size) * len(asked))
-                    # Answers come in the order of the request: the last one ends the wait.
-                    while asked[-1] not in data and not line.is_over():
-                        packet, result = self._packets.rxPacket(line, False)
-                        if result != COMM_SUCCESS:
-                            continue  # damaged: the next may be whole
-                        servo, error, payload = _parts(packet)
-                        if servo in asked and len(payload) == register.size:
-                            data[servo] = payload
-                            self._note_alert(servo, error)
-                self._finish(line)
+        self._settle_together(servos)
+        asked = [servo for servo in servos if servo not in self._debts]
+        data = self._sync_read_once(asked, register.address, register.size)
         for servo in asked:
             if servo not in data:
                 self._miss(servo)
@@ -330,6 +313,29 @@ class DynamixelBus:
         self._miss(servo)
         return None
 
+    def _sync_read_once(self, servos: Sequence[int], address: int, size: int) -> dict[int, bytes]:
+        """Ask several servos once; return what came in time, by ID."""
+        data: dict[int, bytes] = {}
+        if not servos:
+            return data
+        with self._failures() as line:
+            self._count()
+            self._packets.syncReadTx(line, address, size, servos, len(servos), False)
+            line.start_wait((11 + size) * len(servos))
+            # Answers come in the order of the request: the last one ends the wait.
+            while servos[-1] not in data and not line.is_over():
+                packet, result = self._packets.rxPacket(line, False)
+                if result != COMM_SUCCESS:
+                    continue  # damaged: the next may be whole
+                servo, error, payload = _parts(packet)
+                if servo in servos and len(payload) == size:
+                    data[servo] = payload
+                    self._note_alert(servo, error)
+                else:
+                    self.counts.dropped += 1
+            self._finish(line)
+        return data
+
     def _settle(self, servo: int, *, retry_at_once: bool = False) -> bool:
         """Return whether a servo owes no answer, after a barrier where it did."""
         debt = self._debts.get(servo)
@@ -337,12 +343,26 @@ class DynamixelBus:
             return True
         if not retry_at_once and time.monotonic() < debt.retry_s:
             return False
-        size = next(debt.sizes)
+        size = _barrier_size([debt])
         if self._read_once(servo, 0, size, "its identity") is None:
             debt.retry_s = time.monotonic() + RETRY_S
             return False
         self._debts.pop(servo, None)
         return True
+
+    def _settle_together(self, servos: Sequence[int]) -> None:
+        """Ask all servos that owe an answer, and are due, to pass one barrier."""
+        now_s = time.monotonic()
+        due = [s for s in servos if s in self._debts and now_s >= self._debts[s].retry_s]
+        if not due:
+            return
+        passed = self._sync_read_once(due, 0, _barrier_size([self._debts[s] for s in due]))
+        for servo in due:
+            if servo in passed:
+                del self._debts[servo]
+            else:
+                self.counts.missing += 1
+                self._debts[servo].retry_s = time.monotonic() + RETRY_S
 
     def _miss(self, servo: int) -> None:
         self.counts.missing += 1
@@ -401,15 +421,27 @@ class NoAnswer(RobotError):
 
 @dataclass
 class _Debt:
-    """An answer that a servo owes, and when it is asked for it."""
+    """An answer that a servo owes.
+
+    Attributes:
+        retry_s: when it may be asked for a barrier again.
+        asked: lengths of the barriers that it has not answered yet.
+    """
 
     retry_s: float = 0.0
-    sizes: Iterator[int] = field(default_factory=lambda: _cycle(_BARRIER_SIZES))
+    asked: list[int] = field(default_factory=list)
 
 
-def _cycle(sizes: Sequence[int]) -> Iterator[int]:
-    while True:
-        yield from sizes
+def _barrier_size(debts: Sequence[_Debt]) -> int:
+    """Return the length of a barrier that none of these servos was asked for, and note it."""
+    free = [size for size in _BARRIER_SIZES if all(size not in debt.asked for debt in debts)]
+    if not free:  # eight barriers unanswered, 0.4 s and more: the servo is gone, not late
+        free = list(_BARRIER_SIZES)
+        for debt in debts:
+            debt.asked.clear()
+    for debt in debts:
+        debt.asked.append(free[0])
+    return free[0]
 
 
 def _parts(packet: Sequence[int]) -> tuple[int, int, bytes]:
