@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from imitact.core.errors import RobotError
@@ -216,4 +218,32 @@ def test_the_rate_of_servos_that_have_another_is_found(servos: BusThread) -> Non
     assert bus.find_baud((1,)) == 57600
     servos.clear_faults()
     assert bus.ping(1) == 1120
+    bus.close()
+
+
+FAULTS: tuple[dict[str, float | str], ...] = (
+    {"kind": "late_once", "late_s": 0.1},
+    {"kind": "jitter", "jitter_s": 0.03},
+    {"kind": "drop", "chance": 0.3},
+    {"kind": "corrupt", "chance": 0.3},
+    {"kind": "noise", "chance": 0.5, "bytes": 5},
+    {"kind": "late", "late_s": 0.02},
+)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_value_is_ever_old_whatever_the_line_does(servos: BusThread, seed: int) -> None:
+    """Without the barrier, 18 to 52 of 300 values were old, by up to 18 reads."""
+    rng = np.random.default_rng(seed)
+    bus = opened(servos, patience=1)
+    for step in range(150):
+        if step % 10 == 0:
+            servos.clear_faults()
+            settings = dict(FAULTS[rng.integers(len(FAULTS))])
+            servos.set_fault(str(settings.pop("kind")), **settings)
+        servos.move({1: 500 + 20 * step, 9: 500 + 20 * step})
+        read = positions(bus)
+        assert {read.get(servo, 500 + 20 * step) for servo in (1, 9)} == {500 + 20 * step}
+        with contextlib.suppress(NoAnswer):
+            assert bus.read(1, FIRMWARE) == servos.get_register(1, "firmware_version")
     bus.close()
