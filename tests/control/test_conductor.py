@@ -14,9 +14,9 @@ from imitact.control.contract import Hold
 from imitact.control.control_loop import AgeLimits, ControlLoop
 from imitact.control.parking import RampSource
 from imitact.control.sources import EpisodeSource
-from imitact.control.tick_record import RecordReader, TickFormat
 from imitact.core.clock import VirtualClock, WallClock
 from imitact.core.errors import RobotError
+from imitact.recording.tick_record import RecordReader, TickFormat
 from tests.support.control import ARM, RATE_HZ, Counting, ObedientRobot, PassThrough
 
 PATIENCE_S = 120.0

@@ -17,12 +17,12 @@ import numpy as np
 from imitact.control.contract import Asked, Controls, Hold, Moment, Safety, Source
 from imitact.control.control_loop import AgeLimits, ControlLoop, Outcome
 from imitact.control.parking import first_command
-from imitact.control.tick_record import RecordReader, TickFormat, TickRecord
 from imitact.core.clock import WallClock
 from imitact.core.errors import ImitactError, RobotError, library_words
 from imitact.core.robot import Robot
 from imitact.parallel.child_process import ChildProcess, ParentPipe
 from imitact.parallel.mailbox import Mailbox
+from imitact.recording.tick_record import RecordReader, TickFormat, TickRecord
 
 START_TIMEOUT_S = 60.0
 """Time for Python and the imports on a busy computer, s."""

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.control.contract import Ages, Asked, Controls, Hold, Moment, Safety, Source
-from imitact.control.tick_record import TickRecord
 from imitact.core.clock import Clock
 from imitact.core.errors import library_words
 from imitact.core.robot import WATCHDOG_S, Reading, Robot, ServoHealth, TimedFrame
 from imitact.core.types import FloatArray
+from imitact.recording.tick_record import TickRecord
 
 
 @dataclass(frozen=True)
@@ -289,6 +289,7 @@ class ControlLoop:
             commanded_s=commanded_s,
             stage=stage,
             joint=joint,
+            held=int(self._held > 0),
             hold=asked.hold,
             words=asked.words or words,
             should_park=int(self._should_park),

@@ -9,8 +9,8 @@ import pytest
 
 from imitact.control.contract import Hold
 from imitact.control.control_loop import ControlLoop
-from imitact.control.tick_record import TickFormat, TickRecord
 from imitact.core.clock import VirtualClock
+from imitact.recording.tick_record import TickFormat, TickRecord
 from tests.support.control import RATE_HZ, SPEC, Counting, ObedientRobot, PassThrough
 
 

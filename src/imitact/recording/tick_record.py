@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.control.contract import Hold
+from imitact.core import tick_columns as columns
+from imitact.core.hold import Hold
 from imitact.core.types import ExtraColumn, Spec
 from imitact.parallel.mailbox import Mailbox
 
@@ -45,6 +46,7 @@ class TickRecord:
         stage: of the safety filter that acted, 0 where the asked action passed; -1 where the
             filter itself failed.
         joint: at which it acted.
+        held: 1 where the robot was held, by the loop, the source or the safety filter.
         hold: why nothing was asked.
         words: why, for people: of the hold, else of the safety filter.
         should_park: 1 where the safety filter says that the robot was held for too long.
@@ -74,6 +76,7 @@ class TickRecord:
     commanded_s: float
     stage: int
     joint: str
+    held: int
     hold: Hold
     words: str
     should_park: int
@@ -154,22 +157,19 @@ class TickFormat:
         return TickRecord(**values)
 
     def columns(self) -> dict[str, ExtraColumn]:
-        """Return the columns of a recording beside state, action and frames.
-
-        LeRobot 0.6.1 takes none of these names for an input of a policy (`action.*` and
-        `observation.*` would be one), and reads float64 back as float32: so times are since the
-        first tick of the episode.
-        """
+        """Return the columns of a recording beside state, action and frames."""
+        seconds, number = ExtraColumn("<f4", None), ExtraColumn("<i8", None)
         return {
-            "asked.action": ExtraColumn("<f4", len(self.action_names)),
-            "clock.due_s": ExtraColumn("<f4", None),
-            "clock.state_s": ExtraColumn("<f4", 2),
-            **{f"clock.{camera}_s": ExtraColumn("<f4", None) for camera in self.cameras},
-            "clock.sent_s": ExtraColumn("<f4", None),
-            "safety.stage": ExtraColumn("<i8", None),
-            "control.hold": ExtraColumn("<i8", None),
-            "control.skipped": ExtraColumn("<i8", None),
-            "leader.engaged": ExtraColumn("<i8", None),
+            columns.ASKED: ExtraColumn("<f4", len(self.action_names)),
+            columns.DUE: seconds,
+            columns.STATE_READ: ExtraColumn("<f4", 2),
+            **{columns.captured(camera): seconds for camera in self.cameras},
+            columns.SENT: seconds,
+            columns.STAGE: number,
+            columns.HELD: number,
+            columns.HOLD: number,
+            columns.SKIPPED: number,
+            columns.ENGAGED: number,
         }
 
     def row(self, record: TickRecord, first_s: float, sent_s: float) -> dict[str, Any]:
@@ -182,18 +182,19 @@ class TickFormat:
                 no record says.
         """
         return {
-            "asked.action": np.asarray(record.asked, np.float32),
-            "clock.due_s": record.due_s - first_s,
-            "clock.state_s": np.asarray(record.state_s, np.float64) - first_s,
+            columns.ASKED: np.asarray(record.asked, np.float32),
+            columns.DUE: record.due_s - first_s,
+            columns.STATE_READ: np.asarray(record.state_s, np.float64) - first_s,
             **{
-                f"clock.{camera}_s": captured_s - first_s
+                columns.captured(camera): captured_s - first_s
                 for camera, captured_s in zip(self.cameras, record.frames_s, strict=True)
             },
-            "clock.sent_s": sent_s - first_s,
-            "safety.stage": record.stage,
-            "control.hold": int(record.hold),
-            "control.skipped": record.skipped,
-            "leader.engaged": max(0, record.engaged),
+            columns.SENT: sent_s - first_s,
+            columns.STAGE: record.stage,
+            columns.HELD: record.held,
+            columns.HOLD: int(record.hold),
+            columns.SKIPPED: record.skipped,
+            columns.ENGAGED: max(0, record.engaged),
         }
 
 
