@@ -178,6 +178,53 @@ def test_a_plan_runs_by_itself(patiently: Patiently) -> None:
             patiently(is_gone)
 
 
+def test_an_adapter_that_is_plugged_in_again_has_its_link(
+    tmp_path: Path, patiently: Patiently
+) -> None:
+    link = tmp_path / "usb-left"
+    with EmulatedBus("dynamixel", aloha_follower_servos(), link=link) as bus:
+        bus.set_register(1, "torque_enable", 1)
+        bus.set_fault("hang_up")
+        patiently(lambda: not link.is_symlink())
+        assert bus.truth().servos[1].has_torque  # the power stays
+        bus.clear_faults()
+        patiently(link.exists)
+        assert bus.find_port() == str(link)
+        with client(sdk, bus.port) as (port, packets):
+            assert packets.ping(port, 1)[1] == 0
+
+
+def test_one_late_reply_makes_every_later_read_old_until_the_port_is_flushed(
+    patiently: Patiently,
+) -> None:
+    scservo = pytest.importorskip("scservo_sdk")
+    with (
+        EmulatedBus("feetech", so101_servos()) as bus,
+        client(scservo, bus.port) as (port, packets),
+    ):
+
+        def read() -> int | None:
+            position, result, _ = packets.read2ByteTxRx(port, 1, 56)
+            return position if result == 0 else None
+
+        def misses() -> bool:
+            bus.set_fault("late_once", late_s=2.0)
+            port.patience_ms = 100
+            return read() is None
+
+        assert read() == 2048
+        patiently(misses)
+        port.patience_ms = 20_000
+        bus.move({1: 1000.0})
+        assert read() == 2048  # the late reply
+        bus.move({1: 1100.0})
+        assert read() == 1000  # this client never flushes: it stays one read behind
+        patiently(lambda: port.ser.in_waiting > 0)
+        port.ser.reset_input_buffer()
+        bus.move({1: 1200.0})
+        assert read() == 1200
+
+
 def test_a_link_leads_to_the_port(tmp_path: Path) -> None:
     link = tmp_path / "usb-left"
     with EmulatedBus("feetech", so101_servos(), link=link) as bus:

@@ -48,6 +48,7 @@ from imitact.robots.emulation.pictures import check_cameras
 from imitact.robots.emulation.servo_bus import LATENCY_S, ServoBus
 from imitact.robots.emulation.world import BenchTruth, BenchWorld, BusSetup, check_faults
 from imitact.robots.timed_frames import newest_frame
+from imitact.storage.lock import exclusive_writer
 
 PERIOD_S = 0.004
 """Time between two steps of physics and hand while nobody talks to the servos, s."""
@@ -145,6 +146,7 @@ class Bench:
         self._pose = Mailbox.create((poses.get(kind, 6),))
         self.frames: Mapping[str, Mailbox] = frame_mailboxes(self.camera_plan)
         self._lock = threading.Lock()
+        self._folder_lock = contextlib.ExitStack()
         self._world = ChildProcess("the bench", _run_bench, (self._plan, self._pose))
         self._cameras = ChildProcess(
             "the cameras of the bench", run_cameras, (self.camera_plan, self._pose, self.frames)
@@ -157,8 +159,12 @@ class Bench:
         """Start the processes, and wait until ports and cameras are there.
 
         Raises:
+            BadInput: another bench uses the folder.
             RobotError: one of them failed, or was not ready in time.
         """
+        if self._world.is_alive:
+            raise RobotError("the bench runs already")
+        self._folder_lock.enter_context(exclusive_writer(self.folder, "emulated robot"))
         try:
             self._world.start(timeout_s)
             self.ports = self._ask(self._world, "ports")
@@ -177,6 +183,7 @@ class Bench:
             for process in (self._cameras, self._world):
                 if not process.join(_STOP_S):
                     process.kill()
+        self._folder_lock.close()
         if self._plan.owns_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -231,7 +238,7 @@ class Bench:
         self._order("set_fault", bus, kind, **settings)
 
     def clear_faults(self) -> None:
-        """End all faults, those of the plan included. A port that hung up stays away."""
+        """End all faults, those of the plan included."""
         self._order("clear_faults")
 
     def set_camera_fault(self, camera: str, fault: str) -> None:
@@ -245,6 +252,10 @@ class Bench:
     def move(self, bus: str, positions: Mapping[int, float]) -> tuple[int, ...]:
         """Move limp joints of a bus by hand to positions, ticks; return those that are not limp."""
         return self._order("move", bus, dict(positions))
+
+    def users(self, bus: str) -> tuple[int, ...]:
+        """Return the processes that have a bus's port open, the bench left out (Linux)."""
+        return self._order("users", bus)
 
     def commands(self, bus: str) -> list[tuple[float, dict[int, int]]]:
         """Return the goals written since the last call: (time in s, goal registers by id)."""
@@ -406,9 +417,7 @@ class _BenchProcess:
     def _serve_bus(self, server: BusServer) -> None:
         bus = server.bus
         written = sum(servo.goal_writes for servo in bus.servos)
-        # A port that hung up takes nothing any more, and its servos go on.
-        serve = server.serve_ready if server.is_open else self._advance(bus)
-        self._world.advance_bus(serve)
+        self._world.advance_bus(server.serve_ready)
         if written != sum(servo.goal_writes for servo in bus.servos):
             # The goals reach the physics at once, before it moves on for another bus.
             self._world.advance_bus(self._advance(bus))
@@ -438,6 +447,7 @@ class _BenchProcess:
         world.bus(bus)  # refuses an unknown one
         server = self._servers[bus]
         acts: dict[str, Callable[..., Any]] = {
+            "users": server.users,
             "move": server.move,
             "commands": server.commands,
             "get_register": server.get_register,

@@ -38,7 +38,9 @@ class BusServer:
     """A bus behind a pseudo-terminal, served by the loop of the process that it lives in.
 
     That loop waits for `fileno` to become readable, or until `next_due_s`, and calls `serve_ready`;
-    at least every 20 ms, so that servos move and protect themselves while nobody asks them.
+    at least every 20 ms, so that servos move and protect themselves while nobody asks them. While
+    the port is gone (`is_open`) there is nothing to wait for, but `serve_ready` goes on: it brings
+    the port back after a fault "hang_up", under another path unless there is a link.
 
     Args:
         protocol: "dynamixel" for Dynamixel 2.0, "feetech" for the STS series.
@@ -72,7 +74,9 @@ class BusServer:
             has_wire_time=has_wire_time,
         )
         self._clock: Clock = WallClock() if clock is None else clock
+        self._link = link
         self._line = SerialLine(link)
+        self._is_closed = False
         self.path = self._line.path
         self._served_s = self._clock.now_s()
         self._checked_s = 0.0
@@ -83,7 +87,7 @@ class BusServer:
 
     @property
     def is_open(self) -> bool:
-        """Whether the port is there; it is not after a fault "hang_up" or `close`."""
+        """Whether the port is there; it is not during a fault "hang_up" and after `close`."""
         return self._line.is_open
 
     def next_due_s(self) -> float | None:
@@ -107,6 +111,9 @@ class BusServer:
         if self.bus.is_hung_up:
             self._line.close()
             return
+        if not self._line.is_open and not self._is_closed:  # plugged in again
+            self._line = SerialLine(self._link)
+            self.path = self._line.path
         self._line.send_due(self._clock.now_s())
         asked_s = self.bus.last_request_s
         is_quiet = asked_s is None or now_s - asked_s > 1.0  # looking takes ms
@@ -134,7 +141,7 @@ class BusServer:
         self.bus.set_fault(kind, **settings)
 
     def clear_faults(self) -> None:
-        """End all faults. A port that hung up stays away."""
+        """End all faults, those of the plan that are to come included."""
         self.bus.advance(self._clock.now_s())
         self.bus.clear_faults()
 
@@ -154,7 +161,8 @@ class BusServer:
         self.bus.set_register(servo, name, value)
 
     def close(self) -> None:
-        """Take the port away."""
+        """Take the port away for good."""
+        self._is_closed = True
         self._line.close()
 
 
@@ -222,6 +230,10 @@ class EmulatedBus:
             self.stop()
             raise
         return self.port
+
+    def find_port(self) -> str:
+        """Return the path of the port as it is now: after a fault "hang_up" it may be another."""
+        return self._ask("find_port")
 
     def stop(self) -> None:
         """End the process; the port goes away."""
@@ -338,6 +350,7 @@ def _command(server: BusServer, name: str) -> Any:
     return {
         "truth": server.truth,
         "users": server.users,
+        "find_port": lambda: server.path,
         "commands": server.commands,
         "move": server.move,
         "set_fault": server.set_fault,

@@ -28,7 +28,6 @@ class FaultSchedule:
         self._start_s: float | None = None
         self._now_s = 0.0
         self._held: dict[int, float] = {}
-        self.is_hung_up = False
 
     def turn(self, now_s: float) -> None:
         """Let faults begin and end that have to by now."""
@@ -78,8 +77,6 @@ class FaultSchedule:
 
     def _begin(self, fault: Fault) -> None:
         values = fault.parameters
-        if fault.kind == "hang_up":
-            self.is_hung_up = True
         for servo in self._concerned(fault):
             match fault.kind:
                 case "dead":
@@ -141,6 +138,11 @@ class FaultSchedule:
         return demand
 
     # ------------------------------------------------------------------ on the line
+
+    @property
+    def is_hung_up(self) -> bool:
+        """Whether the adapter has gone."""
+        return bool(self._of_kind("hang_up"))
 
     @property
     def is_silent(self) -> bool:

@@ -90,7 +90,7 @@ FAULT_KINDS: Mapping[str, FaultKind] = {
         "servos talk at another rate",
         {"baud": Parameter(57600, 9600, 4_500_000, "the rate, baud")},
     ),
-    "hang_up": FaultKind("the adapter goes away", is_event=True, has_ids=False),
+    "hang_up": FaultKind("the adapter goes away, and comes back", has_ids=False),
     "reboot": FaultKind("a servo reboots: its torque and its RAM are lost", is_event=True),
     "stuck": FaultKind("a shaft does not turn", needs_ids=True),
     "stall": FaultKind(

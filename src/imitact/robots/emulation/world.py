@@ -308,7 +308,7 @@ class BenchWorld:
             one.set_fault(kind, **settings)
 
     def clear_faults(self) -> None:
-        """End all faults of all buses. A port that hung up stays away."""
+        """End all faults of all buses."""
         for bus in self.buses.values():
             bus.clear_faults()
 
