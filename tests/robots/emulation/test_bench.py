@@ -148,6 +148,9 @@ def test_the_end_of_a_bench_takes_its_ports_and_cameras_away(tmp_path: Path) -> 
         port = Path(bench.ports["leader"])
         assert port.is_symlink()
         assert port.exists()
+        with pytest.raises(BadInput, match="another emulated robot is writing to"):
+            Bench("koch", cameras=(), folder=tmp_path).start()
+        assert port.exists()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(RobotError, match="the bench"):
         bench.truth()

@@ -1,9 +1,9 @@
 """Pictures of the bench: gym-aloha's scene as its cameras see it, or a sketch of other arms.
 
-A frame of `AlohaEnv` costs 32 to 50 ms of one core in software, whatever its size, most of it for
-four samples a pixel. `ScenePictures` draws twice as many rows and columns with one sample and
-averages them, with a shadow map of 1024 texels: 12 to 24 ms, and a mean difference of 0.9 of 255
-from `AlohaEnv` at 120x160 (benchmarks/bench_cameras.py). `exact` draws the same pixels.
+A frame of `AlohaEnv` takes 32 to 75 ms of one core in software, most of it for four samples a
+pixel. `ScenePictures` takes one, with a shadow map of 1024 texels, and draws small frames with
+twice as many rows and columns, which it averages: half the time at 120x160 and a mean difference of
+1 of 255 from `AlohaEnv` (benchmarks/emulated_aloha.py). `exact` draws the same pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from imitact.envs.aloha import CAMERAS, AlohaScene
 from imitact.envs.aloha_renderer import SceneRenderer
 
 _SHADOW_TEXELS = 1024
-_ZOOM = 2
+_ZOOM, _MOST_ZOOMED = 2, 320 * 240  # pixels of a frame; beyond, pixels take longer than triangles
 
 _LINKS = (0.9, 0.8, 0.35)  # upper arm, forearm, hand; in sixths of the height
 _BACKGROUND, _TABLE, _ARM, _JAW = (225, 228, 232), (120, 96, 72), (40, 60, 110), (200, 60, 40)
@@ -73,7 +73,7 @@ class ScenePictures:
     def __init__(self, task: str, height: int, width: int, *, exact: bool = False) -> None:
         self._scene = AlohaScene(task)
         model, self._size = self._scene.model, (height, width)
-        self._zoom = 1 if exact else _ZOOM
+        self._zoom = 1 if exact or height * width > _MOST_ZOOMED else _ZOOM
         if not exact:
             model.vis.quality.offsamples = 0
             model.vis.quality.shadowsize = _SHADOW_TEXELS
