@@ -189,9 +189,8 @@ class TorqueOn:
 
     def _start_watchdog(self) -> None:
         units = round(self._arm.watchdog_s / WATCHDOG_UNIT_S)
-        if units:
-            for servo in self._driven:
-                self._set(servo, BUS_WATCHDOG, units)
+        for servo in self._driven:
+            self._set(servo, BUS_WATCHDOG, units)
         self._bus.forget_gaps()
 
     def _set(self, servo: int, register: Register, value: int) -> None:

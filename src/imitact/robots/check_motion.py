@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,8 @@ def check_motion(
     try:
         for config in (follower, leader):
             if config is not None:
-                arm = AlohaArm(config, side, patience=patience)
+                # The bus is silent while the other arm starts and a person answers.
+                arm = AlohaArm(replace(config, watchdog_s=0.0), side, patience=patience)
                 arms.append(arm)
                 arm.connect()
                 if not any(fact.torque for fact in arm.facts.values()):
