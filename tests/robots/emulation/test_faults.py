@@ -169,6 +169,14 @@ def test_error_bits_ride_on_replies() -> None:
     assert client.read(2, PRESENT, 4).error == 0
 
 
+def test_error_bits_of_feetech_are_its_own() -> None:
+    client = FeetechClient(*so101_servos())
+    client.bus.set_fault("error", ids=(1,))
+    assert client.read(1, 56, 2).error == 0x20
+    client.bus.set_fault("error", ids=(2,), bits=5)
+    assert client.read(2, 56, 2).error == 5
+
+
 # --------------------------------------------------------------------- line
 
 
@@ -204,6 +212,14 @@ def test_an_adapter_that_went_comes_back() -> None:
 
 
 # --------------------------------------------------------------------- servos
+
+
+def test_a_fault_lasts_although_another_of_its_kind_ends() -> None:
+    client = arm(Fault("dead", 0.0, 3.0, (1,)), Fault("dead", 1.0, 1.0, (1, 2)))
+    client.wait(2.5)
+    assert [s.id for s in client.sync_read(PRESENT, 4, (1, 2))] == [2]
+    client.wait(1.0)
+    assert [s.id for s in client.sync_read(PRESENT, 4, (1, 2))] == [1, 2]
 
 
 def test_an_unplugged_servo_is_limp_and_comes_back_restarted() -> None:

@@ -47,6 +47,8 @@ class DynamixelServo(Servo):
         BadInput: the model number or a register is unknown.
     """
 
+    USUAL_ERROR_BIT = ALERT
+
     def __init__(self, model: ServoModel) -> None:
         motor = DYNAMIXEL_MOTORS.get(model.model_number)
         if motor is None:

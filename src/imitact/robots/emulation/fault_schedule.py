@@ -46,6 +46,8 @@ class FaultSchedule:
         for fault in over:
             self._active.remove(fault)
             self._end(fault)
+            for other in self._of_kind(fault.kind):  # one that goes on, perhaps on the same servo
+                self._begin(other)
 
     def add(self, kind: str, duration_s: float, ids: Sequence[int], **parameters: float) -> None:
         """Let a fault begin now.
@@ -84,7 +86,7 @@ class FaultSchedule:
                 case "reboot":
                     servo.reboot(self._now_s)
                 case "error":
-                    servo.forced_error_bits = int(values["bits"])
+                    servo.forced_error_bits = int(values["bits"]) or servo.USUAL_ERROR_BIT
                 case "overload":
                     servo.trip("overload")
                 case "overheat":

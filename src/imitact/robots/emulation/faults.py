@@ -103,7 +103,7 @@ FAULT_KINDS: Mapping[str, FaultKind] = {
     ),
     "error": FaultKind(
         "replies carry error bits",
-        {"bits": Parameter(0x80, 1, 255, "of the error byte; Dynamixel's alert is 128")},
+        {"bits": Parameter(0, 0, 255, "of the error byte; 0: alert (Feetech: overload)")},
         needs_ids=True,
     ),
     "overload": FaultKind(

@@ -116,6 +116,8 @@ class FeetechServo(Servo):
         BadInput: the model number or a register is unknown.
     """
 
+    USUAL_ERROR_BIT = 1 << ERROR_BITS["overload"]
+
     def __init__(self, model: ServoModel) -> None:
         if model.model_number != STS3215:
             raise BadInput(

@@ -246,6 +246,9 @@ class ControlTable:
 class Servo:
     """What servos of both families share. A subclass gives registers, modes and error bits."""
 
+    USUAL_ERROR_BIT = 0
+    """Bit of the error byte that a fault "error" sets unless it names others."""
+
     REBOOT_S = 0.3
     """Time during which a servo that reboots hears nothing, s; an assumption."""
 
