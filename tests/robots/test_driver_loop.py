@@ -10,7 +10,7 @@ import pytest
 from imitact.core.clock import VirtualClock
 from imitact.core.errors import RobotError
 from imitact.parallel.mailbox import Mailbox
-from imitact.robots.driver_loop import DriverLoop, LoopConfig, Mode, Parking
+from imitact.robots.driver_loop import DriverLoop, LoopConfig, Mode
 from imitact.robots.hosted import DriverBoxes, HostedDriver, joined_sent
 from tests.support.fake_arm import FakeArm, FakeServos
 
@@ -316,18 +316,3 @@ def test_a_release_opens_a_failed_driver_anew():
     bench.servos.fail("none")
     assert bench.loop.release() == ()
     assert bench.servos.torque == [False, False]
-
-
-def test_parking_never_exceeds_its_speeds():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        start, rest = rng.uniform(-3, 3, (2, 4))
-        speeds = rng.uniform(0.1, 2, 4)
-        parking = Parking(start, rest, speeds, 0.0)
-        poses = [start]
-        for step in range(1, 100_000):
-            poses.append(parking.next(step * PERIOD_S, 1.0))
-            if parking.is_done:
-                break
-        assert poses[-1].tolist() == pytest.approx(rest.tolist())
-        assert np.all(np.abs(np.diff(poses, axis=0)) <= speeds * PERIOD_S * 1.0001)

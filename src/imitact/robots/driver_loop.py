@@ -7,7 +7,7 @@ missed reads, without new commands (watchdog), when told to hold, and after the 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,19 +16,9 @@ from numpy.typing import NDArray
 from imitact.core.clock import Clock
 from imitact.core.errors import RobotError, library_words
 from imitact.core.robot import WATCHDOG_S, Driver, ServoHealth
-from imitact.core.types import FloatArray
 from imitact.parallel.mailbox import Mailbox
 from imitact.robots.hosted import DriverBoxes, HostedDriver
-
-PARK_SPEEDS: Mapping[str, float] = {"rad": 0.3, "deg": 17.0, "1": 0.5, "%": 30.0, "m": 0.1}
-"""Largest speed of a joint on its way to the rest pose, unit/s."""
-
-HELD_LAG_S = 0.2
-"""How far a joint that carries a load stays behind its goal, as time of travel at those speeds, s:
-0.06 rad."""
-
-BLOCKED_UNITS = ("rad", "deg")
-"""Units of joints that must follow while parking; a gripper may hold something."""
+from imitact.robots.rest_ramp import RestRamp, held_lag, park_speeds, parking_start
 
 RELEASE_ATTEMPTS = 3
 """How often the torque is turned off before the servos that do not answer are reported."""
@@ -116,7 +106,7 @@ class DriverLoop:
         self._measured: NDArray[np.float64] | None = None
         mail = boxes.sent.read() if energised else None
         self._last: NDArray[np.float64] | None = None if mail is None else mail.values
-        self._parking: Parking | None = None
+        self._parking: RestRamp | None = None
 
     @property
     def is_leader(self) -> bool:
@@ -216,8 +206,7 @@ class DriverLoop:
             self._boxes.sent.post(unknown, -1.0, self._clock.now_s())
             return
         if self._last is not None:
-            units = self._hosted.spec.action_units
-            near = np.array([PARK_SPEEDS.get(unit, 0.0) for unit in units]) * HELD_LAG_S
+            near = held_lag(self._hosted.spec.action_units)
             measured = np.where(np.abs(self._last - measured) <= near, self._last, measured)
         self._last = measured
         self._boxes.sent.post(measured, -1.0, self._clock.now_s())
@@ -242,38 +231,33 @@ class DriverLoop:
             )
         if self.mode is Mode.LIMP:
             raise RobotError(f"{self.name}: no torque, so it cannot be parked; enable it first")
-        units = self._hosted.spec.action_units
-        if unknown := sorted({unit for unit in units if unit not in PARK_SPEEDS}):
-            raise RobotError(
-                f"{self.name}: it cannot be parked: no speed is known for {', '.join(unknown)}"
+        self._present_driver()
+        config = self._config
+        try:
+            speeds = park_speeds(self._hosted.spec.action_units, config.park_speed)
+            start = parking_start(
+                self._hosted.spec,
+                self._last,
+                self._measured_action(),
+                speeds * config.park_lag_s,
+                may_have_fallen=not self._torque_is_sure,
             )
-        speeds = np.array([PARK_SPEEDS[unit] for unit in units]) * self._config.park_speed
-        start = self._parking_start(speeds)
+        except RobotError as error:
+            raise RobotError(f"{self.name}: {error}") from None
         if not self._torque_is_sure:
             self._turn_on()
         self.mode, self._why_held, self.parked = Mode.PARKING, "", False
-        self._parking = Parking(start, self.rest, speeds, self._clock.now_s())
+        self._parking = RestRamp(
+            self._hosted.spec,
+            start,
+            self.rest,
+            speeds,
+            self._clock.now_s(),
+            lag_s=config.park_lag_s,
+            blocked_s=config.park_blocked_s,
+        )
         self._post_fault()
         return self._parking.duration_s
-
-    def _parking_start(self, speeds: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return where parking begins, (A,): each joint at its last command, or where it is."""
-        measured = self._measured_action()
-        if measured is None or self._last is None:
-            start = self._last if measured is None else measured
-            if start is None:
-                raise RobotError(f"{self.name}: it cannot be parked: its joints are not measured")
-            return start
-        is_near = np.abs(self._last - measured) <= speeds * self._config.park_lag_s
-        is_near[[unit not in BLOCKED_UNITS for unit in self._hosted.spec.action_units]] = True
-        if not self._torque_is_sure and not np.all(is_near):
-            # Nobody expects an arm that lost its power and fell to rise by itself.
-            worst = self._hosted.spec.action_names[int(np.argmin(is_near))]
-            raise RobotError(
-                f"{self.name}: {worst} is not where it was held, so the arm may have lost its "
-                "torque; enable it to park it, or release it"
-            )
-        return np.where(is_near, self._last, measured)
 
     @property
     def parking_failure(self) -> str | None:
@@ -353,32 +337,16 @@ class DriverLoop:
         elif self._last is not None:
             self._present_driver().write(self._last)
 
-    def _park_on(self, parking: Parking) -> None:
-        asked = parking.next(self._clock.now_s(), 2 / self._config.rate_hz)
+    def _park_on(self, ramp: RestRamp) -> None:
+        now_s = self._clock.now_s()
+        asked = ramp.next(now_s, 2 / self._config.rate_hz)
         sent = self._written(asked)
         self._boxes.sent.post(sent, -1.0, self._clock.now_s())
-        measured = self._measured_action()
-        behind = "" if measured is None else self._behind(parking, asked, measured)
-        if behind and parking.blocked_s(self._clock.now_s()) > self._config.park_blocked_s:
-            self.hold(f"parking stopped: {behind}")
-        elif not behind:
-            parking.blocked_since_s = None
-            if parking.is_done:
-                self.hold("parked")
-                self.parked = True
-
-    def _behind(
-        self, parking: Parking, asked: NDArray[np.float64], measured: NDArray[np.float64]
-    ) -> str:
-        """Return which joint is too far from what was asked of it; empty where none is."""
-        spec = self._hosted.spec
-        lag = np.abs(asked - measured) / parking.speeds
-        lag[[unit not in BLOCKED_UNITS for unit in spec.action_units]] = 0
-        worst = int(np.argmax(lag))
-        if lag[worst] <= self._config.park_lag_s:
-            return ""
-        off = abs(asked[worst] - measured[worst])
-        return f"{spec.action_names[worst]} is {off:.2f} {spec.action_units[worst]} behind"
+        if blocked := ramp.blocked(asked, self._measured_action(), now_s):
+            self.hold(f"parking stopped: {blocked}")
+        elif ramp.is_done:
+            self.hold("parked")
+            self.parked = True
 
     def _written(self, action: NDArray[np.float64]) -> NDArray[np.float64]:
         sent = np.asarray(self._present_driver().write(action), np.float64)
@@ -469,46 +437,6 @@ class DriverLoop:
         if fault != self._posted_fault:
             self._boxes.fault.post(fault)
             self._posted_fault = fault
-
-
-class Parking:
-    """The way to the rest pose: a quintic ramp, at rest at both ends, whose jerk is bounded.
-
-    All joints start and end together; the one with the longest way sets the duration.
-    """
-
-    def __init__(
-        self,
-        start: FloatArray,
-        rest: FloatArray,
-        speeds: NDArray[np.float64],
-        now_s: float,
-    ) -> None:
-        """Begin at `start`, (A,); `speeds` are the largest ones, unit/s."""
-        self.speeds = speeds
-        self._start, self._way = np.asarray(start), np.asarray(rest) - np.asarray(start)
-        # The speed of 10 s³ - 15 s⁴ + 6 s⁵ is largest in the middle, 15/8 of the mean.
-        self.duration_s = max(0.5, float(np.max(15 / 8 * np.abs(self._way) / speeds)))
-        self._progress_s, self._before_s = 0.0, now_s
-        self.blocked_since_s: float | None = None
-
-    def next(self, now_s: float, most_s: float) -> NDArray[np.float64]:
-        """Return the pose for now, (A,); the ramp goes on by `most_s` at most, so that a stall
-        makes no jump."""
-        self._progress_s += min(now_s - self._before_s, most_s)
-        self._before_s = now_s
-        s = min(1.0, self._progress_s / self.duration_s)
-        return self._start + self._way * s**3 * (10 - 15 * s + 6 * s**2)
-
-    @property
-    def is_done(self) -> bool:
-        return self._progress_s >= self.duration_s
-
-    def blocked_s(self, now_s: float) -> float:
-        """Return for how long a joint has been too far behind, s."""
-        if self.blocked_since_s is None:
-            self.blocked_since_s = now_s
-        return now_s - self.blocked_since_s
 
 
 def failure_words(error: BaseException) -> str:
