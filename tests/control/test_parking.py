@@ -59,6 +59,32 @@ def test_a_ramp_waits_while_the_robot_is_held(by):
     assert np.abs(np.diff(commands, axis=0)).max() * RATE_HZ <= 0.3 + 1e-9
 
 
+def test_a_ramp_ends_only_where_the_robot_is_at_the_pose_or_gets_no_further():
+    class Slow(PassThrough):
+        """A filter that lets the first joint move by 0.2 rad/s, and up to a limit."""
+
+        def __init__(self, limit: float) -> None:
+            super().__init__()
+            self.limit = limit
+
+        def check(self, asked, *others):
+            before = self.command[0]
+            verdict = super().check(asked, *others)
+            verdict.action[0] = min(before + np.clip(asked[0] - before, -0.004, 0.004), self.limit)
+            return verdict
+
+    for limit, words in ((9.0, "the pose is reached"), (0.8, "not reached: waist +11 degrees")):
+        clock, records = VirtualClock(), []
+        source = RampSource(GOAL, ARM.action_names, ARM.action_units, RATE_HZ)
+        loop = ControlLoop(
+            ObedientRobot(clock), source, Slow(limit), clock, RATE_HZ, records.append
+        )
+        outcome = loop.run(np.zeros(2), 2000)
+        assert outcome.ended == "source"
+        assert words in outcome.words
+        assert records[-1].action[0] == pytest.approx(min(limit, 1.0), abs=0.01)
+
+
 def test_a_pose_that_is_not_one_finite_value_a_joint_is_refused():
     for bad in (np.zeros(3), np.array([0.0, np.nan])):
         with pytest.raises(BadInput, match="finite values, one a joint"):

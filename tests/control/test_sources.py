@@ -278,6 +278,15 @@ def test_the_expected_time_of_an_answer_is_the_95th_percentile_without_the_first
     assert times.expected_ticks(50.0) == 1  # 1 tick, however it was rounded
 
 
+def test_the_times_of_a_warm_up_are_expected_from_the_start():
+    source = policy_source([6], chunking="replay:20")
+    for time_s in (2.0, 0.11, 0.12):
+        source.answer_times.add(time_s)
+    records = run(source, 50)
+    assert [r.tick for r in records if r.query] == [0, 20, 34, 48]
+    assert [r.tick for r in records if r.hold] == list(range(6))
+
+
 def test_an_answer_to_a_query_that_was_given_up_is_ignored():
     class Stale(Dying):
         def __init__(self) -> None:

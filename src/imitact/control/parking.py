@@ -26,6 +26,9 @@ from imitact.storage.json_file import read_json_object
 _PEAK = 1.875
 """Largest speed of a quintic ramp, as a factor of its mean speed."""
 
+STILL_S = 1.0
+"""Time without progress at the end of a ramp after which it is given up, s."""
+
 _TURNS = {"rad": math.pi / 2, "deg": 90.0}
 """A quarter turn: servos come back off by multiples of it."""
 
@@ -63,7 +66,8 @@ def first_command(robot: Robot) -> NDArray[np.float64]:
 class RampSource:
     """Brings the robot to a pose, from rest to rest, at a slow speed; then it ends.
 
-    All joints arrive together on quintic ramps. The ramp waits while the robot is held.
+    All joints arrive together on quintic ramps. The ramp waits while the robot is held, and at its
+    end for a robot whose limits are slower; it gives up where the robot gets no further.
     """
 
     def __init__(
@@ -85,7 +89,10 @@ class RampSource:
             raise BadInput(f"the pose {goal} is not {len(names)} finite values, one a joint")
         self._speed, self._rate_hz = by_unit(SLOW_RATES, names, units), rate_hz
         self._start, self._ticks, self._first = self._goal, 0, 0
+        self._names, self._units = tuple(names), tuple(units)
+        self._near = by_unit(TOLERANCES, names, units) / 50  # 0.1 degrees
         self._gave = False
+        self._still: tuple[int, NDArray[np.float64]] | None = None
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -93,6 +100,7 @@ class RampSource:
 
     def begin(self, moment: Moment) -> None:
         self._start, self._first, self._gave = moment.command.copy(), moment.tick, False
+        self._still = None
         longest_s = float(np.max(np.abs(self._goal - self._start) / self._speed))
         self._ticks = math.ceil(_PEAK * longest_s * self._rate_hz)
 
@@ -102,14 +110,28 @@ class RampSource:
         self._gave = True
         done = moment.tick + 1 - self._first
         if done >= self._ticks:
-            return Asked(self._goal.copy(), words="the pose is reached", ended=True)
+            return self._arriving(moment)
         t = done / self._ticks
         share = t**3 * (10 - 15 * t + 6 * t**2)
         return Asked(self._start + share * (self._goal - self._start))
 
     def hold(self, moment: Moment, hold: Hold, words: str) -> Asked:
-        self._first, self._gave = self._first + 1, False
+        self._first, self._gave, self._still = self._first + 1, False, None
         return Asked(None, hold, words)
+
+    def _arriving(self, moment: Moment) -> Asked:
+        """Return the goal; the ramp has ended once it, or nothing more, is commanded."""
+        goal = self._goal.copy()
+        left = goal - moment.command
+        if np.all(np.abs(left) <= np.maximum(self._near, self._speed / self._rate_hz)):
+            return Asked(goal, words="the pose is reached", ended=True)
+        if self._still is None or np.any(np.abs(moment.command - self._still[1]) > self._near):
+            self._still = moment.tick, moment.command.copy()
+        if moment.held or moment.tick - self._still[0] < STILL_S * self._rate_hz:
+            return Asked(goal)
+        worst = int(np.argmax(np.abs(left) / self._near))
+        words = f"{self._names[worst]} {shown(float(left[worst]), self._units[worst])} from it"
+        return Asked(goal, words=f"the pose is not reached: {words}", ended=True)
 
 
 @dataclass(frozen=True)

@@ -137,10 +137,12 @@ class PolicySource:
 
     @property
     def answer_times(self) -> AnswerTimes:
+        """Measured so far; those of a warm-up may be added before the start."""
         return self._times
 
     def begin(self, moment: Moment) -> None:
         self._inference.begin()
+        self._expect()
         self._restart(moment.tick)
 
     def action(self, moment: Moment) -> Asked:
@@ -202,9 +204,7 @@ class PolicySource:
         if answer is None or answer.asked_tick != self._chunking.asked_tick:
             return None
         self._times.add(answer.time_s)
-        expected = self._times.expected_ticks(self._rate_hz)
-        if expected is not None:
-            self._chunking.delay_ticks = expected
+        self._expect()
         try:
             if answer.chunk is None:
                 raise ImitactError(answer.failure or "it gave no chunk")
@@ -218,6 +218,12 @@ class PolicySource:
         except ImitactError as error:
             self._chunking.drop_query()
             return replace(answer, chunk=None, failure=library_words(error))
+
+    def _expect(self) -> None:
+        """Expect answers within the times that were measured, if any were."""
+        expected = self._times.expected_ticks(self._rate_hz)
+        if expected is not None:
+            self._chunking.delay_ticks = expected
 
     def _late(self, now_s: float) -> str:
         since_ms = (now_s - self._asked_s) * 1000
