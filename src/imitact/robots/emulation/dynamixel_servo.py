@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 from imitact.core.errors import BadInput
+from imitact.robots.emulation.control_table import ControlTable, Register
 from imitact.robots.emulation.dynamixel_table import (
     ACCESS_ERROR,
     ALERT,
@@ -37,7 +38,7 @@ from imitact.robots.emulation.dynamixel_table import (
     dynamixel_registers,
     indirect_number,
 )
-from imitact.robots.emulation.servos import TURN, ControlTable, Demand, Register, Servo, ServoModel
+from imitact.robots.emulation.servos import TURN, Demand, Servo, ServoModel
 
 
 class DynamixelServo(Servo):

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from imitact.robots.emulation.servos import TURN, Register
+from imitact.robots.emulation.control_table import Register
+from imitact.robots.emulation.servos import TURN
 
 RESULT_FAIL, INSTRUCTION_ERROR, CRC_ERROR, RANGE_ERROR = 1, 2, 3, 4
 LENGTH_ERROR, LIMIT_ERROR, ACCESS_ERROR = 5, 6, 7

@@ -11,7 +11,8 @@ import math
 from typing import Literal
 
 from imitact.core.errors import BadInput
-from imitact.robots.emulation.servos import TURN, ControlTable, Demand, Register, Servo, ServoModel
+from imitact.robots.emulation.control_table import ControlTable, Register
+from imitact.robots.emulation.servos import TURN, Demand, Servo, ServoModel
 
 STS3215 = 777
 """Model number."""
