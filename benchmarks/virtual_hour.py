@@ -4,9 +4,9 @@
         [--write benchmarks/results/virtual_hour.json]
 
 A robot of 14 joints at 50 Hz, whose readings are up to two ticks old, runs a policy whose answers
-take 0 to 15 ticks, drawn for each query; now and then ticks are skipped, the state is too old, or a
-person stops and goes on. Everything is drawn from the seed. The bytes are those of the packed
-records, as a recorder gets them.
+take 0 to 15 ticks, drawn for each query, through the safety filter. Now and then ticks are skipped,
+the state is too old, or a person stops and goes on. Everything is drawn from the seed. The bytes
+are those of the packed records, as a recorder gets them.
 """
 
 from __future__ import annotations
@@ -26,31 +26,25 @@ from numpy.typing import NDArray
 from imitact.control.async_inference import DelayedInference, delayed_by
 from imitact.control.contract import Controls
 from imitact.control.control_loop import ControlLoop
+from imitact.control.safety_filter import SafetyFilter, Stage
 from imitact.control.sources import PolicySource
-from imitact.control.tick_record import TickFormat, TickRecord
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.clock import VirtualClock
 from imitact.core.execution import parse
+from imitact.core.joint_limits import JointLimits
 from imitact.core.robot import Reading, SentCommand, ServoHealth, TimedFrame
 from imitact.core.types import FloatArray, Observation, Spec
+from imitact.recording.tick_record import TickFormat, TickRecord
 
 SPEC = Spec(ALOHA_JOINTS, ALOHA_JOINTS, ALOHA_UNITS, ALOHA_UNITS, (), ALOHA_RATE_HZ)
 
 
-class Unfiltered:
-    """In the place of the safety filter."""
-
-    stage, joint, words, should_park = 0, "", "", False
-
-    def begin(self, command: Any) -> None:
-        self.action, self.held = command, False
-
-    def resume(self) -> None: ...
-
-    def check(self, asked: Any, *_: Any) -> Unfiltered:
-        self.held = asked is None
-        self.action = self.action if asked is None else asked
-        return self
+def limits() -> JointLimits:
+    """Return limits that the policy below keeps within its chunks, and not at their seams."""
+    ones = np.ones(SPEC.action_size)
+    return JointLimits(
+        SPEC.action_names, SPEC.action_units, -3 * ones, 3 * ones, 3 * ones, 40 * ones, 1500 * ones
+    )
 
 
 class Clock(VirtualClock):
@@ -122,8 +116,10 @@ def run(minutes: float, seed: int) -> tuple[str, dict[str, Any]]:
     robot = LaggingRobot(clock, seed + 2)
     inference = DelayedInference(Waves(), delayed_by(range(16), seed + 3), SPEC.rate_hz, seed)
     source = PolicySource(inference, parse("replay:50"), SPEC.rate_hz)
+    safety = SafetyFilter(limits(), SPEC.rate_hz, spec=SPEC)
     form, digest = TickFormat.of(SPEC), hashlib.sha256()
     seen: Counter[str] = Counter()
+    stages: Counter[int] = Counter()
     stopped = 0
 
     def controls() -> Controls:
@@ -134,14 +130,16 @@ def run(minutes: float, seed: int) -> tuple[str, dict[str, Any]]:
     def on_tick(record: TickRecord) -> None:
         digest.update(form.pack(record))
         seen["queries"] += record.query
+        stages[record.stage] += 1
 
-    loop = ControlLoop(robot, source, Unfiltered(), clock, SPEC.rate_hz, on_tick, controls)
+    loop = ControlLoop(robot, source, safety, clock, SPEC.rate_hz, on_tick, controls)
     outcome = loop.run(np.zeros(SPEC.action_size), round(minutes * 60 * SPEC.rate_hz))
     return digest.hexdigest(), {
         "ticks": outcome.ticks,
         "skipped": outcome.skipped,
         "queries": seen["queries"],
         "holds": {hold.name.lower(): n for hold, n in sorted(outcome.holds.items())},
+        "stages": {Stage(stage).name.lower(): n for stage, n in sorted(stages.items())},
         "faults": dict(outcome.faults),
     }
 

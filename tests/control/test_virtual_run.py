@@ -19,12 +19,13 @@ from tests.support.tiny_arm import SPEC, TinyArm
 
 
 def test_virtual_minutes_of_a_disturbed_run_have_the_same_bytes_each_time():
-    digest, facts = virtual_hour.run(1.5, seed=0)
-    assert virtual_hour.run(1.5, seed=0) == (digest, facts)
-    assert virtual_hour.run(1.5, seed=6)[0] != digest
+    digest, facts = virtual_hour.run(1.0, seed=0)
+    assert virtual_hour.run(1.0, seed=0) == (digest, facts)
+    assert virtual_hour.run(1.0, seed=6)[0] != digest
     assert not facts["faults"]
-    assert facts["ticks"] + facts["skipped"] == 4500
+    assert facts["ticks"] + facts["skipped"] == 3000
     assert facts["skipped"] > 0
+    assert facts["stages"].keys() >= {"passed", "motion", "not_asked"}
     assert facts["holds"].keys() == {"stopped", "no_state", "state_old", "answer_late"}
 
 

@@ -390,7 +390,7 @@ def test_an_answer_that_comes_after_the_simulated_delay_is_executed_like_the_sim
     st.sets(st.integers(1, 119), max_size=20),
     st.integers(1, 30),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_each_row_is_executed_at_its_own_tick_whatever_is_late_or_skipped(delays, skips, n):
     """Rows move on by the ticks that passed, less those in which the robot waited."""
     actions, queried = run_answered(Replay(n, 15), numbered(120, 80), delays, skips)
