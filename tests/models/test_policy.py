@@ -26,6 +26,7 @@ from imitact.core.camera_view import resize
 from imitact.core.errors import BadInput, DamagedFile, ImitactError, NotFinite, SpecMismatch
 from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Stats
+from imitact.core.joint_limits import demonstrated_limits
 from imitact.core.types import Camera, LazyFrames, Observation, Policy, Spec
 from imitact.models import policy_folder
 from imitact.models.act import Act, Losses, Prediction
@@ -439,6 +440,28 @@ def test_saving_and_loading_is_exact(norm: Any, tmp_path: Path) -> None:
             assert np.array_equal(getattr(loaded.stats[name], part), getattr(known, part))
     assert all(p.requires_grad for p in loaded.net.parameters())
     assert not loaded.net.training
+
+
+def test_a_policy_keeps_the_joint_limits_of_its_demonstrations_and_older_ones_have_none(
+    tmp_path: Path,
+) -> None:
+    rows = np.cumsum(np.ones((20, 3)), axis=0) * np.array([0.01, 0.02, 0.03])
+    limits = demonstrated_limits([rows], SPEC.action_names, SPEC.action_units, SPEC.rate_hz)
+    policy = TorchPolicy.create(SPEC, STATS, TINY, seed=0, fingerprint="abc", limits=limits)
+    policy.save(tmp_path / "p")
+    loaded = TorchPolicy.load(tmp_path / "p")
+    assert loaded.limits is not None
+    assert loaded.limits.to_json() == limits.to_json()
+    assert policy_folder.read_record(tmp_path / "p").limits is not None
+    made().save(tmp_path / "older")
+    assert "limits" not in policy_folder.read_policy_json(tmp_path / "older")
+    assert TorchPolicy.load(tmp_path / "older").limits is None
+
+
+def test_joint_limits_of_other_joints_are_refused() -> None:
+    limits = demonstrated_limits([np.eye(3)], ("a", "b", "c"), ("rad",) * 3, 50.0)
+    with pytest.raises(DamagedFile, match="limits are of a, b, c"):
+        TorchPolicy.create(SPEC, STATS, TINY, seed=0, fingerprint="abc", limits=limits)
 
 
 def test_a_saved_policy_holds_two_files_and_no_pickle(tmp_path: Path) -> None:

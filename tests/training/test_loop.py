@@ -31,7 +31,7 @@ from imitact.training.flops import count_flops
 from imitact.training.frame_cache import DecodedFrames
 from imitact.training.loop import Interrupted, train
 from imitact.training.optimizer_step import Updater, lr_scale
-from imitact.training.sampler import Sampler, dataset_statistics
+from imitact.training.sampler import Sampler, dataset_statistics, episode_limits
 from tests.support.fake_dataset import FakeDataset, FakeEpisode
 from tests.support.paths import ROOT
 
@@ -441,6 +441,8 @@ def test_validation_episodes_enter_neither_the_statistics_nor_the_batches(tmp_pa
     want = dataset_statistics(DATASET, chosen.indices)
     assert np.array_equal(policy.stats["action"].mean, want["action"].mean)
     assert policy.stats["state"].count == sum(chosen.lengths)
+    assert policy.limits is not None
+    assert policy.limits.to_json() == episode_limits(DATASET, chosen.indices).to_json()
     # The numbers of the validation episode do not affect the weights.
     changed = _Changed(DATASET.lengths, odd=held.indices[0])
     train(changed, tmp_path / "changed", TINY, CONFIG)

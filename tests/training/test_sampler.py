@@ -28,7 +28,7 @@ from imitact.core.camera_view import View
 from imitact.core.errors import BadInput, DamagedFile, DiskFull, NotFinite, SpecMismatch
 from imitact.core.types import Frame
 from imitact.training import frame_cache
-from imitact.training.sampler import SampleBatch, Sampler, dataset_statistics
+from imitact.training.sampler import SampleBatch, Sampler, dataset_statistics, episode_limits
 from tests.support.fake_dataset import FakeDataset, FakeEpisode
 from tests.support.paths import ROOT
 
@@ -241,6 +241,20 @@ def test_validation_episodes_do_not_enter_the_statistics() -> None:
     assert np.allclose(found["state"].std, rows.std(axis=0), rtol=0, atol=1e-12)
     assert found["state"].count == found["action"].count == 16
     assert not np.allclose(found["state"].mean, dataset_statistics(source, [0, 1, 2])["state"].mean)
+
+
+def test_joint_limits_are_those_of_the_training_episodes_with_the_distance_from_the_state() -> None:
+    source = FakeDataset((7, 4, 9))
+    found = episode_limits(source, [0, 2])
+    rows = np.concatenate([source.episode(e).action for e in (0, 2)])
+    width = rows.max(0) - rows.min(0)
+    np.testing.assert_allclose(found.lower, rows.min(0) - 0.25 * width, atol=1e-6)
+    assert (found.names, found.units) == (source.spec.action_names, source.spec.action_units)
+    gaps = [np.abs(source.episode(e).action - source.episode(e).state).max(0) for e in (0, 2)]
+    assert found.gap is not None
+    least = 0.1 * width
+    np.testing.assert_allclose(found.gap, np.maximum(1.5 * np.max(gaps, axis=0), least), atol=1e-6)
+    assert np.any(found.upper != episode_limits(source, [0, 1, 2]).upper)
 
 
 def test_delta_statistics_cover_every_tick_of_every_chunk_within_the_episode() -> None:

@@ -197,6 +197,7 @@ class _Export:
             "policy": self.policy_sha256,
             **tuned,
             **({"recorded_in": dict(policy.recorded_in)} if policy.recorded_in else {}),
+            **({} if policy.limits is None else {"limits": policy.limits.to_json()}),
             "parts": dict(parts),
         }
 

@@ -13,8 +13,10 @@ from typing import Any
 
 from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
+from imitact.core.joint_limits import JointLimits
 from imitact.core.types import Policy, Spec
 from imitact.storage.atomic_folder import whole_folder
+from imitact.storage.json_file import naming_file
 
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints in that of a training."""
@@ -31,6 +33,7 @@ class StoredPolicy:
         chunk_size: ticks of a chunk, K; None where a file does not say.
         execution: how its chunks are executed, if it was tuned.
         recorded_in: where its demonstrations were recorded, as in `PolicyRecord`.
+        limits: joint limits of its demonstrations, as in `PolicyRecord`.
     """
 
     path: Path
@@ -39,6 +42,7 @@ class StoredPolicy:
     chunk_size: int | None
     execution: Execution | None = None
     recorded_in: Mapping[str, Any] = field(default_factory=dict)
+    limits: JointLimits | None = None
 
     @property
     def loader(self) -> Callable[[], Policy]:
@@ -66,6 +70,7 @@ def read_stored(path: Path | str) -> StoredPolicy:
             chunk if isinstance(chunk, int) else None,
             execution,
             recorded_in if isinstance(recorded_in, dict) else {},
+            _limits_of(about, path),
         )
     from imitact.models.policy_folder import read_record
 
@@ -77,7 +82,16 @@ def read_stored(path: Path | str) -> StoredPolicy:
         record.config.chunk_size,
         record.execution,
         record.recorded_in,
+        record.limits,
     )
+
+
+def _limits_of(about: Mapping[str, Any], path: Path) -> JointLimits | None:
+    """Return the limits in the metadata of an exported file; older ones have none."""
+    if "limits" not in about:
+        return None
+    with naming_file(f"{path}: limits"):
+        return JointLimits.from_json(about["limits"])
 
 
 def load_policy(path: Path | str) -> Policy:

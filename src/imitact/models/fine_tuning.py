@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from imitact.core.feature_statistics import Stats
+from imitact.core.joint_limits import JointLimits
 from imitact.core.types import Spec
 from imitact.models.config import ActConfig
 from imitact.models.normalization import Scaling
@@ -55,6 +56,7 @@ def fine_tuned(
     seed: int,
     fingerprint: str,
     recorded_in: Mapping[str, object] | None = None,
+    limits: JointLimits | None = None,
 ) -> TorchPolicy:
     """Return a policy for the Spec of a dataset, with the weights of the parent.
 
@@ -83,6 +85,7 @@ def fine_tuned(
         scaling=scaling,
         recorded_in=recorded_in or {},
         parent=parent.identity,
+        limits=limits,
     )
     new = TorchPolicy.initialized(record, seed)
     if spec.cameras and not old.spec.cameras:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from imitact.core.errors import DamagedFile, NotFinite, SpecMismatch
 from imitact.core.feature_statistics import Stats
+from imitact.core.joint_limits import JointLimits
 from imitact.core.types import Observation, Spec
 from imitact.models.act import Act, Losses
 from imitact.models.augmentation import jitter_color, random_crop, random_shifts, shift_frames
@@ -69,7 +70,7 @@ class TorchPolicy:
         self.spec, self.config, self.stats = spec, config, dict(record.stats)
         self.fingerprint, self.execution = record.fingerprint, record.execution
         self.scaling, self.recorded_in = record.scaling, record.recorded_in
-        self.parent = record.parent
+        self.parent, self.limits = record.parent, record.limits
         self.identity = record.identity
         self.views = config.views(spec)
         scaling = record.scaling or Scaling.plain(spec, self.stats, config)
@@ -88,6 +89,7 @@ class TorchPolicy:
         seed: int,
         fingerprint: str,
         recorded_in: Mapping[str, Any] | None = None,
+        limits: JointLimits | None = None,
     ) -> TorchPolicy:
         """Return an untrained policy; `seed` fixes its initial weights.
 
@@ -95,7 +97,9 @@ class TorchPolicy:
             BadInput: The statistics or the crop do not fit the Spec, a `delta` action is not a
                 state, or frozen norms have no pretrained weights.
         """
-        record = PolicyRecord(spec, stats, config, fingerprint, recorded_in=recorded_in or {})
+        record = PolicyRecord(
+            spec, stats, config, fingerprint, recorded_in=recorded_in or {}, limits=limits
+        )
         policy = cls.initialized(record, seed)
         if spec.cameras:
             load_pretrained(policy.net.backbone, config.pretrained_backbone)
@@ -283,6 +287,7 @@ class TorchPolicy:
             self.scaling,
             self.recorded_in,
             self.parent,
+            limits=self.limits,
         )
         write_policy(directory, record, lambda path: safetensors.torch.save_file(tensors, path))
         return directory

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Stats
+from imitact.core.joint_limits import JointLimits
 from imitact.core.types import Camera, Spec
 from imitact.core.version import __version__
 from imitact.models.config import ActConfig
@@ -74,6 +75,8 @@ class PolicyRecord:
         recorded_in: Where the demonstrations were recorded, as plain JSON: "env", the name of the
             environment, and "gym", its settings if it is Gymnasium's. Empty if that is unknown.
         parent: Identity of the policy that the training began with; empty where it began anew.
+        limits: Joint limits that the training episodes stayed within, widened; None where the
+            policy was trained before these were kept, or elsewhere.
         identity: What `identity` returns for the directory that the record was read from; empty
             for a record of no directory.
     """
@@ -87,12 +90,18 @@ class PolicyRecord:
     recorded_in: Mapping[str, Any] = field(default_factory=dict)
     parent: str = ""
     identity: str = field(default="", compare=False)
+    limits: JointLimits | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         self.config.check_spec(self.spec)
         check_stats(self.spec, self.stats, self.config)
         if self.scaling is not None:
             self.scaling.check(self.spec)
+        if self.limits is not None and self.limits.names != self.spec.action_names:
+            raise DamagedFile(
+                f"limits are of {', '.join(self.limits.names)}, expected those of the actions: "
+                f"{', '.join(self.spec.action_names)}"
+            )
 
     def to_json(self, weights: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of policy.json, given the size and checksum of the weights file."""
@@ -111,6 +120,8 @@ class PolicyRecord:
             values["recorded_in"] = dict(self.recorded_in)
         if self.parent:
             values["parent"] = self.parent
+        if self.limits is not None:
+            values["limits"] = self.limits.to_json()
         return _with_execution(values, self.execution)
 
 
@@ -265,7 +276,9 @@ def _parse_record(values: Mapping[str, Any]) -> PolicyRecord:
     found = check_format(values, FORMAT, TUNED_FORMAT, SCALED_FORMAT)
     required = {"format", "imitact", "fingerprint", "spec", "stats", "config", "weights", "sha256"}
     required |= {TUNED_FORMAT: {"execution"}, SCALED_FORMAT: {"scaling"}}.get(found, set())
-    optional = {"recorded_in", "parent"} | ({"execution"} if found == SCALED_FORMAT else set())
+    optional = {"recorded_in", "parent", "limits"} | (
+        {"execution"} if found == SCALED_FORMAT else set()
+    )
     check_keys(values, required, "policy", frozenset(optional))
     check_keys(values["weights"], {"bytes", "sha256"}, "weights")
     if not isinstance(values["fingerprint"], str):
@@ -293,7 +306,10 @@ def _parse_record(values: Mapping[str, Any]) -> PolicyRecord:
     fingerprint, parent = values["fingerprint"], values.get("parent", "")
     if not isinstance(parent, str):
         raise DamagedFile(f"parent is {type(parent).__name__}, expected a string")
-    return PolicyRecord(spec, stats, config, fingerprint, execution, scaling, recorded_in, parent)
+    limits = JointLimits.from_json(values["limits"]) if "limits" in values else None
+    return PolicyRecord(
+        spec, stats, config, fingerprint, execution, scaling, recorded_in, parent, limits=limits
+    )
 
 
 def _convert(value: Any, kind: type[_T], where: str) -> _T:

@@ -18,7 +18,7 @@ import platform
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -61,7 +61,7 @@ from imitact.training.metrics import (
 )
 from imitact.training.metrics import format_duration as duration
 from imitact.training.optimizer_step import Updater
-from imitact.training.sampler import SampleBatch, Sampler, dataset_statistics
+from imitact.training.sampler import SampleBatch, Sampler, dataset_statistics, episode_limits
 from imitact.training.thread_count import ThreadCount
 from imitact.training.validation import LOGGED, validate
 
@@ -169,7 +169,7 @@ def _train(
         delta_chunk = model.chunk_size if model.actions == "delta" else 0
         stats = dataset_statistics(dataset, training, delta_chunk=delta_chunk)
         device.seed(config.seed)
-        policy, origin = _begin(dataset, stats, model, config, parent, before, log)
+        policy, origin = _begin(dataset, training, stats, model, config, parent, before, log)
         _check_batch_norm(policy, config)
     open_frames = partial(
         frame_cache.open_frames,
@@ -377,6 +377,7 @@ def _split(
 
 def _begin(
     dataset: Dataset,
+    training: Sequence[int],
     stats: Mapping[str, Stats],
     model: ActConfig,
     config: TrainConfig,
@@ -400,6 +401,9 @@ def _begin(
         "recorded_in": before.numbers["record"].get("recorded_in")
         if before
         else recorded_in(dataset.facts),
+        "limits": record_of(before.numbers["record"]).limits
+        if before
+        else episode_limits(dataset, training),
     }
     if parent is None:
         return TorchPolicy.create(dataset.spec, stats, model, **identified), None

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, NotFinite, SpecMismatch
 from imitact.core.feature_statistics import Accumulator, Stats
-from imitact.core.types import Dataset
+from imitact.core.joint_limits import DemonstratedLimits, JointLimits
+from imitact.core.types import Dataset, same_unit
 from imitact.training.frame_cache import FrameReader, first_rows
 
 _PREFETCH = 3
@@ -228,6 +229,28 @@ def dataset_statistics(
     if delta_chunk:
         result["delta"] = delta.result()
     return result
+
+
+def episode_limits(dataset: Dataset, episodes: Sequence[int]) -> JointLimits:
+    """Return the joint limits that the actions of episodes stayed within, widened.
+
+    See `DemonstratedLimits`. No other episodes are read.
+    """
+    spec = dataset.spec
+    learned = DemonstratedLimits(spec.action_names, spec.action_units, spec.rate_hz)
+    where = {name: at for at, name in enumerate(spec.state_names)}
+    pairs = [
+        (joint, where[name])
+        for joint, (name, unit) in enumerate(zip(spec.action_names, spec.action_units, strict=True))
+        if name in where and same_unit(unit, spec.state_units[where[name]])
+    ]
+    for episode in episodes:
+        states, actions = _state_and_action(dataset, episode)
+        measured = np.full(actions.shape, np.nan)
+        for joint, state in pairs:
+            measured[:, joint] = states[:, state]
+        learned.add(actions, measured)
+    return learned.limits()
 
 
 @lru_cache(maxsize=4)
