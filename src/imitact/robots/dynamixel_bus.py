@@ -22,8 +22,7 @@ from __future__ import annotations
 import contextlib
 import os
 import termios
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from dynamixel_sdk import (  # pyright: ignore[reportMissingTypeStubs]
     Protocol2PacketHandler,
 )
 
+from imitact.core.clock import Clock, WallClock
 from imitact.core.errors import RobotError, library_words
 from imitact.robots.dynamixel_line import (
     ANSWER_S,
@@ -96,6 +96,8 @@ class DynamixelBus:
         names: joint names by servo ID, for errors.
         answer_s: time that an answer may take besides its bytes and the latency timer.
         patience: factor of all time-outs; more than 1 for tests on a busy machine.
+        clock: of pauses between requests to silent servos, and of gaps.
+        open_line: opens the line of a port at a rate; an emulated one needs no port.
     """
 
     def __init__(
@@ -107,7 +109,11 @@ class DynamixelBus:
         names: Mapping[int, str] | None = None,
         answer_s: float = ANSWER_S,
         patience: float = 1.0,
+        clock: Clock | None = None,
+        open_line: Callable[[str, int], DynamixelLine] = DynamixelLine,
     ) -> None:
+        self._clock: Clock = WallClock() if clock is None else clock
+        self._open_line = open_line
         self.port = str(port)
         self.baud = baud
         self.counts = BusCounts()
@@ -138,13 +144,13 @@ class DynamixelBus:
         """
         if self._line is not None:
             return
-        if not os.path.exists(self.port):
+        if self._open_line is DynamixelLine and not os.path.exists(self.port):
             raise RobotError(
                 f"{self._where}: there is no such port; plug the adapter in, and take the path "
                 f"from /dev/serial/by-id, which has {listed_ports()}"
             )
         try:
-            line = DynamixelLine(self.port, self.baud)
+            line = self._open_line(self.port, self.baud)
         except (OSError, termios.error, ValueError) as error:
             is_busy = getattr(error, "errno", None) in BUSY
             failure = PortInUse if is_busy else RobotError
@@ -284,11 +290,11 @@ class DynamixelBus:
         """Return the longest time without a request since `forget_gaps`, now included, s."""
         if self._last_request_s is None:
             return self._largest_gap_s
-        return max(self._largest_gap_s, time.monotonic() - self._last_request_s)
+        return max(self._largest_gap_s, self._clock.now_s() - self._last_request_s)
 
     def forget_gaps(self) -> None:
         """Let `largest_gap_s` begin anew."""
-        self._largest_gap_s, self._last_request_s = 0.0, time.monotonic()
+        self._largest_gap_s, self._last_request_s = 0.0, self._clock.now_s()
 
     # ------------------------------------------------------------------------------ inside
 
@@ -341,18 +347,18 @@ class DynamixelBus:
         debt = self._debts.get(servo)
         if debt is None:
             return True
-        if not retry_at_once and time.monotonic() < debt.retry_s:
+        if not retry_at_once and self._clock.now_s() < debt.retry_s:
             return False
         size = _barrier_size([debt])
         if self._read_once(servo, 0, size, "its identity") is None:
-            debt.retry_s = time.monotonic() + RETRY_S
+            debt.retry_s = self._clock.now_s() + RETRY_S
             return False
         self._debts.pop(servo, None)
         return True
 
     def _settle_together(self, servos: Sequence[int]) -> None:
         """Ask all servos that owe an answer, and are due, to pass one barrier."""
-        now_s = time.monotonic()
+        now_s = self._clock.now_s()
         due = [s for s in servos if s in self._debts and now_s >= self._debts[s].retry_s]
         if not due:
             return
@@ -362,7 +368,7 @@ class DynamixelBus:
                 del self._debts[servo]
             else:
                 self.counts.missing += 1
-                self._debts[servo].retry_s = time.monotonic() + RETRY_S
+                self._debts[servo].retry_s = self._clock.now_s() + RETRY_S
 
     def _miss(self, servo: int) -> None:
         self.counts.missing += 1
@@ -382,7 +388,7 @@ class DynamixelBus:
 
     def _count(self) -> None:
         self._largest_gap_s = self.largest_gap_s()
-        self._last_request_s = time.monotonic()
+        self._last_request_s = self._clock.now_s()
         self.counts.requests += 1
 
     @staticmethod
