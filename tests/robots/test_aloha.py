@@ -302,6 +302,16 @@ def test_a_goal_that_a_servo_would_ignore_is_reported_as_not_sent(setup: Setup) 
     assert servos.truth().servos[2].goal == round(2048 - 1.2 * 4096 / (2 * np.pi))
 
 
+def test_a_gripper_goal_beyond_a_turn_is_not_sent(setup: Setup) -> None:
+    driver, _ = setup()
+    driver.connect()
+    driver.enable()
+    first = driver.write(POSE)
+    for value in (1e9, -1e300):
+        np.testing.assert_array_equal(driver.write(np.array([*POSE[:6], value])), first)
+        assert driver.unsent == ("left_arm_gripper",)
+
+
 def test_the_end_of_the_range_is_reached_by_rounding(setup: Setup) -> None:
     driver, _ = setup()
     driver.connect()
@@ -389,6 +399,32 @@ def test_a_servo_that_reports_an_error_is_asked_before_its_turn(setup: Setup) ->
     driver.read()
     checked = dict(driver.check_next() for _ in range(2))
     assert checked["left_arm_elbow_shadow"].errors == ("overload",)
+
+
+def test_a_lasting_error_does_not_keep_the_others_from_their_turn(setup: Setup) -> None:
+    driver, servos = setup()
+    servos.set_fault("error", ids=(5,), bits=0x80)
+    driver.connect()
+    assert len(dict(driver.check_next() for _ in range(18))) == 9
+
+
+def test_a_servo_that_restarted_is_told_from_its_missing_torque(setup: Setup) -> None:
+    driver, servos = setup()
+    driver.connect()
+    driver.enable()
+    servos.set_register(6, "torque_enable", 0)
+    checked = dict(driver.check_next() for _ in range(9))
+    assert {name: health.errors for name, health in checked.items() if health.errors} == {
+        "left_arm_forearm_roll": ("no torque",)
+    }
+
+
+def test_a_supply_that_sagged_is_tolerated(setup: Setup) -> None:
+    driver, servos = setup()
+    servos.set_register(2, "hardware_error_status", 1)
+    driver.connect()
+    driver.enable()
+    assert servos.truth().servos[2].has_torque
 
 
 def test_a_dead_servo_does_not_keep_the_others_from_their_turn(setup: Setup) -> None:

@@ -155,6 +155,13 @@ def test_exchanged_ports_of_leader_and_follower_are_one_finding(robot: Make) -> 
     assert "model" not in one.names(arms=arms, leaders=leaders)
 
 
+def test_one_adapter_under_two_names_is_named(robot: Make, tmp_path: Path) -> None:
+    one = robot()
+    (tmp_path / "link").symlink_to(one.buses["left"].port)
+    right = replace(one.config.arms["right"], port=str(tmp_path / "link"))
+    assert one.names(arms={**one.config.arms, "right": right}) == ["port-twice"]
+
+
 HOLD = "import sys, serial; p = serial.Serial(sys.argv[1], exclusive=True); print(1, flush=True); \
 sys.stdin.read()"
 

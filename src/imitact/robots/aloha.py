@@ -20,8 +20,7 @@ is not documented.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +34,7 @@ from imitact.robots.aloha_hardware import (
     GRIPPER,
     JOINT_SERVOS,
     SERVO_NAMES,
+    SHADOWS,
     joint_names,
     rad_tick,
     tick_rad,
@@ -50,6 +50,7 @@ from imitact.robots.aloha_probe import (
 from imitact.robots.aloha_torque import TorqueOn, driven_servos, turn_off
 from imitact.robots.config import ArmConfig
 from imitact.robots.dynamixel_bus import DynamixelBus, NoAnswer
+from imitact.robots.dynamixel_line import DynamixelLine
 from imitact.robots.dynamixel_registers import (
     BUS_WATCHDOG,
     CURRENT_UNIT_MA,
@@ -81,14 +82,22 @@ class AlohaArm:
         side: prefix of its joints: "left" makes left_arm_waist.
         clock: of the times in its health.
         patience: factor of all time-outs; more than 1 for tests on a busy machine.
+        open_line: opens the line of its port; an emulated one needs no port.
 
     Raises:
         BadInput: the end stops of the gripper are not known.
     """
 
     def __init__(
-        self, arm: ArmConfig, side: str, *, clock: Clock | None = None, patience: float = 1.0
+        self,
+        arm: ArmConfig,
+        side: str,
+        *,
+        clock: Clock | None = None,
+        patience: float = 1.0,
+        open_line: Callable[[str, int], DynamixelLine] = DynamixelLine,
     ) -> None:
+        self._clock: Clock = WallClock() if clock is None else clock
         self.arm, self.side = arm, side
         self.is_leader = arm.is_leader_model
         self.where = f"{side} {'leader' if self.is_leader else 'follower'}"
@@ -101,7 +110,13 @@ class AlohaArm:
             )
         self.gripper = scale
         self.bus = DynamixelBus(
-            arm.port, arm.baud, where=self.where, names=SERVO_NAMES, patience=patience
+            arm.port,
+            arm.baud,
+            where=self.where,
+            names=SERVO_NAMES,
+            patience=patience,
+            clock=self._clock,
+            open_line=open_line,
         )
         self.facts: dict[int, ServoFacts] = {}
         """Settings of the servos, by ID, as of `connect`."""
@@ -110,11 +125,11 @@ class AlohaArm:
         names = joint_names(side)
         units = ("rad",) * 6 + ("1",)
         self._spec = Spec(names, names, units, units, (), ALOHA_RATE_HZ)
-        self._clock: Clock = WallClock() if clock is None else clock
         self._patience = patience
         self._driven = driven_servos(arm)
         self._goals: dict[int, int] = {}
-        self._turn = 0
+        self._turn = self._alert_turn = -1
+        self._is_alerts_turn = False
         self._why_not = "its torque is off; call enable first"
 
     @property
@@ -232,14 +247,11 @@ class AlohaArm:
                 continue
             angle = self.gripper.angle_from_command(value) if servo == GRIPPER else value
             tick = rad_tick(angle)
-            if joint_mode(servo, is_leader=self.is_leader) == POSITION_MODE:
-                fact = self.facts[servo]
-                if fact.lower - 1 <= tick <= fact.upper + 1:
-                    tick = min(max(tick, fact.lower), fact.upper)
-                else:
-                    unsent.append(self.joint(servo))
-                    continue
-            sent[servo] = tick
+            low, high = self._range(servo)
+            if low - 1 <= tick <= high + 1:
+                sent[servo] = min(max(tick, low), high)
+            else:
+                unsent.append(self.joint(servo))
         if sent:
             self.bus.sync_write(GOAL_POSITION, sent)
         self._goals.update(sent)
@@ -248,6 +260,12 @@ class AlohaArm:
         if self.is_leader:
             followed[-1] = goals[-1]
         return followed
+
+    def _range(self, servo: int) -> tuple[int, int]:
+        """Return the least and largest goal that a servo takes, ticks; a gripper has no limits."""
+        if joint_mode(servo, is_leader=self.is_leader) == POSITION_MODE:
+            return self.facts[servo].lower, self.facts[servo].upper
+        return -LARGEST_OFFSET, TICKS_A_TURN - 1 + LARGEST_OFFSET
 
     @property
     def is_enabled(self) -> bool:
@@ -302,17 +320,14 @@ class AlohaArm:
         Raises:
             RobotError: it did not answer.
         """
-        servos = tuple(SERVO_NAMES)
-        self._turn = (self._turn + 1) % len(servos)
-        alerts = sorted(self.bus.alerts)
-        # Every second call, so that one servo's alert does not hide the others.
-        servo = (
-            alerts[self._turn % len(alerts)] if alerts and self._turn % 2 else servos[self._turn]
-        )
+        servo = self._next_to_check()
         data = self.bus.read_block(servo, _HEALTH_BEGIN, _HEALTH_SIZE, what="its health")
         errors: tuple[str, ...] = ()
         if servo in self.bus.alerts:
             errors = hardware_errors(self.bus.read(servo, HARDWARE_ERROR)) or ("alert",)
+        # A servo that restarted, as after a sag of its supply, reports no error and no torque.
+        if self.is_enabled and self._has_torque(servo) is False:
+            errors = (*errors, "no torque")
         health = ServoHealth(
             self._clock.now_s(),
             float(PRESENT_TEMPERATURE.decode(data, _HEALTH_BEGIN)),
@@ -321,6 +336,21 @@ class AlohaArm:
             errors,
         )
         return self.joint(servo), health
+
+    def _next_to_check(self) -> int:
+        alerts = sorted(self.bus.alerts)
+        self._is_alerts_turn = bool(alerts) and not self._is_alerts_turn
+        if self._is_alerts_turn:  # every second call, so that the others have their turn as well
+            self._alert_turn += 1
+            return alerts[self._alert_turn % len(alerts)]
+        self._turn += 1
+        return tuple(SERVO_NAMES)[self._turn % len(SERVO_NAMES)]
+
+    def _has_torque(self, servo: int) -> bool | None:
+        """Return whether a servo has torque; None for one that is limp on purpose."""
+        if SHADOWS.get(servo, servo) not in self._driven:
+            return None
+        return bool(self.bus.read(servo, TORQUE_ENABLE))
 
     def _load(self, servo: int, value: int) -> float:
         """Return the share of the largest torque: of the current limit, or of the measured load."""
@@ -357,14 +387,14 @@ class AlohaArm:
         if servo != GRIPPER and self.bus.read(servo, TORQUE_ENABLE, tries=3):
             raise RobotError(f"{self._who(servo)} has torque; support the arm and release it first")
         self.bus.reboot(servo)
-        end_s = time.monotonic() + REBOOT_S * self._patience
+        end_s = self._clock.now_s() + REBOOT_S * self._patience
         while self.bus.ping(servo) is None:
-            if time.monotonic() > end_s:
+            if self._clock.now_s() > end_s:
                 raise RobotError(
                     f"{self._who(servo)} did not answer for {REBOOT_S:g} s after its restart; "
                     "switch the power off and on"
                 )
-            time.sleep(0.02)
+            self._clock.wait_until(self._clock.now_s() + 0.02)
 
     def close(self) -> None:
         """Close the port. Never raises, and changes no torque."""
@@ -373,8 +403,3 @@ class AlohaArm:
 
     def _who(self, servo: int) -> str:
         return f"{self.where} ({self.arm.port}): {SERVO_NAMES[servo]} (servo {servo})"
-
-
-def arm_drivers(arms: Mapping[str, ArmConfig], *, patience: float = 1.0) -> dict[str, AlohaArm]:
-    """Return a driver for each arm, by side."""
-    return {side: AlohaArm(arm, side, patience=patience) for side, arm in arms.items()}

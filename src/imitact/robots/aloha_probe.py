@@ -439,7 +439,16 @@ class _Comparison:
 
     def _condition(self) -> list[RobotFinding]:
         found = []
-        if errors := hardware_errors(self.fact.hardware_error):
+        if self.fact.hardware_error == 1:  # which does not switch it off (Shutdown is 52)
+            found.append(
+                self.warning(
+                    "voltage-error",
+                    "since it was switched on, its supply voltage was out of its range",
+                    "9.5 to 16 V",
+                    "Check the power supply and its plugs; the servo says so until it is restarted",
+                )
+            )
+        elif errors := hardware_errors(self.fact.hardware_error):
             found.append(
                 self.error(
                     "hardware-error",

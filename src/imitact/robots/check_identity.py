@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ def all_arms(config: RobotConfig) -> list[tuple[str, str, ArmConfig]]:
 def open_arms(config: RobotConfig, patience: float) -> tuple[list[OpenArm], list[RobotFinding]]:
     """Open all ports and probe the servos; return the arms that opened, and why others did not."""
     arms: list[OpenArm] = []
+    devices: dict[str, str] = {}
     found: list[RobotFinding] = []
     for table, side, config_of_arm in all_arms(config):
         bus = DynamixelBus(
@@ -57,6 +59,20 @@ def open_arms(config: RobotConfig, patience: float) -> tuple[list[OpenArm], list
             patience=patience,
         )
         arm = OpenArm(table, side, config_of_arm, bus, {})
+        device = os.path.realpath(config_of_arm.port)
+        if device in devices:
+            found.append(
+                RobotFinding(
+                    "port-twice",
+                    "error",
+                    arm.where,
+                    f"{config_of_arm.port} is the same adapter as that of the {devices[device]}",
+                    "an adapter of its own",
+                    "Look below /dev/serial/by-id",
+                )
+            )
+            continue
+        devices[device] = arm.where
         try:
             bus.open()
             arm.facts = probe_arm(bus)
