@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,22 +17,33 @@ from imitact.storage.atomic import fsync
 class CameraEncoder(VideoWriter):
     """Video writer that also gathers the statistics of the frames of its camera.
 
-    `length` is the expected number of frames; it determines which are sampled for statistics.
+    `length` is the expected number of frames; it determines which are sampled for statistics. None
+    takes all.
     """
 
     def __init__(
-        self, path: Path, camera: Camera, rate_hz: float, video: VideoConfig, length: int
+        self, path: Path, camera: Camera, rate_hz: float, video: VideoConfig, length: int | None
     ) -> None:
         super().__init__(path, camera.height, camera.width, rate_hz, video)
         self._pixels = PixelCounts(length)
+        self._sure_pixels: PixelCounts | None = None
 
     def add(self, frame: Frame) -> None:
         super().add(frame)
         self._pixels.add(frame)
 
+    def hold_back(self) -> None:
+        super().hold_back()
+        if self._sure_pixels is None:
+            self._sure_pixels = copy.deepcopy(self._pixels)
+
+    def accept(self) -> None:
+        super().accept()
+        self._sure_pixels = None
+
     def stats(self) -> FeatureStats:
-        """Return the statistics of the sampled frames."""
-        return self._pixels.result()
+        """Return the statistics of the sampled frames that are in the file."""
+        return (self._sure_pixels or self._pixels).result()
 
 
 def frame_stats(frames: Iterable[Frame], length: int) -> FeatureStats:

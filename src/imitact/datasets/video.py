@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -53,6 +54,8 @@ class VideoWriter:
         self._shape = (height, width, 3)
         self._tick_s = 1 / exact_rate(rate_hz)
         self._count = 0
+        self._packets: deque[av.Packet] = deque()  # encoded, not in the file
+        self._sure: float = math.inf  # frames that are to be in the file
         with disk_full_guard(path):
             path.unlink(missing_ok=True)  # a killed process's, or a link
             self._container: OutputContainer = av.open(
@@ -115,9 +118,27 @@ class VideoWriter:
             self._mux(picture)
         self._count += 1
 
+    def hold_back(self) -> None:
+        """Keep the frames from here on out of the file, unless `accept` follows.
+
+        They are encoded and stay in memory, some kilobytes each.
+        """
+        self._sure = min(self._sure, self._count)
+
+    def accept(self) -> None:
+        """Take all frames so far into the file."""
+        self._sure = math.inf
+
     def _mux(self, picture: av.VideoFrame | None) -> None:
-        for packet in self._stream.encode(picture):
-            self._container.mux(packet)
+        self._packets.extend(self._stream.encode(picture))
+        # Frames are not reordered, so a file of the first packets is one of the first frames.
+        while self._packets and self._number(self._packets[0]) < self._sure:
+            self._container.mux(self._packets.popleft())
+
+    def _number(self, packet: av.Packet) -> int:
+        if packet.pts is None or packet.time_base is None:
+            return 0
+        return round(packet.pts * packet.time_base / self._tick_s)
 
     def _abandon(self) -> None:
         with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):  # the file goes anyway

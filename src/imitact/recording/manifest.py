@@ -12,14 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.types import Spec
 from imitact.datasets.lerobot import layout
 from imitact.datasets.lerobot.layout import IMITACT, INFO, read_json
 from imitact.recording.episode import SeedResult
 from imitact.storage.checksum import with_checksum
+from imitact.storage.lock import WRITER
 
 FORMAT = 2
 """Format 1 has no checksum, and its dataset has none either; an imitact that knows only format 1
 must not continue such a recording, because it would write no checksums."""
+
+SESSION_FORMAT = 3
+"""Of the manifest of a person's episodes (`session_manifest.py`)."""
+
+STAGING = ".staging"
+"""Folder for unfinished files in the folder of a recording."""
 
 _FORMATS = (1, FORMAT)
 
@@ -97,6 +105,11 @@ class Manifest:
         saved, _ = layout.finished(path)
         file = path / IMITACT
         data = read_json(file)
+        if data.get("format") == SESSION_FORMAT:
+            raise BadInput(
+                f"{path} holds episodes of a robot (imitact record --robot), not demonstrations of "
+                "an expert in an environment; record into another folder"
+            )
         if data.get("format") not in _FORMATS:
             raise BadInput(
                 f"{file} has format {data.get('format')}, this imitact reads "
@@ -188,3 +201,34 @@ def is_recording(path: Path) -> bool:
         return False
     settings = read_json(path / IMITACT).get("settings")
     return isinstance(settings, dict) and "conversion" not in settings
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a folder that has files and is not a recording of imitact."""
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"{out} is a file; give a folder")
+    if out.is_dir() and not (out / IMITACT).is_file():
+        # A kill during the first write leaves folders without files.
+        others = sorted(
+            p.name for p in out.iterdir() if p.name not in (STAGING, WRITER) and _has_files(p)
+        )
+        if others:
+            raise BadInput(
+                f"{out} is not empty and not a recording of imitact (it has "
+                f"{', '.join(others[:3])}); give a new folder"
+            )
+
+
+def _has_files(path: Path) -> bool:
+    return not path.is_dir() or any(not p.is_dir() for p in path.rglob("*"))
+
+
+def spec_settings(spec: Spec) -> dict[str, Any]:
+    """Return what the manifest stores of a Spec, as plain JSON."""
+    return {
+        "rate_hz": spec.rate_hz,
+        "names": {"state": list(spec.state_names), "action": list(spec.action_names)},
+        "units": {"state": list(spec.state_units), "action": list(spec.action_units)},
+        **({"environment_size": spec.environment_size} if spec.environment_size else {}),
+        "cameras": [[c.name, c.height, c.width] for c in spec.cameras],
+    }

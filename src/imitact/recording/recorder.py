@@ -28,9 +28,15 @@ from imitact.parallel.signals import StopFlag
 from imitact.parallel.worker_pool import JobDone, WorkerPool, WorkerReady
 from imitact.recording import episode as capture
 from imitact.recording.episode import SeedResult, seed_folder
-from imitact.recording.manifest import Manifest, RecordingReport
+from imitact.recording.manifest import (
+    STAGING,
+    Manifest,
+    RecordingReport,
+    check_folder,
+    spec_settings,
+)
 from imitact.storage.atomic import disk_full_guard, make_folder, write_json
-from imitact.storage.lock import WRITER, exclusive_writer
+from imitact.storage.lock import exclusive_writer
 from imitact.storage.settings_diff import check_same_settings, plain_json
 
 HOLD_TICKS = 10
@@ -38,8 +44,6 @@ HOLD_TICKS = 10
 
 MAX_SEEDS = 1_000_000
 """More seeds are refused as a mistake; they would fill the memory."""
-
-_STAGING = ".staging"
 
 _ENDS_WITH_ENV = "end_when_terminated"
 """Setting of recordings whose episodes end where the environment ends them. Older ones went on
@@ -114,7 +118,7 @@ def record(
         )
     out = Path(out)
     video = video or VideoConfig()
-    _check_folder(out)
+    check_folder(out)
     settings = {
         "task": task,
         "hold_ticks": hold_ticks,
@@ -124,7 +128,7 @@ def record(
     }
     with disk_full_guard(out), exclusive_writer(out, "recording"), StopFlag() as stop:
         recording = _Recording(out, settings, episodes, seeds, video)
-        staging = out / _STAGING
+        staging = out / STAGING
         remove_unfinished(out, staging)
         if recording.missing:
             make_folder(staging)
@@ -140,26 +144,6 @@ def record(
         shutil.rmtree(staging, ignore_errors=True)
         stop.check()
         return recording.report
-
-
-def _check_folder(out: Path) -> None:
-    """Refuse a folder that has files and is not a recording of imitact."""
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"{out} is a file; give a folder")
-    if out.is_dir() and not (out / IMITACT).is_file():
-        # A kill during the first write leaves folders without files.
-        others = sorted(
-            p.name for p in out.iterdir() if p.name not in (_STAGING, WRITER) and _has_files(p)
-        )
-        if others:
-            raise BadInput(
-                f"{out} is not empty and not a recording of imitact (it has "
-                f"{', '.join(others[:3])}); give a new folder"
-            )
-
-
-def _has_files(path: Path) -> bool:
-    return not path.is_dir() or any(not p.is_dir() for p in path.rglob("*"))
 
 
 class _RecordingWorker:
@@ -180,11 +164,7 @@ class _RecordingWorker:
         """The Spec of the environment, and what the manifest stores about it."""
         spec = self._env.spec
         return spec, {
-            "rate_hz": spec.rate_hz,
-            "names": {"state": list(spec.state_names), "action": list(spec.action_names)},
-            "units": {"state": list(spec.state_units), "action": list(spec.action_units)},
-            **({"environment_size": spec.environment_size} if spec.environment_size else {}),
-            "cameras": [[c.name, c.height, c.width] for c in spec.cameras],
+            **spec_settings(spec),
             "step_cap": self._env.step_cap,
             "stages": list(self._env.stages),
         }
@@ -212,7 +192,7 @@ class _Recording:
         video: VideoConfig,
     ) -> None:
         self._out = out
-        self._staging = out / _STAGING
+        self._staging = out / STAGING
         self._settings = plain_json(settings)
         self._wanted = wanted
         self._video = video

@@ -28,8 +28,14 @@ _THINNED_PX = 150  # ... to about this size
 
 
 def row_stats(values: NDArray[Any]) -> FeatureStats:
-    """Return the statistics of rows (T, D) or (T,)."""
+    """Return the statistics of rows (T, D) or (T,), without those that are not finite.
+
+    JSON has no NaN. Where no row is finite, they are those of a row of zeros.
+    """
     rows = values.reshape(len(values), -1).astype(np.float64)
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        rows = rows[finite] if finite.any() else np.zeros((1, rows.shape[1]))
     return {
         "min": rows.min(axis=0),
         "max": rows.max(axis=0),
