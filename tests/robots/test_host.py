@@ -210,6 +210,49 @@ def test_a_robot_that_nobody_lets_follow_is_parked_and_released_after_a_while():
         assert arm.torque == [True, True]
 
 
+def test_parking_is_stopped_by_a_hold():
+    arm = FakeServos()
+    with hosted(arm, config=replace(QUICK, park_speed=0.05)) as host:
+        host.start(PATIENCE_S)
+        host.enable()
+        parking = host._process.order("park")
+        release = host._process.order("release", False)
+        wait_for(lambda: "parking takes" in str(host.lines), host)  # type: ignore[attr-defined]
+        host.hold("stop!")
+        answers: list[tuple[bool, object]] = []
+        for number in (parking, release):
+            wait_for(lambda n=number: (a := host._process.answer(n)) and not answers.append(a))
+        assert answers[0] == (False, "left: stop!")
+        assert "would fall" in str(answers[1])
+        assert arm.torque == [True, True]
+        assert np.abs(arm.position - REST).max() > 0.1
+
+
+def test_torque_does_not_come_on_late():
+    left, right = FakeServos(("a", "b")), FakeServos(("c", "d"))
+    with hosted(left, right, config=replace(QUICK, order_timeout_s=0.3)) as host:
+        host.start(PATIENCE_S)
+        left.fail("stalls")  # its driver comes back after a while
+        wait_for(lambda: left.stalls)
+        with pytest.raises(RobotError, match="left: its driver gives no answer"):
+            host._process.ask("enable", timeout_s=PATIENCE_S)
+        left.fail("none")
+        before = host.robot.reading()
+        assert before is not None
+        wait_for(lambda: (r := host.robot.reading()) is not None and r.begin_s > before.end_s)
+        host.hold()
+        assert [*left.torque, *right.torque] == [False] * 4
+
+
+def test_closing_a_host_that_dies_meanwhile_says_so():
+    arm = FakeServos()
+    with hosted(arm) as host:
+        host.start(PATIENCE_S)
+        host.enable()
+        arm.fail("dies")
+        assert "exit code 7" in str(host.close())
+
+
 def test_an_arm_that_cannot_be_parked_is_not_dropped_while_somebody_is_there():
     left, right = FakeServos(("a", "b")), FakeServos(("c", "d"))
     left.fail("blocked")

@@ -32,6 +32,7 @@ FAULTS = (
     "not a number",
     "wrong shape",
     "hangs",
+    "stalls",  # hangs until the fault is gone
     "dies",  # the process ends
     "no health",
     "blocked",  # the servos do not move
@@ -98,6 +99,11 @@ class FakeServos:
     def connections(self) -> int:
         return int(self._row(3)[0])
 
+    @property
+    def stalls(self) -> bool:
+        """Whether the driver has stalled."""
+        return bool(self._row(3)[1])
+
     def change(self, row: int, values: FloatArray | list[float] | float) -> None:
         mail = self.box.read()
         assert mail is not None
@@ -124,7 +130,7 @@ class FakeArm:
         if self.servos.fault == "asks":
             input("turn the arm by hand, then press Enter")
         connections = self.servos.connections + 1.0
-        self.servos.change(3, connections)
+        self.servos.change(3, [connections, 0.0])
 
     def enable(self) -> None:
         self._fail()
@@ -193,6 +199,10 @@ class FakeArm:
             raise SystemExit(3)
         if fault == "hangs":
             time.sleep(3600)
+        if fault == "stalls":
+            self.servos.change(3, [self.servos.connections, 1.0])
+            while self.servos.fault == "stalls":
+                time.sleep(0.01)
         if fault == "dies":
             os._exit(7)
 

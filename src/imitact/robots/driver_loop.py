@@ -105,7 +105,8 @@ class DriverLoop:
         self._sent = 0  # number of the newest command that was sent
         self._measured: NDArray[np.float64] | None = None
         mail = boxes.sent.read() if energised else None
-        self._last: NDArray[np.float64] | None = None if mail is None else mail.values
+        is_known = mail is not None and bool(np.all(np.isfinite(mail.values)))
+        self._last: NDArray[np.float64] | None = mail.values if mail and is_known else None
         self._parking: RestRamp | None = None
 
     @property
@@ -162,7 +163,7 @@ class DriverLoop:
                 has_written = self._tried(self._write)
             if has_read and has_written:
                 self._missed, self._broken = 0, ""
-                self._tried(self._check)
+                self._check()
         self._post_fault()
 
     def report(self, error: Exception) -> None:
@@ -355,11 +356,15 @@ class DriverLoop:
         return sent
 
     def _check(self) -> None:
-        """Ask one servo for its health; one that does not answer keeps its old health."""
+        """Ask one servo for its health; one that does not answer keeps its old health.
+
+        No failure counts here: the age of the health shows it, and reads fail too where the driver
+        is at its end.
+        """
         try:
             joint, health = self._present_driver().check_next()
-        except RobotError:
-            return  # its age shows it, and a read fails too where it is gone
+        except DRIVER_FAILURES:
+            return
         self._health[joint] = health
         self._boxes.post_health(self._health)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 
+from imitact.core.errors import RobotError
 from imitact.core.types import Camera
 from imitact.parallel.child_process import ChildProcess
 from imitact.parallel.mailbox import Mailbox
@@ -15,7 +16,7 @@ from imitact.robots.hosted import HostBoxes, HostedDriver, HostedLeader, HostedR
 START_TIMEOUT_S = 60.0
 """Time for a host to start: Python, the imports of the drivers, and a check of every servo, s."""
 
-PARK_TIMEOUT_S = 60.0
+PARK_TIMEOUT_S = 120.0
 """Time within which any way to the rest pose is done, s: half a turn takes 20 s."""
 
 
@@ -153,19 +154,27 @@ class RobotHost:
     def close(self) -> tuple[str, ...]:
         """End the process; an arm with torque is parked, and released after a countdown.
 
+        Ctrl-C leaves the host to do so by itself.
+
         Returns:
-            The joints that did not answer to the release, in words.
+            The joints that did not answer to the release, in words, or why there was none: a host
+            that died left the arms as they were.
         """
-        missing: tuple[str, ...] = ()
-        if self._process.is_alive:
-            config = self._plan.config
-            most_s = PARK_TIMEOUT_S + config.hold_limit_s + 4 * self._order_timeout_s
-            try:
-                missing = self._process.ask("close", timeout_s=most_s)
-            finally:
-                self._process.join(2 * self._order_timeout_s)
-                self._process.kill()
-                self._process.close()
+        if not self._process.is_alive:
+            return (self._process.death(),) if self._was_enabled else ()
+        config = self._plan.config
+        most_s = PARK_TIMEOUT_S + config.countdown_s + config.hold_limit_s
+        try:
+            missing = self._process.ask("close", timeout_s=most_s + 4 * self._order_timeout_s)
+        except RobotError as error:
+            missing = (str(error),)
+        except BaseException:
+            self._process.close()  # the host goes on by itself: it parks and releases
+            raise
+        self._was_enabled = bool(missing)
+        self._process.join(2 * self._order_timeout_s)
+        self._process.kill()
+        self._process.close()
         return missing
 
     @property

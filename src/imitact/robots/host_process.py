@@ -11,6 +11,7 @@ import queue
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -136,6 +137,7 @@ class Host:
         self._threads = [DriverThread(loop, clock, plan.config.rate_hz) for loop in loops]
         self._faults = [""] * len(loops)
         self._is_told_to_end = False
+        self._waiting: deque[tuple[int, str, Any]] = deque()
         self._followed_s = clock.now_s()
 
     @property
@@ -171,7 +173,7 @@ class Host:
         self._beat()
         self._pipe.ready()
         while not self._must_end:
-            order = self._pipe.next_order(BEAT_S)
+            order = self._waiting.popleft() if self._waiting else self._pipe.next_order(BEAT_S)
             self._beat()
             if order is not None:
                 self._follow(*order)
@@ -225,8 +227,9 @@ class Host:
         """Enable all drivers, or none: those that were limp are released where one fails."""
         limp = [thread for thread in self._robot if thread.loop.mode is Mode.LIMP]
         try:
-            self._all(self._robot, lambda loop: loop.enable())
+            self._all(self._robot, lambda loop: loop.enable(), may_lapse=True)
         except RobotError as error:
+            self._each(self._robot, lambda loop: loop.hold("another arm got no torque"))
             left = self._released(limp)
             more = f"; no answer to the release of {', '.join(left)}" if left else ""
             raise RobotError(f"{error}{more}") from error
@@ -242,7 +245,7 @@ class Host:
         standing = self._standing
         if not standing:
             raise RobotError("the robot has no torque, so it cannot be parked; enable it first")
-        begun, errors = self._each(standing, lambda loop: loop.start_parking())
+        begun, errors = self._each(standing, lambda loop: loop.start_parking(), may_lapse=True)
         longest_s = max(begun.values(), default=0.0)
         if begun:
             self._pipe.line(f"parking takes {longest_s:.1f} s")
@@ -316,19 +319,31 @@ class Host:
         self._wait(self._config.countdown_s)
         self._released(self._threads)
 
-    def _all(self, threads: Sequence[DriverThread], work: Callable[[DriverLoop], Any]) -> list[Any]:
-        """Run work in these threads, side by side; raise the errors of all as one."""
-        values, errors = self._each(threads, work)
+    def _all(
+        self,
+        threads: Sequence[DriverThread],
+        work: Callable[[DriverLoop], Any],
+        *,
+        may_lapse: bool = False,
+    ) -> list[Any]:
+        """As `_each`; raise the errors of all as one."""
+        values, errors = self._each(threads, work, may_lapse=may_lapse)
         if errors:
             raise RobotError("; ".join(errors))
         return list(values.values())
 
     def _each(
-        self, threads: Sequence[DriverThread], work: Callable[[DriverLoop], Any]
+        self,
+        threads: Sequence[DriverThread],
+        work: Callable[[DriverLoop], Any],
+        *,
+        may_lapse: bool = False,
     ) -> tuple[dict[DriverThread, Any], list[str]]:
         """Run work in these threads, side by side; return values, and errors in words.
 
-        A thread that hangs in its driver is an error after a while.
+        A thread that hangs in its driver is an error after a while. Work that it did not begin
+        until then lapses, if it may: torque must not come on when nobody expects it any more.
+        Holding and releasing are done whenever it comes back.
         """
         futures = {t: t.submit(lambda loop=t.loop: work(loop)) for t in threads}
         deadline_s = self._clock.now_s() + self._config.order_timeout_s
@@ -338,7 +353,8 @@ class Host:
         errors: list[str] = []
         for thread, future in futures.items():
             if not future.done():
-                future.cancel()
+                if may_lapse:
+                    future.cancel()
                 errors.append(
                     f"{thread.loop.name}: its driver gives no answer since "
                     f"{self._config.order_timeout_s:g} s"
@@ -355,9 +371,13 @@ class Host:
             self._rest()
 
     def _rest(self) -> None:
-        """Let a moment pass, with a sign of life."""
-        self._clock.wait_until(self._clock.now_s() + BEAT_S)
+        """Let a moment pass, with a sign of life. A hold is obeyed at once; other orders wait."""
+        order = self._pipe.next_order(BEAT_S)
         self._beat()
+        if order is not None and order[1] == "hold":
+            self._follow(*order)
+        elif order is not None:
+            self._waiting.append(order)
 
     def _close(self) -> None:
         for thread in self._threads:
