@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imitact.core import tick_columns as columns
 from imitact.core.errors import BadInput
 from imitact.core.hold import Hold
 from imitact.core.types import Spec
@@ -90,28 +91,12 @@ class RecordingSession:
         self._form = TickFormat.of(spec)
         self._stages, self._threaded = dict(stages or {}), threaded
         self._video = video or VideoConfig()
-        if len(self._form.columns()) < 9 + len(spec.cameras):
-            raise BadInput(
-                "a camera is named due, state or sent; a column of its name is taken: rename it"
-            )
         self._staging = self.out / STAGING
-        settings = plain_json(
-            {
-                "task": task,
-                "video": asdict(self._video),
-                "stages": [],
-                **spec_settings(spec),
-                "safety_stages": {str(number): name for number, name in self._stages.items()},
-            }
-        )
-        check_folder(self.out)
         with contextlib.ExitStack() as opening:
             opening.enter_context(exclusive_writer(self.out, "recording"))
             opening.enter_context(disk_full_guard(self.out))
             shutil.rmtree(self._staging, ignore_errors=True)
-            self._manifest = SessionManifest(settings)
-            if (self.out / IMITACT).is_file():
-                self._manifest = self._continued(settings)
+            self._manifest = continued(self.out, spec, task, self._video, self._stages)
             make_folder(self._staging)
             self._task = task
             self._open_writer()
@@ -284,15 +269,6 @@ class RecordingSession:
         shutil.rmtree(self._staging, ignore_errors=True)
         self._lock.close()
 
-    def _continued(self, settings: dict[str, Any]) -> SessionManifest:
-        """Return the manifest of the recording in the folder, whose settings must be these."""
-        manifest = SessionManifest.read(self.out)
-        if not manifest.episodes:
-            return SessionManifest(settings)
-        now = {name: value for name, value in settings.items() if name != "safety_stages"}
-        check_same_settings(manifest.settings, now, self.out, partial=True)
-        return manifest
-
     def _open_writer(self) -> None:
         self._writer = LeRobotWriter(
             self.out,
@@ -361,3 +337,35 @@ class RecordingSession:
         sent = [row.record.action if row.sent is None else row.sent for row in rows]
         state = np.array([row.state for row in rows], np.float32)
         return state, np.array(sent, np.float32), values
+
+
+def continued(
+    out: Path,
+    spec: Spec,
+    task: str,
+    video: VideoConfig,
+    stages: Mapping[int, str] | None = None,
+) -> SessionManifest:
+    """Return the manifest with which a recording begins or goes on; nothing is written.
+
+    Raises:
+        BadInput: the folder holds something else, or a recording with other settings.
+    """
+    taken = (columns.DUE, columns.STATE_READ, columns.SENT)
+    for camera in spec.cameras:
+        if (name := columns.captured(camera.name)) in taken:
+            raise BadInput(
+                f"no camera may be named {camera.name}: the column {name} has another meaning. "
+                "Rename the camera"
+            )
+    settings = plain_json(
+        {"task": task, "video": asdict(video), "stages": [], **spec_settings(spec)}
+    )
+    named = {"safety_stages": {str(number): name for number, name in (stages or {}).items()}}
+    check_folder(out)
+    if (out / IMITACT).is_file():
+        manifest = SessionManifest.read(out)
+        if manifest.episodes:
+            check_same_settings(manifest.settings, settings, out, partial=True)
+            return manifest
+    return SessionManifest({**settings, **named})

@@ -6,6 +6,7 @@ process that orders it says up to which tick it has looked, so that both have th
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -15,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from imitact.core.errors import ImitactError, RobotError, library_words
+from imitact.core.errors import BadInput, ImitactError, RobotError, library_words
 from imitact.core.robot import TimedFrame
 from imitact.core.types import Spec
 from imitact.datasets.video_config import VideoConfig
 from imitact.parallel.child_process import ChildProcess, ParentPipe
 from imitact.parallel.mailbox import Mailbox
 from imitact.recording.camera_track import FrameAt
-from imitact.recording.session import RecordingSession
+from imitact.recording.session import RecordingSession, continued
 from imitact.recording.tick_record import RecordReader, TickFormat, TickRecord
 
 START_TIMEOUT_S = 60.0
@@ -87,55 +88,63 @@ class RecorderProcess:
     """
 
     def __init__(
-        self,
-        plan: RecorderPlan,
-        records: Mailbox,
-        on_line: Callable[[str], object] = lambda line: None,
+        self, plan: RecorderPlan, on_line: Callable[[str], object] = lambda line: None
     ) -> None:
         """Prepare; `start` starts the process.
 
         Args:
             plan: what is recorded.
-            records: packed records of the control loop (`TickFormat.mailbox`).
             on_line: receives its lines.
+
+        Raises:
+            BadInput: the folder cannot be recorded into; `RecordingSession` has the rules.
         """
+        self._plan, self._on_line = plan, on_line
+        manifest = continued(plan.out, plan.spec, plan.task, plan.video, plan.stages)
+        if missing := [c.name for c in plan.spec.cameras if c.name not in plan.cameras]:
+            raise BadInput(f"camera {missing[0]} has no mailbox to record its frames from")
+        self._finished = len(manifest.episodes)
         self.on_wait: Callable[[], object] = lambda: None
         self._through, self._status = Mailbox.create((1,)), Mailbox.create((4,))
-        arguments = (plan, records, self._through, self._status)
-        self._process = ChildProcess("the recorder", run_recorder, arguments, on_line)
+        self._process: ChildProcess | None = None
         self._begins = self._is_active = False
         self._last_s = 0.0
-        self._notes: list[tuple[str, Any]] = []
 
     @property
     def sentinel(self) -> int:
         """A descriptor that is readable once the process has ended (multiprocessing.connection)."""
-        return self._process.sentinel
+        return self._running.sentinel
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid
+        return None if self._process is None else self._process.pid
 
     @property
     def status(self) -> RecorderStatus:
         """How it is doing."""
         mail = self._status.read()
         if mail is None:
-            return RecorderStatus()
+            return RecorderStatus(self._finished)
         episodes, rows, lag_s, lost = mail.values.tolist()
         return RecorderStatus(int(episodes), int(rows), lag_s, int(lost))
 
     @property
     def episodes(self) -> int:
-        """Number of finished episodes in the dataset; 0 before the start."""
+        """Number of finished episodes in the dataset."""
         return self.status.episodes
 
-    def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
+    def start(self, records: Mailbox, timeout_s: float = START_TIMEOUT_S) -> None:
         """Start the process and open the dataset.
+
+        Args:
+            records: packed records of the control loop (`TickFormat.mailbox`).
+            timeout_s: for Python and the imports.
 
         Raises:
             RobotError: it failed, with the cause.
         """
+        arguments = (self._plan, records, self._through, self._status)
+        self._process = ChildProcess("the recorder", run_recorder, arguments, self._on_line)
         self._process.start(timeout_s)
 
     def begin(self) -> None:
@@ -151,13 +160,13 @@ class RecorderProcess:
         """
         self._last_s = record.due_s
         if self._begins:
-            self._process.order("begin", (record.due_s, record.phase))
+            self._running.order("begin", (record.due_s, record.phase))
             self._begins, self._is_active = False, True
         self._through.post(np.array([record.due_s]))
 
     def mark(self, text: str) -> None:
         """Note something about the newest row."""
-        self._process.order("mark", (self._last_s, text))
+        self._running.order("mark", (self._last_s, text))
 
     def keep(self) -> dict[str, Any]:
         """Write the episode; return what the manifest says about it, as plain JSON.
@@ -174,7 +183,7 @@ class RecorderProcess:
     def drop(self) -> None:
         """Forget the episode."""
         if self._is_active:
-            self._process.order("drop")
+            self._running.order("drop")
         self._begins = self._is_active = False
 
     def redo(self) -> None:
@@ -182,24 +191,31 @@ class RecorderProcess:
         self.begin()
 
     def death(self) -> str:
-        """Return how the process ended, in words; empty while it runs."""
-        return self._process.death()
+        """Return how the process ended, in words; empty while it runs, and before its start."""
+        return "" if self._process is None else self._process.death()
 
     def close(self) -> None:
         """End the process; an episode that was not kept is dropped."""
+        if self._process is None:
+            return
         if self._process.is_alive:
-            try:
+            # Finished episodes are whole however it ends.
+            with contextlib.suppress(RobotError):
                 self._process.ask("close", timeout_s=START_TIMEOUT_S)
                 self._process.join(START_TIMEOUT_S)
-            except RobotError:
-                pass  # finished episodes are whole however it ends
         self._process.kill()
         self._process.close()
 
+    @property
+    def _running(self) -> ChildProcess:
+        if self._process is None:
+            raise RobotError("the recorder has not started")
+        return self._process
+
     def _ask(self, order: str, argument: Any) -> Any:
-        number = self._process.order(order, argument)
+        number = self._running.order(order, argument)
         deadline_s = time.monotonic() + KEEP_TIMEOUT_S
-        while (answer := self._process.answer(number)) is None:
+        while (answer := self._running.answer(number)) is None:
             if death := self.death():
                 raise RobotError(death)
             if time.monotonic() > deadline_s:

@@ -196,6 +196,11 @@ class HostedRobot:
     def spec(self) -> Spec:
         return self._spec
 
+    @property
+    def frame_boxes(self) -> Mapping[str, Mailbox]:
+        """The mailbox of each camera's frames, for a recorder in another process."""
+        return self._cameras
+
     def reading(self) -> Reading | None:
         return joined_reading(self._boxes.drivers)
 
