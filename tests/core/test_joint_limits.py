@@ -110,7 +110,7 @@ def test_a_joint_that_never_moved_gets_a_range_and_a_speed():
 
 
 def test_an_episode_that_begins_in_motion_needs_the_jerk_of_starting_it():
-    moving = np.arange(50)[:, None] * np.array([[0.01, 0.0]])
+    moving = np.arange(50.0)[:, None] * np.array([[0.01, 0.0]])
     found = demonstrated_limits([moving], NAMES, UNITS, 50.0)
     assert found.jerk[0] >= 1.5 * 0.01 * 50**3 * 0.999
 

@@ -123,12 +123,15 @@ class FollowingWatch:
         self._commands[self._tick % len(self._commands)] = command
 
     def measured(self, reading: Reading | None) -> NDArray[np.float64] | None:
-        """Return the measured joints, (A,), NaN for those that are not measured; None without a
-        reading of the expected size."""
+        """Return the measured joints, (A,); None without a reading.
+
+        NaN stands for joints that are not measured, and for all of a reading of another size.
+        """
         values = None
-        if reading is not None and np.shape(reading.values) == (self._state_size,):
+        if reading is not None:
             values = np.full(len(self._names), np.nan)
-            values[self._joints] = reading.values[self._states]
+            if np.shape(reading.values) == (self._state_size,):
+                values[self._joints] = reading.values[self._states]
         self._measured[self._tick % len(self._measured)] = np.nan if values is None else values
         return values
 
@@ -155,7 +158,7 @@ class FollowingWatch:
         missing = np.isnan(measured[self._joints])
         if missing.any():
             name = self._names[int(self._joints[int(np.argmax(missing))])]
-            return name, f"{name} was measured as NaN"
+            return name, f"{name} was not measured as a number"
         return None
 
     def unstalled(
