@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 
 from imitact.core.errors import BadInput
-from imitact.robots.aloha_gripper import LINKAGES, VARIANTS, GripperScale
 from imitact.robots.aloha_hardware import JOINT_SERVOS
 from imitact.robots.emulation.faults import Fault, FaultPlan
 from imitact.robots.emulation.hand import expert_trajectory
-from imitact.robots.emulation.physics import radians_of, ticks_of
+from imitact.robots.emulation.physics import radians_of
 from imitact.robots.emulation.world import BenchWorld, leader_gripper, start_pose
 
 TICK_RAD = 2 * np.pi / 4096
 FOLLOWERS, LEADERS = ("follower_left", "follower_right"), ("leader_left", "leader_right")
-FOLLOWER_GRIPPER = GripperScale(*VARIANTS["aloha"].follower_rad, LINKAGES["vx300s"], "fingers")
 
 
 def leader_action(world: BenchWorld) -> np.ndarray:
@@ -30,18 +28,6 @@ def leader_action(world: BenchWorld) -> np.ndarray:
     return np.array(values)
 
 
-def command(world: BenchWorld, action: np.ndarray) -> None:
-    """Write an action into the followers' goal registers, as far as their limits let it."""
-    for number, name in enumerate(FOLLOWERS):
-        bus, joints = world.bus(name), action[7 * number : 7 * number + 7]
-        angles = [*joints[:6], FOLLOWER_GRIPPER.angle_from_command(float(joints[6]))]
-        for servo, goal in zip(JOINT_SERVOS, ticks_of(angles).round(), strict=True):
-            low = bus.get_register(servo, "min_position_limit")
-            high = bus.get_register(servo, "max_position_limit")
-            for one in {2: (2, 3), 4: (4, 5)}.get(servo, (servo,)):
-                bus.set_register(one, "goal_position", int(np.clip(goal, low, high)))
-
-
 def set_torque(world: BenchWorld, buses: tuple[str, ...], value: int, *ids: int) -> None:
     for name in buses:
         for servo in ids or range(1, 10):
@@ -52,29 +38,6 @@ def advance(world: BenchWorld, begin_s: float, end_s: float, step_s: float = 0.0
     for now_s in np.arange(begin_s, end_s, step_s):
         world.advance(float(now_s))
     return end_s
-
-
-def test_leaders_that_a_hand_moves_teleoperate_the_followers_to_success() -> None:
-    world = BenchWorld("aloha", seed=3)
-    world.advance(0.0)
-    actions = expert_trajectory("cube", 3)
-    world.hand(actions[0], 50.0)
-    now_s, held = advance(world, 0.0, 5.0), 0
-    for name in FOLLOWERS:  # a gripper that presses without a cap overloads within seconds
-        world.bus(name).set_register(9, "operating_mode", 5)
-        world.bus(name).set_register(9, "goal_current", 200)
-    set_torque(world, FOLLOWERS, 1)
-    world.reset(3, goals=True)
-    world.hand(actions, 50.0)
-    while held < 100:
-        now_s += 0.02
-        world.advance(now_s)
-        command(world, leader_action(world))
-        held += world.truth().hand == "holding"
-        assert now_s < 30
-    truth = world.truth()
-    assert truth.best_reward == truth.reward == 4
-    assert truth.stage == "the left gripper holds the cube off the table"
 
 
 def test_a_leader_that_the_hand_moves_reads_the_trajectory_within_a_servo_tick() -> None:
