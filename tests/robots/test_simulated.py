@@ -162,6 +162,22 @@ def test_success_and_rewards_are_those_of_the_env():
     assert robot.outcome.highest_reward == 2.0
 
 
+def test_a_world_in_real_time_makes_up_for_late_writes_and_stands_still_in_between():
+    boxes = WorldBoxes({"top": frame_mailbox(24, 32)}, Mailbox.create((6,)), Mailbox.create((1,)))
+    clock = VirtualClock(50.0)
+    driver = SimulatedDriver(DotEnv, boxes, 3, clock=clock)
+    driver.connect()
+    clock.wait_until(60.0)  # before its first command a world stands still
+    ticks = []
+    for at in (0.0, 1.02, 1.9, 3.1, 6.0, 6.9, 6.9, 500.0, 501.0):
+        clock.wait_until(60.0 + at / RATE_HZ)
+        driver.write(np.ones(2))
+        ticks.append(driver.outcome.ticks)
+    assert ticks == [1, 2, 3, 4, 7, 8, 8, 9, 10]
+    assert boxes.read_outcome() == driver.outcome
+    assert driver.read().tolist() == states_of_env(3, np.ones((10, 2)))[-1]
+
+
 def test_a_world_in_a_host_process_steps_with_commands_and_begins_anew():
     spec = dot_spec()
     boxes = WorldBoxes({"top": frame_mailbox(24, 32)}, Mailbox.create((6,)), Mailbox.create((1,)))

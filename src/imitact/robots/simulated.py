@@ -6,6 +6,7 @@ evaluation does: the state that a tick sees is the result of the commands of all
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.clock import VirtualClock, WallClock
+from imitact.core.clock import Clock, VirtualClock, WallClock
 from imitact.core.errors import ImitactError, library_words
 from imitact.core.robot import WATCHDOG_S, Reading, SentCommand, ServoHealth, TimedFrame
 from imitact.core.types import Env, FloatArray, Frame, Observation, Spec, StepResult
@@ -25,6 +26,10 @@ EARLY_S = 1e-6
 
 CAMERA_RATE_HZ = 30.0
 """Frames per second of a simulated camera in real time; rendering takes time from the physics."""
+
+
+MOST_STEPS = 10
+"""Steps that a world in real time makes up for at once; a longer delay lets it stand still."""
 
 
 @dataclass(frozen=True)
@@ -245,10 +250,11 @@ class WorldBoxes:
 
 
 class SimulatedDriver:
-    """An env as the driver of a host process; a write is one step of the world.
+    """An env as the driver of a host process; a write lets the world go on to the present.
 
-    The host writes once a period: the newest command, or the last one again. So the world goes with
-    the wall clock where a step and its frames take less than a period, else slower.
+    The host writes once a period: the newest command, or the last one again. Where it is late,
+    because frames take long to render, the world takes the steps that are due with that command, so
+    that it goes with the wall clock.
     """
 
     def __init__(
@@ -257,6 +263,7 @@ class SimulatedDriver:
         boxes: WorldBoxes,
         seed: int = 0,
         camera_rate_hz: float = CAMERA_RATE_HZ,
+        clock: Clock | None = None,
     ) -> None:
         """Make the env.
 
@@ -265,15 +272,22 @@ class SimulatedDriver:
             boxes: for frames, outcome and resets.
             seed: of the first episode.
             camera_rate_hz: most frames per second of each camera.
+            clock: that the world goes with.
         """
         self._env, self._boxes, self._seed = make(), boxes, seed
-        self._clock, self._frame_period_s = WallClock(), 1 / camera_rate_hz
-        self._frame_s = -np.inf
+        self._clock, self._frame_period_s = clock or WallClock(), 1 / camera_rate_hz
+        self._frame_s = -math.inf
+        self._begin_s: float | None = None  # when the world began to go, as if it never stood still
         self._resets = 0
 
     @property
     def spec(self) -> Spec:
         return self._env.spec
+
+    @property
+    def outcome(self) -> Outcome:
+        """What has become of the episode so far."""
+        return self._outcome
 
     def connect(self) -> None:
         self._reset(self._seed)
@@ -289,11 +303,23 @@ class SimulatedDriver:
         return np.asarray(self._observation.state, np.float64)
 
     def write(self, action: FloatArray) -> FloatArray:
-        if not self._outcome.ended:
+        for _ in range(self._due_steps()):
+            if self._outcome.ended:
+                break
             result = self._env.step(action)
             self._observation, self._outcome = result.observation, self._outcome.after(result)
-            self._boxes.post_outcome(self._outcome)
+        self._boxes.post_outcome(self._outcome)
         return action
+
+    def _due_steps(self) -> int:
+        """Return how many steps are due; one where the world begins, stood still, or lags far."""
+        rate_hz, now_s, ticks = self.spec.rate_hz, self._clock.now_s(), self._outcome.ticks
+        if self._begin_s is not None:
+            due = round((now_s - self._begin_s) * rate_hz) - ticks
+            if 0 <= due <= MOST_STEPS:
+                return due
+        self._begin_s = now_s - (ticks + 1) / rate_hz
+        return 1
 
     def check_next(self) -> tuple[str, ServoHealth]:
         """Render the cameras where their time has come, after the period's read and write."""
@@ -312,7 +338,7 @@ class SimulatedDriver:
 
     def _reset(self, seed: int) -> None:
         self._observation, self._outcome = self._env.reset(seed), Outcome(seed)
-        self._frame_s = -np.inf
+        self._frame_s, self._begin_s = -math.inf, None
         self._boxes.post_outcome(self._outcome)
 
 
