@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ from imitact.core.validate import check_dataset
 from imitact.datasets.open import is_dataset, layout_of, open_dataset
 from imitact.datasets.read_config import ReadConfig
 from tests.support import foreign_files as foreign
-from tests.support.paths import FIXTURES
+from tests.support.paths import FIXTURES, ROOT
 
 ROBOMIMIC = ReadConfig(state=("robot0_eef_pos", "robot0_gripper_qpos"))
 REPLAY = ReadConfig(state=("state",), rate_hz=10)
@@ -251,6 +253,39 @@ def test_a_damaged_replay_buffer_is_refused_with_its_file(tmp_path: Path, kind: 
     damage(folder)
     with pytest.raises(BadInput, match=message):
         check_dataset(open_dataset(folder, REPLAY))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+def test_headers_that_promise_millions_of_chunks_are_refused_in_little_memory(tmp_path: Path):
+    folder = foreign.replay_buffer(tmp_path / "a.zarr")
+    rewrite("data/action", shape=[10_000_000, 5], chunks=[1, 5])(folder)
+    shutil.rmtree(folder / "data/state")
+    foreign.zarr_array(folder / "data/state", np.zeros((3, 5), "f4"), (1, 5))
+    rewrite("data/state", shape=[10_000_000, 5])(folder)
+    rewrite("data/n_contacts", shape=[10_000_000, 1], chunks=[1, 1])(folder)
+    rewrite("data/img", shape=[10_000_000, 1, 60_000, 3], chunks=[1, 1, 1, 1])(folder)
+    foreign.zarr_array(folder / "meta/episode_ends", np.array([10_000_000]), (3,))
+    code = r"""
+import re, sys, time
+from pathlib import Path
+from imitact.core.errors import BadInput
+from imitact.datasets.open import open_dataset
+from imitact.datasets.read_config import ReadConfig
+dataset = open_dataset(Path(sys.argv[1]), ReadConfig(state=("state",), rate_hz=10))
+for call in (lambda: dataset.fingerprint, lambda: dataset.episode(0).state):
+    try:
+        call()
+    except BadInput as error:
+        print(error)
+mib = int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+assert mib < 512 and time.process_time() < 5, (mib, time.process_time())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert "more than 1,000 chunks of data/" in done.stdout
+    assert "is missing, a chunk of data/state" in done.stdout
 
 
 @pytest.mark.parametrize("white", [1, 255])

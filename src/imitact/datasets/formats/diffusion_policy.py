@@ -31,6 +31,10 @@ ENDS = "meta/episode_ends"
 MAX_EPISODES = 1_000_000
 """Higher counts of episodes are wrong."""
 
+_MAX_MISSING = 1000
+"""Missing chunks of an array, beyond which it is refused: a header of a few bytes may promise ten
+million."""
+
 
 @dataclass(frozen=True)
 class RowSpan:
@@ -115,8 +119,16 @@ class DiffusionPolicyDataset(ArrayDataset[RowSpan]):
         for key in self._keys.all:
             array = self._arrays[key]
             yield repr((array.shape, array.chunks, array.dtype.str, array.codec)).encode()
+            missing = 0
             for name in array.chunk_names():
-                data = array.store.read(name, limit=1 << 32) if array.store.has(name) else b""
+                is_there = array.store.has(name)
+                missing += not is_there
+                if missing > _MAX_MISSING:
+                    raise DamagedFile(
+                        f"{array.store.path}: more than {_MAX_MISSING:,} chunks of "
+                        f"{array.description} are missing. {COPY}"
+                    )
+                data = array.store.read(name, limit=1 << 32) if is_there else b""
                 yield hashlib.sha256(data).digest()
 
     def _read_ends(self, array: ZarrArray) -> list[int]:

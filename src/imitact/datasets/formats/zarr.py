@@ -6,7 +6,6 @@ value; this reader refuses it, because a complete recording has every chunk.
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import zipfile
@@ -116,8 +115,7 @@ class ZarrArray:
 
     def chunk_names(self) -> Iterator[str]:
         """Paths of all chunks, in order."""
-        grid = [range(-(-n // c)) for n, c in zip(self.shape, self.chunks, strict=True)]
-        for at in itertools.product(*grid):
+        for at in _grid(self.shape, self.chunks):
             yield f"{self.name}/{self.separator.join(map(str, at))}"
 
     def rows(self, process: IsolatedProcess, start: int, stop: int) -> NDArray[Any]:
@@ -129,10 +127,9 @@ class ZarrArray:
             )
         found = np.empty((stop - start, *self.shape[1:]), self.dtype)
         depth = self.chunks[0]
-        others = [range(-(-n // c)) for n, c in zip(self.shape[1:], self.chunks[1:], strict=True)]
         for first in range(start // depth, -(-stop // depth)):
             lowest, highest = max(start, first * depth), min(stop, (first + 1) * depth)
-            for rest in itertools.product(*others):
+            for rest in _grid(self.shape[1:], self.chunks[1:]):
                 chunk = self._chunk(process, (first, *rest))
                 inside = [slice(lowest - first * depth, highest - first * depth)]
                 place = [slice(lowest - start, highest - start)]
@@ -172,6 +169,20 @@ class ZarrArray:
         decoder = images.CODECS[self.codec["id"]]
         frame = images.decode_with(decoder, data, (sizes[0], sizes[1]), str(file), COPY)
         return frame.reshape(self.chunks)
+
+
+def _grid(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Yield the place of every chunk in the grid of chunks, the last axis fastest.
+
+    itertools.product and numpy.ndindex keep the numbers of each axis: 400 MB for 10 million rows.
+    """
+    counts = [-(-n // c) for n, c in zip(shape, chunks, strict=True)]
+    for number in range(math.prod(counts)):
+        at = []
+        for count in reversed(counts):
+            number, place = divmod(number, count)
+            at.append(place)
+        yield tuple(reversed(at))
 
 
 def open_array(store: ZarrStore, name: str) -> ZarrArray:
