@@ -1,7 +1,8 @@
 """Robot registry: robots by the names the command line gives them.
 
-FILE.toml describes a robot of hardware or a simulated one, sim:ENV is an environment, and
-bench:KIND is an emulated robot, which starts and ends with it.
+FILE.toml describes a robot of hardware or a simulated one, sim:ENV is an environment, bench:KIND is
+an emulated robot, which starts and ends with it, and virtual:TASK is the emulated ALOHA with its
+driver on a virtual clock.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from imitact.robots.config import CameraConfig, RobotConfig, read_config
 from imitact.robots.host import RobotHost
 from imitact.robots.host_process import HostConfig
 from imitact.robots.hosted import HostedDriver
-from imitact.robots.setup import HostSetup, RobotSetup, VirtualSetup
+from imitact.robots.setup import HostSetup, RobotSetup, SimulatedSetup
 from imitact.robots.simulated import SimulatedDriver, SimulatedRobot, WorldBoxes
 from imitact.robots.timed_frames import frame_mailbox
 
@@ -33,7 +34,8 @@ BENCH_PREFIX = "bench:"
 BENCH_PATIENCE = 20.0
 """Factor of time-outs on a bench: emulated servos wait for a core of this computer."""
 
-FORMS = ("FILE.toml", f"{SIM_PREFIX}ENV", f"{BENCH_PREFIX}aloha")
+VIRTUAL_PREFIX = "virtual:"
+FORMS = ("FILE.toml", f"{SIM_PREFIX}ENV", f"{BENCH_PREFIX}aloha", f"{VIRTUAL_PREFIX}TASK")
 """The forms that the name of a robot takes."""
 
 
@@ -77,7 +79,8 @@ def make_robot(
     """Make a robot by its name on the command line; `start` of the setup connects it.
 
     Args:
-        name: FILE.toml, sim:ENV (cube, insertion, gym:NAME, FILE.py:NAME) or bench:aloha.
+        name: FILE.toml, sim:ENV (cube, insertion, gym:NAME, FILE.py:NAME), bench:aloha, or
+            virtual:TASK (cube, insertion).
         options: of a simulated robot; None takes the defaults, and the seed of its robot.toml.
         with_leaders: whether leaders are connected, where there are some.
         on_line: receives lines of progress and faults.
@@ -89,10 +92,12 @@ def make_robot(
         return _simulated(name.removeprefix(SIM_PREFIX), options or SimOptions(), None, on_line)
     if name.startswith(BENCH_PREFIX):
         return _emulated(name.removeprefix(BENCH_PREFIX), options, with_leaders, on_line)
+    if name.startswith(VIRTUAL_PREFIX):
+        return _virtual(name.removeprefix(VIRTUAL_PREFIX), options or SimOptions())
     if not name.endswith(".toml"):
         raise BadInput(
             f'there is no robot "{name}"; expected {", ".join(FORMS)}, where {BENCH_PREFIX}aloha '
-            "is an emulated ALOHA"
+            f"is an emulated ALOHA and {VIRTUAL_PREFIX}cube the same on a virtual clock"
         )
     config = read_config(name)
     return robot_of(config, options, with_leaders=with_leaders, on_line=on_line)
@@ -141,7 +146,7 @@ def _simulated(
             state_latency_s=options.state_latency_s,
             frame_latency_s=options.frame_latency_s,
         )
-        return VirtualSetup(robot, clock, config)
+        return SimulatedSetup(robot, clock, config)
     if options.state_latency_s or options.frame_latency_s:
         raise BadInput("a simulated robot has a latency on the virtual clock only")
     with closing(make()) as made:
@@ -253,3 +258,17 @@ def _emulated(
     except BaseException:
         bench.stop()
         raise
+
+
+def _virtual(task: str, options: SimOptions) -> RobotSetup:
+    from imitact.robots.emulation.virtual_aloha import VirtualAloha
+
+    if options.real_time:
+        raise BadInput(f"{VIRTUAL_PREFIX}{task} has no real time; take {BENCH_PREFIX}aloha")
+    return VirtualAloha(
+        task,
+        seed=options.seed,
+        cameras=options.cameras,
+        height=options.height,
+        width=options.width,
+    )

@@ -106,7 +106,11 @@ class RobotSetup:
 
 
 class VirtualSetup(RobotSetup):
-    """A simulated robot on a virtual clock."""
+    """A robot on a virtual clock, in this process: a simulated or an emulated one."""
+
+
+class SimulatedSetup(VirtualSetup):
+    """An env as a robot on a virtual clock."""
 
     def __init__(
         self, robot: SimulatedRobot, clock: VirtualClock, config: RobotConfig | None = None

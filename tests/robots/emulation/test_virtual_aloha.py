@@ -7,13 +7,16 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from imitact.core.errors import RobotError
+from imitact.core.errors import BadInput, RobotError
 from imitact.core.robot import Leader, Robot
 from imitact.robots.driver_loop import LoopConfig
 from imitact.robots.emulation.faults import Fault, FaultPlan
 from imitact.robots.emulation.hand import expert_trajectory
+from imitact.robots.emulation.physics import AlohaPhysics
 from imitact.robots.emulation.virtual_aloha import VirtualAloha
 from imitact.robots.emulation.world import start_pose
+from imitact.robots.registry import SimOptions, make_robot
+from imitact.robots.setup import VirtualSetup
 
 FOLLOWERS = ("follower_left", "follower_right")
 
@@ -140,3 +143,19 @@ def test_it_is_a_robot_with_a_leader(aloha: VirtualAloha) -> None:
     assert aloha.limits is not None
     assert aloha.robot.spec.action_names == aloha.limits.names
     assert aloha.robot.frame("top") is None  # before the start
+
+
+def test_the_registry_makes_it_by_its_task() -> None:
+    with make_robot("virtual:insertion", SimOptions(seed=3, height=24, width=32)) as setup:
+        assert isinstance(setup, VirtualAloha)
+        assert isinstance(setup, VirtualSetup)
+        setup.start()
+        assert setup.task == "insertion"
+        assert np.array_equal(setup.world.pose[16:18], AlohaPhysics("insertion", 3).qpos[16:18])
+        frame = setup.robot.frame("top")
+        assert frame is not None
+        assert frame.frame.shape == (24, 32, 3)
+    with pytest.raises(BadInput, match="Did you mean cube"):
+        make_robot("virtual:cubes")
+    with pytest.raises(BadInput, match="no real time"):
+        make_robot("virtual:cube", SimOptions(real_time=True))

@@ -41,7 +41,7 @@ from imitact.robots.hosted import (
     HostedRobot,
     side_by_side,
 )
-from imitact.robots.setup import RobotSetup
+from imitact.robots.setup import VirtualSetup
 from imitact.robots.simulated import EARLY_S, Outcome
 from imitact.robots.timed_frames import FRAME_SLOTS, LazyTimedFrame
 
@@ -109,7 +109,7 @@ class VirtualLine(DynamixelLine):
         return not self._queue or self._queue[0][0] > self._due_s
 
 
-class VirtualAloha(RobotSetup):
+class VirtualAloha(VirtualSetup):
     """An emulated ALOHA with its driver and its leaders, on a virtual clock.
 
     Args:
@@ -125,6 +125,7 @@ class VirtualAloha(RobotSetup):
         loop: settings of the drivers' loops.
 
     Attributes:
+        task: "cube" or "insertion".
         world: servos, scene and hand; its `truth`, its faults, its registers.
     """
 
@@ -143,6 +144,7 @@ class VirtualAloha(RobotSetup):
         loop: LoopConfig | None = None,
     ) -> None:
         check_cameras("aloha", cameras, height, width)
+        self.task = task
         clock, self._loop_config = VirtualClock(), loop or LoopConfig()
         self.world = BenchWorld("aloha", task=task, seed=seed, faults=faults, gripper=gripper)
         self._plan = CameraPlan(
