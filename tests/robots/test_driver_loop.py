@@ -22,12 +22,22 @@ class Bench:
     """A loop of a fake arm, its period run by the test."""
 
     def __init__(
-        self, *, enabled: bool = True, reopens: bool = True, leads: bool = False, **settings: float
+        self,
+        *,
+        enabled: bool = True,
+        reopens: bool = True,
+        leads: bool = False,
+        read_s: float = 0.001,
+        **settings: float,
     ) -> None:
         self.clock = VirtualClock(100.0)
         self.servos = FakeServos()
         hosted = HostedDriver(
-            "arm", partial(FakeArm, self.servos, self.clock, 0.001), self.servos.spec, REST, reopens
+            "arm",
+            partial(FakeArm, self.servos, self.clock, read_s),
+            self.servos.spec,
+            REST,
+            reopens,
         )
         self.boxes = DriverBoxes.create(self.servos.spec)
         self.command = Mailbox.create((2,))
@@ -61,6 +71,17 @@ def test_a_reading_has_the_times_of_its_read():
     assert mail is not None
     assert mail.sequence == 4  # the first of them by opening
     assert mail.times[1] - mail.times[0] == pytest.approx(0.001)
+
+
+def test_a_slow_driver_is_honest_about_its_times_and_holds_commands_that_got_old():
+    bench = Bench(read_s=0.15)
+    bench.give(0.2, 0.3)
+    fault = bench.run()  # the command is older than 0.1 s once the read has ended
+    assert "no new command" in fault
+    mail = bench.boxes.state.read()
+    assert mail is not None
+    assert mail.times[1] - mail.times[0] == pytest.approx(0.15)
+    assert bench.servos.goal.tolist() == [0.5, 0.5]
 
 
 def test_a_command_is_sent_in_the_next_period_and_its_tick_posted_once():

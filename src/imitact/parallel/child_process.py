@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import select
 import signal
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -200,11 +201,12 @@ class ChildProcess:
 
 
 class ParentPipe:
-    """The child's side of the pipe. Sending never waits, and never raises."""
+    """The child's side of the pipe. Sending never waits, and never raises; any thread may send."""
 
     def __init__(self, connection: Connection, parent: int) -> None:
         self._connection, self._parent = connection, parent
         self._has_ended = False
+        self._lock = threading.Lock()
 
     def ready(self) -> None:
         """Say that the child is ready."""
@@ -241,8 +243,9 @@ class ParentPipe:
         if self._has_ended:
             return
         try:
-            if select.select((), (self._connection,), (), 0)[1]:
-                self._connection.send(message)
+            with self._lock:
+                if select.select((), (self._connection,), (), 0)[1]:
+                    self._connection.send(message)
         except OSError:
             self._has_ended = True
 
