@@ -62,6 +62,19 @@ def test_a_hold_within_a_phase_has_its_number_and_a_phase_that_is_finished_holds
     assert records[14].hold is Hold.ROBOT_FAULT
 
 
+def test_a_phase_that_does_not_begin_ends_and_says_why():
+    class Unready(Counting):
+        def begin(self, moment):
+            raise ValueError("no pose")
+
+    source, records, clock = PhasedSource({"run": Unready()}), [], VirtualClock()
+    source.select("run", None)
+    loop = ControlLoop(ObedientRobot(clock), source, PassThrough(), clock, RATE_HZ, records.append)
+    loop.run(np.zeros(2), 3)
+    assert [r.hold for r in records] == [Hold.FAILURE, Hold.WAITING, Hold.WAITING]
+    assert source.ended == "phase 1 has ended: it did not begin: ValueError: no pose"
+
+
 def test_a_phase_that_there_is_not_is_refused():
     with pytest.raises(RobotError, match="there is no phase walk; there are ramp, run"):
         PhasedSource(phases()).select("walk", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imitact.control.contract import Controls, Hold
+from imitact.control.contract import Asked, Controls, Hold
 from imitact.control.control_loop import ControlLoop
 from imitact.core.clock import VirtualClock
 from tests.support.control import (
@@ -71,6 +71,13 @@ def test_ticks_that_are_skipped_past_the_end_do_not_count_as_lost():
     [
         ({"age_s": 0.061}, Hold.STATE_OLD, "the state is 61 ms old; at most 60 ms"),
         ({"age_s": np.inf}, Hold.NO_STATE, "no state yet"),
+        ({"age_s": np.nan}, Hold.STATE_OLD, "the state is nan ms old"),
+        (
+            {"age_s": -5.0},
+            Hold.STATE_OLD,
+            "has a time 5000 ms in the future; is it of another clock",
+        ),
+        ({"picture_age_s": -5.0}, Hold.PICTURE_OLD, "has a time 5000 ms in the future"),
         ({"picture_age_s": 0.101}, Hold.PICTURE_OLD, "camera top is 101 ms old; at most 100 ms"),
         ({"pictures": False}, Hold.PICTURE_OLD, "camera top has given no picture"),
         ({"silent": "servo 3 does not answer"}, Hold.ROBOT_FAULT, "servo 3 does not answer"),
@@ -134,6 +141,20 @@ def test_an_error_of_the_source_holds_with_its_words():
     assert "ZeroDivisionError: one by zero" in records[3].words
     assert robot.commands[4][1][0] == 2.0
     assert outcome.ticks == 8
+
+
+@pytest.mark.parametrize("answer", [None, Asked([[1.0], [1.0, 2.0]]), Asked("a pose"), Asked({})])
+def test_what_no_action_is_holds_and_reaches_neither_filter_nor_record(answer):
+    class Wrong(Counting):
+        def action(self, moment):
+            asked = super().action(moment)
+            return answer if moment.tick == 3 else asked
+
+    _, records, robot, _, _ = run(6, source=Wrong())
+    assert [r.tick for r in records if r.hold is Hold.FAILURE] == [3]
+    assert "the source failed" in records[3].words
+    assert np.all(np.isnan(records[3].asked))
+    assert robot.commands[3][1][0] == 2.0
 
 
 @pytest.mark.parametrize("wrong", [np.array([np.nan, 0.0]), np.zeros(3), "not an array"])

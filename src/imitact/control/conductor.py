@@ -91,7 +91,11 @@ class PhasedSource:
             self._source, ticks = self._next
             self._next, self.number = None, self.count
             self._last_tick = None if ticks is None else moment.tick + ticks - 1
-            self._source.begin(moment)
+            try:
+                self._source.begin(moment)
+            except Exception as error:
+                self._end(f"it did not begin: {type(error).__name__}: {library_words(error)}")
+                raise
         elif self._last_tick is not None and moment.tick > self._last_tick:
             self._end("the time is over")
         return self._source

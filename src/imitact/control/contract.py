@@ -189,3 +189,15 @@ class Safety(Protocol):
             why: why nothing is asked, in words.
         """
         ...
+
+
+def old_words(what: str, age_s: float, limit_s: float) -> str:
+    """Return that a value is too old, in words; empty where it is not.
+
+    A time in the future is refused as well: it comes from another clock, and would never get old.
+    """
+    if -limit_s <= age_s <= limit_s:
+        return ""
+    if age_s < 0:
+        return f"{what} has a time {-age_s * 1000:.0f} ms in the future; is it of another clock?"
+    return f"{what} is {age_s * 1000:.0f} ms old; at most {limit_s * 1000:.0f} ms are allowed"

@@ -15,7 +15,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.control.contract import Ages, Asked, Controls, Hold, Moment, Safety, Source
+from imitact.control.contract import (
+    Ages,
+    Asked,
+    Controls,
+    Hold,
+    Moment,
+    Safety,
+    Source,
+    old_words,
+)
 from imitact.core.clock import Clock
 from imitact.core.errors import library_words
 from imitact.core.robot import WATCHDOG_S, Reading, Robot, ServoHealth, TimedFrame
@@ -195,9 +204,11 @@ class ControlLoop:
         """Return why the robot must be held, and its words."""
         if controls.stop:
             return Hold.STOPPED, "stopped; it goes on when the stop is taken back"
-        if controls.given_s is not None and now_s - controls.given_s > self._limits.controls_s:
+        if controls.given_s is not None:
             age_s = now_s - controls.given_s
-            return Hold.CONTROLS_SILENT, f"the command gives no sign of life since {age_s:.1f} s"
+            if not age_s <= self._limits.controls_s:
+                words = f"the command gives no sign of life since {age_s:.1f} s"
+                return Hold.CONTROLS_SILENT, words
         if fault := self._robot.fault():
             return Hold.ROBOT_FAULT, fault
         if skipped > WATCHDOG_S * self._rate_hz:
@@ -205,15 +216,15 @@ class ControlLoop:
         if reading is None:
             return Hold.NO_STATE, "the robot has given no state yet"
         limit_s = self._limits.state_ticks / self._rate_hz
-        if now_s - reading.begin_s > limit_s:
-            return Hold.STATE_OLD, _too_old("the state", now_s - reading.begin_s, limit_s)
+        if words := old_words("the state", now_s - reading.begin_s, limit_s):
+            return Hold.STATE_OLD, words
         for camera in self._source.cameras:
             if camera not in frames:
                 return Hold.PICTURE_OLD, f"camera {camera} has given no picture yet"
             age_s = now_s - frames[camera].captured_s
-            if age_s > self._limits.picture_s:
-                what = f"the picture of camera {camera}"
-                return Hold.PICTURE_OLD, _too_old(what, age_s, self._limits.picture_s)
+            what = f"the picture of camera {camera}"
+            if words := old_words(what, age_s, self._limits.picture_s):
+                return Hold.PICTURE_OLD, words
         return Hold.NONE, ""
 
     def _ask(self, moment: Moment, hold: Hold, words: str) -> Asked:
@@ -224,7 +235,10 @@ class ControlLoop:
                 self._begun = True
             if hold:
                 return replace(self._source.hold(moment, hold, words), action=None, hold=hold)
-            return self._source.action(moment)
+            asked = self._source.action(moment)
+            if asked.action is None:
+                return asked
+            return replace(asked, action=np.asarray(asked.action, np.float64))
         except Exception as error:
             said = self._note("the source", error)
             return Asked(None, hold, words) if hold else Asked(None, Hold.FAILURE, said)
@@ -306,7 +320,7 @@ class ControlLoop:
 
     def _asked_values(self, asked: Asked) -> NDArray[np.float64]:
         """Return the asked action as it is recorded; NaN where it is none of A numbers."""
-        if asked.action is None or np.shape(asked.action) != self._none.shape:
+        if asked.action is None or asked.action.shape != self._none.shape:
             return self._none
         return np.asarray(asked.action, np.float64)
 
@@ -316,7 +330,3 @@ class ControlLoop:
         if said in self._faults or len(self._faults) < 20:
             self._faults[said] += 1
         return said
-
-
-def _too_old(what: str, age_s: float, limit_s: float) -> str:
-    return f"{what} is {age_s * 1000:.0f} ms old; at most {limit_s * 1000:.0f} ms are allowed"

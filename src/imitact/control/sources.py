@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.control.contract import Asked, Hold, Moment
+from imitact.control.contract import Asked, Hold, Moment, old_words
 from imitact.control.engagement import Engagement
 from imitact.core.chunking import Chunking
 from imitact.core.errors import BadInput, ImitactError, SpecMismatch, library_words
@@ -284,12 +284,8 @@ class LeaderSource:
             pass
         elif reading is None or begin_s is None:
             words = "the leader has given no reading yet"
-        elif moment.now_s - begin_s > self._max_age_s:
-            age_ms = (moment.now_s - begin_s) * 1000
-            words = (
-                f"the leader's reading is {age_ms:.0f} ms old; at most "
-                f"{self._max_age_s * 1000:.0f} ms are allowed"
-            )
+        elif old := old_words("the leader's reading", moment.now_s - begin_s, self._max_age_s):
+            words = old
         elif not np.all(np.isfinite(reading.values)):
             words = "the leader's reading is not finite"
         else:
@@ -313,7 +309,7 @@ class LeaderSource:
         reading = self._leader.reading()
         if reading is None or self._leader.fault():
             return None
-        if moment.now_s - reading.begin_s > self._max_age_s:
+        if old_words("", moment.now_s - reading.begin_s, self._max_age_s):
             return None
         return bool(_deadman(reading.engaged, moment))
 
