@@ -134,9 +134,9 @@ def main() -> None:
             }
             rows.append(row)
             print(json.dumps(row), flush=True)
-    if options.write:
-        result = {"policy": options.policy.name, "chunking": options.chunking, "rows": rows}
-        options.write.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            if options.write:
+                result = {"chunking": options.chunking, "rows": rows}
+                options.write.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
