@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,13 @@ class SessionEpisode:
     ticks: int
     skipped: int = 0
     held: int = 0
-    holds: Mapping[str, int] = msgspec.field(default_factory=dict)
-    stages: Mapping[str, int] = msgspec.field(default_factory=dict)
+    holds: Mapping[str, int] = field(default_factory=dict)
+    stages: Mapping[str, int] = field(default_factory=dict)
     engaged: int = 0
     unsent: int = 0
     waited: int = 0
     cut: int = 0
-    lost_frames: Mapping[str, int] = msgspec.field(default_factory=dict)
+    lost_frames: Mapping[str, int] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
     notes: tuple[tuple[int, str], ...] = ()
     marked: tuple[str, ...] = ()
