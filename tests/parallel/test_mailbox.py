@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 
 import numpy as np
@@ -87,3 +88,18 @@ def test_a_spawned_process_reads_and_posts():
 def test_a_single_slot_is_refused():
     with pytest.raises(BadInput, match="1 slots"):
         Mailbox.create((1,), slots=1)
+
+
+def test_a_mailbox_that_is_used_no_more_keeps_no_descriptor():
+    box = Mailbox.create((1,))
+    number = box.fileno()
+    os.fstat(number)
+    box.close()
+    box.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+    box = Mailbox.create((1,))
+    number = box.fileno()
+    del box
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)

@@ -134,8 +134,14 @@ class Mailbox:
 
     def close(self) -> None:
         """Close the descriptor; the memory goes once its last array has gone."""
-        with contextlib.suppress(OSError):
-            os.close(self._file)
+        file, self._file = self._file, -1
+        if file >= 0:
+            with contextlib.suppress(OSError):
+                os.close(file)
+
+    def __del__(self) -> None:
+        if "_file" in self.__dict__:
+            self.close()
 
 
 def _received(file: Any, shape: tuple[int, ...], dtype: str, slots: int) -> Mailbox:
