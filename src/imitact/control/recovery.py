@@ -46,6 +46,11 @@ class Recovery:
             parameters.max_jerk = [float(jerk)]
             parameters.target_acceleration = [0.0]
             self._inputs.append(parameters)
+        self._law = law
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be made anew in the process of the control loop: ruckig's objects cannot be sent."""
+        return Recovery, (self._law,)
 
     def propose(
         self,
