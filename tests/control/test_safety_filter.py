@@ -240,7 +240,7 @@ def test_no_stream_gets_past_the_filter_beyond_any_limit(seed):
     stream = HostileStream(law, np.random.default_rng(seed), (14,), each_ticks=29)
     shares, seen = Shares(law, start), set()
     for tick in range(1500):
-        verdict = safety.check(stream.asked(tick, safety._motion), None, FRESH, {})
+        verdict = safety.check(stream.asked(tick, safety.motion), None, FRESH, {})
         shares.add(verdict.action)
         seen.add(verdict.stage)
     assert shares.worst <= ROUNDING
@@ -436,3 +436,10 @@ def test_it_is_what_the_control_loop_expects():
     verdict = as_loop_sees_it(small())
     for member in ("action", "stage", "joint", "words", "held", "should_park"):
         assert hasattr(verdict, member)
+
+
+def test_what_is_asked_during_a_stop_does_not_end_it():
+    safety = small()
+    safety.hold("the pedal was let go")
+    for value in ([0.0, 0.0], [1.05, 0.0], [np.nan, 0.0], None, [-55.0, 66.0], [0.0, 0.0]):
+        assert asked_for(safety, [value])[0].stage is Stage.HELD

@@ -28,7 +28,7 @@ def lags(found, commands, measured):
     """Return whether the watch finds a lag at each tick."""
     result = []
     for command, state in zip(commands, measured, strict=True):
-        result.append(found.lag(found.measured(reading(state))) is not None)
+        result.append(found.lag(found.measured(reading(np.array(state)))) is not None)
         found.commanded(np.array(command))
     return result
 
@@ -65,8 +65,9 @@ def test_a_joint_without_a_bound_for_its_unit_is_not_judged():
 
 def held(found, goal, command, states):
     """Let a gripper stand at states, and return what is made of its goal."""
+    made, said = np.zeros(2), None
     for state in states:
-        found.measured(reading([0.0, state]))
+        found.measured(reading(np.array([0.0, state])))
         made, said = found.unstalled(np.array([0.0, goal]), np.array([0.0, command]))
         found.commanded(np.array([0.0, command]))
     return made[1], said

@@ -137,8 +137,7 @@ class MotionLimits:
         ok = np.abs(step) <= self._velocity
         ok &= np.abs(bend) <= self._acceleration
         ok &= np.abs(bend - motion.bend) <= self._jerk
-        ok &= self.can_stop(Knots(goal, step + bend / 2, bend), motion.position)
-        return ok
+        return self.can_stop(Knots(goal, step + bend / 2, bend), motion.position, ok)
 
     def goes_on(
         self, motion: Motion, goal: NDArray[np.float64], goal_step: NDArray[np.float64]
@@ -165,7 +164,7 @@ class MotionLimits:
         ok &= np.abs(bend) <= self._acceleration
         ok &= np.abs(bend - motion.bend) <= self._jerk
         ok &= np.abs(after.acceleration) <= self._acceleration
-        return ok & self.can_stop(after, motion.position)
+        return self.can_stop(after, motion.position, ok)
 
     def direct(self, motion: Motion, goal: NDArray[np.float64]) -> Motion:
         """Return the motion after the goal was commanded, (..., A), with the velocity of the
@@ -247,19 +246,23 @@ class MotionLimits:
         result.acceleration[where] = knots.acceleration
         return result
 
-    def can_stop(self, at: Knots, before: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def can_stop(
+        self, at: Knots, before: NDArray[np.float64], where: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
         """Return whether joints can stop within range and velocity, (..., A).
 
         Args:
             at: where they are.
             before: (..., A), where they were; a joint that was outside of its range must stop no
                 further out than that.
+            where: (..., A), which joints matter; the result is false for the others.
         """
         v, a, jerk = at.velocity, at.acceleration, self.jerk
         rest = v + a * np.abs(a) / (2 * jerk)  # velocity once the acceleration is gone
-        ok = np.abs(rest) <= self._velocity
+        ok = where & (np.abs(rest) <= self._velocity)
         ok &= np.abs(v) <= self._velocity
         near = (at.position < self._near_lower) | (at.position > self._near_upper)
+        near &= ok
         if not near.any():
             return ok
         shape = near.shape

@@ -194,6 +194,11 @@ class SafetyFilter:
         """The last command, (A,)."""
         return self._motion.position.copy()
 
+    @property
+    def motion(self) -> Motion:
+        """Where the commanded joints are and how they move; not to be changed."""
+        return self._motion
+
     def begin(self, command: FloatArray) -> None:
         """Begin at rest, with the robot commanded to this pose, (A,).
 
@@ -270,16 +275,16 @@ class SafetyFilter:
                 words = f"{self._names[joint]} was asked to be {values[joint]}"
                 return _Finding(Stage.FINITE, self._names[joint], words), None
             values = np.where(finite, values, self._motion.position)
-        if Stage.PLAUSIBLE in self._stages:
-            share = np.abs(values - self._middle) / self._half
-            if share.max() > PLAUSIBLE and (finding := self._implausible(values, share)):
-                self._stop = finding
-                return finding, None
-        return None, values
+        limits = self.limits
+        outside = (values < limits.lower) | (values > limits.upper)
+        finding = None
+        if Stage.PLAUSIBLE in self._stages and outside.any():
+            finding = self._implausible(values)
+        self._stop = self._stop or finding
+        return finding, None if finding else values
 
-    def _implausible(
-        self, values: NDArray[np.float64], share: NDArray[np.float64]
-    ) -> _Finding | None:
+    def _implausible(self, values: NDArray[np.float64]) -> _Finding | None:
+        share = np.abs(values - self._middle) / self._half
         worst = int(np.argmax(share))
         outside = int((share > PLAUSIBLE).sum())
         if share[worst] <= FAR and 2 * outside < len(share):
@@ -388,20 +393,23 @@ class SafetyFilter:
     def _moved(self, goal: NDArray[np.float64]) -> tuple[Motion, _Finding | None]:
         """Return the motion after this tick towards a goal, and which joint could not step to
         it."""
-        law, motion, before = self._law, self._motion, self._goal
-        goal_step = np.zeros_like(goal) if before is None else goal - before
-        bend = goal_step - self._goal_step
-        # A goal that jumps has no velocity.
-        steady = (np.abs(goal_step) <= law.velocity) & (np.abs(bend) <= law.acceleration)
-        self._goal, self._goal_step = goal, goal_step
+        law, motion = self._law, self._motion
+        goals = (goal, self._goals[0], self._goals[1])
+        self._goals = goals[:2]
         if Stage.MOTION not in self._stages:
             return law.direct(motion, goal), None
         direct = law.legal(motion, goal)
-        if self._catching.any():
-            direct &= ~self._catching | law.goes_on(motion, goal, goal_step)
-        self._catching = ~direct
-        if direct.all():
+        if not self._is_catching and direct.all():
             return law.direct(motion, goal), None
+        # How the goal moves; one that has just jumped has no velocity.
+        goal_step = goal - goals[1]
+        bend = goal_step - (goals[1] - goals[2])
+        direct &= ~self._catching | law.goes_on(motion, goal, goal_step)
+        self._catching = ~direct
+        self._is_catching = bool(self._catching.any())
+        if not self._is_catching:
+            return law.direct(motion, goal), None
+        steady = (np.abs(goal_step) <= law.velocity) & (np.abs(bend) <= law.acceleration)
         knots = law.brake(motion, self._catching)
         self._catch_up(goal, np.where(steady, goal_step, 0.0), knots)
         after = law.joined(motion, goal, knots, self._catching)
@@ -417,7 +425,7 @@ class SafetyFilter:
         after = Knots(motion.position.copy(), np.zeros(len(goal)), np.zeros(len(goal)))
         found = np.zeros(len(goal), bool)
         # A goal that moves on is met on its way, if a stop remains there.
-        met = law.can_stop(Knots(goal, goal_step, np.zeros_like(goal)), goal)
+        met = law.can_stop(Knots(goal, goal_step, np.zeros_like(goal)), goal, self._catching)
         goal_step = np.where(met, goal_step, 0.0)
         for joint in catching.tolist():
             way = self._recovery.propose(
@@ -443,10 +451,9 @@ class SafetyFilter:
         self._following.commanded(motion.position)
 
     def _forget_goal(self) -> None:
-        size = len(self._names)
-        self._goal: NDArray[np.float64] | None = None
-        self._goal_step = np.zeros(size)
-        self._catching = np.zeros(size, bool)
+        position = self._motion.position
+        self._goals = (position, position)
+        self._catching, self._is_catching = np.zeros(len(self._names), bool), False
 
     # -- words ---------------------------------------------------------------------------------
 

@@ -143,6 +143,9 @@ class FollowingWatch:
         """
         if measured is None:
             return None
+        last = self._commands[self._tick % len(self._commands)]
+        if not self._lags and (np.abs(last - measured) <= self._lag).all():
+            return None
         low, high = self._commands.min(0), self._commands.max(0)
         away = np.maximum(low - measured, measured - high)
         bound = self._lag / 2 if self._lags else self._lag
