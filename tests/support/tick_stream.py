@@ -97,7 +97,7 @@ class TickStream:
                 found = frames_of(camera.name, newer)
                 assert found is not None
                 self.frames[camera.name].post(found.frame, found.captured_s)
-        record = record_of(tick, **changes)
+        record = record_of(tick, **changes)  # type: ignore[arg-type]
         self.records.post(self.form.pack(record), record.due_s)
         return record
 

@@ -38,3 +38,9 @@ ENGAGED = "leader.engaged"
 def captured(camera: str) -> str:
     """Return the name of the column of when a camera captured the frame of the tick, s."""
     return f"clock.{camera}_s"
+
+
+def is_tick_column(name: str) -> bool:
+    """Return whether a column has one of these names."""
+    is_clock = name.startswith("clock.") and name.endswith("_s")
+    return is_clock or name in (ASKED, STAGE, HELD, HOLD, SKIPPED, ENGAGED)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from imitact.core.errors import BadInput
+from imitact.core.tick_columns import is_tick_column
 from imitact.core.types import UNKNOWN_UNIT, Camera, Spec
 from imitact.datasets.frame_arrays import FrameShape, frames_or_reason
 from imitact.datasets.read_config import MAX_VECTOR_SIZE, ReadConfig
@@ -220,7 +221,7 @@ def is_environment(name: str) -> bool:
 
 def could_be_observed(name: str) -> bool:
     """Whether a policy could observe a feature, by its name."""
-    return not _NO_OBSERVATION.search(name.lower())
+    return not (is_tick_column(name) or _NO_OBSERVATION.search(name.lower()))
 
 
 def distinct(names: Iterable[str]) -> tuple[str, ...]:
