@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imitact.core.errors import RobotError
+from imitact.core.errors import BadInput, RobotError
 from imitact.robots.cameras import CapturedFrame
 from imitact.robots.config import (
     ArmConfig,
@@ -31,7 +31,12 @@ from tests.support.bus_thread import BusThread
 pytest.importorskip("dynamixel_sdk")
 
 from imitact.robots.aloha import AlohaArm
-from imitact.robots.aloha_end_stops import measure_end_stops, watch_end_stops
+from imitact.robots.aloha_end_stops import (
+    arm_to_measure,
+    measure_end_stops,
+    record_end_stops,
+    watch_end_stops,
+)
 from imitact.robots.check import CheckConfig, check_robot
 from imitact.robots.check_identity import record_identity
 from imitact.robots.check_motion import check_motion
@@ -249,18 +254,26 @@ def test_a_gripper_that_was_not_measured_is_named(robot: Make) -> None:
     assert one.names(arms=arms) == ["gripper-stops"]
 
 
-def test_end_stops_are_found_and_the_gripper_is_limp_again(robot: Make) -> None:
+def test_end_stops_are_found_and_kept_and_the_gripper_is_limp_again(
+    robot: Make, tmp_path: Path
+) -> None:
     one = robot()
     bus = one.buses["left"]
     bus.set_fault("stall", ids=(9,), position=1700, side=-1)
     bus.set_fault("stall", ids=(9,), position=2400, side=1)
-    arm = AlohaArm(one.config.arms["left"], "left", patience=PATIENCE)
+    unmeasured = replace(one.config.arms["left"], gripper=GripperConfig())
+    arm = arm_to_measure(unmeasured, "left", patience=PATIENCE)
     arm.connect()
-    closed, opened = measure_end_stops(arm)
+    stops = measure_end_stops(arm)
     arm.close()
-    assert closed == pytest.approx((1700 - 2048) * np.pi / 2048, abs=0.01)
-    assert opened == pytest.approx((2400 - 2048) * np.pi / 2048, abs=0.01)
+    assert stops == pytest.approx(tuple(np.array([-348, 352]) * np.pi / 2048), abs=0.01)
     assert bus.truth().is_limp
+    file = tmp_path / "robot.toml"
+    write_config(file, replace(one.config, arms={"left": unmeasured}))
+    gripper = record_end_stops(file, "left", stops).arms["left"].gripper
+    assert (gripper.closed_rad, gripper.open_rad) == pytest.approx(stops, abs=1e-4)
+    with pytest.raises(BadInput, match="right"):
+        record_end_stops(file, "right", stops)
 
 
 def test_a_gripper_that_hardly_moves_has_no_end_stops(robot: Make) -> None:

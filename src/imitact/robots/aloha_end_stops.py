@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from imitact.core.clock import Clock, WallClock
@@ -11,7 +12,7 @@ from imitact.robots.aloha import AlohaArm
 from imitact.robots.aloha_gripper import LEAST_TRAVEL_RAD
 from imitact.robots.aloha_hardware import GRIPPER, tick_rad
 from imitact.robots.aloha_torque import turn_off
-from imitact.robots.config import RobotConfig, read_config, set_values
+from imitact.robots.config import ArmConfig, RobotConfig, read_config, set_values
 from imitact.robots.dynamixel_registers import (
     BUS_WATCHDOG,
     CURRENT_POSITION_MODE,
@@ -39,6 +40,13 @@ _STILL_S = 0.3
 
 _LONGEST_TICKS = 4096
 """A gripper that finds no stop within a turn has lost its fingers."""
+
+
+def arm_to_measure(arm: ArmConfig, side: str, *, patience: float = 1.0) -> AlohaArm:
+    """Return the driver of an arm whose end stops are not known yet; its gripper values mean
+    nothing until they are."""
+    gripper = replace(arm.gripper, variant="aloha", closed_rad=None, open_rad=None)
+    return AlohaArm(replace(arm, gripper=gripper), side, patience=patience)
 
 
 def measure_end_stops(
