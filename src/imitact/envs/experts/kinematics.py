@@ -124,6 +124,12 @@ class Kinematics:
         target = self._mink.SE3.from_matrix(hand)
         return self._solve(side, target, self.qpos(self._initial_joints))
 
+    def joints_near(self, side: str, joints: Vector, hand: Transform) -> Vector:
+        """Return the joint angles, (6,), of a hand, or of the nearest one, that are near given
+        ones: a hand that moves a little moves its joints a little."""
+        target = self._mink.SE3.from_matrix(hand)
+        return self._solve(side, target, self.qpos({**self._initial_joints, side: joints}))
+
     def shifted(self, side: str, joints: Vector, offset_m: Vector) -> Vector:
         """Return the nearest joint angles, (6,), that shift the hand; its orientation is free."""
         qpos = self.qpos({**self._initial_joints, side: joints})
