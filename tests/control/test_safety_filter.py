@@ -311,8 +311,23 @@ def test_one_joint_a_little_out_of_range_is_cut_and_half_of_them_are_implausible
     assert safety.check(asked, None, FRESH, {}).stage is Stage.PLAUSIBLE
 
 
+def test_a_robot_that_was_placed_outside_of_its_range_goes_back_and_is_not_stopped():
+    safety = small()
+    safety.begin(np.array([2.5, -2.0]))  # more than twice as far out as the range reaches
+    way = [[2.5 - 0.005 * tick, -2.0 + 0.004 * tick] for tick in range(400)]
+    verdicts = asked_for(safety, way)
+    assert not any(verdict.held for verdict in verdicts)
+    assert verdicts[-1].action.tolist() == way[-1]
+
+
+def test_a_joint_that_hardly_moved_in_the_demonstrations_is_cut_and_not_taken_for_a_wrong_unit():
+    safety = SafetyFilter(pair_limits(lower=-0.01, upper=0.01), RATE_HZ)
+    assert asked_for(safety, [[0.1, 0.0]])[0].stage is Stage.RANGE
+    assert asked_for(safety, [[5.7, 0.0]])[0].stage is Stage.PLAUSIBLE  # 0.1 rad in degrees
+
+
 def test_a_long_hold_says_that_the_robot_should_be_parked():
-    safety = small(bounds=SafetyBounds(hold_s=1.0, health_hold_s=0.5))
+    safety = small(bounds=SafetyBounds(hold_s=1.0, strained_hold_s=0.5))
     verdicts = asked_for(safety, [None] * 60)
     assert [verdict.should_park for verdict in verdicts].index(True) == 50
     assert "should be parked" in verdicts[-1].words

@@ -194,3 +194,10 @@ def test_a_calibrated_range_is_left_three_degrees_before_its_ends_and_a_gripper_
     assert found.upper[0] == pytest.approx(1.0 - math.radians(3.0))
     assert found.lower[0] == pytest.approx(-1.0 + math.radians(3.0))
     assert (found.lower[1], found.upper[1]) == (-1.0, 1.0)
+
+
+def test_limits_that_reach_a_pose_include_it_and_stay_elsewhere():
+    found = limits().reaching(np.array([1.5, 0.0]), np.array([0.0, -1.2]))
+    np.testing.assert_array_equal(found.upper, [1.5, 1.0])
+    np.testing.assert_array_equal(found.lower, [-1.0, -1.2])
+    np.testing.assert_array_equal(found.velocity, limits().velocity)

@@ -64,10 +64,15 @@ ALL_STAGES = frozenset(Stage)
 
 PLAUSIBLE = 1.2
 """Multiple of the range, about its middle, beyond which at least half of the joints make an action
-implausible."""
+implausible. The range reaches to the last command, so that a robot that was placed outside is not
+stopped on its way back."""
 
 FAR = 3.0
 """The same multiple at which one joint is enough: degrees given as rad, ticks as degrees."""
+
+LEAST_HALVES = {"rad": 0.5, "deg": 30.0, "%": 50.0, "1": 0.5, "m": 0.1}
+"""Half of the range that is taken for a joint with a shorter one, by unit: a joint that hardly
+moved in the demonstrations is not in a wrong unit where it moves a little more."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,8 @@ class SafetyBounds:
     """A hold that lasts longer should end in parking, s: a motor that holds an arm gets hot, and
     one that was forgotten burned (huggingface/lerobot#2621)."""
 
-    health_hold_s: float = 10.0
-    """The same for a hold by a servo's health, s."""
+    strained_hold_s: float = 10.0
+    """The same for a hold by a servo's health, or by a joint that presses on something, s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +190,10 @@ class SafetyFilter:
         self._recovery = Recovery(self._law)
         self._following = FollowingWatch(limits, rate_hz, self.bounds.following, spec)
         self._health = HealthWatch(rate_hz, self.bounds.health)
-        self._middle = (limits.lower + limits.upper) / 2
-        self._half = (limits.upper - limits.lower) / 2
+        self._half = np.maximum(
+            (limits.upper - limits.lower) / 2,
+            [LEAST_HALVES.get(unit, 0.0) for unit in limits.units],
+        )
         self.begin((limits.lower + limits.upper) / 2)
 
     @property
@@ -263,8 +270,9 @@ class SafetyFilter:
         size = len(self._names)
         try:
             values = np.array(asked, np.float64)
-        except (TypeError, ValueError):
-            values = np.full(0, np.nan)
+        except (TypeError, ValueError) as error:
+            words = f"what was asked is no list of numbers: {library_words(error)}"
+            return _Finding(Stage.SHAPE, "", words), None
         if values.shape != (size,) and Stage.SHAPE in self._stages:
             words = f"an action of shape {np.shape(asked)} was asked, expected ({size},)"
             return _Finding(Stage.SHAPE, "", words), None
@@ -284,7 +292,11 @@ class SafetyFilter:
         return finding, None if finding else values
 
     def _implausible(self, values: NDArray[np.float64]) -> _Finding | None:
-        share = np.abs(values - self._middle) / self._half
+        limits, position = self.limits, self._motion.position
+        beyond = np.maximum(
+            np.minimum(limits.lower, position) - values, values - np.maximum(limits.upper, position)
+        )
+        share = 1 + np.maximum(beyond, 0.0) / self._half
         worst = int(np.argmax(share))
         outside = int((share > PLAUSIBLE).sum())
         if share[worst] <= FAR and 2 * outside < len(share):
@@ -348,7 +360,8 @@ class SafetyFilter:
         self._forget_goal()
         self._held_ticks += 1
         bounds = self.bounds
-        limit_s = bounds.health_hold_s if finding.stage is Stage.HEALTH else bounds.hold_s
+        strained = finding.stage in (Stage.LAG, Stage.HEALTH)
+        limit_s = bounds.strained_hold_s if strained else bounds.hold_s
         held_s = self._held_ticks / self.rate_hz
         words = finding.words
         if held_s > limit_s:
@@ -379,7 +392,7 @@ class SafetyFilter:
                 motion.position, after.position, self._law.stop_pose(after)
             )
             if touch:
-                return self._hold(finding or _Finding(Stage.COLLISION, "", touch))
+                return self._hold(_Finding(Stage.COLLISION, "", touch))
         self._go(after)
         self._held_ticks = 0
         finding = finding or late

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, NotFinite, SpecMismatch, unknown_name
+from imitact.core.types import FloatArray
 
 _BOUNDS = ("lower", "upper", "velocity", "acceleration", "jerk")
 
@@ -126,6 +127,13 @@ class JointLimits:
                 f"limits of {', '.join(other.names)} in {', '.join(other.units)} cannot cut those "
                 f"of {', '.join(self.names)} in {', '.join(self.units)}; both must be equal"
             )
+
+    def reaching(self, *poses: FloatArray) -> JointLimits:
+        """Return limits whose range includes poses, each (A,): a start pose that no demonstration
+        was in."""
+        lower = np.minimum.reduce([self.lower, *poses])
+        upper = np.maximum.reduce([self.upper, *poses])
+        return dataclasses.replace(self, lower=lower, upper=upper)
 
     def narrowed(self, margins: Mapping[str, float]) -> JointLimits:
         """Return limits whose range is shorter at both ends, by unit; other units stay.
