@@ -71,6 +71,18 @@ def test_the_hand_waits_for_torque_and_squeezes_the_grippers_meanwhile() -> None
     assert np.abs(leader_action(world) - start_pose(0.5)).max() < 0.01
 
 
+def test_grippers_of_the_hand_are_linear_in_what_the_bench_was_told() -> None:
+    rows, angles = np.array([start_pose(0.5)]), []
+    for command in ("angle", "fingers"):
+        world = BenchWorld("aloha", gripper=command)  # type: ignore[arg-type]
+        world.advance(0.0)
+        world.hand(rows, 50.0)
+        advance(world, 0.0, 2.0, 0.1)
+        angles.append(world.truth().joints_rad("leader_left")[-1])
+    assert angles[0] == pytest.approx((-0.6842 + 0.3083) / 2)  # of the original ALOHA's leader
+    assert angles[1] != pytest.approx(angles[0], abs=0.02)
+
+
 def test_limp_leaders_sink_unless_a_hand_holds_them() -> None:
     world = BenchWorld("aloha")
     world.advance(0.0)

@@ -289,8 +289,14 @@ class Bench:
 
     # ------------------------------------------------------------------ robot.toml
 
-    def robot_toml(self, path: Path | str) -> None:
-        """Write the robot.toml with which imitact drives this bench."""
+    def robot_toml(self, path: Path | str, *, watchdog_s: float = 0.2) -> None:
+        """Write the robot.toml with which imitact drives this bench.
+
+        Args:
+            path: of the file.
+            watchdog_s: of ALOHA's servos, time without any request after which they stop; on a
+                busy computer the process of the drivers may not run for 0.2 s.
+        """
         from imitact.robots.config import write_config
         from imitact.robots.emulation.bench_config import robot_config
 
@@ -298,9 +304,9 @@ class Bench:
         if self.kind != "aloha" and self.camera_plan.cameras:
             zmq_port = self.camera_statistics()["zmq_port"]
         paths = {name: self.camera_path(name) for name in self.frames}
-        write_config(
-            path, robot_config(self.camera_plan, self.ports, paths, self._plan.gripper, zmq_port)
-        )
+        gripper = self._plan.gripper
+        config = robot_config(self.camera_plan, self.ports, paths, gripper, zmq_port, watchdog_s)
+        write_config(path, config)
 
     # ------------------------------------------------------------------ asking
 

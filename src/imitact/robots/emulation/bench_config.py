@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from imitact.robots.aloha_gripper import Command
 from imitact.robots.config import (
@@ -29,6 +29,7 @@ def robot_config(
     camera_paths: Mapping[str, str],
     gripper: Command,
     zmq_port: int | None,
+    watchdog_s: float = 0.2,
 ) -> RobotConfig:
     """Return the robot that a bench emulates.
 
@@ -38,6 +39,7 @@ def robot_config(
         camera_paths: by the name of the camera, for ALOHA.
         gripper: what ALOHA's gripper values are linear in.
         zmq_port: of the cameras, for LeRobot.
+        watchdog_s: of ALOHA's servos.
     """
     name = f"emulated {plan.kind}"
     if plan.kind != "aloha":
@@ -47,12 +49,18 @@ def robot_config(
         camera: CameraConfig(path, plan.width, plan.height, plan.rate_hz)
         for camera, path in camera_paths.items()
     }
-    sides = ("left", "right")
+
+    def arms(role: str, model: Literal["vx300s", "wx250s"]) -> dict[str, ArmConfig]:
+        return {
+            side: ArmConfig(ports[f"{role}_{side}"], model, jaws, watchdog_s=watchdog_s)
+            for side in ("left", "right")
+        }
+
     return RobotConfig(
         kind="aloha",
         name=name,
-        arms={side: ArmConfig(ports[f"follower_{side}"], "vx300s", jaws) for side in sides},
-        leaders={side: ArmConfig(ports[f"leader_{side}"], "wx250s", jaws) for side in sides},
+        arms=arms("follower", "vx300s"),
+        leaders=arms("leader", "wx250s"),
         cameras=cameras,
     )
 

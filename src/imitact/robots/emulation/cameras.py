@@ -44,6 +44,7 @@ CAMERA_FAULTS = ("", "frozen", "black")
 
 _LONGEST_SOCKET = 100  # bytes; Linux has 108 for the path of a socket, macOS 104
 _IDLE_S = 0.02
+_MOST_CLIENTS = 16  # that have connected and not asked
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class FrameServer:
         self._path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.bind(str(self._path))
+        self._path.chmod(0o600)  # who has a mailbox can also write to it
         self._socket.listen(16)
         self._clients: list[socket.socket] = []
 
@@ -149,13 +151,18 @@ class FrameServer:
         ready, _, _ = select.select([self._socket, *self._clients], [], [], timeout_s)
         for one in ready:
             if one is self._socket:
-                client, _ = self._socket.accept()
-                client.setblocking(False)
-                self._clients = [*self._clients[-15:], client]
+                with contextlib.suppress(OSError):  # it has gone already
+                    self._welcome(self._socket.accept()[0])
             else:
                 self._clients.remove(one)
                 with contextlib.closing(one), contextlib.suppress(OSError):
                     self._answer(one, one.recv(200).decode("utf-8", "replace").strip())
+
+    def _welcome(self, client: socket.socket) -> None:
+        client.setblocking(False)
+        self._clients.append(client)
+        if len(self._clients) > _MOST_CLIENTS:  # the first one asked nothing
+            self._clients.pop(0).close()
 
     def _answer(self, client: socket.socket, name: str) -> None:
         box = self._frames.get(name)
