@@ -86,10 +86,12 @@ class VirtualLine(DynamixelLine):
         self._fail_where_gone()
         self.clearPort()
         now_s, data = self._clock.now_s(), bytes(packet)
+        written = sum(servo.goal_writes for servo in self._bus.servos)
         for due_s, reply in self._bus.exchange(data, now_s, self.baudrate):
             last_s = self._queue[-1][0] if self._queue else due_s
             self._queue.append((max(due_s, last_s), reply))
-        self._bus.advance(now_s)  # goals act from now on
+        if written != sum(servo.goal_writes for servo in self._bus.servos):
+            self._bus.advance(now_s)  # goals act from now on
         return len(data)
 
     def readPort(self, length: int) -> bytes:  # noqa: N802
