@@ -85,7 +85,7 @@ def verb_settings(name: str) -> VerbSettings:
     others = [None] * (len(verb.first) - 1)  # options beside --preset that choose defaults
     starts: dict[str, Any] = (
         {preset: verb.start(preset, *others) for preset in PRESETS}
-        if verb.first
+        if "--preset" in verb.first
         else {"": verb.start()}
     )
     start = next(iter(starts.values()))

@@ -18,6 +18,7 @@ from imitact.envs.registry import env_factory
 from imitact.storage.output_guard import check_output
 
 if TYPE_CHECKING:
+    from imitact.cli.record_robot import RecordRobot
     from imitact.recording.manifest import RecordingReport
     from imitact.recording.recorder import RecordingProgress
 
@@ -28,7 +29,8 @@ RESUME_HINT = "finished episodes are kept; the same command continues"
 class Record:
     """Record demonstrations of an expert in an environment, as a LeRobotDataset v3.0.
 
-    Only demonstrations that succeed, and hold the success over their last ticks, are saved.
+    Only demonstrations that succeed, and hold the success over their last ticks, are saved. With
+    --robot NAME a person's episodes on a robot are recorded: `imitact record --robot NAME --help`.
     """
 
     out: Path
@@ -86,6 +88,15 @@ class Record:
 
 
 OPTIONS = Record
+
+
+def with_preset(robot: str | None = None) -> type:
+    """Return the options: with --robot those of a person's episodes on a robot."""
+    if robot is None:
+        return Record
+    from imitact.cli.record_robot import RecordRobot
+
+    return RecordRobot
 
 
 def make(
@@ -153,6 +164,10 @@ def _variation(deviations: Mapping[str, float]) -> list[str]:
     return [f"  standard deviations: {', '.join(found)}"] if found else []
 
 
-def run(settings: Record) -> None:
+def run(settings: Record | RecordRobot) -> None:
     """Record, and print what the dataset holds."""
+    if not isinstance(settings, Record):
+        from imitact.cli import record_robot
+
+        return record_robot.run(settings)
     print_result(*lines(make(settings)))

@@ -36,8 +36,8 @@ class Verb:
 
 
 VERBS = {
-    "record": Verb("record scripted demonstrations in an environment",
-                   lambda: import_module("imitact.cli.record")),
+    "record": Verb("record demonstrations: of an expert, or of a person on a robot",
+                   lambda: import_module("imitact.cli.record"), ("--robot",)),
     "train": Verb("train ACT on a dataset",
                   lambda: import_module("imitact.cli.train"), ("--preset", "--from", "--out")),
     "evaluate": Verb("count how often a policy succeeds on fresh seeds",
@@ -52,6 +52,14 @@ VERBS = {
                           lambda: import_module("imitact.cli.import_policy")),
     "export-policy": Verb("convert a policy to a checkpoint of LeRobot or the released ACT",
                           lambda: import_module("imitact.cli.export_policy")),
+    "robot": Verb("check a robot, emulate one, park it, release it",
+                  lambda: import_module("imitact.cli.robot")),
+    "teleop": Verb("let a robot follow its leader",
+                   lambda: import_module("imitact.cli.teleop")),
+    "run": Verb("run a policy on a robot",
+                lambda: import_module("imitact.cli.run")),
+    "replay": Verb("command a robot the actions of a recorded episode",
+                   lambda: import_module("imitact.cli.replay")),
     "view": Verb("show demonstrations, a training or an evaluation as an HTML page",
                  lambda: import_module("imitact.cli.view")),
     "check": Verb("find what is wrong with a dataset, a policy or an environment",

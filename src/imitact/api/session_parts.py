@@ -1,0 +1,282 @@
+"""Session parts: what the verbs on a robot make a session of, by the names that they are given."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imitact.api.robot_session import (
+    LiveSession,
+    OnLine,
+    OnPoll,
+    Recorder,
+    RobotSession,
+    SessionPlan,
+    VirtualSession,
+    stage_names,
+)
+from imitact.control.async_inference import PolicyProcess
+from imitact.control.contract import Safety, Source
+from imitact.control.control_loop import AgeLimits
+from imitact.control.parking import RampSource
+from imitact.control.run_log import RunLog
+from imitact.control.safety_filter import (
+    ALL_STAGES,
+    AgeBounds,
+    SafetyBounds,
+    SafetyFilter,
+    Stage,
+)
+from imitact.control.shadow import ShadowRobot
+from imitact.core.aloha_joints import ALOHA_JOINTS
+from imitact.core.errors import BadInput
+from imitact.core.joint_limits import JointLimits
+from imitact.core.robot import Robot
+from imitact.core.types import Spec
+from imitact.datasets.video_config import VideoConfig
+from imitact.parallel.mailbox import Mailbox
+from imitact.recording.session import RecordingSession
+from imitact.recording.session_process import RecorderPlan, RecorderProcess
+from imitact.robots.config import ArmConfig, RobotConfig
+from imitact.robots.emulation.virtual_aloha import VirtualAloha
+from imitact.robots.registry import SimOptions, make_robot
+from imitact.robots.setup import HostSetup, RobotSetup, VirtualSetup
+
+LOGS = Path("runs/robot")
+"""Folder of the logs of runs that have none given."""
+
+START_GRIPPER = 0.1
+"""Gripper at the start of an episode of gym-aloha, 0 to 1."""
+
+QUIET_S = 5.0
+"""Time in which a line of the same words is shown once, s."""
+
+_FAR = 1e9
+"""Beyond any value of a simulated robot, in any unit."""
+
+MakeSetup = Callable[[], RobotSetup]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A robot that is made and not started, and what its session needs beside the sources.
+
+    Attributes:
+        setup: the robot, its leaders and its clock.
+        robot: what is commanded: the setup's, or one that moves nothing.
+        limits: what commands must keep; None where nothing is known but the robot's size.
+        safety: the filter with these limits.
+        ages: how old values may be.
+        is_shadow: whether nothing is sent.
+    """
+
+    setup: RobotSetup
+    robot: Robot
+    limits: JointLimits | None
+    safety: Safety
+    ages: AgeBounds
+    is_shadow: bool = False
+
+    @property
+    def spec(self) -> Spec:
+        return self.robot.spec
+
+    def session(
+        self,
+        phases: Mapping[str, Source],
+        *,
+        policy: PolicyProcess | None = None,
+        recorder: Recorder | None = None,
+        log: RunLog | None = None,
+        on_poll: OnPoll = lambda session: None,
+        on_line: OnLine = lambda line: None,
+    ) -> RobotSession:
+        """Return the session, on the clock of the setup."""
+        limits = AgeLimits(self.ages.state_ticks, self.ages.picture_s)
+        plan = SessionPlan(phases, self.safety, self.robot, limits, self.is_shadow)
+        if isinstance(self.setup, VirtualSetup):
+            return VirtualSession(
+                self.setup, plan, recorder=recorder, log=log, on_poll=on_poll, on_line=on_line
+            )
+        return LiveSession(
+            self.setup,
+            plan,
+            policy=policy,
+            recorder=recorder,
+            log=log,
+            on_poll=on_poll,
+            on_line=on_line,
+        )
+
+
+def open_parts(
+    robot: str | MakeSetup,
+    sim: SimOptions | None = None,
+    *,
+    policy_limits: JointLimits | None = None,
+    with_leaders: bool = True,
+    shadow: bool = False,
+    ages: AgeBounds | None = None,
+    on_line: OnLine = lambda line: None,
+) -> Parts:
+    """Make a robot by its name on the command line, with its safety filter; nothing is started.
+
+    Args:
+        robot: as for `make_robot`, or a function that makes the setup.
+        sim: options of a simulated robot.
+        policy_limits: that come with a policy.
+        with_leaders: whether its own leaders are connected.
+        shadow: whether nothing is sent to it.
+        ages: how old values may be.
+        on_line: receives lines of progress.
+
+    Raises:
+        BadInput: no limits are known for a robot of hardware.
+    """
+    ages = ages or AgeBounds()
+    if isinstance(robot, str):
+        setup = make_robot(robot, sim, with_leaders=with_leaders, on_line=quiet(on_line))
+    else:
+        setup = robot()
+    try:
+        limits = _joined_limits(setup, policy_limits)
+        commanded: Robot = ShadowRobot(setup.robot) if shadow else setup.robot
+        if limits is None and not _is_simulated(setup):
+            raise BadInput(
+                "no limits are known for this robot: give them for every joint in robot.toml "
+                "([limits.JOINT] with lower, upper, velocity, acceleration and jerk), or run a "
+                "policy that has its own"
+            )
+        safety = _safety(commanded.spec, limits, ages, shadow=shadow)
+        return Parts(setup, commanded, limits, safety, ages, shadow)
+    except BaseException:
+        setup.close()
+        raise
+
+
+def quiet(on_line: OnLine) -> OnLine:
+    """Return a receiver of lines that leaves out those that came a moment ago, but for numbers:
+    a driver that fails says so at each of its periods."""
+    said: dict[str, float] = {}
+
+    def take(line: str) -> None:
+        kind, now_s = re.sub(r"[0-9.]+", "0", line), time.monotonic()
+        if now_s - said.get(kind, -QUIET_S) >= QUIET_S:
+            said[kind] = now_s
+            on_line(line)
+
+    return take
+
+
+def park_robot(robot: str, *, on_line: OnLine = lambda line: None) -> tuple[str, ...]:
+    """Bring a robot to its rest pose, slowly, and release it; return the joints that did not
+    answer to the release, in words."""
+    setup = make_robot(robot, with_leaders=False, on_line=quiet(on_line))
+    with setup:
+        setup.start()
+        setup.enable()
+        return setup.close()
+
+
+def release_robot(robot: str, *, on_line: OnLine = lambda line: None) -> tuple[str, ...]:
+    """Turn a robot's torque off where it is, so that it falls; return the joints that did not
+    answer, in words."""
+    setup = make_robot(robot, with_leaders=False, on_line=quiet(on_line))
+    with setup:
+        setup.start()
+        return setup.release(is_supported=True)
+
+
+def _is_simulated(setup: RobotSetup) -> bool:
+    return isinstance(setup, VirtualSetup) or setup.outcome is not None
+
+
+def _joined_limits(setup: RobotSetup, policy: JointLimits | None) -> JointLimits | None:
+    own = setup.limits
+    if own is None and setup.robot.spec.action_names == ALOHA_JOINTS:
+        from imitact.robots.aloha_hardware import robot_limits  # a simulated ALOHA
+
+        arms = {side: ArmConfig(f"sim:{side}", "vx300s") for side in ("left", "right")}
+        own = robot_limits(RobotConfig(kind="aloha", arms=arms))
+    if own is None or policy is None:
+        return own or policy
+    return own.cut(policy)
+
+
+def _safety(spec: Spec, limits: JointLimits | None, ages: AgeBounds, *, shadow: bool) -> Safety:
+    """Return the filter; in a shadow run nothing follows, so that lag and stall say nothing."""
+    stages = ALL_STAGES - {Stage.LAG, Stage.STALL} if shadow else ALL_STAGES
+    return SafetyFilter(
+        limits or _no_limits(spec),
+        spec.rate_hz,
+        spec=spec,
+        bounds=SafetyBounds(ages=ages),
+        stages=stages,
+    )
+
+
+def _no_limits(spec: Spec) -> JointLimits:
+    """Return limits that a simulated robot of unknown kind keeps whatever it does."""
+    size = spec.action_size
+    far: Any = [_FAR] * size
+    low: Any = [-_FAR] * size
+    fast: Any = [_FAR * spec.rate_hz**3] * size
+    return JointLimits(spec.action_names, spec.action_units, low, far, fast, fast, fast)
+
+
+def place_objects(setup: RobotSetup, seed: int) -> None:
+    """Begin an episode of a simulated world; arms that went to their start pose stay there."""
+    if isinstance(setup, VirtualAloha):
+        setup.world.reset(seed, arms=False)
+    else:
+        setup.reset(seed)
+
+
+def start_pose(setup: RobotSetup) -> Sequence[float] | None:
+    """Return the pose from which episodes of a robot begin; None where there is none."""
+    config = setup.config
+    if config is None or config.kind != "aloha":
+        return None
+    from imitact.robots.aloha_hardware import START_POSE
+
+    return [value for _ in config.arms for value in (*START_POSE, START_GRIPPER)]
+
+
+def make_recorder(out: Path, parts: Parts, task: str, video: VideoConfig | None) -> Recorder:
+    """Return the recorder of a session, which begins or continues the dataset in `out`.
+
+    Raises:
+        BadInput: the folder holds something else, or a recording with other settings.
+    """
+    video = video or VideoConfig()
+    names = stage_names()
+    if isinstance(parts.setup, VirtualSetup):
+        return RecordingSession(out, parts.spec, task, video=video, stages=names)
+    boxes = frame_boxes(parts.setup)
+    return RecorderProcess(RecorderPlan(out, parts.spec, task, boxes, video, names))
+
+
+def frame_boxes(setup: RobotSetup) -> Mapping[str, Mailbox]:
+    """Return the mailboxes of the cameras of a robot in a host process."""
+    assert isinstance(setup, HostSetup)
+    return setup.host.robot.frame_boxes
+
+
+def ramp_to(pose: Sequence[float], spec: Spec) -> RampSource:
+    """Return the slow way to a pose."""
+    return RampSource(pose, spec.action_names, spec.action_units, spec.rate_hz)  # type: ignore[arg-type]
+
+
+def log_of(parts: Parts, folder: Path | None, verb: str, settings: Mapping[str, Any]) -> RunLog:
+    """Return the log of a run, in a new folder of `LOGS` where none is given."""
+    now = datetime.datetime.now()
+    folder = folder or LOGS / f"{now:%Y-%m-%dT%H-%M-%S}-{verb}"
+    known = {name: value for name, value in settings.items() if value is not None}
+    return RunLog(
+        folder, parts.spec, {"verb": verb, "at": now.isoformat(timespec="seconds"), **known}
+    )

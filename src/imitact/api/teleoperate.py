@@ -1,0 +1,270 @@
+"""Teleoperation by robot name: a person leads, the robot follows, and episodes are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from imitact.api.leaders import Approach, ChosenLeader, choose_leader
+from imitact.api.robot_session import OnLine, OnPoll, Recorder, RobotSession, stage_names
+from imitact.api.session_parts import (
+    MakeSetup,
+    Parts,
+    log_of,
+    make_recorder,
+    open_parts,
+    ramp_to,
+    start_pose,
+)
+from imitact.control.contract import Source
+from imitact.control.engagement import Engagement
+from imitact.control.safety_filter import AgeBounds
+from imitact.control.sources import LeaderSource
+from imitact.core.errors import BadInput
+from imitact.datasets.video_config import VideoConfig
+from imitact.robots.registry import SIM_PREFIX, SimOptions
+
+Decision = Literal["", "keep", "drop", "redo", "end"]
+"""What a person wants of an episode: keep it, forget it, record it again; "end" ends the session.
+"""
+
+MOST_FAILURES = 20
+"""Episodes in a row that a scripted leader may fail at before a recording is given up."""
+
+
+@dataclass
+class TeleoperationReport:
+    """How a session went.
+
+    Attributes:
+        kept: episodes that were written in this session.
+        dropped: episodes that were not.
+        words: why it ended.
+        statistics: of all ticks, as `RunStatistics.to_json`.
+        log: folder of its log.
+    """
+
+    kept: int = 0
+    dropped: int = 0
+    words: str = ""
+    statistics: dict[str, Any] = field(default_factory=dict)
+    log: Path | None = None
+
+
+@dataclass
+class Person:
+    """What a person wants, given from `on_poll`; the session reads it.
+
+    Attributes:
+        decision: about the episode that runs; taken back once it was followed.
+    """
+
+    decision: Decision = ""
+
+    def decide(self, session: RobotSession, decision: Decision) -> None:
+        """Decide about the episode, which ends it."""
+        self.decision = decision
+        session.finish({"end": "ended by the person"}.get(decision, decision))
+
+    def taken(self) -> Decision:
+        """Return the decision, and forget it."""
+        decision, self.decision = self.decision, ""
+        return decision
+
+
+def teleoperate(
+    robot: str | MakeSetup,
+    *,
+    leader: str = "",
+    approach: Approach | None = None,
+    seconds: float = 0.0,
+    ages: AgeBounds | None = None,
+    sim: SimOptions | None = None,
+    log: Path | str | None = None,
+    on_poll: OnPoll = lambda session: None,
+    on_line: OnLine = lambda line: None,
+) -> TeleoperationReport:
+    """Let a robot follow a leader until it is ended; nothing is recorded.
+
+    The arguments are the options of `imitact teleop` (docs/settings.md).
+
+    Args:
+        robot: name of a robot, as for `make_robot`, or a function that makes its setup.
+        on_poll: called many times a second with the session: it shows it, and sets what the person
+            wants (`deadman`, `stopped`, `finish`).
+        on_line: receives lines of progress and faults.
+
+    Raises:
+        BadInput: there is no such robot or leader.
+        RobotError: a process of the session died; the robot was parked and released.
+    """
+    sim = sim or SimOptions(real_time=True)
+    parts, chosen = _open(robot, leader, sim, ages, on_line)
+    report = TeleoperationReport()
+    phases = _phases(parts, chosen, approach)
+    settings = {"robot": _name(robot), "leader": leader}
+    with_log = log_of(parts, Path(log) if log else None, "teleop", settings)
+    report.log = with_log.folder
+    session = parts.session(phases, log=with_log, on_poll=on_poll, on_line=on_line)
+    try:
+        with session:
+            chosen.begin(0)
+            report.words = session.run_phase("leader", seconds or None)
+    finally:
+        chosen.close()
+        report.statistics = session.statistics.to_json(stage_names())
+    return report
+
+
+def record_robot(
+    out: Path | str,
+    *,
+    robot: str | MakeSetup,
+    task: str,
+    leader: str = "",
+    approach: Approach | None = None,
+    episodes: int = 50,
+    seconds: float = 60.0,
+    video: VideoConfig | None = None,
+    ages: AgeBounds | None = None,
+    sim: SimOptions | None = None,
+    log: Path | str | None = None,
+    person: Person | None = None,
+    on_episode: Callable[[RobotSession, int], object] = lambda session, number: None,
+    on_poll: OnPoll = lambda session: None,
+    on_line: OnLine = lambda line: None,
+) -> TeleoperationReport:
+    """Record episodes that a person leads until the dataset in `out` holds `episodes` of them.
+
+    Each begins at the robot's start pose, where it has one, with the first tick at which the person
+    is engaged, and ends with the person's decision: `person.decide(session, "keep")`. A scripted
+    leader's episode ends by itself, and is kept where the simulation counts it as a success.
+
+    Args:
+        out: folder of the dataset; the same command continues.
+        robot: name of a robot, as for `make_robot`, or a function that makes its setup.
+        task: instruction stored with the episodes.
+        seconds: longest episode.
+        person: what the person wants; set from `on_poll`.
+        on_episode: called with the number of the episode, from 0, before it begins; the robot is at
+            its start pose.
+
+    Raises:
+        BadInput: there is no such robot or leader, or `out` cannot be continued.
+        RobotError: a process of the session died; finished episodes are kept.
+    """
+    if not task:
+        raise BadInput("task is empty; say what the episodes show")
+    sim = sim or SimOptions()
+    person = person or Person()
+    parts, chosen = _open(robot, leader, sim, ages, on_line)
+    report = TeleoperationReport()
+    try:
+        recorder = make_recorder(Path(out), parts, task, video)
+    except BaseException:
+        parts.setup.close()
+        raise
+    phases = _phases(parts, chosen, approach)
+    log_folder = Path(log) if log else Path(f"{out}.runs") / f"from-{recorder.episodes}"
+    with_log = log_of(parts, log_folder, "record", {"robot": _name(robot), "task": task})
+    report.log = with_log.folder
+
+    def poll(session: RobotSession) -> None:
+        newest = session.statistics.newest
+        waits = session.phase == "leader" and not session.recording
+        if waits and newest is not None and newest.engaged == 1 and newest.phase:
+            session.begin_episode()
+        elif chosen.is_scripted and session.recording and newest and newest.engaged == 0:
+            session.finish("the leader has ended")
+        on_poll(session)
+
+    session = parts.session(phases, recorder=recorder, log=with_log, on_poll=poll, on_line=on_line)
+    try:
+        with session:
+            _record_all(session, chosen, person, report, episodes, seconds, recorder, on_episode)
+    finally:
+        chosen.close()
+        report.statistics = session.statistics.to_json(stage_names())
+    return report
+
+
+def _record_all(
+    session: RobotSession,
+    chosen: ChosenLeader,
+    person: Person,
+    report: TeleoperationReport,
+    wanted: int,
+    seconds: float,
+    recorder: Recorder,
+    on_episode: Callable[[RobotSession, int], object],
+) -> None:
+    number = failures = 0
+    while recorder.episodes < wanted:
+        if session.has_phase("start"):
+            session.run_phase("start")
+            if person.taken() == "end":
+                report.words = "ended by the person"
+                return
+        chosen.begin(number)
+        on_episode(session, number)
+        words = session.run_phase("leader", seconds)
+        decision = person.taken()
+        if not decision and chosen.is_scripted:
+            outcome = session.setup.outcome
+            decision = "keep" if outcome is None or outcome.success else "drop"
+        if decision == "keep" and session.recording:
+            session.keep_episode()
+            report.kept, failures = report.kept + 1, 0
+            session.on_line(f"episode {recorder.episodes - 1} is kept")
+        else:
+            was_recording = session.recording
+            session.drop_episode()
+            report.dropped += was_recording
+            failures += 1
+            if decision == "end":
+                report.words = words
+                return
+            session.on_line(f"episode dropped ({words})")
+            if chosen.is_scripted and failures >= MOST_FAILURES:
+                report.words = f"{failures} episodes in a row failed"
+                return
+        number += 1
+    report.words = f"the dataset has {recorder.episodes} episodes"
+
+
+def _open(
+    robot: str | MakeSetup,
+    leader: str,
+    sim: SimOptions,
+    ages: AgeBounds | None,
+    on_line: OnLine,
+) -> tuple[Parts, ChosenLeader]:
+    parts = open_parts(robot, sim, with_leaders=not leader, ages=ages, on_line=on_line)
+    env = robot.removeprefix(SIM_PREFIX) if isinstance(robot, str) else ""
+    try:
+        return parts, choose_leader(leader, parts.setup, env, sim.seed, on_line)
+    except BaseException:
+        parts.setup.close()
+        raise
+
+
+def _phases(parts: Parts, chosen: ChosenLeader, approach: Approach | None) -> Mapping[str, Source]:
+    spec = parts.spec
+    engagement = Engagement(
+        spec.action_names,
+        spec.action_units,
+        spec.rate_hz,
+        approach=approach or chosen.approach,
+    )
+    phases: dict[str, Source] = {
+        "leader": LeaderSource(chosen.leader, spec, engagement, parts.ages.leader_s)
+    }
+    if (pose := start_pose(parts.setup)) is not None:
+        phases["start"] = ramp_to(pose, spec)
+    return phases
+
+
+def _name(robot: str | MakeSetup) -> str:
+    return robot if isinstance(robot, str) else "made by the caller"

@@ -1,0 +1,61 @@
+"""`imitact replay`: the actions of a recorded episode on a robot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from imitact.cli.console import print_result
+from imitact.control.safety_filter import AgeBounds
+
+RESUME_HINT = "the robot was parked and released"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Command a robot the actions of a recorded episode, within the limits of the safety filter."""
+
+    data: Annotated[Positional[Path], arg(metavar="DATA")]
+    """Folder of the dataset."""
+
+    robot: str
+    """robot.toml, sim:cube, or bench:aloha, an emulated ALOHA."""
+
+    episode: int = 0
+    """Number of the episode."""
+
+    ages: AgeBounds = field(default_factory=AgeBounds)
+    """How old values may be before the robot is held."""
+
+    log: Path | None = None
+    """Folder of the log. None: a new one in runs/robot."""
+
+
+OPTIONS = Replay
+
+
+def run(settings: Replay) -> None:
+    """Replay, and print how it went."""
+    from imitact.api.run_robot import replay_robot
+    from imitact.cli.robot_console import robot_console
+    from imitact.cli.run import outcome_lines, statistics_lines
+
+    with robot_console() as console:
+        report = replay_robot(
+            settings.data,
+            robot=settings.robot,
+            episode=settings.episode,
+            ages=settings.ages,
+            log=settings.log,
+            on_poll=console.poll,
+            on_line=console.display.line,
+        )
+    print_result(
+        f"ended:   {report.words}",
+        *outcome_lines(report.outcomes),
+        *statistics_lines(report.statistics),
+        f"log:     {report.log}",
+    )

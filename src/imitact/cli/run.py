@@ -1,0 +1,129 @@
+"""`imitact run`: a policy on a robot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from imitact.cli.console import print_result
+from imitact.control.safety_filter import AgeBounds
+from imitact.datasets.video_config import VideoConfig
+from imitact.storage.output_guard import check_output
+
+if TYPE_CHECKING:
+    from imitact.robots.simulated import Outcome
+
+RESUME_HINT = "the robot was parked and released; finished episodes are kept"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run a policy on a robot, within the limits of the safety filter."""
+
+    policy: Annotated[Positional[Path], arg(metavar="POLICY")]
+    """Policy: the folder of a training or of its policy, a checkpoint, or an exported file."""
+
+    robot: str
+    """robot.toml, sim:cube, or bench:aloha, an emulated ALOHA."""
+
+    record: Path | None = None
+    """Folder of a dataset that takes the episodes."""
+
+    task: str = ""
+    """Instruction stored with recorded episodes."""
+
+    shadow: bool = False
+    """Everything but the motion: nothing is sent to the robot, and its torque stays as it is."""
+
+    episodes: int = 1
+    """Episodes, each from the start pose."""
+
+    seconds: float = 0.0
+    """Longest episode, s; 0 has no end on hardware, and 8 s in a simulation."""
+
+    chunking: str | None = None
+    """How chunks become actions: replay:N or ensemble:M/E. None: as tuned, else replay:50."""
+
+    delay_ticks: int | None = None
+    """Ticks from a query to its answer: simulated on a virtual clock, on a robot only what is
+    expected at first. None: as tuned, else 0."""
+
+    leader: str | None = None
+    """Leader with which a person may take over, as for imitact teleop; "" is the robot's own.
+    None: nobody takes over."""
+
+    rerun: str = ""
+    """Send the run to Rerun as it happens: a file FILE.rrd, or spawn to open its viewer."""
+
+    video: VideoConfig = field(default_factory=VideoConfig)
+    """Compression of recorded frames."""
+
+    ages: AgeBounds = field(default_factory=AgeBounds)
+    """How old values may be before the robot is held."""
+
+    log: Path | None = None
+    """Folder of the log. None: beside --record, else a new one in runs/robot."""
+
+
+OPTIONS = Run
+
+
+def run(settings: Run) -> None:
+    """Run, and print how it went."""
+    if settings.record is not None:
+        check_output(settings.record, "recording", option="--record")
+    from imitact.api.run_robot import run_robot
+    from imitact.cli.robot_console import robot_console
+
+    with robot_console(
+        with_episodes=settings.record is not None, with_leader=settings.leader == ""
+    ) as console:
+        report = run_robot(
+            settings.policy,
+            robot=settings.robot,
+            record=settings.record,
+            task=settings.task,
+            shadow=settings.shadow,
+            episodes=settings.episodes,
+            seconds=settings.seconds,
+            chunking=settings.chunking,
+            delay_ticks=settings.delay_ticks,
+            leader=settings.leader,
+            rerun=settings.rerun,
+            video=settings.video,
+            ages=settings.ages,
+            log=settings.log,
+            person=console.person,
+            on_poll=console.poll,
+            on_line=console.display.line,
+        )
+    print_result(
+        f"ended:   {report.words}",
+        *outcome_lines(report.outcomes),
+        *([f"kept:    {report.kept} episodes in {settings.record}"] if settings.record else []),
+        *statistics_lines(report.statistics),
+        f"log:     {report.log}",
+    )
+
+
+def outcome_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return how the episodes of a simulated world ended."""
+    if not outcomes:
+        return []
+    return [f"success: {sum(outcome.success for outcome in outcomes)} of {len(outcomes)} episodes"]
+
+
+def statistics_lines(statistics: Mapping[str, Any]) -> list[str]:
+    """Return lateness, skipped ticks, holds and acts of the safety filter."""
+    late = statistics["lateness"]
+    lines = [f"ticks:   {statistics['ticks']}, {statistics['skipped']} skipped"]
+    if late["p50_s"] is not None:
+        lines.append(f"late:    p50 {late['p50_s'] * 1e3:.1f} ms, p99 {late['p99_s'] * 1e3:.1f} ms")
+    for title, counts in (("held:   ", statistics["holds"]), ("filter: ", statistics["safety"])):
+        text = ", ".join(f"{name.replace('_', ' ')} {n} ticks" for name, n in counts.items())
+        lines.append(f"{title} {text or 'nothing'}")
+    return lines
