@@ -80,5 +80,5 @@ def inspect_rows(
     )
     spec = Spec(tuple(state_names), tuple(action_names), state_units, action_units, (), rate_hz)
     lengths = tuple(len(state) for state, _ in own)
-    dataset: Any = SimpleNamespace(spec=spec, lengths=lengths, episode=episode)
+    dataset: Any = SimpleNamespace(extra_columns={}, spec=spec, lengths=lengths, episode=episode)
     return inspect_numbers(dataset)

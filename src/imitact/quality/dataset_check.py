@@ -17,6 +17,7 @@ from imitact.core.types import Dataset, FloatArray
 from imitact.datasets.lerobot.video_segments import ShiftedSegments
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
+from imitact.quality.control_check import ControlCheck
 from imitact.quality.duplicates import DuplicateCheck
 from imitact.quality.findings import KINDS, Finding, by_severity, errors
 from imitact.quality.jumps import JumpCheck
@@ -111,6 +112,7 @@ def inspect_numbers(
     tracking = TrackingCheck(spec, scale, limits.tracking)
     duplicates = DuplicateCheck()
     outliers = OutlierCheck(spec, scale, limits.outliers)
+    control = ControlCheck(dataset, scale[1], limits.control)
     for done, index in enumerate(sound, 1):
         episode = dataset.episode(index)
         state, action = episode.state, episode.action
@@ -126,12 +128,17 @@ def inspect_numbers(
         found += own
         if not errors(own):  # stopped sensors would distort the delays
             tracking.add(index, state, action)
+        try:
+            control.add(index, episode)
+        except BadInput as error:  # the columns of one file
+            found.append(damage_finding(error, index))
         duplicate = duplicates.add(index, state, action)
         found += duplicate
         if not duplicate:
             outliers.add(index, state, action)
         on_progress(done)
-    return by_severity([*found, *tracking.findings(), *outliers.findings()])
+    parts = (tracking, control, outliers)
+    return by_severity([*found, *(f for part in parts for f in part.findings())])
 
 
 def inspect_frames(

@@ -33,6 +33,8 @@ class Kind:
     fix: Fix = ""
 
 
+_SLOW_BUS = "The bus or its host is slow, or the computer busy: `imitact robot check` measures both"
+
 KINDS = {
     "damaged-file": Kind("error", "Copy the dataset again from its origin", "drop"),
     "video-offset": Kind("error", "`imitact check DATASET --fix OUT` repairs it", "rewrite"),
@@ -89,7 +91,8 @@ KINDS = {
     ),
     "joints-swapped": Kind(
         "error",
-        "The order of the joints differs between state and action: bring them into the same order",
+        "The order of the joints differs between state and action: bring them into the same order; "
+        "on a robot with two arms, left and right are swapped between leaders and followers",
         "drop",
     ),
     "not-compared": Kind(
@@ -112,6 +115,38 @@ KINDS = {
         "warning",
         "The calibration of leader and follower drifted during recording: calibrate, then record "
         "the later episodes again",
+    ),
+    "ticks-skipped": Kind(
+        "warning",
+        "The computer was too busy for the control rate: record with fewer cameras, smaller frames "
+        "or a lower rate. Training leaves the episode out unless --train.marked is given",
+    ),
+    "robot-held": Kind(
+        "warning",
+        "In a hold the robot does not follow. Training leaves the episode out unless "
+        "--train.marked is given; cut the hold off, or record the episode again",
+    ),
+    "recording-fault": Kind(
+        "warning",
+        "Watch the episode. Training leaves it out unless --train.marked is given",
+    ),
+    "command-late": Kind("warning", _SLOW_BUS),
+    "state-old": Kind("warning", _SLOW_BUS),
+    "frame-old": Kind(
+        "warning",
+        "The camera is slow, shares a USB hub, or lowers its rate in the dark; a policy must be "
+        "run with frames as old",
+    ),
+    "clock-backwards": Kind("warning", "A device has another clock, or rows are out of order"),
+    "actions-changed": Kind(
+        "warning",
+        "The demonstration goes beyond the limits of the robot: lead more slowly, or allow more in "
+        "robot.toml",
+    ),
+    "sent-differs": Kind(
+        "warning",
+        "Something beside the safety filter changes commands, such as max_relative_target of a "
+        "LeRobot robot: turn it off",
     ),
     "duplicate": Kind(
         "warning",

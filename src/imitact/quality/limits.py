@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from imitact.quality.control_check import ControlLimits
 from imitact.quality.following import TrackingLimits
 from imitact.quality.jumps import JumpLimits
 from imitact.quality.motion import MotionLimits
@@ -27,6 +28,9 @@ class Limits:
 
     tracking: TrackingLimits = field(default_factory=TrackingLimits)
     """How the state follows its action."""
+
+    control: ControlLimits = field(default_factory=ControlLimits)
+    """Times, holds and safety of a robot's recording."""
 
     outliers: OutlierLimits = field(default_factory=OutlierLimits)
     """Episodes compared with each other."""
