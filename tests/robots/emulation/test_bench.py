@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -180,6 +181,15 @@ def test_simulate_runs_until_it_is_told_and_reads_a_fault_plan(tmp_path: Path) -
 
     simulate("koch", plan, on_ready=ready, is_over=lambda: bool(seen), cameras=())
     assert seen == [("follower", "leader")]
+
+
+def test_a_bench_that_was_never_started_leaves_no_folder() -> None:
+    bench = Bench("koch", cameras=())
+    folder = bench.folder
+    assert folder.exists()
+    del bench
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_what_cannot_be_is_refused_before_a_process_starts() -> None:

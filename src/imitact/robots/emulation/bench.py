@@ -18,6 +18,7 @@ import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,6 +135,8 @@ class Bench:
         self.kind, self.task = kind, task
         if folder is None:
             self.folder = Path(tempfile.mkdtemp(prefix="imitact-bench-"))
+            # Also of a bench that was never started.
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         else:
             self.folder = Path(folder).absolute()
             check_folder(self.folder)
