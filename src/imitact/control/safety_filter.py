@@ -10,6 +10,7 @@ software: only cutting the power stops a robot whatever happens, and that drops 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -69,6 +70,9 @@ stopped on its way back."""
 
 FAR = 3.0
 """The same multiple at which one joint is enough: degrees given as rad, ticks as degrees."""
+
+_GOALS = 6
+"""Goals whose steps give the velocity of a goal."""
 
 LEAST_HALVES = {"rad": 0.5, "deg": 30.0, "%": 50.0, "1": 0.5, "m": 0.1}
 """Half of the range that is taken for a joint with a shorter one, by unit: a joint that hardly
@@ -407,24 +411,21 @@ class SafetyFilter:
         """Return the motion after this tick towards a goal, and which joint could not step to
         it."""
         law, motion = self._law, self._motion
-        goals = (goal, self._goals[0], self._goals[1])
-        self._goals = goals[:2]
+        self._goals.append(goal)
         if Stage.MOTION not in self._stages:
             return law.direct(motion, goal), None
         direct = law.legal(motion, goal)
         if not self._is_catching and direct.all():
             return law.direct(motion, goal), None
-        # How the goal moves; one that has just jumped has no velocity.
-        goal_step = goal - goals[1]
-        bend = goal_step - (goals[1] - goals[2])
+        # How the goal moves: the median leaves out a jump, and most of the noise.
+        goal_step = np.median(np.diff(np.array(self._goals), axis=0), axis=0)
         direct &= ~self._catching | law.goes_on(motion, goal, goal_step)
         self._catching = ~direct
         self._is_catching = bool(self._catching.any())
         if not self._is_catching:
             return law.direct(motion, goal), None
-        steady = (np.abs(goal_step) <= law.velocity) & (np.abs(bend) <= law.acceleration)
         knots = law.brake(motion, self._catching)
-        self._catch_up(goal, np.where(steady, goal_step, 0.0), knots)
+        self._catch_up(goal, goal_step, knots)
         after = law.joined(motion, goal, knots, self._catching)
         return after, self._late_words(goal)
 
@@ -464,8 +465,7 @@ class SafetyFilter:
         self._following.commanded(motion.position)
 
     def _forget_goal(self) -> None:
-        position = self._motion.position
-        self._goals = (position, position)
+        self._goals = deque([self._motion.position] * _GOALS, _GOALS)
         self._catching, self._is_catching = np.zeros(len(self._names), bool), False
 
     # -- words ---------------------------------------------------------------------------------
