@@ -33,9 +33,13 @@ STEP = np.array([0.02] * 3 + [0.08] * 3)
 """Largest motion of a hand in one update, m and rad: 1 m/s and 4 rad/s at 50 updates per second. A
 larger one is caught up with in the next updates, so that joints never jump to another solution."""
 
-MAX_JOINT_STEP = 0.3
-"""Largest step of a joint in one update, rad; a hand that needs a larger one stays. Near a straight
-wrist two solutions are far apart."""
+MAX_JOINT_STEP = 0.06
+"""Largest step of a joint in one update, rad: 3 rad/s at 50 updates per second, the speed of the
+arms. A motion that needs more is made in smaller steps, as near a straight wrist, where turning the
+hand a little turns the forearm far."""
+
+LEAST_SHARE = 0.02
+"""Share of a step below which a hand stays: there its joints would jump to another solution."""
 
 REACH_ERROR_M = 0.005
 """Distance of the hand from its goal from which on it is out of reach, m."""
@@ -126,7 +130,7 @@ class Goal:
 
     @property
     def out_of_reach(self) -> tuple[bool, ...]:
-        """Whether each hand was kept from going further in the newest update."""
+        """Whether each hand was kept from going further when it was last moved."""
         return tuple(self._out)
 
     def begin(self, pose: FloatArray) -> None:
@@ -167,28 +171,45 @@ class Goal:
         hand, done = self._hands[place], self._done[place]
         assert self._kinematics is not None
         left = offset - self._slack[place] - done
-        if not np.any(left):
+        if np.max(np.abs(left)) < 1e-9:  # rounding
             return
         before = self.pose[list(hand.joints)]
         if self._start[place] is None:
             self._start[place] = self._kinematics.hand(hand.side, before)
-        share = np.max(np.abs(left) / STEP)
-        step = left / max(1.0, float(share))
-        target = _moved(self._start[place], done + step)
-        joints = self._kinematics.joints_near(hand.side, before, target)
-        self._out[place] = False
-        if not np.all(np.isfinite(joints)) or np.max(np.abs(joints - before)) > MAX_JOINT_STEP:
+        share = 1.0 / max(1.0, float(np.max(np.abs(left) / STEP)))
+        joints, target, share = self._solve(place, before, left, share)
+        self._out[place] = share == 0.0
+        if share == 0.0:
             self._slack[place] += left
-            self._out[place] = True
             return
         self.pose[list(hand.joints)] = joints
-        self._done[place] = done + step
+        self._done[place] = done + share * left
         missing = self._kinematics.hand(hand.side, joints)[:3, 3] - target[:3, 3]
         if np.linalg.norm(missing) > REACH_ERROR_M:
             self._out[place] = True
             self._done[place, :3] += missing
             # All that is left is given up, so that the way back begins at once.
             self._slack[place] = offset - self._done[place]
+
+    def _solve(
+        self, place: int, before: NDArray[np.float64], left: NDArray[np.float64], share: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+        """Return joints, (6,), and transform of a hand after a share of the motion that is left.
+
+        The share is made smaller until no joint steps too far; 0 where that does not help.
+        """
+        assert self._kinematics is not None
+        side, least = self._hands[place].side, LEAST_SHARE * share
+        while share >= least:
+            target = _moved(self._start[place], self._done[place] + share * left)
+            joints = self._kinematics.joints_near(side, before, target)
+            largest = float(np.max(np.abs(joints - before)))
+            if largest <= MAX_JOINT_STEP:
+                return joints, target, share
+            if not math.isfinite(largest):
+                break
+            share *= min(0.5, 0.8 * MAX_JOINT_STEP / largest)
+        return before, self._start[place], 0.0
 
 
 def _moved(start: NDArray[np.float64], offset: NDArray[np.float64]) -> NDArray[np.float64]:

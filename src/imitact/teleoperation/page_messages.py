@@ -72,7 +72,8 @@ class PageMessages:
     """Reads the messages of one connection.
 
     A message's age counts from when the page sent it: the two clocks are compared by the fastest
-    message, so that what waited in a queue is as old as it is.
+    message, so that what waited in a queue is as old as it is. A connection begins without a hold:
+    one that a page brings with it counts only once it was let go.
     """
 
     def __init__(self, hands: int, lower: FloatArray, upper: FloatArray) -> None:
@@ -81,6 +82,7 @@ class PageMessages:
         self._lower, self._upper = np.asarray(lower), np.asarray(upper)
         self._decoder = msgspec.json.Decoder(_Message)
         self._number = 0
+        self._was_free = False
         self._offset_s = math.inf  # of this computer's clock from the page's
         self._arrived_s = -math.inf
         self.refused: Counter[str] = Counter()
@@ -124,7 +126,9 @@ class PageMessages:
         ):
             return self._refuse("out of range")
         sent_s = self._sent_s(message.t / 1000, arrived_s)
-        return PageInput(sent_s, message.hold, hands, joints, message.seen, message.stop)
+        self._was_free = self._was_free or message.hold == 0
+        hold = message.hold if self._was_free else 0
+        return PageInput(sent_s, hold, hands, joints, message.seen, message.stop)
 
     def _sent_s(self, page_s: float, arrived_s: float) -> float:
         if math.isfinite(self._arrived_s):
@@ -140,8 +144,7 @@ class PageMessages:
 class PageLead:
     """What the messages of one connection lead to: a pose, and whether the person holds on.
 
-    A connection begins without a hold: one that a page brings with it counts only once it was let
-    go. Each hold begins at the robot's own pose.
+    Each hold begins at the robot's own pose. Messages may be left out.
     """
 
     def __init__(self, goal: Goal, pose: Callable[[], FloatArray | None]) -> None:
@@ -152,13 +155,13 @@ class PageLead:
             pose: returns the pose, (A,), to which the robot is commanded; None where it has none.
         """
         self._goal, self._pose = goal, pose
-        self._hold: int | None = None  # the hold of the newest message; None before any
+        self._hold = 0  # of the newest message
 
     def update(self, message: PageInput) -> tuple[NDArray[np.float64] | None, bool]:
         """Return the pose of the leader, (A,), and whether it is engaged; no pose where the robot
         has none."""
-        if message.hold == 0 or self._hold is None:
-            self._hold = 0 if message.hold == 0 else None
+        if message.hold == 0:
+            self._hold = 0
             own = self._pose()
             return None if own is None else np.array(own, np.float64), False
         if message.hold != self._hold:

@@ -5,10 +5,12 @@
 const PERIOD_MS = 20;
 const METRES_PER_PIXEL = 0.001;
 const METRES_PER_WHEEL = 0.0001; // a notch of the wheel is about 100 pixels
+const RADIANS_PER_WHEEL = 0.001;
 const RADIANS_PER_PIXEL = 0.01;
 const STICK_M_S = 0.25;
 const GRIPPER_PER_S = 1.5; // of the range
 const DEAD_ZONE = 0.15;
+const MOST = [2, 2, 2, 6.28, 6.28, 6.28]; // motions of a hand in one hold that the server takes, m and rad
 
 const at = (id) => document.getElementById(id);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -28,6 +30,7 @@ let hold = 0; // 0, or the number of the hold
 let holds = 0;
 let seen = 0;
 let space = false;
+let bumpers = false; // of the gamepad
 let stop = false;
 let offsets = []; // of each hand since the hold began: x, y, z, yaw, pitch, roll
 let joints = []; // that were set since the hold began
@@ -44,7 +47,7 @@ function zero() {
 }
 
 function update() {
-  const held = robot && !document.hidden && (pointers.size > 0 || space || pad_held());
+  const held = robot && !document.hidden && (pointers.size > 0 || space || bumpers);
   if (held && !hold) {
     zero();
     hold = ++holds;
@@ -71,7 +74,7 @@ function send() {
   stop = false;
 }
 
-for (const event of ["blur", "pagehide", "freeze"]) addEventListener(event, let_go);
+for (const event of ["blur", "pagehide"]) addEventListener(event, let_go);
 document.addEventListener("freeze", let_go);
 document.addEventListener("visibilitychange", () => document.hidden && let_go());
 addEventListener("contextmenu", (event) => event.preventDefault());
@@ -118,6 +121,10 @@ function moved(event) {
   return { pointer, step };
 }
 
+function move_hand(index, axis, change) {
+  offsets[index][axis] = clamp(offsets[index][axis] + change, -MOST[axis], MOST[axis]);
+}
+
 function make_pad(index) {
   const area = el("div", { class: "pad" }, el("output"));
   const pad = { index, area };
@@ -130,14 +137,13 @@ function make_pad(index) {
     const found = moved(event);
     if (!found || !hold) return;
     const [dx, dy] = found.step;
-    const offset = offsets[index];
     if (found.pointer.role === "move") {
-      offset[0] += dx * METRES_PER_PIXEL;
-      offset[1] -= dy * METRES_PER_PIXEL;
-    } else if (found.pointer.role === "height") offset[2] -= dy * METRES_PER_PIXEL;
+      move_hand(index, 0, dx * METRES_PER_PIXEL);
+      move_hand(index, 1, -dy * METRES_PER_PIXEL);
+    } else if (found.pointer.role === "height") move_hand(index, 2, -dy * METRES_PER_PIXEL);
     else {
-      offset[4] += dy * RADIANS_PER_PIXEL;
-      offset[5] += dx * RADIANS_PER_PIXEL;
+      move_hand(index, 4, dy * RADIANS_PER_PIXEL);
+      move_hand(index, 5, dx * RADIANS_PER_PIXEL);
     }
   });
   area.addEventListener(
@@ -146,8 +152,8 @@ function make_pad(index) {
       event.preventDefault();
       if (!hold) return;
       const turn = event.deltaY || event.deltaX; // Shift makes a wheel scroll sideways
-      if (event.shiftKey) offsets[index][3] -= turn * METRES_PER_WHEEL * 10;
-      else offsets[index][2] -= turn * METRES_PER_WHEEL;
+      if (event.shiftKey) move_hand(index, 3, -turn * RADIANS_PER_WHEEL);
+      else move_hand(index, 2, -turn * METRES_PER_WHEEL);
     },
     { passive: false },
   );
@@ -177,10 +183,8 @@ function set_joint(joint, change) {
 
 // ---- gamepad ------------------------------------------------------------------------------------
 
-let bumpers = false;
 let polled = performance.now();
 const gamepad = () => (navigator.getGamepads ? [...navigator.getGamepads()].find((g) => g && g.connected) : null);
-const pad_held = () => bumpers;
 const stick = (value) => (Math.abs(value) < DEAD_ZONE ? 0 : value);
 
 function poll_gamepad() {
@@ -195,11 +199,10 @@ function poll_gamepad() {
   if (!hold || !bumpers || !pose) return;
   robot.hands.forEach((hand, index) => {
     if (!pressed(4 + index)) return;
-    const offset = offsets[index];
-    offset[0] += stick(found.axes[2 * index] || 0) * STICK_M_S * elapsed;
-    offset[1] -= stick(found.axes[2 * index + 1] || 0) * STICK_M_S * elapsed;
+    move_hand(index, 0, stick(found.axes[2 * index] || 0) * STICK_M_S * elapsed);
+    move_hand(index, 1, -stick(found.axes[2 * index + 1] || 0) * STICK_M_S * elapsed);
     const rise = index ? pressed(3) - pressed(0) : pressed(12) - pressed(13);
-    offset[2] += rise * STICK_M_S * elapsed;
+    move_hand(index, 2, rise * STICK_M_S * elapsed);
     const open = pressed(index ? 1 : 2) - pressed(6 + index);
     const range = robot.upper[hand.gripper] - robot.lower[hand.gripper];
     if (open) set_joint(hand.gripper, open * GRIPPER_PER_S * range * elapsed);
