@@ -133,8 +133,8 @@ class LeRobotConfig:
     """LeRobot's id of the device, which names its calibration file."""
 
     python: str = ""
-    """Python of the environment in which LeRobot is installed; empty looks for lerobot-env beside
-    robot.toml, then for the one that $IMITACT_LEROBOT_PYTHON names."""
+    """Python of the environment in which LeRobot is installed; empty takes the one that
+    $IMITACT_LEROBOT_PYTHON names, then lerobot-env or .venv-lerobot in the current folder."""
 
     calibration: str = ""
     """Folder of LeRobot's calibration files; empty takes LeRobot's own."""

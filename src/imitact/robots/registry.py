@@ -125,7 +125,18 @@ def robot_of(
         return _simulated(sim.env, chosen, config, on_line)
     if config.kind == "aloha":
         return _aloha(config, with_leaders, on_line, patience, also_ends)
-    raise BadInput(f'robots of kind "{config.kind}" cannot be driven yet')
+    from imitact.robots.lerobot_setup import lerobot_setup
+
+    cameras, frames = _cameras(config.cameras, on_line)
+    return lerobot_setup(
+        config,
+        cameras,
+        frames,
+        with_leaders=with_leaders,
+        on_line=on_line,
+        patience=patience,
+        also_ends=also_ends,
+    )
 
 
 def _simulated(
