@@ -3,12 +3,14 @@ acts, and a hold keeps the last command."""
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from imitact.control.contract import Ages, Safety, Verdict
+from imitact.control.contract import Ages, Asked, Controls, Safety, Verdict
+from imitact.control.control_loop import ControlLoop
 from imitact.control.motion_limits import MotionLimits
 from imitact.control.safety_filter import (
     ALL_STAGES,
@@ -17,10 +19,15 @@ from imitact.control.safety_filter import (
     Stage,
 )
 from imitact.control.servo_watch import FollowingBounds
+from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_UNITS
+from imitact.core.clock import VirtualClock
 from imitact.core.errors import BadInput, SpecMismatch
-from imitact.core.joint_limits import demonstrated_limits
+from imitact.core.joint_limits import DemonstratedLimits, demonstrated_limits
 from imitact.core.robot import Reading, ServoHealth
 from imitact.core.types import Spec
+from imitact.envs.aloha import AlohaEnv
+from imitact.envs.experts.registry import make_expert
+from tests.support.control import ARM, Counting, ObedientRobot
 from tests.support.safety import (
     FRESH,
     RATE_HZ,
@@ -458,3 +465,72 @@ def test_what_is_asked_during_a_stop_does_not_end_it():
     safety.hold("the pedal was let go")
     for value in ([0.0, 0.0], [1.05, 0.0], [np.nan, 0.0], None, [-55.0, 66.0], [0.0, 0.0]):
         assert asked_for(safety, [value])[0].stage is Stage.HELD
+
+
+@pytest.mark.parametrize(("task", "spread"), [("cube", 2.0), ("insertion", 1.0)])
+def test_demonstrations_of_the_experts_pass_to_the_bit_with_the_joints_that_were_measured(
+    task, spread
+):
+    """All 300 do (benchmarks/safety_episodes.py)."""
+    env, expert = AlohaEnv(task), make_expert(task, spread)
+    observation = env.reset(3)
+    expert.reset(3)
+    states, actions = [], []
+    for _ in range(env.step_cap):
+        states.append(np.array(observation.state, np.float64))
+        actions.append(expert.chunk(observation)[0])
+        observation = env.step(actions[-1]).observation
+    learned = DemonstratedLimits(ALOHA_JOINTS, ALOHA_UNITS, RATE_HZ)
+    learned.add(np.array(actions), np.array(states))
+    closed = np.isin(np.arange(14), (6, 13))  # a gripper's range ends where it closes and opens
+    limits = learned.limits()
+    limits = replace(
+        limits,
+        lower=np.where(closed, np.maximum(limits.lower, 0.0), limits.lower),
+        upper=np.where(closed, np.minimum(limits.upper, 1.0), limits.upper),
+    )
+    safety = SafetyFilter(limits, RATE_HZ, spec=env.spec)
+    safety.begin(actions[0])
+    for state, action in zip(states, actions, strict=True):
+        verdict = safety.check(action, reading(state), FRESH, {})
+        assert verdict.stage is Stage.PASSED, verdict.words
+        assert np.array_equal(verdict.action, action)
+
+
+def test_a_filter_that_is_sent_to_another_process_goes_on_as_it_would_have():
+    safety = small()
+    asked_for(safety, [[0.8, 0.1]] * 5)
+    sent = pickle.loads(pickle.dumps(safety))  # noqa: S301 - its own bytes
+    for one, other in zip(
+        asked_for(safety, [[0.8, 0.1]] * 30), asked_for(sent, [[0.8, 0.1]] * 30), strict=True
+    ):
+        assert np.array_equal(one.action, other.action)
+        assert one.stage is other.stage
+
+
+def test_in_a_control_loop_every_command_keeps_the_limits_and_a_stop_waits_for_a_person():
+    clock = VirtualClock()
+    robot = ObedientRobot(clock)
+    limits = replace(pair_limits(), names=ARM.action_names)
+    shares = Shares(MotionLimits(limits, RATE_HZ), np.zeros(2))
+    records = []
+
+    class Jumping(Counting):
+        def action(self, moment):
+            if moment.tick == 100:
+                return Asked(np.array([-55.0, 66.0]))
+            return Asked(np.full(2, 0.8 if moment.tick // 25 % 2 else -0.8))
+
+    def controls():
+        return Controls(stop=130 <= clock.now_s() * RATE_HZ < 140)
+
+    safety = SafetyFilter(limits, RATE_HZ, spec=ARM)
+    loop = ControlLoop(robot, Jumping(), safety, clock, RATE_HZ, records.append, controls)
+    loop.run(np.zeros(2), 200)
+    for _, command in robot.commands:
+        shares.add(command)
+    assert len(robot.commands) == 200
+    assert shares.worst <= ROUNDING
+    stages = [record.stage for record in records]
+    assert set(stages[100:140]) == {Stage.PLAUSIBLE}  # through the stop, which keeps its reason
+    assert Stage.PLAUSIBLE not in stages[:100] + stages[140:]
