@@ -115,12 +115,16 @@ class Joined(Dataset):
         parts = " ".join(dataset.fingerprint for dataset in self.datasets)
         return hashlib.sha256(f"{parts} {self.weights}".encode()).hexdigest()
 
-    def episode(self, index: int) -> Episode:
+    def place(self, index: int) -> tuple[Dataset, int]:
+        """Return the dataset of an episode, and its number there."""
         if not 0 <= index < len(self.lengths):
             raise BadInput(f"there is no episode {index}; there are {len(self.lengths)} in all")
         at = bisect_right(self._starts, index) - 1
-        episode = self.datasets[at].episode(index - self._starts[at])
-        return cast("Episode", RenumberedEpisode(index, episode))
+        return self.datasets[at], index - self._starts[at]
+
+    def episode(self, index: int) -> Episode:
+        dataset, own = self.place(index)
+        return cast("Episode", RenumberedEpisode(index, dataset.episode(own)))
 
     @property
     def facts(self) -> Mapping[str, Any]:

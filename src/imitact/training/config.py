@@ -75,6 +75,14 @@ class TrainConfig:
     """Which episodes validate: last, random (drawn by the seed), or their numbers, "0:3,7", with
     which val_episodes is not used."""
 
+    marked: bool = False
+    """Train on the episodes that a recording on a robot has marked, too: with more than 1 % of the
+    ticks skipped, a hold, lost frames, or a note. `imitact check` names them."""
+
+    intervention_weight: int = 1
+    """How often an epoch draws each tick at which a person had taken over from a policy
+    (`imitact run --record`); other ticks are drawn once."""
+
     val_every: int = 0
     """Steps between validations; 0 validates only at the end. Needs val_episodes above 0."""
 
@@ -129,7 +137,8 @@ class TrainConfig:
             option = f"--train.{name.replace('_', '-')}"
             raise BadInput(f"{option} is {getattr(self, name)}; it must be {expected}")
 
-        for name in ("steps", "batch_size", "log_every", "val_samples", "keep"):
+        at_least_1 = ("steps", "batch_size", "log_every", "val_samples", "keep")
+        for name in (*at_least_1, "intervention_weight"):
             if getattr(self, name) < 1:
                 refuse(name, "at least 1")
         for name in (
@@ -171,9 +180,9 @@ class TrainConfig:
 _ADDED = {
     field.name: field.default
     for field in dataclasses.fields(TrainConfig)
-    if field.name in ("keep", "val_choice")
+    if field.name in ("keep", "val_choice", "marked", "intervention_weight")
 }
-"""Settings that version 0.1.0 added, and their defaults."""
+"""Settings that are younger than the first version, and their defaults."""
 
 # The paper and the released code: AdamW at a constant 1e-5, weight decay 1e-4, batch 8, no
 # clipping (table III of the paper; tonyzhaozh/act, imitate_episodes.py). LeRobot trains 100,000

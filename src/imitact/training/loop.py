@@ -27,12 +27,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from imitact.core.cpu import available_cores, processor_name
 from imitact.core.errors import BadInput, NotFinite
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Dataset
 from imitact.core.version import __version__
+from imitact.datasets.marks import intervention_ticks, marked_episodes
 from imitact.datasets.subset import Subset, split_validation
 from imitact.models.config import ActConfig
 from imitact.models.fine_tuning import Parent, fine_tuned
@@ -140,7 +142,7 @@ def _train(
         device = choose_device(config.precision, config.device, config.num_threads, ranks)
         log(f"training on {device.description}")
         numerics = {"torch": torch.__version__, **device.numerics}
-        training, validation = _split(dataset, model, config)
+        training, validation = _split(dataset, model, config, log)
         fingerprint = Subset(dataset, training).fingerprint
         settings = resumption.stored_settings(model, config, fingerprint)
         found = None
@@ -189,6 +191,7 @@ def _train(
         batch_size=config.batch_size,
         seed=config.seed,
         episodes=[e for e in training for _ in range(dataset.weights[e])],
+        tick_weights=_tick_weights(dataset, config),
         ranks=ranks.count,
         rank=ranks.rank,
     )
@@ -357,22 +360,52 @@ class _CheckpointWriter:
 
 
 def _split(
-    dataset: Dataset, model: ActConfig, config: TrainConfig
+    dataset: Dataset, model: ActConfig, config: TrainConfig, log: Log
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the numbers of the training and the validation episodes."""
+    """Return the numbers of the training and the validation episodes, without marked ones."""
     if not dataset.lengths:
         raise BadInput("the dataset has no episodes; record some first")
-    training, validation = split_validation(
-        dataset, config.val_episodes, config.val_choice, config.seed
-    )
-    longest = max(training.lengths)
+    marked = {} if config.marked else marked_episodes(dataset)
+    kept = [index for index in range(len(dataset.lengths)) if index not in marked]
+    if marked:
+        number, reasons = next(iter(marked.items()))
+        text = (
+            f"{len(marked)} of {len(dataset.lengths)} episodes are marked and left out "
+            f"(--train.marked takes them), the first: episode {number}: {'; '.join(reasons)}"
+        )
+        if not kept:
+            raise BadInput(f"no episode is left: {text}")
+        log(f"dataset: {text}")
+    if config.val_choice in ("last", "random"):
+        parts = split_validation(
+            Subset(dataset, kept), config.val_episodes, config.val_choice, config.seed
+        )
+        training, validation = (tuple(kept[index] for index in part.indices) for part in parts)
+    else:  # numbers of the dataset's episodes
+        parts = split_validation(dataset, 0, config.val_choice, config.seed)
+        training, validation = (
+            tuple(index for index in part.indices if index not in marked) for part in parts
+        )
+        if not training:
+            raise BadInput("every episode that is left is held out for validation; hold out fewer")
+    longest = max(dataset.lengths[index] for index in training)
     if model.chunk_size > longest:
         raise BadInput(
             f"--model.chunk-size is {model.chunk_size} ticks, but the longest episode has "
             f"{longest}: actions after {longest} ticks would be executed without having been "
             f"trained. Use a chunk size of at most {longest}"
         )
-    return training.indices, validation.indices
+    return training, validation
+
+
+def _tick_weights(
+    dataset: Dataset, config: TrainConfig
+) -> Callable[[int], NDArray[np.integer[Any]]] | None:
+    """Return how often an epoch has each tick of an episode; None where it is always once."""
+    if config.intervention_weight == 1:
+        return None
+    extra = config.intervention_weight - 1
+    return lambda index: 1 + extra * intervention_ticks(dataset, index)
 
 
 def _begin(

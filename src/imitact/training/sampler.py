@@ -57,8 +57,8 @@ class Sampler:
 
     The stream is a sequence of epochs, each a permutation of all ticks that is a pure function of
     (seed, epoch), cut into batches. A batch may span two epochs; none is short and no tick is left
-    out. Batch i is a pure function of (seed, i), so training can resume at any batch, and the
-    number of threads has no effect.
+    out; ticks with a weight come several times. Batch i is a pure function of (seed, i), so
+    training can resume at any batch, and the number of threads has no effect.
 
     Args:
         dataset: every chosen episode must have at least one tick.
@@ -66,6 +66,8 @@ class Sampler:
         chunk: K, ticks; a chunk that exceeds the episode is padded.
         batch_size: samples per batch, over all ranks.
         episodes: numbers of the episodes to draw from; None for all.
+        tick_weights: how often an epoch has each tick of an episode, (T,) whole numbers, by its
+            number; None: once.
         rank: this rank, from 0; it has samples batch_size * rank // ranks up to
             batch_size * (rank + 1) // ranks, so shares differ by one at most.
 
@@ -84,6 +86,7 @@ class Sampler:
         batch_size: int,
         seed: int,
         episodes: Sequence[int] | None = None,
+        tick_weights: Callable[[int], NDArray[np.integer]] | None = None,
         ranks: int = 1,
         rank: int = 0,
     ) -> None:
@@ -101,6 +104,7 @@ class Sampler:
         self.seed = seed
         self.ranks, self.rank = ranks, rank
         self.episodes = tuple(range(len(dataset.lengths)) if episodes is None else episodes)
+        self._tick_weights = tick_weights
         self._load_rows()
         self.frames = open_frames()
 
@@ -117,23 +121,27 @@ class Sampler:
         blocks = [_state_and_action(self.dataset, episode) for episode in self.episodes]
         self._state = np.concatenate([state for state, _ in blocks])
         self._action = np.concatenate([action for _, action in blocks])
-        # For each sample row: episode, tick, row in the dataset, last row of its episode here.
+        # For each row: episode, tick, row in the dataset, last row of its episode here.
         self._episode = np.repeat(np.asarray(self.episodes, dtype=np.int64), lengths)
         ends = first_rows(lengths)
         self._tick = np.arange(ends[-1]) - np.repeat(ends[:-1], lengths)
         self._frame_row = first_rows(self.dataset.lengths)[self._episode] + self._tick
         self._last = np.repeat(ends[1:] - 1, lengths)
+        self._row = np.arange(ends[-1])  # of each sample
+        if self._tick_weights is not None:
+            weights = np.concatenate([self._tick_weights(episode) for episode in self.episodes])
+            self._row = np.repeat(self._row, weights)
 
     def with_episodes(self, episodes: Sequence[int]) -> Sampler:
-        """Return a sampler of other episodes of the same dataset, with the same frames."""
+        """Return a sampler of other episodes, unweighted, with the same dataset and frames."""
         other = copy.copy(self)
-        other.episodes = tuple(episodes)
+        other.episodes, other._tick_weights = tuple(episodes), None
         other._load_rows()
         return other
 
     def __len__(self) -> int:
-        """Ticks in an epoch."""
-        return len(self._tick)
+        """Samples in an epoch: ticks, those with a weight several times."""
+        return len(self._row)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return the permutation of all sample rows in an epoch: a function of (seed, epoch)."""
@@ -155,12 +163,14 @@ class Sampler:
         if self.ranks == 1:
             return self.at(rows)
         first, stop = (self.batch_size * rank // self.ranks for rank in (self.rank, self.rank + 1))
-        valid = np.minimum(self._last[rows] - rows + 1, self.chunk).sum()
-        whole = GlobalBatch(first, int(valid), self._episode[rows], self._tick[rows])
+        own = self._row[rows]
+        valid = np.minimum(self._last[own] - own + 1, self.chunk).sum()
+        whole = GlobalBatch(first, int(valid), self._episode[own], self._tick[own])
         return replace(self.at(rows[first:stop]), whole=whole)
 
     def at(self, rows: NDArray[np.int64]) -> SampleBatch:
         """Return the samples of the given rows (0 to len(self) - 1), in that order."""
+        rows = self._row[rows]
         ahead = rows[:, None] + np.arange(self.chunk)
         last = self._last[rows][:, None]
         return SampleBatch(
