@@ -534,3 +534,8 @@ def test_in_a_control_loop_every_command_keeps_the_limits_and_a_stop_waits_for_a
     stages = [record.stage for record in records]
     assert set(stages[100:140]) == {Stage.PLAUSIBLE}  # through the stop, which keeps its reason
     assert Stage.PLAUSIBLE not in stages[:100] + stages[140:]
+
+
+def test_what_is_commanded_by_velocity_is_refused_because_a_hold_would_let_it_run_on():
+    with pytest.raises(BadInput, match="gripper is commanded in m/s; a hold keeps the last"):
+        SafetyFilter(replace(pair_limits(), units=("rad", "m/s")), RATE_HZ)

@@ -23,7 +23,7 @@ from imitact.control.contract import Ages
 from imitact.control.motion_limits import Knots, Motion, MotionLimits
 from imitact.control.recovery import Recovery
 from imitact.control.servo_watch import FollowingBounds, FollowingWatch, HealthBounds, HealthWatch
-from imitact.core.errors import SpecMismatch, library_words
+from imitact.core.errors import BadInput, SpecMismatch, library_words
 from imitact.core.joint_limits import JointLimits
 from imitact.core.robot import Reading, ServoHealth
 from imitact.core.types import FloatArray, Spec, same_unit
@@ -182,10 +182,17 @@ class SafetyFilter:
 
         Raises:
             SpecMismatch: the limits are not those of the robot's joints, in their units.
-            BadInput: ruckig is not installed.
+            BadInput: ruckig is not installed, or a joint is commanded by its velocity, which a hold
+                would keep.
         """
         if spec is not None:
             _check_joints(limits, spec)
+        for name, unit in zip(limits.names, limits.units, strict=True):
+            if unit.endswith("/s"):
+                raise BadInput(
+                    f"{name} is commanded in {unit}; a hold keeps the last command and would let "
+                    "it run on. Only joints that are commanded by position can be filtered"
+                )
         self.limits, self.rate_hz, self._stages = limits, rate_hz, stages
         self._names = limits.names
         self.bounds = bounds or SafetyBounds()
