@@ -240,8 +240,8 @@ class BenchWorld:
         """Let a hand lead the leaders along a trajectory; it replaces one that is there.
 
         Args:
-            trajectory: (T, 14) of ALOHA: joints in rad, grippers 0 to 1, left arm first; of other
-                arms (T, 6) or (T, 12), rad from the middle of each servo's turn.
+            trajectory: (T, 14) of ALOHA, left arm first: joints in rad, grippers from 0 to 1, their
+                end stops; of other arms (T, 6) or (T, 12), rad from the middle of a servo's turn.
             rate_hz: rows per second.
             pause_s: how long it stays at the first row.
 
@@ -250,20 +250,23 @@ class BenchWorld:
         """
         rows = np.atleast_2d(np.array(trajectory, np.float64))
         count = len(self._leader_servos)
-        if rows.ndim != 2 or rows.shape[1] != count:
+        if rows.ndim != 2 or rows.shape[1] != count or not np.isfinite(rows).all():
             raise BadInput(
-                f"the trajectory of the hand has shape {rows.shape}; expected (T, {count}), one "
-                "column for each joint of the leaders"
+                f"the trajectory of the hand has shape {rows.shape}; expected (T, {count}) finite "
+                "numbers, one column for each joint of the leaders"
             )
         squeezed: dict[int, float] = {}
+        ticks = ticks_of(rows)
         if self.kind == "aloha":
             scale = leader_gripper(self._gripper)
+            # The last ticks before the end stops, so that none reads as beyond 0 or 1.
+            closed = float(np.ceil(ticks_of(scale.closed_rad)))
+            opened = float(np.floor(ticks_of(scale.open_rad)))
             for column in range(len(ARM_JOINTS) - 1, count, len(ARM_JOINTS)):
-                rows[:, column] = [
-                    scale.angle_from_command(float(value)) for value in rows[:, column]
-                ]
-                squeezed[column] = float(ticks_of(scale.closed_rad))
-        self._hand = Hand(ticks_of(rows), rate_hz, pause_s=pause_s, squeezed=squeezed)
+                angles = [scale.angle_from_command(float(value)) for value in rows[:, column]]
+                ticks[:, column] = np.clip(ticks_of(angles), closed, opened)
+                squeezed[column] = closed
+        self._hand = Hand(ticks, rate_hz, pause_s=pause_s, squeezed=squeezed)
 
     def let_go(self) -> None:
         """Take the hand away; ALOHA's limp leaders sink."""
