@@ -337,3 +337,13 @@ def test_a_release_opens_a_failed_driver_anew():
     bench.servos.fail("none")
     assert bench.loop.release() == ()
     assert bench.servos.torque == [False, False]
+
+
+def test_a_release_turns_the_torque_off_where_the_checks_of_a_new_driver_fail():
+    bench = Bench()
+    bench.servos.fail("unplugged")
+    bench.run()  # the driver is given up
+    bench.servos.fail("cannot connect")
+    assert bench.servos.torque == [True, True]
+    assert bench.loop.release() == ()
+    assert bench.servos.torque == [False, False]

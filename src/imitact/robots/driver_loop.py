@@ -270,14 +270,14 @@ class DriverLoop:
     def release(self) -> tuple[str, ...]:
         """Turn the torque off; return the joints that did not answer, in words.
 
-        A failed driver is opened anew for it where that changes no torque.
+        A failed driver is opened anew for it where that changes no torque. One whose checks fail,
+        as on a bus that loses answers, is told to release all the same: servos obey a request
+        whose receipt is lost.
         """
         missing: tuple[str, ...] = ()
         for _ in range(RELEASE_ATTEMPTS):
             try:
-                if self._driver is None and self._hosted.reopens:
-                    self.open()
-                missing = tuple(self._present_driver().release())
+                missing = self._released()
             except DRIVER_FAILURES as error:
                 missing = (f"{self.name} ({failure_words(error)})",)
                 if not isinstance(error, RobotError):
@@ -291,6 +291,18 @@ class DriverLoop:
         self._why_held = answer if missing else ""
         self._post_fault()
         return missing
+
+    def _released(self) -> tuple[str, ...]:
+        if self._driver is None and self._hosted.reopens:
+            try:
+                self.open()
+            except RobotError:
+                unchecked = self._hosted.make()
+                try:
+                    return tuple(unchecked.release())
+                finally:
+                    self._close(unchecked)
+        return tuple(self._present_driver().release())
 
     def close(self) -> None:
         """Close the driver; no torque changes."""

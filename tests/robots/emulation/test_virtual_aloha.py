@@ -159,3 +159,30 @@ def test_the_registry_makes_it_by_its_task() -> None:
         make_robot("virtual:cubes")
     with pytest.raises(BadInput, match="no real time"):
         make_robot("virtual:cube", SimOptions(real_time=True))
+
+
+def test_an_arm_that_cannot_be_parked_does_not_keep_the_other_from_it() -> None:
+    aloha = VirtualAloha(cameras=(), loop=LoopConfig(50.0, park_speed=8.0))
+    aloha.start()
+    aloha.enable()
+    drive(aloha, 0.3, start_pose())
+    assert aloha.world.truth().joints_rad("follower_right")[1] > -1.3
+    aloha.world.set_fault("follower_left", "silent")
+    drive(aloha, 0.3, start_pose())
+    with pytest.raises(RobotError, match="left follower"):
+        aloha.park()
+    assert aloha.world.truth().joints_rad("follower_right")[1] < -1.5
+    aloha.world.clear_faults()
+    aloha.close()
+
+
+def test_a_bus_that_loses_answers_is_released_though_its_checks_fail() -> None:
+    aloha = VirtualAloha(cameras=(), loop=LoopConfig(50.0))
+    aloha.start()
+    aloha.enable()
+    aloha.world.set_fault("follower_left", "drop")
+    drive(aloha, 1.5, start_pose())  # the driver is given up
+    missing = aloha.release(is_supported=True)
+    assert "left" in missing[0]  # nobody confirmed it
+    assert aloha.world.truth().buses["follower_left"].is_limp
+    aloha.close()

@@ -215,15 +215,30 @@ class VirtualAloha(VirtualSetup):
             loop.hold(why)
 
     def park(self) -> None:
-        for loop in self._loops:
-            loop.start_parking()
+        """Bring each arm that can be parked to rest, as a host does.
+
+        Raises:
+            RobotError: some did not get there; all are named.
+        """
+        failed: list[str] = []
+        standing = [loop for loop in self._loops if loop.mode is not Mode.LIMP]
+        if not standing:
+            raise RobotError("the robot has no torque, so it cannot be parked; enable it first")
+        for loop in standing:
+            try:
+                loop.start_parking()
+            except RobotError as error:
+                failed.append(str(error))
         end_s = self._virtual.now_s() + _PARK_S
-        while any(loop.mode is Mode.PARKING for loop in self._loops):
+        while parking := [loop for loop in standing if loop.mode is Mode.PARKING]:
             if self._virtual.now_s() > end_s:
-                raise RobotError(f"the arms were not parked within {_PARK_S:g} s")
+                for loop in parking:
+                    loop.hold(f"it was not parked within {_PARK_S:g} s")
+                break
             self._virtual.wait_until(self._virtual.now_s() + 0.1)
-        if failed := "; ".join(loop.parking_failure or "" for loop in self._loops).strip("; "):
-            raise RobotError(failed)
+        failed += [loop.parking_failure or "" for loop in standing]
+        if words := "; ".join(dict.fromkeys(text for text in failed if text)):
+            raise RobotError(words)
 
     def release(self, *, is_supported: bool = False) -> tuple[str, ...]:
         for loop in self._loops:

@@ -1,0 +1,474 @@
+"""Fault trials of robots: seeded faults on emulated servos, with the real driver and control loop.
+
+    python -m tests.faults.robot_faults [--seeds 200] [--first 0] [--jobs 2] [--out FILE.json]
+
+Each seed of each device is a trial on the virtual clock: a leader is moved, the follower follows it
+through the control loop and the safety filter, and one fault comes at a random moment, with a
+random duration, on a random servo. What must hold is judged by what the emulated servos really do:
+
+1. Where something is wrong that the software can know, for 5 ticks or longer, the robot is held,
+   with a reason in words, at the latest 5 ticks after it can first be known (`Evidence`).
+2. No reading is ever older than its read: its values are those of the servos at that time.
+3. No action passes on a state older than 3 ticks.
+4. After the fault the robot is enabled and follows again, or a reason in words says why not.
+5. At the end the arms are parked, where they can be, and every servo that hears is limp.
+
+Exit code 0 if all of that holds in every trial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import sys
+import time
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imitact.control.contract import Controls
+from imitact.control.control_loop import ControlLoop
+from imitact.control.engagement import Engagement
+from imitact.control.parking import first_command
+from imitact.control.safety_filter import SafetyFilter, Stage
+from imitact.control.servo_watch import FollowingBounds, HealthBounds
+from imitact.control.sources import LeaderSource
+from imitact.core.errors import RobotError
+from imitact.core.hold import Hold
+from imitact.recording.tick_record import TickRecord
+from imitact.robots.aloha_hardware import JOINT_SERVOS, SERVO_NAMES, SHADOWS
+from imitact.robots.driver_loop import LoopConfig
+from imitact.robots.emulation.faults import FAULT_KINDS, Fault
+from imitact.robots.emulation.physics import ticks_of
+from imitact.robots.emulation.servo_bus import ServoBus
+from imitact.robots.emulation.virtual_aloha import VirtualAloha
+
+RATE_HZ = 50.0
+MOST_TICKS = 5
+"""From the tick at which a fault could be known to the hold."""
+
+STATE_TICKS = 3
+"""Age of a state on which an action may pass, ticks."""
+
+RUN_S = 2.6
+"""Duration of the run in which the fault comes, s."""
+
+AGAIN_S = 0.5
+"""Duration of the run after it, s."""
+
+GRIPPER = 9
+_PERIOD_S = 0.01
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is wrong and can be known, at one moment.
+
+    Attributes:
+        what: "read" where a driver's read failed; "error" where a servo's answers carry an alert or
+            its register an error; "torque" where a driven servo has none; "heat"; "lag" where a
+            joint is further from all commands of the last 0.3 s than the safety filter allows.
+        where: bus, and servo if one.
+    """
+
+    what: str
+    where: str
+
+
+@dataclass
+class Trial:
+    """What became of one trial.
+
+    Attributes:
+        device: of `DEVICES`.
+        seed: of everything random.
+        kind: of the fault.
+        fault: in words.
+        ended: "held", "ridden out" where nothing was wrong for 5 ticks, or "no effect".
+        reasons: of the holds during the run, by name.
+        first_words: of the first hold.
+        ticks: from the first evidence that lasted to the hold; None where there was none.
+        after: "follows", or why it does not.
+        parked: whether both arms got to rest.
+        not_limp: joints that hear, and kept torque; must be empty.
+        failures: laws that did not hold.
+    """
+
+    device: str
+    seed: int
+    kind: str
+    fault: str
+    ended: str = ""
+    reasons: list[str] = field(default_factory=list)
+    first_words: str = ""
+    evidence: str = ""
+    ticks: int | None = None
+    after: str = ""
+    parked: bool = False
+    not_limp: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+def draw(seed: int, device: str) -> tuple[str, Fault]:
+    """Return bus and fault of a trial; 18 seeds in a row have 18 kinds."""
+    kind = tuple(FAULT_KINDS)[seed % len(FAULT_KINDS)]
+    rng = np.random.default_rng([seed, len(device)])
+    bus = f"{device}_{('left', 'right')[int(rng.integers(2))]}"
+    what = FAULT_KINDS[kind]
+    servo = int(rng.integers(1, len(SERVO_NAMES) + 1))
+    ids: tuple[int, ...] = ()
+    if what.needs_ids or (what.has_ids and rng.random() < 0.5):
+        ids = (servo,)
+    start_s = float(rng.uniform(0.6, 1.2))
+    duration_s = math.inf if rng.random() < 0.3 else float(rng.uniform(0.03, 1.0))
+    parameters: dict[str, float] = {}
+    if kind in ("drop", "corrupt", "noise"):
+        parameters["chance"] = float(rng.choice([0.2, 0.6, 1.0]))
+    elif kind in ("late", "late_once"):
+        parameters["late_s"] = float(rng.uniform(0.005, 0.4))
+    elif kind == "jitter":
+        parameters["jitter_s"] = float(rng.uniform(0.005, 0.06))
+    elif kind == "overheat":
+        parameters["rise_s"] = float(rng.uniform(0.1, 1.0))
+    elif kind == "voltage_sag":
+        parameters["volts"] = float(rng.uniform(6.0, 11.0))
+    elif kind == "wrap":
+        parameters["turns"] = float(rng.choice([-1, 1]))
+    elif kind == "stall":
+        parameters["side"] = float(rng.choice([-1, 1]))
+        parameters["position"] = 2048.0  # replaced by where the joint is, when the trial begins
+    return bus, Fault(kind, start_s, duration_s, ids, parameters=parameters)
+
+
+class AlohaTrial:
+    """A trial on the emulated ALOHA: its followers or its leaders have the fault.
+
+    Args:
+        device: "follower" or "leader".
+        seed: of the fault, and of the motion.
+    """
+
+    def __init__(self, device: str, seed: int) -> None:
+        self._bus, self._fault = draw(seed, device)
+        fault = self._fault
+        where = f"servos {', '.join(map(str, fault.ids))} of " if fault.ids else ""
+        numbers = ", ".join(f"{name} {value:.3g}" for name, value in fault.parameters.items())
+        words = f"{fault.kind} on {where}{self._bus} for {fault.duration_s:.2f} s, {numbers}"
+        self.trial = Trial(device, seed, fault.kind, words.rstrip(", "))
+        self._seed = seed
+        config = LoopConfig(park_speed=3.0)
+        self._aloha = VirtualAloha("cube", cameras=(), height=24, width=32, loop=config)
+        self._clock = self._aloha.clock
+        self._buses: Mapping[str, ServoBus] = self._aloha.world.buses
+        boxes = self._aloha._boxes  # pyright: ignore[reportPrivateUsage]
+        self._boxes = dict(zip(self._buses, (*boxes.drivers, *boxes.leaders), strict=True))
+        self._sequences = dict.fromkeys(self._buses, 0)
+        self._since: dict[Evidence, float] = {}
+        self._lasted: list[tuple[float, float, Evidence]] = []
+        self._records: list[TickRecord] = []
+        self._commands: list[NDArray[np.float64]] = []
+        self._is_watching = False
+        self._fault_s = math.inf
+
+    def run(self) -> Trial:
+        """Run the trial; what raises is a failure of it."""
+        try:
+            self._run()
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(last.filename).name}:{last.lineno}"
+            self.trial.failures.append(f"{where} raised {type(error).__name__}: {error}")
+        finally:
+            self._is_watching = False
+            self._aloha.close()
+        return self.trial
+
+    def _run(self) -> None:
+        aloha, trial = self._aloha, self.trial
+        aloha.start()
+        aloha.enable()
+        reading = aloha.leaders[0].reading()
+        assert reading is not None
+        aloha.lead(swing(reading.values, self._seed))
+        self._is_watching = True
+        self._clock.call_at(self._clock.now_s() + _PERIOD_S / 2, self._watch)
+        self._clock.call_at(self._clock.now_s() + self._fault.start_s, self._begin_fault)
+        self._control(RUN_S)
+        self._judge()
+        self._go_on()
+        self._is_watching = False
+        trial.parked = self._parked()
+        missing = aloha.close()
+        self._check_limp(missing)
+
+    def _begin_fault(self) -> None:
+        fault, settings = self._fault, dict(self._fault.parameters)
+        if fault.kind == "stall":
+            servo = self._buses[self._bus].truth().servos[fault.ids[0]]
+            settings["position"] = servo.position
+        self._aloha.world.set_fault(
+            self._bus, fault.kind, duration_s=fault.duration_s, ids=fault.ids, **settings
+        )
+        self._fault_s = self._clock.now_s()
+
+    def _control(self, seconds: float) -> list[TickRecord]:
+        aloha = self._aloha
+        spec, limits = aloha.robot.spec, aloha.limits
+        assert limits is not None
+        engagement = Engagement(spec.action_names, spec.action_units, RATE_HZ)
+        source = LeaderSource(aloha.leaders[0], spec, engagement)
+        safety = SafetyFilter(limits, RATE_HZ, spec=spec)
+        records: list[TickRecord] = []
+
+        def take(record: TickRecord) -> None:
+            records.append(record)
+            self._commands.append(record.action.copy())
+
+        command = first_command(aloha.robot)
+        self._commands = [command] * round(FollowingBounds().lag_s * RATE_HZ)
+        loop = ControlLoop(
+            aloha.robot, source, safety, self._clock, RATE_HZ, take, lambda: Controls(deadman=True)
+        )
+        outcome = loop.run(command, round(seconds * RATE_HZ))
+        for words in outcome.faults:
+            self.trial.failures.append(f"the loop survived: {words}")
+        self._records += records
+        return records
+
+    # ------------------------------------------------------------------ what is really so
+
+    def _watch(self) -> None:
+        """Look at every bus in the middle of each period of the drivers."""
+        if not self._is_watching:
+            return
+        now_s = self._clock.now_s()
+        found: set[Evidence] = set()
+        for name, bus in self._buses.items():
+            mail = self._boxes[name].state.read()
+            is_new = mail is not None and mail.sequence != self._sequences[name]
+            if mail is not None and is_new:
+                self._sequences[name] = mail.sequence
+                self._check_fresh(name, mail.values, float(mail.times[0]), now_s)
+            else:
+                found.add(Evidence("read", name))
+            if name.startswith("follower"):
+                found |= self._servo_evidence(name, bus)
+        for evidence in found - self._since.keys():
+            self._since[evidence] = now_s
+        for evidence in self._since.keys() - found:
+            self._lasted.append((self._since.pop(evidence), now_s, evidence))
+        self._clock.call_at(now_s + _PERIOD_S, self._watch)
+
+    def _check_fresh(
+        self, name: str, values: NDArray[np.float64], begin_s: float, now_s: float
+    ) -> None:
+        """Check that a reading has the values of the servos at its time.
+
+        Joints do not move between the read and now: servos move on with the next period.
+        """
+        if now_s - begin_s > _PERIOD_S:
+            self.trial.failures.append(f"a reading of {name} is {now_s - begin_s:.3f} s old")
+        bus = self._buses[name]
+        at = {servo.model.id: servo for servo in bus.servos}
+        truth = np.array([at[servo].position for servo in JOINT_SERVOS[:-1]])
+        apart = np.abs(ticks_of(values[:6]) - truth)
+        apart = np.minimum(apart, np.abs(apart - 4096))  # a wrapped position is one that is read
+        moved = np.array([abs(at[servo].velocity) for servo in JOINT_SERVOS[:-1]]) * _PERIOD_S
+        if (apart > 3 + moved).any():
+            worst = int(np.argmax(apart))
+            self.trial.failures.append(
+                f"joint {worst} of {name} was read {apart[worst]:.0f} ticks from where it was"
+            )
+
+    def _servo_evidence(self, name: str, bus: ServoBus) -> set[Evidence]:
+        found: set[Evidence] = set()
+        for servo in bus.servos:
+            where = f"{name} {servo.model.name}"
+            number = servo.model.id
+            if servo.errors() or servo.forced_error_bits:
+                found.add(Evidence("error", where))
+            if not servo.has_torque:
+                found.add(Evidence("torque", where))
+            if servo.temperature_c >= HealthBounds().temperature_c:
+                found.add(Evidence("heat", where))
+            if number in JOINT_SERVOS[:-1] and self._commands:
+                joint = JOINT_SERVOS.index(number) + (7 if name.endswith("right") else 0)
+                last = [row[joint] for row in self._commands[-round(0.3 * RATE_HZ) :]]
+                at = (servo.position - 2048) * 2 * math.pi / 4096
+                bound = FollowingBounds().lags["rad"]
+                if not min(last) - bound <= at <= max(last) + bound:
+                    found.add(Evidence("lag", where))
+        return found
+
+    # ------------------------------------------------------------------ what must hold
+
+    def _judge(self) -> None:
+        """Compare the holds with what could be known."""
+        trial, records, end_s = self.trial, self._records, self._clock.now_s()
+        self._lasted += [(since, end_s, evidence) for evidence, since in self._since.items()]
+        spans = sorted(self._lasted, key=lambda span: span[0])
+        lasting = [one for one in spans if one[1] - one[0] > MOST_TICKS / RATE_HZ]
+        for begin_s, until_s, evidence in lasting:
+            ticks = [r for r in records if r.start_s >= begin_s]
+            held = [number for number, r in enumerate(ticks) if r.held]
+            if len(ticks) <= MOST_TICKS and not held:
+                continue  # the run ended before
+            name = f"{evidence.what} of {evidence.where}"
+            if not held or held[0] > MOST_TICKS:
+                lasted = f"lasted {until_s - begin_s:.2f} s"
+                came = "no hold came" if not held else f"the hold came after {held[0]} ticks"
+                trial.failures.append(f"{name} {lasted}, and {came}")
+            elif trial.ticks is None or held[0] > trial.ticks:
+                trial.ticks, trial.evidence = held[0], evidence.what
+        self._judge_records()
+        holds = [r for r in records if r.held and r.start_s >= self._fault_s]
+        trial.reasons = sorted({_reason(r) for r in holds})
+        trial.first_words = holds[0].words if holds else ""
+        trial.ended = "held" if holds else "ridden out" if spans else "no effect"
+
+    def _judge_records(self) -> None:
+        trial = self.trial
+        for record in self._records:
+            age_s = record.start_s - record.state_s[0]
+            if not record.held and not age_s <= STATE_TICKS / RATE_HZ + 1e-9:
+                trial.failures.append(f"tick {record.tick} passed on a state {age_s:.3f} s old")
+            if record.held and not record.words:
+                trial.failures.append(f"tick {record.tick} was held without a word")
+
+    def _go_on(self) -> None:
+        """Enable the robot again, and let it follow; or find out why it does not."""
+        trial, aloha = self.trial, self._aloha
+        try:
+            if aloha.robot.fault():
+                aloha.enable()
+            records = self._control(AGAIN_S)
+        except RobotError as error:
+            trial.after = f"refused: {error}"
+            return
+        last = records[-1]
+        trial.after = "follows" if not last.held else last.words
+        if last.held and not last.words:
+            trial.failures.append("after the fault it holds without a word")
+
+    def _parked(self) -> bool:
+        try:
+            self._aloha.park()
+        except RobotError as error:
+            if not str(error).strip():
+                self.trial.failures.append("parking failed without a word")
+            return False
+        return True
+
+    def _check_limp(self, missing: tuple[str, ...]) -> None:
+        trial = self.trial
+        for name, bus in self._buses.items():
+            if not name.startswith("follower") or bus.faults.is_silent:
+                continue
+            for servo in bus.servos:
+                baud = bus.faults.baud_rate(servo)
+                hears = servo.is_listening(self._clock.now_s()) and baud == servo.baud_rate
+                if hears and servo.has_torque:
+                    trial.not_limp.append(f"{name} {servo.model.name}")
+        if trial.not_limp:
+            said = "; ".join(missing) or "nothing was said"
+            trial.failures.append(f"with torque at the end: {', '.join(trial.not_limp)} ({said})")
+
+
+def swing(pose: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Return a motion of the leaders that begins at a pose, at rest, and lifts the arms, (T, 14)."""
+    rng = np.random.default_rng([seed, 1])
+    time_s = np.arange(0, 2 * RUN_S, 1 / RATE_HZ)[:, None]
+    size = np.array([0.5, 0.5, -0.4, 0.5, 0.5, 0.5, 0.4] * 2) * rng.uniform(0.6, 1.0, 14)
+    rate_hz = rng.uniform(0.5, 0.8, 14)
+    rows = pose + size * (1 - np.cos(2 * math.pi * rate_hz * time_s)) / 2
+    rows[:, [6, 13]] = np.clip(rows[:, [6, 13]], 0.0, 1.0)
+    return rows
+
+
+def _reason(record: TickRecord) -> str:
+    if record.hold:
+        return f"hold {Hold(record.hold).name.lower()}"
+    return f"stage {Stage(record.stage).name.lower()}"
+
+
+DEVICES: Mapping[str, Callable[[str, int], Any]] = {"follower": AlohaTrial, "leader": AlohaTrial}
+"""What makes a trial, by device: an object with `run() -> Trial`. Other robots add theirs here."""
+
+
+def run_trial(task: tuple[str, int]) -> Trial:
+    device, seed = task
+    return DEVICES[device](device, seed).run()
+
+
+def report(trials: list[Trial], seconds: float) -> dict[str, Any]:
+    """Return what is worth keeping of many trials."""
+    table: dict[str, Any] = {}
+    for device in DEVICES:
+        kinds: dict[str, Any] = {}
+        for kind in FAULT_KINDS:
+            mine = [t for t in trials if t.device == device and t.kind == kind]
+            if not mine:
+                continue
+            reasons: Counter[str] = Counter(reason for t in mine for reason in t.reasons)
+            ticks = [t.ticks for t in mine if t.ticks is not None]
+            kinds[kind] = {
+                "trials": len(mine),
+                **Counter(t.ended for t in mine),
+                "follows again": sum(t.after == "follows" for t in mine),
+                "parked": sum(t.parked for t in mine),
+                "most ticks to the hold": max(ticks) if ticks else None,
+                "reasons": dict(reasons),
+            }
+        if kinds:
+            table[device] = kinds
+    most: dict[str, int] = defaultdict(int)
+    for trial in trials:
+        if trial.ticks is not None:
+            most[trial.evidence] = max(most[trial.evidence], trial.ticks)
+    failed = [asdict(trial) for trial in trials if trial.failures]
+    return {
+        "trials": len(trials),
+        "failed": len(failed),
+        "seconds": round(seconds, 1),
+        "most ticks from what could be known to the hold": dict(most),
+        "devices": table,
+        "failures": failed[:20],
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--devices", nargs="+", choices=DEVICES, default=list(DEVICES))
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    tasks = [(d, s) for s in range(args.first, args.first + args.seeds) for d in args.devices]
+    begin_s = time.monotonic()
+    trials: list[Trial] = []
+    with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
+        for trial in pool.imap_unordered(run_trial, tasks):
+            trials.append(trial)
+            for failure in trial.failures:
+                print(f"{trial.device} {trial.seed} ({trial.fault}): {failure}", file=sys.stderr)
+    trials.sort(key=lambda trial: (trial.seed, trial.device))
+    found = report(trials, time.monotonic() - begin_s)
+    text = json.dumps(found, indent=2)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(text + "\n")
+    print(text)
+    return 1 if found["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
