@@ -11,12 +11,14 @@ from imitact.teleoperation.goals import Goal
 from imitact.teleoperation.page_messages import PageLead, PageMessages
 
 
-def message(n: int, hold: int = 1, *, t: float | None = None, size: int = 2, **changes: Any) -> str:
+def message(
+    n: int, clutch: int = 1, *, t: float | None = None, size: int = 2, **changes: Any
+) -> str:
     """Return the n-th message, sent at 20 n ms unless `t` says another, without hands."""
     values = {
         "n": n,
         "t": 20.0 * n if t is None else t,
-        "hold": hold,
+        "clutch": clutch,
         "hands": [],
         "joints": [None] * size,
     }
@@ -34,11 +36,11 @@ class Person:
         self.number = 0
         boxes.life.post(np.array([1.0, 0, 0, 0]), clock.now_s())
 
-    def say(self, hold: int, joints: list[float | None] | None = None, data: str = "") -> None:
+    def say(self, clutch: int, joints: list[float | None] | None = None, data: str = "") -> None:
         now_s = self.clock.now_s()
         self.number += not data
         changes = {} if joints is None else {"joints": joints}
-        text = data or message(self.number, hold, t=now_s * 1000, size=self.size, **changes)
+        text = data or message(self.number, clutch, t=now_s * 1000, size=self.size, **changes)
         self.boxes.life.post(np.array([1.0, 0, 0, 0]), now_s)
         found = self.messages.take(text, now_s)
         if found is None:

@@ -1,4 +1,4 @@
-"""The page of virtual leaders in a real browser: engaged only while a person holds on.
+"""The page of virtual leaders in a real browser: engaged only while a person holds a deadman.
 
 Needs Chromium (Debian: apt-get install chromium; IMITACT_CHROMIUM names another one) and the extra
 "sim"; without them all tests here are skipped. Whether a robot follows is asked of `LeaderSource`
@@ -89,7 +89,7 @@ class Tab:
         )
         return box[0], box[1]
 
-    def hold(self, selector: str = ".hand .pad") -> tuple[float, float]:
+    def press(self, selector: str = ".hand .pad") -> tuple[float, float]:
         """Press the mouse there, and wait until the leader is engaged."""
         x, y = self.middle(selector)
         self.mouse("mousePressed", x, y)
@@ -154,7 +154,7 @@ def follows_until_100_ms_after(reading: Reading) -> bool:
 
 def test_a_pad_that_is_held_moves_its_hand_and_engages_until_it_is_let_go(tab: Tab):
     assert not tab.reading().engaged
-    x, y = tab.hold(".hand:nth-child(2) .pad")
+    x, y = tab.press(".hand:nth-child(2) .pad")
     for step in range(1, 6):
         tab.mouse("mouseMoved", x - 8 * step, y)
     until(lambda: np.abs(tab.reading().values - START).max() > 0.05)
@@ -181,7 +181,7 @@ def test_space_engages_and_a_click_on_a_slider_moves_nothing(tab: Tab):
     tab.is_free()
 
 
-def test_both_hands_are_led_by_two_fingers_and_each_holds_on(tab: Tab):
+def test_both_hands_are_led_by_two_fingers_and_each_is_a_deadman(tab: Tab):
     points = [
         dict(zip("xy", tab.middle(f".hand:nth-child({n}) .pad"), strict=True)) for n in (1, 2)
     ]
@@ -199,7 +199,7 @@ def test_both_hands_are_led_by_two_fingers_and_each_holds_on(tab: Tab):
     touch("touchEnd", both[:1])
     first = tab.served.leader.accepted
     until(lambda: tab.served.leader.accepted > first + 3)
-    assert tab.reading().engaged, "one finger still holds on"
+    assert tab.reading().engaged, "one finger is left"
     touch("touchEnd", [])
     tab.is_free()
 
@@ -241,10 +241,10 @@ def test_a_gamepad_engages_by_its_bumper_and_moves_by_its_stick(tab: Tab):
     ],
     ids=["blur", "pagehide", "pointercancel", "stop", "hidden"],
 )
-def test_a_page_that_loses_the_person_lets_go_and_the_pointer_does_not_take_hold_again(
+def test_a_page_that_loses_the_person_lets_go_and_the_pointer_does_not_engage_again(
     tab: Tab, loss: str
 ):
-    x, y = tab.hold()
+    x, y = tab.press()
     tab(loss)
     tab.is_free()
     tab.mouse("mouseMoved", x + 30, y)
@@ -254,7 +254,7 @@ def test_a_page_that_loses_the_person_lets_go_and_the_pointer_does_not_take_hold
 
 
 def test_another_window_in_front_lets_go(tab: Tab, program: browser.Browser):
-    tab.hold()
+    tab.press()
     other = program.call("Target.createTarget", url="about:blank")["targetId"]
     program.call("Target.activateTarget", targetId=other)
     try:
@@ -264,14 +264,14 @@ def test_another_window_in_front_lets_go(tab: Tab, program: browser.Browser):
 
 
 def test_a_page_that_is_closed_lets_go(tab: Tab):
-    tab.hold()
+    tab.press()
     tab.page.call("Page.navigate", url="about:blank")
     tab.is_free()
     until(lambda: "no page" in tab.served.leader.fault())
 
 
 def test_a_page_that_is_loaded_again_under_a_held_pointer_does_not_lead(tab: Tab):
-    tab.hold()
+    tab.press()
     tab.page.call("Page.reload")
     tab.is_free()
     tab.page.until("document.querySelectorAll('.pad').length === 2")
@@ -281,7 +281,7 @@ def test_a_page_that_is_loaded_again_under_a_held_pointer_does_not_lead(tab: Tab
 
 
 def test_a_robot_is_held_100_ms_after_the_newest_message_of_a_frozen_page(tab: Tab):
-    tab.hold()
+    tab.press()
     tab.page.call("Debugger.enable")
     tab.page.call("Debugger.pause")
     newest = tab.reading().sequence

@@ -1,4 +1,4 @@
-"""Goals: taking hold moves nothing, hands go where they are led, and stay at the edge of reach."""
+"""Goals: closing the clutch moves nothing, hands go where they are led, as far as they reach."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_hands_of_aloha_are_known_by_their_joints():
     assert known_hands(ALOHA_JOINTS, ("deg",) * 14) == ()
 
 
-def test_taking_hold_moves_nothing(goal):
+def test_closing_the_clutch_moves_nothing(goal):
     np.testing.assert_array_equal(goal.move(np.zeros((2, 6)), NO_JOINTS), START)
 
 

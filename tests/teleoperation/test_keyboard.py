@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from imitact.control.control_loop import ControlLoop
 from imitact.control.engagement import Engagement
+from imitact.control.parking import first_command
 from imitact.control.sources import LeaderSource
 from imitact.core.clock import VirtualClock
 from imitact.core.hold import Hold
 from imitact.teleoperation.keyboard import HAND_STEP_M, HELD_S, Keyboard
-from tests.support.control import ARM, RATE_HZ, SPEC, ObedientRobot, moment
+from tests.support.control import ARM, RATE_HZ, SPEC, ObedientRobot, PassThrough, moment
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_a_robot_follows_while_a_key_repeats_and_100_ms_longer(board):
     assert asked().words == "the deadman is not held"
 
 
-def test_keys_that_repeat_add_up_and_a_new_hold_begins_where_the_robot_is(board):
+def test_keys_that_repeat_add_up_and_after_a_pause_they_begin_where_the_robot_is(board):
     keyboard, robot, clock = board
     for _ in range(3):
         keyboard.press("\x1b[A")
@@ -104,3 +106,15 @@ def test_the_chosen_hand_of_aloha_moves_by_a_step():
     assert kinematics is not None
     rise = kinematics.hand("right", pose[7:13]) - kinematics.hand("right", start[7:13])
     np.testing.assert_allclose(rise[:3, 3], [0, 0, 2 * HAND_STEP_M], atol=1e-4)
+
+
+def test_a_key_that_is_tapped_moves_the_robot_by_its_step(board):
+    keyboard, robot, clock = board
+    source = LeaderSource(
+        keyboard.leader, ARM, Engagement(ARM.action_names, ARM.action_units, RATE_HZ)
+    )
+    for tap in range(3):
+        clock.call_at(clock.now_s() + 0.2 + 0.5 * tap, lambda: keyboard.press("="))
+    loop = ControlLoop(robot, source, PassThrough(), clock, RATE_HZ)
+    assert not loop.run(first_command(robot), 100).faults
+    np.testing.assert_allclose(robot.state, [0.56, -0.5], atol=1e-9)

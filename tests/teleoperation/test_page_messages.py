@@ -35,7 +35,7 @@ def test_a_message_says_what_the_person_does():
     assert messages.take(message(1, 0, hands=[HAND]), 6.98)
     found = messages.take(message(2, 4, hands=[[0.1, 0, 0, 0, 0, 1]], joints=[None, 0.5]), 7.0)
     assert found is not None
-    assert (found.sent_s, found.hold, found.stop) == (pytest.approx(7.0), 4, False)
+    assert (found.sent_s, found.clutch, found.stop) == (pytest.approx(7.0), 4, False)
     np.testing.assert_array_equal(found.hands, [[0.1, 0, 0, 0, 0, 1]])
     np.testing.assert_array_equal(found.joints, [np.nan, 0.5])
 
@@ -49,8 +49,8 @@ def test_a_message_says_what_the_person_does():
         ("garbage", "[" * 4000),
         ("garbage", "null"),
         ("garbage", message(2, wish="more")),
-        ("garbage", message(2).replace('"hold": 1', '"hold": "1"')),
-        ("garbage", message(2).replace('"hold": 1', '"hold": true')),
+        ("garbage", message(2).replace('"clutch": 1', '"clutch": "1"')),
+        ("garbage", message(2).replace('"clutch": 1', '"clutch": true')),
         ("garbage", message(2).replace("2,", "2.5,", 1)),
         ("garbage", message(2, joints=[0.0])),
         ("garbage", message(2, hands=[HAND])),
@@ -60,8 +60,8 @@ def test_a_message_says_what_the_person_does():
         ("garbage", message(2).replace("40.0", "1e999")),
         ("out of range", message(2, joints=[None, 1.01])),
         ("out of range", message(2, joints=[-1e300, None])),
-        ("out of range", message(2, hold=-1)),
-        ("out of range", message(2, hold=2**60)),
+        ("out of range", message(2, clutch=-1)),
+        ("out of range", message(2, clutch=2**60)),
         ("out of range", message(2**60)),
         ("replayed", message(1)),
         ("replayed", message(-3)),
@@ -98,12 +98,12 @@ def test_clocks_that_drift_apart_make_no_message_old():
         assert 0.02 * n * (1 + 0.5 / 3600) - found.sent_s < 0.01
 
 
-def test_each_hold_begins_where_the_robot_is_and_sets_only_what_is_set():
+def test_a_clutch_that_closes_begins_where_the_robot_is_and_sets_only_what_is_set():
     own = np.array([0.1, 0.2])
     messages, lead = reader(), PageLead(Goal((), None), lambda: own)
 
-    def say(n: int, hold: int, *joints: float | None):
-        found = messages.take(message(n, hold, joints=joints or [None, None]), 0.02 * n)
+    def say(n: int, clutch: int, *joints: float | None):
+        found = messages.take(message(n, clutch, joints=joints or [None, None]), 0.02 * n)
         assert found is not None
         pose, engaged = lead.update(found)
         assert pose is not None
@@ -117,26 +117,26 @@ def test_each_hold_begins_where_the_robot_is_and_sets_only_what_is_set():
     assert say(5, 0) == ([0.1, 0.4], False)
     assert say(6, 2) == ([0.1, 0.4], True)
     own[:] = [-0.5, -0.5]
-    assert say(7, 3) == ([-0.5, -0.5], True), "the message between two holds was overtaken"
+    assert say(7, 3) == ([-0.5, -0.5], True), "the message in which it was open was overtaken"
 
 
-def test_a_page_that_comes_with_a_hold_leads_only_once_it_let_go():
+def test_a_page_that_begins_with_a_closed_clutch_leads_only_once_it_was_open():
     messages, lead = reader(), PageLead(Goal((), None), lambda: np.zeros(2))
 
-    def engaged(n: int, hold: int) -> bool:
-        found = messages.take(message(n, hold), 0.02 * n)
+    def engaged(n: int, clutch: int) -> bool:
+        found = messages.take(message(n, clutch), 0.02 * n)
         assert found is not None
         return lead.update(found)[1]
 
-    assert [engaged(n, hold) for n, hold in enumerate((5, 5, 6, 0, 6), 1)] == [
+    assert [engaged(n, clutch) for n, clutch in enumerate((5, 5, 6, 0, 6), 1)] == [
         False, False, False, False, True,
     ]  # fmt: skip
 
 
 def test_nothing_is_led_without_a_pose_of_the_robot():
     messages, lead = reader(), PageLead(Goal((), None), lambda: None)
-    for n, hold in ((1, 0), (2, 1), (3, 1)):
-        found = messages.take(message(n, hold), 0.02 * n)
+    for n, clutch in ((1, 0), (2, 1), (3, 1)):
+        found = messages.take(message(n, clutch), 0.02 * n)
         assert found is not None
         assert lead.update(found) == (None, False)
 
@@ -176,8 +176,8 @@ def test_a_robot_follows_until_100_ms_after_the_newest_message(led):
 @pytest.mark.parametrize("data", ["{}", message(1), message(9, joints=[9.0, 9.0]), "x" * 5000])
 def test_ignored_messages_keep_no_robot_following(led, data):
     person, asked = led
-    for hold in (0, 1):
-        person.say(hold)
+    for clutch in (0, 1):
+        person.say(clutch)
     for _ in range(5):
         assert asked(0.019).engaged
         person.say(1, data=data)

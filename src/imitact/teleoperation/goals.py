@@ -1,6 +1,6 @@
 """Goals: what a person's motions of virtual hands and of sliders make of a robot's pose.
 
-Motions are counted from the pose at which the person took hold, so that taking hold moves nothing.
+Motions are counted from the pose at which the clutch closed, so that closing it moves nothing.
 Hands are moved where the arms' kinematics are known, which are those of ALOHA; every joint of every
 arm can be set by itself.
 """
@@ -134,7 +134,7 @@ class Goal:
         return tuple(self._out)
 
     def begin(self, pose: FloatArray) -> None:
-        """Take hold at a pose, (A,); motions count from here."""
+        """Close the clutch at a pose, (A,); motions count from here."""
         self.pose = np.array(pose, np.float64)
         count = len(self._hands)
         self._start: list[Any] = [None] * count

@@ -2,7 +2,7 @@
 
 A terminal tells no release of a key, so that a key must repeat to keep the robot following: the
 leader is engaged for 100 ms from the newest key. The pause before a held key repeats holds the
-robot, and each time the person takes hold anew where the robot is.
+robot, and after each pause the motions count from where the robot is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from imitact.parallel.mailbox import Mailbox
 from imitact.teleoperation.goals import Goal, joint_ranges, known_hands, load_kinematics
 
 HELD_S = 0.1
-"""Time from a key in which the person counts as holding on, s; terminals repeat keys 11 to 30 times
+"""Time from a key in which the leader is engaged, s; terminals repeat keys 11 to 30 times
 a second."""
 
 HAND_STEP_M = 0.005
@@ -127,7 +127,7 @@ class Keyboard:
             self.words = f"{hands[self._hand].side} hand"
         elif hands and name in _HAND_MOTIONS:
             axis, sign = _HAND_MOTIONS[name]
-            if self._take_hold():
+            if self._close_clutch():
                 self._offsets[self._hand, axis] += sign * HAND_STEP_M
                 self._lead(f"{hands[self._hand].side} hand {name}")
         elif hands and name in ("[", "]"):
@@ -146,15 +146,15 @@ class Keyboard:
         self._joint, self.words = joint, self._names[joint]
 
     def _move_joint(self, joint: int, sign: int) -> None:
-        if not self._take_hold():
+        if not self._close_clutch():
             return
         step = sign * JOINT_STEPS.get(self._units[joint], 0.0)
         now = self._goal.pose[joint] if np.isnan(self._joints[joint]) else self._joints[joint]
         self._joints[joint] = np.clip(now + step, self._low[joint], self._high[joint])
         self._lead(f"{self._names[joint]} to {self._joints[joint]:.3g} {self._units[joint]}")
 
-    def _take_hold(self) -> bool:
-        """Begin anew where the robot is, unless a key is held; return whether it has a pose."""
+    def _close_clutch(self) -> bool:
+        """Begin where the robot is, unless a key repeats; return whether it has a pose."""
         now_s = self._clock.now_s()
         if now_s - self._pressed_s > HELD_S:
             try:

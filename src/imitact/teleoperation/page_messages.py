@@ -22,7 +22,7 @@ MAX_BYTES = 4096
 """Size of the longest message; 200 joints fit."""
 
 MAX_OFFSET = np.array([2.0] * 3 + [2 * math.pi] * 3)
-"""Largest motion of a hand since the person took hold, m and rad; the arms reach less."""
+"""Largest motion of a hand since the clutch closed, m and rad; the arms reach less."""
 
 DRIFT = 0.001
 """How much the clocks of browser and computer may drift apart, s/s."""
@@ -36,8 +36,8 @@ class _Message(msgspec.Struct, forbid_unknown_fields=True):
     Attributes:
         n: its number, rising.
         t: when the page sent it, ms on the page's own clock.
-        hold: 0 while the person does not hold the deadman, else the number of the hold.
-        hands: (H, 6), motions since the person took hold, as `Goal.move` has them.
+        clutch: 0 while the person does not hold the deadman, else how often it was closed so far.
+        hands: (H, 6), motions since the clutch closed, as `Goal.move` has them.
         joints: (A,), joints that were set since then; None elsewhere.
         seen: number of pictures that the page has shown.
         stop: whether the person pressed "Stop".
@@ -45,7 +45,7 @@ class _Message(msgspec.Struct, forbid_unknown_fields=True):
 
     n: int
     t: float
-    hold: int
+    clutch: int
     hands: list[list[float]]
     joints: list[float | None]
     seen: int = 0
@@ -61,7 +61,7 @@ class PageInput:
     """
 
     sent_s: float
-    hold: int
+    clutch: int
     hands: NDArray[np.float64]
     joints: NDArray[np.float64]
     seen: int
@@ -72,8 +72,8 @@ class PageMessages:
     """Reads the messages of one connection.
 
     A message's age counts from when the page sent it: the two clocks are compared by the fastest
-    message, so that what waited in a queue is as old as it is. A connection begins without a hold:
-    one that a page brings with it counts only once it was let go.
+    message, so that what waited in a queue is as old as it is. The clutch begins open:
+    a page that begins with a closed one leads only once it was open.
     """
 
     def __init__(self, hands: int, lower: FloatArray, upper: FloatArray) -> None:
@@ -82,7 +82,7 @@ class PageMessages:
         self._lower, self._upper = np.asarray(lower), np.asarray(upper)
         self._decoder = msgspec.json.Decoder(_Message)
         self._number = 0
-        self._was_free = False
+        self._was_open = False
         self._offset_s = math.inf  # of this computer's clock from the page's
         self._arrived_s = -math.inf
         self.refused: Counter[str] = Counter()
@@ -121,14 +121,14 @@ class PageMessages:
         if (
             np.any(np.abs(hands) > MAX_OFFSET)
             or not np.all(inside[given])
-            or not 0 <= message.hold <= _LARGEST
+            or not 0 <= message.clutch <= _LARGEST
             or not 0 <= message.seen <= _LARGEST
         ):
             return self._refuse("out of range")
         sent_s = self._sent_s(message.t / 1000, arrived_s)
-        self._was_free = self._was_free or message.hold == 0
-        hold = message.hold if self._was_free else 0
-        return PageInput(sent_s, hold, hands, joints, message.seen, message.stop)
+        self._was_open = self._was_open or message.clutch == 0
+        clutch = message.clutch if self._was_open else 0
+        return PageInput(sent_s, clutch, hands, joints, message.seen, message.stop)
 
     def _sent_s(self, page_s: float, arrived_s: float) -> float:
         if math.isfinite(self._arrived_s):
@@ -142,9 +142,9 @@ class PageMessages:
 
 
 class PageLead:
-    """What the messages of one connection lead to: a pose, and whether the person holds on.
+    """What the messages of one connection lead to: a pose, and whether the leader is engaged.
 
-    Each hold begins at the robot's own pose. Messages may be left out.
+    Where the clutch closes, motions count from the robot's own pose. Messages may be left out.
     """
 
     def __init__(self, goal: Goal, pose: Callable[[], FloatArray | None]) -> None:
@@ -155,19 +155,19 @@ class PageLead:
             pose: returns the pose, (A,), to which the robot is commanded; None where it has none.
         """
         self._goal, self._pose = goal, pose
-        self._hold = 0  # of the newest message
+        self._clutch = 0  # of the newest message
 
     def update(self, message: PageInput) -> tuple[NDArray[np.float64] | None, bool]:
         """Return the pose of the leader, (A,), and whether it is engaged; no pose where the robot
         has none."""
-        if message.hold == 0:
-            self._hold = 0
+        if message.clutch == 0:
+            self._clutch = 0
             own = self._pose()
             return None if own is None else np.array(own, np.float64), False
-        if message.hold != self._hold:
+        if message.clutch != self._clutch:
             own = self._pose()
             if own is None:
                 return None, False
-            self._hold = message.hold
+            self._clutch = message.clutch
             self._goal.begin(own)
         return self._goal.move(message.hands, message.joints), True

@@ -1,5 +1,5 @@
 // Virtual leaders: pointers, touch and gamepads move hands and joints; a message each 20 ms says
-// where, and whether the person holds on. The page keeps no time and moves nothing by itself.
+// where, and whether the clutch is closed. The page keeps no time and moves nothing by itself.
 "use strict";
 
 const PERIOD_MS = 20;
@@ -10,7 +10,7 @@ const RADIANS_PER_PIXEL = 0.01;
 const STICK_M_S = 0.25;
 const GRIPPER_PER_S = 1.5; // of the range
 const DEAD_ZONE = 0.15;
-const MOST = [2, 2, 2, 6.28, 6.28, 6.28]; // motions of a hand in one hold that the server takes, m and rad
+const MOST = [2, 2, 2, 6.28, 6.28, 6.28]; // motions of a hand since the clutch closed that the server takes, m and rad
 
 const at = (id) => document.getElementById(id);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -26,20 +26,20 @@ let socket = null;
 let robot = null; // names, units, ranges, hands and cameras
 let pose = null; // of the robot, or while it is led of its goal
 let number = 0;
-let hold = 0; // 0, or the number of the hold
-let holds = 0;
+let clutch = 0; // 0 while open, else how often it was closed so far
+let closings = 0;
 let seen = 0;
 let space = false;
 let bumpers = false; // of the gamepad
 let stop = false;
-let offsets = []; // of each hand since the hold began: x, y, z, yaw, pitch, roll
-let joints = []; // that were set since the hold began
+let offsets = []; // of each hand since the clutch closed: x, y, z, yaw, pitch, roll
+let joints = []; // that were set since the clutch closed
 const pointers = new Map(); // pointer id -> what it holds
 const pads = [];
 const sliders = [];
 const canvases = [];
 
-// ---- the hold -----------------------------------------------------------------------------------
+// ---- the clutch ----------------------------------------------------------------------------------
 
 function zero() {
   offsets = robot ? robot.hands.map(() => [0, 0, 0, 0, 0, 0]) : [];
@@ -48,12 +48,12 @@ function zero() {
 
 function update() {
   const held = robot && !document.hidden && (pointers.size > 0 || space || bumpers);
-  if (held && !hold) {
+  if (held && !clutch) {
     zero();
-    hold = ++holds;
+    clutch = ++closings;
     send();
-  } else if (!held && hold) {
-    hold = 0;
+  } else if (!held && clutch) {
+    clutch = 0;
     zero();
     send();
   }
@@ -70,7 +70,7 @@ function let_go() {
 
 function send() {
   if (!socket || socket.readyState !== WebSocket.OPEN || !robot) return;
-  socket.send(JSON.stringify({ n: ++number, t: performance.now(), hold, hands: offsets, joints, seen, stop }));
+  socket.send(JSON.stringify({ n: ++number, t: performance.now(), clutch, hands: offsets, joints, seen, stop }));
   stop = false;
 }
 
@@ -101,7 +101,7 @@ at("stop").addEventListener("click", () => {
 
 // ---- motions ------------------------------------------------------------------------------------
 
-function hold_pointer(event, what) {
+function take_pointer(event, what) {
   event.preventDefault();
   try {
     event.currentTarget.setPointerCapture(event.pointerId);
@@ -131,11 +131,11 @@ function make_pad(index) {
   area.addEventListener("pointerdown", (event) => {
     const second = [...pointers.values()].some((p) => p.pad === pad);
     const turns = event.shiftKey || event.button === 2;
-    hold_pointer(event, { pad, role: second ? "height" : turns ? "turn" : "move" });
+    take_pointer(event, { pad, role: second ? "height" : turns ? "turn" : "move" });
   });
   area.addEventListener("pointermove", (event) => {
     const found = moved(event);
-    if (!found || !hold) return;
+    if (!found || !clutch) return;
     const [dx, dy] = found.step;
     if (found.pointer.role === "move") {
       move_hand(index, 0, dx * METRES_PER_PIXEL);
@@ -150,7 +150,7 @@ function make_pad(index) {
     "wheel",
     (event) => {
       event.preventDefault();
-      if (!hold) return;
+      if (!clutch) return;
       const turn = event.deltaY || event.deltaX; // Shift makes a wheel scroll sideways
       if (event.shiftKey) move_hand(index, 3, -turn * RADIANS_PER_WHEEL);
       else move_hand(index, 2, -turn * METRES_PER_WHEEL);
@@ -166,10 +166,10 @@ function make_slider(joint, label) {
   const track = el("div", { class: "track" }, mark);
   const value = el("output");
   const slider = { joint, track, mark, value, row: el("div", { class: "slider" }, el("span", {}, label), track, value) };
-  track.addEventListener("pointerdown", (event) => hold_pointer(event, { slider }));
+  track.addEventListener("pointerdown", (event) => take_pointer(event, { slider }));
   track.addEventListener("pointermove", (event) => {
     const found = moved(event);
-    if (!found || !hold || !pose) return;
+    if (!found || !clutch || !pose) return;
     set_joint(joint, (found.step[0] / track.clientWidth) * (robot.upper[joint] - robot.lower[joint]));
   });
   return slider;
@@ -196,7 +196,7 @@ function poll_gamepad() {
   const was = bumpers;
   bumpers = document.hasFocus() && (pressed(4) > 0 || pressed(5) > 0);
   if (bumpers !== was) update();
-  if (!hold || !bumpers || !pose) return;
+  if (!clutch || !bumpers || !pose) return;
   robot.hands.forEach((hand, index) => {
     if (!pressed(4 + index)) return;
     move_hand(index, 0, stick(found.axes[2 * index] || 0) * STICK_M_S * elapsed);
@@ -245,14 +245,14 @@ function draw() {
   if (!robot || !pose) return;
   for (const { joint, mark, value } of sliders) {
     const low = robot.lower[joint];
-    const now = (hold && joints[joint]) ?? pose[joint];
+    const now = (clutch && joints[joint]) ?? pose[joint];
     mark.style.left = `${clamp(((now - low) / (robot.upper[joint] - low)) * 100, 0, 100)}%`;
     const unit = robot.units[joint];
     value.textContent = now.toFixed(unit === "deg" || unit === "%" ? 1 : 3) + (unit === "1" ? "" : ` ${unit}`);
   }
   for (const { index, area } of pads) {
     const [x, y, z] = offsets[index] || [0, 0, 0];
-    area.firstChild.textContent = hold ? `${[x, y, z].map((v) => (v * 100).toFixed(1)).join(", ")} cm` : "hold to lead";
+    area.firstChild.textContent = clutch ? `${[x, y, z].map((v) => (v * 100).toFixed(1)).join(", ")} cm` : "hold to lead";
   }
 }
 
@@ -289,6 +289,8 @@ function connect() {
       robot = message;
       number = seen = 0;
       build();
+      let_go(); // what was pressed before does not count
+      send(); // the server takes a closed clutch only after an open one
       say("open", "not engaged");
       return;
     }
@@ -302,7 +304,7 @@ function connect() {
     if (mine !== socket) return;
     robot = pose = null;
     let_go();
-    hold = 0;
+    clutch = 0;
     say("closed", event.code === 4409 ? "another page leads already" : "not connected");
     setTimeout(connect, 500);
   };
