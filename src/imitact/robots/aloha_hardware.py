@@ -102,9 +102,9 @@ TOP_SPEED_RAD_S = math.pi
 """Velocity_Limit 131 in XC, the URDF's limit, and the XM540's speed without load at 12 V."""
 
 TOP_ACCELERATION = 40.0
-TOP_JERK = 1500.0
-"""Twice what the scripted experts of gym-aloha's tasks use, rad/s² and rad/s³; not measured on an
-arm."""
+TOP_JERK = 2000.0
+"""A little above what the scripted experts of gym-aloha's tasks use at spread 2, 39.6 rad/s² and
+1762 rad/s³ (benchmarks/safety_episodes.py); not measured on an arm."""
 
 GRIPPER_TOP = (10.0, 120.0, 4000.0)
 """Velocity, acceleration and jerk of a gripper's action, 1/s...: a command may run ahead of the
