@@ -6,12 +6,12 @@ Where it is not, the joint brakes, which is always possible, because every motio
 through leaves a stop.
 
 How a stop is known: the parabola through the last three commands gives velocity and acceleration
-at the newest one, and from there the time-optimal stop with the same limits has a closed form
-(Kröger, doi:10.1109/TRO.2009.2032965, has the profiles). Its positions at later ticks have
-differences within the limits, because the third difference of a motion is a mean of its jerk over
-three ticks with weights 1/6, 4/6, 1/6, and so on for the others. So nothing is lost where a joint
-goes from passing to braking; velocities of a tick's end and differences, which are means of a
-tick, are never mixed.
+at the newest one, and from there the time-optimal stop with the same limits has a closed form: its
+jerk is -J, 0 and +J in turn. Its positions at later ticks have differences within the limits,
+because the third difference of a motion is a mean of its jerk over three ticks, with weights 1/6,
+4/6 and 1/6 where the jerk is constant within each; velocity and acceleration likewise. So a joint
+goes from passing to braking without a margin; the velocity at the end of a tick and a difference,
+which is the mean of the tick, are never mixed.
 
 Legend for shapes: A joints; ... any leading axes, of which N robots are one. Units are ticks: a
 velocity is a change of position a tick.

@@ -23,8 +23,8 @@ from imitact.robots.setup import HostSetup
 from imitact.robots.timed_frames import frame_mailbox
 
 TOP_DEG = (180.0, 2300.0, 86_000.0)
-"""Velocity, acceleration and jerk that commands of a joint in degrees may have at most: those of an
-ALOHA, 3.14 rad/s, 40 rad/s² and 1500 rad/s³. An STS3215 turns at 270 deg/s without a load."""
+"""Velocity, acceleration and jerk that commands of a joint in degrees may have at most: about those
+of an ALOHA, 3.14 rad/s, 40 rad/s² and 1500 rad/s³. An STS3215 turns at 270 deg/s without a load."""
 
 DEG_A_PERCENT = 1.35
 """A joint of -100 to 100 % turns about 270 deg, so that 1 % is that many degrees."""
