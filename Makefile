@@ -6,6 +6,7 @@
 #   make docs     the documentation as a site, in build/docs
 #   make bench    compare speed with LeRobot 0.6.1 (half an hour, on an idle machine)
 #   make faults   100 kills, a disk full at every write, altered bytes, 360,000 fuzzed files
+#   make robot-demo    teleoperate, record, train and run on an emulated ALOHA: a success rate
 #   make robot-parity  compare recordings of a robot with LeRobot 0.6.1, live
 #   make robot-faults  kill -9 of a robot's recorder at random ticks
 #   make lock     write requirements/ (hashes) from constraints.txt, and THIRD_PARTY.md's tables
@@ -28,7 +29,7 @@ LEROBOT_READY := $(LEROBOT)/.ready
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test parity docs bench faults robot-parity robot-faults lock clean
+.PHONY: help setup demo test parity docs bench faults robot-demo robot-parity robot-faults lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -76,6 +77,11 @@ faults: $(READY)
 	        --out runs/faults/fuzz_lerobot-$$seed.json || exit 1; \
 	done
 	$(BIN)/python -m tests.faults.fuzz_policies --cases 140000 --out runs/faults/fuzz_policies.json
+
+# Hours on 2 cores; continues where it was interrupted. ARGS="--episodes 2 --starts 2" is a try.
+robot-demo: $(READY)
+	$(BIN)/python scripts/robot_demo.py --out runs/robot-demo \
+	    --result benchmarks/results/robot_demo.json $(ARGS)
 
 robot-parity: $(READY) $(LEROBOT_READY)
 	$(LEROBOT)/bin/python scripts/parity_recording.py

@@ -19,6 +19,7 @@ from tests.support.tiny_model import TINY_MODEL
 
 FRONT = ROOT / "src" / "imitact" / "__init__.py"
 NAMES = {
+    "run_robot", "replay_robot", "teleoperate", "record_robot", "RobotError",
     "load_policy", "open_dataset", "make_env", "record", "train", "evaluate", "ActionExecutor",
     "Spec", "Camera", "Observation", "StepResult", "Policy", "Env", "Robot", "Dataset", "Episode",
     "ImitactError", "BadInput", "SpecMismatch", "DamagedFile", "NotFinite", "DiskFull",

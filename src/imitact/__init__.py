@@ -18,12 +18,17 @@ from imitact.core.version import __version__ as __version__
 if TYPE_CHECKING:
     from imitact.api.evaluate import evaluate as evaluate
     from imitact.api.record import record as record
+    from imitact.api.run_robot import replay_robot as replay_robot
+    from imitact.api.run_robot import run_robot as run_robot
+    from imitact.api.teleoperate import record_robot as record_robot
+    from imitact.api.teleoperate import teleoperate as teleoperate
     from imitact.api.train import train as train
     from imitact.core.errors import BadInput as BadInput
     from imitact.core.errors import DamagedFile as DamagedFile
     from imitact.core.errors import DiskFull as DiskFull
     from imitact.core.errors import ImitactError as ImitactError
     from imitact.core.errors import NotFinite as NotFinite
+    from imitact.core.errors import RobotError as RobotError
     from imitact.core.errors import SpecMismatch as SpecMismatch
     from imitact.core.executor import ActionExecutor as ActionExecutor
     from imitact.core.types import Camera as Camera
@@ -47,6 +52,10 @@ _MODULES = {
     "record": "imitact.api.record",
     "train": "imitact.api.train",
     "evaluate": "imitact.api.evaluate",
+    "run_robot": "imitact.api.run_robot",
+    "replay_robot": "imitact.api.run_robot",
+    "teleoperate": "imitact.api.teleoperate",
+    "record_robot": "imitact.api.teleoperate",
     "ActionExecutor": "imitact.core.executor",
     **dict.fromkeys(
         ("Camera", "Dataset", "Env", "Episode", "Observation", "Policy", "Robot", "Spec",
@@ -54,7 +63,8 @@ _MODULES = {
         "imitact.core.types",
     ),
     **dict.fromkeys(
-        ("BadInput", "DamagedFile", "DiskFull", "ImitactError", "NotFinite", "SpecMismatch"),
+        ("BadInput", "DamagedFile", "DiskFull", "ImitactError", "NotFinite", "RobotError",
+         "SpecMismatch"),
         "imitact.core.errors",
     ),
 }  # fmt: skip

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from imitact.api.robot_session import OnLine
-from imitact.api.session_parts import place_objects
+from imitact.api.robot_session import OnLine, OnPoll, RobotSession, place_objects
 from imitact.core.errors import BadInput
 from imitact.core.robot import Leader, Reading
 from imitact.envs.aloha import TASKS
@@ -33,7 +32,9 @@ class ChosenLeader:
         begin: called with the number of the episode, from 0, before each.
         close: ends it.
         press: takes a key of the terminal.
+        poll: called many times a second with the session.
         is_scripted: whether nobody has to engage it, and it ends by itself.
+        places_objects: whether `begin` begins the episode of a simulated world.
         needs_deadman: whether a key or pedal is its only deadman.
     """
 
@@ -42,7 +43,9 @@ class ChosenLeader:
     begin: Callable[[int], object] = lambda number: None
     close: Callable[[], object] = lambda: None
     press: Callable[[str], object] = lambda key: None
+    poll: OnPoll = lambda session: None
     is_scripted: bool = False
+    places_objects: bool = False
     needs_deadman: bool = False
 
 
@@ -78,7 +81,8 @@ def choose_leader(
         from imitact.teleoperation.keyboard import Keyboard
 
         keyboard = Keyboard(setup.robot, setup.limits, setup.clock)
-        return ChosenLeader(keyboard.leader, "offset", press=keyboard.press)
+        # Not "offset", which would keep the first step of a key as a difference.
+        return ChosenLeader(keyboard.leader, "ramp", press=keyboard.press)
     if found := re.fullmatch(r"(.+):(\d+)", name):
         from imitact.datasets.open import open_dataset
 
@@ -111,7 +115,17 @@ def _browser(setup: RobotSetup, on_line: OnLine) -> ChosenLeader:
         on_url=lambda url: on_line(f"open {url}"),
         on_line=on_line,
     )
-    return ChosenLeader(page.leader, "offset", close=page.close)
+    stops = 0
+
+    def poll(session: RobotSession) -> None:
+        """Show the robot's state on the page, and stop the robot where "Stop" was pressed."""
+        nonlocal stops
+        newest = session.statistics.newest
+        page.leader.show("" if newest is None else newest.words)
+        if page.leader.stops > stops:
+            stops, session.stopped = page.leader.stops, True
+
+    return ChosenLeader(page.leader, "offset", close=page.close, poll=poll)
 
 
 def _expert(setup: RobotSetup, env: str, first_seed: int) -> ChosenLeader:
@@ -123,7 +137,7 @@ def _expert(setup: RobotSetup, env: str, first_seed: int) -> ChosenLeader:
             "--robot sim:cube or --robot virtual:cube"
         )
     leader = ExpertLeader(setup, env, first_seed)
-    return ChosenLeader(leader, begin=leader.begin, is_scripted=True)
+    return ChosenLeader(leader, begin=leader.begin, is_scripted=True, places_objects=True)
 
 
 class ExpertLeader:
@@ -153,7 +167,8 @@ class ExpertLeader:
         return None if self._leader is None else self._leader.reading()
 
     def fault(self) -> str:
-        return "the expert has not begun" if self._leader is None else self._leader.fault()
+        """Nothing at the end: the expert has let go, as a person does, and is no fault."""
+        return "the expert has not begun" if self._leader is None else ""
 
 
 HAND_PAUSE_S = 1.0
@@ -207,4 +222,4 @@ class HandLeader:
 
 def _hand(setup: VirtualAloha, first_seed: int) -> ChosenLeader:
     leader = HandLeader(setup, first_seed)
-    return ChosenLeader(leader, begin=leader.begin, is_scripted=True)
+    return ChosenLeader(leader, begin=leader.begin, is_scripted=True, places_objects=True)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection
+from typing import Any
 
 from imitact.control.async_inference import PolicyProcess
 from imitact.control.conductor import Conductor, ConductorPlan
@@ -30,6 +31,7 @@ from imitact.recording.camera_track import FrameAt
 from imitact.recording.session import RecordingSession
 from imitact.recording.session_process import RecorderProcess
 from imitact.recording.tick_record import RecordReader, TickRecord
+from imitact.robots.emulation.virtual_aloha import VirtualAloha
 from imitact.robots.setup import HostSetup, RobotSetup
 
 POLL_S = 0.02
@@ -75,6 +77,7 @@ class RobotSession:
         stopped: whether a person stopped the robot; it holds until that is taken back.
         deadman: whether the key or pedal that engages the leader is held; None where there is none.
         recording: whether ticks go to the recorder.
+        press: takes a key of the terminal that a leader uses.
     """
 
     def __init__(
@@ -106,7 +109,9 @@ class RobotSession:
         self.phase = ""
         self.stopped = self.recording = False
         self.deadman: bool | None = None
+        self.press: Callable[[str], object] = lambda key: None
         self._finish_words: str | None = None
+        self._phases: list[dict[str, Any]] = []
 
     def __enter__(self) -> RobotSession:
         try:
@@ -151,6 +156,10 @@ class RobotSession:
         """End the phase that runs, from `on_poll`."""
         self._finish_words = words
 
+    def place(self, seed: int) -> None:
+        """Begin an episode of a simulated world, between phases."""
+        place_objects(self.setup, seed)
+
     def begin_episode(self) -> None:
         """Give the ticks from now on to the recorder, as a new episode."""
         if self.recorder is not None:
@@ -189,9 +198,22 @@ class RobotSession:
         if self.recording and self.recorder is not None and record.phase:
             self.recorder.add(record, frames)
 
+    @contextlib.contextmanager
+    def _logged(self, number: int, name: str) -> Iterator[list[str]]:
+        """Keep for the log why a phase ended: the words that its body appends, or its error."""
+        words: list[str] = []
+        try:
+            yield words
+        except BaseException as error:
+            words.append(str(error) or type(error).__name__)
+            raise
+        finally:
+            ended = words[-1] if words else ""
+            self._phases.append({"number": number, "name": name, "ended": ended})
+
     def _end_log(self) -> None:
         if self._log is not None:
-            self._log.end(self.statistics.to_json(stage_names()))
+            self._log.end({**self.statistics.to_json(stage_names()), "phases": self._phases})
             self._log = None
 
 
@@ -228,6 +250,10 @@ class LiveSession(RobotSession):
     @property
     def policy_warm_up_s(self) -> Sequence[float]:
         return () if self._policy is None else self._policy.warm_up_s
+
+    def reader(self) -> RecordReader:
+        """Return a reader of the records from now on, which another process may be given."""
+        return self._conductor.reader()
 
     @property
     def processes(self) -> dict[str, int | None]:
@@ -269,15 +295,25 @@ class LiveSession(RobotSession):
         self._finish_words, self.phase = None, name
         number = self._conductor.begin(name, ticks)
         try:
-            while number not in self._ended:
-                self._poll()
-                if self._finish_words is not None:
-                    self._conductor.finish()
+            with self._logged(number, name) as words:
+                while number not in self._ended:
                     self._poll()
-                    return self._finish_words
-            return self._ended[number]
+                    if self._finish_words is not None:
+                        self._conductor.finish()
+                        words.append(self._finish_words)
+                        self._poll()
+                        return words[-1]
+                words.append(self._ended[number])
+                return words[-1]
         finally:
             self.phase = ""
+
+    def place(self, seed: int) -> None:
+        """Begin an episode of a simulated world, whose arms then are at their start."""
+        self._conductor.disengage()
+        self.setup.reset(seed)
+        self.setup.enable()
+        self._conductor.engage()
 
     def rest(self, seconds: float) -> None:
         """Let time pass between phases, watching; `finish` ends it."""
@@ -412,15 +448,15 @@ class VirtualSession(RobotSession):
             self._controls,
             age_limits=self._plan.age_limits,
         )
-        outcome = loop.run(first_command(self.robot), ticks)
-        self.phase = ""
-        if self._error is not None:
-            raise self._error
-        for words, count in outcome.faults.items():
-            self.on_line(f"{words} ({count} times)")
-        if self._finish_words is not None:
-            return self._finish_words
-        return outcome.words or "the time is over"
+        with self._logged(self._count, name) as words:
+            outcome = loop.run(first_command(self.robot), ticks)
+            self.phase = ""
+            if self._error is not None:
+                raise self._error
+            for fault, count in outcome.faults.items():
+                self.on_line(f"{fault} ({count} times)")
+            words.append(self._finish_words or outcome.words or "the time is over")
+            return words[-1]
 
     def _controls(self) -> Controls:
         return Controls(self.stopped, self._finish_words is not None, self.deadman)
@@ -443,6 +479,14 @@ class VirtualSession(RobotSession):
             if self.recorder is not None:
                 endings.callback(self.recorder.close)
             endings.callback(self.setup.close)
+
+
+def place_objects(setup: RobotSetup, seed: int) -> None:
+    """Begin an episode of a simulated world; arms that went to their start pose stay there."""
+    if isinstance(setup, VirtualAloha):
+        setup.world.reset(seed, arms=False)
+    else:
+        setup.reset(seed)
 
 
 def _no_frame(camera: str, sequence: int) -> None:

@@ -16,7 +16,6 @@ from imitact.api.session_parts import (
     log_of,
     make_recorder,
     open_parts,
-    place_objects,
     ramp_to,
     start_pose,
 )
@@ -35,9 +34,11 @@ from imitact.control.sources import (
 from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
 from imitact.core.joint_limits import JointLimits
+from imitact.core.types import Spec
 from imitact.datasets.open import open_dataset
 from imitact.datasets.video_config import VideoConfig
 from imitact.deploy.load_policy import StoredPolicy, read_stored
+from imitact.recording.replay import episode_actions
 from imitact.robots.registry import SIM_PREFIX, SimOptions
 from imitact.robots.simulated import Outcome
 
@@ -75,7 +76,7 @@ def run_robot(
     chunking: str | None = None,
     delay_ticks: int | None = None,
     leader: str | None = None,
-    rerun: str = "",
+    first_seed: int = 1000,
     video: VideoConfig | None = None,
     ages: AgeBounds | None = None,
     sim: SimOptions | None = None,
@@ -105,7 +106,7 @@ def run_robot(
         RobotError: a process of the session died; the robot was parked and released.
     """
     stored = read_stored(policy)
-    sim = sim or _sim_of(stored)
+    sim = sim or _sim_options(stored.spec, first_seed)
     person = person or Person()
     if record is not None and not task:
         raise BadInput("task is empty; say what the recorded episodes show")
@@ -120,6 +121,7 @@ def run_robot(
     )
     report = RunReport()
     ending: list[Callable[[], object]] = []
+    polls: list[OnPoll] = [on_poll]
     try:
         _check_fit(stored, parts)
         execution = _execution(stored, chunking, delay_ticks)
@@ -129,6 +131,7 @@ def run_robot(
             env = robot.removeprefix(SIM_PREFIX) if isinstance(robot, str) else ""
             chosen = choose_leader(leader, parts.setup, env, sim.seed, on_line)
             ending.append(chosen.close)
+            polls.insert(0, chosen.poll)
             source = _with_leader(source, chosen.leader, parts)
         recorder = make_recorder(Path(record), parts, task, video) if record is not None else None
         phases: dict[str, Source] = {"policy": source}
@@ -149,7 +152,8 @@ def run_robot(
         outcome = session.setup.outcome if session.phase == "policy" else None
         if outcome is not None and outcome.success:
             session.finish("success")
-        on_poll(session)
+        for poll_one in polls:
+            poll_one(session)
 
     session = parts.session(
         phases,
@@ -187,7 +191,7 @@ def _run_all(
                 report.words = "ended by the person"
                 return
         if is_simulated:
-            place_objects(session.setup, sim.seed + number)
+            session.place(sim.seed + number)
         on_episode(session, number)
         session.begin_episode()
         cap_s = seconds or (STEP_CAP_S if is_simulated else None)
@@ -215,6 +219,7 @@ def replay_robot(
     *,
     robot: str | MakeSetup,
     episode: int = 0,
+    first_seed: int = 0,
     ages: AgeBounds | None = None,
     sim: SimOptions | None = None,
     log: Path | str | None = None,
@@ -232,18 +237,11 @@ def replay_robot(
         RobotError: a process of the session died; the robot was parked and released.
     """
     dataset = open_dataset(data)
-    if not 0 <= episode < len(dataset.lengths):
-        raise BadInput(
-            f"episode is {episode}; {data} has the episodes 0 to {len(dataset.lengths) - 1}"
-        )
-    actions = dataset.episode(episode).action
-    sim = sim or _sim_size(dataset.spec)
+    sim = sim or _sim_options(dataset.spec, first_seed)
     parts = open_parts(robot, sim, with_leaders=False, ages=ages, on_line=on_line)
     report = RunReport()
     try:
-        dataset.spec.check_same(
-            parts.spec, "the robot", str(data), parts=("action names", "action units", "rate")
-        )
+        actions = episode_actions(dataset, episode, parts.spec, str(data))
         phases: dict[str, Source] = {"episode": EpisodeSource(actions)}
         if start_pose(parts.setup) is not None or parts.setup.outcome is None:
             phases["start"] = ramp_to(actions[0].tolist(), parts.spec)
@@ -259,7 +257,7 @@ def replay_robot(
             if session.has_phase("start"):
                 session.run_phase("start")
             if session.setup.outcome is not None:
-                place_objects(session.setup, sim.seed)
+                session.place(sim.seed)
             on_episode(session, 0)
             report.words = session.run_phase("episode")
             report.episodes = 1
@@ -270,25 +268,17 @@ def replay_robot(
     return report
 
 
-def _sim_of(stored: StoredPolicy) -> SimOptions:
-    return _sim_size(stored.spec)
-
-
-def _sim_size(spec: Any) -> SimOptions:
+def _sim_options(spec: Spec, seed: int) -> SimOptions:
     """Return the options of a simulated robot that has the cameras of a Spec."""
     if not spec.cameras:
-        return SimOptions(cameras=())
+        return SimOptions(cameras=(), seed=seed)
     first = spec.cameras[0]
     names = tuple(camera.name for camera in spec.cameras)
-    return SimOptions(cameras=names, height=first.height, width=first.width, seed=1000)
+    return SimOptions(cameras=names, height=first.height, width=first.width, seed=seed)
 
 
 def _limits_of(stored: StoredPolicy) -> JointLimits | None:
-    if stored.path.is_file():
-        return None  # an exported file has none yet
-    from imitact.models.policy_folder import read_record
-
-    return read_record(stored.path).limits
+    return stored.limits
 
 
 def _check_fit(stored: StoredPolicy, parts: Parts) -> None:

@@ -43,8 +43,7 @@ from imitact.parallel.mailbox import Mailbox
 from imitact.recording.session import RecordingSession
 from imitact.recording.session_process import RecorderPlan, RecorderProcess
 from imitact.robots.config import ArmConfig, RobotConfig
-from imitact.robots.emulation.virtual_aloha import VirtualAloha
-from imitact.robots.registry import SimOptions, make_robot
+from imitact.robots.registry import SIM_PREFIX, SimOptions, make_robot
 from imitact.robots.setup import HostSetup, RobotSetup, VirtualSetup
 
 LOGS = Path("runs/robot")
@@ -146,7 +145,7 @@ def open_parts(
     try:
         limits = _joined_limits(setup, policy_limits)
         commanded: Robot = ShadowRobot(setup.robot) if shadow else setup.robot
-        if limits is None and not _is_simulated(setup):
+        if limits is None and not _is_simulated(robot, setup):
             raise BadInput(
                 "no limits are known for this robot: give them for every joint in robot.toml "
                 "([limits.JOINT] with lower, upper, velocity, acceleration and jerk), or run a "
@@ -192,8 +191,10 @@ def release_robot(robot: str, *, on_line: OnLine = lambda line: None) -> tuple[s
         return setup.release(is_supported=True)
 
 
-def _is_simulated(setup: RobotSetup) -> bool:
-    return isinstance(setup, VirtualSetup) or setup.outcome is not None
+def _is_simulated(robot: str | MakeSetup, setup: RobotSetup) -> bool:
+    if isinstance(setup, VirtualSetup) or (setup.config and setup.config.kind == "sim"):
+        return True
+    return isinstance(robot, str) and robot.startswith(SIM_PREFIX)
 
 
 def _joined_limits(setup: RobotSetup, policy: JointLimits | None) -> JointLimits | None:
@@ -227,14 +228,6 @@ def _no_limits(spec: Spec) -> JointLimits:
     low: Any = [-_FAR] * size
     fast: Any = [_FAR * spec.rate_hz**3] * size
     return JointLimits(spec.action_names, spec.action_units, low, far, fast, fast, fast)
-
-
-def place_objects(setup: RobotSetup, seed: int) -> None:
-    """Begin an episode of a simulated world; arms that went to their start pose stay there."""
-    if isinstance(setup, VirtualAloha):
-        setup.world.reset(seed, arms=False)
-    else:
-        setup.reset(seed)
 
 
 def start_pose(setup: RobotSetup) -> Sequence[float] | None:

@@ -107,7 +107,13 @@ def teleoperate(
     settings = {"robot": _name(robot), "leader": leader}
     with_log = log_of(parts, Path(log) if log else None, "teleop", settings)
     report.log = with_log.folder
-    session = parts.session(phases, log=with_log, on_poll=on_poll, on_line=on_line)
+
+    def poll(session: RobotSession) -> None:
+        chosen.poll(session)
+        on_poll(session)
+
+    session = parts.session(phases, log=with_log, on_poll=poll, on_line=on_line)
+    session.press = chosen.press
     try:
         with session:
             chosen.begin(0)
@@ -140,7 +146,7 @@ def record_robot(
 
     Each begins at the robot's start pose, where it has one, with the first tick at which the person
     is engaged, and ends with the person's decision: `person.decide(session, "keep")`. A scripted
-    leader's episode ends by itself, and is kept where the simulation counts it as a success.
+    leader's episode ends by itself; an expert's is kept where the simulation counts a success.
 
     Args:
         out: folder of the dataset; the same command continues.
@@ -178,12 +184,16 @@ def record_robot(
             session.begin_episode()
         elif chosen.is_scripted and session.recording and newest and newest.engaged == 0:
             session.finish("the leader has ended")
+        chosen.poll(session)
         on_poll(session)
 
     session = parts.session(phases, recorder=recorder, log=with_log, on_poll=poll, on_line=on_line)
+    session.press = chosen.press
     try:
         with session:
-            _record_all(session, chosen, person, report, episodes, seconds, recorder, on_episode)
+            _record_all(
+                session, chosen, person, report, episodes, seconds, recorder, sim.seed, on_episode
+            )
     finally:
         chosen.close()
         report.statistics = session.statistics.to_json(stage_names())
@@ -198,6 +208,7 @@ def _record_all(
     wanted: int,
     seconds: float,
     recorder: Recorder,
+    first_seed: int,
     on_episode: Callable[[RobotSession, int], object],
 ) -> None:
     number = failures = 0
@@ -207,12 +218,14 @@ def _record_all(
             if person.taken() == "end":
                 report.words = "ended by the person"
                 return
+        if session.setup.outcome is not None and not chosen.places_objects:
+            session.place(first_seed + number)
         chosen.begin(number)
         on_episode(session, number)
         words = session.run_phase("leader", seconds)
         decision = person.taken()
         if not decision and chosen.is_scripted:
-            outcome = session.setup.outcome
+            outcome = session.setup.outcome if chosen.places_objects else None
             decision = "keep" if outcome is None or outcome.success else "drop"
         if decision == "keep" and session.recording:
             session.keep_episode()

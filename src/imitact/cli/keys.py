@@ -16,6 +16,7 @@ from typing import Any, TextIO
 _ESCAPES = {
     b"\x1b[A": "up", b"\x1b[B": "down", b"\x1b[C": "right", b"\x1b[D": "left",
     b"\x1bOA": "up", b"\x1bOB": "down", b"\x1bOC": "right", b"\x1bOD": "left",
+    b"\x1b[5~": "pageup", b"\x1b[6~": "pagedown",
 }  # fmt: skip
 _NAMES = {b" ": "space", b"\r": "enter", b"\n": "enter", b"\x7f": "backspace", b"\t": "tab"}
 
@@ -150,7 +151,9 @@ def split_keys(data: bytes, *, is_complete: bool) -> tuple[list[str], bytes]:
 
 def _size(first: int) -> int:
     """Return the bytes of a UTF-8 character by its first byte."""
-    return 1 if first < 0xC0 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
+    if first < 0xC2 or first > 0xF4:  # ASCII, or no first byte
+        return 1
+    return 2 if first < 0xE0 else 3 if first < 0xF0 else 4
 
 
 FIRST_REPEAT_S = 0.75

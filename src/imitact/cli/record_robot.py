@@ -56,6 +56,10 @@ class RecordRobot:
     width: int = 640
     """Width of a frame of a simulated scene in pixels."""
 
+    real_time: bool = False
+    """A simulation goes with the clock on the wall, as a person who leads it needs; otherwise on a
+    virtual clock, as fast as it goes."""
+
     first_seed: int = 0
     """Seed of the first episode of a simulation; the others follow."""
 
@@ -78,6 +82,7 @@ def run(settings: RecordRobot) -> None:
     from imitact.robots.registry import SimOptions
 
     sim = SimOptions(
+        real_time=settings.real_time,
         seed=settings.first_seed,
         cameras=settings.cameras,
         height=settings.height,

@@ -27,6 +27,9 @@ class Replay:
     episode: int = 0
     """Number of the episode."""
 
+    first_seed: int = 0
+    """Seed of a simulation: that of the episode, where it was recorded in one."""
+
     ages: AgeBounds = field(default_factory=AgeBounds)
     """How old values may be before the robot is held."""
 
@@ -48,6 +51,7 @@ def run(settings: Replay) -> None:
             settings.data,
             robot=settings.robot,
             episode=settings.episode,
+            first_seed=settings.first_seed,
             ages=settings.ages,
             log=settings.log,
             on_poll=console.poll,

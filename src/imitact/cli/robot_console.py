@@ -50,7 +50,7 @@ class RobotConsole:
         self.display.show(session)
 
     def follow(self, session: RobotSession, key: str) -> None:
-        """Do what a key stands for; others do nothing."""
+        """Do what a key stands for; the others are the leader's."""
         if key in ("s", "escape"):
             session.stopped = not session.stopped if key == "s" else True
             if session.stopped:
@@ -70,6 +70,8 @@ class RobotConsole:
         elif self.with_episodes and key == "m":
             session.mark_episode("marked by key")
             self.display.line("marked")
+        else:
+            session.press(key)
 
     def _decide(self, session: RobotSession, decision: Literal["keep", "drop", "redo"]) -> None:
         if session.recording:

@@ -56,6 +56,9 @@ class Run:
     """Leader with which a person may take over, as for imitact teleop; "" is the robot's own.
     None: nobody takes over."""
 
+    first_seed: int = 1000
+    """Seed of the first episode of a simulation; the others follow."""
+
     rerun: str = ""
     """Send the run to Rerun as it happens: a file FILE.rrd, or spawn to open its viewer."""
 
@@ -93,7 +96,7 @@ def run(settings: Run) -> None:
             chunking=settings.chunking,
             delay_ticks=settings.delay_ticks,
             leader=settings.leader,
-            rerun=settings.rerun,
+            first_seed=settings.first_seed,
             video=settings.video,
             ages=settings.ages,
             log=settings.log,

@@ -78,6 +78,7 @@ KINDS = {
         admits=("evaluation",),
         folders=(".exporting",),
     ),
+    "robot run": _Kind(("ticks.jsonl",)),
     "cache": _Kind(("cache.json",), ("frames-" + "?" * 16,)),
 }
 """The kinds of folders, in the order in which they are recognised: the first that fits counts."""
