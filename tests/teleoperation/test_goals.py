@@ -111,3 +111,25 @@ def test_ranges_are_the_limits_or_those_of_the_units():
         joint_ranges(("a", "b"), ("1", "x"))
     with pytest.raises(BadInput, match="the limits are of a, c"):
         joint_ranges(("a", "b"), ("1", "x"), replace(limits, names=("a", "c")))
+
+
+def test_a_solver_that_fails_leaves_the_hand_where_it_is(kinematics, monkeypatch):
+    def fails(*arguments: object) -> None:
+        raise RuntimeError("no solution")
+
+    goal = Goal(HANDS, kinematics)
+    goal.begin(START)
+    monkeypatch.setattr(kinematics, "joints_near", fails)
+    np.testing.assert_array_equal(goal.move(offset(0, 0.1), NO_JOINTS), START)
+    assert goal.out_of_reach == (True, False)
+    monkeypatch.undo()
+    assert np.abs(led(goal, offset(0, 0.15)) - START).max() > 0.05, "it goes on later"
+
+
+def test_a_hand_goes_on_from_a_pose_beyond_the_limits_of_the_scene(kinematics):
+    goal = Goal(HANDS, kinematics)
+    beyond = START.copy()
+    beyond[1] = -1.95  # the shoulder's limit is -1.85
+    goal.begin(beyond)
+    pose = led(goal, offset(0, 0.0, 0.0, 0.05))
+    assert np.all(np.isfinite(pose))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from imitact.core.clock import Clock, WallClock
-from imitact.core.errors import BadInput
+from imitact.core.errors import BadInput, missing_package
 from imitact.core.joint_limits import JointLimits
 from imitact.core.robot import Reading, Robot
 from imitact.core.types import Spec
@@ -121,9 +121,13 @@ class BrowserPage:
             on_line: receives lines of progress.
 
         Raises:
-            BadInput: the port is taken, or the range of a joint is not known.
+            BadInput: the port is taken, the range of a joint is not known, or the extra "robot" is
+                not installed.
         """
-        from imitact.teleoperation.browser_server import serve_page
+        try:
+            from imitact.teleoperation.browser_server import serve_page
+        except ModuleNotFoundError as error:
+            raise missing_package(error.name or "websockets", "robot") from error
 
         spec = config.robot.spec
         joint_ranges(spec.action_names, spec.action_units, config.limits)

@@ -16,9 +16,11 @@ import json
 import logging
 import socket
 from collections import Counter
+from collections.abc import Coroutine
 from http import HTTPStatus
 from importlib import resources
 from string import Template
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers, MultipleValuesError
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
 from imitact.control.parking import first_command
@@ -46,8 +49,6 @@ browser runs the timers of a hidden tab once a second."""
 
 OTHER_PAGE, SILENT_PAGE = 4409, 4408
 """Codes with which a connection is closed; 4000 to 4999 are free for applications (RFC 6455)."""
-
-_TOO_LARGE = 1009  # RFC 6455, 7.4.1
 
 
 def serve_page(pipe: ParentPipe, config: ServerConfig, listening: socket.socket) -> None:
@@ -147,7 +148,7 @@ class PageServer:
         messages = PageMessages(len(self._goal.hands), self._lower, self._upper)
         self._beat()
         tasks = [
-            asyncio.create_task(work)
+            asyncio.create_task(_guarded(work, page))
             for work in (self._lead(), self._tell(page), self._show(page), self._watch(page))
         ]
         try:
@@ -155,7 +156,7 @@ class PageServer:
             async for data in page:
                 self._take(messages, data)
         except ConnectionClosed as error:
-            if error.sent is not None and error.sent.code == _TOO_LARGE:
+            if error.sent is not None and error.sent.code == CloseCode.MESSAGE_TOO_BIG:
                 self._counts["too large"] += 1
         finally:
             for task in tasks:
@@ -230,18 +231,17 @@ class PageServer:
 
     async def _tell(self, page: ServerConnection) -> None:
         """Tell the page the robot's pose and what is said about it."""
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                pose = self._pose if self._engaged else self._own_pose()
-                state = {
-                    "pose": None if pose is None else pose.tolist(),
-                    "engaged": self._engaged,
-                    "words": self._boxes.read_words() if pose is not None else self._robot_words,
-                    "out": self._goal.out_of_reach if self._engaged else (),
-                    "ignored": self._ignored,
-                }
-                await page.send(json.dumps(state))
-                await asyncio.sleep(STATE_S)
+        while True:
+            pose = self._pose if self._engaged else self._own_pose()
+            state = {
+                "pose": None if pose is None else pose.tolist(),
+                "engaged": self._engaged,
+                "words": self._boxes.read_words() if pose is not None else self._robot_words,
+                "out": self._goal.out_of_reach if self._engaged else (),
+                "ignored": self._ignored,
+            }
+            await page.send(json.dumps(state))
+            await asyncio.sleep(STATE_S)
 
     async def _show(self, page: ServerConnection) -> None:
         """Send pictures, as one byte with the camera's number and a JPEG.
@@ -250,19 +250,29 @@ class PageServer:
         """
         shown = dict.fromkeys(self._cameras, 0)
         sent = 0
-        with contextlib.suppress(ConnectionClosed):
-            while self._cameras:
-                await asyncio.sleep(1 / self._config.picture_rate_hz)
-                if self._seen < sent:
+        while self._cameras:
+            await asyncio.sleep(1 / self._config.picture_rate_hz)
+            if self._seen < sent:
+                continue
+            for number, camera in enumerate(self._cameras):
+                mail = self._config.frames[camera].read()
+                if mail is None or mail.sequence == shown[camera]:
                     continue
-                for number, camera in enumerate(self._cameras):
-                    mail = self._config.frames[camera].read()
-                    if mail is None or mail.sequence == shown[camera]:
-                        continue
-                    shown[camera] = mail.sequence
-                    picture = await asyncio.to_thread(jpeg, mail.values)
-                    await page.send(bytes([number]) + picture)
-                    sent += 1
+                shown[camera] = mail.sequence
+                picture = await asyncio.to_thread(jpeg, mail.values)
+                await page.send(bytes([number]) + picture)
+                sent += 1
+
+
+async def _guarded(work: Coroutine[Any, Any, None], page: ServerConnection) -> None:
+    """Do work for a page; close the page where it fails, so that it does not seem to lead."""
+    try:
+        await work
+    except ConnectionClosed:
+        pass
+    except Exception as error:
+        words = f"{type(error).__name__}: {library_words(error)}"
+        await page.close(CloseCode.INTERNAL_ERROR, words.encode()[:120].decode(errors="ignore"))
 
 
 async def _close(server: Server) -> None:

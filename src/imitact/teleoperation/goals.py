@@ -202,7 +202,10 @@ class Goal:
         side, least = self._hands[place].side, LEAST_SHARE * share
         while share >= least:
             target = _moved(self._start[place], self._done[place] + share * left)
-            joints = self._kinematics.joints_near(side, before, target)
+            try:
+                joints = self._kinematics.joints_near(side, before, target)
+            except Exception:  # the solver found no solution (mink's own errors)
+                break
             largest = float(np.max(np.abs(joints - before)))
             if largest <= MAX_JOINT_STEP:
                 return joints, target, share

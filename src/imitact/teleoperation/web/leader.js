@@ -305,7 +305,7 @@ function connect() {
     robot = pose = null;
     let_go();
     clutch = 0;
-    say("closed", event.code === 4409 ? "another page leads already" : "not connected");
+    say("closed", event.reason || "not connected");
     setTimeout(connect, 500);
   };
 }
