@@ -3,6 +3,7 @@
 #   make demo     record, train and evaluate the cube transfer; continues where it was interrupted
 #   make test     ruff, pyright and every test
 #   make parity   compare model, dataset and policies with LeRobot 0.6.1, live (needs Python 3.12)
+#   make robot-parity  LeRobot's own drivers on emulated SO-101 and Koch arms, alone and through imitact
 #   make docs     the documentation as a site, in build/docs
 #   make bench    compare speed with LeRobot 0.6.1 (half an hour, on an idle machine)
 #   make faults   100 kills, a disk full at every write, altered bytes, 360,000 fuzzed files
@@ -29,7 +30,7 @@ LEROBOT_READY := $(LEROBOT)/.ready
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test parity docs bench faults robot-demo robot-parity robot-faults lock clean
+.PHONY: help setup demo test parity robot-parity docs bench faults robot-demo robot-parity robot-faults lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -49,6 +50,9 @@ parity: $(READY) $(LEROBOT_READY)
 	$(BIN)/python scripts/parity_model.py --lerobot-python $(LEROBOT)/bin/python
 	$(LEROBOT)/bin/python scripts/parity_dataset.py
 	$(BIN)/python scripts/parity_policies.py --lerobot-python $(LEROBOT)/bin/python $(ARGS)
+
+robot-parity: $(READY) $(LEROBOT_READY)
+	$(BIN)/python scripts/robot_parity.py --lerobot-python $(LEROBOT)/bin/python $(ARGS)
 
 # docs/settings.md is generated from the code first.
 docs: $(READY)
@@ -127,7 +131,8 @@ $(LEROBOT_READY): scripts/lerobot-constraints.txt
 	echo "setup: LeRobot 0.6.1 in $(LEROBOT) from $$python"; \
 	"$$python" -m venv --clear $(LEROBOT) || exit 2; \
 	$(LEROBOT)/bin/python -m pip install -c scripts/lerobot-constraints.txt \
-	    'lerobot[dataset]==0.6.1' -e . || exit 2; \
+	    'lerobot[dataset,feetech,dynamixel,pyzmq-dep]==0.6.1' -e . \
+	    -e integrations/imitact_lerobot_host || exit 2; \
 	touch $(LEROBOT_READY)
 
 # UV may name an installed uv. It reads the package index and downloads no package.

@@ -46,6 +46,7 @@ class Device:
         self._device, self._kind, self._type = device, kind, type_name
         self._frames = dict(frames or {})
         self._posted: dict[str, tuple[object, float]] = {}
+        self._is_suspect = False
         self.is_opened = False
         parts = [("", device)]
         if hasattr(device, "left_arm") and hasattr(device, "right_arm"):
@@ -108,14 +109,26 @@ class Device:
                 bus.enable_torque()
 
     def read(self) -> list[float]:
-        """Return the measured values, (S,); post new frames."""
-        if self._kind == "leader":
-            values = self._device.get_action()
-        else:
-            self._keep_old_frames()
-            values = self._device.get_observation()
+        """Return the measured values, (S,); post new frames.
+
+        After a failed request its late reply may still come, and would be taken for that of the
+        next request; so one read is made and dropped first, and what comes after it, too.
+        """
+        if self._is_suspect and self._arms:
+            self._observed()
+            for arm in self._arms:
+                arm.settle()
+            self._is_suspect = False
+        values = self._observed()
+        if self._kind == "robot":
             self._post_frames(values)
         return [float(values[name]) for name in self.state_names]
+
+    def _observed(self) -> Mapping[str, Any]:
+        if self._kind == "leader":
+            return self._device.get_action()
+        self._keep_old_frames()
+        return self._device.get_observation()
 
     def write(self, action: Sequence[float]) -> list[float]:
         """Send joint targets, (A,); return them as the servos have them, where that is known."""
@@ -172,6 +185,7 @@ class Device:
 
     def clear(self) -> None:
         """Free the ports after a failed request: the SDK leaves them marked as in use."""
+        self._is_suspect = True
         for arm in self._arms:
             arm.bus.port_handler.is_using = False
 

@@ -8,6 +8,7 @@ Everything is set on the instances; LeRobot's classes stay as they are.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import select
 import termios
@@ -20,6 +21,7 @@ RETRIES = 2
 """Further attempts of a request that got no answer; LeRobot's SO-101 makes as many when reading."""
 
 _WAIT_S = 0.001
+_QUIET_S, _LONGEST_QUIET_S = 0.02, 0.1
 _TIMING = ("Present_Load", "Present_Current", "Present_Voltage", "Present_Input_Voltage",
            "Present_Temperature", "Status")  # fmt: skip
 _FEETECH_ERRORS = {0: "voltage", 1: "encoder", 2: "overheating", 3: "overcurrent", 5: "overload"}
@@ -52,6 +54,7 @@ class SerialArm:
         """
         self.prefix, self.arm, self.bus = prefix, arm, arm.bus
         self.motors = tuple(self.bus.motors)
+        self._quiet_s = min(_QUIET_S * patience, _LONGEST_QUIET_S)
         _prepare(self.bus.port_handler, patience)
 
     def open(self) -> None:
@@ -84,6 +87,15 @@ class SerialArm:
     def _cameras_to_close(self) -> list[Any]:
         cameras = getattr(self.arm, "cameras", {}).values()
         return [camera.disconnect for camera in cameras if camera.is_connected]
+
+    def settle(self) -> None:
+        """Wait until no late reply comes any more, for a short while."""
+        port = self.bus.port_handler.ser
+        end_s = time.monotonic() + 5 * self._quiet_s
+        while time.monotonic() < end_s:
+            port.reset_input_buffer()
+            if not select.select([port.fileno()], [], [], self._quiet_s)[0]:
+                return
 
     def enable(self) -> None:
         """Turn torque on where it is off, with the goal at the present position."""
@@ -267,4 +279,5 @@ def _claim(port: Any) -> None:
             f"another process uses {port.getPortName()}; end it, two programs on one port make "
             "each other's replies unreadable"
         ) from None
-    fcntl.ioctl(port.ser.fileno(), termios.TIOCEXCL)
+    with contextlib.suppress(OSError):  # no terminal, as a port over the network
+        fcntl.ioctl(port.ser.fileno(), termios.TIOCEXCL)
