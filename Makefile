@@ -30,7 +30,7 @@ LEROBOT_READY := $(LEROBOT)/.ready
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test parity robot-parity docs bench faults robot-demo robot-parity robot-faults lock clean
+.PHONY: help setup demo test parity docs bench faults robot-demo robot-parity robot-faults lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
