@@ -3,12 +3,11 @@
 #   make demo     record, train and evaluate the cube transfer; continues where it was interrupted
 #   make test     ruff, pyright and every test
 #   make parity   compare model, dataset and policies with LeRobot 0.6.1, live (needs Python 3.12)
-#   make robot-parity  LeRobot's own drivers on emulated SO-101 and Koch arms, alone and through imitact
 #   make docs     the documentation as a site, in build/docs
 #   make bench    compare speed with LeRobot 0.6.1 (half an hour, on an idle machine)
 #   make faults   100 kills, a disk full at every write, altered bytes, 360,000 fuzzed files
 #   make robot-demo    teleoperate, record, train and run on an emulated ALOHA: a success rate
-#   make robot-parity  compare recordings of a robot with LeRobot 0.6.1, live
+#   make robot-parity  LeRobot 0.6.1's drivers on emulated arms, alone and through imitact; recordings
 #   make robot-faults  kill -9 of a robot's recorder at random ticks
 #   make lock     write requirements/ (hashes) from constraints.txt, and THIRD_PARTY.md's tables
 #   make clean    remove the environments and caches (runs/ stays)
@@ -52,6 +51,7 @@ parity: $(READY) $(LEROBOT_READY)
 	$(BIN)/python scripts/parity_policies.py --lerobot-python $(LEROBOT)/bin/python $(ARGS)
 
 robot-parity: $(READY) $(LEROBOT_READY)
+	$(LEROBOT)/bin/python scripts/parity_recording.py
 	$(BIN)/python scripts/robot_parity.py --lerobot-python $(LEROBOT)/bin/python $(ARGS)
 
 # docs/settings.md is generated from the code first.
@@ -86,9 +86,6 @@ faults: $(READY)
 robot-demo: $(READY)
 	$(BIN)/python scripts/robot_demo.py --out runs/robot-demo \
 	    --result benchmarks/results/robot_demo.json $(ARGS)
-
-robot-parity: $(READY) $(LEROBOT_READY)
-	$(LEROBOT)/bin/python scripts/parity_recording.py
 
 robot-faults: $(READY)
 	mkdir -p runs/faults
