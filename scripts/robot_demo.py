@@ -32,6 +32,7 @@ from imitact.api.session_parts import quiet
 from imitact.api.teleoperate import Person, record_robot
 from imitact.control.safety_filter import AgeBounds
 from imitact.core.errors import RobotError
+from imitact.envs.registry import RECOMMENDED_MODEL
 from imitact.robots.config import read_config
 from imitact.robots.emulation.bench import Bench
 from imitact.robots.emulation.hand import expert_trajectory
@@ -177,6 +178,7 @@ def run(desk: Desk | None, policy: Path, out: Path, args: argparse.Namespace) ->
             robot="virtual:cube" if desk is None else desk.setup,
             episodes=missing,
             seconds=args.seconds,
+            chunking=args.chunking,
             ages=None if desk is None else desk.ages,
             sim=SimOptions(seed=first, cameras=("top",), height=args.height, width=args.width),
             on_episode=begin,
@@ -197,8 +199,9 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--starts", type=int, default=100)
     parser.add_argument("--steps", type=int, default=0, help="of the training; 0: the preset's")
-    parser.add_argument("--height", type=int, default=120)
-    parser.add_argument("--width", type=int, default=160)
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--width", type=int, default=640)
+    parser.add_argument("--chunking", default="ensemble:0.01/10")
     parser.add_argument("--camera-hz", type=float, default=20.0)
     parser.add_argument("--seconds", type=float, default=8.0, help="longest run of the policy")
     parser.add_argument("--state-ticks", type=float, default=3.0)
@@ -227,12 +230,16 @@ def main() -> None:
             keep("record", record(desk, data, args))
         say("training")
         settings: Any = {"train": {"steps": args.steps}} if args.steps else {}
+        if (args.height, args.width) == (480, 640):
+            settings["model"] = RECOMMENDED_MODEL["cube"]
         imitact.train(data, out=training, preset="quick", **settings)
         with desk_of(out, args) as desk:
             keep("run", run(desk, training, out, args))
     except RobotError as error:
         raise SystemExit(f"robot_demo: {error}; the same command continues") from None
-    env = imitact.evaluate(training, out=out / "evaluation", env="cube", episodes=args.starts)
+    env = imitact.evaluate(
+        training, out=out / "evaluation", env="cube", episodes=args.starts, chunking=args.chunking
+    )
     keep("evaluate", {"starts": env.episodes, "successes": env.successes})
     for name in ("run", "evaluate"):
         say(f"{name}: {numbers[name]['successes']} of {numbers[name]['starts']}")
