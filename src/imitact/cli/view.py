@@ -1,4 +1,4 @@
-"""`imitact view`: demonstrations, a training or an evaluation, as one HTML page."""
+"""`imitact view`: demonstrations, a training, an evaluation or a run, as one HTML page."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ RESUME_HINT = "nothing was written"
 
 @dataclass(frozen=True)
 class View:
-    """Write one HTML page that shows demonstrations, a training, an evaluation or a whole demo.
+    """Write one HTML page that shows demonstrations, a training, an evaluation, a run or a demo.
 
     The page needs no network and opens in any browser.
     """
 
     paths: Positional[tuple[Path, ...]]
-    """Folders of datasets, trainings or evaluations, or of a demo."""
+    """Folders of datasets, trainings, evaluations or logs of runs on a robot, or of a demo."""
 
     out: Path | None = None
     """The page. None: FOLDER.html beside the first folder."""
@@ -119,12 +119,14 @@ def gather(settings: View, found: list[ViewItem]) -> tuple[list[dict[str, Any]],
 def _section(
     settings: View, item: ViewItem, chosen: list[int] | None, blobs: Blobs
 ) -> dict[str, Any]:
-    from imitact.viewer import evaluations, trainings
+    from imitact.viewer import evaluations, runs, trainings
 
     if item.kind == "dataset":
         return _dataset(settings, item.path, chosen, blobs)
     if item.kind == "training":
         return trainings.training_section(item.path)
+    if item.kind == "run":
+        return runs.run_section(item.path, blobs)
     return evaluations.evaluation_section(item.path, blobs)
 
 

@@ -73,7 +73,8 @@ class RunLog:
 def tick_row(record: TickRecord, form: TickFormat, first_s: float) -> dict[str, Any]:
     """Return a tick as plain JSON: times in s since the first tick, ages in s, missing as null.
 
-    `asked` is left out where it is what was commanded, to the bit.
+    `asked` is left out where it is what was commanded, to the bit. `sent` is what the hardware got
+    last, at an earlier tick (`sent_tick`).
     """
     start_s = record.start_s
     row: dict[str, Any] = {
@@ -87,10 +88,14 @@ def tick_row(record: TickRecord, form: TickFormat, first_s: float) -> dict[str, 
         "state_age": _number(start_s - record.state_s[0]),
         "frame_ages": _numbers([start_s - captured_s for captured_s in record.frames_s]),
         "stage": record.stage,
+        "held": record.held,
         "hold": int(record.hold),
     }
     if not np.array_equal(record.asked, record.action):
         row["asked"] = _numbers(record.asked)
+    if record.sent_tick >= 0:
+        row["sent"], row["sent_tick"] = _numbers(record.sent), record.sent_tick
+        row["sent_at"] = _number(record.sent_s - first_s)
     if record.words:
         row["words"], row["joint"] = record.words, record.joint
     if record.engaged >= 0:

@@ -1,4 +1,4 @@
-"""Discovery: the datasets, trainings and evaluations in a folder."""
+"""Discovery: the datasets, trainings, evaluations and runs on a robot in a folder."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Literal
 from imitact.core.errors import BadInput
 from imitact.datasets.open import is_dataset
 
-Kind = Literal["dataset", "training", "evaluation"]
+Kind = Literal["dataset", "training", "evaluation", "run"]
 
 _FILES: dict[Kind, tuple[str, ...]] = {
     "dataset": ("meta/info.json", "*.hdf5", "meta/episode_ends"),
     "training": ("metrics.jsonl",),
     "evaluation": ("evaluation.json", "episodes.jsonl"),
+    "run": ("ticks.jsonl",),
 }
 """Files by which each kind is recognised."""
 

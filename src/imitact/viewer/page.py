@@ -28,7 +28,7 @@ from imitact.storage.atomic import write_bytes
 from imitact.storage.regular_file import open_regular
 
 _GENERATOR = '<meta name="generator" content="imitact '
-_SCRIPTS = ("base", "charts", "demonstrations", "trainings", "evaluations", "page")
+_SCRIPTS = ("base", "charts", "demonstrations", "trainings", "evaluations", "runs", "page")
 
 
 @dataclass
@@ -53,8 +53,8 @@ def unreadable_section(kind: str, path: Path, why: str) -> dict[str, Any]:
 def render_page(title: str, sections: Sequence[Mapping[str, Any]], blobs: Blobs) -> str:
     """Return the page as HTML.
 
-    The sections are JSON values, one tab each: "kind" is dataset, training, evaluation or
-    unreadable, "name" is unique, and the rest is what `dataset_section` and its siblings return.
+    The sections are JSON values, one tab each: "kind" is dataset, training, evaluation, run
+    or unreadable, "name" is unique, and the rest is what `dataset_section` and its siblings return.
     """
     script, style = "\n".join(_web_file(f"{name}.js") for name in _SCRIPTS), _web_file("page.css")
     data = {"title": title, "imitact": __version__, "sections": list(sections)}

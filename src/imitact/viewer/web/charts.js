@@ -5,7 +5,7 @@
 // that moving it redraws nothing.
 class Chart {
   constructor({ title, note = "", low, high, from = 0, to = 1, log = false, height = 96, label }) {
-    Object.assign(this, { low, high, from, to, log, lines: [], above: [], marks: [] });
+    Object.assign(this, { low, high, from, to, log, lines: [], above: [], marks: [], bands: [] });
     this.left = 46;
     this.bottom = 18;
     this.canvas = el("canvas", { role: "img", "aria-label": label || title });
@@ -83,6 +83,13 @@ class Chart {
       const half = context.measureText(text).width / 2;
       context.fillText(text, clamp(column, this.left + half - 4, width - half - 1), height - 7);
     }
+    for (const { from, to, colour } of this.bands) { // spans of x that are shaded
+      const [left, right] = [from, to].map((x) => clamp(this.across(x, width), this.left, width - 6));
+      context.globalAlpha = 0.14;
+      context.fillStyle = colour;
+      context.fillRect(left, 5, Math.max(right - left, 1), height - 5 - this.bottom);
+    }
+    context.globalAlpha = 1;
     this.trace(context, width, height, this.lines);
     this.focus();
     this.place();

@@ -6,8 +6,8 @@ class Unreadable {
   }
 }
 
-const KINDS = { dataset: Dataset, training: Training, evaluation: Evaluation, unreadable: Unreadable };
-const LABELS = { dataset: "Demonstrations", training: "Training", evaluation: "Evaluation" };
+const KINDS = { dataset: Dataset, training: Training, evaluation: Evaluation, run: Run, unreadable: Unreadable };
+const LABELS = { dataset: "Demonstrations", training: "Training", evaluation: "Evaluation", run: "Run on a robot" };
 
 const hashNow = () => new URLSearchParams(location.hash.slice(1));
 let tabs = [];
@@ -42,6 +42,8 @@ function remember(view) {
     if (view instanceof Dataset) {
       state.set("tick", view.tick);
       state.set("episodes", view.selected.join(","));
+    } else if (view instanceof Run) {
+      for (const [name, value] of Object.entries(view.state())) state.set(name, value);
     }
     const text = `#${state.toString().replaceAll("%2C", ",")}`;
     if (text !== location.hash) history.replaceState(null, "", text);
@@ -53,6 +55,7 @@ function restore() {
   const at = tabs.findIndex((tab) => tab.section.name === hash.get("tab"));
   if (at >= 0 && at !== open) show(at);
   const view = tabs[open].view;
+  if (view instanceof Run) view.restore(hash);
   if (!(view instanceof Dataset)) return;
   const episodes = (hash.get("episodes") || "").split(",").filter(Boolean).map(Number).filter((index) => view.by.has(index));
   if (episodes.length && episodes.join() !== view.selected.join()) view.choose(episodes);
