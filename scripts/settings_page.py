@@ -80,13 +80,17 @@ class VerbSettings:
 
 @functools.cache
 def verb_settings(name: str) -> VerbSettings:
-    """Return the options of a verb, read from imitact.cli.main."""
+    """Return the options of a verb, read from imitact.cli.main.
+
+    "record --robot" stands for the options that `--robot` chooses.
+    """
+    name, _, robot = name.partition(" --")
     verb = cli.VERBS[name]
     others = [None] * (len(verb.first) - 1)  # options beside --preset that choose defaults
     starts: dict[str, Any] = (
         {preset: verb.start(preset, *others) for preset in PRESETS}
         if "--preset" in verb.first
-        else {"": verb.start()}
+        else {"": verb.start(robot) if robot else verb.start()}
     )
     start = next(iter(starts.values()))
     kind = start if isinstance(start, type) else type(start)
@@ -183,11 +187,18 @@ def _about(kind: type) -> list[str]:
     ]
 
 
+def names() -> list[str]:
+    """Return the verbs, and the one whose options depend on another option."""
+    found = list(cli.VERBS)
+    found.insert(found.index("record") + 1, "record --robot")
+    return found
+
+
 def page() -> str:
     """Return the whole page."""
     lines = [_TOP]
     shown: dict[tuple[type, str], tuple[str, Group]] = {}
-    for name in cli.VERBS:
+    for name in names():
         verb = verb_settings(name)
         lines += [f"## imitact {name}", "", f"`{verb.kind.__module__}.{verb.kind.__name__}`", ""]
         for part in _about(verb.kind):
@@ -199,11 +210,12 @@ def page() -> str:
             key = (group.kind, group.prefix)
             if key in shown:
                 owner, before = shown[key]
+                anchor = owner.replace(" ", "-")
                 other = [
                     s for s, b in zip(group.settings, before.settings, strict=True)
                     if _default_cell(s.defaults) != _default_cell(b.defaults)
                 ]  # fmt: skip
-                text = f"`--{group.prefix}…`: as for [imitact {owner}](#imitact-{owner})"
+                text = f"`--{group.prefix}…`: as for [imitact {owner}](#imitact-{anchor})"
                 lines += [text + (", but:" if other else "."), ""]
                 lines += [*_table(other), ""] if other else []
                 continue
@@ -225,7 +237,7 @@ def options() -> dict[str, set[str]]:
             for spelling in option.spellings
             if spelling.startswith("--")
         }
-        for name in cli.VERBS
+        for name in names()
     }
 
 
