@@ -1,6 +1,7 @@
 """Fault trials of robots: seeded faults on emulated servos, with the real driver and control loop.
 
-    python -m tests.faults.robot_faults [--seeds 200] [--first 0] [--jobs 2] [--out FILE.json]
+    python -m tests.faults.robot_faults [--seeds 200] [--first 0] [--jobs 2] [--limit-s S]
+                                        [--out FILE.json]
 
 Each seed of each device is a trial on the virtual clock: a leader is moved, the follower follows it
 through the control loop and the safety filter, and one fault comes at a random moment, with a
@@ -41,10 +42,11 @@ from imitact.control.parking import first_command
 from imitact.control.safety_filter import SafetyFilter, Stage
 from imitact.control.servo_watch import FollowingBounds, HealthBounds
 from imitact.control.sources import LeaderSource
+from imitact.core.clock import VirtualClock
 from imitact.core.errors import RobotError
 from imitact.core.hold import Hold
 from imitact.recording.tick_record import TickRecord
-from imitact.robots.aloha_hardware import JOINT_SERVOS, SERVO_NAMES, SHADOWS
+from imitact.robots.aloha_hardware import JOINT_SERVOS, SERVO_NAMES
 from imitact.robots.driver_loop import LoopConfig
 from imitact.robots.emulation.faults import FAULT_KINDS, Fault
 from imitact.robots.emulation.physics import ticks_of
@@ -64,7 +66,6 @@ RUN_S = 2.6
 AGAIN_S = 0.5
 """Duration of the run after it, s."""
 
-GRIPPER = 9
 _PERIOD_S = 0.01
 
 
@@ -128,7 +129,8 @@ def draw(seed: int, device: str) -> tuple[str, Fault]:
     if what.needs_ids or (what.has_ids and rng.random() < 0.5):
         ids = (servo,)
     start_s = float(rng.uniform(0.6, 1.2))
-    duration_s = math.inf if rng.random() < 0.3 else float(rng.uniform(0.03, 1.0))
+    shortest_s = 0.5 if kind in ("stuck", "stall", "overheat") else 0.03
+    duration_s = math.inf if rng.random() < 0.3 else float(rng.uniform(shortest_s, 1.2))
     parameters: dict[str, float] = {}
     if kind in ("drop", "corrupt", "noise"):
         parameters["chance"] = float(rng.choice([0.2, 0.6, 1.0]))
@@ -166,7 +168,9 @@ class AlohaTrial:
         self._seed = seed
         config = LoopConfig(park_speed=3.0)
         self._aloha = VirtualAloha("cube", cameras=(), height=24, width=32, loop=config)
-        self._clock = self._aloha.clock
+        clock = self._aloha.clock
+        assert isinstance(clock, VirtualClock)
+        self._clock = clock
         self._buses: Mapping[str, ServoBus] = self._aloha.world.buses
         boxes = self._aloha._boxes  # pyright: ignore[reportPrivateUsage]
         self._boxes = dict(zip(self._buses, (*boxes.drivers, *boxes.leaders), strict=True))
@@ -347,7 +351,7 @@ class AlohaTrial:
         """Enable the robot again, and let it follow; or find out why it does not."""
         trial, aloha = self.trial, self._aloha
         try:
-            if aloha.robot.fault():
+            if aloha.robot.fault() or self._records[-1].held:
                 aloha.enable()
             records = self._control(AGAIN_S)
         except RobotError as error:
@@ -383,11 +387,11 @@ class AlohaTrial:
 
 
 def swing(pose: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """Return a motion of the leaders that begins at a pose, at rest, and lifts the arms, (T, 14)."""
+    """Return a motion of the leaders that begins at rest and lifts the arms, (T, 14)."""
     rng = np.random.default_rng([seed, 1])
     time_s = np.arange(0, 2 * RUN_S, 1 / RATE_HZ)[:, None]
-    size = np.array([0.5, 0.5, -0.4, 0.5, 0.5, 0.5, 0.4] * 2) * rng.uniform(0.6, 1.0, 14)
-    rate_hz = rng.uniform(0.5, 0.8, 14)
+    size = np.array([0.9, 0.9, -0.8, 0.9, 0.9, 0.9, 0.4] * 2) * rng.uniform(0.7, 1.0, 14)
+    rate_hz = rng.uniform(0.35, 0.55, 14)
     rows = pose + size * (1 - np.cos(2 * math.pi * rate_hz * time_s)) / 2
     rows[:, [6, 13]] = np.clip(rows[:, [6, 13]], 0.0, 1.0)
     return rows
@@ -449,6 +453,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--limit-s", type=float, default=math.inf)
     parser.add_argument("--devices", nargs="+", choices=DEVICES, default=list(DEVICES))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -460,6 +465,8 @@ def main() -> int:
             trials.append(trial)
             for failure in trial.failures:
                 print(f"{trial.device} {trial.seed} ({trial.fault}): {failure}", file=sys.stderr)
+            if time.monotonic() - begin_s > args.limit_s:
+                break  # the trials so far are reported, with their number
     trials.sort(key=lambda trial: (trial.seed, trial.device))
     found = report(trials, time.monotonic() - begin_s)
     text = json.dumps(found, indent=2)

@@ -347,3 +347,12 @@ def test_a_release_turns_the_torque_off_where_the_checks_of_a_new_driver_fail():
     assert bench.servos.torque == [True, True]
     assert bench.loop.release() == ()
     assert bench.servos.torque == [False, False]
+
+
+def test_enabling_gives_a_servo_that_restarted_its_torque_again():
+    bench = Bench()
+    bench.run(2)
+    bench.servos.change(2, [1.0, 0.0])  # it says so in its health
+    bench.loop.hold()
+    bench.loop.enable()
+    assert bench.servos.torque == [True, True]

@@ -174,14 +174,15 @@ class DriverLoop:
     def enable(self) -> None:
         """Follow the commands given from now on, with torque.
 
-        The driver turns it on where it is not surely on, or where its calls fail: it may refuse
-        commands until then.
+        The driver turns it on where it is not surely on, where its calls fail, and where a servo
+        reports an error, such as one that restarted: it may refuse commands until then.
 
         Raises:
             RobotError: the driver refuses; the torque of this arm may be on in part.
         """
         self._present_driver()
-        if not self._torque_is_sure or self._missed:
+        is_well = not any(servo.errors for servo in self._health.values())
+        if not self._torque_is_sure or self._missed or not is_well:
             self._turn_on()
             self._take_over()
         self._ignored = self._newest_command()
