@@ -142,6 +142,10 @@ def test_lerobots_message_has_all_cameras(so101: Bench, tmp_path: Path) -> None:
     assert config.lerobot.type == "so101_follower"
     assert config.lerobot.settings["port"] == str(tmp_path / "follower")
     assert config.lerobot.settings["cameras"]["front"]["port"] == port
+    kept = json.loads((Path(config.lerobot.calibration) / "bench.json").read_text())
+    for joint, one in kept.items():
+        low = so101.get_register("follower", one["id"], "min_position_limit")
+        assert low == one["range_min"], f"LeRobot compares the servo's {joint} with its file"
 
 
 def test_the_end_of_a_bench_takes_its_ports_and_cameras_away(tmp_path: Path) -> None:

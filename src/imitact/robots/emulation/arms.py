@@ -89,9 +89,10 @@ def aloha_leader_servos(
     return _aloha_arm(models, (3, 5, 7), _LEADER_LIMITS, positions or {}, changes or {})
 
 
-_SIX_SERVOS = (
+SIX_SERVOS = (
     "shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper",
 )  # fmt: skip
+"""Names of the six servos of an SO-101 or a Koch arm, ids 1 to 6."""
 
 
 def koch_follower_servos() -> list[ServoModel]:
@@ -99,15 +100,15 @@ def koch_follower_servos() -> list[ServoModel]:
     models = (_XL430,) * 2 + (_XL330_M288,) * 4
     return [
         ServoModel(number, model, name)
-        for number, (name, model) in enumerate(zip(_SIX_SERVOS, models, strict=True), 1)
+        for number, (name, model) in enumerate(zip(SIX_SERVOS, models, strict=True), 1)
     ]
 
 
 def koch_leader_servos() -> list[ServoModel]:
     """Return the servos of a Koch v1.1 leader, ids 1 to 6."""
-    return [ServoModel(number, _XL330_M077, name) for number, name in enumerate(_SIX_SERVOS, 1)]
+    return [ServoModel(number, _XL330_M077, name) for number, name in enumerate(SIX_SERVOS, 1)]
 
 
 def so101_servos() -> list[ServoModel]:
     """Return the servos of an SO-101 (or SO-100), follower or leader, ids 1 to 6: STS3215."""
-    return [ServoModel(number, _STS3215, name) for number, name in enumerate(_SIX_SERVOS, 1)]
+    return [ServoModel(number, _STS3215, name) for number, name in enumerate(SIX_SERVOS, 1)]

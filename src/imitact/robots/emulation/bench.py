@@ -295,6 +295,8 @@ class Bench:
     def robot_toml(self, path: Path | str, *, watchdog_s: float = 0.2) -> None:
         """Write the robot.toml with which imitact drives this bench.
 
+        Arms that LeRobot drives get a calibration: its files and the registers of the servos.
+
         Args:
             path: of the file.
             watchdog_s: of ALOHA's servos, time without any request after which they stop; on a
@@ -302,13 +304,18 @@ class Bench:
         """
         from imitact.robots.config import write_config
         from imitact.robots.emulation.bench_config import robot_config
+        from imitact.robots.emulation.lerobot_calibration import calibrate
 
-        zmq_port = None
-        if self.kind != "aloha" and self.camera_plan.cameras:
-            zmq_port = self.camera_statistics()["zmq_port"]
+        zmq_port, calibration = None, None
+        if self.kind != "aloha":
+            calibration = calibrate(self.folder / "calibration", self.ports, self.set_register)
+            if self.camera_plan.cameras:
+                zmq_port = self.camera_statistics()["zmq_port"]
         paths = {name: self.camera_path(name) for name in self.frames}
         gripper = self._plan.gripper
-        config = robot_config(self.camera_plan, self.ports, paths, gripper, zmq_port, watchdog_s)
+        config = robot_config(
+            self.camera_plan, self.ports, paths, gripper, zmq_port, watchdog_s, calibration
+        )
         write_config(path, config)
 
     # ------------------------------------------------------------------ asking

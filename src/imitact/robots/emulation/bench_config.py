@@ -13,7 +13,9 @@ from imitact.robots.config import (
     LeRobotConfig,
     RobotConfig,
 )
+from imitact.robots.emulation.arms import SIX_SERVOS
 from imitact.robots.emulation.cameras import CameraPlan
+from imitact.robots.emulation.lerobot_calibration import DEVICE_ID
 
 LEROBOT_TYPES = {
     "so101": ("so101_follower", "so101_leader"),
@@ -30,6 +32,7 @@ def robot_config(
     gripper: Command,
     zmq_port: int | None,
     watchdog_s: float = 0.2,
+    calibration: Mapping[str, str] | None = None,
 ) -> RobotConfig:
     """Return the robot that a bench emulates.
 
@@ -40,10 +43,11 @@ def robot_config(
         gripper: what ALOHA's gripper values are linear in.
         zmq_port: of the cameras, for LeRobot.
         watchdog_s: of ALOHA's servos.
+        calibration: folders of LeRobot's calibration files, by role; None takes LeRobot's own.
     """
     name = f"emulated {plan.kind}"
     if plan.kind != "aloha":
-        return _lerobot(plan, ports, zmq_port, name)
+        return _lerobot(plan, ports, zmq_port, name, calibration or {})
     jaws = GripperConfig(variant="aloha", command=gripper)
     cameras = {
         camera: CameraConfig(path, plan.width, plan.height, plan.rate_hz)
@@ -66,7 +70,11 @@ def robot_config(
 
 
 def _lerobot(
-    plan: CameraPlan, ports: Mapping[str, str], zmq_port: int | None, name: str
+    plan: CameraPlan,
+    ports: Mapping[str, str],
+    zmq_port: int | None,
+    name: str,
+    calibration: Mapping[str, str],
 ) -> RobotConfig:
     follower, leader = LEROBOT_TYPES[plan.kind]
     cameras = {
@@ -87,9 +95,22 @@ def _lerobot(
         rate_hz=30.0,
         name=name,
         lerobot=LeRobotConfig(
-            follower, "bench", settings={**_ports(ports, "follower"), **with_cameras}
+            follower,
+            DEVICE_ID,
+            calibration=calibration.get("follower", ""),
+            settings={**_ports(ports, "follower"), **with_cameras},
         ),
-        lerobot_leader=LeRobotConfig(leader, "bench", settings=_ports(ports, "leader")),
+        lerobot_leader=LeRobotConfig(
+            leader,
+            DEVICE_ID,
+            calibration=calibration.get("leader", ""),
+            settings=_ports(ports, "leader"),
+        ),
+        rest={
+            f"{side}{joint}.pos": 50.0 if joint == "gripper" else 0.0
+            for side in (("left_", "right_") if plan.kind == "bi_so" else ("",))
+            for joint in SIX_SERVOS
+        },
     )
 
 
