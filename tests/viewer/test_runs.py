@@ -161,3 +161,19 @@ def test_the_page_of_a_log_is_written_beside_it(tmp_path: Path):
     write_log(tmp_path / "log")
     assert main.run(["view", str(tmp_path / "log")]) == 0
     assert '"kind":"run"' in (tmp_path / "log.html").read_text()
+
+
+def test_rerun_reads_back_the_joints_and_words_of_a_log(tmp_path: Path):
+    chunk = pytest.importorskip("rerun.chunk")
+    write_log(tmp_path / "log")
+    assert main.run(["view", str(tmp_path / "log"), "--rerun", str(tmp_path / "log.rrd")]) == 0
+    paths: dict[str, list[int]] = {}
+    for part in chunk.RrdReader(tmp_path / "log.rrd").stream():
+        batch = part.to_record_batch()
+        if "tick" in batch.schema.names:
+            ticks = paths.setdefault(part.entity_path.strip("/"), [])
+            ticks += batch.column("tick").to_pylist()
+    assert paths["log/joint/elbow/measured"] == list(range(TICKS_IN_LOG))
+    assert paths["log/joint/elbow/sent"] == list(range(TICKS_IN_LOG - 1))
+    assert paths["log/joint/elbow/asked"] == [*range(20), *range(25, TICKS_IN_LOG)]
+    assert paths["log/words"] == [20, 40, 80]

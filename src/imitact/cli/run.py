@@ -16,7 +16,7 @@ from imitact.datasets.video_config import VideoConfig
 from imitact.storage.output_guard import check_output
 
 if TYPE_CHECKING:
-    from imitact.api.robot_session import OnPoll, RobotSession
+    from imitact.api.robot_session import RobotSession
     from imitact.robots.simulated import Outcome
 
 RESUME_HINT = "the robot was parked and released; finished episodes are kept"
@@ -81,9 +81,8 @@ def run(settings: Run) -> None:
     """Run, and print how it went."""
     if settings.record is not None:
         check_output(settings.record, "recording", option="--record")
-    if settings.rerun not in ("", "spawn"):
-        check_output(settings.rerun, option="--rerun", is_file=True, starts=b"RRF")
     from imitact.api.run_robot import run_robot
+    from imitact.cli.rerun_session import RerunSession
     from imitact.cli.robot_console import robot_console
 
     with ExitStack() as stack:
@@ -92,7 +91,12 @@ def run(settings: Run) -> None:
                 with_episodes=settings.record is not None, with_leader=settings.leader == ""
             )
         )
-        poll = _sent_to_rerun(settings.rerun, stack, console.poll)
+        rerun = stack.enter_context(RerunSession(settings.rerun, console.display.line))
+
+        def poll(session: RobotSession) -> None:
+            rerun.poll(session)
+            console.poll(session)
+
         report = run_robot(
             settings.policy,
             robot=settings.robot,
@@ -112,6 +116,7 @@ def run(settings: Run) -> None:
             on_poll=poll,
             on_line=console.display.line,
         )
+        rerun.send_log(report.log)
     print_result(
         f"ended:   {report.words}",
         *outcome_lines(report.outcomes),
@@ -119,25 +124,6 @@ def run(settings: Run) -> None:
         *statistics_lines(report.statistics),
         f"log:     {report.log}",
     )
-
-
-def _sent_to_rerun(target: str, stack: ExitStack, poll: OnPoll) -> OnPoll:
-    """Return a receiver of polls that also sends the newest tick to Rerun, if that is asked for."""
-    if not target:
-        return poll
-    from imitact.viewer.rerun_export import parse_target
-    from imitact.viewer.rerun_live import LiveRerun
-
-    parse_target(target)  # refused before anything is started
-    live: list[LiveRerun] = []
-
-    def both(session: RobotSession) -> None:
-        if not live:
-            live.append(stack.enter_context(LiveRerun(target, session.robot.spec)))
-        live[0].show(session.statistics.newest)
-        poll(session)
-
-    return both
 
 
 def outcome_lines(outcomes: Sequence[Outcome]) -> list[str]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from imitact.cli.console import print_result
 from imitact.control.safety_filter import AgeBounds
+
+if TYPE_CHECKING:
+    from imitact.api.robot_session import RobotSession
 
 RESUME_HINT = "the robot was parked and released"
 
@@ -38,6 +42,9 @@ class Teleop:
     ages: AgeBounds = field(default_factory=AgeBounds)
     """How old values may be before the robot is held."""
 
+    rerun: str = ""
+    """Send the session to Rerun as it happens: a file FILE.rrd, or spawn to open its viewer."""
+
     log: Path | None = None
     """Folder of the log. None: a new one in runs/robot."""
 
@@ -48,10 +55,20 @@ OPTIONS = Teleop
 def run(settings: Teleop) -> None:
     """Teleoperate, and print how it went."""
     from imitact.api.teleoperate import teleoperate
+    from imitact.cli.rerun_session import RerunSession
     from imitact.cli.robot_console import robot_console
     from imitact.cli.run import statistics_lines
 
-    with robot_console(with_leader=not settings.leader, deadman=settings.deadman) as console:
+    with ExitStack() as stack:
+        console = stack.enter_context(
+            robot_console(with_leader=not settings.leader, deadman=settings.deadman)
+        )
+        rerun = stack.enter_context(RerunSession(settings.rerun, console.display.line))
+
+        def poll(session: RobotSession) -> None:
+            rerun.poll(session)
+            console.poll(session)
+
         report = teleoperate(
             settings.robot,
             leader=settings.leader,
@@ -59,7 +76,8 @@ def run(settings: Teleop) -> None:
             seconds=settings.seconds,
             ages=settings.ages,
             log=settings.log,
-            on_poll=console.poll,
+            on_poll=poll,
             on_line=console.display.line,
         )
+        rerun.send_log(report.log)
     print_result(*statistics_lines(report.statistics), f"log:     {report.log}")

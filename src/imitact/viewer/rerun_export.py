@@ -1,7 +1,7 @@
 """Rerun export: the sections of a page, sent to a Rerun viewer or written to an .rrd file.
 
-Timelines are as on the page: "tick" and "time" for demonstrations, "step" for trainings, "seed" for
-evaluations.
+Timelines are as on the page: "tick" and "time" for demonstrations and runs, "step" for trainings,
+"seed" for evaluations.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, missing_package
 from imitact.parallel.worker_pool import inherited_environment
@@ -39,10 +40,7 @@ def send_sections(
 
     recording = rr.RecordingStream("imitact", recording_id=title)
     if file is None:
-        # CI is the only switch that keeps the viewer from sending usage statistics without changing
-        # the user's own settings.
-        with inherited_environment({"CI": os.environ.get("CI") or "true"}):
-            recording.spawn()
+        _spawn(recording)
         _log(recording, title, sections, blobs)
         recording.flush()
         return
@@ -56,12 +54,33 @@ def send_sections(
     write_atomically(file.absolute(), write)
 
 
+def open_live(file: Path | None, name: str) -> Any:
+    """Return a recording whose data goes to a file, or to a new viewer, as it is sent."""
+    import rerun as rr
+
+    recording = rr.RecordingStream("imitact")
+    if file is None:
+        _spawn(recording)
+    else:
+        recording.save(file.absolute())
+    recording.send_recording_name(name)
+    return recording
+
+
+def _spawn(recording: Any) -> None:
+    # CI is the only switch that keeps the viewer from sending usage statistics without changing
+    # the user's own settings.
+    with inherited_environment({"CI": os.environ.get("CI") or "true"}):
+        recording.spawn()
+
+
 def _log(recording: Any, title: str, sections: Sequence[Mapping[str, Any]], blobs: Blobs) -> None:
     recording.send_recording_name(title)
     log = {
         "dataset": _dataset,
         "training": _training,
         "evaluation": _evaluation,
+        "run": _run,
         "unreadable": _unreadable,
     }
     for section in sections:
@@ -74,6 +93,72 @@ def _send_curve(recording: Any, path: list[str], indexes: list[Any], values: Any
 
     columns = rr.Scalars.columns(scalars=np.asarray(values, np.float64))
     recording.send_columns(rr.new_entity_path(path), indexes=indexes, columns=columns)
+
+
+def send_values(
+    recording: Any, path: list[str], ticks: NDArray[Any], time_s: NDArray[Any], values: NDArray[Any]
+) -> None:
+    """Send a scalar for each tick that has one, on the timelines "tick" and "time"."""
+    import rerun as rr
+
+    known = np.isfinite(values)
+    if known.any():
+        indexes = [
+            rr.TimeColumn("tick", sequence=ticks[known]),
+            rr.TimeColumn("time", duration=time_s[known]),
+        ]
+        _send_curve(recording, path, indexes, values[known])
+
+
+def send_lines(
+    recording: Any, path: list[str], lines: Sequence[tuple[int, float, str, bool]]
+) -> None:
+    """Send lines of text: tick, time in s, words, and whether it is a warning."""
+    import rerun as rr
+
+    for tick, time_s, words, is_warning in lines:
+        recording.set_time("tick", sequence=tick)
+        recording.set_time("time", duration=time_s)
+        level = rr.TextLogLevel.WARN if is_warning else rr.TextLogLevel.INFO
+        recording.log(rr.new_entity_path(path), rr.TextLog(words, level=level))
+
+
+def _run(recording: Any, section: Mapping[str, Any], blobs: Blobs) -> None:
+    import rerun as rr
+
+    def column(blob: str, width: int = 1) -> NDArray[Any]:
+        return np.frombuffer(blobs.by_name[blob], "<f4").reshape(-1, width)
+
+    root = section["name"]
+    time_s, ticks = column(section["x"])[:, 0], column(section["ticks"])[:, 0].astype(np.int64)
+    for key, what in (
+        ("asked", "asked"), ("action", "commanded"), ("sent", "sent"), ("state", "measured"),
+    ):  # fmt: skip
+        names = section["state" if key == "state" else "action"]["names"]
+        rows = column(section["series"][key], len(names))
+        for number, name in enumerate(names):
+            send_values(recording, [root, "joint", name, what], ticks, time_s, rows[:, number])
+    timing = {"lateness_ms": section["late_ms"]}
+    timing |= {f"age_ms/{name}": blob for name, blob in section["ages_ms"].items()}
+    for name, blob in timing.items():
+        send_values(recording, [root, "timing", name], ticks, time_s, column(blob)[:, 0])
+    for name in ("seams", "answers", "skips"):
+        points = np.array(section[name], np.float64).reshape(-1, 2)
+        near = ticks[np.clip(np.searchsorted(time_s, points[:, 0]), 0, len(ticks) - 1)]
+        send_values(recording, [root, "control", name], near, points[:, 0], points[:, 1])
+    marks = sorted(
+        (span["from"], kind == "hold", f"{span['name']}: {span['words']}".removesuffix(": "))
+        for kind, spans in section["spans"].items()
+        for span in spans
+    )
+    near = ticks[np.clip(np.searchsorted(time_s, [m[0] for m in marks]), 0, len(ticks) - 1)]
+    lines = [
+        (int(tick), at_s, text, is_hold)
+        for tick, (at_s, is_hold, text) in zip(near, marks, strict=True)
+    ]
+    send_lines(recording, [root, "words"], lines)
+    text = "\n".join(line["text"] for line in section["summary"])
+    recording.log(rr.new_entity_path([root, "summary"]), rr.TextDocument(text), static=True)
 
 
 def _dataset(recording: Any, section: Mapping[str, Any], blobs: Blobs) -> None:

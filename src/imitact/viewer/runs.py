@@ -88,7 +88,7 @@ def _curves(ticks: RunTicks, spec: Spec, blobs: Blobs) -> dict[str, Any]:
         "every": every,
         "points": len(ticks.time_s[::every]),
         "x": _blob(blobs, ticks.time_s[::every]),
-        "ticks": [int(ticks.tick[0]), int(ticks.tick[-1])],
+        "ticks": _blob(blobs, ticks.tick[::every]),
         "series": {name: _blob(blobs, getattr(ticks, name)[::every]) for name in _SERIES},
         "action": {"names": list(spec.action_names), "units": list(spec.action_units)},
         "state": {"names": list(spec.state_names), "units": list(spec.state_units)},
