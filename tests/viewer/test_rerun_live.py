@@ -94,10 +94,10 @@ def test_what_was_not_there_is_left_out_and_words_are_sent_where_they_change(
     recording: FakeRecording,
 ):
     nothing = np.full(3, np.nan)
-    held = {"hold": Hold.ANSWER_LATE, "held": 1, "asked": nothing}
+    held: dict[str, Any] = {"hold": Hold.ANSWER_LATE, "held": 1, "asked": nothing}
     records = [
         record_of(0),
-        *(record_of(tick, words="no answer", **held) for tick in (1, 2, 3)),
+        *(record_of(tick, words=f"no answer for 0.{tick} s", **held) for tick in (1, 2, 3)),
         record_of(4),
         record_of(5, words="no answer", **held),
     ]
@@ -107,7 +107,7 @@ def test_what_was_not_there_is_left_out_and_words_are_sent_where_they_change(
     assert [tick for tick, _, _ in recording.rows["joint/elbow/asked"]] == [0, 4]
     assert "timing/answer_ms" not in recording.rows
     assert [(tick, value) for tick, _, value in recording.rows["words"]] == [
-        (1, ("no answer", "WARN")),
+        (1, ("no answer for 0.1 s", "WARN")),
         (5, ("no answer", "WARN")),
     ]
 

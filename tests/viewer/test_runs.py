@@ -13,6 +13,7 @@ from imitact.control.run_log import RUN, TICKS, RunLog
 from imitact.control.safety_filter import Stage
 from imitact.core.errors import DamagedFile
 from imitact.core.hold import Hold
+from imitact.recording.tick_record import TickFormat
 from imitact.viewer import run_ticks, runs
 from imitact.viewer.page import Blobs
 from tests.support.tick_stream import SPEC, record_of, sent_at, state_at
@@ -23,6 +24,7 @@ PHASES = [{"number": 1, "name": "policy", "ended": "success"}]
 
 def write_log(folder: Path, *, ended: bool = True) -> Path:
     """Write two seconds of a run that holds, filters, skips, hears answers and a person."""
+    form = TickFormat.of(SPEC)
     with RunLog(folder, SPEC, {"verb": "run", "robot": "x"}) as log:
         for tick in range(TICKS_IN_LOG):
             changes: dict[str, object] = {"engaged": int(80 <= tick < 90)}
@@ -36,7 +38,8 @@ def write_log(folder: Path, *, ended: bool = True) -> Path:
                 changes |= {"skipped": 2}
             if tick % 30 == 10:
                 changes |= {"answered_tick": tick - 2, "answer_s": 0.04, "seam": tick / 100}
-            log.add(record_of(tick, **changes))  # type: ignore[arg-type]
+            packed = form.pack(record_of(tick, **changes))  # type: ignore[arg-type]
+            log.add(form.unpack(packed))  # as from the mailbox of a control loop
         if ended:
             log.end({"ticks": TICKS_IN_LOG, "phases": PHASES})
     return folder

@@ -88,7 +88,7 @@ def tick_row(record: TickRecord, form: TickFormat, first_s: float) -> dict[str, 
         "state_age": _number(start_s - record.state_s[0]),
         "frame_ages": _numbers([start_s - captured_s for captured_s in record.frames_s]),
         "stage": record.stage,
-        "held": record.held,
+        "held": int(record.held),
         "hold": int(record.hold),
     }
     if not np.array_equal(record.asked, record.action):

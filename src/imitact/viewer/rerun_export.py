@@ -139,7 +139,10 @@ def _run(recording: Any, section: Mapping[str, Any], blobs: Blobs) -> None:
         for number, name in enumerate(names):
             send_values(recording, [root, "joint", name, what], ticks, time_s, rows[:, number])
     timing = {"lateness_ms": section["late_ms"]}
-    timing |= {f"age_ms/{name}": blob for name, blob in section["ages_ms"].items()}
+    timing |= {
+        f"age_of_{name.removeprefix('camera ')}_ms": blob
+        for name, blob in section["ages_ms"].items()
+    }
     for name, blob in timing.items():
         send_values(recording, [root, "timing", name], ticks, time_s, column(blob)[:, 0])
     for name in ("seams", "answers", "skips"):

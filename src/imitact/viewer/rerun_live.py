@@ -8,6 +8,7 @@ how many.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,6 +32,8 @@ JPEG_QUALITY = 75
 
 NICE = 10
 """Added to the niceness of the process, so that control comes first."""
+
+_NUMBER = re.compile(r"[0-9.]+")
 
 CLOSE_TIMEOUT_S = 10.0
 """Time to send what is left at the end of a run, s."""
@@ -151,12 +154,12 @@ class RunSender:
         start_s = np.array([record.start_s for record in records])
         timing = {
             "lateness_ms": start_s - time_s - first_s,
-            "state_age_ms": start_s - np.array([record.state_s[0] for record in records]),
+            "age_of_state_ms": start_s - np.array([record.state_s[0] for record in records]),
             "answer_ms": np.array([record.answer_s for record in records]),
         }
         for row, camera in enumerate(spec.cameras):
             captured_s = np.array([record.frames_s[row] for record in records])
-            timing[f"age_ms/{camera.name}"] = start_s - captured_s
+            timing[f"age_of_{camera.name}_ms"] = start_s - captured_s
         for name, times_s in timing.items():
             send_values(self._recording, ["timing", name], ticks, time_s, 1e3 * times_s)
         for name in ("seam", "stage", "hold", "engaged", "skipped"):
@@ -180,12 +183,14 @@ class RunSender:
             send_values(self._recording, ["joint", name, "sent"], ticks, time_s, column)
 
     def _send_words(self, records: Sequence[TickRecord], first_s: float) -> None:
-        """Send why the robot is held or the safety filter acts, where that changes."""
+        """Send why the robot is held or the safety filter acts, where that changes but for
+        its numbers."""
         lines = []
         for record in records:
-            if record.words != self._said and record.words:
+            kind = _NUMBER.sub("", record.words)
+            if kind and kind != self._said:
                 lines.append((record.tick, record.due_s - first_s, record.words, bool(record.held)))
-            self._said = record.words
+            self._said = kind
         send_lines(self._recording, ["words"], lines)
 
     def wants_frame(self, camera: str, newest: int) -> bool:
