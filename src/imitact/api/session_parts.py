@@ -42,8 +42,14 @@ from imitact.datasets.video_config import VideoConfig
 from imitact.parallel.mailbox import Mailbox
 from imitact.recording.session import RecordingSession
 from imitact.recording.session_process import RecorderPlan, RecorderProcess
-from imitact.robots.config import ArmConfig, RobotConfig
-from imitact.robots.registry import SIM_PREFIX, SimOptions, make_robot
+from imitact.robots.config import ArmConfig, RobotConfig, read_config
+from imitact.robots.registry import (
+    BENCH_PATIENCE,
+    SIM_PREFIX,
+    SimOptions,
+    make_robot,
+    robot_of,
+)
 from imitact.robots.setup import HostSetup, RobotSetup, VirtualSetup
 
 LOGS = Path("runs/robot")
@@ -139,7 +145,7 @@ def open_parts(
     """
     ages = ages or AgeBounds()
     if isinstance(robot, str):
-        setup = make_robot(robot, sim, with_leaders=with_leaders, on_line=quiet(on_line))
+        setup = made(robot, sim, with_leaders=with_leaders, on_line=on_line)
     else:
         setup = robot()
     try:
@@ -156,6 +162,22 @@ def open_parts(
     except BaseException:
         setup.close()
         raise
+
+
+def patience_of(config: RobotConfig) -> float:
+    """Return the factor of the time-outs: emulated servos wait for a core of this computer."""
+    return BENCH_PATIENCE if config.name.startswith("emulated ") else 1.0
+
+
+def made(robot: str, sim: SimOptions | None, *, with_leaders: bool, on_line: OnLine) -> RobotSetup:
+    """Make a robot by its name; nothing is started."""
+    said = quiet(on_line)
+    if not robot.endswith(".toml"):
+        return make_robot(robot, sim, with_leaders=with_leaders, on_line=said)
+    config = read_config(robot)
+    return robot_of(
+        config, sim, with_leaders=with_leaders, on_line=said, patience=patience_of(config)
+    )
 
 
 def quiet(on_line: OnLine) -> OnLine:
@@ -175,7 +197,7 @@ def quiet(on_line: OnLine) -> OnLine:
 def park_robot(robot: str, *, on_line: OnLine = lambda line: None) -> tuple[str, ...]:
     """Bring a robot to its rest pose, slowly, and release it; return the joints that did not
     answer to the release, in words."""
-    setup = make_robot(robot, with_leaders=False, on_line=quiet(on_line))
+    setup = made(robot, None, with_leaders=False, on_line=on_line)
     with setup:
         setup.start()
         setup.enable()
@@ -185,7 +207,7 @@ def park_robot(robot: str, *, on_line: OnLine = lambda line: None) -> tuple[str,
 def release_robot(robot: str, *, on_line: OnLine = lambda line: None) -> tuple[str, ...]:
     """Turn a robot's torque off where it is, so that it falls; return the joints that did not
     answer, in words."""
-    setup = make_robot(robot, with_leaders=False, on_line=quiet(on_line))
+    setup = made(robot, None, with_leaders=False, on_line=on_line)
     with setup:
         setup.start()
         return setup.release(is_supported=True)

@@ -85,6 +85,7 @@ def run(settings: Robot) -> int | None:
 
 def check(settings: Robot) -> int | None:
     """Check a robot, and print what was found, the worst first."""
+    from imitact.api.session_parts import patience_of
     from imitact.robots.check import CheckConfig, check_robot
     from imitact.robots.config import read_config
 
@@ -96,7 +97,7 @@ def check(settings: Robot) -> int | None:
         CheckConfig(move=settings.move),
         confirm=confirm,
         folder=Path(settings.robot).parent,
-        patience=patience_of(config.name),
+        patience=patience_of(config),
     )
     print_result(*(finding.line for finding in found))
     errors = sum(finding.severity == "error" for finding in found)
@@ -108,13 +109,6 @@ def check(settings: Robot) -> int | None:
 def _asked(question: str) -> bool:
     print_progress(f"{question} [y/n]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def patience_of(name: str) -> float:
-    """Return the factor of time-outs for a robot of that name: emulated servos share its cores."""
-    from imitact.robots.registry import BENCH_PATIENCE
-
-    return BENCH_PATIENCE if name.startswith("emulated ") else 1.0
 
 
 def simulate(settings: Robot) -> None:
