@@ -53,6 +53,8 @@ parity: $(READY) $(LEROBOT_READY)
 robot-parity: $(READY) $(LEROBOT_READY)
 	$(LEROBOT)/bin/python scripts/parity_recording.py
 	$(BIN)/python scripts/robot_parity.py --lerobot-python $(LEROBOT)/bin/python $(ARGS)
+	rm -rf runs/so101
+	$(BIN)/python scripts/robot_learn_so101.py --lerobot-python $(LEROBOT)/bin/python
 
 # docs/settings.md is generated from the code first.
 docs: $(READY)

@@ -37,7 +37,8 @@ from imitact.robots.lerobot_process import LeRobotProcess
 from imitact.robots.registry import robot_of
 
 DEVICE = Path(__file__).with_name("robot_parity_device.py")
-PATIENCE = 20.0
+PATIENCE, PATIENCE_ALONE = 20.0, 60.0
+"""Factors of time-outs; LeRobot by itself ends at the first lost read of a Koch arm."""
 PROMPT_S = 300.0
 RATE_HZ = 50.0
 KINDS = ("so101", "koch", "bi_so")
@@ -65,7 +66,7 @@ def run_device(python: str, bench: Bench, kind: Kind, config: LeRobotConfig, tic
     """Run one device of LeRobot by itself, as a person would; return its result."""
     role = "follower" if kind == "robot" else "leader"
     buses = [name for name in bench.ports if name.startswith(role)]
-    plan = {**dataclasses.asdict(config), "kind": kind, "ticks": ticks, "patience": PATIENCE}
+    plan = {**dataclasses.asdict(config), "kind": kind, "ticks": ticks, "patience": PATIENCE_ALONE}
     process = subprocess.Popen(
         [python, "-u", str(DEVICE), json.dumps(plan)],
         stdin=subprocess.PIPE,

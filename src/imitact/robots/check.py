@@ -83,8 +83,7 @@ def check_robot(
     """Return everything that is found, the worst first.
 
     Args:
-        config: the robot. Arms are checked for the kind "aloha"; those of LeRobot by the process
-            that hosts them.
+        config: the robot. Those of LeRobot are checked by `check_lerobot`, and never moved.
         settings: what to do.
         confirm: asks a person whether leader and follower moved alike; without one, only whether
             each joint follows is judged. Used with `settings.move`.
@@ -108,6 +107,10 @@ def check_robot(
                 arm.bus.close()
         if settings.move:
             found += _check_motion(config, found, confirm, patience)
+    if config.kind == "lerobot":
+        from imitact.robots.check_lerobot import check_lerobot
+
+        found += check_lerobot(config, settings.reads, patience)
     found += check_cameras(
         config.cameras, settings.camera_s, make_camera=make_camera, folder=Path(folder)
     )

@@ -1,0 +1,155 @@
+"""LeRobot check: a robot and its leader that LeRobot drives; nothing moves, no torque changes."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from imitact.core.errors import ImitactError, RobotError
+from imitact.robots.config import LeRobotConfig, RobotConfig
+from imitact.robots.lerobot import Kind, LeRobotDriver
+from imitact.robots.lerobot_process import LeRobotProcess, check_python
+from imitact.robots.robot_finding import RobotFinding
+
+WARM_C = 60.0
+"""Temperature at which a servo of these arms is called warm: the STS3215 shuts down at 70, the
+XL330 and XL430 at 70 and 72 degrees Celsius."""
+
+_OUTSIDE = {"deg": 2.0, "%": 1.0}
+
+
+def check_lerobot(config: RobotConfig, reads: int, patience: float = 1.0) -> list[RobotFinding]:
+    """Return what is found at the devices of a robot.toml of kind "lerobot".
+
+    LeRobot's own connection compares motors, models, firmware and calibration; an arm on the port
+    of another one has another calibration, which is refused.
+
+    Args:
+        config: the robot.
+        reads: of each device, from which its rate is measured.
+        patience: factor of all time-outs.
+    """
+    assert config.lerobot is not None
+    devices: list[tuple[str, Kind, LeRobotConfig]] = [("lerobot", "robot", config.lerobot)]
+    if config.lerobot_leader is not None:
+        devices.append(("lerobot_leader", "leader", config.lerobot_leader))
+    found: list[RobotFinding] = []
+    for table, kind, device in devices:
+        where = f"{device.type} ([{table}])"
+        try:
+            process = LeRobotProcess(check_python(device.python or config.lerobot.python))
+            process.start()
+        except RobotError as error:
+            found.append(_failure("lerobot-missing", where, str(error)))
+            continue
+        driver = LeRobotDriver(process, kind, device, config.rate_hz, patience=patience)
+        try:
+            driver.connect()
+            found += _check_values(driver, where, reads, config.rate_hz)
+            if kind == "robot":
+                found += _check_motors(driver, where)
+                found += _check_rest(config, driver, where)
+        except ImitactError as error:
+            found.append(_failure("lerobot-connection", where, str(error)))
+        finally:
+            driver.close()
+            process.stop()
+    return found
+
+
+def _failure(name: str, where: str, words: str) -> RobotFinding:
+    return RobotFinding(name, "error", where, words.rstrip("."))
+
+
+def _check_values(
+    driver: LeRobotDriver, where: str, reads: int, rate_hz: float
+) -> list[RobotFinding]:
+    spec, times_s = driver.spec, []
+    values = driver.read()
+    for _ in range(reads):
+        begin_s = time.monotonic()
+        values = driver.read()
+        times_s.append(time.monotonic() - begin_s)
+    p50, p99 = (float(np.percentile(times_s, q)) * 1000 for q in (50, 99))
+    came = f"a read takes {p50:.1f} ms, at most {p99:.1f} ms in 99 of 100"
+    is_slow = p99 > 1000 / rate_hz
+    found = [
+        RobotFinding(
+            "read-rate",
+            "warning" if is_slow else "note",
+            where,
+            came,
+            f"less than a tick of {1000 / rate_hz:.0f} ms" if is_slow else "",
+            "End other programs, or lower rate_hz" if is_slow else "",
+        )
+    ]
+    for name, unit, value in zip(spec.state_names, spec.state_units, values, strict=True):
+        most = {"deg": 180.0, "%": 100.0}.get(unit)
+        if most is not None and abs(value) > most + _OUTSIDE[unit]:
+            found.append(
+                RobotFinding(
+                    "wrap",
+                    "error",
+                    f"{where}: {name}",
+                    f"it is at {value:.0f} {unit}",
+                    f"at most {most:.0f}",
+                    "A servo's turn ends within the range: calibrate the arm again from the middle "
+                    "of its range",
+                )
+            )
+    return found
+
+
+def _check_motors(driver: LeRobotDriver, where: str) -> list[RobotFinding]:
+    found: list[RobotFinding] = []
+    for _ in driver.spec.state_names:
+        try:
+            joint, health = driver.check_next()
+        except RobotError as error:
+            if "tell their health" in str(error):
+                return [RobotFinding("health-unknown", "note", where, str(error))]
+            found.append(_failure("servo-missing", where, str(error)))
+            continue
+        if health.errors:
+            found.append(
+                RobotFinding(
+                    "servo-error",
+                    "error",
+                    f"{where}: {joint}",
+                    f"it reports {', '.join(health.errors)}",
+                    "no errors",
+                    "Free the joint, and turn its power off and on",
+                )
+            )
+        if health.temperature_c is not None and health.temperature_c >= WARM_C:
+            came = f"{health.temperature_c:.0f} degrees Celsius"
+            remedy = "Let it cool down"
+            found.append(
+                RobotFinding(
+                    "temperature",
+                    "warning",
+                    f"{where}: {joint}",
+                    came,
+                    f"below {WARM_C:.0f}",
+                    remedy,
+                )
+            )
+    return found
+
+
+def _check_rest(config: RobotConfig, driver: LeRobotDriver, where: str) -> list[RobotFinding]:
+    missing = [name for name in driver.spec.action_names if name not in config.rest]
+    if not missing:
+        return []
+    came = "no rest pose" if len(missing) == len(driver.spec.action_names) else "a part of one"
+    return [
+        RobotFinding(
+            "rest-missing",
+            "warning",
+            where,
+            f"[rest] gives {came}, so it cannot be parked",
+            "all joints",
+            f"Lay the arm down, and write its joints to [rest]: {', '.join(missing)}",
+        )
+    ]
