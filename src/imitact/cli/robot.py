@@ -64,6 +64,10 @@ class Robot:
     """check: also move each joint by 5 degrees against its leader, and each gripper. Arms must be
     free, in their rest pose, and watched."""
 
+    record: bool = False
+    """check: keep what tells arms and cameras apart in robot.toml and beside it, when each is known
+    to be where it belongs; later checks compare with it."""
+
     out: Path | None = None
     """simulate: folder of the ports and of robot.toml. None: a temporary one."""
 
@@ -100,6 +104,11 @@ def check(settings: Robot) -> int | None:
         patience=patience_of(config),
     )
     print_result(*(finding.line for finding in found))
+    if settings.record:
+        from imitact.robots.check_identity import record_identity
+
+        record_identity(settings.robot, patience=patience_of(config))
+        print_result(f"recorded: {settings.robot}")
     errors = sum(finding.severity == "error" for finding in found)
     warnings = sum(finding.severity == "warning" for finding in found)
     print_result(f"{settings.robot}: {errors} errors, {warnings} warnings")
