@@ -29,8 +29,9 @@ def write_log(folder: Path, *, ended: bool = True) -> Path:
         for tick in range(TICKS_IN_LOG):
             changes: dict[str, object] = {"engaged": int(80 <= tick < 90)}
             if 20 <= tick < 25:
-                changes |= {"hold": Hold.ANSWER_LATE, "held": 1, "words": "no answer for 0.4 s",
-                            "stage": int(Stage.NOT_ASKED), "asked": np.full(3, np.nan)}  # fmt: skip
+                changes |= {"hold": Hold.ANSWER_LATE, "held": 1, "words": "no answer for 0.4 s"}
+                changes |= {"stage": int(Stage.AGE if tick < 22 else Stage.NOT_ASKED)}
+                changes |= {"asked": np.full(3, np.nan)}
             if 40 <= tick < 50:
                 changes |= {"stage": int(Stage.MOTION), "joint": "elbow"}
                 changes |= {"words": f"too fast {tick}", "asked": state_at(tick + 2) + 1}

@@ -110,8 +110,9 @@ def _largest(values: NDArray[np.float64], every: int) -> NDArray[np.float64]:
 
 
 def _acts(ticks: RunTicks) -> NDArray[np.int64]:
-    """Return the stages that acted, 0 where the filter only passes on that nothing was asked."""
-    return np.where(ticks.stage == Stage.NOT_ASKED, 0, ticks.stage)
+    """Return the stages that acted; 0 where they only carry out a hold that has its own reason."""
+    carried_out = np.isin(ticks.stage, (Stage.NOT_ASKED, Stage.AGE)) & (ticks.hold > 0)
+    return np.where(carried_out, 0, ticks.stage)
 
 
 def _spans(

@@ -65,6 +65,9 @@ class Chart {
     // An axis needs two numbers to show its scale.
     while (!this.log && edge.length < 2 && about < 12) edge = roundNumbers(this.low, this.high, ++about);
     context.textAlign = "right";
+    // As many digits as neighbours need to differ: 0.9603 and 0.9604 on the axis of a joint at rest.
+    const digits = this.log || edge.length < 2 ? 0 : clamp(Math.ceil(-Math.log10(edge[1] - edge[0]) - 1e-9), 0, 5);
+    const write = (y) => (digits > 2 && Math.abs(y) < 100 && y !== 0 ? y.toFixed(digits) : short(Number(y.toPrecision(6))));
     for (const y of edge) {
       const row = Math.round(this.down(y, height)) + 0.5;
       if (row < 2 || row > height - this.bottom + 2) continue;
@@ -74,7 +77,7 @@ class Chart {
       context.lineTo(width - 6, row);
       context.stroke();
       context.fillStyle = faint;
-      context.fillText(short(Number(y.toPrecision(6))), this.left - 6, row);
+      context.fillText(write(y), this.left - 6, row);
     }
     context.textAlign = "center";
     for (const x of roundNumbers(this.from, this.to, Math.max(2, Math.floor(width / 90)))) {
