@@ -22,7 +22,7 @@ from imitact.core.types import Camera
 from imitact.datasets.lerobot.layout import IMITACT
 from imitact.datasets.open import open_dataset
 from imitact.recording.recorder import record
-from imitact.recording.session import RecordingSession
+from imitact.recording.session import RecordingSession, TooShort
 from imitact.robots.simulated import SimulatedRobot
 from tests.support import tick_stream
 from tests.support.control import PassThrough
@@ -298,7 +298,7 @@ def test_demonstrations_of_an_expert_are_not_continued_by_a_robot(tmp_path):
 def test_an_episode_of_one_tick_is_not_kept(tmp_path):
     with stream_session(tmp_path / "data") as session:
         session.begin()
-        with pytest.raises(BadInput, match="has 0 ticks, expected at least 2"):
+        with pytest.raises(TooShort, match="has 0 ticks, expected at least 2"):
             session.keep()
         with pytest.raises(BadInput, match="before an episode was begun"):
             session.add(record_of(0), frames_of)

@@ -12,7 +12,7 @@ from imitact.core import tick_columns as columns
 from imitact.core.errors import BadInput, RobotError
 from imitact.core.hold import Hold
 from imitact.datasets.open import open_dataset
-from imitact.recording.session import RecordingSession
+from imitact.recording.session import RecordingSession, TooShort
 from imitact.recording.session_process import RecorderPlan, RecorderProcess
 from tests.support.tick_stream import (
     CAMERAS,
@@ -56,6 +56,13 @@ def recorded(tmp_path_factory):
         os.kill(recorder.pid, signal.SIGCONT)
         wait_for(lambda: recorder.status.rows == 36, recorder)
         facts.append(recorder.keep())
+        recorder.begin()
+        with pytest.raises(TooShort, match="no tick"):
+            recorder.keep()
+        recorder.begin()
+        stream.play(recorder, 1)
+        with pytest.raises(TooShort, match="has 1 ticks, expected at least 2"):
+            recorder.keep()
         recorder.begin()
         stream.play(recorder, 3)
         facts.append(recorder.keep())

@@ -28,7 +28,7 @@ from imitact.control.safety_filter import Stage
 from imitact.core.errors import RobotError
 from imitact.core.robot import Robot
 from imitact.recording.camera_track import FrameAt
-from imitact.recording.session import RecordingSession
+from imitact.recording.session import RecordingSession, TooShort
 from imitact.recording.session_process import RecorderProcess
 from imitact.recording.tick_record import RecordReader, TickRecord
 from imitact.robots.emulation.virtual_aloha import VirtualAloha
@@ -166,15 +166,20 @@ class RobotSession:
             self.recorder.begin()
             self.recording = True
 
-    def keep_episode(self) -> None:
-        """Write the episode.
+    def keep_episode(self) -> bool:
+        """Write the episode; return whether it was long enough to be kept.
 
         Raises:
             ImitactError: it was not written, with the cause.
         """
         self.recording = False
-        if self.recorder is not None:
-            self.recorder.keep()
+        try:
+            if self.recorder is not None:
+                self.recorder.keep()
+        except TooShort as error:
+            self.on_line(str(error))
+            return False
+        return True
 
     def mark_episode(self, text: str) -> None:
         """Note something about the newest tick of the episode, if one is recorded."""

@@ -202,8 +202,7 @@ def _run_all(
         on_end(session, number)
         decision = person.taken()
         if session.recording and decision in ("", "keep"):
-            session.keep_episode()
-            report.kept += 1
+            report.kept += session.keep_episode()
         else:
             session.drop_episode()
         if decision == "end":

@@ -227,8 +227,7 @@ def _record_all(
         if not decision and chosen.is_scripted:
             outcome = session.setup.outcome if chosen.places_objects else None
             decision = "keep" if outcome is None or outcome.success else "drop"
-        if decision == "keep" and session.recording:
-            session.keep_episode()
+        if decision == "keep" and session.recording and session.keep_episode():
             report.kept, failures = report.kept + 1, 0
             session.on_line(f"episode {recorder.episodes - 1} is kept")
         else:

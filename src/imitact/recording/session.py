@@ -46,6 +46,10 @@ _LEADERLESS = (Hold.NOT_ENGAGED, Hold.WAITING)
 """Holds that are cut off at the end of an episode: the person let go before deciding to keep it."""
 
 
+class TooShort(BadInput):
+    """An episode has too few ticks to be kept; it was dropped, and the session can go on."""
+
+
 @dataclass(slots=True, eq=False)
 class _Row:
     record: TickRecord
@@ -217,13 +221,13 @@ class RecordingSession:
         """Write the episode; return what the manifest says about it.
 
         Raises:
-            BadInput: it has fewer than `MIN_TICKS` rows; it is dropped.
+            TooShort: it has fewer than `MIN_TICKS` rows; it is dropped.
             DiskFull: no room is left; it is dropped.
         """
         try:
             rows = self._rows[: self._sure]
             if len(rows) < MIN_TICKS:
-                raise BadInput(
+                raise TooShort(
                     f"the episode has {len(rows)} ticks, expected at least {MIN_TICKS}; "
                     f"{self._waited} were without state, frames or a command. It is not kept"
                 )

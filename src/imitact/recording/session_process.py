@@ -23,7 +23,7 @@ from imitact.datasets.video_config import VideoConfig
 from imitact.parallel.child_process import ChildProcess, ParentPipe
 from imitact.parallel.mailbox import Mailbox
 from imitact.recording.camera_track import FrameAt
-from imitact.recording.session import RecordingSession, continued
+from imitact.recording.session import RecordingSession, TooShort, continued
 from imitact.recording.tick_record import RecordReader, TickFormat, TickRecord
 
 START_TIMEOUT_S = 60.0
@@ -34,6 +34,9 @@ KEEP_TIMEOUT_S = 600.0
 
 SETTLE_S = 0.3
 """Time that the last command of an episode may take until a record says that it was sent, s."""
+
+_TOO_SHORT = "too short"
+"""Key of the answer to an episode that is not kept."""
 
 _IDLE_RECORDS = 100
 """Records that are kept while no episode runs: 2 s at 50 Hz, before which the order to begin must
@@ -172,13 +175,17 @@ class RecorderProcess:
         """Write the episode; return what the manifest says about it, as plain JSON.
 
         Raises:
+            TooShort: it has too few ticks; it is dropped.
             RobotError: it was not written, with the cause; or the process has ended.
         """
         if not self._is_active:
             self._begins = False
-            raise RobotError("the episode has no tick; nothing is kept")
+            raise TooShort("the episode has no tick; it is not kept")
         self._is_active = False
-        return self._ask("keep", self._last_s)
+        about = self._ask("keep", self._last_s)
+        if _TOO_SHORT in about:
+            raise TooShort(about[_TOO_SHORT])
+        return about
 
     def drop(self) -> None:
         """Forget the episode."""
@@ -301,6 +308,8 @@ class _Recording:
                 raise RobotError(self._failure)
             self._settle(argument)
             about = self._session.keep()
+        except TooShort as error:
+            self._parent.answer(number, True, {_TOO_SHORT: library_words(error)})
         except ImitactError as error:
             self._parent.answer(number, False, library_words(error))
         else:
