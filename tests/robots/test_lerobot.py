@@ -187,6 +187,34 @@ def test_an_unknown_type_or_setting_is_named(arm: Arm) -> None:
         describe(sys.executable, [("robot", wrong)], 30.0)
 
 
+def test_a_device_without_motor_buses_is_connected_and_let_go_as_a_whole(
+    arm: Arm, process: LeRobotProcess
+) -> None:
+    config = LeRobotConfig(**{**vars(arm.config), "type": "fake_plain_base"})
+    (described,) = describe(sys.executable, [("robot", config)], 30.0)
+    assert not described.keeps_torque, "connecting it may turn the torque off, or on"
+    assert described.spec.action_units == ("unknown", "unknown")
+    one = driver(process, arm, type="fake_plain_base")
+    one.connect()
+    one.enable()
+    assert one.write(np.array([0.5, 2.0])).tolist() == [0.5, 2.0]
+    assert one.read().tolist() == [0.5, 2.0]
+    with pytest.raises(RobotError, match="no motors that tell their health"):
+        one.check_next()
+    assert one.release() == ()
+    assert arm.registers("Torque_Enable") == [0]
+    one.enable()
+    assert arm.registers("Torque_Enable") == [1]
+    one.close()
+    assert arm.registers("Torque_Enable") == [0], "its own disconnect lets it go"
+
+
+def test_a_camera_of_unknown_size_is_refused(arm: Arm) -> None:
+    config = LeRobotConfig(**{**vars(arm.config), "type": "fake_plain"})
+    with pytest.raises(BadInput, match="camera front has no size; set its width and height"):
+        describe(sys.executable, [("robot", config)], 30.0)
+
+
 def test_a_second_program_on_a_port_is_refused(arm: Arm, process: LeRobotProcess) -> None:
     one, second = driver(process, arm), LeRobotProcess(sys.executable)
     one.connect()
