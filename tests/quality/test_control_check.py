@@ -82,7 +82,7 @@ def test_old_states_late_commands_and_old_frames_of_most_episodes_are_one_findin
     late, old = found
     assert (old.kind, old.episode, old.unit) == ("state-old", None, "s")
     assert old.value == pytest.approx(0.056, abs=1e-3)
-    assert "56 ms (p50) to 56 ms (p99), expected at most 40 ms" in old.what
+    assert "56 ms (p50) to 56 ms (p99) old, expected at most 40 ms" in old.what
     assert (late.kind, late.episode) == ("command-late", None)
 
 
