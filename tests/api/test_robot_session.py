@@ -32,6 +32,11 @@ PATIENT = AgeBounds(state_ticks=1e4, picture_s=1e4, leader_s=1e4)
 """Of a busy computer."""
 
 
+@pytest.fixture(autouse=True)
+def logs_go_to_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imitact.api.session_parts.LOGS", tmp_path / "logs")
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two demonstrations of the dot."""
