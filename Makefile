@@ -8,7 +8,7 @@
 #   make faults   100 kills, a disk full at every write, altered bytes, 360,000 fuzzed files
 #   make robot-demo    teleoperate, record, train and run on an emulated ALOHA: a success rate
 #   make robot-parity  LeRobot 0.6.1's drivers on emulated arms, alone and through imitact; recordings
-#   make robot-faults  kill -9 of a robot's recorder at random ticks
+#   make robot-faults  18 kinds of fault on emulated arms, 200 seeds; kill -9 of a run's processes
 #   make lock     write requirements/ (hashes) from constraints.txt, and THIRD_PARTY.md's tables
 #   make clean    remove the environments and caches (runs/ stays)
 #
@@ -92,6 +92,9 @@ robot-demo: $(READY)
 robot-faults: $(READY)
 	mkdir -p runs/faults
 	$(BIN)/python -m tests.faults.kill_session --kills 50 --out runs/faults/kill_session.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.robot_faults --seeds 200 --jobs $(JOBS) \
+	    --out runs/faults/robot_faults.json
+	$(BIN)/python -m tests.faults.kill_robot --kills 50 --out runs/faults/kill_robot.json
 
 # The demo needs the simulator; everything else needs all extras. Each set is a file in requirements/
 # (scripts/lock_requirements.py has its extras). A file in .venv marks it as installed and holds the

@@ -124,7 +124,9 @@ def draw(seed: int, device: str) -> tuple[str, Fault]:
     rng = np.random.default_rng([seed, len(device)])
     bus = f"{device}_{('left', 'right')[int(rng.integers(2))]}"
     what = FAULT_KINDS[kind]
-    servo = int(rng.integers(1, len(SERVO_NAMES) + 1))
+    # A shaft that does not turn shows at a joint that moves: no shadow, no gripper.
+    servos = JOINT_SERVOS[:-1] if kind in ("stuck", "stall") else tuple(SERVO_NAMES)
+    servo = int(rng.choice(servos))
     ids: tuple[int, ...] = ()
     if what.needs_ids or (what.has_ids and rng.random() < 0.5):
         ids = (servo,)
