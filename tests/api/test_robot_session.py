@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 import imitact
 from imitact.api.robot_session import LiveSession, RobotSession
 from imitact.api.run_robot import replay_robot, run_robot
-from imitact.api.session_parts import QUIET_S, open_parts, quiet
+from imitact.api.session_parts import QUIET_S, open_parts, quiet, start_pose
 from imitact.api.teleoperate import Person, record_robot, teleoperate
 from imitact.control.run_log import TICKS, read_ticks
 from imitact.control.safety_filter import AgeBounds
@@ -203,3 +204,21 @@ def test_the_process_that_dies_is_named_and_none_is_left(who: str, data: Path, t
     for pid in pids.values():
         with pytest.raises(ProcessLookupError):
             os.kill(pid or 0, 0)
+
+
+def test_limits_are_those_of_the_robot_cut_by_the_demonstrations_and_reach_the_start_pose():
+    parts = open_parts("virtual:cube", SimOptions(cameras=()))
+    parts.setup.close()
+    robot, start = parts.limits, np.array(start_pose(parts.setup))
+    assert robot is not None
+    narrow = dataclasses.replace(
+        robot, lower=start + 0.1, upper=np.minimum(robot.upper, start + 0.3)
+    )
+    parts = open_parts("virtual:cube", SimOptions(cameras=()), policy_limits=narrow)
+    parts.setup.close()
+    assert parts.limits is not None
+    np.testing.assert_array_equal(parts.limits.lower, start)
+    np.testing.assert_array_equal(parts.limits.upper, narrow.upper)
+    waist = parts.limit_lines[0]
+    assert "lower 0, upper 0.3 (demonstrations)" in waist
+    assert "(robot)" in waist

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imitact.api.robot_session import (
     LiveSession,
     OnLine,
@@ -35,7 +37,7 @@ from imitact.control.safety_filter import (
 from imitact.control.shadow import ShadowRobot
 from imitact.core.aloha_joints import ALOHA_JOINTS
 from imitact.core.errors import BadInput
-from imitact.core.joint_limits import JointLimits
+from imitact.core.joint_limits import CombinedLimits, JointLimits, combined_limits
 from imitact.core.robot import Robot
 from imitact.core.types import Spec
 from imitact.datasets.video_config import VideoConfig
@@ -78,6 +80,7 @@ class Parts:
         safety: the filter with these limits.
         ages: how old values may be.
         is_shadow: whether nothing is sent.
+        limit_lines: the limits of each joint with the source of each bound, for the log.
     """
 
     setup: RobotSetup
@@ -86,6 +89,7 @@ class Parts:
     safety: Safety
     ages: AgeBounds
     is_shadow: bool = False
+    limit_lines: tuple[str, ...] = ()
 
     @property
     def spec(self) -> Spec:
@@ -149,7 +153,8 @@ def open_parts(
     else:
         setup = robot()
     try:
-        limits = _joined_limits(setup, policy_limits)
+        joined = _joined_limits(setup, policy_limits)
+        limits = None if joined is None else joined.limits
         commanded: Robot = ShadowRobot(setup.robot) if shadow else setup.robot
         if limits is None and not _is_simulated(robot, setup):
             raise BadInput(
@@ -158,7 +163,8 @@ def open_parts(
                 "policy that has its own"
             )
         safety = _safety(commanded.spec, limits, ages, shadow=shadow)
-        return Parts(setup, commanded, limits, safety, ages, shadow)
+        lines = () if joined is None else tuple(joined.lines())
+        return Parts(setup, commanded, limits, safety, ages, shadow, lines)
     except BaseException:
         setup.close()
         raise
@@ -219,16 +225,20 @@ def _is_simulated(robot: str | MakeSetup, setup: RobotSetup) -> bool:
     return isinstance(robot, str) and robot.startswith(SIM_PREFIX)
 
 
-def _joined_limits(setup: RobotSetup, policy: JointLimits | None) -> JointLimits | None:
+def _joined_limits(setup: RobotSetup, policy: JointLimits | None) -> CombinedLimits | None:
+    """Return what the robot and the demonstrations of the policy allow; None where neither is
+    known. The way to the start pose is allowed, although no demonstration was in it."""
     own = setup.limits
     if own is None and setup.robot.spec.action_names == ALOHA_JOINTS:
         from imitact.robots.aloha_hardware import robot_limits  # a simulated ALOHA
 
         arms = {side: ArmConfig(f"sim:{side}", "vx300s") for side in ("left", "right")}
         own = robot_limits(RobotConfig(kind="aloha", arms=arms))
-    if own is None or policy is None:
-        return own or policy
-    return own.cut(policy)
+    if policy is not None and (pose := start_pose(setup)) is not None:
+        policy = policy.reaching(np.asarray(pose, np.float64))
+    sources = {"robot": own, "demonstrations": policy}
+    given = {name: limits for name, limits in sources.items() if limits is not None}
+    return combined_limits(given) if given else None
 
 
 def _safety(spec: Spec, limits: JointLimits | None, ages: AgeBounds, *, shadow: bool) -> Safety:
@@ -292,6 +302,5 @@ def log_of(parts: Parts, folder: Path | None, verb: str, settings: Mapping[str, 
     now = datetime.datetime.now()
     folder = folder or LOGS / f"{now:%Y-%m-%dT%H-%M-%S}-{verb}"
     known = {name: value for name, value in settings.items() if value is not None}
-    return RunLog(
-        folder, parts.spec, {"verb": verb, "at": now.isoformat(timespec="seconds"), **known}
-    )
+    known |= {"at": now.isoformat(timespec="seconds"), "limits": list(parts.limit_lines)}
+    return RunLog(folder, parts.spec, {"verb": verb, **known})
