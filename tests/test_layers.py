@@ -56,7 +56,7 @@ OUTSIDE = {
     "robots": {"numpy", "dynamixel_sdk", "serial", "mujoco", "av", "zmq"},
     "teleoperation": {"numpy", "msgspec", "websockets"},
     "viewer": {"numpy", "av", "rerun", "PIL"},
-    "api": set(),
+    "api": {"numpy"},
     "cli": {"numpy", "tyro", "rich", "PIL"},
     "__main__": set(),
 }
