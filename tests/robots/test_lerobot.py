@@ -116,12 +116,18 @@ def test_release_names_a_dead_servo_and_leaves_all_others_limp(
     one.close()
 
 
-def test_a_late_reply_is_never_taken_for_a_later_one(arm: Arm, process: LeRobotProcess) -> None:
+@pytest.mark.parametrize("how", ["late", "later", "retried"])
+def test_a_late_reply_is_never_taken_for_a_later_one(
+    arm: Arm, process: LeRobotProcess, how: str
+) -> None:
     one = driver(process, arm)
     one.connect()
-    arm.fail(read="late")
-    with pytest.raises(RobotError):
+    arm.fail(read=how)
+    if how == "retried":
         one.read()
+    else:
+        with pytest.raises(RobotError):
+            one.read()
     arm.fail()
     for position in (1500, 1600, 1700):
         arm.set_registers(Present_Position=position)

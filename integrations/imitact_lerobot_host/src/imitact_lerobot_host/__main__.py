@@ -145,7 +145,7 @@ def main() -> None:
     with contextlib.suppress(OSError):
         server.send({"ready": str(getattr(lerobot, "__version__", "unknown"))})
         server.run()
-    # LeRobot's __del__ disconnects, which turns torque off: leave before it is called.
+    # Leave without waiting for a driver's threads, and without LeRobot's __del__, which disconnects.
     sys.stderr.flush()
     os._exit(0)
 

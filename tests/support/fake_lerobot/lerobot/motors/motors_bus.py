@@ -2,7 +2,8 @@
 """A bus of Feetech servos in memory, with the names of LeRobot's and its defects.
 
 Faults are read from a JSON file at each request: {"dead": [ids], "errors": {id: bits}, "read":
-"late", "hang" or the name of an exception}. Registers are kept in another JSON file, so that they
+"late" (lost, and in the input afterwards), "retried" (the same, but a retry succeeded), "later" (it
+comes during the next request), "hang" or the name of an exception}. Registers are kept in another JSON file, so that they
 outlive the program.
 """
 
@@ -27,7 +28,7 @@ NAMES = {address: name for name, (address, _) in TABLE.items()}
 class _Serial:
     def __init__(self, path):
         self.file = open(path, "ab")
-        self.stale = []
+        self.stale, self.arriving = [], []
         self.in_waiting = 1
 
     def fileno(self):
@@ -122,10 +123,15 @@ class SerialMotorsBus:
         faults = self._request()
         reply = {m.id: self.registers()[str(m.id)][name] for m in self.motors.values()}
         ser, fault = self.port_handler.ser, faults.get("read")
-        if fault == "late":
-            ser.stale.append(reply)
+        if fault in ("late", "later"):
+            (ser.stale if fault == "late" else ser.arriving).append(reply)
             raise ConnectionError("There is no status packet!")
-        if fault == "hang":
+        if ser.arriving:
+            ser.stale += ser.arriving
+            ser.arriving.clear()
+        if fault == "retried":
+            ser.stale.append(reply)
+        elif fault == "hang":
             time.sleep(0.5)
         elif fault:
             self.port_handler.is_using = True
