@@ -145,7 +145,7 @@ def main() -> None:
     with contextlib.suppress(OSError):
         server.send({"ready": str(getattr(lerobot, "__version__", "unknown"))})
         server.run()
-    # Leave without waiting for a driver's threads, and without LeRobot's __del__, which disconnects.
+    # Wait for no thread of a driver, and let no __del__ of LeRobot's disconnect.
     sys.stderr.flush()
     os._exit(0)
 

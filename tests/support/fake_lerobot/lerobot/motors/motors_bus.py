@@ -3,8 +3,8 @@
 
 Faults are read from a JSON file at each request: {"dead": [ids], "errors": {id: bits}, "read":
 "late" (lost, and in the input afterwards), "retried" (the same, but a retry succeeded), "later" (it
-comes during the next request), "hang" or the name of an exception}. Registers are kept in another JSON file, so that they
-outlive the program.
+comes during the next request), "hang" or the name of an exception}. Registers are kept in another
+JSON file, so that they outlive the program.
 """
 
 from __future__ import annotations
