@@ -131,8 +131,9 @@ def draw(seed: int, device: str) -> tuple[str, Fault]:
     if what.needs_ids or (what.has_ids and rng.random() < 0.5):
         ids = (servo,)
     start_s = float(rng.uniform(0.6, 1.2))
-    shortest_s = 0.5 if kind in ("stuck", "stall", "overheat") else 0.03
-    duration_s = math.inf if rng.random() < 0.3 else float(rng.uniform(shortest_s, 1.2))
+    shortest_s = {"stuck": 1.0, "stall": 1.0, "overheat": 0.5}.get(kind, 0.03)
+    endless = 0.7 if kind in ("stuck", "stall") else 0.3
+    duration_s = math.inf if rng.random() < endless else float(rng.uniform(shortest_s, 1.2))
     parameters: dict[str, float] = {}
     if kind in ("drop", "corrupt", "noise"):
         parameters["chance"] = float(rng.choice([0.2, 0.6, 1.0]))
@@ -392,7 +393,7 @@ def swing(pose: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     """Return a motion of the leaders that begins at rest and lifts the arms, (T, 14)."""
     rng = np.random.default_rng([seed, 1])
     time_s = np.arange(0, 2 * RUN_S, 1 / RATE_HZ)[:, None]
-    size = np.array([0.9, 0.9, -0.8, 0.9, 0.9, 0.9, 0.4] * 2) * rng.uniform(0.7, 1.0, 14)
+    size = np.array([0.9, 0.9, -0.8, 0.3, 0.9, 0.9, 0.4] * 2) * rng.uniform(0.7, 1.0, 14)
     rate_hz = rng.uniform(0.35, 0.55, 14)
     rows = pose + size * (1 - np.cos(2 * math.pi * rate_hz * time_s)) / 2
     rows[:, [6, 13]] = np.clip(rows[:, [6, 13]], 0.0, 1.0)
