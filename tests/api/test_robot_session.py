@@ -17,7 +17,7 @@ from imitact.api.robot_session import LiveSession, RobotSession
 from imitact.api.run_robot import replay_robot, run_robot
 from imitact.api.session_parts import QUIET_S, open_parts, quiet, start_pose
 from imitact.api.teleoperate import Person, record_robot, teleoperate
-from imitact.control.run_log import TICKS, read_ticks
+from imitact.control.run_log import TICKS, read_about, read_ticks
 from imitact.control.safety_filter import AgeBounds
 from imitact.core.errors import BadInput, RobotError
 from imitact.core.feature_statistics import Accumulator
@@ -136,6 +136,21 @@ def test_a_shadow_run_moves_nothing(policy: Path, tmp_path: Path):
     assert all(row["state"] == rows[0]["state"] for row in rows)
     assert any(row["action"] != rows[0]["action"] for row in rows)
     assert report.outcomes[0].ticks == 0
+
+
+def test_the_log_says_how_each_phase_ended(policy: Path, data: Path, tmp_path: Path):
+    def poll(session: RobotSession) -> None:
+        if session.statistics.ticks >= 5:
+            raise ZeroDivisionError("no reason")
+
+    run_robot(policy, robot=DOT, episodes=2, seconds=0.5, log=tmp_path / "log")
+    with pytest.raises(ZeroDivisionError):
+        replay_robot(data, robot=DOT, on_poll=poll, log=tmp_path / "failed")
+    ended = [
+        [(phase["name"], phase["ended"]) for phase in read_about(folder)["summary"]["phases"]]
+        for folder in (tmp_path / "log", tmp_path / "failed")
+    ]
+    assert ended == [[("policy", "the time is over")] * 2, [("episode", "no reason")]]
 
 
 def test_an_error_of_the_caller_ends_the_session(data: Path):

@@ -6,6 +6,7 @@ the first tick; NaN stands for what was not there.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,8 @@ from imitact.control.run_log import RUN, TICKS, read_ticks
 from imitact.core.errors import DamagedFile, ImitactError
 from imitact.core.types import Camera, Spec
 
-MAX_TICKS = 1_000_000
-"""Ticks of a log that are read: 5.5 h at 50 Hz, 400 MB of memory for two arms."""
+MAX_TICKS = 500_000
+"""Ticks of a log that are read: 2.8 h at 50 Hz. An hour of two arms takes 15 s and 0.3 GB."""
 
 _SENT_WITHIN = 500
 """Rows before a row among which the tick is searched whose command it says was sent."""
@@ -115,7 +116,9 @@ def load_ticks(folder: Path, spec: Spec, limit: int = MAX_TICKS) -> RunTicks:
     """
     sizes = {"state": len(spec.state_names), "action": len(spec.action_names)}
     sizes |= {"asked": sizes["action"], "sent": sizes["action"], "frame_ages": len(spec.cameras)}
-    lists: dict[str, list[Any]] = {name: [] for name in (*_NUMBERS, *_WHOLE, *sizes, "sent_tick")}
+    lists: dict[str, array[Any]] = {name: array("d") for name in _NUMBERS}
+    lists |= {name: array("q") for name in (*_WHOLE, "sent_tick")}
+    lists |= {name: array("f") for name in sizes}
     words: dict[int, str] = {}
     joints: dict[int, str] = {}
     is_cut = False
@@ -131,7 +134,7 @@ def load_ticks(folder: Path, spec: Spec, limit: int = MAX_TICKS) -> RunTicks:
             lists["sent_tick"].append(_whole(row.get("sent_tick", -1)))
             for name, size in sizes.items():
                 values = row.get(name, row["action"] if name == "asked" else None)
-                lists[name].append(_vector(values, size, name))
+                lists[name].extend(_vector(values, size, name))
         except (TypeError, ValueError, KeyError, OverflowError) as error:
             why = str(error) if type(error) is ValueError else f"a value is missing: {error}"
             raise DamagedFile(f"{folder / TICKS}, line {number + 1} is no tick: {why}") from None
@@ -139,39 +142,36 @@ def load_ticks(folder: Path, spec: Spec, limit: int = MAX_TICKS) -> RunTicks:
             words[number] = row["words"]
         if isinstance(row.get("joint"), str) and row["joint"]:
             joints[number] = row["joint"]
-    if np.isnan(lists["time_s"]).any():
-        raise DamagedFile(f"{folder / TICKS}: a tick has no time t")
-    sent, sent_at_s = _at_their_ticks(lists, sizes["action"])
     count = len(lists["time_s"])
-    columns: dict[str, Any] = {
-        **{name: np.asarray(lists[name], np.float64) for name in _NUMBERS},
-        **{name: np.asarray(lists[name], np.int64) for name in _WHOLE},
-        "sent": sent,
-        "sent_at_s": sent_at_s,
-        "frame_ages_s": np.asarray(lists["frame_ages"]).reshape(count, sizes["frame_ages"]),
-    }
-    for name in ("state", "asked", "action"):
-        columns[name] = np.asarray(lists[name], np.float32).reshape(count, sizes[name])
+    columns: dict[str, Any] = {name: np.array(values) for name, values in lists.items()}
+    for name, size in sizes.items():
+        columns[name] = columns[name].reshape(count, size)
+    if np.isnan(columns["time_s"]).any():
+        raise DamagedFile(f"{folder / TICKS}: a tick has no time t")
+    columns["frame_ages_s"] = columns.pop("frame_ages").astype(np.float64)
+    columns["sent"], columns["sent_at_s"] = _at_their_ticks(
+        lists["tick"], columns.pop("sent_tick"), columns["sent"], columns["sent_at_s"]
+    )
     return RunTicks(**columns, words=words, joints=joints, is_cut=is_cut)
 
 
 def _at_their_ticks(
-    lists: Mapping[str, Sequence[Any]], size: int
+    ticks: Sequence[int],
+    sent_ticks: NDArray[np.int64],
+    newest: NDArray[np.float32],
+    newest_s: NDArray[np.float64],
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Return what was sent, and when, in the row of the tick that commanded it.
 
     A row says what reached the hardware last, which an earlier tick had commanded.
     """
-    count = len(lists["tick"])
-    sent = np.full((count, size), np.nan, np.float32)
-    sent_at_s = np.full(count, np.nan)
-    ticks = lists["tick"]
-    for row, tick in enumerate(lists["sent_tick"]):
+    sent, sent_at_s = np.full_like(newest, np.nan), np.full_like(newest_s, np.nan)
+    for row, tick in enumerate(sent_ticks.tolist()):
         if tick < 0:
             continue
         for before in range(row - 1, max(-1, row - _SENT_WITHIN), -1):
             if ticks[before] == tick:
-                sent[before], sent_at_s[before] = lists["sent"][row], lists["sent_at_s"][row]
+                sent[before], sent_at_s[before] = newest[row], newest_s[row]
             if ticks[before] <= tick:
                 break
     return sent, sent_at_s
@@ -191,9 +191,9 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _vector(values: Any, size: int, name: str) -> NDArray[np.float32]:
+def _vector(values: Any, size: int, name: str) -> list[float]:
     if values is None:
-        return np.full(size, np.nan, np.float32)
+        return [float("nan")] * size
     if not isinstance(values, list) or len(values) != size:
         raise ValueError(f"{name} is no list of {size} numbers")
-    return np.array([_number(value) for value in values], np.float32)
+    return [_number(value) for value in values]

@@ -279,7 +279,7 @@ class Run {
   seekTo(at) {
     const row = this.nearest(this.x, at);
     this.at = this.x[row];
-    if (this.at < this.from || this.at > this.to) {
+    if (this.at < this.from - 1e-6 || this.at > this.to + 1e-6) { // rounding puts the end beside the window
       const half = (this.to - this.from) / 2;
       this.window(this.at - half, this.at + half);
       return; // it comes here again
