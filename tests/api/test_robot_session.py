@@ -153,6 +153,15 @@ def test_the_log_says_how_each_phase_ended(policy: Path, data: Path, tmp_path: P
     assert ended == [[("policy", "the time is over")] * 2, [("episode", "no reason")]]
 
 
+def test_a_robot_that_is_held_for_too_long_is_parked(policy: Path):
+    def stop(session: RobotSession) -> None:
+        session.stopped = True
+
+    with pytest.raises(RobotError, match=r"held for too long \(stopped.*parked and released"):
+        run_robot(policy, robot=DOT, seconds=70.0, on_poll=stop)
+    assert run_robot(policy, robot=DOT, seconds=50.0, on_poll=stop).words == "the time is over"
+
+
 def test_an_error_of_the_caller_ends_the_session(data: Path):
     def poll(session: RobotSession) -> None:
         raise ZeroDivisionError

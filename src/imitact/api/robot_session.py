@@ -26,6 +26,7 @@ from imitact.control.run_log import RunLog
 from imitact.control.run_statistics import RunStatistics
 from imitact.control.safety_filter import Stage
 from imitact.core.errors import RobotError
+from imitact.core.hold import Hold
 from imitact.core.robot import Robot
 from imitact.recording.camera_track import FrameAt
 from imitact.recording.session import RecordingSession, TooShort
@@ -36,6 +37,9 @@ from imitact.robots.setup import HostSetup, RobotSetup
 
 POLL_S = 0.02
 """Time between two looks at the processes and the records, s."""
+
+_WAITS = (Hold.NOT_ENGAGED, Hold.WAITING)
+"""Holds that wait for a person, between episodes, for as long as that takes."""
 
 _ENDED = re.compile(r"phase (\d+) has ended: (.*)")
 
@@ -197,11 +201,18 @@ class RobotSession:
         raise NotImplementedError
 
     def _take(self, record: TickRecord, frames: FrameAt) -> None:
+        """Pass on a record.
+
+        Raises:
+            RobotError: the robot was held for too long.
+        """
         self.statistics.add(record)
         if self._log is not None:
             self._log.add(record)
         if self.recording and self.recorder is not None and record.phase:
             self.recorder.add(record, frames)
+        if record.should_park and self.phase and record.hold not in _WAITS:
+            raise RobotError(f"held for too long ({record.words}); it is parked and released")
 
     @contextlib.contextmanager
     def _logged(self, number: int, name: str) -> Iterator[list[str]]:
