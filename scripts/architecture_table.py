@@ -16,8 +16,8 @@ BEGIN, END = "<!-- table of files: begin -->", "<!-- table of files: end -->"
 FOLDERS = (
     "core", "storage", "parallel", "datasets", "datasets/lerobot", "datasets/formats", "quality",
     "recording", "models", "models/interop", "envs", "envs/experts", "training", "evaluation",
-    "evaluation/tuning", "deploy", "control", "robots", "robots/emulation", "teleoperation", "viewer",
-    "api", "cli", ".",
+    "evaluation/tuning", "deploy", "control", "robots", "robots/emulation", "teleoperation",
+    "viewer", "api", "cli", ".",
 )  # fmt: skip
 """In the order of the layers, the lowest first; "." is the front door."""
 

@@ -159,8 +159,16 @@ def wall_clocks(tree: ast.AST) -> list[str]:
     return found
 
 
+TOLD_APART = {
+    "api/session_parts.py": "the log of a run on a robot has the time of day for people",
+    "datasets/lerobot/parquet.py": "a file that has changed since its footer was read is read anew",
+}
+"""Files that may, because no duration and no result depends on it."""
+
+
 def test_no_module_reads_a_clock_that_can_be_set() -> None:
-    assert [p.name for p in SRC.rglob("*.py") if wall_clocks(ast.parse(p.read_text()))] == []
+    files = {p.relative_to(SRC).as_posix(): ast.parse(p.read_text()) for p in SRC.rglob("*.py")}
+    assert {name for name, tree in files.items() if wall_clocks(tree)} == {*TOLD_APART}
     assert wall_clocks(ast.parse("import time\ntime.time() - began")) == ["time.time"]
     assert wall_clocks(ast.parse("from time import time\nimport datetime")) != []
     assert wall_clocks(ast.parse("path.stat().st_mtime_ns")) != []

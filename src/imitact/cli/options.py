@@ -192,8 +192,8 @@ def named_as_typed(text: str, known: Sequence[Option], argv: Sequence[str]) -> s
     given = {word.partition("=")[0].replace("_", "-") for word in argv}
     for option in known:
         if option.name in given:
-            name = rf"(?<!no )(?<![\w.-])(\w+\.)*{option.field.name}(?= (is|are|must|has) | \")"
-            text = re.sub(name, option.name, text)
+            field = rf"(?<!no )(?<!the )(?<![\w.-])(\w+\.)*{option.field.name}"
+            text = re.sub(rf'{field}(?= (is|are|must|has) | ")', option.name, text)
     return text
 
 

@@ -79,8 +79,8 @@ def make_robot(
     """Make a robot by its name on the command line; `start` of the setup connects it.
 
     Args:
-        name: FILE.toml, sim:ENV (cube, insertion, gym:NAME, FILE.py:NAME), bench:KIND (aloha, so101,
-            koch, bi_so), or virtual:TASK (cube, insertion).
+        name: FILE.toml, sim:ENV (cube, insertion, gym:NAME, FILE.py:NAME), bench:KIND (aloha,
+            so101, koch, bi_so), or virtual:TASK (cube, insertion).
         options: of a simulated robot; None takes the defaults, and the seed of its robot.toml.
         with_leaders: whether leaders are connected, where there are some.
         on_line: receives lines of progress and faults.
