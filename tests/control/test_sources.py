@@ -381,6 +381,58 @@ def test_a_leader_that_is_old_lost_or_broken_holds_and_must_be_engaged_anew(chan
     assert "waist +57 degrees" in records[8].words
 
 
+class Bus:
+    """A leader that is read at its own times: every 9 to 12 ms, with readings up to 8 ms old."""
+
+    action_names, action_units = ARM.action_names, ARM.action_units
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.begin_s = np.cumsum(rng.uniform(0.009, 0.012, 400))
+        self.end_s = self.begin_s + rng.uniform(0.002, 0.008, 400)
+        self.now_s = 0.0
+
+    @staticmethod
+    def pose(time_s: float) -> np.ndarray:
+        return np.array([0.3 * np.sin(4 * time_s), 0.0])
+
+    def reading(self) -> Reading | None:
+        number = int(np.searchsorted(self.end_s, self.now_s, side="right"))
+        if not number:
+            return None
+        begin_s, end_s = self.begin_s[number - 1], self.end_s[number - 1]
+        return Reading(self.pose((begin_s + end_s) / 2), begin_s, end_s, number, True)
+
+    def fault(self) -> str:
+        return ""
+
+
+def followed(lag_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """What is asked while a bus is followed, and at which times."""
+    bus = Bus()
+    engagement = Engagement(ARM.action_names, ARM.action_units, RATE_HZ, approach="ramp")
+    source = LeaderSource(bus, ARM, engagement, lag_s=lag_s)
+    asked, times, command = [], [], np.zeros(2)
+    for tick in range(180):
+        bus.now_s = tick / RATE_HZ + 0.03
+        found = source.action(replace(moment(tick), now_s=bus.now_s, command=command))
+        if found.action is not None:
+            command = found.action
+            asked.append(command[0])
+            times.append(bus.now_s)
+    return np.array(asked)[60:], np.array(times)[60:]  # after the ramp to the leader
+
+
+def test_a_leader_that_is_read_at_its_own_times_is_followed_evenly():
+    lag_s = 1 / RATE_HZ
+    asked, times = followed(lag_s)
+    even = np.array([Bus.pose(time_s - lag_s)[0] for time_s in times])
+    assert np.abs(asked - even).max() < 0.001  # the arc over 30 ms between two readings
+    asked, times = followed(0.0)  # what the jitter of the readings is without
+    newest = np.array([Bus.pose(time_s - 0.01)[0] for time_s in times])
+    assert np.abs(asked - newest).max() > 0.003
+
+
 def test_a_leader_without_a_deadman_follows_by_a_key_and_never_without_one():
     source, puppet = leader_source()
     puppet.engaged = None

@@ -13,6 +13,7 @@ from imitact.api.session_parts import (
     MakeSetup,
     Parts,
     frame_boxes,
+    leader_lag_s,
     log_of,
     make_recorder,
     open_parts,
@@ -324,7 +325,8 @@ def _with_leader(policy: Any, leader: Any, parts: Parts) -> InterventionSource:
     """Return a policy that a person may take over from; the leader waits for the person."""
     spec = parts.spec
     engagement = Engagement(spec.action_names, spec.action_units, spec.rate_hz, approach="wait")
-    led = LeaderSource(leader, spec, engagement, parts.ages.leader_s)
+    lag_s = leader_lag_s(parts)
+    led = LeaderSource(leader, spec, engagement, parts.ages.leader_s, lag_s=lag_s)
     return InterventionSource(policy, led, spec.rate_hz)
 
 

@@ -262,6 +262,12 @@ def _no_limits(spec: Spec) -> JointLimits:
     return JointLimits(spec.action_names, spec.action_units, low, far, fast, fast, fast)
 
 
+def leader_lag_s(parts: Parts) -> float:
+    """Return the lag of a leader behind the ticks, s: one tick where buses are read at their own
+    times, 0 on a virtual clock, which reads them at the ticks."""
+    return 0.0 if isinstance(parts.setup, VirtualSetup) else 1 / parts.spec.rate_hz
+
+
 def start_pose(setup: RobotSetup) -> Sequence[float] | None:
     """Return the pose from which episodes of a robot begin; None where there is none."""
     config = setup.config

@@ -12,6 +12,7 @@ from imitact.api.robot_session import OnLine, OnPoll, Recorder, RobotSession, st
 from imitact.api.session_parts import (
     MakeSetup,
     Parts,
+    leader_lag_s,
     log_of,
     make_recorder,
     open_parts,
@@ -271,7 +272,9 @@ def _phases(parts: Parts, chosen: ChosenLeader, approach: Approach | None) -> Ma
         approach=approach or chosen.approach,
     )
     phases: dict[str, Source] = {
-        "leader": LeaderSource(chosen.leader, spec, engagement, parts.ages.leader_s)
+        "leader": LeaderSource(
+            chosen.leader, spec, engagement, parts.ages.leader_s, lag_s=leader_lag_s(parts)
+        )
     }
     if (pose := start_pose(parts.setup)) is not None:
         phases["start"] = ramp_to(pose, spec)
