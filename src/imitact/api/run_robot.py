@@ -18,6 +18,7 @@ from imitact.api.session_parts import (
     make_recorder,
     open_parts,
     ramp_to,
+    robot_name,
     start_pose,
 )
 from imitact.api.teleoperate import Person
@@ -34,7 +35,6 @@ from imitact.control.sources import (
 )
 from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
-from imitact.core.joint_limits import JointLimits
 from imitact.core.types import Spec
 from imitact.datasets.open import open_dataset
 from imitact.datasets.video_config import VideoConfig
@@ -114,7 +114,7 @@ def run_robot(
     parts = open_parts(
         robot,
         sim,
-        policy_limits=_limits_of(stored),
+        policy_limits=stored.limits,
         with_leaders=leader is not None,
         shadow=shadow,
         ages=ages,
@@ -140,7 +140,7 @@ def run_robot(
         if pose is not None and not shadow:
             phases["start"] = ramp_to(pose, parts.spec)
         folder = Path(log) if log else (Path(f"{record}.runs") / "run" if record else None)
-        settings = {"policy": str(stored.path), "robot": _name(robot), "shadow": shadow}
+        settings = {"policy": str(stored.path), "robot": robot_name(robot), "shadow": shadow}
         with_log = log_of(parts, folder, "run", {**settings, "execution": str(execution)})
     except BaseException:
         for end in ending:
@@ -245,7 +245,7 @@ def replay_robot(
         phases: dict[str, Source] = {"episode": EpisodeSource(actions)}
         if start_pose(parts.setup) is not None or parts.setup.outcome is None:
             phases["start"] = ramp_to(actions[0].tolist(), parts.spec)
-        settings = {"data": str(data), "episode": episode, "robot": _name(robot)}
+        settings = {"data": str(data), "episode": episode, "robot": robot_name(robot)}
         with_log = log_of(parts, Path(log) if log else None, "replay", settings)
     except BaseException:
         parts.setup.close()
@@ -275,10 +275,6 @@ def _sim_options(spec: Spec, seed: int) -> SimOptions:
     first = spec.cameras[0]
     names = tuple(camera.name for camera in spec.cameras)
     return SimOptions(cameras=names, height=first.height, width=first.width, seed=seed)
-
-
-def _limits_of(stored: StoredPolicy) -> JointLimits | None:
-    return stored.limits
 
 
 def _check_fit(stored: StoredPolicy, parts: Parts) -> None:
@@ -328,7 +324,3 @@ def _with_leader(policy: Any, leader: Any, parts: Parts) -> InterventionSource:
     lag_s = leader_lag_s(parts)
     led = LeaderSource(leader, spec, engagement, parts.ages.leader_s, lag_s=lag_s)
     return InterventionSource(policy, led, spec.rate_hz)
-
-
-def _name(robot: str | MakeSetup) -> str:
-    return robot if isinstance(robot, str) else "made by the caller"

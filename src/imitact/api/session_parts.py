@@ -170,6 +170,11 @@ def open_parts(
         raise
 
 
+def robot_name(robot: str | MakeSetup) -> str:
+    """Return the name of a robot for the log."""
+    return robot if isinstance(robot, str) else "made by the caller"
+
+
 def patience_of(config: RobotConfig) -> float:
     """Return the factor of the time-outs: emulated servos wait for a core of this computer."""
     return BENCH_PATIENCE if config.name.startswith("emulated ") else 1.0

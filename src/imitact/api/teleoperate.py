@@ -17,6 +17,7 @@ from imitact.api.session_parts import (
     make_recorder,
     open_parts,
     ramp_to,
+    robot_name,
     start_pose,
 )
 from imitact.control.contract import Source
@@ -105,7 +106,7 @@ def teleoperate(
     parts, chosen = _open(robot, leader, sim, ages, on_line)
     report = TeleoperationReport()
     phases = _phases(parts, chosen, approach)
-    settings = {"robot": _name(robot), "leader": leader}
+    settings = {"robot": robot_name(robot), "leader": leader}
     with_log = log_of(parts, Path(log) if log else None, "teleop", settings)
     report.log = with_log.folder
 
@@ -175,7 +176,7 @@ def record_robot(
         raise
     phases = _phases(parts, chosen, approach)
     log_folder = Path(log) if log else Path(f"{out}.runs") / f"from-{recorder.episodes}"
-    with_log = log_of(parts, log_folder, "record", {"robot": _name(robot), "task": task})
+    with_log = log_of(parts, log_folder, "record", {"robot": robot_name(robot), "task": task})
     report.log = with_log.folder
 
     def poll(session: RobotSession) -> None:
@@ -279,7 +280,3 @@ def _phases(parts: Parts, chosen: ChosenLeader, approach: Approach | None) -> Ma
     if (pose := start_pose(parts.setup)) is not None:
         phases["start"] = ramp_to(pose, spec)
     return phases
-
-
-def _name(robot: str | MakeSetup) -> str:
-    return robot if isinstance(robot, str) else "made by the caller"

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.control.contract import Ages
+from imitact.control.contract import Ages, old_words
 from imitact.control.motion_limits import Knots, Motion, MotionLimits
 from imitact.control.recovery import Recovery
 from imitact.control.servo_watch import FollowingBounds, FollowingWatch, HealthBounds, HealthWatch
@@ -354,10 +354,7 @@ class SafetyFilter:
             if not age_s <= bound_s:
                 if age_s == np.inf:
                     return f"{what} is not there yet"
-                return (
-                    f"{what} is {age_s * 1000:.0f} ms old; at most {bound_s * 1000:.0f} ms are "
-                    "allowed"
-                )
+                return old_words(what, age_s, bound_s)
         return ""
 
     # -- what is commanded ---------------------------------------------------------------------
