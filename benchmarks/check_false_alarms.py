@@ -369,7 +369,7 @@ def check(episodes: list[Rows], spec: Any) -> list[Any]:
         return SimpleNamespace(index=index, state=state, action=action, times_s=None)
 
     lengths = tuple(len(state) for state, _ in episodes)
-    dataset: Any = SimpleNamespace(spec=spec, lengths=lengths, episode=episode)
+    dataset: Any = SimpleNamespace(spec=spec, lengths=lengths, episode=episode, extra_columns={})
     return inspect_numbers(dataset)
 
 

@@ -87,7 +87,7 @@ CONFIGS = (
         lerobot=LeRobotConfig("so101_follower", "blue", settings={"port": "/dev/x", "n": [1, 2]}),
         lerobot_leader=LeRobotConfig("so101_leader", settings={"arm": {"port": "/dev/y"}}),
     ),
-    RobotConfig("sim", sim=SimConfig("cube", 3, {"a": True, "b": 1.5})),
+    RobotConfig("sim", sim=SimConfig("cube", {"a": True, "b": 1.5})),
 )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ REFUSED = {
     'kind = "sim"\nrate_hz = "50"\n[sim]\nenv = "cube"': 'rate_hz is "50"; expected a finite',
     'kind = "sim"\nrate_hz = nan\n[sim]\nenv = "cube"': "rate_hz is nan; expected a finite",
     'kind = "sim"\nrate_hz = true\n[sim]\nenv = "cube"': "rate_hz is true; expected a finite",
-    'kind = "sim"\nrate_hz = -1\n[sim]\nenv = "cube"': "rate_hz is -1; it must be positive",
+    'kind = "sim"\nrate_hz = -1\n[sim]\nenv = "cube"': "rate_hz is -1; expected 1 to 1000 per",
     'kind = "sim"\nsim = "cube"': 'sim is "cube"; expected a table',
     'kind = "sim"\n[sim]\nenv = "cube"\n[lerobot]\ntype = "x"': 'belongs to "lerobot"',
     "kind = ": "is no TOML",
@@ -126,6 +126,19 @@ REFUSED = {
     ALOHA + "[rest]\nleft_arm_waist = 0": "[rest] lacks left_arm_shoulder",
     ALOHA.replace("closed_rad = -0.6, ", ""): "give both closed_rad and open_rad",
     ALOHA.replace('"aloha"\ncurrent', '"aloha"\nclosed_rad = 0\nopen_rad = 1\ncurrent'): "as well",
+    'kind = "sim"\nrate_hz = 1e9\n[sim]\nenv = "cube"': "rate_hz is 1e+09; expected 1 to 1000",
+    'kind = "sim"\n[sim]\nenv = "cube"\n[limits.x]\nlower = 0': "take [limits] out",
+    'kind = "sim"\n[sim]\nenv = "cube"\n[rest]\nx = 0': "take [rest] out",
+    'kind = "sim"\n[sim]\nenv = "cube"\n[cameras.a]\npath = "/x"': "take [cameras] out",
+    f"kind = {'9' * 5000}": "is no TOML: Exceeds the limit",
+    f"kind = {'[' * 9000}": "is no TOML: its lists or tables are nested too deep",
+    ALOHA.replace("by-id/b", "../serial/by-id/a"): "[arms.right] and [arms.left] both have",
+    ALOHA.replace("/dev/serial/by-id/b", ""): "[arms.right] has the path ''; expected",
+    ALOHA.replace("by-id/b", "\\u0000"): "expected a device's",
+    ALOHA + "width = 100_000_000": "the frames have 100000000x480 pixels; expected 1 to 8192",
+    ALOHA + "rate_hz = 0": "cameras.cam_high: rate_hz is 0; expected 1 to 1000",
+    ALOHA.replace('model = "wx250s"', 'model = "wx250s"\nbaud = 1'): "baud is 1; expected 9600,",
+    ALOHA.replace("closed_rad = -0.6", "closed_rad = 1.5"): "expected closed_rad below open_rad",
     ALOHA.replace("400", "4000"): "current_ma is 4000; expected more than 0 and at most 3210",
 }  # fmt: skip
 
@@ -142,11 +155,17 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"robot\.toml"):
         read_config(tmp_path / "robot.toml")
     (tmp_path / "big.toml").write_bytes(b"#" * 1_000_001)
-    with pytest.raises(BadInput, match="larger than"):
+    with pytest.raises(BadInput, match="1,000,001 bytes, expected at most"):
         read_config(tmp_path / "big.toml")
-    (tmp_path / "binary.toml").write_bytes(bytes(range(256)))
-    with pytest.raises(BadInput, match="no TOML"):
-        read_config(tmp_path / "binary.toml")
+    (tmp_path / "other.toml").write_bytes(ALOHA.replace("room", "r\xf6\xf6m").encode("latin-1"))
+    with pytest.raises(BadInput, match="not UTF-8 text: line 2 has the byte 0xf6"):
+        read_config(tmp_path / "other.toml")
+
+
+def test_a_file_that_an_editor_of_windows_wrote_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "robot.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + ALOHA.replace("\n", "\r\n").encode())
+    assert read_config(file) == parse_config(ALOHA)
 
 
 def test_setting_values_keeps_the_comments_and_all_else(tmp_path: Path) -> None:

@@ -56,12 +56,25 @@ def test_a_simulated_robot_runs_in_real_time_in_a_host_process():
         assert setup.close() == ()
 
 
-def test_a_robot_toml_of_a_simulation_names_env_and_seed(tmp_path: Path):
+def test_a_robot_toml_of_a_simulation_names_env_and_its_settings(tmp_path: Path):
     file = tmp_path / "robot.toml"
-    file.write_text('kind = "sim"\n[sim]\nenv = "tests.support.dot_env:DotEnv"\nseed = 9\n')
-    with make_robot(str(file)) as setup:
+    file.write_text('kind = "sim"\n[sim]\nenv = "tests.support.dot_env:DotEnv"\n')
+    with make_robot(str(file), SimOptions(seed=9)) as setup:
         assert setup.outcome == Outcome(9)
         assert setup.config is not None
+    file.write_text(file.read_text() + "[sim.settings]\nsuccess = 'x'\n")
+    with pytest.raises(BadInput, match=r"\[sim.settings\] are those of a gym:NAME"):
+        make_robot(str(file), SimOptions(seed=9))
+
+
+def test_a_simulation_at_another_rate_than_its_environment_is_refused(tmp_path: Path):
+    file = tmp_path / "robot.toml"
+    text = 'kind = "sim"\nrate_hz = {}\n[sim]\nenv = "tests.support.dot_env:DotEnv"\n'
+    file.write_text(text.format(33))
+    with pytest.raises(BadInput, match=r"rate_hz is 33, but .* has 20 ticks"):
+        make_robot(str(file))
+    file.write_text(text.format(20))
+    make_robot(str(file)).close()
 
 
 @pytest.mark.parametrize("name", ["aloha", "cube", "nothing", ""])

@@ -6,8 +6,8 @@ other modules take; `read_config` and `write_config` are its file.
 
 from __future__ import annotations
 
+import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +18,21 @@ from imitact.core.errors import BadInput, unknown_name
 from imitact.robots.aloha_gripper import LINKAGES, VARIANTS, Command, GripperScale
 from imitact.robots.toml_table import read_table, table_text
 from imitact.storage.atomic import write_bytes
-from imitact.storage.regular_file import open_regular
+from imitact.storage.toml_file import parse_toml, read_toml
 
 Kind = Literal["aloha", "lerobot", "sim"]
-MAX_BYTES = 1_000_000
+
+MAX_RATE_HZ = 1000.0
+"""A servo bus of 1 Mbit/s reads nine servos 500 times a second at most."""
+
+MIN_RATE_HZ = 1.0
+"""Below it a hold, which acts within ticks, would come too late to matter."""
+
+MAX_PIXELS = 8192
+"""Rows or columns of a frame; USB cameras have 4096 at most."""
+
+BAUD_RATES = (9600, 57600, 115200, 1_000_000, 2_000_000, 3_000_000, 4_000_000, 4_500_000)
+"""Those of a Dynamixel servo (XM430-W350 manual, register 8)."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,12 @@ class GripperConfig:
     def __post_init__(self) -> None:
         if self.variant == "measured" and (self.closed_rad is None) != (self.open_rad is None):
             raise BadInput("give both closed_rad and open_rad, or neither")
+        closed, opened = self.closed_rad, self.open_rad
+        if closed is not None and opened is not None and closed >= opened:
+            raise BadInput(
+                f"closed_rad is {closed:g} and open_rad {opened:g}; expected closed_rad below "
+                "open_rad"
+            )
         if self.variant != "measured" and not (self.closed_rad is self.open_rad is None):
             raise BadInput(
                 f'variant is "{self.variant}", but closed_rad and open_rad are given as well; take '
@@ -93,6 +110,8 @@ class ArmConfig:
     and compares: it tells the left arm from the right one."""
 
     def __post_init__(self) -> None:
+        if self.baud not in BAUD_RATES:
+            raise BadInput(f"baud is {self.baud}; expected {', '.join(map(str, BAUD_RATES))}")
         if not 0 <= self.watchdog_s <= 2.54:
             raise BadInput(f"watchdog_s is {self.watchdog_s:g}; expected 0, or 0.02 to 2.54 s")
         if self.fingerprint and len(self.fingerprint) != 18:
@@ -149,9 +168,6 @@ class SimConfig:
 
     env: str
     """The environment, as of --env: cube, insertion or gym:NAME."""
-
-    seed: int = 0
-    """Seed of the first episode."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Options of the environment, as of --gym.*."""
@@ -214,10 +230,12 @@ class CameraConfig:
     exchanged cameras; beside robot.toml unless absolute."""
 
     def __post_init__(self) -> None:
-        if min(self.width, self.height) < 1 or self.rate_hz <= 0:
+        if min(self.width, self.height) < 1 or max(self.width, self.height) > MAX_PIXELS:
             raise BadInput(
-                f"{self.width}x{self.height} pixels at {self.rate_hz:g} Hz; all must be positive"
+                f"the frames have {self.width}x{self.height} pixels; expected 1 to {MAX_PIXELS} "
+                "columns and rows"
             )
+        _check_rate(self.rate_hz)
 
 
 @dataclass(frozen=True)
@@ -283,8 +301,7 @@ class RobotConfig:
     """The way to the rest pose."""
 
     def __post_init__(self) -> None:
-        if self.rate_hz <= 0:
-            raise BadInput(f"rate_hz is {self.rate_hz:g}; it must be positive")
+        _check_rate(self.rate_hz)
         needed = {"aloha": "arms", "lerobot": "lerobot", "sim": "sim"}
         for kind, name in needed.items():
             if kind == self.kind and not getattr(self, name):
@@ -301,6 +318,7 @@ class RobotConfig:
         for side in self.leaders:
             if side not in self.arms:
                 raise unknown_name("arm for the leader", side, list(self.arms))
+        self._check_simulated()
         self._check_models()
         self._check_once()
         self._check_joints()
@@ -329,12 +347,15 @@ class RobotConfig:
         ):
             for name, thing in things.items():
                 path = thing.path if isinstance(thing, CameraConfig) else thing.port
-                if path in places:
+                if not path or "\0" in path:
+                    raise BadInput(f"[{table}.{name}] has the path {path!r}; expected a device's")
+                device = os.path.realpath(path)  # of /dev/serial/by-id/... /dev/ttyUSB0
+                if device in places:
                     raise BadInput(
-                        f"[{table}.{name}] and [{places[path]}] both have {path}; each needs one "
-                        "of its own"
+                        f"[{table}.{name}] and [{places[device]}] both have {path}; each needs "
+                        "one of its own"
                     )
-                places[path] = f"{table}.{name}"
+                places[device] = f"{table}.{name}"
 
     def _check_joints(self) -> None:
         if self.kind != "aloha":
@@ -347,10 +368,25 @@ class RobotConfig:
         if self.rest and (missing := [n for n in names if n not in self.rest]):
             raise BadInput(f"[rest] lacks {', '.join(missing)}; give all joints, or no [rest]")
 
+    def _check_simulated(self) -> None:
+        for name in ("cameras", "limits", "rest"):
+            if self.kind == "sim" and getattr(self, name):
+                raise BadInput(
+                    f'kind is "sim", whose environment has its own; take [{name}] out, which '
+                    "belongs to hardware"
+                )
+
     @property
     def joint_names(self) -> tuple[str, ...]:
         """The joints of an ALOHA, in order; empty for other kinds."""
         return tuple(f"{side}_arm_{joint}" for side in self.arms for joint in ARM_JOINTS)
+
+
+def _check_rate(rate_hz: float) -> None:
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise BadInput(
+            f"rate_hz is {rate_hz:g}; expected {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g} per second"
+        )
 
 
 def read_config(path: Path | str) -> RobotConfig:
@@ -360,23 +396,12 @@ def read_config(path: Path | str) -> RobotConfig:
         BadInput: it is missing, no TOML, or has unknown, missing or unfit keys; all are named.
     """
     path = Path(path)
-    try:
-        with open_regular(path) as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
-    if len(data) > MAX_BYTES:
-        raise BadInput(f"{path} is larger than {MAX_BYTES:,} bytes; it is no robot.toml")
-    return parse_config(data.decode("utf-8", "replace"), str(path))
+    return read_table(RobotConfig, read_toml(path, "robot.toml"), str(path))
 
 
 def parse_config(text: str, where: str = "robot.toml") -> RobotConfig:
     """Return the robot that a text of TOML describes; errors begin with `where`."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{where} is no TOML: {error}") from None
-    return read_table(RobotConfig, table, where)
+    return read_table(RobotConfig, parse_toml(text, where), where)
 
 
 def config_text(config: RobotConfig) -> str:

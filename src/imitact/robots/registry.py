@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from imitact.core.clock import VirtualClock
 from imitact.core.errors import BadInput
 from imitact.core.types import Camera, Spec
 from imitact.envs import registry as envs
+from imitact.envs.gym import GYM_PREFIX
 from imitact.parallel.mailbox import Mailbox
 from imitact.robots.cameras import CameraPlan, Cameras
 from imitact.robots.config import CameraConfig, RobotConfig, read_config
@@ -81,7 +82,7 @@ def make_robot(
     Args:
         name: FILE.toml, sim:ENV (cube, insertion, gym:NAME, FILE.py:NAME), bench:KIND (aloha,
             so101, koch, bi_so), or virtual:TASK (cube, insertion).
-        options: of a simulated robot; None takes the defaults, and the seed of its robot.toml.
+        options: of a simulated robot; None takes the defaults.
         with_leaders: whether leaders are connected, where there are some.
         on_line: receives lines of progress and faults.
 
@@ -121,8 +122,19 @@ def robot_of(
     if config.kind == "sim":
         assert config.sim is not None
         sim = config.sim
-        chosen = options or SimOptions(seed=sim.seed, gym=sim.settings)
-        return _simulated(sim.env, chosen, config, on_line)
+        if sim.settings and not sim.env.startswith(GYM_PREFIX):
+            raise BadInput(f"[sim.settings] are those of a {GYM_PREFIX}NAME; {sim.env} has none")
+        given = options or SimOptions()
+        chosen = replace(given, gym={**sim.settings, **given.gym})
+        setup = _simulated(sim.env, chosen, config, on_line)
+        rate_hz = setup.robot.spec.rate_hz
+        if config.rate_hz not in (RobotConfig.rate_hz, rate_hz):
+            setup.close()
+            raise BadInput(
+                f"rate_hz is {config.rate_hz:g}, but {sim.env} has {rate_hz:g} ticks per second; "
+                "take rate_hz out of robot.toml"
+            )
+        return setup
     if config.kind == "aloha":
         return _aloha(config, with_leaders, on_line, patience, also_ends)
     from imitact.robots.lerobot_setup import lerobot_setup

@@ -79,7 +79,7 @@ def test_what_is_no_plan_is_refused_by_name(text: str, words: str) -> None:
 
 
 def test_a_plan_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"none\.toml cannot be read"):
+    with pytest.raises(BadInput, match=r"none\.toml is missing. Give the path of a fault plan"):
         FaultPlan.load(tmp_path / "none.toml")
 
 

@@ -16,7 +16,6 @@ A plan is a list of faults, in Python or in a TOML file:
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from imitact.core.errors import BadInput, library_words, unknown_name
+from imitact.core.errors import BadInput, unknown_name
+from imitact.storage.toml_file import parse_toml, read_toml
 
 
 @dataclass(frozen=True)
@@ -270,10 +270,10 @@ class FaultPlan:
         Raises:
             BadInput: it is no TOML, or a name or a value is none of a plan.
         """
-        try:
-            given: dict[str, Any] = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise BadInput(f"{where} is no TOML: {library_words(error)}") from None
+        return cls._of(parse_toml(text, where), where)
+
+    @classmethod
+    def _of(cls, given: dict[str, Any], where: str) -> FaultPlan:
         for key in given:
             if key not in ("seed", "fault"):
                 raise unknown_name(f"key of {where}", key, ("seed", "fault"))
@@ -288,11 +288,7 @@ class FaultPlan:
     @classmethod
     def load(cls, path: Path) -> FaultPlan:
         """Return the plan of a TOML file."""
-        try:
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"{path} cannot be read: {library_words(error)}") from None
-        return cls.from_toml(text, str(path))
+        return cls._of(read_toml(path, "fault plan"), str(path))
 
     def to_toml(self) -> str:
         """Return the plan as the text that `from_toml` reads."""
