@@ -148,7 +148,7 @@ def test_the_death_of_the_process_is_known_without_a_query(process):
     assert process.inference.fault() == "the process of the policy runs/act/policy has ended"
     while not process.death() and time.monotonic() < deadline_s:
         time.sleep(0.001)
-    assert process.death() == "the policy runs/act/policy ended (killed by SIGKILL)"
+    assert process.death() == "the policy runs/act/policy was killed by SIGKILL"
 
 
 def test_a_policy_that_cannot_be_loaded_says_why_before_anything_moves():

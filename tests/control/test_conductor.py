@@ -146,4 +146,4 @@ def test_a_conductor_in_its_process_runs_phases_by_order_stops_and_is_told_of_it
         os.kill(conductor.pid, signal.SIGKILL)
         while not conductor.death() and time.monotonic() < deadline_s:
             time.sleep(0.005)
-        assert "the control loop ended (killed by SIGKILL)" in conductor.death()
+        assert "the control loop was killed by SIGKILL" in conductor.death()

@@ -110,7 +110,7 @@ def killed(
                 os.kill(pid, signal.SIGKILL)
                 place, maybe = "after it wrote an episode", None
         wait_for(recorder.death)
-        assert recorder.death() == "the recorder ended (killed by SIGKILL)", recorder.death()
+        assert recorder.death() == "the recorder was killed by SIGKILL", recorder.death()
     return place, maybe
 
 

@@ -12,7 +12,7 @@ def test_a_killed_control_loop_is_named_and_leaves_parked_arms_and_whole_episode
         rng = np.random.default_rng(0)
         kill = run_kill(bench, config, "conductor", rng, tmp_path / "data", is_patient=True)
     assert kill.failures == []
-    assert "the control loop ended (killed by SIGKILL)" in kill.words
+    assert "the control loop was killed by SIGKILL" in kill.words
 
 
 def test_arms_that_move_on_after_the_kill_are_found():

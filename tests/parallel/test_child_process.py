@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from imitact.core.errors import RobotError
-from imitact.parallel.child_process import ChildProcess, ParentPipe
+from imitact.parallel.child_process import ChildProcess, ParentPipe, ProcessOwner, ending_words
 
 PATIENCE_S = 60.0
 
@@ -63,17 +63,42 @@ def test_orders_are_answered_and_lines_are_passed_on():
 
 def test_a_process_that_ends_says_why():
     child, _ = started()
-    with pytest.raises(RobotError, match=r"exit code 1\): ValueError: a surprise"):
+    with pytest.raises(RobotError, match=r"^the echo failed: ValueError: a surprise$"):
         child.ask("crash", timeout_s=PATIENCE_S)
     child, _ = started()
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
     assert child.join(PATIENCE_S)
-    assert "killed by SIGKILL" in child.death()
+    assert child.death() == "the echo was killed by SIGKILL"  # and not the line that was shown
+
+
+def test_the_words_of_every_end_name_the_process_and_what_ended_it():
+    assert ending_words("the arm", 0) == "the arm has ended"
+    assert ending_words("the arm", 7) == "the arm ended with exit code 7"
+    assert ending_words("the arm", -9) == "the arm was killed by SIGKILL"
+    assert ending_words("the arm", -99) == "the arm was killed by signal 99"
+
+
+def test_a_process_that_has_not_started_takes_no_order_and_can_be_closed():
+    with ProcessOwner(ChildProcess("the echo", _echo, ("z",))) as owner:
+        assert (owner.pid, owner.death()) == (None, "")
+        with pytest.raises(RobotError, match="the echo has not started"):
+            _ = owner.sentinel
+        with pytest.raises(RobotError, match="the echo has not started"):
+            owner._process.order("say")
+
+
+def test_a_process_starts_again_with_other_arguments_and_forgets_how_the_last_one_ended():
+    child, lines = started("x")
+    child.kill()
+    child.arguments = ("y",)
+    child.start(PATIENCE_S)
+    assert (lines, child.death()) == (["line of x", "line of y"], "")
+    assert child.end(PATIENCE_S)
 
 
 def test_a_start_that_fails_or_takes_too_long_is_an_error():
-    with pytest.raises(RobotError, match="no servo answers"):
+    with pytest.raises(RobotError, match=r"^the arm failed: no servo answers$"):
         ChildProcess("the arm", _fails, ()).start(PATIENCE_S)
     child = ChildProcess("the thinker", _never, ())
     with pytest.raises(RobotError, match="last line was: thinking"):

@@ -146,8 +146,8 @@ def test_the_death_of_a_recorder_is_named_and_costs_no_finished_episode(tmp_path
         stream.play(recorder, 2)
         os.kill(recorder.pid, signal.SIGKILL)
         wait_for(lambda: recorder.death())
-        assert recorder.death() == "the recorder ended (killed by SIGKILL)"
-        with pytest.raises(RobotError, match="the recorder ended"):
+        assert recorder.death() == "the recorder was killed by SIGKILL"
+        with pytest.raises(RobotError, match="the recorder was killed by SIGKILL"):
             recorder.keep()
     assert open_dataset(tmp_path / "data").lengths == (3,)
 

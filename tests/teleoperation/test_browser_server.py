@@ -201,5 +201,5 @@ def test_a_server_that_is_killed_is_named(page):  # the last test: it ends the s
     with opened(page):
         os.kill(page.pid, signal.SIGKILL)
         until(page.death)
-        assert page.death() == "the server of the browser leader ended (killed by SIGKILL)"
+        assert page.death() == "the server of the browser leader was killed by SIGKILL"
         until(lambda: "no sign of life" in page.leader.fault())

@@ -25,7 +25,7 @@ from imitact.core.clock import Clock, WallClock
 from imitact.core.errors import BadInput, ImitactError, RobotError, library_words
 from imitact.core.types import Frame, LazyFrames, Observation, Policy, Spec
 from imitact.deploy.load_policy import StoredPolicy
-from imitact.parallel.child_process import ChildProcess, ParentPipe
+from imitact.parallel.child_process import ChildProcess, ParentPipe, ProcessOwner
 from imitact.parallel.mailbox import Mailbox
 
 POLL_S = 0.0005
@@ -225,8 +225,8 @@ def _is_exiting(pid: int | None) -> bool:
 _HAS_PROC = sys.platform == "linux"
 
 
-class PolicyProcess:
-    """Starts and watches the process of a policy; a context manager that ends it.
+class PolicyProcess(ProcessOwner):
+    """Starts and watches the process of a policy.
 
     Attributes:
         stored: what is known of the policy without loading it.
@@ -273,22 +273,7 @@ class PolicyProcess:
         self.inference = ProcessInference(spec, stored.chunk_size, boxes, alive, name)
         self.warm_up_s: tuple[float, ...] = ()
         arguments = (load, spec, stored.chunk_size, boxes, seen, theirs, seed)
-        self._process = ChildProcess(name, answer_queries, arguments, on_line)
-
-    def __enter__(self) -> PolicyProcess:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    @property
-    def sentinel(self) -> int:
-        """A descriptor that is readable once the process has ended (multiprocessing.connection)."""
-        return self._process.sentinel
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
+        super().__init__(ChildProcess(name, answer_queries, arguments, on_line))
 
     def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Start the process and wait until the policy is loaded and warm.
@@ -301,15 +286,6 @@ class PolicyProcess:
         self.inference.watch(self._process.pid)
         if (answer := self._process.answer(_WARM)) is not None:
             self.warm_up_s = tuple(answer[1])
-
-    def death(self) -> str:
-        """Return how the process ended, in words; empty while it runs."""
-        return self._process.death()
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.close()
 
 
 _WARM = 0

@@ -20,7 +20,7 @@ from imitact.control.parking import first_command
 from imitact.core.clock import WallClock
 from imitact.core.errors import ImitactError, RobotError, library_words
 from imitact.core.robot import Robot
-from imitact.parallel.child_process import ChildProcess, ParentPipe
+from imitact.parallel.child_process import ChildProcess, ParentPipe, ProcessOwner
 from imitact.parallel.mailbox import Mailbox
 from imitact.recording.tick_record import RecordReader, TickFormat, TickRecord
 
@@ -147,10 +147,10 @@ def _read_controls(box: Mailbox) -> Controls:
     )
 
 
-class Conductor:
-    """Starts, orders and watches the process of the control loop; a context manager that ends it.
+class Conductor(ProcessOwner):
+    """Starts, orders and watches the process of the control loop.
 
-    Its methods belong to one thread of the process that made it.
+    Ended, it leaves the robot to its host, which holds the last command.
 
     Attributes:
         records: the mailbox of the packed records of all ticks.
@@ -165,22 +165,7 @@ class Conductor:
         self.records = self.format.mailbox()
         self._controls, self._clock = Mailbox.create((3,)), WallClock()
         arguments = (plan, self._controls, self.records)
-        self._process = ChildProcess("the control loop", conduct, arguments, on_line)
-
-    def __enter__(self) -> Conductor:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    @property
-    def sentinel(self) -> int:
-        """A descriptor that is readable once the process has ended (multiprocessing.connection)."""
-        return self._process.sentinel
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
+        super().__init__(ChildProcess("the control loop", conduct, arguments, on_line))
 
     def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Start the process; nothing is commanded before `engage`.
@@ -224,15 +209,6 @@ class Conductor:
     def reader(self) -> RecordReader:
         """Return a reader of the records from now on."""
         return RecordReader(self.records, self.format)
-
-    def death(self) -> str:
-        """Return how the process ended, in words; empty while it runs."""
-        return self._process.death()
-
-    def close(self) -> None:
-        """End the process; the robot's host holds the last command."""
-        self._process.kill()
-        self._process.close()
 
 
 def conduct(parent: ParentPipe, plan: ConductorPlan, controls: Mailbox, records: Mailbox) -> None:

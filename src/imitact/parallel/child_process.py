@@ -1,7 +1,8 @@
 """Child process: a spawned process with a pipe, started with a deadline, watched, and heard.
 
-The child sends lines of progress and answers orders. It learns that its parent has gone by the end
-of the pipe or by another parent id, and then ends what it does in its own way.
+A class that stands for such a process inherits `ProcessOwner`, which has its life: started,
+watched, ended. The child sends lines of progress and answers orders. It learns that its parent has
+gone by the end of the pipe or by another parent id, and then ends what it does in its own way.
 """
 
 from __future__ import annotations
@@ -14,23 +15,45 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Self
 
-from imitact.core.errors import RobotError
+from imitact.core.errors import ImitactError, RobotError, library_words
 from imitact.parallel.signals import interrupts_blocked
 
 KILL_WAIT_S = 10.0
 """Time that the system may take to end a killed process, s."""
 
 
+def ending_words(what: str, code: int) -> str:
+    """Return how a process ended, in words.
+
+    Args:
+        what: the process: "the recorder".
+        code: its exit code as Python has it, -N where signal N killed it.
+    """
+    if code == 0:
+        return f"{what} has ended"
+    if code > 0:
+        return f"{what} ended with exit code {code}"
+    try:
+        return f"{what} was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"{what} was killed by signal {-code}"
+
+
 class ChildProcess:
-    """The parent's side. Its methods belong to one thread of the process that starts the child."""
+    """The parent's side. Its methods belong to one thread of the process that starts the child.
+
+    Attributes:
+        what: what the process is, for messages.
+        arguments: of its target, at the next start.
+    """
 
     def __init__(
         self,
         what: str,
         target: Callable[..., object],
-        arguments: tuple[Any, ...],
+        arguments: tuple[Any, ...] = (),
         on_line: Callable[[str], object] = lambda line: None,
     ) -> None:
         """Prepare the process.
@@ -41,11 +64,11 @@ class ChildProcess:
             arguments: of the target.
             on_line: receives its lines.
         """
-        self.what = what
-        self._target, self._arguments, self._on_line = target, arguments, on_line
+        self.what, self.arguments = what, arguments
+        self._target, self._on_line = target, on_line
         self._process: Any = None
         self._pipe: Connection | None = None
-        self._last_words = ""
+        self._last_line = self._last_words = ""
         self._orders = 0
         self._answers: dict[int, tuple[bool, Any]] = {}
         self._is_ready = False
@@ -57,6 +80,8 @@ class ChildProcess:
     @property
     def sentinel(self) -> int:
         """A descriptor that is readable once the process has ended (multiprocessing.connection)."""
+        if self._process is None:
+            raise RobotError(f"{self.what} has not started")
         return self._process.sentinel
 
     @property
@@ -72,12 +97,14 @@ class ChildProcess:
         """Start the process without waiting."""
         if self.is_alive:
             raise RobotError(f"{self.what} runs already")
-        self._last_words, self._is_ready, self._answers = "", False, {}
+        self.close()
+        self._last_line = self._last_words = ""
+        self._is_ready, self._answers = False, {}
         self._pipe, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
         self._process = context.Process(
             target=_run,
-            args=(self._target, theirs, os.getpid(), self._arguments),
+            args=(self._target, theirs, os.getpid(), self.arguments),
             name=self.what,
             daemon=True,
         )
@@ -100,11 +127,24 @@ class ChildProcess:
                 self.kill()
                 raise RobotError(
                     f"{self.what} was not ready within {timeout_s:g} s, and was ended; its last "
-                    f"line was: {self._last_words or 'none'}"
+                    f"line was: {self._last_line or 'none'}"
                 )
 
-    def ask(self, order: str, argument: Any = None, *, timeout_s: float) -> Any:
+    def ask(
+        self,
+        order: str,
+        argument: Any = None,
+        *,
+        timeout_s: float,
+        on_wait: Callable[[], object] = lambda: None,
+    ) -> Any:
         """Give an order and return its answer.
+
+        Args:
+            order: name of the order.
+            argument: of the order.
+            timeout_s: time within which the answer must come.
+            on_wait: called many times a second until it comes.
 
         Raises:
             RobotError: the order failed, the process ended, or no answer came in time.
@@ -121,13 +161,17 @@ class ChildProcess:
                 raise RobotError(death)
             if time.monotonic() > deadline_s:
                 raise RobotError(f"{self.what} did not {order} within {timeout_s:g} s")
-            self._hear(0.05)
+            on_wait()
+            self._hear(0.02)
 
     def order(self, order: str, argument: Any = None) -> int:
         """Give an order without waiting; return its number for `answer`."""
         self._orders += 1
+        if self._process is None:
+            raise RobotError(f"{self.what} has not started")
         try:
-            assert self._pipe is not None
+            if self._pipe is None:
+                raise OSError("the pipe is closed")
             self._pipe.send((self._orders, order, argument))
         except OSError:
             raise RobotError(self.death() or f"{self.what} takes no orders any more") from None
@@ -139,21 +183,18 @@ class ChildProcess:
         return self._answers.pop(number, None)
 
     def death(self) -> str:
-        """Return how the process ended, in words; empty while it runs. Passes its lines on."""
+        """Return how the process ended, in words; empty while it runs, and before its start.
+
+        Its lines are passed on, and not repeated in the words.
+        """
         self._hear(0.0)
         if self._process is None or self._process.is_alive():
             return ""
         self._hear(0.0)  # what it sent before it ended
         code = self._process.exitcode
-        if code == 0:
-            return f"{self.what} has ended"
-        how = f"exit code {code}"
-        if code < 0:
-            try:
-                how = f"killed by {signal.Signals(-code).name}"
-            except ValueError:
-                how = f"killed by signal {-code}"
-        return f"{self.what} ended ({how})" + (f": {self._last_words}" if self._last_words else "")
+        if code > 0 and self._last_words:
+            return f"{self.what} failed: {self._last_words}"
+        return ending_words(self.what, code)
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the end of the process; return whether it came."""
@@ -177,6 +218,23 @@ class ChildProcess:
             self._pipe.close()
             self._pipe = None
 
+    def end(self, patience_s: float) -> bool:
+        """Close the pipe, and kill a child that has not ended in its own way in time.
+
+        Args:
+            patience_s: time that it may take; 0 kills it at once.
+
+        Returns:
+            Whether it ended in its own way.
+        """
+        if patience_s <= 0:
+            self.kill()
+        self.close()
+        if self.join(patience_s):
+            return True
+        self.kill()
+        return False
+
     def _hear(self, timeout_s: float) -> None:
         """Take what the child has sent; wait for it up to `timeout_s`."""
         if self._pipe is None or self._pipe.closed:
@@ -190,14 +248,55 @@ class ChildProcess:
                     self._is_ready = True
                 elif kind == "answer":
                     self._answers[values[0]] = (values[1], values[2])
-                else:
+                elif kind == "last words":
                     self._last_words = values[0]
-                    if kind == "line":
-                        self._on_line(values[0])
+                else:
+                    self._last_line = values[0]
+                    self._on_line(values[0])
         except (EOFError, OSError):
             # Its end of the pipe closes shortly before it ends.
             if self._process is not None:
                 self._process.join(timeout_s)
+
+
+class ProcessOwner:
+    """Base of the classes that stand for a child process; a context manager that ends it.
+
+    The methods belong to one thread of the process that made the object.
+    """
+
+    def __init__(self, process: ChildProcess) -> None:
+        """Own a process that is not started yet."""
+        self._process = process
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def what(self) -> str:
+        """What the process is, for messages: "the host of aloha"."""
+        return self._process.what
+
+    @property
+    def pid(self) -> int | None:
+        """The process id; None before the start."""
+        return self._process.pid
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that is readable once the process has ended (multiprocessing.connection)."""
+        return self._process.sentinel
+
+    def death(self) -> str:
+        """Return how the process ended, in words; empty while it runs. Passes its lines on."""
+        return self._process.death()
+
+    def close(self) -> object:
+        """End the process."""
+        self._process.end(0.0)
 
 
 class ParentPipe:
@@ -266,6 +365,8 @@ def _run(
     try:
         target(pipe, *arguments)
     except BaseException as error:
-        pipe.last_words(f"{type(error).__name__}: {error}")
+        words = library_words(error)
+        named = isinstance(error, ImitactError) or words == type(error).__name__
+        pipe.last_words(words if named else f"{type(error).__name__}: {words}")
         os._exit(1)  # threads that hang in a driver must not keep the process
     os._exit(0)

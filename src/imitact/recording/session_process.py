@@ -20,7 +20,7 @@ from imitact.core.errors import BadInput, ImitactError, RobotError, library_word
 from imitact.core.robot import TimedFrame
 from imitact.core.types import Spec
 from imitact.datasets.video_config import VideoConfig
-from imitact.parallel.child_process import ChildProcess, ParentPipe
+from imitact.parallel.child_process import ChildProcess, ParentPipe, ProcessOwner
 from imitact.parallel.mailbox import Mailbox
 from imitact.recording.camera_track import FrameAt
 from imitact.recording.session import RecordingSession, TooShort, continued
@@ -82,8 +82,8 @@ class RecorderStatus:
     lost_frames: int = 0
 
 
-class RecorderProcess:
-    """The ordering side, used like a `RecordingSession`; its methods belong to one thread.
+class RecorderProcess(ProcessOwner):
+    """The ordering side, used like a `RecordingSession`.
 
     Attributes:
         on_wait: called many times a second while `keep` waits for the process, so that a robot
@@ -102,25 +102,16 @@ class RecorderProcess:
         Raises:
             BadInput: the folder cannot be recorded into; `RecordingSession` has the rules.
         """
-        self._plan, self._on_line = plan, on_line
+        super().__init__(ChildProcess("the recorder", run_recorder, on_line=on_line))
+        self._plan = plan
         manifest = continued(plan.out, plan.spec, plan.task, plan.video, plan.stages)
         if missing := [c.name for c in plan.spec.cameras if c.name not in plan.cameras]:
             raise BadInput(f"camera {missing[0]} has no mailbox to record its frames from")
         self._finished = len(manifest.episodes)
         self.on_wait: Callable[[], object] = lambda: None
         self._through, self._status = Mailbox.create((1,)), Mailbox.create((4,))
-        self._process: ChildProcess | None = None
         self._begins = self._is_active = False
         self._last_s = 0.0
-
-    @property
-    def sentinel(self) -> int:
-        """A descriptor that is readable once the process has ended (multiprocessing.connection)."""
-        return self._running.sentinel
-
-    @property
-    def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
 
     @property
     def status(self) -> RecorderStatus:
@@ -146,8 +137,7 @@ class RecorderProcess:
         Raises:
             RobotError: it failed, with the cause.
         """
-        arguments = (self._plan, records, self._through, self._status)
-        self._process = ChildProcess("the recorder", run_recorder, arguments, self._on_line)
+        self._process.arguments = (self._plan, records, self._through, self._status)
         self._process.start(timeout_s)
 
     def begin(self) -> None:
@@ -163,13 +153,13 @@ class RecorderProcess:
         """
         self._last_s = record.due_s
         if self._begins:
-            self._running.order("begin", (record.due_s, record.phase))
+            self._process.order("begin", (record.due_s, record.phase))
             self._begins, self._is_active = False, True
         self._through.post(np.array([record.due_s]))
 
     def mark(self, text: str) -> None:
         """Note something about the newest row."""
-        self._running.order("mark", (self._last_s, text))
+        self._process.order("mark", (self._last_s, text))
 
     def keep(self) -> dict[str, Any]:
         """Write the episode; return what the manifest says about it, as plain JSON.
@@ -182,7 +172,9 @@ class RecorderProcess:
             self._begins = False
             raise TooShort("the episode has no tick; it is not kept")
         self._is_active = False
-        about = self._ask("keep", self._last_s)
+        about = self._process.ask(
+            "keep", self._last_s, timeout_s=KEEP_TIMEOUT_S, on_wait=self.on_wait
+        )
         if _TOO_SHORT in about:
             raise TooShort(about[_TOO_SHORT])
         return about
@@ -190,49 +182,21 @@ class RecorderProcess:
     def drop(self) -> None:
         """Forget the episode."""
         if self._is_active:
-            self._running.order("drop")
+            self._process.order("drop")
         self._begins = self._is_active = False
 
     def redo(self) -> None:
         """Forget the episode and begin it again."""
         self.begin()
 
-    def death(self) -> str:
-        """Return how the process ended, in words; empty while it runs, and before its start."""
-        return "" if self._process is None else self._process.death()
-
     def close(self) -> None:
         """End the process; an episode that was not kept is dropped."""
-        if self._process is None:
-            return
         if self._process.is_alive:
             # Finished episodes are whole however it ends.
             with contextlib.suppress(RobotError):
                 self._process.ask("close", timeout_s=START_TIMEOUT_S)
                 self._process.join(START_TIMEOUT_S)
-        self._process.kill()
-        self._process.close()
-
-    @property
-    def _running(self) -> ChildProcess:
-        if self._process is None:
-            raise RobotError("the recorder has not started")
-        return self._process
-
-    def _ask(self, order: str, argument: Any) -> Any:
-        number = self._running.order(order, argument)
-        deadline_s = time.monotonic() + KEEP_TIMEOUT_S
-        while (answer := self._running.answer(number)) is None:
-            if death := self.death():
-                raise RobotError(death)
-            if time.monotonic() > deadline_s:
-                raise RobotError(f"the recorder did not {order} within {KEEP_TIMEOUT_S:g} s")
-            self.on_wait()
-            time.sleep(0.01)
-        succeeded, value = answer
-        if not succeeded:
-            raise RobotError(value)
-        return value
+        super().close()
 
 
 def run_recorder(

@@ -198,13 +198,21 @@ class Cameras:
         on_line: Callable[[str], object] = lambda line: None,
     ) -> None:
         """Make the mailboxes; `start` starts the processes. `plans` are by the camera's name."""
-        self._plans, self._on_line = dict(plans), on_line
+        self._plans = dict(plans)
         self.boxes = {
             name: frame_mailbox(plan.camera.height, plan.camera.width)
             for name, plan in self._plans.items()
         }
         self._faults = {name: TextBox.create(FAULT_BYTES) for name in self._plans}
-        self._processes: dict[str, ChildProcess] = {}
+        self._processes = {
+            name: ChildProcess(
+                f"the process of camera {name}",
+                run_camera,
+                (plan, self.boxes[name], self._faults[name]),
+                on_line,
+            )
+            for name, plan in self._plans.items()
+        }
         self._started_s: dict[str, float] = {}
 
     def start(self, timeout_s: float = 30.0) -> None:
@@ -215,7 +223,7 @@ class Cameras:
         """
         failed: list[str] = []
         for name in self._plans:
-            self._start(name)
+            self._begin(name)
         for process in self._processes.values():
             try:
                 process.wait_ready(timeout_s)
@@ -228,12 +236,11 @@ class Cameras:
     def watch(self) -> Mapping[str, str]:
         """Start the processes that ended again; return what is wrong with each camera, in words."""
         found: dict[str, str] = {}
-        for name, process in list(self._processes.items()):
-            if death := process.death():
+        for name in list(self._started_s):
+            if death := self._processes[name].death():
                 found[name] = death
                 if time.monotonic() - self._started_s[name] > 2.0:
-                    process.close()
-                    self._start(name)
+                    self._begin(name)
             elif fault := self.fault(name):
                 found[name] = fault
         return found
@@ -256,12 +263,9 @@ class Cameras:
     def close(self) -> None:
         """End all cameras."""
         for process in self._processes.values():
-            process.kill()
-            process.close()
-        self._processes.clear()
+            process.end(0.0)
+        self._started_s.clear()
 
-    def _start(self, name: str) -> None:
-        arguments = (self._plans[name], self.boxes[name], self._faults[name])
-        process = ChildProcess(f"camera {name}", run_camera, arguments, self._on_line)
-        process.begin()
-        self._processes[name], self._started_s[name] = process, time.monotonic()
+    def _begin(self, name: str) -> None:
+        self._processes[name].begin()
+        self._started_s[name] = time.monotonic()

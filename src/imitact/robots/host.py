@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
 
 from imitact.core.errors import RobotError
 from imitact.core.types import Camera
-from imitact.parallel.child_process import ChildProcess
+from imitact.parallel.child_process import ChildProcess, ProcessOwner
 from imitact.parallel.mailbox import Mailbox
 from imitact.robots.host_process import HostConfig, HostPlan, run_host
 from imitact.robots.hosted import HostBoxes, HostedDriver, HostedLeader, HostedRobot, side_by_side
@@ -20,11 +19,10 @@ PARK_TIMEOUT_S = 120.0
 """Time within which any way to the rest pose is done, s: half a turn takes 20 s."""
 
 
-class RobotHost:
+class RobotHost(ProcessOwner):
     """Starts, commands and watches a host process; a context manager that parks and releases.
 
-    Its methods belong to the process and the thread that made it. `robot` and `leader` may be given
-    to other processes as arguments, when these are spawned.
+    `robot` and `leader` may be given to other processes as arguments, when these are spawned.
 
     Attributes:
         robot: the robot, read and commanded through mailboxes.
@@ -65,34 +63,8 @@ class RobotHost:
         if leaders:
             specs = [leader.spec for leader in leaders]
             self.leader = HostedLeader(name, specs, self._boxes)
-        self._name, self._on_line = name, on_line
-        self._process = self._new_process(energised=False)
+        super().__init__(ChildProcess(f"the host of {name}", run_host, on_line=on_line))
         self._was_enabled = False
-
-    def __enter__(self) -> RobotHost:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @property
-    def what(self) -> str:
-        """What the process is, for messages: "the host of aloha"."""
-        return self._process.what
-
-    @property
-    def sentinel(self) -> int:
-        """A descriptor that is readable once the process has ended (multiprocessing.connection)."""
-        return self._process.sentinel
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
 
     def start(self, timeout_s: float = START_TIMEOUT_S, *, energised: bool = False) -> None:
         """Start the process, and wait until every driver has read once.
@@ -105,9 +77,8 @@ class RobotHost:
         Raises:
             RobotError: a driver could not be opened, or the deadline has passed. No torque changed.
         """
-        if not self._process.is_alive:
-            self._process.close()
-            self._process = self._new_process(energised or self._was_enabled)
+        plan = replace(self._plan, energised=energised or self._was_enabled)
+        self._process.arguments = (plan, self._boxes)
         self._process.start(timeout_s)
 
     def enable(self) -> None:
@@ -147,10 +118,6 @@ class RobotHost:
         self._was_enabled = bool(missing)
         return missing
 
-    def death(self) -> str:
-        """Return how the process ended, in words; empty while it runs. Passes its lines on."""
-        return self._process.death()
-
     def close(self) -> tuple[str, ...]:
         """End the process; an arm with torque is parked, and released after a countdown.
 
@@ -161,7 +128,7 @@ class RobotHost:
             that died left the arms as they were.
         """
         if not self._process.is_alive:
-            return (self._process.death(),) if self._was_enabled else ()
+            return (self.death(),) if self._was_enabled else ()
         config = self._plan.config
         most_s = PARK_TIMEOUT_S + config.countdown_s + config.hold_limit_s
         try:
@@ -173,15 +140,9 @@ class RobotHost:
             raise
         self._was_enabled = bool(missing)
         self._process.join(2 * self._order_timeout_s)
-        self._process.kill()
-        self._process.close()
+        super().close()
         return missing
 
     @property
     def _order_timeout_s(self) -> float:
         return self._plan.config.order_timeout_s
-
-    def _new_process(self, energised: bool) -> ChildProcess:
-        plan = replace(self._plan, energised=energised)
-        what = f"the host of {self._name}"
-        return ChildProcess(what, run_host, (plan, self._boxes), self._on_line)

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import select
-import signal
 import socket
 import struct
 import subprocess
@@ -26,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import RobotError, library_words
+from imitact.parallel.child_process import ending_words
 
 MODULE = "imitact_lerobot_host"
 
@@ -146,10 +146,8 @@ class LeRobotProcess:
         """Return how the program ended, in words; empty while it runs or was not started."""
         if self._process is None or (code := self._process.poll()) is None:
             return ""
-        if code < 0:
-            with contextlib.suppress(ValueError):
-                return f"the program of LeRobot was ended by {signal.Signals(-code).name}"
-        return f"the program of LeRobot ended with status {code}{self._last_line}"
+        words = ending_words("the program of LeRobot", code)
+        return f"{words}{self._last_line}" if code > 0 else words
 
     def stop(self) -> None:
         """End the program. Torque of a robot stays as it is, a leader is made limp."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Callable, Mapping
-from types import TracebackType
+from typing import Self
 
 from imitact.core.clock import Clock, WallClock
 from imitact.core.errors import BadInput, missing_package
 from imitact.core.joint_limits import JointLimits
 from imitact.core.robot import Reading, Robot
 from imitact.core.types import Spec
-from imitact.parallel.child_process import ChildProcess
+from imitact.parallel.child_process import ChildProcess, ProcessOwner
 from imitact.parallel.mailbox import Mailbox
 from imitact.teleoperation.browser_boxes import ADDRESS, LeaderBoxes, ServerConfig
 from imitact.teleoperation.goals import joint_ranges, known_hands
@@ -104,8 +104,8 @@ class BrowserLeader:
         return 0 if mail is None else int(mail.values[place])
 
 
-class BrowserPage:
-    """The page's server in a process of its own; a context manager that starts and ends it."""
+class BrowserPage(ProcessOwner):
+    """The page's server in a process of its own; as a context manager it is started too."""
 
     def __init__(
         self,
@@ -138,31 +138,13 @@ class BrowserPage:
         where = f"{ADDRESS}:{self._socket.getsockname()[1]}"
         self.url = f"http://{where}/?token={config.token}"
         self.leader = BrowserLeader(spec, config.boxes, where, config.clock)
-        self._child = ChildProcess(
-            "the server of the browser leader", serve_page, (config, self._socket), on_line
-        )
+        what = "the server of the browser leader"
+        super().__init__(ChildProcess(what, serve_page, (config, self._socket), on_line))
 
-    def __enter__(self) -> BrowserPage:
-        if self._child.pid is None:
+    def __enter__(self) -> Self:
+        if self.pid is None:
             self.start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @property
-    def sentinel(self) -> int:
-        """A descriptor that is readable once the server has ended."""
-        return self._child.sentinel
-
-    @property
-    def pid(self) -> int | None:
-        return self._child.pid
 
     def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Serve the page.
@@ -171,23 +153,17 @@ class BrowserPage:
             RobotError: the server did not start.
         """
         try:
-            self._child.start(timeout_s)
+            self._process.start(timeout_s)
         except BaseException:
             self.close()
             raise
         finally:
             self._socket.close()  # the server has its own copy
 
-    def death(self) -> str:
-        """Return how the server ended, in words; empty while it runs."""
-        return self._child.death()
-
     def close(self) -> None:
         """End the server."""
         self._socket.close()
-        self._child.close()
-        if not self._child.join(2.0):
-            self._child.kill()
+        self._process.end(2.0)
 
 
 def browser_leader(

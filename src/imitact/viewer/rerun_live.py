@@ -17,7 +17,7 @@ import numpy as np
 
 from imitact.core.robot import TimedFrame
 from imitact.core.types import Spec
-from imitact.parallel.child_process import ChildProcess, ParentPipe
+from imitact.parallel.child_process import ChildProcess, ParentPipe, ProcessOwner
 from imitact.parallel.mailbox import Mailbox
 from imitact.recording.tick_record import RecordReader, TickRecord
 from imitact.viewer.rerun_export import open_live, parse_target, send_lines, send_values
@@ -39,7 +39,7 @@ CLOSE_TIMEOUT_S = 10.0
 """Time to send what is left at the end of a run, s."""
 
 
-class LiveRerun:
+class LiveRerun(ProcessOwner):
     """The command's side: starts the process, says how it ended, and ends it."""
 
     def __init__(
@@ -65,7 +65,7 @@ class LiveRerun:
         parse_target(target)
         self._on_line, self._has_said = on_line, False
         arguments = (target, spec, reader, dict(frames))
-        self._process = ChildProcess("the sender to Rerun", send_run, arguments, on_line)
+        super().__init__(ChildProcess("the sender to Rerun", send_run, arguments, on_line))
 
     def start(self) -> None:
         """Start the process, without waiting for it."""
@@ -73,17 +73,15 @@ class LiveRerun:
 
     def watch(self) -> None:
         """Say once that the process has ended; the run goes on without it."""
-        if not self._has_said and (death := self._process.death()):
+        if not self._has_said and (death := self.death()):
             self._has_said = True
             self._on_line(f"{death}; the run goes on, and its log can be sent later")
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Let the process send what is left, and end it."""
         self.watch()
-        self._process.close()  # by which it knows
-        if not self._process.join(timeout_s):
+        if not self._process.end(timeout_s):
             self._on_line(f"Rerun took no more within {timeout_s:g} s; the rest was not sent")
-            self._process.kill()
 
 
 def send_run(

@@ -186,8 +186,7 @@ class Bench:
             for process in (self._cameras, self._world):
                 process.close()
             for process in (self._cameras, self._world):
-                if not process.join(_STOP_S):
-                    process.kill()
+                process.end(_STOP_S)
         self._folder_lock.close()
         if self._plan.owns_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
