@@ -52,9 +52,12 @@ parity: $(READY) $(LEROBOT_READY)
 
 robot-parity: $(READY) $(LEROBOT_READY)
 	$(LEROBOT)/bin/python scripts/parity_recording.py
-	$(BIN)/python scripts/robot_parity.py --lerobot-python $(LEROBOT)/bin/python $(ARGS)
+	$(LEROBOT)/bin/python scripts/parity_feetech.py
+	$(BIN)/python scripts/robot_parity.py --lerobot-python $(LEROBOT)/bin/python \
+	    --write benchmarks/results/robot_parity.json $(ARGS)
 	rm -rf runs/so101
-	$(BIN)/python scripts/robot_learn_so101.py --lerobot-python $(LEROBOT)/bin/python
+	$(BIN)/python scripts/robot_learn_so101.py --lerobot-python $(LEROBOT)/bin/python \
+	    --write benchmarks/results/robot_learn_so101.json
 
 # docs/settings.md is generated from the code first.
 docs: $(READY)

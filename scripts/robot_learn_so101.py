@@ -92,6 +92,7 @@ def main() -> int:
     parser.add_argument("--episodes", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--write", type=Path, help="JSON file for what was found")
     args = parser.parse_args()
     os.environ["IMITACT_LEROBOT_PYTHON"] = str(args.lerobot_python.absolute())
     args.out.mkdir(parents=True, exist_ok=True)
@@ -129,7 +130,10 @@ def main() -> int:
         "run": run.statistics,
         "limp at the end": limp,
     }
-    print(json.dumps(result, indent=2, default=str))
+    text = json.dumps(result, indent=2, default=str)
+    print(text)
+    if args.write:
+        args.write.write_text(text + "\n")
     return 0 if limp and len(dataset.lengths) >= args.episodes else 1
 
 

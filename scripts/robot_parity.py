@@ -1,6 +1,6 @@
 """Robot parity: LeRobot's own drivers on emulated servos, by themselves and through imitact's host.
 
-    python scripts/robot_parity.py --lerobot-python PATH [--ticks N] [--only KIND]
+    python scripts/robot_parity.py --lerobot-python PATH [--ticks N] [--only KIND] [--write FILE]
 
 Five device classes of LeRobot 0.6.1 (so101_follower, so101_leader, koch_follower, bi_so_follower,
 bi_so_leader; koch_leader too) connect, calibrate while a scripted hand moves the limp arm, run
@@ -52,11 +52,17 @@ class Report:
 
     def __init__(self) -> None:
         self.failures = 0
+        self.lines: list[str] = []
 
     def check(self, holds: object, text: str) -> None:
         """Write a line; remember what does not hold."""
         self.failures += not holds
-        print(f"{'ok  ' if holds else 'FAIL'} {text}", flush=True)
+        self.say(f"{'ok  ' if holds else 'FAIL'} {text}")
+
+    def say(self, line: str) -> None:
+        """Write a line that is kept."""
+        self.lines.append(line)
+        print(line, flush=True)
 
 
 # ---------------------------------------------------------------------- LeRobot by itself
@@ -175,7 +181,9 @@ def run_hosted(report: Report, bench: Bench, config: RobotConfig, ticks: int) ->
         report.check(
             len(robot.health()) == joints, f"{bench.kind}: health of {len(robot.health())} motors"
         )
-        print(f"     oldest reading {oldest_s * 1000:.0f} ms; {', '.join(faults) or 'no faults'}")
+        report.say(
+            f"     oldest reading {oldest_s * 1000:.0f} ms; {'; '.join(faults) or 'no faults'}"
+        )
         missing = setup.release(is_supported=True)
         limp = [bus for bus in counts if bench.truth().buses[bus].is_limp]
         wanted = [bus for bus in counts if bench.kind != "koch" or bus == "follower"]
@@ -354,7 +362,7 @@ def main() -> int:
     parser.add_argument("--lerobot-python", required=True, type=Path)
     parser.add_argument("--ticks", type=int, default=1000)
     parser.add_argument("--only", choices=KINDS)
-    parser.add_argument("--skip-alone", action="store_true", help="not LeRobot by itself")
+    parser.add_argument("--write", type=Path, help="JSON file for the lines of what held")
     options = parser.parse_args()
     python = str(options.lerobot_python.absolute())
     report = Report()
@@ -385,6 +393,9 @@ def main() -> int:
             if kind == "so101":
                 run_faults(report, python, bench, config)
     print(f"{report.failures} failures")
+    if options.write:
+        kept = {"ticks": options.ticks, "failures": report.failures, "lines": report.lines}
+        options.write.write_text(json.dumps(kept, indent=1) + "\n")
     return min(1, report.failures)
 
 

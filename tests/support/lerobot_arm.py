@@ -15,6 +15,7 @@ from tests.support.paths import ROOT
 
 HOST = ROOT / "integrations" / "imitact_lerobot_host" / "src"
 FAKE = ROOT / "tests" / "support" / "fake_lerobot"
+PLUGINS = ROOT / "tests" / "support" / "lerobot_plugins"
 JOINTS = ("pan.pos", "lift.pos", "gripper.pos")
 PATIENCE = 10.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 
@@ -15,14 +16,15 @@ utils = SimpleNamespace(DraccusException=_Failure)
 def decode(config, raw):
     values = dict(raw)
     made = config.choices[values.pop("type")]
-    unknown = set(values) - {
-        "id",
-        "calibration_dir",
-        "port",
-        "faults",
-        "state",
-        "max_relative_target",
-    }
-    if unknown:
+    common = {"id", "calibration_dir"}
+    known = {"port", "faults", "state", "max_relative_target"}
+    if dataclasses.is_dataclass(made):
+        known = {one.name for one in dataclasses.fields(made)}
+    if unknown := set(values) - known - common:
         raise _Failure(f"unknown fields: {', '.join(sorted(unknown))}")
-    return SimpleNamespace(make=made, id=values.pop("id", None), **values)
+    if not dataclasses.is_dataclass(made):
+        return SimpleNamespace(make=made, id=values.pop("id", None), **values)
+    decoded = made(**{name: value for name, value in values.items() if name in known})
+    for name in common & values.keys():
+        setattr(decoded, name, values[name])
+    return decoded

@@ -144,7 +144,8 @@ class Device:
             goals = arm.sent()
             if goals is not None:
                 sent.update({f"{arm.prefix}{motor}.pos": goal for motor, goal in goals.items()})
-        return [float(sent[name]) for name in self.action_names]
+        # Some arms have actions that they do not send, such as velocities, and leave them out.
+        return [float(sent.get(name, asked[name])) for name in self.action_names]
 
     def check_next(self) -> dict[str, Any] | None:
         """Ask one motor, the next in turn, for its health; None where that is not possible."""

@@ -1,0 +1,3 @@
+from lerobot.motors.motors_bus import MotorNormMode
+
+__all__ = ["MotorNormMode"]

@@ -1,5 +1,5 @@
 """Devices by their names."""
 
+from lerobot.registry import make_device as make_robot_from_config
 
-def make_robot_from_config(config):
-    return config.make(config)
+__all__ = ["make_robot_from_config"]

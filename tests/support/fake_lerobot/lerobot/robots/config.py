@@ -1,10 +1,7 @@
-# ruff: noqa: RUF012
 """The registry of devices."""
 
+from lerobot.registry import Config
 
-class RobotConfig:
-    choices = {}
 
-    @classmethod
-    def get_known_choices(cls):
-        return cls.choices
+class RobotConfig(Config):
+    pass

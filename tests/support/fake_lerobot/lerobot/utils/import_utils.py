@@ -1,5 +1,5 @@
-"""Plugins: there are none."""
+"""Plugins."""
 
+from lerobot.registry import register_third_party_plugins
 
-def register_third_party_plugins():
-    pass
+__all__ = ["register_third_party_plugins"]

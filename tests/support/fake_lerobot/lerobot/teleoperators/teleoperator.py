@@ -1,0 +1,5 @@
+"""The base of teleoperators."""
+
+from lerobot.registry import Device as Teleoperator
+
+__all__ = ["Teleoperator"]
