@@ -4,7 +4,7 @@
 
 Times are of the thread's CPU clock, so that other processes count little. `passing` is a legal
 stream with readings and the health of 18 servos; `catching up` has all 14 joints in recovery;
-`collisions` adds the check of contacts in gym-aloha's scene.
+`collisions` adds the check of contacts between ALOHA's arms.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from imitact.control.collision import aloha_collisions
+from imitact.control.collision import CollisionCheck
 from imitact.control.contract import Ages
 from imitact.control.safety_filter import SafetyFilter, Stage
 from imitact.core.aloha_joints import ALOHA_JOINTS
 from imitact.core.cpu import available_cores, processor_name
 from imitact.core.joint_limits import JointLimits
 from imitact.core.robot import ServoHealth
+from imitact.robots.aloha_hardware import BASES
 from tests.support.safety import RATE_HZ, aloha_limits, reading
 
 START = np.array([0.0, -0.96, 1.16, 0.0, -0.3, 0.0, 0.5] * 2)
@@ -69,7 +70,7 @@ def measure(safety: SafetyFilter, stream: Iterable[np.ndarray], stage: Stage) ->
 def main(ticks: int, out: Path) -> None:
     limits: JointLimits = aloha_limits()
     plain = SafetyFilter(limits, RATE_HZ, cameras=("top",))
-    checked = SafetyFilter(limits, RATE_HZ, cameras=("top",), collisions=aloha_collisions())
+    checked = SafetyFilter(limits, RATE_HZ, cameras=("top",), collisions=CollisionCheck(BASES))
     result = {
         "processor": processor_name(),
         "cores": available_cores(),

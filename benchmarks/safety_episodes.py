@@ -4,8 +4,8 @@
 
 300 episodes: cube and insertion, spread 0, 1 and 2, 50 seeds each. The limits are those of each
 task's own episodes, times 1.5, as training keeps them in policy.json; once as they are, and once
-cut by the range of ALOHA's joints. The state is measured in the simulation, so that lag and stall
-are judged as well. Nothing is rendered. Each episode begins at rest at its first action.
+cut by the range of ALOHA's joints, with the check of self-collisions. The state is measured in the
+simulation, so that lag and stall are judged as well. Nothing is rendered. Each episode begins at rest at its first action.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imitact.control.collision import CollisionCheck
 from imitact.control.contract import Ages
 from imitact.control.safety_filter import SafetyFilter
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.joint_limits import DemonstratedLimits, JointLimits
 from imitact.envs.aloha import AlohaEnv
 from imitact.envs.experts.registry import EXPERTS, make_expert
-from imitact.robots.aloha_hardware import robot_limits
+from imitact.robots.aloha_hardware import BASES, robot_limits
 from imitact.robots.config import ArmConfig, RobotConfig
 from tests.support.safety import reading
 
@@ -47,11 +48,15 @@ def episode(env: AlohaEnv, spread: float, seed: int) -> tuple[Rows, Rows]:
     return np.array(actions, np.float64), np.array(states, np.float64)
 
 
-def replay(limits: JointLimits, episodes: list[tuple[Rows, Rows]]) -> dict[str, Any]:
+def replay(
+    limits: JointLimits,
+    episodes: list[tuple[Rows, Rows]],
+    collisions: CollisionCheck | None = None,
+) -> dict[str, Any]:
     """Return how many episodes come out of the filter to the bit, and what acted on the others."""
     stages: Counter[str] = Counter()
     identical, worst = 0, 0.0
-    safety = SafetyFilter(limits, ALOHA_RATE_HZ)
+    safety = SafetyFilter(limits, ALOHA_RATE_HZ, collisions=collisions)
     for actions, states in episodes:
         safety.begin(actions[0])
         sent = []
@@ -79,7 +84,7 @@ def main(seeds: int, out: Path) -> None:
         result["tasks"][task] = {
             "episodes": len(episodes),
             "demonstrated": replay(limits, episodes),
-            "cut_by_the_robot": replay(limits.cut(own), episodes),
+            "cut_by_the_robot": replay(limits.cut(own), episodes, CollisionCheck(BASES)),
             "largest_distance_from_state": dict(
                 zip(ALOHA_JOINTS, gap.round(3).tolist(), strict=True)
             ),

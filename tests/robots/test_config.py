@@ -11,8 +11,10 @@ import pytest
 from imitact.core.errors import BadInput
 from imitact.robots.aloha_gripper import LINKAGES, VARIANTS, GripperScale
 from imitact.robots.aloha_hardware import (
+    BASES,
     REST_POSES,
     START_POSE,
+    arm_bases,
     arm_limits,
     arm_rest,
     rad_tick,
@@ -72,6 +74,7 @@ CONFIGS = (
                 "aloha_vx300s",
                 GripperConfig(closed_rad=-0.5, open_rad=1.25),
                 other_models={"waist": 1130},
+                base=(0.1, -0.2, 90.0),
                 fingerprint=tuple(range(18)),
             )
         },
@@ -80,6 +83,7 @@ CONFIGS = (
         rest={f"left_arm_{j}": 0.0 for j in ("waist", "shoulder", "elbow", "forearm_roll",
               "wrist_angle", "wrist_rotate", "gripper")},
         parking=ParkingConfig(0.2, 0.0),
+        self_collision=False,
     ),
     RobotConfig(
         "lerobot",
@@ -121,6 +125,8 @@ REFUSED = {
     ALOHA.replace("vx300s", "wx250s", 1): "[arms.left] has the model wx250s; expected vx300s or",
     ALOHA.replace("by-id/b", "by-id/a"): "[arms.right] and [arms.left] both have /dev/serial",
     ALOHA.replace("leaders.left", "leaders.lift"): 'no arm for the leader "lift"; expected left',
+    ALOHA.replace('model = "vx300s"', 'model = "vx300s"\nbase = [0, 1]', 1): "base has 2 numbers",
+    ALOHA.replace('"wx250s"', '"wx250s"\nbase = [0, 1, 0]'): "[leaders.left] has a base",
     ALOHA + '[limits.left_arm_wrist]\nlower = 0': 'no joint in [limits] "left_arm_wrist"',
     ALOHA + "[limits.left_arm_waist]\nlower = 1\nupper = -1": "lower is 1 and upper -1; the range",
     ALOHA + "[rest]\nleft_arm_waist = 0": "[rest] lacks left_arm_shoulder",
@@ -262,6 +268,21 @@ def test_limits_of_robot_toml_cut_and_never_widen() -> None:
     assert (cut.lower[0], cut.velocity[0]) == (-1.0, 1.0)
     assert cut.upper[0] == pytest.approx(3.1401, abs=1e-4)
     assert (cut.upper[13], cut.velocity[13]) == (0.8, 10.0)
+
+
+def test_the_bases_are_aloha_s_or_those_of_robot_toml() -> None:
+    config = parse_config(ALOHA)
+    assert arm_bases(config) == BASES
+    one, other = config.arms.values()
+    assert arm_bases(replace(config, arms={"left": one})) == {"left": (0, 0, 0)}
+    placed = {"left": replace(one, base=(0.0, 0.4, 0.0)), "right": other}
+    with pytest.raises(BadInput, match=r"the base of \[arms.right\] stands is not known"):
+        arm_bases(replace(config, arms=placed))
+    placed["right"] = replace(other, base=(0.0, -0.4, 10.0))
+    assert arm_bases(replace(config, arms=placed)) == {"left": (0, 0.4, 0), "right": (0, -0.4, 10)}
+    named = replace(config, arms={"front": one, "back": other}, leaders={})
+    with pytest.raises(BadInput, match="or self_collision = false"):
+        arm_bases(named)
 
 
 def test_every_rest_pose_is_within_the_limits_of_its_arm() -> None:

@@ -80,6 +80,7 @@ def run_robot(
     first_seed: int = 1000,
     video: VideoConfig | None = None,
     ages: AgeBounds | None = None,
+    self_collision: bool = True,
     sim: SimOptions | None = None,
     log: Path | str | None = None,
     person: Person | None = None,
@@ -118,6 +119,7 @@ def run_robot(
         with_leaders=leader is not None,
         shadow=shadow,
         ages=ages,
+        self_collision=self_collision,
         on_line=on_line,
     )
     report = RunReport()
@@ -221,6 +223,7 @@ def replay_robot(
     episode: int = 0,
     first_seed: int = 0,
     ages: AgeBounds | None = None,
+    self_collision: bool = True,
     sim: SimOptions | None = None,
     log: Path | str | None = None,
     on_episode: Callable[[RobotSession, int], object] = lambda session, number: None,
@@ -238,7 +241,14 @@ def replay_robot(
     """
     dataset = open_dataset(data)
     sim = sim or _sim_options(dataset.spec, first_seed)
-    parts = open_parts(robot, sim, with_leaders=False, ages=ages, on_line=on_line)
+    parts = open_parts(
+        robot,
+        sim,
+        with_leaders=False,
+        ages=ages,
+        self_collision=self_collision,
+        on_line=on_line,
+    )
     report = RunReport()
     try:
         actions = episode_actions(dataset, episode, parts.spec, str(data))

@@ -23,6 +23,7 @@ from imitact.api.robot_session import (
     stage_names,
 )
 from imitact.control.async_inference import PolicyProcess
+from imitact.control.collision import CollisionCheck
 from imitact.control.contract import Safety, Source
 from imitact.control.control_loop import AgeLimits
 from imitact.control.parking import RampSource
@@ -131,6 +132,7 @@ def open_parts(
     with_leaders: bool = True,
     shadow: bool = False,
     ages: AgeBounds | None = None,
+    self_collision: bool = True,
     on_line: OnLine = lambda line: None,
 ) -> Parts:
     """Make a robot by its name on the command line, with its safety filter; nothing is started.
@@ -142,10 +144,12 @@ def open_parts(
         with_leaders: whether its own leaders are connected.
         shadow: whether nothing is sent to it.
         ages: how old values may be.
+        self_collision: whether collisions of an ALOHA's arms are checked, if its robot.toml does
+            not say no.
         on_line: receives lines of progress.
 
     Raises:
-        BadInput: no limits are known for a robot of hardware.
+        BadInput: no limits are known for a robot of hardware, or collisions cannot be checked.
     """
     ages = ages or AgeBounds()
     if isinstance(robot, str):
@@ -162,7 +166,8 @@ def open_parts(
                 "([limits.JOINT] with lower, upper, velocity, acceleration and jerk), or run a "
                 "policy that has its own"
             )
-        safety = _safety(commanded.spec, limits, ages, shadow=shadow)
+        collisions = _collisions(setup) if self_collision else None
+        safety = _safety(commanded.spec, limits, ages, collisions, shadow=shadow)
         lines = () if joined is None else tuple(joined.lines())
         return Parts(setup, commanded, limits, safety, ages, shadow, lines)
     except BaseException:
@@ -246,7 +251,35 @@ def _joined_limits(setup: RobotSetup, policy: JointLimits | None) -> CombinedLim
     return combined_limits(given) if given else None
 
 
-def _safety(spec: Spec, limits: JointLimits | None, ages: AgeBounds, *, shadow: bool) -> Safety:
+def _collisions(setup: RobotSetup) -> CollisionCheck | None:
+    """Return the check of collisions between the arms of an ALOHA; None on any other robot, and
+    where its robot.toml says no."""
+    from imitact.robots.aloha_hardware import BASES, arm_bases
+
+    config = setup.config
+    if config is not None and config.kind == "aloha":
+        bases = arm_bases(config) if config.self_collision else None
+    else:
+        bases = BASES if setup.robot.spec.action_names == ALOHA_JOINTS else None
+    if bases is None:
+        return None
+    try:
+        return CollisionCheck(bases)
+    except BadInput as error:
+        raise BadInput(
+            f"{error}. It is needed to keep the arms from each other; --no-self-collision runs "
+            "without that, as does self_collision = false in robot.toml"
+        ) from None
+
+
+def _safety(
+    spec: Spec,
+    limits: JointLimits | None,
+    ages: AgeBounds,
+    collisions: CollisionCheck | None,
+    *,
+    shadow: bool,
+) -> Safety:
     """Return the filter; in a shadow run nothing follows, so that lag and stall say nothing."""
     stages = ALL_STAGES - {Stage.LAG, Stage.STALL} if shadow else ALL_STAGES
     return SafetyFilter(
@@ -254,6 +287,7 @@ def _safety(spec: Spec, limits: JointLimits | None, ages: AgeBounds, *, shadow: 
         spec.rate_hz,
         spec=spec,
         bounds=SafetyBounds(ages=ages),
+        collisions=collisions,
         stages=stages,
     )
 

@@ -83,6 +83,7 @@ def teleoperate(
     approach: Approach | None = None,
     seconds: float = 0.0,
     ages: AgeBounds | None = None,
+    self_collision: bool = True,
     sim: SimOptions | None = None,
     log: Path | str | None = None,
     on_poll: OnPoll = lambda session: None,
@@ -103,7 +104,7 @@ def teleoperate(
         RobotError: a process of the session died; the robot was parked and released.
     """
     sim = sim or SimOptions(real_time=True)
-    parts, chosen = _open(robot, leader, sim, ages, on_line)
+    parts, chosen = _open(robot, leader, sim, ages, self_collision, on_line)
     report = TeleoperationReport()
     phases = _phases(parts, chosen, approach)
     settings = {"robot": robot_name(robot), "leader": leader}
@@ -137,6 +138,7 @@ def record_robot(
     seconds: float = 60.0,
     video: VideoConfig | None = None,
     ages: AgeBounds | None = None,
+    self_collision: bool = True,
     sim: SimOptions | None = None,
     log: Path | str | None = None,
     person: Person | None = None,
@@ -167,7 +169,7 @@ def record_robot(
         raise BadInput("task is empty; say what the episodes show")
     sim = sim or SimOptions()
     person = person or Person()
-    parts, chosen = _open(robot, leader, sim, ages, on_line)
+    parts, chosen = _open(robot, leader, sim, ages, self_collision, on_line)
     report = TeleoperationReport()
     try:
         recorder = make_recorder(Path(out), parts, task, video)
@@ -253,9 +255,17 @@ def _open(
     leader: str,
     sim: SimOptions,
     ages: AgeBounds | None,
+    self_collision: bool,
     on_line: OnLine,
 ) -> tuple[Parts, ChosenLeader]:
-    parts = open_parts(robot, sim, with_leaders=not leader, ages=ages, on_line=on_line)
+    parts = open_parts(
+        robot,
+        sim,
+        with_leaders=not leader,
+        ages=ages,
+        self_collision=self_collision,
+        on_line=on_line,
+    )
     env = robot.removeprefix(SIM_PREFIX) if isinstance(robot, str) else ""
     try:
         return parts, choose_leader(leader, parts.setup, env, sim.seed, on_line)

@@ -69,6 +69,10 @@ class RecordRobot:
     ages: AgeBounds = field(default_factory=AgeBounds)
     """How old values may be before the robot is held."""
 
+    self_collision: bool = True
+    """Hold ALOHA's arms before they touch each other or themselves. self_collision = false in
+    robot.toml turns it off as well."""
+
     log: Path | None = None
     """Folder of the log. None: OUT.runs, beside the dataset."""
 
@@ -101,6 +105,7 @@ def run(settings: RecordRobot) -> None:
             seconds=settings.seconds,
             video=settings.video,
             ages=settings.ages,
+            self_collision=settings.self_collision,
             sim=sim,
             log=settings.log,
             person=console.person,

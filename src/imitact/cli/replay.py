@@ -33,6 +33,10 @@ class Replay:
     ages: AgeBounds = field(default_factory=AgeBounds)
     """How old values may be before the robot is held."""
 
+    self_collision: bool = True
+    """Hold ALOHA's arms before they touch each other or themselves. self_collision = false in
+    robot.toml turns it off as well."""
+
     log: Path | None = None
     """Folder of the log. None: a new one in runs/robot."""
 
@@ -53,6 +57,7 @@ def run(settings: Replay) -> None:
             episode=settings.episode,
             first_seed=settings.first_seed,
             ages=settings.ages,
+            self_collision=settings.self_collision,
             log=settings.log,
             on_poll=console.poll,
             on_line=console.display.line,

@@ -70,6 +70,10 @@ class Run:
     ages: AgeBounds = field(default_factory=AgeBounds)
     """How old values may be before the robot is held."""
 
+    self_collision: bool = True
+    """Hold ALOHA's arms before they touch each other or themselves. self_collision = false in
+    robot.toml turns it off as well."""
+
     log: Path | None = None
     """Folder of the log. None: beside --record, else a new one in runs/robot."""
 
@@ -111,6 +115,7 @@ def run(settings: Run) -> None:
             first_seed=settings.first_seed,
             video=settings.video,
             ages=settings.ages,
+            self_collision=settings.self_collision,
             log=settings.log,
             person=console.person,
             on_poll=poll,

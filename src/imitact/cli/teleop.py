@@ -42,6 +42,10 @@ class Teleop:
     ages: AgeBounds = field(default_factory=AgeBounds)
     """How old values may be before the robot is held."""
 
+    self_collision: bool = True
+    """Hold ALOHA's arms before they touch each other or themselves. self_collision = false in
+    robot.toml turns it off as well."""
+
     rerun: str = ""
     """Send the session to Rerun as it happens: a file FILE.rrd, or spawn to open its viewer."""
 
@@ -75,6 +79,7 @@ def run(settings: Teleop) -> None:
             approach=settings.approach,
             seconds=settings.seconds,
             ages=settings.ages,
+            self_collision=settings.self_collision,
             log=settings.log,
             on_poll=poll,
             on_line=console.display.line,

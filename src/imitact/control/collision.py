@@ -1,61 +1,79 @@
-"""Collision check: whether a step would make arms touch what they do not touch now.
+"""Collision check: whether a step would make ALOHA's arms touch each other or themselves.
 
-MuJoCo's kinematics and collision detection run on the commanded pose, without dynamics. Objects
-that move freely in the scene are left out: where they are is not known on a robot.
+MuJoCo's kinematics and collision detection run on the commanded pose, without dynamics, with the
+convex hulls of gym-aloha's meshes of the ViperX. Table, objects, cameras and cables are left out:
+on a robot nobody knows where they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput
 from imitact.core.types import FloatArray
+from imitact.envs.aloha import FINGER_CLOSED_M, FINGER_OPEN_M, scene_folder
 from imitact.envs.aloha_renderer import load_mujoco
 
 DEEPER_M = 1e-4
 """By how much a contact that is there may get deeper in a tick, m: rounding, not a push."""
 
+_MODELS = ("vx300s_left", "vx300s_right")
+_FINGERS = ("left_finger_link", "right_finger_link")
+
 Pair = tuple[int, int]
 
 
 class CollisionCheck:
-    """Compares the contacts of poses in a MuJoCo scene.
+    """Compares the contacts of poses of one or two ViperX arms.
 
-    A contact is a pair of bodies. Those of `allow` never count.
+    A contact is a pair of bodies. Two kinds of pairs never count: fingers with fingers, of one hand
+    or of two, which are made to touch and do in every hand-over; and a base with the shoulder that
+    turns on it.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        to_qpos: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-    ) -> None:
-        """Take a scene; its model is the check's own from now on.
+    def __init__(self, bases: Mapping[str, Sequence[float]]) -> None:
+        """Build the model of the arms, about 0.3 s.
 
         Args:
-            model: MjModel; the geometries of its free bodies are switched off.
-            to_qpos: returns the first positions of the scene for an action, (A,).
-        """
-        mujoco = load_mujoco()
+            bases: x and y in m, and the heading in degrees, of the base of each arm, by side, in
+                the order of the commanded joints.
 
-        self._mj, self._model, self._to_qpos = mujoco, model, to_qpos
-        self._data: Any = mujoco.MjData(model)
-        free = model.jnt_bodyid[model.jnt_type == mujoco.mjtJoint.mjJNT_FREE]
-        moves_freely = np.isin(model.body_rootid[model.geom_bodyid], free)
-        model.geom_contype[moves_freely] = 0
-        model.geom_conaffinity[moves_freely] = 0
-        self._allowed: set[Pair] = set()
+        Raises:
+            BadInput: there are more than two arms, or MuJoCo or gym-aloha is not installed.
+        """
+        if not 1 <= len(bases) <= len(_MODELS):
+            raise BadInput(f"collisions of {len(bases)} arms cannot be checked; only of one or two")
+        self._bases = {side: tuple(map(float, base)) for side, base in bases.items()}
+        self._mj: Any = load_mujoco()
+        self._model, self._words = _built(self._mj, self._bases)
+        self._data: Any = self._mj.MjData(self._model)
         self._kept: tuple[bytes, dict[Pair, float]] = (b"", {})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be made anew in the process of the control loop: it keeps nothing that matters there."""
+        return CollisionCheck, (self._bases,)
+
     def contacts(self, pose: FloatArray) -> dict[Pair, float]:
-        """Return the pairs of bodies that touch at a commanded pose, (A,), with their distance in
-        m, which is negative."""
+        """Return the pairs of bodies that touch at a commanded pose with their distance in m, which
+        is negative.
+
+        Args:
+            pose: (7 * arms,), six joints in rad and the gripper, 0 closed to 1 open, of each arm.
+                Between its ends a gripper is taken to be linear in the position of its fingers.
+
+        Raises:
+            BadInput: the pose is of another size.
+        """
         model, data = self._model, self._data
-        qpos = self._to_qpos(np.asarray(pose, np.float64))
-        data.qpos[: len(qpos)] = qpos
+        arms = np.asarray(pose, np.float64)
+        if arms.shape != (7 * len(self._bases),):
+            raise BadInput(f"a pose of {len(self._bases)} arms has not the shape {arms.shape}")
+        arms = arms.reshape(-1, 7)
+        travel = arms[:, 6:] * (FINGER_OPEN_M - FINGER_CLOSED_M) + FINGER_CLOSED_M
+        data.qpos[:] = np.concatenate([arms[:, :6], travel, -travel], axis=1).ravel()
         self._mj.mj_kinematics(model, data)
         self._mj.mj_collision(model, data)
         found: dict[Pair, float] = {}
@@ -64,22 +82,9 @@ class CollisionCheck:
             for (one, other), distance in zip(
                 bodies.tolist(), data.contact.dist.tolist(), strict=True
             ):
-                pair = (one, other)
-                if distance < 0 and pair not in self._allowed:
-                    found[pair] = min(found.get(pair, 0.0), distance)
+                if distance < 0:
+                    found[one, other] = min(found.get((one, other), 0.0), distance)
         return found
-
-    def allow(self, poses: Iterable[FloatArray]) -> tuple[str, ...]:
-        """Allow the contacts of poses, each (A,): of the start, or of demonstrations.
-
-        Returns:
-            The pairs that these added, in words.
-        """
-        before = set(self._allowed)
-        for pose in poses:
-            self._allowed.update(self.contacts(pose))
-        self._kept = b"", {}
-        return tuple(self._words(pair) for pair in sorted(self._allowed - before))
 
     def refusal(self, now: FloatArray, *later: FloatArray) -> str:
         """Return which contact a step makes, in words; empty where it makes none.
@@ -96,43 +101,59 @@ class CollisionCheck:
         for contacts in found:
             for pair, distance in contacts.items():
                 if pair not in before:
-                    return f"{self._words(pair)} would touch"
+                    return f"{self.words(pair)} would touch"
                 if distance < before[pair] - DEEPER_M:
-                    return f"{self._words(pair)} touch and would press on"
+                    return f"{self.words(pair)} touch and would press on"
         if later:  # of the next tick
             self._kept = later[0].tobytes(), found[0]
         return ""
 
-    def _words(self, pair: Pair) -> str:
-        return " and ".join(self._model.body(body).name or "the world" for body in pair)
+    def words(self, pair: Pair) -> str:
+        """Return the names of two bodies: "left forearm and right wrist"."""
+        return " and ".join(self._words[body] for body in pair)
 
 
-def aloha_collisions(task: str = "cube") -> CollisionCheck:
-    """Return the check for ALOHA's arms over the table, in gym-aloha's scene.
+_PARTS = {
+    "": "base",
+    "shoulder_link": "shoulder",
+    "upper_arm_link": "upper arm",
+    "upper_forearm_link": "elbow",
+    "lower_forearm_link": "forearm",
+    "wrist_link": "wrist",
+    "gripper_link": "gripper",
+    "gripper_prop_link": "gripper",
+    "left_finger_link": "finger",
+    "right_finger_link": "finger",
+}
+"""Bodies of gym-aloha's arms, in words."""
 
-    What touches at the start pose of the scene is allowed.
 
-    Raises:
-        BadInput: MuJoCo or gym-aloha is not installed.
-    """
-    from imitact.envs.aloha import FINGER_CLOSED_M, FINGER_OPEN_M, AlohaScene
-
-    scene = AlohaScene(task)
-    scene.reset(0)
-    start = np.delete(scene.data.qpos[:16], (7, 15))
-    fingers = (start[6::7] - FINGER_CLOSED_M) / (FINGER_OPEN_M - FINGER_CLOSED_M)
-    start[6::7] = fingers
-
-    def to_qpos(pose: NDArray[np.float64]) -> NDArray[np.float64]:
-        if pose.shape != (14,):
-            raise BadInput(f"a pose of ALOHA has 14 values, not the shape {pose.shape}")
-        qpos = np.empty(16)
-        for arm in (0, 1):
-            travel = pose[7 * arm + 6] * (FINGER_OPEN_M - FINGER_CLOSED_M) + FINGER_CLOSED_M
-            qpos[8 * arm : 8 * arm + 6] = pose[7 * arm : 7 * arm + 6]
-            qpos[8 * arm + 6 : 8 * arm + 8] = travel, -travel
-        return qpos
-
-    check = CollisionCheck(scene.model, to_qpos)
-    check.allow([start])
-    return check
+def _built(mujoco: Any, bases: Mapping[str, tuple[float, ...]]) -> tuple[Any, tuple[str, ...]]:
+    """Return the model of the arms alone, and the words of its bodies."""
+    path = scene_folder() / "bimanual_viperx_transfer_cube.xml"
+    spec = mujoco.MjSpec.from_file(str(path))
+    used = dict(zip(_MODELS, bases.items(), strict=False))
+    for thing in (*spec.keys, *spec.actuators, *spec.cameras, *spec.lights):
+        spec.delete(thing)
+    for name in ("box", "table", *(model for model in _MODELS if model not in used)):
+        spec.delete(spec.body(name))
+    for model, (_, (x_m, y_m, heading_deg)) in used.items():
+        base, turn = spec.body(model), np.radians(heading_deg) / 2
+        base.pos = x_m, y_m, 0.0
+        base.alt.type = mujoco.mjtOrientation.mjORIENTATION_QUAT  # instead of its Euler angles
+        base.quat = np.cos(turn), 0.0, 0.0, np.sin(turn)
+        bottom = spec.geom(f"{model}/1_base")  # gym-aloha lets everything through it
+        bottom.contype = bottom.conaffinity = 1
+        spec.add_exclude(bodyname1=model, bodyname2=f"{model}/shoulder_link")
+    fingers = [f"{model}/{finger}" for model in used for finger in _FINGERS]
+    for at, one in enumerate(fingers):
+        for other in fingers[at + 1 :]:
+            spec.add_exclude(bodyname1=one, bodyname2=other)
+    built = spec.compile()
+    words = {
+        f"{model}/{part}".rstrip("/"): f"{side} {text}"
+        for model, (side, _) in used.items()
+        for part, text in _PARTS.items()
+    }
+    names = [str(built.body(body).name) for body in range(built.nbody)]
+    return built, tuple(words.get(name, name) for name in names)

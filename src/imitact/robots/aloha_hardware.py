@@ -130,6 +130,11 @@ REST_GRIPPER = 1.0
 examples/aloha_real/real_env.py:114-126)."""
 
 
+BASES = {"left": (-0.469, 0.0, 0.0), "right": (0.469, 0.0, 180.0)}
+"""Where the followers stand: x and y in m, and the heading in degrees, by side; they face each
+other (gym-aloha, assets/vx300s_left.xml and vx300s_right.xml)."""
+
+
 def joint_names(side: str) -> tuple[str, ...]:
     """Return the seven joints of one arm, as the datasets name them."""
     return tuple(f"{side}_arm_{joint}" for joint in ARM_JOINTS)
@@ -188,6 +193,26 @@ def robot_limits(config: RobotConfig) -> JointLimits:
                 tighter = max if bound == "lower" else min
                 values[index] = tighter(values[index], value)
     return JointLimits(names, tuple(unit for arm in arms for unit in arm.units), **bounds)
+
+
+def arm_bases(config: RobotConfig) -> Mapping[str, tuple[float, ...]]:
+    """Return where the base of each follower stands, as in `BASES`, by side.
+
+    Raises:
+        BadInput: it is not known.
+    """
+    given = {side: arm.base for side, arm in config.arms.items()}
+    if len(given) == 1:  # it collides with itself alone, wherever it stands
+        return {side: base or (0.0, 0.0, 0.0) for side, base in given.items()}
+    if not any(given.values()) and given.keys() == BASES.keys():
+        return {side: BASES[side] for side in given}
+    if missing := [side for side, base in given.items() if not base]:
+        raise BadInput(
+            f"where the base of [arms.{missing[0]}] stands is not known, so that collisions of the "
+            "arms cannot be checked; give base = [x in m, y in m, heading in degrees] for every "
+            "arm, or self_collision = false"
+        )
+    return given
 
 
 def arm_rest(config: RobotConfig, side: str, *, is_leader: bool = False) -> NDArray[np.float64]:

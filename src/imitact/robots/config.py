@@ -105,6 +105,10 @@ class ArmConfig:
     other_models: Mapping[str, int] = field(default_factory=dict)
     """Joints whose servo was exchanged for another model, with its model number."""
 
+    base: tuple[float, ...] = ()
+    """Where the base of a follower stands, for the check of self-collisions: x and y in m, and the
+    heading in degrees. Empty: as ALOHA's, left at [-0.469, 0, 0], right at [0.469, 0, 180]."""
+
     fingerprint: tuple[int, ...] = ()
     """Firmware versions and homing offsets of the nine servos, which `imitact robot check` records
     and compares: it tells the left arm from the right one."""
@@ -114,6 +118,10 @@ class ArmConfig:
             raise BadInput(f"baud is {self.baud}; expected {', '.join(map(str, BAUD_RATES))}")
         if not 0 <= self.watchdog_s <= 2.54:
             raise BadInput(f"watchdog_s is {self.watchdog_s:g}; expected 0, or 0.02 to 2.54 s")
+        if self.base and len(self.base) != 3:
+            raise BadInput(
+                f"base has {len(self.base)} numbers, expected 3: x and y in m, heading in degrees"
+            )
         if self.fingerprint and len(self.fingerprint) != 18:
             raise BadInput(
                 f"fingerprint has {len(self.fingerprint)} numbers, expected 18; take it out and "
@@ -300,6 +308,10 @@ class RobotConfig:
     parking: ParkingConfig = ParkingConfig()
     """The way to the rest pose."""
 
+    self_collision: bool = True
+    """aloha: whether an arm is held before it touches itself or the other arm
+    (docs/robot_safety.md); false where the arms are built differently."""
+
     def __post_init__(self) -> None:
         _check_rate(self.rate_hz)
         needed = {"aloha": "arms", "lerobot": "lerobot", "sim": "sim"}
@@ -334,6 +346,8 @@ class RobotConfig:
                         f"[{table}.{side}]: a side is a word of small letters, such as left; "
                         "joints are named after it"
                     )
+                if is_leader and arm.base:
+                    raise BadInput(f"[leaders.{side}] has a base, which only [arms.{side}] needs")
                 if arm.is_leader_model != is_leader:
                     wanted = "wx250s or aloha_wx250s" if is_leader else "vx300s or aloha_vx300s"
                     raise BadInput(f"[{table}.{side}] has the model {arm.model}; expected {wanted}")
