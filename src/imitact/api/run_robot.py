@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from imitact.api.leaders import choose_leader
+from imitact.api.leaders import ChosenLeader, choose_leader
 from imitact.api.robot_session import OnLine, OnPoll, RobotSession, stage_names
 from imitact.api.session_parts import (
     MakeSetup,
     Parts,
+    check_log,
     frame_boxes,
     leader_lag_s,
     log_of,
@@ -107,6 +109,7 @@ def run_robot(
         BadInput: there is no such policy or robot, or they do not fit.
         RobotError: a process of the session died; the robot was parked and released.
     """
+    check_log(log)
     stored = read_stored(policy)
     sim = sim or _sim_options(stored.spec, first_seed)
     person = person or Person()
@@ -123,9 +126,9 @@ def run_robot(
         on_line=on_line,
     )
     report = RunReport()
-    ending: list[Callable[[], object]] = []
-    polls: list[OnPoll] = [on_poll]
-    try:
+    chosen: ChosenLeader | None = None
+    with ExitStack() as endings:  # of what no session has yet
+        endings.callback(parts.setup.close)
         _check_fit(stored, parts)
         execution = _execution(stored, chunking, delay_ticks)
         process, inference = _inference(stored, parts, execution, on_line)
@@ -133,30 +136,29 @@ def run_robot(
         if leader is not None:
             env = robot.removeprefix(SIM_PREFIX) if isinstance(robot, str) else ""
             chosen = choose_leader(leader, parts.setup, env, sim.seed, on_line)
-            ending.append(chosen.close)
-            polls.insert(0, chosen.poll)
+            endings.callback(chosen.close)
             source = _with_leader(source, chosen.leader, parts)
-        recorder = make_recorder(Path(record), parts, task, video) if record is not None else None
+        recorder = None
+        if record is not None:
+            recorder = make_recorder(Path(record), parts, task, video)
+            endings.callback(recorder.close)
         phases: dict[str, Source] = {"policy": source}
         pose = start_pose(parts.setup)
         if pose is not None and not shadow:
             phases["start"] = ramp_to(pose, parts.spec)
-        folder = Path(log) if log else (Path(f"{record}.runs") / "run" if record else None)
         settings = {"policy": str(stored.path), "robot": robot_name(robot), "shadow": shadow}
-        with_log = log_of(parts, folder, "run", {**settings, "execution": str(execution)})
-    except BaseException:
-        for end in ending:
-            end()
-        parts.setup.close()
-        raise
+        settings |= {"execution": str(execution)}
+        with_log = log_of(parts, log, "run", settings, beside=record)
+        endings.pop_all()
     report.log = with_log.folder
 
     def poll(session: RobotSession) -> None:
         outcome = session.setup.outcome if session.phase == "policy" else None
         if outcome is not None and outcome.success:
             session.finish("success")
-        for poll_one in polls:
-            poll_one(session)
+        if chosen is not None:
+            chosen.poll(session)
+        on_poll(session)
 
     session = parts.session(
         phases,
@@ -166,12 +168,14 @@ def run_robot(
         on_poll=poll,
         on_line=on_line,
     )
+    if chosen is not None:
+        session.press = chosen.press
     try:
         with session:
             _run_all(session, person, report, episodes, seconds, sim, on_episode, on_end)
     finally:
-        for end in ending:
-            end()
+        if chosen is not None:
+            chosen.close()
         report.statistics = session.statistics.to_json(stage_names())
     return report
 
@@ -190,7 +194,7 @@ def _run_all(
     for number in range(episodes):
         if session.has_phase("start"):
             session.run_phase("start")
-            if person.taken() == "end":
+            if person.has_ended:
                 report.words = "ended by the person"
                 return
         if is_simulated:
@@ -208,7 +212,8 @@ def _run_all(
             report.kept += session.keep_episode()
         else:
             session.drop_episode()
-        if decision == "end":
+        if person.has_ended:
+            report.words = "ended by the person"
             return
 
 
@@ -239,6 +244,7 @@ def replay_robot(
         BadInput: there is no such episode, or it is of another robot.
         RobotError: a process of the session died; the robot was parked and released.
     """
+    check_log(log)
     dataset = open_dataset(data)
     sim = sim or _sim_options(dataset.spec, first_seed)
     parts = open_parts(
@@ -250,16 +256,15 @@ def replay_robot(
         on_line=on_line,
     )
     report = RunReport()
-    try:
+    with ExitStack() as endings:  # of what no session has yet
+        endings.callback(parts.setup.close)
         actions = episode_actions(dataset, episode, parts.spec, str(data))
         phases: dict[str, Source] = {"episode": EpisodeSource(actions)}
         if start_pose(parts.setup) is not None or parts.setup.outcome is None:
             phases["start"] = ramp_to(actions[0].tolist(), parts.spec)
         settings = {"data": str(data), "episode": episode, "robot": robot_name(robot)}
-        with_log = log_of(parts, Path(log) if log else None, "replay", settings)
-    except BaseException:
-        parts.setup.close()
-        raise
+        with_log = log_of(parts, log, "replay", settings)
+        endings.pop_all()
     report.log = with_log.folder
     session = parts.session(phases, log=with_log, on_poll=on_poll, on_line=on_line)
     try:

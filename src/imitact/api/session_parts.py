@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +55,7 @@ from imitact.robots.registry import (
     robot_of,
 )
 from imitact.robots.setup import HostSetup, RobotSetup, VirtualSetup
+from imitact.storage.output_guard import check_output
 
 LOGS = Path("runs/robot")
 """Folder of the logs of runs that have none given."""
@@ -342,10 +344,43 @@ def ramp_to(pose: Sequence[float], spec: Spec) -> RampSource:
     return RampSource(pose, spec.action_names, spec.action_units, spec.rate_hz)  # type: ignore[arg-type]
 
 
-def log_of(parts: Parts, folder: Path | None, verb: str, settings: Mapping[str, Any]) -> RunLog:
-    """Return the log of a run, in a new folder of `LOGS` where none is given."""
+def check_log(log: Path | str | None) -> None:
+    """Refuse a folder for the log that is, or lies in, something else.
+
+    Raises:
+        BadInput: it is a dataset, a policy or the log of another run, or lies in one.
+    """
+    if log is not None:
+        check_output(log, "log", option="--log")
+
+
+def log_of(
+    parts: Parts,
+    log: Path | str | None,
+    verb: str,
+    settings: Mapping[str, Any],
+    *,
+    beside: Path | str | None = None,
+) -> RunLog:
+    """Return the log of a run.
+
+    Args:
+        parts: of the run.
+        log: its folder; None takes a new one.
+        verb: what is done.
+        settings: of the run.
+        beside: the dataset OUT that is recorded: the new folder is in OUT.runs then, else in
+            `LOGS`.
+    """
     now = datetime.datetime.now()
-    folder = folder or LOGS / f"{now:%Y-%m-%dT%H-%M-%S}-{verb}"
     known = {name: value for name, value in settings.items() if value is not None}
     known |= {"at": now.isoformat(timespec="seconds"), "limits": list(parts.limit_lines)}
+    folder = Path(log) if log else _new_log(beside, f"{now:%Y-%m-%dT%H-%M-%S}-{verb}")
     return RunLog(folder, parts.spec, {"verb": verb, **known})
+
+
+def _new_log(beside: Path | str | None, name: str) -> Path:
+    """Return a folder that is not there yet: two runs may begin within a second."""
+    runs = LOGS if beside is None else Path(f"{beside}.runs")
+    names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+    return next(runs / free for free in names if not (runs / free).exists())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from imitact.api.robot_session import OnLine, OnPoll, Recorder, RobotSession, st
 from imitact.api.session_parts import (
     MakeSetup,
     Parts,
+    check_log,
     leader_lag_s,
     log_of,
     make_recorder,
@@ -29,7 +31,8 @@ from imitact.datasets.video_config import VideoConfig
 from imitact.robots.registry import SIM_PREFIX, SimOptions
 
 Decision = Literal["", "keep", "drop", "redo", "end"]
-"""What a person wants of an episode: keep it, forget it, record it again; "end" ends the session.
+"""What a person wants of an episode: keep it, forget it, record it again; "end" ends the session,
+and forgets an episode of which nothing else was said before.
 """
 
 MOST_FAILURES = 20
@@ -60,14 +63,18 @@ class Person:
     """What a person wants, given from `on_poll`; the session reads it.
 
     Attributes:
-        decision: about the episode that runs; taken back once it was followed.
+        decision: about the episode that runs; taken back once it was followed. The first one
+            counts, since it ended the episode: what is pressed a moment later changes nothing.
+        has_ended: whether the session is to end, once the decision was followed.
     """
 
     decision: Decision = ""
+    has_ended: bool = False
 
     def decide(self, session: RobotSession, decision: Decision) -> None:
-        """Decide about the episode, which ends it."""
-        self.decision = decision
+        """Decide about the episode, or end the session; either ends the phase that runs."""
+        self.has_ended = self.has_ended or decision == "end"
+        self.decision = self.decision or decision
         session.finish({"end": "ended by the person"}.get(decision, decision))
 
     def taken(self) -> Decision:
@@ -103,12 +110,17 @@ def teleoperate(
         BadInput: there is no such robot or leader.
         RobotError: a process of the session died; the robot was parked and released.
     """
+    check_log(log)
     sim = sim or SimOptions(real_time=True)
     parts, chosen = _open(robot, leader, sim, ages, self_collision, on_line)
     report = TeleoperationReport()
-    phases = _phases(parts, chosen, approach)
-    settings = {"robot": robot_name(robot), "leader": leader}
-    with_log = log_of(parts, Path(log) if log else None, "teleop", settings)
+    with ExitStack() as endings:  # of what no session has yet
+        endings.callback(parts.setup.close)
+        endings.callback(chosen.close)
+        phases = _phases(parts, chosen, approach)
+        settings = {"robot": robot_name(robot), "leader": leader}
+        with_log = log_of(parts, log, "teleop", settings)
+        endings.pop_all()
     report.log = with_log.folder
 
     def poll(session: RobotSession) -> None:
@@ -156,7 +168,8 @@ def record_robot(
         out: folder of the dataset; the same command continues.
         robot: name of a robot, as for `make_robot`, or a function that makes its setup.
         task: instruction stored with the episodes.
-        seconds: longest episode.
+        seconds: longest episode, from the tick at which the person is engaged; one that was not
+            kept by then is dropped.
         person: what the person wants; set from `on_poll`.
         on_episode: called with the number of the episode, from 0, before it begins; the robot is at
             its start pose.
@@ -167,25 +180,32 @@ def record_robot(
     """
     if not task:
         raise BadInput("task is empty; say what the episodes show")
+    check_log(log)
     sim = sim or SimOptions()
     person = person or Person()
     parts, chosen = _open(robot, leader, sim, ages, self_collision, on_line)
     report = TeleoperationReport()
-    try:
+    with ExitStack() as endings:  # of what no session has yet
+        endings.callback(parts.setup.close)
+        endings.callback(chosen.close)
         recorder = make_recorder(Path(out), parts, task, video)
-    except BaseException:
-        parts.setup.close()
-        raise
-    phases = _phases(parts, chosen, approach)
-    log_folder = Path(log) if log else Path(f"{out}.runs") / f"from-{recorder.episodes}"
-    with_log = log_of(parts, log_folder, "record", {"robot": robot_name(robot), "task": task})
+        endings.callback(recorder.close)
+        phases = _phases(parts, chosen, approach)
+        settings = {"robot": robot_name(robot), "task": task}
+        with_log = log_of(parts, log, "record", settings, beside=out)
+        endings.pop_all()
     report.log = with_log.folder
+    last_tick = 0  # of the episode that is recorded
 
     def poll(session: RobotSession) -> None:
+        nonlocal last_tick
         newest = session.statistics.newest
         waits = session.phase == "leader" and not session.recording
         if waits and newest is not None and newest.engaged == 1 and newest.phase:
             session.begin_episode()
+            last_tick = newest.tick + max(1, round(seconds * parts.spec.rate_hz))
+        elif session.recording and newest is not None and newest.tick >= last_tick:
+            session.finish("the time is over")
         elif chosen.is_scripted and session.recording and newest and newest.engaged == 0:
             session.finish("the leader has ended")
         chosen.poll(session)
@@ -219,14 +239,14 @@ def _record_all(
     while recorder.episodes < wanted:
         if session.has_phase("start"):
             session.run_phase("start")
-            if person.taken() == "end":
+            if person.has_ended:
                 report.words = "ended by the person"
                 return
         if session.setup.outcome is not None and not chosen.places_objects:
             session.place(first_seed + number)
         chosen.begin(number)
         on_episode(session, number)
-        words = session.run_phase("leader", seconds)
+        words = session.run_phase("leader", seconds if chosen.is_scripted else None)
         decision = person.taken()
         if not decision and chosen.is_scripted:
             outcome = session.setup.outcome if chosen.places_objects else None
@@ -234,13 +254,16 @@ def _record_all(
         if decision == "keep" and session.recording and session.keep_episode():
             report.kept, failures = report.kept + 1, 0
             session.on_line(f"episode {recorder.episodes - 1} is kept")
+            if person.has_ended:
+                report.words = "ended by the person"
+                return
         else:
             was_recording = session.recording
             session.drop_episode()
             report.dropped += was_recording
             failures += 1
-            if decision == "end":
-                report.words = words
+            if person.has_ended:
+                report.words = "ended by the person"
                 return
             session.on_line(f"episode dropped ({words})")
             if chosen.is_scripted and failures >= MOST_FAILURES:
