@@ -529,7 +529,8 @@ def test_in_a_control_loop_every_command_keeps_the_limits_and_a_stop_waits_for_a
     loop.run(np.zeros(2), 200)
     for _, command in robot.commands:
         shares.add(command)
-    assert len(robot.commands) == 200
+    assert 200 < len(robot.commands) < 220  # it brakes at the end
+    assert safety.rests
     assert shares.worst <= ROUNDING
     stages = [record.stage for record in records]
     assert set(stages[100:140]) == {Stage.PLAUSIBLE}  # through the stop, which keeps its reason

@@ -7,7 +7,7 @@ import pytest
 import virtual_hour
 
 from imitact.control.async_inference import DelayedInference, delayed_by
-from imitact.control.control_loop import ControlLoop
+from imitact.control.control_loop import BRAKE_S, ControlLoop
 from imitact.control.parking import first_command
 from imitact.control.sources import PolicySource
 from imitact.core.clock import VirtualClock
@@ -23,10 +23,12 @@ def test_virtual_minutes_of_a_disturbed_run_have_the_same_bytes_each_time():
     assert virtual_hour.run(1.0, seed=0) == (digest, facts)
     assert virtual_hour.run(1.0, seed=6)[0] != digest
     assert not facts["faults"]
-    assert facts["ticks"] + facts["skipped"] == 3000
+    assert 3000 <= facts["ticks"] + facts["skipped"] <= 3000 + BRAKE_S * 50
     assert facts["skipped"] > 0
     assert facts["stages"].keys() >= {"passed", "motion", "not_asked"}
-    assert facts["holds"].keys() == {"stopped", "no_state", "state_old", "answer_late"}
+    assert facts["holds"].keys() == {
+        *("stopped", "no_state", "state_old", "answer_late", "waiting")
+    }
 
 
 class Looks:

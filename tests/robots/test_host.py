@@ -301,21 +301,36 @@ def test_a_robot_holds_after_the_process_that_commands_it_was_killed():
         assert (arm.goal.tolist(), arm.torque) == ([0.7, 0.7], [True, True])
 
 
-def _start_and_wait(arm: FakeServos, started: Mailbox, exits: bool) -> None:
+def _brake_once_the_parent_has_gone(robot: Robot, parent: int) -> None:
+    """Command as a control loop does whose parent dies in the middle of a motion."""
+    goal, tick = 0.5, 0
+    while goal < 0.8:
+        goal = 0.7 if os.getppid() == parent else goal + 0.01
+        robot.command(np.array([goal, goal]), tick := tick + 1)
+        time.sleep(0.01)
+
+
+def _start_and_wait(arm: FakeServos, started: Mailbox, exits: bool, moves: bool) -> None:
     config = replace(QUICK, hold_limit_s=0.3)
     host = RobotHost("bench", [arm.hosted("arm", REST)], rate_hz=50, config=config)
     host.start(PATIENCE_S)
     host.enable()
+    if moves:
+        context = multiprocessing.get_context("spawn")
+        arguments = host.robot, os.getpid()
+        context.Process(target=_brake_once_the_parent_has_gone, args=arguments).start()
+        wait_for(lambda: arm.goal.tolist() == [0.7, 0.7])
     started.post(np.ones(1))
     while not exits:
         time.sleep(3600)
 
 
-@pytest.mark.parametrize("end", ["killed", "exits", "killed, and the arm is blocked"])
-def test_an_arm_is_limp_after_its_parent_has_gone(end: str):
+@pytest.mark.parametrize("end", ["killed in motion", "exits", "killed, and the arm is blocked"])
+def test_an_arm_brakes_and_is_limp_after_its_parent_has_gone(end: str):
     arm, started = FakeServos(), Mailbox.create((1,))
     context = multiprocessing.get_context("spawn")
-    parent = context.Process(target=_start_and_wait, args=(arm, started, end == "exits"))
+    arguments = arm, started, end == "exits", "motion" in end
+    parent = context.Process(target=_start_and_wait, args=arguments)
     parent.start()
     try:
         wait_for(lambda: started.newest)
@@ -324,6 +339,8 @@ def test_an_arm_is_limp_after_its_parent_has_gone(end: str):
             arm.fail("blocked")
         if end != "exits":
             parent.kill()
+        if "motion" in end:
+            wait_for(lambda: arm.goal.max() >= 0.8)
         wait_for(lambda: arm.torque == [False, False])
         assert arm.position.tolist() == ([0.5, 0.5] if is_blocked else REST.tolist())
     finally:

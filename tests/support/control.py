@@ -92,6 +92,8 @@ class PassThrough:
         self.ages: list[Ages] = []
         self.resumed = 0
 
+    rests = True
+
     def begin(self, command: FloatArray) -> None:
         self.command = np.array(command, np.float64)
 

@@ -28,6 +28,7 @@ from imitact.control.safety_filter import Stage
 from imitact.core.errors import RobotError
 from imitact.core.hold import Hold
 from imitact.core.robot import Robot
+from imitact.core.words import counted
 from imitact.recording.camera_track import FrameAt
 from imitact.recording.session import RecordingSession, TooShort
 from imitact.recording.session_process import RecorderProcess
@@ -454,7 +455,7 @@ class VirtualSession(RobotSession):
         ticks = None if seconds is None else max(1, round(seconds * self.rate_hz))
         self._finish_words, self.phase = None, name
         self._count += 1
-        loop = ControlLoop(
+        self._loop = loop = ControlLoop(
             self.robot,
             self._plan.phases[name],
             self._plan.safety,
@@ -470,7 +471,7 @@ class VirtualSession(RobotSession):
             if self._error is not None:
                 raise self._error
             for fault, count in outcome.faults.items():
-                self.on_line(f"{fault} ({count} times)")
+                self.on_line(f"{fault} ({counted(count, 'time')})")
             words.append(self._finish_words or outcome.words or "the time is over")
             return words[-1]
 
@@ -478,12 +479,12 @@ class VirtualSession(RobotSession):
         return Controls(self.stopped, self._finish_words is not None, self.deadman)
 
     def _on_tick(self, record: TickRecord) -> None:
-        record.phase = self._count
+        record.phase = 0 if self._loop.is_braking else self._count
         try:
             self._take(record, lambda camera, sequence: self.robot.frame(camera))
             self._on_poll(self)
         except Exception as error:  # the loop would go on
-            self._error = error
+            self._error = self._error or error
             self.finish()
 
     def close(self) -> None:

@@ -166,6 +166,11 @@ class Safety(Protocol):
         """Begin at rest, with the robot commanded to this pose, (A,)."""
         ...
 
+    @property
+    def rests(self) -> bool:
+        """Whether the commanded joints are at rest."""
+        ...
+
     def resume(self) -> None:
         """Go on after a stop of the filter's own: a person took a stop back."""
         ...

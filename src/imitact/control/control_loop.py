@@ -29,7 +29,12 @@ from imitact.core.clock import Clock
 from imitact.core.errors import library_words
 from imitact.core.robot import WATCHDOG_S, Reading, Robot, ServoHealth, TimedFrame
 from imitact.core.types import FloatArray
+from imitact.core.words import counted
 from imitact.recording.tick_record import TickRecord
+
+BRAKE_S = 2.0
+"""Longest time in which a robot brakes at the end of a run, s; a stop within usual limits takes
+0.3 s."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Outcome:
     Attributes:
         ended: "time", "source" or "controls".
         words: of the source at its end, or why it was ended.
-        ticks: that were executed.
+        ticks: that were executed, those of the braking at the end included.
         skipped: ticks that were lost.
         holds: executed ticks by the reason of their hold.
         faults: errors of `on_tick` and of other code that the loop survived, with their number.
@@ -68,7 +73,13 @@ class Outcome:
 
 
 class ControlLoop:
-    """Runs a source on a robot."""
+    """Runs a source on a robot.
+
+    Whatever ends a run, the robot is commanded until the safety filter has braked it.
+
+    Attributes:
+        is_braking: whether the run has ended, and the robot brakes.
+    """
 
     def __init__(
         self,
@@ -103,23 +114,23 @@ class ControlLoop:
         self._none = np.full(spec.action_size, np.nan)
         self._no_state = np.full(spec.state_size, np.nan)
         self._faults: Counter[str] = Counter()
-        self._should_park = False
+        self._should_park = self.is_braking = False
 
     def run(self, command: FloatArray, ticks: int | None = None) -> Outcome:
         """Run until the source ends, the controls say so, or the time is over.
 
         Args:
             command: (A,), the pose that the robot is commanded to now, at rest.
-            ticks: duration, skipped ticks included; None has no end of its own.
+            ticks: duration without the braking, skipped ticks included; None has no end of its own.
         """
         self._command = np.array(command, np.float64)
         self._safety.begin(self._command)
         self._held = 0
-        self._begun = self._was_stopped = False
+        self._begun = self._was_stopped = self.is_braking = False
         self._faults.clear()
         holds: Counter[Hold] = Counter()
         start_s, tick, executed, skipped_all = self._clock.now_s(), 0, 0, 0
-        ended, words = "time", ""
+        ended, words, last = "", "", 0
         while True:
             due_s = start_s + tick / self._rate_hz
             self._clock.wait_until(due_s)
@@ -129,9 +140,13 @@ class ControlLoop:
                 tick += skipped
                 due_s = start_s + tick / self._rate_hz
             skipped = max(0, skipped)
-            if ticks is not None and tick >= ticks:
+            if ticks is not None and tick >= ticks and not ended:
+                ended, last = "time", tick - 1
                 skipped_all += skipped - (tick - ticks)
-                break
+                skipped = 0
+                if self._rests():
+                    break
+                self.is_braking = True
             record, asked, controls = self._tick(tick, skipped, due_s, now_s)
             executed, skipped_all = executed + 1, skipped_all + skipped
             if record.hold:
@@ -140,12 +155,13 @@ class ControlLoop:
                 self._on_tick(record)
             except Exception as error:
                 self._note("on_tick", error)
-            if controls.end:
-                ended, words = "controls", "the run was ended"
+            if not ended and controls.end:
+                ended, words, last = "controls", "the run was ended", tick
+            elif not ended and asked.ended:
+                ended, words, last = "source", asked.words, tick
+            if ended and (self._rests() or tick - last >= BRAKE_S * self._rate_hz):
                 break
-            if asked.ended:
-                ended, words = "source", asked.words
-                break
+            self.is_braking = bool(ended)
             tick += 1
         return Outcome(ended, words, executed, skipped_all, dict(holds), dict(self._faults))
 
@@ -154,6 +170,8 @@ class ControlLoop:
     ) -> tuple[TickRecord, Asked, Controls]:
         """Run one tick: read, ask, check, command."""
         controls, reading, frames, hold, words = self._observe(now_s, skipped)
+        if self.is_braking:
+            hold, words = Hold.WAITING, "the run has ended; the robot brakes"
         moment = Moment(tick, now_s, reading, frames, self._command, self._held, controls)
         asked = self._ask(moment, hold, words)
         ages = Ages(
@@ -212,7 +230,10 @@ class ControlLoop:
         if fault := self._robot.fault():
             return Hold.ROBOT_FAULT, fault
         if skipped > WATCHDOG_S * self._rate_hz:
-            return Hold.LOOP_LATE, f"{skipped} ticks were skipped; is the computer too busy?"
+            return (
+                Hold.LOOP_LATE,
+                f"{counted(skipped, 'tick')} were skipped; is the computer too busy?",
+            )
         if reading is None:
             return Hold.NO_STATE, "the robot has given no state yet"
         limit_s = self._limits.state_ticks / self._rate_hz
@@ -229,6 +250,8 @@ class ControlLoop:
 
     def _ask(self, moment: Moment, hold: Hold, words: str) -> Asked:
         """Return what the source asks for, or why nothing is."""
+        if self.is_braking:
+            return Asked(None, hold, words)
         try:
             if not self._begun:
                 self._source.begin(moment)
@@ -260,6 +283,14 @@ class ControlLoop:
             return int(verdict.stage), verdict.joint, verdict.held, verdict.words
         except Exception as error:
             return -1, "", True, self._note("the safety filter", error)
+
+    def _rests(self) -> bool:
+        """Return whether the commanded joints are at rest; one that is not known to move is."""
+        try:
+            return bool(self._safety.rests)
+        except Exception as error:
+            self._note("the safety filter", error)
+            return True
 
     def _resume(self) -> None:
         """Let the safety filter go on, which may have stopped by itself."""

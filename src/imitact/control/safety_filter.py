@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,10 @@ from imitact.control.recovery import Recovery
 from imitact.control.servo_watch import FollowingBounds, FollowingWatch, HealthBounds, HealthWatch
 from imitact.core.errors import BadInput, SpecMismatch, library_words
 from imitact.core.joint_limits import JointLimits
+from imitact.core.ranges import Range
 from imitact.core.robot import Reading, ServoHealth
 from imitact.core.types import FloatArray, Spec, same_unit
+from imitact.core.words import counted
 
 
 class Stage(IntEnum):
@@ -83,13 +85,13 @@ moved in the demonstrations is not in a wrong unit where it moves a little more.
 class AgeBounds:
     """How old values may be; the control loop judges the same before it asks."""
 
-    state_ticks: float = 3.0
+    state_ticks: Annotated[float, Range(0.1, 3000)] = 3.0
     """Since the read of the state began, ticks."""
 
-    picture_s: float = 0.1
+    picture_s: Annotated[float, Range(0.001, 60)] = 0.1
     """Since the capture of the newest picture of a camera that is used, s."""
 
-    leader_s: float = 0.1
+    leader_s: Annotated[float, Range(0.001, 60)] = 0.1
     """Since the read of the leader began, s."""
 
 
@@ -217,6 +219,11 @@ class SafetyFilter:
         """Where the commanded joints are and how they move; not to be changed."""
         return self._motion
 
+    @property
+    def rests(self) -> bool:
+        """Whether the commanded joints are at rest."""
+        return not (self._motion.velocity.any() or self._motion.acceleration.any())
+
     def begin(self, command: FloatArray) -> None:
         """Begin at rest, with the robot commanded to this pose, (A,).
 
@@ -316,7 +323,7 @@ class SafetyFilter:
         if share[worst] <= FAR and 2 * outside < len(share):
             return None
         words = (
-            f"{outside} of {len(share)} joints were asked to be far out of range "
+            f"{outside} of {counted(len(share), 'joint')} were asked to be far out of range "
             f"({self._words(worst, values[worst])}): is this the right unit, and the right arm? "
             "Stopped until it is resumed"
         )

@@ -28,6 +28,14 @@ from imitact.robots.hosted import HostBoxes, HostedDriver
 BEAT_S = 0.02
 """Time between signs of life, s."""
 
+MakeThread = Callable[..., threading.Thread]
+"""Makes a thread, with the arguments of `threading.Thread`; on a virtual clock, threads that take
+turns."""
+
+
+BRAKE_S = 2.0
+"""Longest time for which a robot whose parent has gone still follows the control loop, s."""
+
 
 @dataclass(frozen=True)
 class HostConfig(LoopConfig):
@@ -180,8 +188,17 @@ class Host:
             elif self._holds_since() > self._config.hold_limit_s:
                 self._put_down()
                 self._followed_s = self._clock.now_s()
+        if not self._is_told_to_end:
+            self._let_brake()
         self._farewell()
         self._close()
+
+    def _let_brake(self) -> None:
+        """Wait while the control loop brakes the robot, which its parent's end ends as well; its
+        commands then stop, and the watchdog of the drivers holds."""
+        end_s = self._clock.now_s() + BRAKE_S
+        while self._clock.now_s() < end_s and any(not t.loop.fault for t in self._standing):
+            self._rest()
 
     def _holds_since(self) -> float:
         """Return for how long arms with torque have not followed, s."""
