@@ -1,7 +1,8 @@
-"""`imitact robot`: check a robot before it moves, emulate one, park it, release it."""
+"""`imitact robot`: check a robot before it moves, measure, emulate, park or release one."""
 
 from __future__ import annotations
 
+import select
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from imitact.storage.output_guard import check_output
 
 RESUME_HINT = ""
 
-Act = Literal["check", "simulate", "park", "release"]
+Act = Literal["check", "measure", "simulate", "park", "release"]
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,16 @@ class EmulationConfig:
 
 @dataclass(frozen=True)
 class Robot:
-    """Check a robot before it moves, emulate one, park it, or release it."""
+    """Check a robot before it moves, measure its grippers, emulate one, park it, or release it."""
 
     act: Annotated[Positional[Act], arg(metavar="ACT")]
-    """check: ports, servos, calibration, rates and cameras; nothing moves. simulate: emulated
-    servos behind ports, until Ctrl-C. park: to its rest pose, slowly, then limp. release: limp
-    where it is; it falls."""
+    """check: ports, servos, calibration, rates and cameras; nothing moves. measure: the end stops
+    of an ALOHA's grippers, kept in robot.toml. simulate: emulated servos behind ports, until
+    Ctrl-C. park: to its rest pose, slowly, then limp. release: limp where it is; it falls."""
 
     robot: Annotated[Positional[str], arg(metavar="ROBOT")]
-    """robot.toml; for simulate the kind: aloha, so101, koch or bi_so."""
+    """robot.toml, or bench:aloha, an emulated ALOHA; for simulate the kind: aloha, so101, koch or
+    bi_so."""
 
     move: bool = False
     """check: also move each joint by 5 degrees against its leader, and each gripper. Arms must be
@@ -83,36 +85,61 @@ OPTIONS = Robot
 
 def run(settings: Robot) -> int | None:
     """Do what is asked for; return 3 where a check found errors."""
-    acts = {"check": check, "simulate": simulate, "park": park, "release": release}
+    acts = {
+        "check": check,
+        "measure": measure,
+        "simulate": simulate,
+        "park": park,
+        "release": release,
+    }
     return acts[settings.act](settings)
 
 
 def check(settings: Robot) -> int | None:
     """Check a robot, and print what was found, the worst first."""
-    from imitact.api.session_parts import patience_of
-    from imitact.robots.check import CheckConfig, check_robot
-    from imitact.robots.config import read_config
+    from imitact.api.prepare_robot import check_named_robot
 
-    config = read_config(settings.robot)
     confirm = _asked if settings.move and sys.stdin.isatty() else None
-    print_progress("checking; nothing moves" if not settings.move else "checking; joints will move")
-    found = check_robot(
-        config,
-        CheckConfig(move=settings.move),
+    print_progress("checking; joints will move" if settings.move else "checking; nothing moves")
+    found = check_named_robot(
+        settings.robot,
+        move=settings.move,
+        record=settings.record,
         confirm=confirm,
-        folder=Path(settings.robot).parent,
-        patience=patience_of(config),
+        on_line=print_progress,
     )
     print_result(*(finding.line for finding in found))
-    if settings.record:
-        from imitact.robots.check_identity import record_identity
-
-        record_identity(settings.robot, patience=patience_of(config))
+    is_recorded = settings.record and not any(one.name == "not-recorded" for one in found)
+    if is_recorded:
         print_result(f"recorded: {settings.robot}")
     errors = sum(finding.severity == "error" for finding in found)
     warnings = sum(finding.severity == "warning" for finding in found)
     print_result(f"{settings.robot}: {errors} errors, {warnings} warnings")
     return 3 if errors else None
+
+
+def measure(settings: Robot) -> None:
+    """Measure the end stops of an ALOHA's grippers, and keep them in robot.toml."""
+    from imitact.api.prepare_robot import measure_grippers
+
+    if not sys.stdin.isatty():
+        raise BadInput(
+            "somebody must watch the grippers and move those of the leaders: run it in a terminal"
+        )
+    measured = measure_grippers(
+        settings.robot,
+        confirm=_asked,
+        is_done=lambda low, high: _is_enter_pressed(),
+        on_line=print_progress,
+    )
+    print_result(f"recorded: {settings.robot}, {len(measured)} grippers")
+
+
+def _is_enter_pressed() -> bool:
+    if not select.select([sys.stdin], [], [], 0)[0]:
+        return False
+    sys.stdin.readline()
+    return True
 
 
 def _asked(question: str) -> bool:

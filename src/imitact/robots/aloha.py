@@ -105,8 +105,8 @@ class AlohaArm:
         if scale is None:
             table = f"[{'leaders' if self.is_leader else 'arms'}.{side}.gripper]"
             raise BadInput(
-                f"{self.where}: the end stops of its gripper are not known; `imitact robot check` "
-                f'measures them, or name a variant in {table}, such as variant = "aloha"'
+                f"{self.where}: the end stops of its gripper are not known; `imitact robot "
+                f'measure` measures them, or name a variant in {table}, such as variant = "aloha"'
             )
         self.gripper = scale
         self.bus = DynamixelBus(

@@ -95,7 +95,7 @@ class GripperScale:
             raise BadInput(
                 f"gripper: it is closed at {self.closed_rad:g} rad and open at "
                 f"{self.open_rad:g} rad; open must be larger by at least {LEAST_TRAVEL_RAD:g} rad. "
-                "Are the two exchanged? `imitact robot check` measures them"
+                "Are the two exchanged? `imitact robot measure` measures them"
             )
 
     def command_from_angle(self, angle_rad: float) -> float:

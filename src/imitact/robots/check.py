@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from imitact.core.errors import BadInput, RobotError
+from imitact.core.words import counted
 from imitact.robots.aloha_hardware import (
     FOLLOWER,
     GRIPPER,
@@ -33,7 +34,7 @@ from imitact.robots.dynamixel_registers import (
     PRESENT_TEMPERATURE,
     PRESENT_VOLTAGE,
 )
-from imitact.robots.robot_finding import RobotFinding, worst_first
+from imitact.robots.robot_finding import RobotFinding, failure, worst_first
 
 SUPPLY_V = 12.0
 LEAST_SUPPLY_V = 11.0
@@ -128,7 +129,7 @@ def _check_arm(arm: OpenArm) -> list[RobotFinding]:
     try:
         found += _check_supply(arm)
     except RobotError as error:
-        found.append(RobotFinding("servo-missing", "error", arm.where, str(error).rstrip(".")))
+        found.append(failure("servo-missing", arm.where, error))
     return found + _check_gripper(arm)
 
 
@@ -230,7 +231,7 @@ def _check_gripper(arm: OpenArm) -> list[RobotFinding]:
     try:
         scale = arm.config.gripper_scale()
     except BadInput as error:
-        return [RobotFinding("gripper-stops", "error", arm.where, str(error).rstrip("."))]
+        return [failure("gripper-stops", arm.where, error)]
     if scale is None:
         return [
             RobotFinding(
@@ -239,7 +240,8 @@ def _check_gripper(arm: OpenArm) -> list[RobotFinding]:
                 arm.where,
                 f"the end stops of its gripper are not in robot.toml, [{table}]",
                 "closed_rad and open_rad",
-                "Measure them, or name a variant of ALOHA whose grippers it has",
+                "`imitact robot measure robot.toml` measures them; or name the variant of ALOHA "
+                'whose grippers it has, such as variant = "aloha"',
             )
         ]
     fact = arm.facts.get(GRIPPER)
@@ -292,7 +294,7 @@ def _measure_reads(arm: OpenArm, reads: int) -> RobotFinding:
             missing += len(arm.bus.sync_read(tuple(SERVO_NAMES), PRESENT_POSITION).missing)
             times.append(time.perf_counter() - begin_s)
     except RobotError as error:
-        return RobotFinding("port", "error", arm.where, str(error).rstrip("."))
+        return failure("port", arm.where, error)
     p50, p99 = (1000 * np.quantile(times, q) for q in (0.5, 0.99))
     came = f"a read of nine servos takes {p50:.1f} ms at the median and {p99:.1f} ms at the 99th "
     came += f"percentile, {missing} of {reads * len(SERVO_NAMES)} answers were missing"
@@ -333,7 +335,7 @@ def _check_motion(
                 "not-moved",
                 "note",
                 "robot",
-                f"nothing was moved, because of {len(errors)} errors",
+                f"nothing was moved, because of {counted(len(errors), 'error')}",
                 "",
                 "Mend them, then check again with --move",
             )

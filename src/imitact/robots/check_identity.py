@@ -14,8 +14,8 @@ from imitact.robots.aloha_hardware import SERVO_NAMES
 from imitact.robots.aloha_probe import ServoFacts, compare, fingerprint, probe_arm
 from imitact.robots.check_cameras import MakeCamera, save_references
 from imitact.robots.config import ArmConfig, RobotConfig, read_config, set_values
-from imitact.robots.dynamixel_bus import DynamixelBus, PortInUse
-from imitact.robots.robot_finding import RobotFinding
+from imitact.robots.dynamixel_bus import DynamixelBus, NoAnswer, PortInUse
+from imitact.robots.robot_finding import RobotFinding, failure
 
 SAME_OFFSET_TICKS = 8
 """How far a homing offset may be from the recorded one to be the same servo's; a shadow's is
@@ -78,11 +78,16 @@ def open_arms(config: RobotConfig, patience: float) -> tuple[list[OpenArm], list
             arm.facts = probe_arm(bus)
         except RobotError as error:
             bus.close()
-            name = "port-in-use" if isinstance(error, PortInUse) else "port"
-            found.append(RobotFinding(name, "error", arm.where, str(error).rstrip(".")))
+            found.append(failure(_name_of(error), arm.where, error))
             continue
         arms.append(arm)
     return arms, found
+
+
+def _name_of(error: RobotError) -> str:
+    if isinstance(error, PortInUse):
+        return "port-in-use"
+    return "servo-missing" if isinstance(error, NoAnswer) else "port"
 
 
 def check_identity(arms: Sequence[OpenArm]) -> list[RobotFinding]:

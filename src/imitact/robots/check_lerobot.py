@@ -10,7 +10,7 @@ from imitact.core.errors import ImitactError, RobotError
 from imitact.robots.config import LeRobotConfig, RobotConfig
 from imitact.robots.lerobot import Kind, LeRobotDriver
 from imitact.robots.lerobot_process import LeRobotProcess, check_python
-from imitact.robots.robot_finding import RobotFinding
+from imitact.robots.robot_finding import RobotFinding, failure
 
 WARM_C = 60.0
 """Temperature at which a servo of these arms is called warm: the STS3215 shuts down at 70, the
@@ -41,7 +41,7 @@ def check_lerobot(config: RobotConfig, reads: int, patience: float = 1.0) -> lis
             process = LeRobotProcess(check_python(device.python or config.lerobot.python))
             process.start()
         except RobotError as error:
-            found.append(_failure("lerobot-missing", where, str(error)))
+            found.append(failure("lerobot-missing", where, error))
             continue
         driver = LeRobotDriver(process, kind, device, config.rate_hz, patience=patience)
         try:
@@ -51,15 +51,11 @@ def check_lerobot(config: RobotConfig, reads: int, patience: float = 1.0) -> lis
                 found += _check_motors(driver, where)
                 found += _check_rest(config, driver, where)
         except ImitactError as error:
-            found.append(_failure("lerobot-connection", where, str(error)))
+            found.append(failure("lerobot-connection", where, error))
         finally:
             driver.close()
             process.stop()
     return found
-
-
-def _failure(name: str, where: str, words: str) -> RobotFinding:
-    return RobotFinding(name, "error", where, words.rstrip("."))
 
 
 def _check_values(
@@ -109,7 +105,7 @@ def _check_motors(driver: LeRobotDriver, where: str) -> list[RobotFinding]:
         except RobotError as error:
             if "tell their health" in str(error):
                 return [RobotFinding("health-unknown", "note", where, str(error))]
-            found.append(_failure("servo-missing", where, str(error)))
+            found.append(failure("servo-missing", where, error))
             continue
         if health.errors:
             found.append(

@@ -13,7 +13,7 @@ from imitact.core.errors import RobotError
 from imitact.robots.aloha import AlohaArm
 from imitact.robots.aloha_hardware import arm_limits
 from imitact.robots.config import ArmConfig
-from imitact.robots.robot_finding import RobotFinding
+from imitact.robots.robot_finding import RobotFinding, failure
 
 MOVE_RAD = np.deg2rad(5.0)
 MOVE_S = 1.0
@@ -28,6 +28,10 @@ MARGIN_RAD = np.deg2rad(1.0)
 
 GRIPPER_MOVE = 0.2
 """Share of its travel by which a gripper is opened or closed."""
+
+MIRRORED_REMEDY = (
+    "Check bit 0 of the Drive_Mode of this servo on both arms, and how its horn is mounted"
+)
 
 
 def check_motion(
@@ -67,7 +71,7 @@ def check_motion(
             if confirm is not None and not confirm(_question(name, len(arms))):
                 found.append(_denied(arms[0], name, len(arms)))
     except RobotError as error:
-        found.append(RobotFinding("motion", "error", f"{side} arm", str(error).rstrip(".")))
+        found.append(failure("motion", f"{side} arm", error))
     finally:
         for arm in arms:
             if arm in limp and (silent := arm.release()):
@@ -101,7 +105,7 @@ def _denied(arm: AlohaArm, name: str, count: int) -> RobotFinding:
         f"{arm.where}: {name}",
         "a person saw it move another way" + ("" if count == 1 or is_grip else " than its leader"),
         "fingers that open" if is_grip else "the same way",
-        "Check bit 0 of the Drive_Mode of this servo on both arms, and how its horn is mounted",
+        MIRRORED_REMEDY,
     )
 
 

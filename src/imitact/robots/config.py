@@ -46,7 +46,7 @@ class GripperConfig:
     published ones of that kind, which fit only an arm that is built and assembled the same."""
 
     closed_rad: float | None = None
-    """Servo angle where the gripper is closed, rad; `imitact robot check` measures it."""
+    """Servo angle where the gripper is closed, rad; `imitact robot measure` measures it."""
 
     open_rad: float | None = None
     """Servo angle where the gripper is open, rad; larger than closed_rad."""
@@ -137,7 +137,7 @@ class ArmConfig:
             if stops is None:
                 raise BadInput(
                     f"gripper: the variant {gripper.variant} has no published end stops of a "
-                    'leader; measure them with `imitact robot check` and set variant = "measured"'
+                    "leader; `imitact robot measure` measures them"
                 )
             closed, opened = stops
         if closed is None or opened is None:

@@ -19,6 +19,7 @@ from imitact.core.robot import WATCHDOG_S, Driver, ServoHealth
 from imitact.parallel.mailbox import Mailbox
 from imitact.robots.hosted import DriverBoxes, HostedDriver
 from imitact.robots.rest_ramp import RestRamp, held_lag, park_speeds, parking_start
+from imitact.robots.robot_finding import words_at
 
 RELEASE_ATTEMPTS = 3
 """How often the torque is turned off before the servos that do not answer are reported."""
@@ -145,7 +146,7 @@ class DriverLoop:
             self._driver = None
             if driver is not None:
                 self._close(driver)
-            raise RobotError(f"{self.name}: {failure_words(error)}") from error
+            raise RobotError(f"{self.name}: {words_at(self.name, failure_words(error))}") from error
         finally:
             self._last_open_s = self._clock.now_s()
         self._missed, self._broken = 0, ""
@@ -200,7 +201,7 @@ class DriverLoop:
         try:
             self._read()
         except DRIVER_FAILURES as error:
-            raise RobotError(f"{self.name}: {failure_words(error)}") from error
+            raise RobotError(f"{self.name}: {words_at(self.name, failure_words(error))}") from error
         measured = self._measured_action()
         if measured is None:
             unknown = np.full(self._hosted.spec.action_size, np.nan)
@@ -426,7 +427,7 @@ class DriverLoop:
         try:
             driver.enable()
         except DRIVER_FAILURES as error:
-            raise RobotError(f"{self.name}: {failure_words(error)}") from error
+            raise RobotError(f"{self.name}: {words_at(self.name, failure_words(error))}") from error
         self._torque_is_sure = True
 
     def _present_driver(self) -> Driver:

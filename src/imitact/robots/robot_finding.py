@@ -42,6 +42,22 @@ class RobotFinding:
         return asdict(self)
 
 
+def failure(name: str, where: str, error: Exception | str) -> RobotFinding:
+    """Return the finding of an error of a driver."""
+    return RobotFinding(name, "error", where, words_at(where, error))
+
+
+def words_at(where: str, error: Exception | str) -> str:
+    """Return the words of an error that stand behind its place, which is not named twice.
+
+    `left follower (/dev/x): waist did not answer.` at "left follower" is
+    `/dev/x: waist did not answer`.
+    """
+    words = str(error).rstrip(".").removeprefix(f"{where}: ")
+    port, end, rest = words.removeprefix(f"{where} (").partition("): ")
+    return f"{port}: {rest}" if end and words.startswith(f"{where} (") else words
+
+
 def worst_first(findings: Iterable[RobotFinding]) -> list[RobotFinding]:
     """Sort findings by severity; those of one severity stay in the order of the check."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
