@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imitact.control.async_inference import PolicyProcess, delayed_by
+from imitact.control.async_inference import DelayedInference, PolicyProcess, delayed_by
+from imitact.control.sources import PolicySource
+from imitact.core.chunking import Replay
 from imitact.core.errors import BadInput, NotFinite, RobotError
 from imitact.core.robot import Reading, TimedFrame
 from imitact.deploy.load_policy import StoredPolicy
@@ -19,6 +21,17 @@ from imitact.parallel.mailbox import Mailbox
 from tests.support.control import SPEC, LinePolicy, moment
 
 PATIENCE_S = 120.0
+
+
+ODD = {
+    20.0: np.ones((3, 1)),
+    21.0: np.ones(14),
+    22.0: np.ones((1, 3, 14)),
+    23.0: np.array([["up"] * 14]),
+    24.0: None,
+    25.0: np.ones((6, 14)),
+}
+"""What is no chunk of 5 rows of 14 values, by the gray level that it answers."""
 
 
 class Sees(LinePolicy):
@@ -35,6 +48,8 @@ class Sees(LinePolicy):
         level = float(observation.frames["top"][0, 0, 0])
         if level == 13.0:
             raise NotFinite("the state is bad luck")
+        if level in ODD:
+            return ODD[level]
         return np.tile(np.asarray(observation.state) + level, (3, 1)) + self.episodes / 1000
 
 
@@ -115,6 +130,25 @@ def test_an_error_of_the_policy_is_an_answer_with_its_words_and_the_next_query_i
     assert answer.failure == "NotFinite: the state is bad luck"
     asked(process, frames, 2, 1)
     assert answered(process).failure == ""
+
+
+@pytest.mark.parametrize("level", ODD)
+def test_what_is_no_chunk_is_a_failure_and_never_spread_over_the_joints(process, level):
+    process, frames = process
+    process.inference.begin()
+    asked(process, frames, 1, level)
+    answer = answered(process)
+    assert answer.chunk is None
+    assert answer.failure
+    in_this_process = DelayedInference(Sees(), delayed_by((0,)), 50.0)
+    in_this_process.begin()
+    picture = TimedFrame(np.full((4, 6, 3), level, np.uint8), 0.0, 1)
+    reading = Reading(np.ones(14), 0.0, 0.0, 1)
+    source = PolicySource(in_this_process, Replay(5), 50.0, ("top",))
+    now = moment(0, now_s=0.0, reading=reading, frames={"top": picture})
+    source.begin(now)
+    if level != 25.0:  # of which the source takes the first rows
+        assert source.action(now).action is None
 
 
 def test_an_answer_to_a_query_that_was_given_up_is_dropped(process):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from imitact.control.contract import Moment
 from imitact.control.sources import Answer
 from imitact.core.clock import Clock, WallClock
-from imitact.core.errors import BadInput, ImitactError, RobotError, library_words
+from imitact.core.errors import BadInput, ImitactError, RobotError, SpecMismatch, library_words
 from imitact.core.types import Frame, LazyFrames, Observation, Policy, Spec
 from imitact.deploy.load_policy import StoredPolicy
 from imitact.parallel.child_process import ChildProcess, ParentPipe, ProcessOwner
@@ -77,9 +77,12 @@ class DelayedInference:
         frames = LazyFrames(tuple(moment.frames), lambda name: moment.frames[name].frame)
         chunk, failure = None, ""
         try:
-            chunk = self._policy.chunk(Observation(moment.reading.values, frames))
+            answer = self._policy.chunk(Observation(moment.reading.values, frames))
+            chunk = np.asarray(answer, np.float64)
         except ImitactError as error:
             failure = library_words(error)
+        except Exception as error:  # of any kind, as from a policy in its process
+            failure = f"{type(error).__name__}: {library_words(error)}"
         # Half a tick early, so that no rounding of times makes it a tick late.
         self._due_s = moment.now_s + (delay - 0.5) / self._rate_hz
         self._answer = Answer(moment.tick, chunk, delay / self._rate_hz, failure)
@@ -339,7 +342,10 @@ def answer_queries(
         answer["query"], answer["tick"] = mail.sequence, query["tick"]
         answer["failure"], answer["rows"] = b"", 0
         try:
-            chunk = policy.chunk(_observation(query, cameras))
+            chunk = np.asarray(policy.chunk(_observation(query, cameras)), np.float64)
+            size = answer["chunk"].shape[-1]
+            if chunk.shape[1:] != (size,):  # numpy would spread one value over all joints
+                raise SpecMismatch(f"the chunk has shape {chunk.shape}, expected (K, {size})")
             if len(chunk) > chunk_size:
                 raise BadInput(f"it gave a chunk of {len(chunk)} rows, its file says {chunk_size}")
             answer["rows"] = len(chunk)

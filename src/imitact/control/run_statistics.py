@@ -74,6 +74,7 @@ class RunStatistics:
     newest: TickRecord | None = None
     largest_seam: float = 0.0
     engaged: int = 0
+    _words: dict[Hold, str] = field(default_factory=dict)  # of the newest hold of each reason
     _late_s: list[float] = field(default_factory=list)
     _recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     _answers_s: list[float] = field(default_factory=list)
@@ -86,6 +87,7 @@ class RunStatistics:
         self.engaged += record.engaged == 1
         if record.hold:
             self.holds[record.hold] += 1
+            self._words[record.hold] = record.words or self._words.get(record.hold, "")
         if record.stage:
             before = self.acts.get(record.stage, Acts())
             words = record.words or before.words
@@ -138,7 +140,9 @@ class RunStatistics:
             "lateness": self.lateness.to_json(),
             "ages": {name: Percentiles.of(ages).to_json() for name, ages in self._ages_s.items()},
             "holds": {hold.name.lower(): count for hold, count in self.holds.items()},
+            "hold_words": {hold.name.lower(): words for hold, words in self._words.items()},
             "safety": {names.get(s, str(s)): acts.ticks for s, acts in sorted(self.acts.items())},
+            "safety_words": {names.get(s, str(s)): acts.words for s, acts in self.acts.items()},
             "answers": {"count": len(self._answers_s), **self.answers.to_json()},
             "largest_seam": round(self.largest_seam, 3),
             "engaged": self.engaged,
