@@ -263,7 +263,7 @@ def test_nested_settings_and_lists_are_read(monkeypatch: pytest.MonkeyPatch):
             'no environment "lift"; expected cube, insertion, gym:NAME, FILE.py:NAME',
         ),
         ("record --out x --cameras up", 'no camera of the ALOHA scene "up"'),
-        ("record --out x --height 0", "at least 1 pixel"),
+        ("record --out x --height 0", "--height is 0; it must be from 1 to 16384"),
         ("record --out x --spread 3", "spread is 3"),
         ("record --out x --video.crf 99", "--video.crf is 99"),
         ("record --out x --video.codec h265", "expected h264, lossless, av1. Did you mean h264?"),

@@ -505,7 +505,7 @@ def test_under_bfloat16_autocast_actions_keep_more_than_8_binary_digits() -> Non
         ({"dropout": 1.0}, "dropout is 1.0; it must be at least 0 and below 1"),
         ({"dropout": float("nan")}, "dropout is nan"),
         ({"kl_weight": -1.0}, "kl_weight is -1.0"),
-        ({"state_noise": -0.1}, "state_noise is -0.1; it must be at least 0"),
+        ({"state_noise": -0.1}, "state_noise is -0.1; it must be from 0 to"),
         ({"state_noise": float("nan")}, "state_noise is nan"),
         ({"random_crop": 1.0}, "random_crop is 1.0; it must be at least 0 and below 1"),
         ({"color_jitter": -0.1}, "color_jitter is -0.1; it must be at least 0 and below 1"),

@@ -11,6 +11,7 @@ from typing import Any, Literal, overload
 from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
 from imitact.core.types import Env, Policy
+from imitact.core.words import counted
 from imitact.deploy.load_policy import StoredPolicy, list_checkpoints, read_stored
 from imitact.envs import registry
 from imitact.envs.gym import GymConfig
@@ -293,6 +294,9 @@ def _tell_queries(
     name: str, execution: Execution, chunk: int | None, on_line: Callable[[str], object]
 ) -> None:
     """Tell where chunks are shorter than the execution wants, and are executed whole."""
-    if (executed := execution.within(chunk)) != execution:
+    if chunk is not None and (executed := execution.within(chunk)) != execution:
         what = f"{name}: " if name else ""
-        on_line(f"{what}chunks are {chunk} ticks long: {execution} runs as {executed.chunking}")
+        on_line(
+            f"{what}chunks are {counted(chunk, 'tick')} long: {execution} runs as "
+            f"{executed.chunking}"
+        )

@@ -29,6 +29,7 @@ from imitact.core.errors import RobotError
 from imitact.core.hold import Hold
 from imitact.core.robot import Robot
 from imitact.core.words import counted
+from imitact.parallel.signals import ENDING, is_nohup
 from imitact.recording.camera_track import FrameAt
 from imitact.recording.session import RecordingSession, TooShort
 from imitact.recording.session_process import RecorderProcess
@@ -518,11 +519,11 @@ def stage_names() -> dict[int, str]:
 
 @contextlib.contextmanager
 def _uninterrupted(say: Callable[[], object]) -> Iterator[None]:
-    """Keep Ctrl-C and SIGTERM from ending what parks the robot; say so instead."""
+    """Keep Ctrl-C, SIGTERM and SIGHUP from ending what parks the robot; say so instead."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, *(number for number in ENDING if not is_nohup(number))]
     before = {number: signal.signal(number, lambda *_: say()) for number in numbers}
     try:
         yield

@@ -27,6 +27,7 @@ from imitact.control.engagement import Engagement
 from imitact.control.safety_filter import AgeBounds
 from imitact.control.sources import LeaderSource
 from imitact.core.errors import BadInput
+from imitact.core.words import counted
 from imitact.datasets.video_config import VideoConfig
 from imitact.robots.registry import SIM_PREFIX, SimOptions
 
@@ -267,10 +268,10 @@ def _record_all(
                 return
             session.on_line(f"episode dropped ({words})")
             if chosen.is_scripted and failures >= MOST_FAILURES:
-                report.words = f"{failures} episodes in a row failed"
+                report.words = f"{counted(failures, 'episode')} in a row failed"
                 return
         number += 1
-    report.words = f"the dataset has {recorder.episodes} episodes"
+    report.words = f"the dataset has {counted(recorder.episodes, 'episode')}"
 
 
 def _open(

@@ -17,6 +17,7 @@ from imitact.api.parent_policy import (
 )
 from imitact.core.errors import BadInput, unknown_name
 from imitact.core.types import Dataset
+from imitact.core.words import counted
 from imitact.datasets.read_config import ReadConfig
 from imitact.models.config import ActConfig
 from imitact.models.parent import network_changes
@@ -199,7 +200,10 @@ def fit_preset(
     count, rate_hz = len(dataset.lengths), dataset.spec.rate_hz
     is_listed = train.val_choice not in ("last", "random")
     if not is_listed and 0 < count <= train.val_episodes == base_train.val_episodes:
-        report(f"validation: none, as the dataset has {count} episodes (--train.val-episodes)")
+        report(
+            f"validation: none, as the dataset has {counted(count, 'episode')} "
+            "(--train.val-episodes)"
+        )
         train = replace(train, val_episodes=0)
     if keep_chunk or model.chunk_size != base_model.chunk_size or not count:
         return model, train
@@ -215,8 +219,8 @@ def fit_preset(
             chunk_size = max(1, min(round(_USUAL_CHUNK_S * rate_hz), longest))
     if chunk_size != model.chunk_size:
         report(
-            f"chunk size: {chunk_size} ticks, {chunk_size / rate_hz:.2g} s, instead of the "
-            f"preset's {model.chunk_size} (--model.chunk-size)"
+            f"chunk size: {counted(chunk_size, 'tick')}, {chunk_size / rate_hz:.2g} s, instead of "
+            f"the preset's {model.chunk_size} (--model.chunk-size)"
         )
     return replace(model, chunk_size=chunk_size), train
 

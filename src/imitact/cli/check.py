@@ -17,6 +17,8 @@ from tyro.conf import Positional
 
 from imitact.cli.console import ProgressDisplay, print_progress, print_result
 from imitact.core.errors import BadInput, DamagedFile, NotFinite, SpecMismatch, nearest
+from imitact.core.ranges import Count, Workers
+from imitact.core.words import counted
 from imitact.datasets.read_config import ReadConfig
 from imitact.envs.gym import GymConfig
 from imitact.envs.registry import FORMS, is_env_name
@@ -50,10 +52,10 @@ class Check:
     frames: bool = True
     """Decode every video, too; otherwise only numbers are checked, as `imitact train` does."""
 
-    lines: int = 5
+    lines: Count = 5
     """Findings of one kind that are shown; the JSON file has all."""
 
-    workers: int = 0
+    workers: Workers = 0
     """Threads that decode; 0 takes one per core."""
 
     read: ReadConfig = field(default_factory=ReadConfig)
@@ -71,9 +73,6 @@ OPTIONS = Check
 
 def run(settings: Check) -> int:
     """Check, print what was found, and return the exit code."""
-    for name, value, least in (("workers", settings.workers, 0), ("lines", settings.lines, 1)):
-        if value < least:
-            raise BadInput(f"{name} is {value}; it must be at least {least}")
     if settings.fix:
         check_output(settings.fix, "copy", option="--fix")
     if settings.json:
@@ -257,8 +256,8 @@ def _check_policy(path: Path) -> None:
     validate.check_policy(policy, Observation(np.zeros(spec.state_size), frames))
     cameras = ", ".join(map(str, spec.cameras)) or "no cameras"
     print_progress(
-        f"{path}: returns (K, {spec.action_size}) actions for {spec.state_size} states and "
-        f"{cameras} at {spec.rate_hz:g} Hz"
+        f"{path}: returns (K, {spec.action_size}) actions for {counted(spec.state_size, 'state')} "
+        f"and {cameras} at {spec.rate_hz:g} Hz"
     )
 
 

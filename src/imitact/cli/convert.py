@@ -12,6 +12,8 @@ from tyro.conf import Positional, arg
 from imitact.cli.console import ProgressDisplay, print_progress, print_result
 from imitact.cli.options import require_path, require_paths
 from imitact.core.errors import BadInput
+from imitact.core.ranges import Range
+from imitact.core.words import counted
 from imitact.datasets.read_config import ReadConfig
 from imitact.datasets.video_config import VideoConfig
 from imitact.storage.output_guard import check_output
@@ -52,7 +54,7 @@ class Convert:
     """Frames in ALOHA HDF5: plain keeps every pixel (0.9 MB a frame of 480x640), jpeg compresses
     them as act-plus-plus does."""
 
-    min_psnr_db: float = 35.0
+    min_psnr_db: Annotated[float, Range(0, 100)] = 35.0
     """Least similarity of compressed frames to the original, in dB over an episode and camera;
     below it the conversion fails."""
 
@@ -112,8 +114,8 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     """Return the report of a conversion, for a reader."""
     settings = report["settings"]
     found = [
-        f"{report['episodes']} episodes, {report['ticks']} ticks from {settings['from']} to "
-        f"{settings['to']}: states and actions equal to the bit"
+        f"{counted(report['episodes'], 'episode')}, {counted(report['ticks'], 'tick')} from "
+        f"{settings['from']} to {settings['to']}: states and actions equal to the bit"
     ]
     if report["extras"]:
         found.append(f"equal to the bit, too: {', '.join(report['extras'])}")

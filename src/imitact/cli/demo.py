@@ -24,6 +24,7 @@ from imitact.cli.phases import Phases
 from imitact.cli.record import Record
 from imitact.core.errors import BadInput, ImitactError
 from imitact.core.execution import Execution
+from imitact.core.words import counted
 from imitact.envs.registry import make_env
 from imitact.models.config import check_pretrained
 from imitact.storage.output_guard import DATASETS, check_output, kind_of
@@ -96,8 +97,6 @@ def _check(settings: Demo) -> None:
     check_output(settings.out, "demo")
     if settings.data and kind_of(settings.data, loose=True) not in DATASETS:
         check_output(settings.data, "recording", option="--data")
-    if settings.episodes < 1:
-        raise BadInput(f"episodes is {settings.episodes}; it must be at least 1")
     for name in ("compared_episodes", "registered_episodes"):
         value = getattr(settings, name)
         if not 0 <= value <= settings.episodes:
@@ -119,8 +118,6 @@ def _check(settings: Demo) -> None:
     from imitact.training import device
 
     EvaluationPlan((FIRST_SEED,), Execution(settings.chunking), videos=settings.videos)
-    if settings.failure_videos < 0:
-        raise BadInput(f"failure_videos is {settings.failure_videos}; it must be at least 0")
     training = settings.train
     device.choose_device(training.precision, training.device, training.num_threads)
 
@@ -131,15 +128,15 @@ def _check_demonstrations(settings: Demo) -> None:
     count = settings.demonstrations if given is None else len(given.lengths)
     if settings.train.val_episodes >= count:
         raise BadInput(
-            f"--train.val-episodes is {settings.train.val_episodes} of {count} demonstrations; at "
-            "least one must be left to train on"
+            f"--train.val-episodes is {settings.train.val_episodes} of "
+            f"{counted(count, 'demonstration')}; at least one must be left to train on"
         )
     with closing(make_env(settings.task, height=settings.height, width=settings.width)) as env:
         cap, spec = env.step_cap, env.spec
     if settings.model.chunk_size > cap:
         raise BadInput(
-            f"model.chunk_size is {settings.model.chunk_size} ticks, a demonstration has {cap}; it "
-            f"must be at most {cap}"
+            f"model.chunk_size is {counted(settings.model.chunk_size, 'tick')}, a demonstration "
+            f"has {cap}; it must be at most {cap}"
         )
     if given is not None:
         spec.check_same(
@@ -186,7 +183,7 @@ def _record(settings: Demo, data: Path, phases: Phases) -> RecordingReport | Dat
         return given
     if phases.done("record"):
         return read_report(data)
-    print_progress(f"1/5 record: {settings.demonstrations} demonstrations into {data}")
+    print_progress(f"1/5 record: {counted(settings.demonstrations, 'demonstration')} into {data}")
     with phases.phase("record"):
         return record.make(recording(settings, data), lambda _: phases.still_running())
 
@@ -206,7 +203,8 @@ def _train(settings: Demo, data: Path, training: Path, phases: Phases) -> Path:
     cache = settings.train.cache_dir or str(data.with_name(f"{data.name}-cache"))
     config = replace(settings.train, cache_dir=cache)
     print_progress(
-        f"2/5 train: preset {settings.preset}, {config.steps} steps of {config.batch_size} samples"
+        f"2/5 train: preset {settings.preset}, {counted(config.steps, 'step')} of "
+        f"{counted(config.batch_size, 'sample')}"
     )
     with phases.phase("train"):
         return train(
@@ -223,7 +221,9 @@ def _train(settings: Demo, data: Path, training: Path, phases: Phases) -> Path:
 
 def _evaluate(settings: Demo, policy: Path, phases: Phases) -> Evaluation:
     options = _options(settings, policy, "evaluation", settings.episodes)
-    print_progress(f"3/5 evaluate: {options.episodes} fresh seeds with {options.chunking}")
+    print_progress(
+        f"3/5 evaluate: {counted(options.episodes, 'fresh seed')} with {options.chunking}"
+    )
     with_videos = replace(options, videos=settings.videos, failure_videos=settings.failure_videos)
     return _count("evaluate", with_videos, phases)
 

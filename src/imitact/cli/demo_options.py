@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 from imitact.api.train import preset as settings_of
 from imitact.core.errors import unknown_name
+from imitact.core.ranges import Count, CountOrNone, Pixels, Range, Seconds, Workers
 from imitact.datasets.read_config import ReadConfig
 from imitact.envs.registry import RECOMMENDED_MODEL
 from imitact.models.config import ActConfig
@@ -33,52 +34,52 @@ class Demo:
     preset: str = "quick"
     """Settings of model and training to start from: quick, released or paper."""
 
-    demonstrations: int = 50
+    demonstrations: Annotated[int, Range(1, 1000)] = 50
     """Demonstrations to record, of seeds 0 to 999."""
 
-    episodes: int = 100
+    episodes: Count = 100
     """Episodes to evaluate, from seed 1000 on."""
 
     chunking: str = "ensemble:0.01/10"
     """How chunks become actions, as for `imitact evaluate`: the paper's temporal ensemble, with a
     query every 10 ticks."""
 
-    workers: int = 0
+    workers: Workers = 0
     """Processes that record and evaluate; 0 takes one per core."""
 
     data: Path | None = None
     """Dataset of the demonstrations, recorded there if there is none. None: OUT/data. The dataset
     of another demo trains once more on the same demonstrations."""
 
-    videos: int = 2
+    videos: CountOrNone = 2
     """Number of episodes to record as videos."""
 
-    failure_videos: int = 2
+    failure_videos: CountOrNone = 2
     """Number of failed episodes to record as videos, too."""
 
     compared_chunking: str = "replay:50"
     """How chunks become actions in a second evaluation, for comparison."""
 
-    compared_episodes: int = 20
+    compared_episodes: CountOrNone = 20
     """Episodes of that second evaluation, on the first seeds; 0: none."""
 
-    registered_episodes: int = 5
+    registered_episodes: CountOrNone = 5
     """Episodes that also run through the environment that gym-aloha registers; 0: none. Needs
     480x640 pixels."""
 
-    spread: float = 1.0
+    spread: Annotated[float, Range(0, 2)] = 1.0
     """How much demonstrations vary, as for `imitact record`."""
 
     starts: Literal["even", "random"] = "even"
     """Order of the demonstrated seeds, as for `imitact record`."""
 
-    height: int = 480
+    height: Pixels = 480
     """Height of a captured frame in pixels."""
 
-    width: int = 640
+    width: Pixels = 640
     """Width of a captured frame in pixels."""
 
-    setup_s: float = 0.0
+    setup_s: Seconds = 0.0
     """Seconds that the installation took, reported with the rest; `make demo` gives it."""
 
     model: ActConfig

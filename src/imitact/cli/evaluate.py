@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 from imitact.cli.console import ProgressDisplay, print_progress, print_result
 from imitact.cli.options import shallow_dict
 from imitact.core.errors import BadInput
+from imitact.core.ranges import Count, CountOrNone, Range, Seed, Workers
 from imitact.deploy.load_policy import policy_path
 from imitact.envs.gym import GymConfig
 from imitact.envs.registry import check_env_name
@@ -49,28 +50,29 @@ class Evaluate:
     """Environment: cube, insertion, gym:NAME (registered with Gymnasium), or FILE.py:NAME of your
     own (docs/own_environment.md). Empty: that of the demonstrations, cube where it is unknown."""
 
-    episodes: int = 100
+    episodes: Count = 100
     """Episodes, one per seed."""
 
     chunking: str | None = None
-    """How chunks become actions: replay:N executes N ticks of a chunk; ensemble:M/E averages with
-    weights exp(-M*i), a query every E ticks. None: as tuned, else replay:50 (docs/tuning.md)."""
+    """How chunks become actions: replay:N executes N ticks of a chunk, replay:N~F joins chunks
+    smoothly over F ticks; ensemble:M/E averages with weights exp(-M*i), a query every E ticks.
+    None: as tuned, else replay:50 (docs/tuning.md)."""
 
-    videos: int = 0
+    videos: CountOrNone = 0
     """Number of episodes, from the first, to record as videos; about 0.1 s per picture on a CPU."""
 
-    failure_videos: int = 0
+    failure_videos: CountOrNone = 0
     """Number of failed episodes to record as videos, too; they run again for it. Given later, the
     same command adds the videos to a finished evaluation."""
 
-    first_seed: int = 1000
+    first_seed: Seed = 1000
     """Seed of the first episode; the others follow. Demonstrations use 0 to 999, so no start from
     1000 on was seen in training."""
 
-    workers: int = 0
+    workers: Workers = 0
     """Processes, each held to one thread; 0 takes one per core. Results do not depend on it."""
 
-    step_cap: int = 0
+    step_cap: CountOrNone = 0
     """Ticks after which an episode counts as failed; 0 takes the environment's own (400 for cube,
     500 for insertion, of 20 ms each)."""
 
@@ -78,7 +80,7 @@ class Evaluate:
     """End an episode at its first success, as gym-aloha does; otherwise run to the step cap, and
     report whether success was held over the last 10 ticks."""
 
-    delay_ticks: int | None = None
+    delay_ticks: Annotated[int | None, Range(0, 10_000)] = None
     """Simulated ticks from a query to its answer, during which the earlier chunk continues. None:
     as tuned for the policy's own chunking, else 0."""
 

@@ -14,6 +14,9 @@ from imitact.cli.console import print_progress, print_result
 from imitact.cli.evaluate import Evaluate
 from imitact.cli.options import require_path
 from imitact.core.errors import BadInput
+from imitact.core.ranges import CountOrNone, Seed, Workers
+from imitact.core.types import with_unit
+from imitact.core.words import counted
 from imitact.datasets.read_config import ReadConfig
 from imitact.deploy.export_config import ExportConfig
 from imitact.deploy.load_policy import policy_path
@@ -40,20 +43,20 @@ class Export:
     export: OmitArgPrefixes[ExportConfig] = field(default_factory=ExportConfig)
     """The file, and what it must prove."""
 
-    episodes: int = 0
+    episodes: CountOrNone = 0
     """Seeds on which the torch policy and the file are both evaluated; 0 claims no success rate.
     The results stay in OUT/evaluation-torch and OUT/evaluation-KIND-PRECISION."""
 
     env: str = ""
     """Environment in which success is compared, as for `imitact evaluate`."""
 
-    first_seed: int = 1000
+    first_seed: Seed = 1000
     """Seed of the first episode; the others follow."""
 
     chunking: str | None = None
     """How chunks become actions, as for `imitact evaluate`."""
 
-    workers: int = 0
+    workers: Workers = 0
     """Processes that evaluate, each held to one thread; 0 takes one per core."""
 
     read: ReadConfig = field(default_factory=ReadConfig)
@@ -70,8 +73,6 @@ def run(settings: Export) -> None:
     require_path(settings.data, "dataset")
     if settings.env:
         check_env_name(settings.env)
-    if settings.episodes < 0:
-        raise BadInput(f"episodes is {settings.episodes}; it must be at least 0")
     from imitact.datasets.open import open_dataset
     from imitact.deploy import export as exporting
     from imitact.models.policy import TorchPolicy
@@ -152,10 +153,10 @@ def summary(found: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{found['kind']} {found['precision']}, {found['bytes'] / 1e6:.1f} MB",
         f"deviation:   at most {far['max_of_std']:.2g} of a standard deviation "
-        f"({worst['joint']}, {worst['tick']} ticks ahead; that joint's largest is "
-        f"{joint['max']:.2g} {joint['unit']}), mean {far['mean_of_std']:.2g}, limit "
-        f"{found['limit_of_std']:g}; {far['observations']} observations spread over all "
-        f"{found['dataset']['episodes']} episodes of {where}",
+        f"({worst['joint']}, {counted(worst['tick'], 'tick')} ahead; that joint's largest is "
+        f"{with_unit(format(joint['max'], '.2g'), joint['unit'])}), mean {far['mean_of_std']:.2g}, "
+        f"limit {found['limit_of_std']:g}; {far['observations']} observations spread over all "
+        f"{counted(found['dataset']['episodes'], 'episode')} of {where}",
         f"latency:     median {fast['p50_ms']:.2f} ms, p90 {fast['p90_ms']:.2f}, p99 "
         f"{fast['p99_ms']:.2f} ({fast['p99_over_p50']:.2f} of the median), max "
         f"{fast['max_ms']:.2f}; {fast['calls']} calls, threads: {machine['threads']}, "

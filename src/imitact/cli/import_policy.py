@@ -11,6 +11,8 @@ from tyro.conf import Positional, arg
 from imitact.cli.console import print_progress, print_result
 from imitact.cli.options import require_path
 from imitact.core.errors import BadInput
+from imitact.core.ranges import Range, RateOrStored
+from imitact.core.words import counted
 from imitact.datasets.read_config import ReadConfig
 from imitact.storage.output_guard import check_output
 
@@ -58,10 +60,10 @@ class ImportPolicy:
     action_units: str = ""
     """Units of the commanded values; as for state-units."""
 
-    rate_hz: float = 0.0
+    rate_hz: RateOrStored = 0.0
     """Control rate of the demonstrations, ticks per second; 0: the dataset's, else ALOHA's 50."""
 
-    num_heads: int = 8
+    num_heads: Annotated[int, Range(1, 4_096)] = 8
     """Released ACT: attention heads, which its checkpoints do not state."""
 
     stats: Path | None = None
@@ -89,9 +91,12 @@ def run(settings: ImportPolicy) -> None:
     print_result(f"policy:    {written}")
     print_result(f"cameras:   {sizes}")
     print_result(
-        f"state:     {spec.state_size} values, action: {spec.action_size}, {spec.rate_hz:g} Hz"
+        f"state:     {counted(spec.state_size, 'value')}, action: {spec.action_size}, "
+        f"{spec.rate_hz:g} Hz"
     )
-    print_result(f"chunk:     {policy.config.chunk_size} ticks, executed by {policy.execution}")
+    print_result(
+        f"chunk:     {counted(policy.config.chunk_size, 'tick')}, executed by {policy.execution}"
+    )
     own = "its own (format 3 of docs/formats.md)" if policy.scaling else "as imitact's"
     print_result(f"normalised {own}")
 
@@ -129,8 +134,6 @@ def _given_spec(settings: ImportPolicy) -> PartialSpec:
         raise BadInput(
             f"--read ({options}) says how a dataset is read, and there is none; give it with --data"
         )
-    if settings.rate_hz < 0:
-        raise BadInput(f"rate_hz is {settings.rate_hz}; it must be above 0, or 0 for unknown")
     cameras = None
     if settings.cameras:
         cameras = parse_cameras(settings.cameras, (ALOHA_CAMERA.height, ALOHA_CAMERA.width))

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from imitact.core.errors import BadInput, nearest
+from imitact.core.ranges import Range
 
 T = TypeVar("T")
 
@@ -34,7 +35,8 @@ class Option:
         name: as typed: "--train.lr", or "DATA" where it is positional.
         owner: the dataclass that has the field.
         field: the field.
-        hint: the field's type, without tyro's marks.
+        hint: the field's type, without its marks.
+        range: the values that a number may have; None where it has no range, or is no number.
         group: name of the field of the verb's dataclass that holds `owner`; "" for its own fields.
     """
 
@@ -43,6 +45,7 @@ class Option:
     field: dataclasses.Field[Any]
     hint: Any
     group: str = ""
+    range: Range | None = None
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -76,7 +79,8 @@ def options(kind: type, prefix: str = "", group: str = "") -> list[Option]:
             else:
                 named = next((mark.name for mark in own if mark.name), dashed)
                 name = f"--{prefix}{named}"
-            found.append(Option(name, kind, field, hint, group))
+            known = next((mark for mark in marks if isinstance(mark, Range)), None)
+            found.append(Option(name, kind, field, hint, group, known))
     return found
 
 
@@ -96,10 +100,12 @@ def _marks(form: Any) -> set[Any]:
 def values_of(argv: Sequence[str], name: str) -> list[str]:
     """Return the words given to an option in a command line: up to the next option."""
     for at, word in enumerate(argv, 1):
-        if word.startswith(name + "="):
-            return [word.removeprefix(name + "=")]
-        if word == name:
-            return [*itertools.takewhile(lambda word: not word.startswith("--"), argv[at:])]
+        given, equals, value = word.partition("=")
+        if given.replace("_", "-") != name:
+            continue
+        if equals:
+            return [value]
+        return [*itertools.takewhile(lambda word: not word.startswith("--"), argv[at:])]
     return []
 
 
@@ -116,6 +122,7 @@ def parse(prog: str, settings: type[T] | T, argv: Sequence[str]) -> T:
     kind: type[T] = settings if is_type else type(settings)
     known = options(kind)
     _check_names(argv, known, prog)
+    _check_numbers(argv, known)
     for owner in {kind, *(option.owner for option in known)}:
         _join_lines_of_help(owner)
     box = io.StringIO()
@@ -142,6 +149,16 @@ def _check_positional(settings: Any, known: Sequence[Option], argv: Sequence[str
     for option in known:
         if not option.name.startswith("--") and getattr(settings, option.field.name) == ():
             raise BadInput(_missing([option.name], known, argv))
+
+
+def _check_numbers(argv: Sequence[str], known: Sequence[Option]) -> None:
+    """Refuse numbers that are out of their range; words that are no numbers are left to tyro."""
+    for option in known:
+        if option.range is not None:
+            for word in values_of(argv, option.name):
+                with contextlib.suppress(ValueError):
+                    if float(word) not in option.range:
+                        raise BadInput(f"{option.name} is {word}; it must be {option.range}")
 
 
 def help_texts(kind: type) -> dict[str, str]:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from imitact.cli.console import ProgressDisplay, print_progress, print_result
 from imitact.cli.options import shallow_dict
+from imitact.core.ranges import Count, Pixels, Range, Seed, Workers
 from imitact.datasets.video_config import VideoConfig
 from imitact.envs.gym import GymConfig
 from imitact.envs.registry import env_factory
@@ -41,17 +42,17 @@ class Record:
     """Environment: cube, insertion, gym:NAME (registered with Gymnasium), or FILE.py:NAME of your
     own (docs/own_environment.md)."""
 
-    episodes: int = 50
+    episodes: Count = 50
     """Demonstrations to save."""
 
     cameras: tuple[str, ...] = ("top",)
     """Cameras of the ALOHA scene, in the order in which the policy sees them; aloha4 stands for
     the real robot's top, front_close, left_wrist and right_wrist."""
 
-    height: int = 480
+    height: Pixels = 480
     """Height of a frame in pixels."""
 
-    width: int = 640
+    width: Pixels = 640
     """Width of a frame in pixels."""
 
     expert: str = ""
@@ -61,23 +62,23 @@ class Record:
     task: str = ""
     """Instruction stored with the episodes. Empty: the environment's own."""
 
-    spread: float = 1.0
+    spread: Annotated[float, Range(0, 2)] = 1.0
     """How much the scripted expert's demonstrations vary, from 0 (not at all) to 2."""
 
     starts: Literal["even", "random"] = "even"
     """Order of the seeds: even covers the starts of the ALOHA scene with few episodes; random takes
     one seed after another, and leaves gaps."""
 
-    first_seed: int = 0
+    first_seed: Seed = 0
     """First seed to choose from; a seed fixes start and variation."""
 
-    last_seed: int = 999
+    last_seed: Seed = 999
     """Last seed to choose from; evaluations use 1000 and up."""
 
-    hold: int = 10
+    hold: Count = 10
     """Ticks over which success must hold. Outside the ALOHA scene the episode ends with them."""
 
-    workers: int = 0
+    workers: Workers = 0
     """Processes that record; 0 takes one per core. The dataset does not depend on it."""
 
     video: VideoConfig = field(default_factory=VideoConfig)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from imitact.cli.console import print_result
 from imitact.control.safety_filter import AgeBounds
+from imitact.core.ranges import Count, Pixels, Range, Seed
 from imitact.datasets.video_config import VideoConfig
 from imitact.storage.output_guard import check_output
 
@@ -29,7 +30,7 @@ class RecordRobot:
     task: str = ""
     """Instruction stored with the episodes; what they show. Required."""
 
-    episodes: int = 50
+    episodes: Count = 50
     """Episodes that the dataset is to have."""
 
     leader: str = ""
@@ -44,23 +45,23 @@ class RecordRobot:
     """The space key engages a leader without a deadman of its own: toggle until it is pressed
     again; hold only while it is held."""
 
-    seconds: float = 60.0
+    seconds: Annotated[float, Range(0.1, 1_000_000)] = 60.0
     """Longest episode, s."""
 
     cameras: tuple[str, ...] = ("top",)
     """Cameras of a simulated ALOHA scene."""
 
-    height: int = 480
+    height: Pixels = 480
     """Height of a frame of a simulated scene in pixels."""
 
-    width: int = 640
+    width: Pixels = 640
     """Width of a frame of a simulated scene in pixels."""
 
     real_time: bool = False
     """A simulation goes with the clock on the wall, as a person who leads it needs; otherwise on a
     virtual clock, as fast as it goes."""
 
-    first_seed: int = 0
+    first_seed: Seed = 0
     """Seed of the first episode of a simulation; the others follow."""
 
     video: VideoConfig = field(default_factory=VideoConfig)
@@ -74,7 +75,7 @@ class RecordRobot:
     robot.toml turns it off as well."""
 
     log: Path | None = None
-    """Folder of the log. None: OUT.runs, beside the dataset."""
+    """Folder of the log. None: a new one in OUT.runs, beside the dataset."""
 
 
 def run(settings: RecordRobot) -> None:

@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from imitact.cli.console import print_result
 from imitact.control.safety_filter import AgeBounds
+from imitact.core.ranges import CountOrNone, Seed
 
 RESUME_HINT = "the robot was parked and released"
 
@@ -24,10 +25,10 @@ class Replay:
     robot: str
     """robot.toml, sim:cube, or bench:aloha, an emulated ALOHA."""
 
-    episode: int = 0
+    episode: CountOrNone = 0
     """Number of the episode."""
 
-    first_seed: int = 0
+    first_seed: Seed = 0
     """Seed of a simulation: that of the episode, where it was recorded in one."""
 
     ages: AgeBounds = field(default_factory=AgeBounds)

@@ -12,6 +12,8 @@ from tyro.conf import Positional, arg
 
 from imitact.cli.console import print_progress, print_result
 from imitact.core.errors import BadInput
+from imitact.core.ranges import Pixels, Range, Seed
+from imitact.core.words import counted
 from imitact.storage.output_guard import check_output
 
 RESUME_HINT = ""
@@ -29,19 +31,19 @@ class EmulationConfig:
     task: Literal["cube", "insertion"] = "cube"
     """What lies on ALOHA's table."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the objects' start."""
 
     cameras: tuple[str, ...] = ("top",)
     """Cameras; those of the scene for ALOHA."""
 
-    height: int = 120
+    height: Pixels = 120
     """Rows of a frame, pixels."""
 
-    width: int = 160
+    width: Pixels = 160
     """Columns of a frame, pixels."""
 
-    camera_hz: float = 25.0
+    camera_hz: Annotated[float, Range(0.1, 240)] = 25.0
     """Frames per second of each camera."""
 
     hand: bool = False
@@ -114,7 +116,7 @@ def check(settings: Robot) -> int | None:
         print_result(f"recorded: {settings.robot}")
     errors = sum(finding.severity == "error" for finding in found)
     warnings = sum(finding.severity == "warning" for finding in found)
-    print_result(f"{settings.robot}: {errors} errors, {warnings} warnings")
+    print_result(f"{settings.robot}: {counted(errors, 'error')}, {counted(warnings, 'warning')}")
     return 3 if errors else None
 
 

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from imitact.api.robot_session import RobotSession, stage_names
 from imitact.cli.console import EVERY_S, escaped, print_progress
+from imitact.core.words import counted
 from imitact.recording.session_process import RecorderProcess
 
 REFRESH_S = 0.2
@@ -50,17 +51,17 @@ def state_rows(session: RobotSession) -> list[Row]:
     names = stage_names()
     for stage, acts in sorted(statistics.acts.items()):
         words = f": {acts.words}" if acts.words else ""
-        rows.append((f"filter, {names.get(stage, stage)}", f"{acts.ticks} ticks{words}"))
+        rows.append((f"filter, {names.get(stage, stage)}", f"{counted(acts.ticks, 'tick')}{words}"))
     recorder = session.recorder
     if recorder is not None:
-        text = f"{recorder.episodes} episodes kept"
+        text = f"{counted(recorder.episodes, 'episode')} kept"
         if session.recording:
             text += ", RECORDING"
         if isinstance(recorder, RecorderProcess):
             status = recorder.status
-            text += f", {status.rows} rows, {status.lag_s:.1f} s behind"
+            text += f", {counted(status.rows, 'row')}, {status.lag_s:.1f} s behind"
             if status.lost_frames:
-                text += f", {status.lost_frames} frames lost"
+                text += f", {counted(status.lost_frames, 'frame')} lost"
         rows.append(("recorder", text))
     return rows
 

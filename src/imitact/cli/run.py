@@ -12,6 +12,8 @@ from tyro.conf import Positional, arg
 
 from imitact.cli.console import print_result
 from imitact.control.safety_filter import AgeBounds
+from imitact.core.ranges import Count, Range, Seconds, Seed
+from imitact.core.words import counted
 from imitact.datasets.video_config import VideoConfig
 from imitact.storage.output_guard import check_output
 
@@ -41,16 +43,17 @@ class Run:
     shadow: bool = False
     """Everything but the motion: nothing is sent to the robot, and its torque stays as it is."""
 
-    episodes: int = 1
+    episodes: Count = 1
     """Episodes, each from the start pose."""
 
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     """Longest episode, s; 0 has no end on hardware, and 8 s in a simulation."""
 
     chunking: str | None = None
-    """How chunks become actions: replay:N or ensemble:M/E. None: as tuned, else replay:50."""
+    """How chunks become actions: replay:N, replay:N~F or ensemble:M/E. None: as tuned, else
+    replay:50."""
 
-    delay_ticks: int | None = None
+    delay_ticks: Annotated[int | None, Range(0, 10_000)] = None
     """Ticks from a query to its answer: simulated on a virtual clock, on a robot only what is
     expected at first. None: as tuned, else 0."""
 
@@ -58,7 +61,7 @@ class Run:
     """Leader with which a person may take over, as for imitact teleop; "" is the robot's own.
     None: nobody takes over."""
 
-    first_seed: int = 1000
+    first_seed: Seed = 1000
     """Seed of the first episode of a simulation; the others follow."""
 
     rerun: str = ""
@@ -125,7 +128,11 @@ def run(settings: Run) -> None:
     print_result(
         f"ended:   {report.words}",
         *outcome_lines(report.outcomes),
-        *([f"kept:    {report.kept} episodes in {settings.record}"] if settings.record else []),
+        *(
+            [f"kept:    {counted(report.kept, 'episode')} in {settings.record}"]
+            if settings.record
+            else []
+        ),
         *statistics_lines(report.statistics),
         f"log:     {report.log}",
     )
@@ -135,16 +142,23 @@ def outcome_lines(outcomes: Sequence[Outcome]) -> list[str]:
     """Return how the episodes of a simulated world ended."""
     if not outcomes:
         return []
-    return [f"success: {sum(outcome.success for outcome in outcomes)} of {len(outcomes)} episodes"]
+    successes = sum(outcome.success for outcome in outcomes)
+    return [f"success: {successes} of {counted(len(outcomes), 'episode')}"]
 
 
 def statistics_lines(statistics: Mapping[str, Any]) -> list[str]:
-    """Return lateness, skipped ticks, holds and acts of the safety filter."""
+    """Return lateness, skipped ticks, and holds and acts of the safety filter with their words."""
     late = statistics["lateness"]
     lines = [f"ticks:   {statistics['ticks']}, {statistics['skipped']} skipped"]
     if late["p50_s"] is not None:
         lines.append(f"late:    p50 {late['p50_s'] * 1e3:.1f} ms, p99 {late['p99_s'] * 1e3:.1f} ms")
-    for title, counts in (("held:   ", statistics["holds"]), ("filter: ", statistics["safety"])):
-        text = ", ".join(f"{name.replace('_', ' ')} {n} ticks" for name, n in counts.items())
-        lines.append(f"{title} {text or 'nothing'}")
+    for title, name in (("held:   ", "hold"), ("filter: ", "safety")):
+        counts = statistics["holds" if name == "hold" else name]
+        words = statistics[f"{name}_words"]
+        lines.append(f"{title} {'' if counts else 'nothing'}".rstrip())
+        lines += [
+            f"  {kind.replace('_', ' ')}, {counted(count, 'tick')}"
+            + (f": {words[kind]}" if words.get(kind) else "")
+            for kind, count in counts.items()
+        ]
     return lines

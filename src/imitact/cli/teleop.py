@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 
 from imitact.cli.console import print_result
 from imitact.control.safety_filter import AgeBounds
+from imitact.core.ranges import Seconds
 
 if TYPE_CHECKING:
     from imitact.api.robot_session import RobotSession
@@ -36,7 +37,7 @@ class Teleop:
     """The space key engages a leader without a deadman of its own: toggle until it is pressed
     again; hold only while it is held."""
 
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     """Time after which it ends, s; 0 has no end."""
 
     ages: AgeBounds = field(default_factory=AgeBounds)

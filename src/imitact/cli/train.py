@@ -14,6 +14,7 @@ from imitact.api.parent_policy import Statistics
 from imitact.api.train import settings_of, train
 from imitact.cli.console import print_progress, print_result
 from imitact.cli.options import require_paths, shallow_dict
+from imitact.core.ranges import Range
 from imitact.datasets.read_config import ReadConfig
 from imitact.models.config import ActConfig
 from imitact.storage.output_guard import check_output
@@ -41,7 +42,7 @@ class Train:
     """Settings to start from: quick (for CPUs, from scratch), released (as the released code) or
     paper. The options below show the preset's values."""
 
-    weights: tuple[int, ...] = ()
+    weights: Annotated[tuple[int, ...], Range(1, 1_000)] = ()
     """With several datasets: how often an epoch draws each tick of each, "2 1"; none is once."""
 
     from_policy: Annotated[Path | None, arg(name="from", metavar="POLICY")] = None

@@ -10,6 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from imitact.cli.console import ProgressDisplay, print_progress, print_result
 from imitact.core.errors import BadInput
+from imitact.core.ranges import CountOrNone, Workers
 from imitact.deploy.load_policy import policy_path
 from imitact.envs.gym import GymConfig
 from imitact.envs.registry import check_env_name
@@ -46,10 +47,10 @@ class Tune:
     write: bool = True
     """Store the choice in the policy; otherwise only report it."""
 
-    workers: int = 0
+    workers: Workers = 0
     """Processes, each held to one thread; 0 takes one per core. Results do not depend on it."""
 
-    step_cap: int = 0
+    step_cap: CountOrNone = 0
     """Ticks after which an episode counts as failed; 0 takes the environment's own."""
 
     race: OmitArgPrefixes[RaceConfig] = field(default_factory=RaceConfig)
@@ -72,8 +73,6 @@ def run(settings: Tune) -> None:
     path = _tunable(settings.policy)
     if settings.env:
         check_env_name(settings.env)
-    if settings.workers < 0:
-        raise BadInput(f"workers is {settings.workers}; it must be at least 0")
     from imitact.core.execution import Execution
     from imitact.deploy.load_policy import read_stored
     from imitact.envs.registry import env_for_policy, env_name_for

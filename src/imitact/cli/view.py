@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional
 
 from imitact.cli.console import ProgressDisplay, print_progress, print_result
 from imitact.cli.options import require_path
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.ranges import Count, Range
 from imitact.datasets.read_config import ReadConfig
 from imitact.storage.output_guard import check_output
 
@@ -40,11 +41,11 @@ class View:
     episodes: str = ""
     """Demonstrations to show with their videos, by number: 0,5,9. Empty: --max-episodes of them."""
 
-    max_episodes: int = 8
+    max_episodes: Count = 8
     """Demonstrations shown with their videos, from the shortest to the longest; each adds about
     0.6 MB per camera (400 ticks at 320 pixels)."""
 
-    width: int = 320
+    width: Annotated[int, Range(16, 16_384)] = 320
     """Width of a video in pixels; larger shows more and makes the page larger."""
 
     check: Literal["numbers", "frames", "none"] = "numbers"

@@ -24,6 +24,7 @@ from imitact.control.sources import Answer
 from imitact.core.clock import Clock, WallClock
 from imitact.core.errors import BadInput, ImitactError, RobotError, SpecMismatch, library_words
 from imitact.core.types import Frame, LazyFrames, Observation, Policy, Spec
+from imitact.core.words import counted
 from imitact.deploy.load_policy import StoredPolicy
 from imitact.parallel.child_process import ChildProcess, ParentPipe, ProcessOwner
 from imitact.parallel.mailbox import Mailbox
@@ -347,7 +348,9 @@ def answer_queries(
             if chunk.shape[1:] != (size,):  # numpy would spread one value over all joints
                 raise SpecMismatch(f"the chunk has shape {chunk.shape}, expected (K, {size})")
             if len(chunk) > chunk_size:
-                raise BadInput(f"it gave a chunk of {len(chunk)} rows, its file says {chunk_size}")
+                raise BadInput(
+                    f"it gave a chunk of {counted(len(chunk), 'row')}, its file says {chunk_size}"
+                )
             answer["rows"] = len(chunk)
             answer["chunk"][0, : len(chunk)] = chunk
         except Exception as error:

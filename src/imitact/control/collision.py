@@ -14,6 +14,7 @@ import numpy as np
 
 from imitact.core.errors import BadInput
 from imitact.core.types import FloatArray
+from imitact.core.words import counted
 from imitact.envs.aloha import FINGER_CLOSED_M, FINGER_OPEN_M, scene_folder
 from imitact.envs.aloha_renderer import load_mujoco
 
@@ -45,7 +46,9 @@ class CollisionCheck:
             BadInput: there are more than two arms, or MuJoCo or gym-aloha is not installed.
         """
         if not 1 <= len(bases) <= len(_MODELS):
-            raise BadInput(f"collisions of {len(bases)} arms cannot be checked; only of one or two")
+            raise BadInput(
+                f"collisions of {counted(len(bases), 'arm')} cannot be checked; only of one or two"
+            )
         self._bases = {side: tuple(map(float, base)) for side, base in bases.items()}
         self._mj: Any = load_mujoco()
         self._model, self._words = _built(self._mj, self._bases)
@@ -70,7 +73,9 @@ class CollisionCheck:
         model, data = self._model, self._data
         arms = np.asarray(pose, np.float64)
         if arms.shape != (7 * len(self._bases),):
-            raise BadInput(f"a pose of {len(self._bases)} arms has not the shape {arms.shape}")
+            raise BadInput(
+                f"a pose of {counted(len(self._bases), 'arm')} has not the shape {arms.shape}"
+            )
         arms = arms.reshape(-1, 7)
         travel = arms[:, 6:] * (FINGER_OPEN_M - FINGER_CLOSED_M) + FINGER_CLOSED_M
         data.qpos[:] = np.concatenate([arms[:, :6], travel, -travel], axis=1).ravel()

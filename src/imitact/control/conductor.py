@@ -20,6 +20,7 @@ from imitact.control.parking import first_command
 from imitact.core.clock import WallClock
 from imitact.core.errors import ImitactError, RobotError, library_words
 from imitact.core.robot import Robot
+from imitact.core.words import counted
 from imitact.parallel.child_process import ChildProcess, ParentPipe, ProcessOwner
 from imitact.parallel.mailbox import Mailbox
 from imitact.recording.tick_record import RecordReader, TickFormat, TickRecord
@@ -315,7 +316,8 @@ class _Conducting:
 def _summary(outcome: Outcome) -> str:
     """Return an outcome as a line for people."""
     holds = ", ".join(f"{hold.name.lower()} {n}" for hold, n in outcome.holds.items())
-    faults = "; ".join(f"{words} ({n} times)" for words, n in outcome.faults.items())
-    return f"{outcome.ticks} ticks, {outcome.skipped} skipped; held at: {holds or 'none'}" + (
-        f"; {faults}" if faults else ""
+    faults = "; ".join(f"{words} ({counted(n, 'time')})" for words, n in outcome.faults.items())
+    return (
+        f"{counted(outcome.ticks, 'tick')}, {outcome.skipped} skipped; held at: {holds or 'none'}"
+        + (f"; {faults}" if faults else "")
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from imitact.core.joint_limits import JointLimits
 from imitact.core.robot import Reading, ServoHealth
-from imitact.core.types import Spec, same_unit
+from imitact.core.types import Spec, same_unit, with_unit
 
 LAGS = {"rad": 0.35, "deg": 20.0, "%": 20.0, "m": 0.05}
 """Distance of a joint from its commands, by unit, that is too large: 20 degrees. ALOHA's experts
@@ -155,8 +155,8 @@ class FollowingWatch:
             worst = int(np.argmax(np.where(far, away / bound, -np.inf)))
             name, unit = self._names[worst], self._units[worst]
             return name, (
-                f"{name} is {away[worst]:.3g} {unit} from where it was commanded; at most "
-                f"{bound[worst]:.3g} are allowed. Is it blocked, or without torque?"
+                f"{name} is {with_unit(f'{away[worst]:.3g}', unit)} from where it was commanded; "
+                f"at most {bound[worst]:.3g} are allowed. Is it blocked, or without torque?"
             )
         missing = np.isnan(measured[self._joints])
         if missing.any():
@@ -187,7 +187,8 @@ class FollowingWatch:
         name, unit = self._names[joint], self._units[joint]
         return np.where(far, near, goal), (
             name,
-            f"{name} stands at {measured[joint]:.3g} {unit} and does not follow; its goal stays "
+            f"{name} stands at {with_unit(f'{measured[joint]:.3g}', unit)} and does not follow; "
+            "its goal stays "
             f"within {self._stall[joint]:.3g} of that",
         )
 

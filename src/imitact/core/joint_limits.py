@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, NotFinite, SpecMismatch, unknown_name
 from imitact.core.types import FloatArray
+from imitact.core.words import counted
 
 _BOUNDS = ("lower", "upper", "velocity", "acceleration", "jerk")
 
@@ -62,7 +63,9 @@ class JointLimits:
             values.setflags(write=False)
             object.__setattr__(self, bound, values)
         if len(self.units) != len(self.names):
-            raise BadInput(f"limits: {len(self.names)} joints but {len(self.units)} units")
+            raise BadInput(
+                f"limits: {counted(len(self.names), 'joint')} but {len(self.units)} units"
+            )
         for name, low, high in zip(self.names, self.lower, self.upper, strict=True):
             if low >= high:
                 raise BadInput(f"limits: {name} has the range {low:g} to {high:g}, which is empty")

@@ -13,6 +13,7 @@ from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
 from imitact.core.executor import ActionExecutor
 from imitact.core.types import Env, FloatArray, Observation, Policy
+from imitact.core.words import counted
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def rollout(
     """
     cap = env.step_cap if step_cap is None else step_cap
     if cap < 1:
-        raise BadInput(f"a step cap of {cap} ticks runs nothing; it must be at least 1")
+        raise BadInput(f"a step cap of {counted(cap, 'tick')} runs nothing; it must be at least 1")
     env.spec.check_same(policy.spec, "the policy", "the environment", parts=("action names",))
     for camera in keep:
         env.spec.camera(camera)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from imitact.core.chunking import Chunking
 from imitact.core.errors import BadInput
+from imitact.core.words import counted
 
 
 class Ensemble(Chunking):
@@ -27,7 +28,9 @@ class Ensemble(Chunking):
         if not math.isfinite(m):
             raise BadInput(f"the ensemble's m is {m}; it must be a finite number (the paper: 0.01)")
         if every < 1:
-            raise BadInput(f"the ensemble queries every {every} ticks, expected at least 1")
+            raise BadInput(
+                f"the ensemble queries every {counted(every, 'tick')}, expected at least 1"
+            )
         self._m = float(m)
         self._every = every
         super().__init__(delay_ticks)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, ImitactError, NotFinite, SpecMismatch
+from imitact.core.words import counted
 
 FloatArray = NDArray[np.floating[Any]]
 Frame = NDArray[np.uint8]
@@ -92,8 +93,9 @@ class Spec:
             raise BadInput(f"rate_hz is {self.rate_hz}; it must be positive (ticks per second)")
         if not 0 <= self.environment_size <= self.state_size:
             raise BadInput(
-                f"environment_size is {self.environment_size}; of {self.state_size} states, 0 to "
-                f"{self.state_size} can be the environment's"
+                f"environment_size is {self.environment_size}; of "
+                f"{counted(self.state_size, 'state')}, 0 to {self.state_size} can be the "
+                "environment's"
             )
 
     def __repr__(self) -> str:
@@ -243,6 +245,16 @@ class Spec:
 def same_unit(one: str, other: str) -> bool:
     """Return whether values in these units can be compared; an unknown unit fits any."""
     return one == other or UNKNOWN_UNIT in (one, other)
+
+
+def shown_unit(unit: str) -> str:
+    """Return a unit as it is shown: empty where it is 1 or unknown."""
+    return "" if unit in ("1", UNKNOWN_UNIT) else unit
+
+
+def with_unit(number: str, unit: str) -> str:
+    """Return a number with its unit: "0.5 rad", or "0.5" where the unit is 1 or unknown."""
+    return f"{number} {shown_unit(unit)}".rstrip()
 
 
 class LazyFrames(Mapping[str, Frame]):

@@ -11,6 +11,7 @@ import numpy as np
 
 from imitact.core.errors import NotFinite, SpecMismatch
 from imitact.core.types import Dataset, Env, FloatArray, Observation, Policy, Spec
+from imitact.core.words import counted
 
 
 def check_chunk(spec: Spec, chunk: np.ndarray, where: str = "chunk") -> None:
@@ -22,7 +23,8 @@ def check_chunk(spec: Spec, chunk: np.ndarray, where: str = "chunk") -> None:
     if not np.all(np.isfinite(chunk)):
         row, column = np.argwhere(~np.isfinite(chunk))[0]
         raise NotFinite(
-            f"{where}: {spec.action_names[column]} is {chunk[row, column]} {row} ticks ahead"
+            f"{where}: {spec.action_names[column]} is {chunk[row, column]} {counted(row, 'tick')} "
+            "ahead"
         )
 
 

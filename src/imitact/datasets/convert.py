@@ -18,6 +18,7 @@ from typing import Any
 
 from imitact.core.errors import BadInput, ImitactError
 from imitact.core.types import Dataset, Episode, ExtraColumn, Spec
+from imitact.core.words import counted
 from imitact.datasets.convert_config import ConvertConfig, TargetLayout
 from imitact.datasets.episode_encoder import encode_episode
 from imitact.datasets.formats.aloha_writer import AlohaWriter
@@ -135,7 +136,8 @@ def _settings(source: Dataset, to: TargetLayout, config: ConvertConfig) -> dict[
         layout_settings = {"task": config.task, "images": config.images}
     if changing := sum(len(source.episode(i).tasks) > 1 for i in range(len(source.lengths))):
         left_out["task"] = (
-            f"the task of {changing} episodes changes; the copy has that of their first tick"
+            f"the task of {counted(changing, 'episode')} changes; the copy has that of their first "
+            "tick"
         )
     return {
         "to": to,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from imitact.core.errors import BadInput
+from imitact.core.ranges import Range, check_ranges
 from imitact.datasets.video_config import VideoConfig
 
 TargetLayout = Literal["lerobot", "aloha-hdf5"]
@@ -22,7 +23,7 @@ class ConvertConfig:
     """Frames in ALOHA HDF5: plain keeps every pixel (0.9 MB per frame of 480x640), jpeg compresses
     them as act-plus-plus does."""
 
-    min_psnr_db: float = 35.0
+    min_psnr_db: Annotated[float, Range(0, 100)] = 35.0
     """Lowest peak signal-to-noise ratio of compressed frames, in dB over an episode and camera;
     below it the conversion fails."""
 
@@ -32,8 +33,7 @@ class ConvertConfig:
     def __post_init__(self) -> None:
         if self.images not in ("plain", "jpeg"):
             raise BadInput(f"images is {self.images}; it must be plain or jpeg")
-        if not 0 <= self.min_psnr_db < 100:
-            raise BadInput(f"min_psnr_db is {self.min_psnr_db}; it must be from 0 to 100 dB")
+        check_ranges(self)
 
     def keeps_pixels(self, to: TargetLayout) -> bool:
         """Whether frames of a copy in this layout equal those that were read, bit for bit."""

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from imitact.core.errors import BadInput
 from imitact.core.types import UNKNOWN_UNIT, Dataset, Episode, Spec, overridable
+from imitact.core.words import counted
 from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.datasets.subset import RenumberedEpisode
@@ -34,8 +35,8 @@ def open_datasets(
         raise BadInput("no dataset is given; give at least one")
     if weights and (len(weights) != len(paths) or len(paths) < 2 or min(weights) < 1):
         raise BadInput(
-            f"--weights are {', '.join(map(str, weights))} for {len(paths)} datasets; give each of "
-            "several datasets a whole number of at least 1, in their order"
+            f"--weights are {', '.join(map(str, weights))} for {counted(len(paths), 'dataset')}; "
+            "give each of several datasets a whole number of at least 1, in their order"
         )
     places = [Path(path).resolve() for path in paths]
     if twice := [path for path, at in zip(paths, places, strict=True) if places.count(at) > 1]:

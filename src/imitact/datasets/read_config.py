@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.ranges import Count, Range, RateOrStored, Seconds, check_ranges
 from imitact.storage.settings_diff import plain_json
 
 Layout = Literal["lerobot", "aloha-hdf5", "robomimic", "diffusion-policy"]
@@ -29,7 +30,7 @@ class ReadConfig:
     layout: Literal["auto", "lerobot", "aloha-hdf5", "robomimic", "diffusion-policy"] = "auto"
     """Layout of the dataset; auto detects it from the files."""
 
-    rate_hz: float = 0.0
+    rate_hz: RateOrStored = 0.0
     """Ticks per second; 0 takes the stored rate (robomimic) or the recorder's fixed one (ALOHA:
     50). diffusion-policy stores none: give it."""
 
@@ -47,7 +48,7 @@ class ReadConfig:
     cameras: tuple[str, ...] = ()
     """Cameras to read, in this order; none reads all."""
 
-    tolerance_s: float = 0.0
+    tolerance_s: Seconds = 0.0
     """LeRobot: largest distance of a time stamp from tick / rate, and of a frame from its time
     stamp, s. 0 takes half a tick where the video has one frame for each tick, else 0.0001 s."""
 
@@ -56,7 +57,7 @@ class ReadConfig:
     the ALOHA recorders. Needed for JPEG (`imitact convert SRC --colour-picture FILE.png` shows
     both); images stored raw are rgb unless given."""
 
-    action_offset: int = 0
+    action_offset: Annotated[int, Range(0, 1)] = 0
     """ALOHA: 1 pairs each tick with the action of the tick before, as the released ACT does for
     real robots; 0 keeps the recorded pairs."""
 
@@ -71,7 +72,7 @@ class ReadConfig:
     """Episodes to read, in this order: numbers from 0 and ranges as in Python, "0:10,15"; none
     reads all. With several datasets, of each."""
 
-    every: int = 1
+    every: Count = 1
     """Read every n-th tick: 30 Hz at 2 is a dataset of 15 Hz, every second action left out."""
 
     def __post_init__(self) -> None:
@@ -79,16 +80,9 @@ class ReadConfig:
             given = getattr(self, name)  # one name may be given as text
             names = (given,) * bool(given) if isinstance(given, str) else tuple(given)
             object.__setattr__(self, name, names)
-        if not 0 <= self.tolerance_s < float("inf"):
-            raise BadInput(f"tolerance_s is {self.tolerance_s}; it must be a positive time in s")
-        if not 0 <= self.rate_hz < float("inf"):
-            raise BadInput(f"rate_hz is {self.rate_hz}; it must be a positive number of ticks/s")
+        check_ranges(self)
         if self.colour not in ("unsaid", "rgb", "bgr"):
             raise BadInput(f"colour is {self.colour}; it must be rgb or bgr")
-        if self.every < 1:
-            raise BadInput(f"every is {self.every}; it must be at least 1 tick")
-        if self.action_offset not in (0, 1):
-            raise BadInput(f"action_offset is {self.action_offset}; it must be 0 or 1 ticks")
 
     def refuse_unused(self, layout: str, used: Sequence[str]) -> None:
         """Refuse options that a layout does not use, which would be ignored silently."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from imitact.core.errors import BadInput
 from imitact.core.types import Dataset, Episode, Spec, overridable
+from imitact.core.words import counted
 
 
 class DatasetView(Dataset):
@@ -121,8 +122,8 @@ def split_validation(
         validation = range(count)[max(count - val_episodes, 0) :]
     if not 0 <= val_episodes < count:
         raise BadInput(
-            f"{val_episodes} of {count} episodes would be held out for validation; at least one "
-            "must be left for training. --train.val-episodes 0 holds none out"
+            f"{val_episodes} of {counted(count, 'episode')} would be held out for validation; at "
+            "least one must be left for training. --train.val-episodes 0 holds none out"
         )
     training = [index for index in range(count) if index not in set(validation)]
     return Subset(dataset, training), Subset(dataset, validation)
@@ -157,7 +158,7 @@ def parse_episodes(text: str, count: int, option: str) -> tuple[int, ...]:
             start, stop, step = (int(each) if each else None for each in found.groups()[1:])
             chosen += range(count)[start:stop:step]
     if not chosen:
-        raise BadInput(f'{option} is "{text}", which chooses none of {count} episodes')
+        raise BadInput(f'{option} is "{text}", which chooses none of {counted(count, "episode")}')
     if twice := [index for index, times in Counter(chosen).items() if times > 1]:
         raise BadInput(f'{option} is "{text}", which names episode {twice[0]} twice')
     return tuple(chosen)

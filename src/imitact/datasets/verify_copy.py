@@ -11,6 +11,7 @@ import numpy as np
 
 from imitact.core.errors import BadInput, ImitactError
 from imitact.core.types import Dataset, Episode, Spec
+from imitact.core.words import counted
 from imitact.datasets.convert_config import ConvertConfig, TargetLayout
 
 _DEFECT = "this is a defect of imitact; do not use the copy"
@@ -87,7 +88,8 @@ def _frame_quality(ours: Episode, theirs: Episode, camera: str) -> dict[str, Any
         error = float(np.square(one.astype(np.int32) - other).sum())
         total, worst, count, pixels = total + error, max(worst, error), count + 1, one.size
     if count != length:
-        raise ImitactError(f'camera "{camera}" has {count} frames in {length} ticks')
+        of = f"{counted(count, 'frame')} in {counted(length, 'tick')}"
+        raise ImitactError(f'camera "{camera}" has {of}')
     return {
         "exact": total == 0,
         "psnr_db": _psnr_db(total / (count * pixels)),

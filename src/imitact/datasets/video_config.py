@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Annotated, Literal
 
 from imitact.core.errors import BadInput
+from imitact.core.ranges import Range, check_ranges
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,11 @@ class VideoConfig:
     """h264 decodes fastest everywhere; lossless (h264 in RGB, eight times the size) keeps every
     pixel; av1 is LeRobot's own default."""
 
-    crf: int = 20
+    crf: Annotated[int, Range(0, 51)] = 20
     """Constant rate factor of h264 and av1, 0 (best) to 51; 20 gives 46 dB at 4 kB per frame on
     the ALOHA scene at 480x640. Lossless ignores it."""
 
-    gop: int = 10
+    gop: Annotated[int, Range(1, 10_000)] = 10
     """Frames from one key frame to the next: reading any single frame decodes at most as many."""
 
     preset: str = "auto"
@@ -35,10 +36,7 @@ class VideoConfig:
     def __post_init__(self) -> None:
         if self.codec not in _CODECS:
             raise BadInput(f"codec is {self.codec}; it must be {', '.join(_CODECS)}")
-        if not 0 <= self.crf <= 51:
-            raise BadInput(f"crf is {self.crf}; it must be from 0 (best) to 51 (smallest)")
-        if self.gop < 1:
-            raise BadInput(f"gop is {self.gop}; it must be at least 1 frame")
+        check_ranges(self)
         if self.chroma not in ("420", "444"):
             raise BadInput(f"chroma is {self.chroma}; it must be 420 or 444")
 

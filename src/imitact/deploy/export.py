@@ -22,6 +22,7 @@ from imitact.core.cpu import processor_name
 from imitact.core.errors import BadInput
 from imitact.core.types import Dataset, Observation
 from imitact.core.version import __version__
+from imitact.core.words import counted
 from imitact.deploy import certificate
 from imitact.deploy.export_config import ExportConfig
 from imitact.deploy.onnx_act import build
@@ -106,7 +107,7 @@ class _Export:
         exported = load(path, threads=config.threads or None)
         with certificate.torch_threads(exported.threads):
             deviation = self._deviation(exported, seen)
-            self.on_line(f"timing {config.calls} calls")
+            self.on_line(f"timing {counted(config.calls, 'call')}")
             latency = certificate.latency(exported, seen, config.calls)
             torch_latency = certificate.latency(self.policy, seen, config.torch_calls)
         values = {
@@ -148,9 +149,9 @@ class _Export:
             worst = found["worst"]
             raise ExportMismatch(
                 f"the file's answers are up to {found['max_of_std']:.3g} standard deviations from "
-                f"the policy's ({worst['joint']}, {worst['tick']} ticks ahead), the limit is "
-                f"{self.config.max_deviation:g}; nothing was written. Use a finer --precision, or "
-                "allow more with --limit"
+                f"the policy's ({worst['joint']}, {counted(worst['tick'], 'tick')} ahead), the "
+                f"limit is {self.config.max_deviation:g}; nothing was written. Use a finer "
+                "--precision, or allow more with --limit"
             )
         return found
 

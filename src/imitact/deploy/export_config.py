@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from imitact.core.errors import BadInput
+from imitact.core.ranges import Count, Range, Workers, check_ranges
 
 Kind = Literal["onnx", "openvino"]
 """The runtime that runs a file."""
@@ -26,13 +27,6 @@ has 8 binary digits and int8 has 256 values: only an evaluation shows what their
 movement, so these limits catch a broken file, not a slightly worse one."""
 
 
-_LEAST = {
-    **dict.fromkeys(("observations", "calibration", "calls", "torch_calls"), 1),
-    **dict.fromkeys(("limit", "threads", "margin"), 0),
-}
-"""Smallest value of each numeric setting."""
-
-
 @dataclass(frozen=True)
 class ExportConfig:
     """The file that is written, and what it must prove."""
@@ -42,31 +36,27 @@ class ExportConfig:
     precision: Precision = "fp32"
     """What it computes in: fp32; bf16 (OpenVINO, on processors with bf16 arithmetic); or int8, with
     ranges taken from the dataset."""
-    observations: int = 64
+    observations: Count = 64
     """Observations on which file and policy are compared, spread over all ticks of the dataset."""
-    calibration: int = 128
+    calibration: Count = 128
     """Observations from which int8 takes its ranges; they lie between those compared."""
-    limit: float = 0.0
+    limit: Annotated[float, Range(0, 1_000)] = 0.0
     """Largest accepted deviation from the torch policy, in standard deviations of the action; above
     it nothing is written. 0 takes 0.001 for fp32, 0.2 for bf16, 0.5 for int8."""
-    calls: int = 2000
+    calls: Count = 2000
     """Calls of the file that are timed."""
-    torch_calls: int = 200
+    torch_calls: Count = 200
     """Calls of the torch policy that are timed."""
-    threads: int = 0
+    threads: Workers = 0
     """Threads per call while it is certified; 0 takes one per core."""
-    margin: float = 4.0
+    margin: Annotated[float, Range(0, 100)] = 4.0
     """Largest accepted loss of success, in percentage points (with --episodes): nothing is written
     unless the 95 % interval of the difference rules out a larger one."""
 
     def __post_init__(self) -> None:
         if self.to == "onnx" and self.precision == "bf16":
             raise BadInput(NO_BF16)
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if not least <= value < float("inf"):
-                option = name.replace("_", "-")
-                raise BadInput(f"--{option} is {value}; it must be at least {least} and finite")
+        check_ranges(self, "--")
 
     @property
     def max_deviation(self) -> float:

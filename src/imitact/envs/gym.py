@@ -10,7 +10,7 @@ import json
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from imitact.core.errors import (
     SpecMismatch,
     missing_package,
 )
+from imitact.core.ranges import CountOrNone, Range, RateOrStored
 from imitact.core.types import Camera, FloatArray, Frame, Observation, Spec, StepResult
 from imitact.envs.own_code import import_named, summary
 
@@ -71,7 +72,7 @@ class GymConfig:
     success: str = ""
     """Key of `info` with the success of the task; by default is_success."""
 
-    success_reward: float | None = None
+    success_reward: Annotated[float | None, Range(-1e12, 1e12)] = None
     """Smallest reward that counts as success; replaces `success`."""
 
     state_names: tuple[str, ...] = ()
@@ -83,10 +84,10 @@ class GymConfig:
     units: tuple[str, ...] = ()
     """Units of the measured values, then of the commanded ones: rad, m, px, 1; by default 1."""
 
-    rate_hz: float = 0.0
+    rate_hz: RateOrStored = 0.0
     """Ticks per second; 0 uses the environment's render_fps."""
 
-    step_cap: int = 0
+    step_cap: CountOrNone = 0
     """Largest number of ticks of an episode; 0 uses the environment's max_episode_steps."""
 
     remake: bool = False

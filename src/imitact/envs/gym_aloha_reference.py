@@ -9,6 +9,7 @@ import numpy as np
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput, ImitactError, missing_package, unknown_name
 from imitact.core.types import Camera, FloatArray, Observation, Spec, StepResult
+from imitact.core.words import counted
 from imitact.envs.aloha import STEP_CAP, TASKS
 from imitact.envs.aloha_renderer import load_mujoco
 
@@ -35,7 +36,9 @@ class RegisteredAloha:
             raise unknown_name("task of gym-aloha", task, TASKS)
         self.step_cap = STEP_CAP[task] if step_cap is None else step_cap
         if self.step_cap < 1:
-            raise BadInput(f"the step cap is {self.step_cap} ticks; it must be at least 1")
+            raise BadInput(
+                f"the step cap is {counted(self.step_cap, 'tick')}; it must be at least 1"
+            )
         load_mujoco()  # selects the OpenGL backend before dm_control does
         try:
             import gym_aloha  # noqa: F401  # registers its environments with Gymnasium

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from imitact.core.errors import BadInput
+from imitact.core.words import counted
 
 
 def wilson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -22,9 +23,9 @@ def wilson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[flo
     Refuses no episodes at all, more successes than episodes, and a confidence outside (0, 1).
     """
     if episodes < 1:
-        raise BadInput(f"{episodes} episodes give no rate; run at least 1")
+        raise BadInput(f"{counted(episodes, 'episode')} give no rate; run at least 1")
     if not 0 <= successes <= episodes:
-        raise BadInput(f"{successes} successes of {episodes} episodes are not possible")
+        raise BadInput(f"{successes} successes of {counted(episodes, 'episode')} are not possible")
     z2 = _z(confidence) ** 2
     centre = successes + z2 / 2
     reach = math.sqrt(z2 * (successes * (episodes - successes) / episodes + z2 / 4))
@@ -70,7 +71,9 @@ def paired(a: Sequence[bool], b: Sequence[bool], confidence: float = 0.95) -> Pa
     Refuses sequences of different lengths, and empty ones.
     """
     if len(a) != len(b):
-        raise BadInput(f"{len(a)} episodes of A against {len(b)} of B; give one of each per seed")
+        raise BadInput(
+            f"{counted(len(a), 'episode')} of A against {len(b)} of B; give one of each per seed"
+        )
     if not a:
         raise BadInput("no episodes to compare; run at least 1 seed with both policies")
     counts = Counter(zip(a, b, strict=True))
@@ -108,7 +111,7 @@ def tango(only_a: int, only_b: int, episodes: int, confidence: float = 0.95) -> 
     and B never differ. Refuses counts that do not fit into the episodes, and no episodes.
     """
     if episodes < 1:
-        raise BadInput(f"{episodes} episodes give no difference; run at least 1")
+        raise BadInput(f"{counted(episodes, 'episode')} give no difference; run at least 1")
     if only_a < 0 or only_b < 0 or only_a + only_b > episodes:
         raise BadInput(f"{only_a} and {only_b} differing seeds of {episodes} are not possible")
     z = _z(confidence)

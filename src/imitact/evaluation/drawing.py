@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
 from imitact.core.rollout import Tick
-from imitact.core.types import FloatArray, Spec
+from imitact.core.types import FloatArray, Spec, shown_unit, with_unit
 
 _Panel = tuple[str, list[str], list[int]]
 """Title, short names and columns of the actions of a panel."""
@@ -133,8 +133,9 @@ class ActionCurves:
         write(left, axis + 4, f"-{seconds}", _FAINT, "la")
         write(centre, axis + 4, "now", _FAINT, "ma")
         write(right, axis + 4, f"+{seconds}", _FAINT, "ra")
-        units = ", ".join(sorted({self._spec.action_units[c] for c in columns}, reverse=True))
-        write(left, legend, f"{high:.1f} {units}", _FAINT, "la")
+        known = {shown_unit(self._spec.action_units[c]) for c in columns} - {""}
+        units = ", ".join(sorted(known, reverse=True))
+        write(left, legend, with_unit(f"{high:.1f}", units), _FAINT, "la")
         write(left, axis - 3, f"{low:.1f}", _FAINT, "ld")
         past = np.stack(self._actions[first:])
         past_x = x_of(np.arange(first, now + 1))

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from imitact.core.camera_view import resize
 from imitact.core.rollout import Tick
 from imitact.core.types import Frame, Spec
+from imitact.core.words import counted
 from imitact.datasets.video import VideoWriter
 from imitact.datasets.video_config import VideoConfig
 from imitact.evaluation import drawing
@@ -93,7 +94,7 @@ class EpisodeVideo:
         """Repeat the last picture with the result of the episode."""
         ticks = self._curves.ticks
         if self._success_tick is None:
-            result, colour = f"no success in {ticks} ticks", _BAD
+            result, colour = f"no success in {counted(ticks, 'tick')}", _BAD
         else:
             result, colour = f"success at tick {self._success_tick}", _GOOD
         for _ in range(max(1, round(_LAST_S * self._spec.rate_hz / self._config.every))):

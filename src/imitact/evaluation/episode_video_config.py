@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from imitact.core.errors import BadInput
+from imitact.core.ranges import Count, Range, check_ranges
 from imitact.core.types import Spec
 
 
@@ -15,17 +17,14 @@ class EpisodeVideoConfig:
     cameras: tuple[str, ...] = ()
     """Cameras shown side by side; none takes the environment's first one."""
 
-    every: int = 2
+    every: Count = 2
     """Ticks between two pictures. Each picture renders every camera, about 0.1 s on a CPU."""
 
-    height: int = 480
+    height: Annotated[int, Range(16, 16_384)] = 480
     """Largest height of a camera's picture, pixels; taller frames are reduced."""
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise BadInput(f"--video.every is {self.every}; it must be at least 1 tick")
-        if self.height < 16:
-            raise BadInput(f"--video.height is {self.height}; it must be at least 16 pixels")
+        check_ranges(self, "--video.")
 
     def cameras_in(self, spec: Spec) -> tuple[str, ...]:
         """Return the cameras to show for an environment of this Spec; refuse unknown names."""

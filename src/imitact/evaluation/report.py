@@ -11,6 +11,7 @@ import msgspec
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.version import __version__
+from imitact.core.words import counted
 from imitact.evaluation import results
 from imitact.evaluation.confidence_intervals import Paired
 from imitact.evaluation.results import Evaluation, describe_seeds
@@ -33,7 +34,7 @@ def summary_line(evaluation: Evaluation) -> str:
     return (
         f"{evaluation.successes} of {evaluation.episodes} "
         f"(95 % interval {100 * low:.1f} to {100 * high:.1f}), "
-        f"cap {evaluation.step_cap} ticks, {describe_seeds(evaluation.seeds)}, "
+        f"cap {counted(evaluation.step_cap, 'tick')}, {describe_seeds(evaluation.seeds)}, "
         f"{evaluation.execution}"
     )
 
@@ -42,7 +43,7 @@ def paired_line(comparison: Paired, a: str = "A", b: str = "B") -> str:
     """Return the comparison of two policies, named `a` and `b`, in one line."""
     low, high = comparison.interval
     return (
-        f"{a} minus {b} on the same {comparison.episodes} seeds: "
+        f"{a} minus {b} on the same {counted(comparison.episodes, 'seed')}: "
         f"{100 * comparison.difference:+.1f} points "
         f"({100 * comparison.confidence:g} % interval {100 * low:+.1f} to {100 * high:+.1f}); "
         f"only {a} succeeds on {comparison.only_a}, only {b} on {comparison.only_b} "

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
 from imitact.core.types import Spec
+from imitact.core.words import counted
 from imitact.evaluation.confidence_intervals import Paired, paired, wilson
 from imitact.evaluation.episode_video_config import EpisodeVideoConfig
 
@@ -85,9 +86,11 @@ class EvaluationPlan:
         if min(self.seeds) < 0:
             raise BadInput(f"seed {min(self.seeds)} is negative; seeds start at 0")
         if self.step_cap is not None and self.step_cap < 1:
-            raise BadInput(f"the step cap is {self.step_cap} ticks; it must be at least 1")
+            raise BadInput(
+                f"the step cap is {counted(self.step_cap, 'tick')}; it must be at least 1"
+            )
         if self.videos < 0:
-            raise BadInput(f"{self.videos} videos were requested; 0 records none")
+            raise BadInput(f"{counted(self.videos, 'video')} were requested; 0 records none")
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as written to disk; `from_json` reads it.
@@ -230,7 +233,9 @@ def compare(a: Evaluation, b: Evaluation) -> Paired:
             "a paired comparison needs the same seeds"
         )
     if a.step_cap != b.step_cap:
-        raise BadInput(f"A was capped at {a.step_cap} ticks, B at {b.step_cap}; give both one cap")
+        raise BadInput(
+            f"A was capped at {counted(a.step_cap, 'tick')}, B at {b.step_cap}; give both one cap"
+        )
     succeeded = {row.seed: row.success for row in b.rows}
     return paired([row.success for row in a.rows], [succeeded[row.seed] for row in a.rows])
 
@@ -256,4 +261,4 @@ def describe_seeds(seeds: Sequence[int]) -> str:
         return f"seeds {first} to {last}"
     if len(seeds) <= 8:
         return f"seeds {', '.join(str(seed) for seed in seeds)}"
-    return f"{len(seeds)} seeds from {first} to {last}"
+    return f"{counted(len(seeds), 'seed')} from {first} to {last}"

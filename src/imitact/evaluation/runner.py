@@ -14,6 +14,7 @@ from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput, ImitactError
 from imitact.core.execution import Execution
 from imitact.core.types import Env, Policy
+from imitact.core.words import counted
 from imitact.evaluation.episode import REPORT_EVERY_S, EpisodeWorker, Job
 from imitact.evaluation.episode_journal import EpisodeJournal
 from imitact.evaluation.episode_video_config import EpisodeVideoConfig
@@ -174,8 +175,8 @@ class Evaluator:
             if self._journal:
                 self._journal.add_error(job, result)
                 advice = (
-                    f" ({len(self._rows)} finished episodes are kept in {self._journal.folder}; "
-                    "the same command continues from there)"
+                    f" ({counted(len(self._rows), 'finished episode')} are kept in "
+                    f"{self._journal.folder}; the same command continues from there)"
                 )
             error = type(result)(f"seed {job}: the episode failed: {result}{advice}")
             error.add_note(result.__notes__[0])
@@ -254,7 +255,7 @@ def evaluate(
         video=video or EpisodeVideoConfig(),
     )
     if out is None and videos:
-        raise BadInput(f"{videos} videos need an output folder; give `out`")
+        raise BadInput(f"{counted(videos, 'video')} need an output folder; give `out`")
     with exclusive_writer(out, "evaluation") if out else nullcontext():
         journal = EpisodeJournal.of_evaluation(plan, out, chunk_size) if out else None
         plan = replace(plan, names=journal.names) if journal else plan

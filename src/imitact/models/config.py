@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from imitact.core.camera_view import View
 from imitact.core.errors import BadInput
+from imitact.core.ranges import Range, check_ranges
 from imitact.core.types import Spec
 
 Norm = Literal["frozen", "batch", "group"]
@@ -31,20 +32,22 @@ class ActConfig:
     Raises `BadInput` for a value of the wrong type or out of range.
     """
 
-    chunk_size: int = 100
+    chunk_size: Annotated[int, Range(1, 10_000)] = 100
     """Actions predicted at once, K, in ticks. One to two seconds of movement is a good start."""
-    input_height: int = 0
+    input_height: Annotated[int, Range(0, 16_384)] = 0
     """Height of the network's input in pixels, for every camera; 0 keeps the captured height."""
-    input_width: int = 0
+    input_width: Annotated[int, Range(0, 16_384)] = 0
     """Width of the network's input in pixels, for every camera; 0 keeps the captured width."""
     crop: str = ""
     """Part of each frame that the network sees, in captured pixels: CAMERA=TOP:BOTTOM,LEFT:RIGHT
     (ends exclusive), separated by semicolons, as in top=165:405,180:500. Other cameras are kept
     whole."""
-    backbone_width: int = 64
+    # torch 2.13 on AVX2 writes beyond its memory in a 1x1 convolution of stride 2 with fewer than 8
+    # input channels, channels last: heap corruption at 4 and 5.
+    backbone_width: Annotated[int, Range(8, 4_096)] = 64
     """Channels of the ResNet's first stage (8 or more); each later stage doubles them. 64 is
     ResNet18, which pretrained weights need; 32 costs a quarter of it."""
-    backbone_stages: int = 4
+    backbone_stages: Annotated[int, Range(1, 4)] = 4
     """Stages of the ResNet: 4 is ResNet18 (features at 1/32 of the frame); 3 stops at 1/16 and
     gives four times the image tokens."""
     backbone_norm: Norm = "frozen"
@@ -53,15 +56,15 @@ class ActConfig:
     pretrained_backbone: str = ""
     """Initial weights of the ResNet: a file with torchvision's ResNet18 ImageNet weights (.pth or
     .safetensors), `imagenet-download`, or `none` for random ones. Required for frozen norms."""
-    hidden_dim: int = 512
+    hidden_dim: Annotated[int, Range(4, 65_536)] = 512
     """Width of every transformer token, D; a multiple of 4 and of `num_heads`."""
-    num_heads: int = 8
+    num_heads: Annotated[int, Range(1, 4_096)] = 8
     """Attention heads, each of hidden_dim / num_heads channels."""
-    dim_feedforward: int = 3200
+    dim_feedforward: Annotated[int, Range(1, 1_048_576)] = 3200
     """Hidden units of the feedforward network in every transformer layer."""
-    encoder_layers: int = 4
+    encoder_layers: Annotated[int, Range(1, 1_000)] = 4
     """Transformer layers over the latent, state and image tokens."""
-    decoder_layers: int = 1
+    decoder_layers: Annotated[int, Range(1, 1_000)] = 1
     """Transformer layers from the K queries to the actions. The released code builds 7 and returns
     the output of the first; 1 is exactly that function."""
     queries: Literal["learned", "sinusoidal"] = "learned"
@@ -82,44 +85,36 @@ class ActConfig:
     use_vae: bool = True
     """Train with the CVAE encoder, whose latent z captures the style of a demonstration. Unused at
     inference; scripted data are learned as well without it, and faster."""
-    vae_encoder_layers: int = 4
+    vae_encoder_layers: Annotated[int, Range(1, 1_000)] = 4
     """Transformer layers of the CVAE encoder."""
-    latent_dim: int = 32
+    latent_dim: Annotated[int, Range(1, 65_536)] = 32
     """Dimensions of the latent z, Z."""
-    kl_weight: float = 10.0
+    kl_weight: Annotated[float, Range(0, 1_000_000)] = 10.0
     """Weight of the KL term relative to the normalized L1 loss (beta in the paper); larger values
     make z carry less information."""
-    random_shift: int = 0
+    random_shift: Annotated[int, Range(0, 4_096)] = 0
     """Augmentation: largest random shift of each frame in input pixels, in both directions, with
     repeated borders; 0 disables it. About a twentieth of the input height suits small datasets."""
     shift_as_input: bool = False
     """Feed each frame's random shift to the network (0 at inference), so that a shifted frame
     still determines absolute positions."""
-    random_crop: float = 0.0
+    random_crop: Annotated[float, Range(0, 1, below=True)] = 0.0
     """Augmentation: largest share of the input's height and width that is cropped away at random
     before resizing back, in [0, 1); 0 disables it. For cameras whose mounting varies."""
-    color_jitter: float = 0.0
+    color_jitter: Annotated[float, Range(0, 1, below=True)] = 0.0
     """Augmentation: largest relative change of brightness, contrast and saturation, in [0, 1); hue
     changes by up to a quarter of that, in turns. 0.2 is usual where light varies; 0 disables it."""
-    state_noise: float = 0.0
+    state_noise: Annotated[float, Range(0, 1_000)] = 0.0
     """Augmentation: Gaussian noise on the state, in standard deviations of each dimension. Keeps
     the network from identifying a demonstration by its exact joint positions."""
-    dropout: float = 0.1
+    dropout: Annotated[float, Range(0, 1, below=True)] = 0.1
     """Dropout rate in every transformer layer, in [0, 1). 0 saves a sixth of a step on CPUs."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for field in fields(self):
             _check_type(field.name, getattr(self, field.name), hints[field.name])
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise BadInput(f"{name} is {value}; it must be from {low} to {high}")
-        for name in ("dropout", "random_crop", "color_jitter", "kl_weight", "state_noise"):
-            value, is_weight = getattr(self, name), name in ("kl_weight", "state_noise")
-            if not 0 <= value < (float("inf") if is_weight else 1):
-                end = "finite" if is_weight else "below 1"
-                raise BadInput(f"{name} is {value}; it must be at least 0 and {end}")
+        check_ranges(self)
         _parse_crop(self.crop)
         if self.shift_as_input and not self.random_shift:
             raise BadInput(
@@ -228,25 +223,6 @@ def _parse_crop(crop: str) -> dict[str, tuple[int, int, int, int]]:
         top, bottom, left, right = map(int, numbers)
         windows[name] = View(1, 1, (top, bottom, left, right)).window
     return windows
-
-
-_RANGES: tuple[tuple[str, int, int], ...] = (
-    ("chunk_size", 1, 10_000),
-    ("input_height", 0, 16_384),
-    ("input_width", 0, 16_384),
-    # torch 2.13 on AVX2 writes beyond its memory in a 1x1 convolution of stride 2 with fewer than
-    # 8 input channels, channels last: heap corruption at 4 and 5.
-    ("backbone_width", 8, 4_096),
-    ("backbone_stages", 1, 4),
-    ("random_shift", 0, 4_096),
-    ("hidden_dim", 4, 65_536),
-    ("num_heads", 1, 4_096),
-    ("dim_feedforward", 1, 1_048_576),
-    ("encoder_layers", 1, 1_000),
-    ("decoder_layers", 1, 1_000),
-    ("vae_encoder_layers", 1, 1_000),
-    ("latent_dim", 1, 65_536),
-)
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:

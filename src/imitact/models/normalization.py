@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from imitact.core.errors import BadInput, SpecMismatch
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Spec
+from imitact.core.words import counted
 from imitact.models.config import ActConfig
 
 STD_FLOOR = 1e-2
@@ -101,7 +102,9 @@ class Scaling:
                         f"the Spec {', '.join(names) or 'none'}"
                     )
             elif len(value) != size:
-                raise SpecMismatch(f"scaling: {name} has {len(value)} dimensions, the Spec {size}")
+                raise SpecMismatch(
+                    f"scaling: {name} has {counted(len(value), 'dimension')}, the Spec {size}"
+                )
 
     def is_close(self, other: Scaling) -> bool:
         """Whether both give the same inputs and actions, within PLAIN_RTOL."""

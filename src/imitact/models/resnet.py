@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.words import counted
 from imitact.models.config import (
     DOWNLOAD,
     GROUP_CHANNELS,
@@ -221,7 +222,7 @@ def _fill(backbone: Backbone, weights: dict[str, Tensor], where: str) -> None:
     missing = sorted(own.keys() - weights.keys() - optional)
     if missing:
         raise DamagedFile(
-            f"{where}: {len(missing)} of {len(own)} weights are missing, the first is "
+            f"{where}: {len(missing)} of {counted(len(own), 'weight')} are missing, the first is "
             f'"{missing[0]}"; expected the names of torchvision\'s ResNet18'
         )
     for name in own.keys() & weights.keys():

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from imitact.core import tick_columns as columns
 from imitact.core.hold import Hold
-from imitact.core.types import Dataset, Episode
+from imitact.core.ranges import Length, Ranged, Seconds, Share
+from imitact.core.types import Dataset, Episode, with_unit
+from imitact.core.words import counted
 from imitact.quality.findings import Finding
 from imitact.quality.motion import Floats
 
@@ -24,27 +26,27 @@ Rows = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class ControlLimits:
+class ControlLimits(Ranged):
     """Limits for the times of a control loop, and for what its safety filter changed."""
 
-    lateness_ticks: float = 1.5
+    lateness_ticks: Length = 1.5
     """Time from when a tick was due until its command was sent that 99 % of the ticks must keep,
     ticks; a host sends within one of its own periods."""
 
-    state_age_ticks: float = 2.0
+    state_age_ticks: Length = 2.0
     """Age of the state that 99 % of the ticks must keep, ticks; at 3 the control loop holds."""
 
-    frame_age_s: float = 0.1
+    frame_age_s: Seconds = 0.1
     """Age of a frame that 99 % of the ticks must keep, s; where a policy looks at it, the control
     loop holds from there on. A camera at 30 frames/s has 0.03 to 0.08."""
 
-    skipped: float = 0.01
+    skipped: Share = 0.01
     """Largest share of ticks without a row, as in recording."""
 
-    changed: float = 0.05
+    changed: Share = 0.05
     """Largest share of ticks whose action the safety filter changed."""
 
-    rounding: float = 0.005
+    rounding: Length = 0.005
     """Largest difference of the sent from the asked action where the safety filter passed it: rad,
     or a fraction of the usual travel of joints in other units. Servos round to 0.0015 rad."""
 
@@ -131,7 +133,7 @@ class ControlCheck:
         if share > self._limits.skipped:
             where = np.flatnonzero(rows[columns.SKIPPED])
             text = (
-                f"{skipped} ticks were skipped ({share:.1%}), expected at most "
+                f"{counted(skipped, 'tick')} were skipped ({share:.1%}), expected at most "
                 f"{self._limits.skipped:.0%}"
             )
             first = (int(where[0]), int(where[-1]) + 1)
@@ -145,7 +147,7 @@ class ControlCheck:
                 _hold_name(number) for number in rows.get(columns.HOLD, np.zeros(ticks))[at]
             )
             named = ", ".join(f"{name} {count}" for name, count in causes.items())
-            text = f"the robot was held at {len(at)} ticks ({named})"
+            text = f"the robot was held at {counted(len(at), 'tick')} ({named})"
             span = (int(at[0]), int(at[-1]) + 1)
             found.append(
                 Finding.of(
@@ -172,7 +174,7 @@ class ControlCheck:
             name = self._spec.action_names[worst[1]]
             text = (
                 f"the safety filter changed the action of {share:.0%} of the ticks, most at "
-                f"{name}, by {off[worst]:.3g} {self._spec.action_units[worst[1]]}"
+                f"{name}, by {with_unit(f'{off[worst]:.3g}', self._spec.action_units[worst[1]])}"
             )
             found.append(Finding.of("actions-changed", text, index, value=share))
         odd = (stage == 0) & ~held & (off > self._tolerance).any(axis=1)
@@ -180,8 +182,9 @@ class ControlCheck:
             worst = _worst(off, odd, self._tolerance)
             name = self._spec.action_names[worst[1]]
             text = (
-                f"{off[worst]:.3g} {self._spec.action_units[worst[1]]} lie between what was asked "
-                f"for and what was sent, though the safety filter passed it ({odd.sum()} ticks)"
+                f"{with_unit(f'{off[worst]:.3g}', self._spec.action_units[worst[1]])} lie between "
+                "what was asked for and what was sent, though the safety filter passed it "
+                f"({counted(odd.sum(), 'tick')})"
             )
             span = (worst[0], worst[0] + 1)
             found.append(

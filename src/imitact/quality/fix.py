@@ -13,6 +13,7 @@ from typing import Any
 
 from imitact.core.errors import BadInput
 from imitact.core.types import Dataset, ExtraColumn, Spec
+from imitact.core.words import counted
 from imitact.datasets.episode_encoder import encode_episode
 from imitact.datasets.lerobot.features import storable_columns
 from imitact.datasets.lerobot.video_segments import episode_ranges
@@ -75,8 +76,13 @@ class FixPlan:
         for ticks in self.trimmed:
             length = self.lengths[ticks.index]
             counts = {"start": ticks.start, "end": length - ticks.stop}
-            ends = [f"{count} ticks at its {end}" for end, count in counts.items() if count]
-            lines.append(f"cut: episode {ticks.index}, {' and '.join(ends)}; {length} ticks before")
+            ends = [
+                f"{counted(count, 'tick')} at its {end}" for end, count in counts.items() if count
+            ]
+            lines.append(
+                f"cut: episode {ticks.index}, {' and '.join(ends)}; {counted(length, 'tick')} "
+                "before"
+            )
         return lines
 
 
@@ -131,8 +137,9 @@ def write_fixed(
     """
     if not plan.kept:
         raise BadInput(
-            f"a copy of {dataset.path} would be empty: each of its {len(plan.lengths)} episodes "
-            "has a finding for which it is left out. Fix the common cause instead"
+            f"a copy of {dataset.path} would be empty: each of its "
+            f"{counted(len(plan.lengths), 'episode')} has a finding for which it is left out. Fix "
+            "the common cause instead"
         )
     check_output_folder(out, dataset.path)
     columns, refused = storable_columns(dataset.extra_columns)

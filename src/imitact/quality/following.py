@@ -4,65 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from imitact.core.ranges import Length, Range, Ranged, Seconds, Share
 from imitact.core.types import FloatArray, Spec
 from imitact.quality.motion import Floats, aligned, joint_pairs
 
 
 @dataclass(frozen=True)
-class TrackingLimits:
+class TrackingLimits(Ranged):
     """Limits for how well a state follows its action. Lengths are in rad for joints in rad; for
     other units, a fraction of the usual travel in an episode."""
 
-    lag_s: float = 0.2
+    lag_s: Annotated[float, Range(0, 60)] = 0.2
     """Largest delay of the state after its action, s; position-controlled arms have 0.04 to 0.1."""
 
-    lag_spread_s: float = 0.05
+    lag_spread_s: Seconds = 0.05
     """Largest difference between the delays of an episode and those of the dataset, s, over all
     its joints; a larger one suggests lost ticks. At least one and a half ticks, and six standard
     deviations of the other episodes."""
 
-    offset_rad: float = 0.05
+    offset_rad: Length = 0.05
     """Largest offset of a settled state from its action: 3 degrees, 2 cm at a reach of 40 cm; a
     loaded servo has 0.01 to 0.03."""
 
-    error_offset_rad: float = 0.2
+    error_offset_rad: Length = 0.2
     """Offset, or drift of the offset, from which on it is an error: 11 degrees, more than any load
     causes."""
 
-    settle_s: float = 0.3
+    settle_s: Seconds = 0.3
     """Time for which an action must stay within `settled_rad` to count as settled, s."""
 
-    settled_rad: float = 0.03
+    settled_rad: Length = 0.03
     """Movement of a settled action; more than the tremor of a hand that holds still."""
 
-    min_travel_rad: float = 0.1
+    min_travel_rad: Length = 0.1
     """Travel of an action in an episode from which on its delay is measured."""
 
-    min_correlation: float = 0.7
+    min_correlation: Share = 0.7
     """Least correlation of the two speeds at the best delay; below it they are not compared."""
 
-    min_fit: float = 0.9
+    min_fit: Share = 0.9
     """Least fraction of the variance of a state that its action must explain (R²), in the median
     episode, for the joint to be judged."""
 
-    fit_gain: float = 1.33
+    fit_gain: Annotated[float, Range(1, 1_000_000)] = 1.33
     """Largest ratio between the movements of a state and its action, either way, for the joint to
     be judged; beyond it, the joint is moved by something else, or the two are in different units
     (where the action explains at least 98 %)."""
 
-    gain: float = 2.0
+    gain: Annotated[float, Range(1, 1_000_000)] = 2.0
     """Largest ratio between the movements of a state and its action, either way."""
 
-    max_unexplained_ratio: float = 0.5
+    max_unexplained_ratio: Share = 0.5
     """A delay is out of range only if it leaves at most this fraction of what the best delay in
     range leaves unexplained (1 - correlation²)."""
 
-    swapped_fit: float = 0.95
+    swapped_fit: Share = 0.95
     """Least correlation of two states with the action of the respective other one from which on
     they are swapped."""
 

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.types import FloatArray, Spec
+from imitact.core.grippers import is_gripper
+from imitact.core.ranges import Length, Ranged
+from imitact.core.types import FloatArray, Spec, with_unit
 from imitact.quality.findings import Finding
-from imitact.quality.motion import Floats, is_hand, shown_unit
+from imitact.quality.motion import Floats
 
 _EVENT_TICKS = 3
 """Jumps at most this many ticks apart are one event, such as the two sides of a spike."""
@@ -26,14 +28,14 @@ _FAR = 1.5
 
 
 @dataclass(frozen=True)
-class JumpLimits:
+class JumpLimits(Ranged):
     """Limits for a step of one tick that neither the step before nor the one after announces."""
 
-    least_rad: float = 0.25
+    least_rad: Length = 0.25
     """Least size of a jump, rad; for other units, twice this fraction of the usual travel in an
     episode."""
 
-    ratio: float = 15.0
+    ratio: Length = 15.0
     """Least size in multiples of the largest unannounced step of the median episode; fast arms at
     a low rate reach 10."""
 
@@ -138,7 +140,7 @@ class JumpCheck:
             low = np.where(rows.min(axis=0) <= lows[0], lows[1], lows[0]) - margin
             high = np.where(rows.max(axis=0) >= highs[1], highs[0], highs[1]) + margin
             outside = ((rows < low) | (rows > high)).sum(axis=0)
-        hands = np.array([is_hand(*each) for each in self._names_and_units(part)], dtype=bool)
+        hands = np.array([is_gripper(*each) for each in self._names_and_units(part)], dtype=bool)
         is_brief = (outside > 0) & (outside <= _EVENT_TICKS)
         return (hands | (part == 1)) & ~is_brief, hands
 
@@ -166,7 +168,7 @@ class JumpCheck:
             last = max(event[0] for event in group)
             value = float(rows[part][tick, dimension])
             text = (
-                f"its {('state', 'action')[part]} jumps by {size:.4g} {shown_unit(unit)}".rstrip()
+                f"its {('state', 'action')[part]} jumps by {with_unit(f'{size:.4g}', unit)}"
                 + f" in one tick, to {value:.4g}"
             )
             if turn := _turn(abs(size), float(np.ptp(rows[part][:, dimension]))):

@@ -10,51 +10,52 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.types import UNKNOWN_UNIT, FloatArray, Spec, same_unit
+from imitact.core.grippers import is_gripper
+from imitact.core.ranges import Length, Ranged, Seconds, Share
+from imitact.core.types import UNKNOWN_UNIT, FloatArray, Spec, same_unit, shown_unit, with_unit
+from imitact.core.words import counted
 from imitact.quality.findings import Finding
 
 Floats = NDArray[np.float64]
-
-_HAND_WORDS = ("grip", "hand", "finger", "thumb", "claw", "jaw")
 
 MAD_TO_SIGMA = 1.4826
 """Standard deviation per median absolute deviation of normally distributed values."""
 
 
 @dataclass(frozen=True)
-class MotionLimits:
+class MotionLimits(Ranged):
     """Limits for movement. Lengths are in rad for joints in rad and in 1 for normalized grippers;
     for other units, they are a fraction of the usual travel in an episode."""
 
-    still_rad: float = 0.02
+    still_rad: Length = 0.02
     """Distance within which a joint counts as still: more than the noise of an encoder (two or
     three counts of 0.0015 rad), less than any purposeful movement."""
 
-    idle_head_s: float = 0.5
+    idle_head_s: Seconds = 0.5
     """Longest standstill at the start, s; a policy that learns longer ones may never leave the
     start."""
 
-    idle_tail_s: float = 5.0
+    idle_tail_s: Seconds = 5.0
     """Longest standstill at the end, s; scripted demonstrations of a fixed length hold their goal
     for 2 to 5 s, and more repeats the same sample."""
 
-    keep_head_s: float = 0.2
+    keep_head_s: Seconds = 0.2
     """Standstill that trimming keeps before the first movement, s."""
 
-    keep_tail_s: float = 1.0
+    keep_tail_s: Seconds = 1.0
     """Standstill that trimming keeps after the last movement, s."""
 
-    frozen_rad: float = 0.1
+    frozen_rad: Length = 0.1
     """Travel of an action from which on its state must follow; friction may hold less."""
 
-    frozen_fraction: float = 0.02
+    frozen_fraction: Share = 0.02
     """A state is frozen if its travel is a smaller fraction of the travel of its action."""
 
-    dropout_s: float = 0.3
+    dropout_s: Seconds = 0.3
     """Longest time that all states may repeat exactly while actions move, s; working sensors
     repeat for a few ticks at most."""
 
-    stuck_s: float = 1.0
+    stuck_s: Seconds = 1.0
     """Longest time that one state may repeat exactly while its action moves twice `frozen_rad`,
     s."""
 
@@ -104,17 +105,6 @@ def _stem(name: str) -> str:
     """ "3" for both `state_3` and `action_3`, the reader's names of unnamed dimensions."""
     found = re.fullmatch(r"(?:state|action)_(\d+)", name)
     return found[1] if found else name
-
-
-def is_gripper(spec: Spec, action: int) -> bool:
-    """Whether an action closes a gripper or hand, whose state need not follow: it may hold
-    something."""
-    return is_hand(spec.action_names[action], spec.action_units[action])
-
-
-def is_hand(name: str, unit: str) -> bool:
-    """Whether a value with that name and unit is of a gripper or a hand."""
-    return unit == "1" or any(word in name.lower() for word in _HAND_WORDS)
 
 
 def travel(rows: FloatArray) -> Floats:
@@ -207,7 +197,7 @@ def _inspect_ends(
 ) -> Iterator[Finding]:
     first, stop = moving
     if first == length:
-        text = f"no state and no action moves in {length} ticks"
+        text = f"no state and no action moves in {counted(length, 'tick')}"
         yield Finding.of("no-motion", text, index, ticks=(0, length))
         return
     for kind, which, idle, allowed_s, keep_s in (
@@ -256,7 +246,7 @@ def _inspect_dropouts(
             ticks = (first, stop)
             yield Finding.of("state-dropout", text, index, ticks=ticks, value=seconds, unit="s")
     for s, a in joints:
-        if is_gripper(spec, a):
+        if is_gripper(spec.action_names[a], spec.action_units[a]):
             continue
         for first, stop in _repeats(same[:, s], limits.stuck_s * spec.rate_hz):
             if any(first < end and start < stop for start, end in dropouts):
@@ -324,11 +314,6 @@ def constant_dimensions(
         yield Finding.of("constant-dimension", text, severity=severity, **of)
 
 
-def shown_unit(unit: str) -> str:
-    """A unit in words; empty where there is none."""
-    return "" if unit in ("1", UNKNOWN_UNIT) else unit
-
-
 def amount_text(amount: float, scale: float, unit: str) -> str:
     """A scaled amount in words, in its own unit."""
-    return f"{amount * scale:.3g} {shown_unit(unit)}".strip()
+    return with_unit(f"{amount * scale:.3g}", unit)

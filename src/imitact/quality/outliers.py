@@ -7,27 +7,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imitact.core.types import FloatArray, Spec
+from imitact.core.ranges import Count, Length, Ranged
+from imitact.core.types import FloatArray, Spec, shown_unit
 from imitact.quality.findings import Finding
-from imitact.quality.motion import MAD_TO_SIGMA, Floats, shown_unit
+from imitact.quality.motion import MAD_TO_SIGMA, Floats
 
 
 @dataclass(frozen=True)
-class OutlierLimits:
+class OutlierLimits(Ranged):
     """Limits beyond which an episode is an outlier."""
 
-    deviations: float = 8.0
+    deviations: Length = 8.0
     """Distance from the median in robust standard deviations (1.4826 times the median absolute
     deviation); 8, because human demonstrations often have two clusters, not one."""
 
-    min_fraction: float = 0.5
+    min_fraction: Length = 0.5
     """Least distance from the median length, or the median path length, as a fraction of it."""
 
-    start_rad: float = 0.3
+    start_rad: Length = 0.3
     """Least distance of a start from the median start, rad; for other units, as a fraction of the
     usual travel in an episode."""
 
-    min_episodes: int = 8
+    min_episodes: Count = 8
     """Least number of episodes for this check."""
 
 

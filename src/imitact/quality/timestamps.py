@@ -9,21 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imitact.core.ranges import CountOrNone, Ranged, Seconds
 from imitact.core.types import FloatArray, Spec
+from imitact.core.words import counted
 from imitact.datasets.video_config import exact_rate
 from imitact.quality.findings import DROP, Finding
 
 
 @dataclass(frozen=True)
-class TickLimits:
+class TickLimits(Ranged):
     """Limits for the values and time stamps of an episode."""
 
-    tolerance_s: float = 1e-4
+    tolerance_s: Seconds = 1e-4
     """Deviation of a time stamp from tick / rate, and of a frame from its time stamp, that is
     reported, s; LeRobot's tolerance, beyond
     which it finds no frame for the tick. imitact does, up to half a tick or --read.tolerance-s."""
 
-    min_ticks: int = 2
+    min_ticks: CountOrNone = 2
     """Shortest episode, in ticks; shorter ones show no movement."""
 
 
@@ -47,11 +49,11 @@ def inspect_ticks(
         bad = ~np.isfinite(rows)
         for column in np.flatnonzero(bad.any(axis=0)):
             at = np.flatnonzero(bad[:, column])
-            text = f"{what} is {rows[at[0], column]} at {len(at)} of {len(rows)} ticks"
+            text = f"{what} is {rows[at[0], column]} at {len(at)} of {counted(len(rows), 'tick')}"
             ticks = (int(at[0]), int(at[-1]) + 1)
             found.append(Finding.of("not-finite", text, index, ticks=ticks, part=names[column]))
     if len(state) < limits.min_ticks:
-        text = f"it has {len(state)} ticks, expected at least {limits.min_ticks}"
+        text = f"it has {counted(len(state), 'tick')}, expected at least {limits.min_ticks}"
         found.append(Finding.of("too-short", text, index, value=float(len(state)), unit="ticks"))
     if times_s is not None and len(times_s):
         harmless_s = max(read_tolerance_s, 0.5 / spec.rate_hz)
@@ -78,14 +80,17 @@ def inspect_frame_times(
         values: dict[str, Any] = {"part": camera, "unit": "s"}
         if missing.any():
             tick = int(np.argmax(missing))
-            text = f"the video has no frame at the time of {int(missing.sum())} of {len(off)} ticks"
+            text = (
+                f"the video has no frame at the time of {int(missing.sum())} of "
+                f"{counted(len(off), 'tick')}"
+            )
             values |= {"severity": "error", "remedy": DROP, "fix": "drop"}
         else:
             tick = int(np.argmax(off))
             values["value"] = float(by_tick_s[tick])
             text = (
                 f"its frame is {by_tick_s[tick]:+.6f} s off its time stamp ({int(off.sum())} of "
-                f"{len(off)} frames are off, by up to {size_s.max():.6f} s)"
+                f"{counted(len(off), 'frame')} are off, by up to {size_s.max():.6f} s)"
             )
         found.append(Finding.of("frame-times", text, index, ticks=(tick, tick + 1), **values))
     return found
@@ -118,7 +123,10 @@ def _inspect_times(
     what = f"its time stamp is {time_s:.6f} s, expected {due_s:.6f} s at {rate_hz:g} Hz"
     if tick and time_s <= times_s[tick - 1]:
         what = f"its time stamp is {time_s:.6f} s, not after the tick before it"
-    text = f"{what} ({int(off.sum())} of {len(times_s)} ticks are off, by up to {largest_s:.6f} s)"
+    text = (
+        f"{what} ({int(off.sum())} of {counted(len(times_s), 'tick')} are off, by up to "
+        f"{largest_s:.6f} s)"
+    )
     values: dict[str, Any] = {"ticks": (tick, tick + 1), "value": time_s - due_s, "unit": "s"}
     if is_harmless:
         remedy = (

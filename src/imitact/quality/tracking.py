@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.types import FloatArray, Spec
+from imitact.core.grippers import is_gripper
+from imitact.core.types import FloatArray, Spec, shown_unit
+from imitact.core.words import counted
 from imitact.quality.findings import KINDS, Finding
 from imitact.quality.following import (
     Delay,
@@ -29,9 +31,7 @@ from imitact.quality.motion import (
     MAD_TO_SIGMA,
     Floats,
     amount_text,
-    is_gripper,
     joint_pairs,
-    shown_unit,
 )
 
 _SURE_EPISODES = 3
@@ -73,7 +73,7 @@ class TrackingCheck:
             has_positions |= bool(positions)
             if judged_joint := positions or self._explained(joint, "steps"):
                 judged[joint] = judged_joint
-            if not positions or is_gripper(self._spec, a):
+            if not positions or is_gripper(self._spec.action_names[a], self._spec.action_units[a]):
                 continue
             gain = float(np.median([d.gain for d in positions.values()]))
             if not 1 / self._limits.gain <= gain <= self._limits.gain:
@@ -198,7 +198,7 @@ class TrackingCheck:
             if not (differs or is_early):
                 continue
             joint = max(own, key=lambda j: abs(own[j].ticks - usual[j]))
-            others = f"; over {len(own)} joints the difference is {shift:.1f}"
+            others = f"; over {counted(len(own), 'joint')} the difference is {shift:.1f}"
             text = (
                 f"its state follows its action by {own[joint].ticks:.1f} ticks, in the other "
                 f"episodes by {usual[joint]:.1f}{others if len(own) > 1 else ''}"
@@ -293,7 +293,8 @@ class TrackingCheck:
         if abs(usual) > limits.offset_rad:
             text = (
                 f"its settled state is off its action by {self._amount(usual, a)} (median of "
-                f"{len(offsets)} episodes), expected at most {self._amount(limits.offset_rad, a)}"
+                f"{counted(len(offsets), 'episode')}), expected at most "
+                f"{self._amount(limits.offset_rad, a)}"
             )
             of = self._fields(a, usual)
             if len(offsets) < _SURE_EPISODES:

@@ -7,13 +7,15 @@ of its joints. The delay at which the two correlate best is the delay of the vid
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import DamagedFile
+from imitact.core.ranges import Range, Ranged, Seconds, Share
 from imitact.core.types import Episode, FloatArray, Spec
+from imitact.core.words import counted
 from imitact.quality.findings import Finding
 from imitact.quality.motion import Floats, aligned, true_runs
 
@@ -23,35 +25,35 @@ pixel is slow."""
 
 
 @dataclass(frozen=True)
-class VideoLimits:
+class VideoLimits(Ranged):
     """Limits for the agreement of frames and joints."""
 
-    noise_levels: int = 8
+    noise_levels: Annotated[int, Range(0, 255)] = 8
     """Change of a pixel, of 255 levels, that is noise of sensor and compression, not motion."""
 
-    lag_s: float = 0.1
+    lag_s: Annotated[float, Range(0, 60)] = 0.1
     """Largest delay of a video, either way, s; USB cameras have 0.03 to 0.1."""
 
-    search_s: float = 0.5
+    search_s: Annotated[float, Range(0, 60)] = 0.5
     """Largest delay that is tried, s."""
 
-    min_correlation: float = 0.35
+    min_correlation: Share = 0.35
     """Least correlation of the two motions at the best delay; below it no delay is reported."""
 
-    correlation_margin: float = 0.1
+    correlation_margin: Share = 0.1
     """Least lead of that correlation over those of all delays within `lag_s`."""
 
-    frozen_s: float = 0.4
+    frozen_s: Seconds = 0.4
     """Longest time that a video may show no motion while joints that it sees move, s."""
 
-    frozen_fraction: float = 0.05
+    frozen_fraction: Share = 0.05
     """Least fraction of the episode's visible motion in that time; a camera that sees a resting arm
     is not frozen. Still stretches in 20 demonstrations of the cube have less than 0.0001."""
 
-    blank_levels: int = 16
+    blank_levels: Annotated[int, Range(0, 256)] = 16
     """A frame whose pixels are all below this level, of 255, is black."""
 
-    blank_s: float = 0.2
+    blank_s: Seconds = 0.2
     """Duration of black or single-coloured frames from which on it is an error, s; less is a
     warning."""
 
@@ -159,13 +161,16 @@ class CameraSync:
         limits, rate_hz = self._limits, self._spec.rate_hz
         if motion.damage or len(motion.blank) != len(state):
             tick = len(motion.blank)
-            text = motion.damage.split(". ")[0] or f"it has {tick} frames for {len(state)} ticks"
+            text = (
+                motion.damage.split(". ")[0]
+                or f"it has {counted(tick, 'frame')} for {counted(len(state), 'tick')}"
+            )
             self._report("video-unreadable", text, index, ticks=(tick, tick + 1))
             return
         for first, stop in true_runs(motion.blank):
             seconds = (stop - first) / rate_hz
             is_error = seconds >= limits.blank_s
-            text = f"{stop - first} frames are black or of a single colour"
+            text = f"{counted(stop - first, 'frame')} are black or of a single colour"
             changed = {} if is_error else {"severity": "warning", "fix": ""}
             self._report("blank-frames", text, index, seconds, ticks=(first, stop), **changed)
         if motion.blank.any() or len(state) < 3:
@@ -217,7 +222,7 @@ class CameraSync:
         if is_common:
             text = (
                 f"its frames are {_lag_text(common, rate_hz)} the joints in {len(self._lag_of)} of "
-                f"{self._measured} episodes, {expected}"
+                f"{counted(self._measured, 'episode')}, {expected}"
             )
             self._report("video-lag", text, None, common / rate_hz)
         for index, lag in self._lag_of.items():
@@ -231,7 +236,10 @@ class CameraSync:
     def _report_frozen(self) -> None:
         if not self._changed:
             if self._moved:
-                text = f"its frames never change, though joints move in {self._moved} episodes"
+                text = (
+                    "its frames never change, though joints move in "
+                    f"{counted(self._moved, 'episode')}"
+                )
                 self._report("video-still", text, None)
             return
         visibility = nonnegative_least_squares(self._normal, self._right)
@@ -251,7 +259,7 @@ class CameraSync:
 
 def _lag_text(lag: int, rate_hz: float) -> str:
     side = "behind" if lag > 0 else "ahead of"
-    return f"{abs(lag) / rate_hz:.2f} s ({abs(lag)} ticks) {side}"
+    return f"{abs(lag) / rate_hz:.2f} s ({counted(abs(lag), 'tick')}) {side}"
 
 
 def nonnegative_least_squares(normal: Floats, right: Floats, rounds: int = 200) -> Floats:

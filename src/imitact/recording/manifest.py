@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Spec
+from imitact.core.words import counted
 from imitact.datasets.lerobot import layout
 from imitact.datasets.lerobot.layout import IMITACT, INFO, read_json
 from imitact.recording.episode import SeedResult
@@ -133,15 +134,15 @@ class Manifest:
             settings["stages"] = [str(stage) for stage in settings["stages"]]
         if saved > len(demonstrations):
             raise BadInput(
-                f"{file} lists {len(demonstrations)} episodes, the dataset has {saved}: another "
-                "program has added to it. It can be read, not recorded into"
+                f"{file} lists {counted(len(demonstrations), 'episode')}, the dataset has {saved}: "
+                "another program has added to it. It can be read, not recorded into"
             )
         # The file is written before info.json: a kill between them leaves one episode too many.
         if len(demonstrations) > saved + 1:
             raise DamagedFile(
-                f"{file} lists {len(demonstrations)} episodes, {path / INFO} {saved}: one of the "
-                "two was altered or lost. Copy the dataset again from its origin, or record into "
-                "another folder"
+                f"{file} lists {counted(len(demonstrations), 'episode')}, {path / INFO} {saved}: "
+                "one of the two was altered or lost. Copy the dataset again from its origin, or "
+                "record into another folder"
             )
         return cls(settings, tuple(demonstrations[:saved]), tuple(failures))
 

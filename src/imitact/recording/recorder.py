@@ -21,6 +21,7 @@ from typing import Any
 
 from imitact.core.errors import BadInput
 from imitact.core.types import Env, Policy, Spec
+from imitact.core.words import counted
 from imitact.datasets.lerobot.layout import IMITACT
 from imitact.datasets.lerobot.writer import LeRobotWriter, remove_unfinished
 from imitact.datasets.video_config import VideoConfig
@@ -109,12 +110,14 @@ def record(
         if value < 1:
             raise BadInput(f"{name} is {value}; it must be at least 1")
     if len(seeds) > MAX_SEEDS:
-        raise BadInput(f"{len(seeds)} seeds were given; at most {MAX_SEEDS:,} are supported")
+        raise BadInput(
+            f"{counted(len(seeds), 'seed')} were given; at most {MAX_SEEDS:,} are supported"
+        )
     seeds = [*seeds]
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise BadInput(
-            f"{len(seeds)} seeds were given: {_first_few(seeds)}; expected at least one, all "
-            "different and none below 0"
+            f"{counted(len(seeds), 'seed')} were given: {_first_few(seeds)}; expected at least "
+            "one, all different and none below 0"
         )
     out = Path(out)
     video = video or VideoConfig()
@@ -218,8 +221,8 @@ class _Recording:
         self._remaining = deque(seeds[len(tried) :])
         if self.missing < 0:
             raise BadInput(
-                f"{out} already has {wanted - self.missing} episodes, more than the {wanted} "
-                "wanted; ask for at least as many, or record into another folder"
+                f"{out} already has {counted(wanted - self.missing, 'episode')}, more than the "
+                f"{wanted} wanted; ask for at least as many, or record into another folder"
             )
 
     @property
@@ -365,8 +368,8 @@ class _Recording:
         shutil.rmtree(self._staging, ignore_errors=True)
         errors = [f"seed {f.seed}: {f.error}" for f in failures if f.error]
         raise BadInput(
-            f"only {saved} of {self._wanted} demonstrations succeeded: all "
-            f"{saved + len(failures)} seeds are used up, {len(failures)} failed"
+            f"only {saved} of {counted(self._wanted, 'demonstration')} succeeded: all "
+            f"{counted(saved + len(failures), 'seed')} are used up, {len(failures)} failed"
             + (f" ({len(errors)} ended early, the last in {errors[-1]})" if errors else "")
             + f". {self._out} keeps the successful ones; give more seeds to continue from there"
         )

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from imitact.core import tick_columns as columns
 from imitact.core.errors import BadInput
 from imitact.core.types import Dataset, Spec
+from imitact.core.words import counted
 
 MAX_GROWTH = 10
 """Ticks of a replay for each row of its episode beyond which the column of skipped ticks is
@@ -42,7 +43,8 @@ def episode_actions(dataset: Dataset, index: int, spec: Spec, name: str) -> NDAr
     later = skipped[1:].astype(np.int64)
     if later.size and (later.min() < 0 or later.sum() > MAX_GROWTH * len(actions)):
         raise BadInput(
-            f"episode {index} of {name} has {later.sum()} skipped ticks for {len(actions)} rows "
-            f"({columns.SKIPPED}), which is wrong; replay another episode"
+            f"episode {index} of {name} has {counted(later.sum(), 'skipped tick')} for "
+            f"{counted(len(actions), 'row')} ({columns.SKIPPED}), which is wrong; replay another "
+            "episode"
         )
     return np.repeat(actions, [*(1 + later), 1], axis=0)

@@ -23,6 +23,7 @@ from imitact.core import tick_columns as columns
 from imitact.core.errors import BadInput
 from imitact.core.hold import Hold
 from imitact.core.types import Spec
+from imitact.core.words import counted
 from imitact.datasets.lerobot.layout import IMITACT
 from imitact.datasets.lerobot.writer import LeRobotWriter
 from imitact.datasets.video_config import VideoConfig
@@ -228,7 +229,7 @@ class RecordingSession:
             rows = self._rows[: self._sure]
             if len(rows) < MIN_TICKS:
                 raise TooShort(
-                    f"the episode has {len(rows)} ticks, expected at least {MIN_TICKS}; "
+                    f"the episode has {counted(len(rows), 'tick')}, expected at least {MIN_TICKS}; "
                     f"{self._waited} were without state, frames or a command. It is not kept"
                 )
             about = self._about(rows)
@@ -290,8 +291,8 @@ class RecordingSession:
         gap = max(0, record.tick - previous.record.tick - 1)
         if gap > record.skipped:
             self.note_fault(
-                f"{gap - record.skipped} ticks before row {len(self._rows)} were lost between the "
-                "control loop and the recorder"
+                f"{counted(gap - record.skipped, 'tick')} before row {len(self._rows)} were lost "
+                "between the control loop and the recorder"
             )
         return gap
 
@@ -300,7 +301,8 @@ class RecordingSession:
         stages = Counter(row.record.stage for row in rows if row.record.stage)
         lost = {track.camera.name: track.lost for track in self._tracks if track.lost}
         faults = [
-            f"{count} frames of camera {name} were overwritten before they could be copied"
+            f"{counted(count, 'frame')} of camera {name} were overwritten before they could be "
+            "copied"
             for name, count in lost.items()
         ]
         faults += self._faults[:MAX_FAULTS]

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.words import counted
 from imitact.datasets.lerobot import layout
 from imitact.datasets.lerobot.layout import IMITACT, INFO, read_json
 from imitact.recording.manifest import SESSION_FORMAT
@@ -67,10 +68,12 @@ def reasons(episode: SessionEpisode) -> tuple[str, ...]:
     found = []
     if episode.skipped > MAX_SKIPPED * (episode.ticks + episode.skipped):
         share = episode.skipped / (episode.ticks + episode.skipped)
-        found.append(f"{episode.skipped} ticks skipped ({share:.1%})")
+        found.append(f"{counted(episode.skipped, 'tick')} skipped ({share:.1%})")
     if episode.held:
         causes = ", ".join(f"{name} {count}" for name, count in episode.holds.items())
-        found.append(f"held at {episode.held} ticks" + (f" ({causes})" if causes else ""))
+        found.append(
+            f"held at {counted(episode.held, 'tick')}" + (f" ({causes})" if causes else "")
+        )
     found += episode.faults
     found += [f"noted at tick {tick}: {text}" for tick, text in episode.notes]
     return tuple(found)
@@ -110,15 +113,15 @@ class SessionManifest:
             episodes = msgspec.convert(data["episodes"], tuple[SessionEpisode, ...], strict=False)
         if saved > len(episodes):
             raise BadInput(
-                f"{file} lists {len(episodes)} episodes, the dataset has {saved}: another program "
-                "has added to it. It can be read, not recorded into"
+                f"{file} lists {counted(len(episodes), 'episode')}, the dataset has {saved}: "
+                "another program has added to it. It can be read, not recorded into"
             )
         # The file is written before info.json: a kill between them leaves one episode too many.
         if len(episodes) > saved + 1:
             raise DamagedFile(
-                f"{file} lists {len(episodes)} episodes, {path / INFO} {saved}: one of the two was "
-                "altered or lost. Copy the dataset again from its origin, or record into another "
-                "folder"
+                f"{file} lists {counted(len(episodes), 'episode')}, {path / INFO} {saved}: one of "
+                "the two was altered or lost. Copy the dataset again from its origin, or record "
+                "into another folder"
             )
         return cls(settings, episodes[:saved])
 

@@ -19,6 +19,7 @@ import numpy as np
 from imitact.core.errors import BadInput, ImitactError, RobotError, library_words
 from imitact.core.robot import TimedFrame
 from imitact.core.types import Spec
+from imitact.core.words import counted
 from imitact.datasets.video_config import VideoConfig
 from imitact.parallel.child_process import ChildProcess, ParentPipe, ProcessOwner
 from imitact.parallel.mailbox import Mailbox
@@ -291,7 +292,9 @@ class _Recording:
                 self._new.popleft()
         elif self._reader.lost > self._lost:
             lost = self._reader.lost - self._lost
-            self._session.note_fault(f"{lost} ticks were overwritten before they could be read")
+            self._session.note_fault(
+                f"{counted(lost, 'tick')} were overwritten before they could be read"
+            )
         self._lost = self._reader.lost
 
     def _take(self, through_s: float) -> None:

@@ -16,7 +16,7 @@ from imitact.core.clock import Clock, WallClock
 from imitact.core.errors import ImitactError, library_words
 from imitact.core.joint_limits import JointLimits
 from imitact.core.robot import Reading, Robot
-from imitact.core.types import Spec
+from imitact.core.types import Spec, with_unit
 from imitact.parallel.mailbox import Mailbox
 from imitact.teleoperation.goals import Goal, joint_ranges, known_hands, load_kinematics
 
@@ -151,7 +151,8 @@ class Keyboard:
         step = sign * JOINT_STEPS.get(self._units[joint], 0.0)
         now = self._goal.pose[joint] if np.isnan(self._joints[joint]) else self._joints[joint]
         self._joints[joint] = np.clip(now + step, self._low[joint], self._high[joint])
-        self._lead(f"{self._names[joint]} to {self._joints[joint]:.3g} {self._units[joint]}")
+        goal = with_unit(f"{self._joints[joint]:.3g}", self._units[joint])
+        self._lead(f"{self._names[joint]} to {goal}")
 
     def _close_clutch(self) -> bool:
         """Begin where the robot is, unless a key repeats; return whether it has a pose."""

@@ -5,13 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from imitact.core.errors import BadInput
+from imitact.core.ranges import Count, CountOrNone, Range, Share, Workers, check_ranges
 from imitact.models.config import MODEL_PRESETS, ActConfig
 
 PrecisionName = Literal["auto", "fp32", "bf16"]
 TrackerName = Literal["tensorboard", "trackio", "wandb"]
+
+Steps = Annotated[int, Range(1, 1_000_000_000)]
+"""Optimizer steps, at least one."""
+
+StepsOrNone = Annotated[int, Range(0, 1_000_000_000)]
+"""Optimizer steps; 0 is what the help says."""
 
 TRAIN_JSON_KEYS = {
     "grad_clip_norm": "clip_norm",
@@ -29,46 +36,46 @@ TRAIN_JSON_KEYS = {
 class TrainConfig:
     """Settings of a training."""
 
-    steps: int = 100_000
+    steps: Steps = 100_000
     """Optimizer steps in all; the learning rate schedule spans them."""
 
-    batch_size: int = 8
+    batch_size: Annotated[int, Range(1, 1_000_000)] = 8
     """Samples in a step, over all ranks together. Larger is steadier and slower."""
 
-    lr: float = 1e-5
+    lr: Annotated[float, Range(0, 1_000)] = 1e-5
     """Peak learning rate of AdamW for everything but the image backbone."""
 
-    lr_backbone: float = 1e-5
+    lr_backbone: Annotated[float, Range(0, 1_000)] = 1e-5
     """Peak learning rate of AdamW for the image backbone; lower preserves pretrained weights."""
 
-    beta1: float = 0.9
+    beta1: Annotated[float, Range(0, 1, below=True)] = 0.9
     """AdamW's decay of the mean gradient, a fraction per step."""
 
-    beta2: float = 0.999
+    beta2: Annotated[float, Range(0, 1, below=True)] = 0.999
     """AdamW's decay of the mean squared gradient, a fraction per step."""
 
-    weight_decay: float = 1e-4
+    weight_decay: Annotated[float, Range(0, 1_000_000)] = 1e-4
     """AdamW's weight decay, relative to the learning rate; on every parameter, as released."""
 
-    warmup_steps: int = 0
+    warmup_steps: StepsOrNone = 0
     """Steps over which the learning rate grows linearly to its peak."""
 
-    final_lr_fraction: float = 1.0
+    final_lr_fraction: Share = 1.0
     """Fraction of the peak learning rate left at the last step of the cosine schedule; 1 keeps the
     rate constant."""
 
-    grad_clip_norm: float = 0.0
+    grad_clip_norm: Annotated[float, Range(0, 1_000_000)] = 0.0
     """Largest L2 norm of the gradient over all parameters; larger gradients are scaled down.
     0 disables clipping."""
 
-    ema_decay: float = 0.0
+    ema_decay: Annotated[float, Range(0, 1, below=True)] = 0.0
     """Decay per step of the exponential moving average of the weights, 0 to below 1. The average is
     what is validated and saved; 0 disables it and saves the last weights."""
 
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     """Seed of the initial weights, the order of samples, dropout and the noise on the latent z."""
 
-    val_episodes: int = 0
+    val_episodes: CountOrNone = 0
     """Episodes kept for validation; neither trained on nor in the statistics."""
 
     val_choice: str = "last"
@@ -79,26 +86,26 @@ class TrainConfig:
     """Train on the episodes that a recording on a robot has marked, too: with more than 1 % of the
     ticks skipped, a hold, lost frames, or a note. `imitact check` names them."""
 
-    intervention_weight: int = 1
+    intervention_weight: Annotated[int, Range(1, 1_000)] = 1
     """How often an epoch draws each tick at which a person had taken over from a policy
     (`imitact run --record`); other ticks are drawn once."""
 
-    val_every: int = 0
+    val_every: StepsOrNone = 0
     """Steps between validations; 0 validates only at the end. Needs val_episodes above 0."""
 
-    val_samples: int = 256
+    val_samples: Count = 256
     """Ticks of the validation episodes, evenly spaced, in each validation; more is more precise."""
 
-    checkpoint_every: int = 1000
+    checkpoint_every: StepsOrNone = 1000
     """Steps between checkpoints; 0 writes them by time only."""
 
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: Annotated[float, Range(0, 1_000_000)] = 10.0
     """Longest time between checkpoints, minutes; 0 writes them by step only."""
 
-    keep: int = 2
+    keep: Count = 2
     """Checkpoints kept: the last ones, and beside them the one of the lowest validation error."""
 
-    log_every: int = 10
+    log_every: Steps = 10
     """Steps averaged into one line of metrics.jsonl."""
 
     precision: PrecisionName = "auto"
@@ -108,21 +115,21 @@ class TrainConfig:
     device: str = "auto"
     """auto, cpu, cuda or cuda:1; auto is a CUDA GPU if there is one, one for each rank."""
 
-    num_threads: int = 0
+    num_threads: Workers = 0
     """Threads of torch; 0: one per core, and fewer while other processes use the cores. Another
     number rounds differently."""
 
-    num_workers: int = 0
+    num_workers: Workers = 0
     """Processes that decode video; 0 is one per core."""
 
     cache_dir: str = ""
     """Folder of the cache of decoded frames, which trainings can share; empty is OUT/cache."""
 
-    cache_limit_gb: float = 100.0
+    cache_limit_gb: Annotated[float, Range(0, 1_000_000)] = 100.0
     """Largest frame cache on disk, 10^9 bytes. Where it does not fit, or at 0, frames are decoded
     when they are needed."""
 
-    memory_limit_gb: float = 1.0
+    memory_limit_gb: Annotated[float, Range(0, 1_000_000)] = 1.0
     """Memory for decoded frames if there is no frame cache, 10^9 bytes."""
 
     trackers: tuple[TrackerName, ...] = ()
@@ -133,28 +140,7 @@ class TrainConfig:
     """Name of the project in trackio and wandb."""
 
     def __post_init__(self) -> None:
-        def refuse(name: str, expected: str) -> None:
-            option = f"--train.{name.replace('_', '-')}"
-            raise BadInput(f"{option} is {getattr(self, name)}; it must be {expected}")
-
-        at_least_1 = ("steps", "batch_size", "log_every", "val_samples", "keep")
-        for name in (*at_least_1, "intervention_weight"):
-            if getattr(self, name) < 1:
-                refuse(name, "at least 1")
-        for name in (
-            *("lr", "lr_backbone", "weight_decay", "grad_clip_norm", "warmup_steps", "seed"),
-            *("val_episodes", "val_every", "checkpoint_every", "checkpoint_minutes"),
-            *("num_threads", "num_workers", "cache_limit_gb", "memory_limit_gb"),
-        ):
-            if not 0 <= getattr(self, name) < float("inf"):
-                refuse(name, "0 or above, and finite")
-        for name in ("beta1", "beta2", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                refuse(name, "at least 0 and below 1")
-        if self.seed >= 2**63:
-            refuse("seed", f"below 2^63, {2**63}")
-        if not 0 <= self.final_lr_fraction <= 1:
-            refuse("final_lr_fraction", "between 0 and 1")
+        check_ranges(self, "--train.")
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings under the keys that JSON files have.

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from imitact.core.cpu import cpu_flags, processor_name
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.words import counted
 from imitact.models.batch_shard import WHOLE, BatchShard
 from imitact.training.config import PrecisionName
 from imitact.training.distributed import SINGLE_PROCESS, Ranks
@@ -57,8 +58,8 @@ class TrainingDevice:
     @property
     def description(self) -> str:
         hardware = processor_name() if self.device.type == "cpu" else str(self.device)
-        ranks = f"{self.ranks.count} ranks, each: " if self.ranks.count > 1 else ""
-        return f"{ranks}{hardware}, {self.threads} threads, {self.precision.description}"
+        ranks = f"{counted(self.ranks.count, 'rank')}, each: " if self.ranks.count > 1 else ""
+        return f"{ranks}{hardware}, {counted(self.threads, 'thread')}, {self.precision.description}"
 
     @property
     def numerics(self) -> dict[str, str | int]:

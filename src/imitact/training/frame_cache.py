@@ -35,6 +35,7 @@ from imitact.core.camera_view import View
 from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput, DamagedFile, ImitactError
 from imitact.core.types import Dataset, Episode, Frame
+from imitact.core.words import counted
 from imitact.parallel.signals import ignore_interrupts
 from imitact.storage.atomic import make_folder
 from imitact.storage.atomic_folder import replaced_folder
@@ -121,8 +122,8 @@ def open_frames(
             if reason := _reason_not_to_build(layout, cache_dir, cache_limit_bytes):
                 return decode_on_demand(reason)
         log(
-            f"frame cache: {_format_bytes(layout.size)} for {layout.rows} ticks of "
-            f"{len(layout.lengths)} episodes, in {folder}"
+            f"frame cache: {_format_bytes(layout.size)} for {counted(layout.rows, 'tick')} of "
+            f"{counted(len(layout.lengths), 'episode')}, in {folder}"
         )
         _build(folder, layout, dataset, workers, log)
     return CachedFrames(folder, layout)
@@ -322,8 +323,8 @@ def _build(
             if now_s - logged_s > _LOG_EVERY_S and done < count:
                 logged_s = now_s
                 left_s = (now_s - start_s) / done * (count - done)
-                log(f"decoding frames: {done} of {count} episodes, left {left_s:.0f} s")
-        log(f"decoded {layout.rows} ticks in {time.monotonic() - start_s:.1f} s")
+                log(f"decoding frames: {done} of {counted(count, 'episode')}, left {left_s:.0f} s")
+        log(f"decoded {counted(layout.rows, 'tick')} in {time.monotonic() - start_s:.1f} s")
         text = json.dumps({**layout.identity, "crc32": sums}, indent=1)
         (building / "cache.json").write_text(text)
 
@@ -408,7 +409,7 @@ def _decode(dataset: Dataset, layout: _CacheLayout, building: Path, index: int) 
             more = " or more" if count > layout.lengths[index] else ""
             raise DamagedFile(
                 f"episode {index}, camera {camera}: the video has {count}{more} frames, the "
-                f"episode {layout.lengths[index]} ticks; check the dataset"
+                f"episode {counted(layout.lengths[index], 'tick')}; check the dataset"
             )
         sums[camera] = crc
     return sums

@@ -34,6 +34,7 @@ from imitact.core.errors import BadInput, NotFinite
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Dataset
 from imitact.core.version import __version__
+from imitact.core.words import counted
 from imitact.datasets.marks import intervention_ticks, marked_episodes
 from imitact.datasets.subset import Subset, split_validation
 from imitact.models.config import ActConfig
@@ -209,9 +210,9 @@ def _train(
         step, totals = 0, TrainingTotals(flop_a_step=count_flops(updater, sampler.batch(0)))
     weights = sum(p.numel() for p in policy.net.parameters())
     log(
-        f"{len(training)} episodes of {len(sampler)} ticks for training, "
-        f"{len(validation)} for validation; {weights / 1e6:.1f} M weights; {config.steps} steps of "
-        f"{config.batch_size} samples are "
+        f"{counted(len(training), 'episode')} of {counted(len(sampler), 'tick')} for training, "
+        f"{len(validation)} for validation; {weights / 1e6:.1f} M weights; "
+        f"{counted(config.steps, 'step')} of {counted(config.batch_size, 'sample')} are "
         f"{config.steps * config.batch_size / len(sampler):.1f} epochs and "
         f"{totals.flop_a_step * config.steps / 1e15:.3g} PFLOP"
     )
@@ -291,8 +292,8 @@ def _train(
         checkpoints.write(step)
         if ranks.any(bool(stop.received)):
             after = (
-                f"the last of {config.steps} steps, with a checkpoint in {checkpoints.folder}; "
-                "resume to get the policy"
+                f"the last of {counted(config.steps, 'step')}, with a checkpoint in "
+                f"{checkpoints.folder}; resume to get the policy"
             )
             ranks.exit_all(_interrupted(stop, after))
 
@@ -370,7 +371,7 @@ def _split(
     if marked:
         number, reasons = next(iter(marked.items()))
         text = (
-            f"{len(marked)} of {len(dataset.lengths)} episodes are marked and left out "
+            f"{len(marked)} of {counted(len(dataset.lengths), 'episode')} are marked and left out "
             f"(--train.marked takes them), the first: episode {number}: {'; '.join(reasons)}"
         )
         if not kept:
@@ -391,9 +392,9 @@ def _split(
     longest = max(dataset.lengths[index] for index in training)
     if model.chunk_size > longest:
         raise BadInput(
-            f"--model.chunk-size is {model.chunk_size} ticks, but the longest episode has "
-            f"{longest}: actions after {longest} ticks would be executed without having been "
-            f"trained. Use a chunk size of at most {longest}"
+            f"--model.chunk-size is {counted(model.chunk_size, 'tick')}, but the longest episode "
+            f"has {longest}: actions after {counted(longest, 'tick')} would be executed without "
+            f"having been trained. Use a chunk size of at most {longest}"
         )
     return training, validation
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from imitact.core.errors import NotFinite
-from imitact.core.types import UNKNOWN_UNIT
+from imitact.core.types import shown_unit
 from imitact.storage.atomic import disk_full_guard, write_bytes
 from imitact.storage.journal import append_whole, journal_line, parse_journal_line
 from imitact.storage.regular_file import open_to_append, read_limited
@@ -105,7 +105,7 @@ def l1_unit(units: Sequence[str]) -> str:
     if "rad" in units:
         return "rad"
     shared = units[0] if len(set(units)) == 1 else ""
-    return "" if shared in ("1", UNKNOWN_UNIT) else shared
+    return shown_unit(shared)
 
 
 class RunningMeans:

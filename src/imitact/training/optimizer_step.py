@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from imitact.core.errors import DamagedFile, ImitactError, NotFinite
+from imitact.core.words import counted
 from imitact.models import policy as policies
 from imitact.models.act import Losses
 from imitact.models.batch_shard import BatchShard
@@ -149,9 +150,9 @@ class Updater:
         differing = [name for name, is_same in zip(bits, same, strict=True) if not is_same]
         if differing:
             raise ImitactError(
-                f"the weights of the {ranks.count} ranks are no longer the same ({differing[0]} "
-                f"and {len(differing) - 1} more). Processors of different types round differently; "
-                "use machines of one type."
+                f"the weights of the {counted(ranks.count, 'rank')} are no longer the same "
+                f"({differing[0]} and {len(differing) - 1} more). Processors of different types "
+                "round differently; use machines of one type."
             )
 
     def _freeze_unless_finite(self, found: Tensor) -> None:

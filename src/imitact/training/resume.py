@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.words import counted
 from imitact.models.config import MODEL_JSON_KEYS, ActConfig
 from imitact.models.fine_tuning import Parent
 from imitact.storage.json_file import read_json_object
@@ -87,8 +88,8 @@ def schedule_starts(
     done, start = checkpoint.step, starts[-1] if starts else 0
     if config.steps < done:
         raise BadInput(
-            f"--train.steps is {config.steps}, but {path} has done {done} steps already; give "
-            f"--train.steps {done} or more"
+            f"--train.steps is {config.steps}, but {path} has done {counted(done, 'step')} "
+            f"already; give --train.steps {done} or more"
         )
     then = replace(config, steps=train["steps"])  # where no other setting has changed
     if changed == ["steps"] and all(
@@ -104,7 +105,7 @@ def schedule_starts(
             f"it is {then.lr * lr_scale(then, done - 1, start):.3g} after {done} of {then.steps}, "
             f"and would be {config.lr * lr_scale(config, done - 1, start):.3g} after {done} of "
             f"{config.steps}. --new-schedule continues from these weights with a new schedule, "
-            f"from --train.lr down over the {config.steps - done} steps left"
+            f"from --train.lr down over the {counted(config.steps - done, 'step')} left"
         )
     return starts  # `check_same_training` names the settings
 

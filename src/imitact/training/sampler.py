@@ -19,6 +19,7 @@ from imitact.core.errors import BadInput, NotFinite, SpecMismatch
 from imitact.core.feature_statistics import Accumulator, Stats
 from imitact.core.joint_limits import DemonstratedLimits, JointLimits
 from imitact.core.types import Dataset, same_unit
+from imitact.core.words import counted
 from imitact.training.frame_cache import FrameReader, first_rows
 
 _PREFETCH = 3
@@ -115,7 +116,7 @@ class Sampler:
         for episode, length in zip(self.episodes, lengths, strict=True):
             if length < 1:
                 raise BadInput(
-                    f"episode {episode} has {length} ticks; remove it from the dataset, "
+                    f"episode {episode} has {counted(length, 'tick')}; remove it from the dataset, "
                     "an episode needs at least one"
                 )
         blocks = [_state_and_action(self.dataset, episode) for episode in self.episodes]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 
 from imitact.core.cpu import OtherProcesses
+from imitact.core.words import counted
 from imitact.training.device import TrainingDevice
 
 LOOK_S = 10.0
@@ -56,6 +57,7 @@ class ThreadCount:
             return None
         torch.set_num_threads(self._now)
         return (
-            f"{self._now} instead of {before} threads, as other processes use {cores:.1f} cores "
-            f"(the weights will differ by rounding; --train.num-threads {self._most} keeps them)"
+            f"{self._now} instead of {counted(before, 'thread')}, as other processes use "
+            f"{cores:.1f} cores (the weights will differ by rounding; --train.num-threads "
+            f"{self._most} keeps them)"
         )

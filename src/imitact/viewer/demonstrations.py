@@ -19,6 +19,7 @@ from imitact.core.camera_view import resize
 from imitact.core.cpu import available_cores
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Camera, Dataset, Episode, Frame
+from imitact.core.words import counted
 from imitact.quality.dataset_check import damage_finding
 from imitact.quality.findings import Finding, by_severity, errors, summary
 from imitact.viewer.clips import clip_size, contact_sheet, encode_clip, spread_evenly
@@ -260,13 +261,13 @@ def _left_out(total: int, with_curves: int, with_clips: int) -> str:
     notes = []
     if with_clips < with_curves:
         notes.append(
-            f"{with_clips} of {total} episodes have videos in this page, by default spread from "
-            "the shortest to the longest; --episodes and --max-episodes choose others."
+            f"{with_clips} of {counted(total, 'episode')} have videos in this page, by default "
+            "spread from the shortest to the longest; --episodes and --max-episodes choose others."
         )
     if with_curves < total:
         notes.append(
-            f"Curves of {with_curves} of {total} episodes are in this page, which holds at most "
-            f"{MAX_CURVE_BYTES / 1e6:.0f} MB of them; --episodes chooses."
+            f"Curves of {with_curves} of {counted(total, 'episode')} are in this page, which holds "
+            f"at most {MAX_CURVE_BYTES / 1e6:.0f} MB of them; --episodes chooses."
         )
     return " ".join(notes)
 
@@ -302,8 +303,8 @@ def _facts(dataset: Dataset, episodes: Mapping[int, Episode]) -> list[list[str]]
         ["ticks", f"{ticks:,}"],
         ["rate", f"{spec.rate_hz:g} Hz"],
         ["time", _duration(ticks / spec.rate_hz)],
-        ["state", f"{spec.state_size} values"],
-        ["action", f"{spec.action_size} values"],
+        ["state", f"{counted(spec.state_size, 'value')}"],
+        ["action", f"{counted(spec.action_size, 'value')}"],
         ["cameras", ", ".join(f"{c.name} {c.height}×{c.width}" for c in spec.cameras) or "none"],
     ]
     first = episodes[min(episodes)]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from imitact.core.words import counted
 from imitact.evaluation import report
 from imitact.evaluation.episode_journal import read_unfinished
 from imitact.evaluation.episode_video import video_path
@@ -28,7 +29,7 @@ def evaluation_section(folder: Path, blobs: Blobs) -> dict[str, Any]:
         evaluation = report.read(folder)
     else:
         evaluation, planned = read_unfinished(folder)
-        note = f"Still running: {evaluation.episodes} of {planned} episodes so far."
+        note = f"Still running: {evaluation.episodes} of {counted(planned, 'episode')} so far."
     values = report.to_dict(evaluation)
     videos = _videos(evaluation.rows, folder, blobs)
     rate_hz = evaluation.env_info.rate_hz
@@ -36,7 +37,10 @@ def evaluation_section(folder: Path, blobs: Blobs) -> dict[str, Any]:
         ["success", f"{100 * evaluation.successes / evaluation.episodes:.1f} %"],
         ["chunking", evaluation.execution.chunking],
         ["seeds", f"{min(evaluation.seeds)} to {max(evaluation.seeds)}"],
-        ["step cap", f"{evaluation.step_cap} ticks, {evaluation.step_cap / rate_hz:g} s"],
+        [
+            "step cap",
+            f"{counted(evaluation.step_cap, 'tick')}, {evaluation.step_cap / rate_hz:g} s",
+        ],
         ["success at tick, mean", _number(evaluation.mean_success_tick, ".0f")],
         ["jerk, mean", _number(evaluation.mean_jerk_rad_s3, ",.0f", " rad/s³")],
     ]

@@ -17,6 +17,7 @@ import numpy as np
 
 from imitact.core.robot import TimedFrame
 from imitact.core.types import Spec
+from imitact.core.words import counted
 from imitact.parallel.child_process import ChildProcess, ParentPipe, ProcessOwner
 from imitact.parallel.mailbox import Mailbox
 from imitact.recording.tick_record import RecordReader, TickRecord
@@ -108,7 +109,9 @@ def send_run(
                 sender.send_frame(camera, frame)
         if reader.lost > lost:
             lost = reader.lost
-            parent.line(f"Rerun is slow: {lost} ticks so far are missing in it, not in the log")
+            parent.line(
+                f"Rerun is slow: {counted(lost, 'tick')} so far are missing in it, not in the log"
+            )
         if not is_over:
             time.sleep(max(0.0, SEND_S - (time.monotonic() - began_s)))
     recording.flush(timeout_sec=CLOSE_TIMEOUT_S / 2)

@@ -18,7 +18,7 @@ from imitact.control.run_statistics import Percentiles
 from imitact.control.safety_filter import Stage
 from imitact.core.errors import DamagedFile
 from imitact.core.hold import Hold
-from imitact.core.types import Spec
+from imitact.core.types import Spec, with_unit
 from imitact.viewer.page import Blobs
 from imitact.viewer.run_ticks import RunTicks, load_ticks, read_spec
 
@@ -292,8 +292,8 @@ def _followed_worst(ticks: RunTicks, spec: Spec) -> list[dict[str, Any]]:
     lines = []
     for unit, found in pairs.items():
         p99, at, name = max(found)
-        of = "" if unit in ("1", "unknown") else f" {unit}"
-        text = f"{name} was farthest from its command: {p99:.3g}{of} at p99."
+        apart = with_unit(f"{p99:.3g}", unit)
+        text = f"{name} was farthest from its command: {apart} at p99."
         lines.append({**_line(text, "", ticks.time_s[at]), "joint": name})
     return lines
 

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.words import counted
 from imitact.datasets.formats import hdf5
 from imitact.datasets.formats.hdf5 import COPY, Hdf5Array, Hdf5Reader, check_readable
 from imitact.datasets.frame_arrays import (
@@ -238,7 +239,7 @@ def _why_no_column(array: Hdf5Array, length: int) -> str:
     if len(array.shape) not in (1, 2) or array.shape[0] != length:
         return f"not one row per tick: shape {array.shape}"
     if not array.width:
-        return f"{array.shape[-1]} values per tick"
+        return f"{counted(array.shape[-1], 'value')} per tick"
     parts = array.path.strip("/").split("/")
     if len(parts) > 2 or (len(parts) == 2 and parts[0] != "observations"):
         return "in a group that the layout does not define"
@@ -258,8 +259,8 @@ def _check_vectors(path: Path, array: Hdf5Array) -> Hdf5Array:
 def _check_length(path: Path, array: Hdf5Array, length: int, state: str) -> None:
     if array.shape[0] != length:
         raise DamagedFile(
-            f"{path}: {array.path} has {array.shape[0]} rows, {state} has {length}; one of them is "
-            f"incomplete. {COPY}"
+            f"{path}: {array.path} has {counted(array.shape[0], 'row')}, {state} has {length}; one "
+            f"of them is incomplete. {COPY}"
         )
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from imitact.core.aloha_joints import ALOHA_BASE
 from imitact.core.errors import BadInput, SpecMismatch
 from imitact.core.types import Frame, Spec
+from imitact.core.words import counted
 from imitact.datasets import images as stills
 from imitact.datasets.formats import aloha_file
 from imitact.datasets.formats.aloha_file import ACTION, BASE_ACTION, IMAGES, STATE, VELOCITY
@@ -201,7 +202,8 @@ class AlohaWriter:
             yield frame
         if count != length:
             raise SpecMismatch(
-                f'camera "{camera}" gave {count} frames, the episode has {length} ticks'
+                f'camera "{camera}" gave {counted(count, "frame")}, '
+                f"the episode has {counted(length, 'tick')}"
             )
 
     def _metadata(self, task: str, invented: list[str]) -> str:
@@ -223,8 +225,8 @@ class AlohaWriter:
         text = json.dumps(metadata, ensure_ascii=True)
         if len(text) > _MAX_ATTRIBUTE_BYTES:
             raise BadInput(
-                f"the names of {spec.state_size + spec.action_size} values take {len(text):,} "
-                f"bytes; an HDF5 attribute holds {_MAX_ATTRIBUTE_BYTES:,}"
+                f"the names of {counted(spec.state_size + spec.action_size, 'value')} take "
+                f"{len(text):,} bytes; an HDF5 attribute holds {_MAX_ATTRIBUTE_BYTES:,}"
             )
         return text
 

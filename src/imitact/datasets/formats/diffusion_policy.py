@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Frame
+from imitact.core.words import counted
 from imitact.datasets.formats.array_dataset import ArrayDataset
 from imitact.datasets.formats.hdf5 import MAX_TICKS
 from imitact.datasets.formats.zarr import COPY, ZarrArray, ZarrStore, open_array
@@ -68,8 +69,8 @@ class DiffusionPolicyDataset(ArrayDataset[RowSpan]):
         for array in self._arrays.values():
             if array.shape[0] < self._ends[-1]:
                 raise DamagedFile(
-                    f"{self.path}: {array.name} has {array.shape[0]} rows, but {ENDS} gives "
-                    f"{self._ends[-1]} ticks. {COPY}"
+                    f"{self.path}: {array.name} has {counted(array.shape[0], 'row')}, but {ENDS} "
+                    f"gives {counted(self._ends[-1], 'tick')}. {COPY}"
                 )
         numbers = {n: (a.shape, a.dtype.str) for n, a in self._arrays.items()}
         vectors, self._shapes, unreadable, others = classify(numbers)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import DamagedFile
+from imitact.core.words import counted
 from imitact.datasets.key_selection import vector_width
 from imitact.parallel.isolated_process import MAX_ANSWER_BYTES, IsolatedProcess
 
@@ -131,7 +132,7 @@ def _check_count(
 ) -> None:
     if count != stop - start or not same_shape:
         raise DamagedFile(
-            f"{file}: {array.path} gave {count} rows for rows {start} to {stop}. {COPY}"
+            f"{file}: {array.path} gave {counted(count, 'row')} for rows {start} to {stop}. {COPY}"
         )
 
 

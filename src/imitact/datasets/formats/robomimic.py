@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile, SpecMismatch
 from imitact.core.types import Frame
+from imitact.core.words import counted
 from imitact.datasets.formats.array_dataset import ArrayDataset, locate_episodes
 from imitact.datasets.formats.hdf5 import Hdf5Array, Hdf5Reader, check_readable, natural_sort_key
 from imitact.datasets.frame_arrays import FrameShape, without_maps
@@ -146,8 +147,8 @@ class RobomimicDataset(ArrayDataset[Demo]):
             check_readable(self.path, array)
             if array.shape[0] != demo.length:
                 raise DamagedFile(
-                    f"{self.path}: {array.path} has {array.shape[0]} rows, the action has "
-                    f"{demo.length}. {_COPY}"
+                    f"{self.path}: {array.path} has {counted(array.shape[0], 'row')}, the action "
+                    f"has {demo.length}. {_COPY}"
                 )
         return demo
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from imitact.core.errors import DamagedFile, SpecMismatch, library_words
 from imitact.core.types import ExtraColumn
+from imitact.core.words import counted
 from imitact.datasets.lerobot.checksums import DatasetChecksums
 from imitact.datasets.lerobot.layout import MAX_EPISODES, RESTORE, layout_errors_as_damage
 from imitact.datasets.lerobot.parquet_pages import PageGuard, max_unpacked_bytes
@@ -404,7 +405,7 @@ def vectors(column: pa.ChunkedArray, size: int, name: str, file: Path) -> NDArra
     values = flat_values(column).to_numpy(zero_copy_only=False)
     if values.size != count * size:
         raise SpecMismatch(
-            f"{file}: {name} has {values.size} values over {count} ticks, "
+            f"{file}: {name} has {counted(values.size, 'value')} over {counted(count, 'tick')}, "
             f"info.json declares {size} per tick"
         )
     with np.errstate(over="ignore"):
@@ -416,6 +417,8 @@ def extra_values(column: pa.ChunkedArray, about: ExtraColumn, where: str) -> NDA
     length = len(column)
     values = flat_values(column).to_numpy(zero_copy_only=False)
     if values.size != length * (about.width or 1):
-        raise DamagedFile(f"{where} has {values.size} values over {length} ticks. {RESTORE}")
+        raise DamagedFile(
+            f"{where} has {counted(values.size, 'value')} over {counted(length, 'tick')}. {RESTORE}"
+        )
     shape = (length,) if about.width is None else (length, about.width)
     return values.reshape(shape).astype(about.dtype)

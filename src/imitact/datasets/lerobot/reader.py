@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Dataset, Episode, ExtraColumn, Frame, Spec, overridable
+from imitact.core.words import counted
 from imitact.datasets import images
 from imitact.datasets.frame_arrays import as_uint8, top_of_range, without_maps
 from imitact.datasets.key_selection import Keys
@@ -295,7 +296,7 @@ class LeRobotDataset(Dataset):
                 self._on_damage(DamagedFile(f"{damage}, and differently. {RESTORE}"), [index])
         count = self._count(found)
         if lacking := [i for i in range(min(count, layout.MAX_EPISODES)) if i not in found]:
-            described = f"{len(found)} of {total} episodes; the first that is missing is"
+            described = f"{len(found)} of {counted(total, 'episode')}; the first that is missing is"
             if count > total:
                 described = f"{episode_ranges(sorted(found))}, {INFO} counts {total}; missing is"
             damage = DamagedFile(
@@ -309,7 +310,8 @@ class LeRobotDataset(Dataset):
         described = sum(files.length for files in ordered)
         if described != ticks and NOT_DESCRIBED not in ordered:
             damage = (
-                f"{self._path / INFO} counts {ticks} ticks, its episodes {described}. {RESTORE}"
+                f"{self._path / INFO} counts {counted(ticks, 'tick')}, its episodes {described}. "
+                f"{RESTORE}"
             )
             self._on_damage(DamagedFile(damage), ())
         return ordered
@@ -326,7 +328,9 @@ class LeRobotDataset(Dataset):
         if not beyond or self._facts:
             return total
         if len(described) == beyond[-1] + 1:
-            reason = f"{INFO} counts {total} episodes, as where a recording was not finished"
+            reason = (
+                f"{INFO} counts {counted(total, 'episode')}, as where a recording was not finished"
+            )
             self._lacks_episodes = True
             self._not_read[episode_ranges(beyond)] = reason
             return total
@@ -356,7 +360,7 @@ class LeRobotDataset(Dataset):
         with self._reporting([index]), layout_errors_as_damage(where):
             length = int(row["length"])
             if length < 1:
-                raise ValueError(f"an episode of {length} ticks")
+                raise ValueError(f"an episode of {counted(length, 'tick')}")
             tasks = row.get("tasks") or ()
             tasks = (tasks,) if isinstance(tasks, str) else tuple(map(str, tasks))
             files = EpisodeFiles(*self._places_of(index, row), length, tasks)
@@ -434,7 +438,9 @@ class LeRobotDataset(Dataset):
                 parquet.check_columns(data, sorted(self._image_keys), stored.names)
                 columns.update(zip(stored.names, stored.types, strict=True))
                 if held < needed:
-                    damage = f"{data} holds {held} ticks, its episodes {needed}. {RESTORE}"
+                    damage = (
+                        f"{data} holds {counted(held, 'tick')}, its episodes {needed}. {RESTORE}"
+                    )
                     # Reading each of several episodes shows which of them lack ticks.
                     affected = episodes if len(episodes) == 1 else ()
                     self._on_damage(DamagedFile(damage), affected)
@@ -628,7 +634,7 @@ class LeRobotEpisode(Episode):
         for tick, values in enumerate(cells, start):
             if values.size != math.prod(shape):
                 raise DamagedFile(
-                    f"{self._where(camera, tick)} has {values.size} values, expected "
+                    f"{self._where(camera, tick)} has {counted(values.size, 'value')}, expected "
                     f"{math.prod(shape)} for the shape {list(shape)} in {INFO}. {RESTORE}"
                 )
             yield values.reshape(shape)
@@ -694,7 +700,7 @@ class LeRobotEpisode(Episode):
         order = np.argsort(ticks, kind="stable")
         if len(ticks) != length or not np.array_equal(ticks[order], np.arange(length)):
             raise DamagedFile(
-                f"{self._files.data} holds {len(ticks)} ticks of episode {self._index}, "
+                f"{self._files.data} holds {counted(len(ticks), 'tick')} of episode {self._index}, "
                 f"its metadata declare {length}, numbered from 0. {RESTORE}"
             )
         return order

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Frame
+from imitact.core.words import counted
 from imitact.datasets import images
 from imitact.datasets.episode_encoder import frame_stats
 from imitact.datasets.lerobot import layout, parquet
@@ -126,9 +127,9 @@ class RepairPlan:
     def lines(self) -> list[str]:
         """Return the plan as lines of text."""
         ticks = sum(one.length for one in self.recoverable)
-        counts = f"{len(self.recoverable)} of {self.total} episodes"
+        counts = f"{len(self.recoverable)} of {counted(self.total, 'episode')}"
         return [
-            f"recovered: {counts}, {ticks} of {self.info['total_frames']} ticks",
+            f"recovered: {counts}, {ticks} of {counted(self.info['total_frames'], 'tick')}",
             *(f"lost: {line}" for line in self.lost),
             *(f"remains: {line}" for line in self.remains),
         ]
@@ -420,8 +421,8 @@ def _find_segment(
         if video is None:
             count = sum(len(video.times_s) for video in videos)
             raise DamagedFile(
-                f"no video of {key} is known to hold its frames: there are {count} frames for "
-                f"{total_frames} ticks"
+                f"no video of {key} is known to hold its frames: there are "
+                f"{counted(count, 'frame')} for {counted(total_frames, 'tick')}"
             )
         if not video.key_frames[at]:
             raise DamagedFile(
@@ -429,7 +430,7 @@ def _find_segment(
             )
     if at + one.length > len(video.times_s):
         raise DamagedFile(
-            f"{video.path} ends {at + one.length - len(video.times_s)} frames too early"
+            f"{video.path} ends {counted(at + one.length - len(video.times_s), 'frame')} too early"
         )
     to_s = float(video.times_s[at + one.length - 1]) + 1 / rate_hz
     return VideoSegment(video.path, at, float(video.times_s[at]), to_s)
@@ -553,7 +554,7 @@ def _remains(
                 lines.append(f"{name}, frames {start} to {stop - 1} ({from_s:.2f} to {to_s:.2f} s)")
     for folder in _shown(root, "images/*/episode[-_]*"):
         count = sum(1 for file in folder.iterdir() if file.is_file() and is_shown(file, root))
-        lines.append(f"{folder.relative_to(root)}, {count} images that are in no video")
+        lines.append(f"{folder.relative_to(root)}, {counted(count, 'image')} that are in no video")
     lines += [f"{file.relative_to(root)}, in no episode" for file in _shown(root, "*/*.mp4")]
     return lines
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import DamagedFile
+from imitact.core.words import counted
 from imitact.datasets.lerobot.features import Features
 from imitact.datasets.lerobot.layout import RESTORE
 from imitact.datasets.read_config import OnDamage
@@ -125,7 +126,7 @@ def _check_sizes(
         right = replace(stored.shape, height=height, width=width).stored_shape
         raise DamagedFile(
             f"{info} gives the frames of {stored.key} the shape {[*stored.shape.stored_shape]}, "
-            f"but all {len(found)} videos of it have {height}x{width} pixels. Set "
+            f"but all {counted(len(found), 'video')} of it have {height}x{width} pixels. Set "
             f"features.{stored.key}.shape in meta/info.json to {[*right]}"
         )
     for video, (height, width) in found.items():
@@ -166,16 +167,16 @@ def check_segments(
     if _is_shifted(len(times_s), begins_s, ticks, rate_hz):
         shift_s = float(begins_s[0] - times_s[0])
         raise ShiftedSegments(
-            f"{video} has exactly the {len(times_s)} frames of its {names}, but "
+            f"{video} has exactly the {counted(len(times_s), 'frame')} of its {names}, but "
             f"from_timestamp in meta/episodes is {shift_s:.3f} s too late for them: when datasets "
             "were merged, it went on counting in a new file. `imitact check DATASET --fix OUT` "
             "writes a copy with the right places",
             shift_s,
         )
     have, advice = ("has", _ONE_ADVICE) if len(segments) == 1 else ("have", _ADVICE)
-    places = f"its {names} {have} {int(ticks.sum())} ticks"
+    places = f"its {names} {have} {counted(int(ticks.sum()), 'tick')}"
     if len(times_s) < ticks.sum():
-        raise DamagedFile(f"{video} has {len(times_s)} frames, {places}. {advice}")
+        raise DamagedFile(f"{video} has {counted(len(times_s), 'frame')}, {places}. {advice}")
     at = int(np.argmin(has_room))
     one = ordered[at]
     end_s = one.from_s + one.ticks / rate_hz
@@ -183,10 +184,10 @@ def check_segments(
     if not has_room[at] and at < len(ordered) - 1 and ordered[at + 1].from_s < end_s - half_s:
         what = f"overlaps with episode {ordered[at + 1].episode}"
     elif not has_room[at]:
-        what = f"has only {int(np.diff(frames)[at])} frames there"
+        what = f"has only {counted(int(np.diff(frames)[at]), 'frame')} there"
     raise DamagedFile(
-        f"{video}: episode {one.episode}, {one.ticks} ticks from {one.from_s:.3f} s on as "
-        f"meta/ says, {what} ({len(times_s)} frames, {places}). {advice}"
+        f"{video}: episode {one.episode}, {counted(one.ticks, 'tick')} from {one.from_s:.3f} s on "
+        f"as meta/ says, {what} ({counted(len(times_s), 'frame')}, {places}). {advice}"
     )
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from imitact.core.errors import BadInput, SpecMismatch
 from imitact.core.types import ExtraColumn, Spec
 from imitact.core.version import __version__
+from imitact.core.words import counted
 from imitact.datasets.lerobot import layout, parquet
 from imitact.datasets.lerobot.checksums import CHECKSUMS, DatasetChecksums, EpisodeChecksums
 from imitact.datasets.lerobot.features import stored_type
@@ -123,7 +124,8 @@ class LeRobotWriter:
         for name in self._extra_columns:
             if len(extra_values[name]) != length:
                 raise SpecMismatch(
-                    f"{name} has {len(extra_values[name])} rows, the episode has {length} ticks"
+                    f"{name} has {counted(len(extra_values[name]), 'row')}, the episode has "
+                    f"{counted(length, 'tick')}"
                 )
         index = self.episodes
         task_index = self._tasks.index(task) if task else 0

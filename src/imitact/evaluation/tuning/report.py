@@ -9,6 +9,7 @@ from typing import Any
 
 from imitact.core.execution import Execution
 from imitact.core.version import __version__
+from imitact.core.words import counted
 from imitact.evaluation.report import aligned, or_dash, paired_line, percent
 from imitact.evaluation.results import Evaluation, describe_seeds
 from imitact.evaluation.tuning.grid import Grid
@@ -96,7 +97,7 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 
 
 def ticks(count: int) -> str:
-    return f"{count} tick" if count == 1 else f"{count} ticks"
+    return counted(count, "tick")
 
 
 def to_dict(

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
+from imitact.core.ranges import Count, CountOrNone, Range, Seed, check_ranges
+from imitact.core.words import counted
 from imitact.evaluation.confidence_intervals import Paired
 from imitact.evaluation.results import Evaluation, compare
 from imitact.evaluation.tuning.grid import Grid
@@ -28,39 +31,34 @@ UNTUNED = Execution()
 class RaceConfig:
     """Seeds, and the number of executions that they are spent on."""
 
-    delay_ticks: int = 0
+    delay_ticks: Annotated[int, Range(0, 10_000)] = 0
     """Ticks from a query to its answer for which the execution is chosen; joins `delays`. Take the
     99th percentile of the inference time in the certificate of an export, rounded up to ticks."""
 
-    first_seed: int = 5000
+    first_seed: Seed = 5000
     """First of the seeds on which executions are compared. Demonstrations use 0 to 999, evaluations
     1000 and up."""
 
-    first_round: int = 10
+    first_round: Count = 10
     """Seeds of the first round, which runs all executions. Each round doubles the seeds and halves
     the executions."""
 
-    finalists: int = 4
+    finalists: Count = 4
     """Executions that run on all selection seeds."""
 
-    selection: int = 100
+    selection: Count = 100
     """Seeds of the finalists."""
 
-    confirmation: int = 100
+    confirmation: CountOrNone = 100
     """Seeds on which the chosen execution runs at every delay, beside the best one of that delay
     and replay:50; 0 skips the confirmation."""
 
     def __post_init__(self) -> None:
-        limits = {"delay_ticks": 0, "first_round": 1, "finalists": 1, "confirmation": 0}
-        for name, least in limits.items():
-            value = getattr(self, name)
-            if value < least:
-                option = name.replace("_", "-")
-                raise BadInput(f"--{option} is {value}; it must be at least {least}")
+        check_ranges(self, "--")
         if self.selection < self.first_round:
             raise BadInput(
-                f"--selection is {self.selection} seeds; it must be at least --first-round, which "
-                f"is {self.first_round}"
+                f"--selection is {counted(self.selection, 'seed')}; it must be at least "
+                f"--first-round, which is {self.first_round}"
             )
         if self.first_seed < 5000:
             raise BadInput(
@@ -175,7 +173,7 @@ def tune(
         for number, (count, seeds) in enumerate(plan, 1):
             on_stage(
                 f"delay {delay_ticks}, round {number} of {len(plan)}: "
-                f"{count} executions on {seeds} seeds"
+                f"{counted(count, 'execution')} on {counted(seeds, 'seed')}"
             )
             found = ranked(run(executions[:count], race.selection_seeds[:seeds]))
             rounds.append(tuple(found))
@@ -190,7 +188,7 @@ def tune(
     untuned = UNTUNED.within(chunk_size)
     confirmed: list[Evaluation] = []
     if race.confirmation:
-        on_stage(f"confirmation on {race.confirmation} other seeds")
+        on_stage(f"confirmation on {counted(race.confirmation, 'other seed')}")
         wanted = [
             Execution(execution.chunking, delay)
             for delay in delays

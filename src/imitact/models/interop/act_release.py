@@ -24,6 +24,7 @@ from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Stats
 from imitact.core.types import Camera, Spec
+from imitact.core.words import counted
 from imitact.models.act import CvaeEncoder
 from imitact.models.config import ActConfig
 from imitact.models.interop import restricted_pickle, weight_conversion
@@ -143,7 +144,7 @@ def _row(value: Any, where: str, size: int) -> NDArray[np.float64]:
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
         raise DamagedFile(f"{where} is {type(value).__name__}, an array of numbers is expected")
     if value.size != size:
-        raise DamagedFile(f"{where} has {value.size} values, the weights need {size}")
+        raise DamagedFile(f"{where} has {counted(value.size, 'value')}, the weights need {size}")
     if not np.all(np.isfinite(value)):
         raise DamagedFile(f"{where} is not finite")
     return value.reshape(-1).astype(np.float64)

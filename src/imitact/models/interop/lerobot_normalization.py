@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imitact.core.errors import DamagedFile
+from imitact.core.words import counted
 from imitact.models.interop import lerobot_layout as layout
 from imitact.models.interop.json_fields import MAX_JSON_BYTES, JsonFields
 from imitact.models.normalization import Scaling
@@ -116,7 +117,9 @@ class LeRobotNormalization:
         for name, value in known.items():
             where = f"{self.where}: {key}.{name}"
             if name != "count" and value.size != size:
-                raise DamagedFile(f"{where} has {value.size} values, config.json says {size}")
+                raise DamagedFile(
+                    f"{where} has {counted(value.size, 'value')}, config.json says {size}"
+                )
             if name in _MODES[mode] and not np.all(np.isfinite(value)):
                 raise DamagedFile(f"{where} is not finite: it was never filled")
         return mode, known

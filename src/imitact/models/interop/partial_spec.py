@@ -14,6 +14,7 @@ from typing import Any
 from imitact.core.aloha_joints import ALOHA_BASE, ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput, SpecMismatch
 from imitact.core.types import UNKNOWN_UNIT, Camera, Spec
+from imitact.core.words import counted
 
 ALOHA_CAMERA = Camera("top", 480, 640)
 """Camera of the released simulated tasks."""
@@ -58,8 +59,8 @@ class PartialSpec:
         """
         if self.environment_size not in (None, environment_size):
             raise SpecMismatch(
-                f"{self.environment_size} states of the environment were given, the policy has "
-                f"{environment_size} (--read.environment names them in a dataset)"
+                f"{counted(self.environment_size, 'state')} of the environment were given, the "
+                f"policy has {environment_size} (--read.environment names them in a dataset)"
             )
         notes: list[str] = []
         parts: dict[str, Any] = {}

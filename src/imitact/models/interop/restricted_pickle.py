@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import DamagedFile
+from imitact.core.words import counted
 from imitact.storage.lfs_pointer import refuse_pointer_bytes
 
 MAX_BYTES = 64 << 20
@@ -187,7 +188,7 @@ class _Builder:
             raise _Refused("an array has a shape that is not of whole numbers")
         array = np.frombuffer(self._bytes(values), kind).astype(kind.newbyteorder("native"))
         if array.size != math.prod(shape):
-            raise _Refused(f"an array of shape {shape} has {array.size} values")
+            raise _Refused(f"an array of shape {shape} has {counted(array.size, 'value')}")
         return array.reshape(shape, order="F" if is_fortran else "C")
 
 
