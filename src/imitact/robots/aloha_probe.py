@@ -313,7 +313,8 @@ class _Comparison:
                     f"{'' if self.fact.drive_mode & REVERSED else 'not '}reversed",
                     "reversed" if self.plan.is_reversed else "not reversed",
                     f"Set bit 0 {WIZARD}: as it is, the joint turns the wrong way"
-                    + (" and the pair fights" if self.servo in (*SHADOWS, 2, 4) else ""),
+                    + (" and the pair fights" if self.servo in (*SHADOWS, 2, 4) else "")
+                    + (" and the gripper slams open" if self.servo == GRIPPER else ""),
                 )
             )
         if self.fact.drive_mode & TORQUE_ON_BY_GOAL:

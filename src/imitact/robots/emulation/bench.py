@@ -308,6 +308,8 @@ class Bench:
         zmq_port, calibration = None, None
         if self.kind != "aloha":
             calibration = calibrate(self.folder / "calibration", self.ports, self.set_register)
+            for one in self._plan.faults.registers if self._plan.faults else ():
+                self.set_register(one.bus, one.id, one.name, one.value)
             if self.camera_plan.cameras:
                 zmq_port = self.camera_statistics()["zmq_port"]
         paths = {name: self.camera_path(name) for name in self.frames}

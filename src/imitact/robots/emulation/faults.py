@@ -11,6 +11,12 @@ A plan is a list of faults, in Python or in a TOML file:
     ids = [2, 3]        # all servos by default
     bus = "left"        # every bus by default
     late_s = 0.3        # a parameter of the kind
+
+    [[register]]        # a servo that is set up wrongly from the start
+    bus = "follower_right"
+    id = 9
+    name = "drive_mode"
+    value = 1
 """
 
 from __future__ import annotations
@@ -129,6 +135,7 @@ FAULT_KINDS: Mapping[str, FaultKind] = {
 """Every kind by name."""
 
 _COMMON = ("kind", "start_s", "duration_s", "ids", "bus")
+_TABLES = ("seed", "fault", "register")
 
 
 @dataclass(frozen=True)
@@ -195,11 +202,46 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class RegisterValue:
+    """A register of a servo that is set up otherwise from the start.
+
+    Attributes:
+        bus: name of the bus.
+        id: of the servo.
+        name: of the register, as in the control table of the emulation: "homing_offset".
+        value: what is in it.
+
+    Raises:
+        BadInput: a value is of another type.
+    """
+
+    bus: str
+    id: int
+    name: str
+    value: int
+
+    def __post_init__(self) -> None:
+        for name, value in (("bus", self.bus), ("name", self.name)):
+            if not isinstance(value, str) or not value:
+                raise BadInput(f"register: {name} is {value!r}; expected a name")
+        for name, value in (("id", self.id), ("value", self.value)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise BadInput(f"register {self.name}: {name} is {value!r}; expected an integer")
+
+
+@dataclass(frozen=True)
 class FaultPlan:
-    """Faults of a bus or of several, with the seed of everything that is random in them."""
+    """Faults of a bus or of several, with the seed of everything that is random in them.
+
+    Attributes:
+        faults: what goes wrong, and when.
+        seed: of the random numbers.
+        registers: what is set up wrongly from the start.
+    """
 
     faults: tuple[Fault, ...] = ()
     seed: int = 0
+    registers: tuple[RegisterValue, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
@@ -208,7 +250,11 @@ class FaultPlan:
 
     def of_bus(self, bus: str) -> FaultPlan:
         """Return the faults of one bus."""
-        return FaultPlan(tuple(f for f in self.faults if f.bus in ("", bus)), self.seed)
+        return FaultPlan(
+            tuple(f for f in self.faults if f.bus in ("", bus)),
+            self.seed,
+            tuple(one for one in self.registers if one.bus == bus),
+        )
 
     def check(self, buses: Mapping[str, Iterable[int]]) -> None:
         """Refuse a plan that names a bus or a servo that is not there.
@@ -217,6 +263,9 @@ class FaultPlan:
             buses: servo ids by the name of the bus.
         """
         ids = {name: set(servos) for name, servos in buses.items()}
+        for one in self.registers:
+            if one.bus not in ids:
+                raise unknown_name(f"bus of register {one.name}", one.bus, tuple(ids))
         for fault in self.faults:
             if fault.bus and fault.bus not in ids:
                 raise unknown_name(f"bus of fault {fault.kind}", fault.bus, tuple(ids))
@@ -275,13 +324,18 @@ class FaultPlan:
     @classmethod
     def _of(cls, given: dict[str, Any], where: str) -> FaultPlan:
         for key in given:
-            if key not in ("seed", "fault"):
-                raise unknown_name(f"key of {where}", key, ("seed", "fault"))
-        entries = given.get("fault", [])
-        if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
-            raise BadInput(f"{where}: write each fault below a line [[fault]]")
+            if key not in _TABLES:
+                raise unknown_name(f"key of {where}", key, _TABLES)
+        tables = {name: given.get(name, []) for name in _TABLES[1:]}
+        for name, entries in tables.items():
+            if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
+                raise BadInput(f"{where}: write each {name} below a line [[{name}]]")
         try:
-            return cls(tuple(_fault(entry) for entry in entries), given.get("seed", 0))
+            return cls(
+                tuple(_fault(entry) for entry in tables["fault"]),
+                given.get("seed", 0),
+                tuple(_register(entry) for entry in tables["register"]),
+            )
         except BadInput as error:
             raise BadInput(f"{where}: {error}") from None
 
@@ -302,7 +356,20 @@ class FaultPlan:
             if fault.bus:
                 lines.append(f"bus = {_toml_text(fault.bus)}")
             lines += [f"{name} = {value!r}" for name, value in fault.parameters.items()]
+        for one in self.registers:
+            lines += ["", "[[register]]", f"bus = {_toml_text(one.bus)}", f"id = {one.id}"]
+            lines += [f"name = {_toml_text(one.name)}", f"value = {one.value}"]
         return "\n".join(lines) + "\n"
+
+
+def _register(entry: dict[str, Any]) -> RegisterValue:
+    keys = ("bus", "id", "name", "value")
+    for key in entry:
+        if key not in keys:
+            raise unknown_name("key of a register", key, keys)
+    if missing := [key for key in keys if key not in entry]:
+        raise BadInput(f"a register has no {', no '.join(missing)}")
+    return RegisterValue(**entry)
 
 
 def _fault(entry: dict[str, Any]) -> Fault:

@@ -159,6 +159,8 @@ class BenchWorld:
         setups = self._setups(faults or FaultPlan())
         make_bus = make_bus or plain_bus
         self.buses: dict[str, ServoBus] = {setup.name: make_bus(setup) for setup in setups}
+        for setup in setups:
+            set_registers(self.buses[setup.name], setup.faults)
         self._leader_servos = self._find_leader_servos()
         self._hand: Hand | None = None
         self._seed, self._best_reward, self._divergences = seed, 0, 0
@@ -175,9 +177,10 @@ class BenchWorld:
                 joints[f"follower_{side}"] = self.physics.arms[number]
                 self._leaders[f"leader_{side}"] = _aloha_leader_joints()
         joints |= self._leaders
-        protocol: ProtocolName = "feetech" if self.kind in ("so101", "bi_so") else "dynamixel"
         return [
-            BusSetup(name, protocol, tuple(servos), joints.get(name), faults.of_bus(name))
+            BusSetup(
+                name, _protocol(self.kind), tuple(servos), joints.get(name), faults.of_bus(name)
+            )
             for name, servos in bus_servos(self.kind).items()
         ]
 
@@ -342,15 +345,42 @@ def bus_servos(kind: str) -> dict[str, list[ServoModel]]:
         return {role: so101_servos() for role in ("follower", "leader")}
     makes = {"follower": aloha_follower_servos, "leader": aloha_leader_servos}
     if kind == "bi_so":
-        makes = dict.fromkeys(makes, so101_servos)
-    return {f"{role}_{side}": make() for role, make in makes.items() for side in ("left", "right")}
+        return {f"{role}_{side}": so101_servos() for role in makes for side in ("left", "right")}
+    # As of two arms that were not bought together: by its fingerprint one is told from the other.
+    firmware = {"left": 46, "right": 45}
+    return {
+        f"{role}_{side}": make(
+            changes={servo: {"firmware_version": firmware[side]} for servo in range(1, 10)}
+        )
+        for role, make in makes.items()
+        for side in firmware
+    }
 
 
 def check_faults(kind: str, faults: FaultPlan | None) -> None:
     """Refuse a kind of bench that is none, and faults of buses or servos that it does not have."""
     buses = bus_servos(kind)
-    if faults is not None:
-        faults.check({name: [servo.id for servo in servos] for name, servos in buses.items()})
+    if faults is None:
+        return
+    faults.check({name: [servo.id for servo in servos] for name, servos in buses.items()})
+    for name in {one.bus for one in faults.registers}:
+        plan = faults.of_bus(name)
+        setup = BusSetup(name, _protocol(kind), tuple(buses[name]), None, FaultPlan())
+        set_registers(plain_bus(setup), plan)
+
+
+def set_registers(bus: ServoBus, plan: FaultPlan) -> None:
+    """Set up the servos of a bus as a plan says.
+
+    Raises:
+        BadInput: a servo or a register is unknown, or a value does not fit.
+    """
+    for one in plan.registers:
+        bus.set_register(one.id, one.name, one.value)
+
+
+def _protocol(kind: str) -> ProtocolName:
+    return "feetech" if kind in ("so101", "bi_so") else "dynamixel"
 
 
 def plain_bus(setup: BusSetup) -> ServoBus:
