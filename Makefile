@@ -8,7 +8,7 @@
 #   make faults   100 kills, a disk full at every write, altered bytes, 360,000 fuzzed files
 #   make robot-demo    teleoperate, record, train and run on an emulated ALOHA: a success rate
 #   make robot-parity  LeRobot 0.6.1's drivers on emulated arms, alone and through imitact; recordings
-#   make robot-faults  18 kinds of fault on emulated arms, 200 seeds; kill -9 of a run's processes
+#   make robot-faults  18 kinds of fault on emulated arms, LeRobot's too, 200 seeds; kill -9
 #   make lock     write requirements/ (hashes) from constraints.txt, and THIRD_PARTY.md's tables
 #   make clean    remove the environments and caches (runs/ stays)
 #
@@ -92,11 +92,14 @@ robot-demo: $(READY)
 	$(BIN)/python scripts/robot_demo.py --out runs/robot-demo \
 	    --result benchmarks/results/robot_demo.json $(ARGS)
 
-robot-faults: $(READY)
+robot-faults: $(READY) $(LEROBOT_READY)
 	mkdir -p runs/faults
 	$(BIN)/python -m tests.faults.kill_session --kills 50 --out runs/faults/kill_session.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.robot_faults --seeds 200 --jobs $(JOBS) \
 	    --out runs/faults/robot_faults.json
+	OMP_NUM_THREADS=1 $(LEROBOT)/bin/python -m tests.faults.robot_faults --seeds 200 \
+	    --jobs $(JOBS) --out runs/faults/lerobot_faults.json --devices so101_follower so101_leader \
+	    koch_follower koch_leader bi_so_follower bi_so_leader
 	$(BIN)/python -m tests.faults.kill_robot --kills 50 --out runs/faults/kill_robot.json
 
 # The demo needs the simulator; everything else needs all extras. Each set is a file in requirements/
@@ -136,7 +139,7 @@ $(LEROBOT_READY): scripts/lerobot-constraints.txt
 	echo "setup: LeRobot 0.6.1 in $(LEROBOT) from $$python"; \
 	"$$python" -m venv --clear $(LEROBOT) || exit 2; \
 	$(LEROBOT)/bin/python -m pip install -c scripts/lerobot-constraints.txt \
-	    'lerobot[dataset,feetech,dynamixel,pyzmq-dep]==0.6.1' -e . \
+	    'lerobot[dataset,feetech,dynamixel,pyzmq-dep]==0.6.1' ruckig -e . \
 	    -e integrations/imitact_lerobot_host || exit 2; \
 	touch $(LEROBOT_READY)
 

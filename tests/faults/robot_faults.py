@@ -1,7 +1,10 @@
 """Fault trials of robots: seeded faults on emulated servos, with the real driver and control loop.
 
     python -m tests.faults.robot_faults [--seeds 200] [--first 0] [--jobs 2] [--limit-s S]
-                                        [--out FILE.json]
+                                        [--devices NAME ...] [--out FILE.json]
+
+`--devices` names the emulated ALOHA's follower and leader, as by default, or devices of LeRobot;
+those run with a Python of LeRobot's environment, LeRobot's classes as they are (`lerobot_faults`).
 
 Each seed of each device is a trial on the virtual clock: a leader is moved, the follower follows it
 through the control loop and the safety filter, and one fault comes at a random moment, with a
@@ -25,10 +28,9 @@ import math
 import multiprocessing
 import sys
 import time
-import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +41,11 @@ from imitact.control.contract import Controls
 from imitact.control.control_loop import ControlLoop
 from imitact.control.engagement import Engagement
 from imitact.control.parking import first_command
-from imitact.control.safety_filter import SafetyFilter, Stage
+from imitact.control.safety_filter import SafetyFilter
 from imitact.control.servo_watch import FollowingBounds, HealthBounds
 from imitact.control.sources import LeaderSource
 from imitact.core.clock import VirtualClock
 from imitact.core.errors import RobotError
-from imitact.core.hold import Hold
 from imitact.recording.tick_record import TickRecord
 from imitact.robots.aloha_hardware import JOINT_SERVOS, SERVO_NAMES
 from imitact.robots.driver_loop import LoopConfig
@@ -52,14 +53,9 @@ from imitact.robots.emulation.faults import FAULT_KINDS, Fault
 from imitact.robots.emulation.physics import ticks_of
 from imitact.robots.emulation.servo_bus import ServoBus
 from imitact.robots.emulation.virtual_aloha import VirtualAloha
+from tests.faults.fault_trial import Evidence, FaultTrial, Trial
 
 RATE_HZ = 50.0
-MOST_TICKS = 5
-"""From the tick at which a fault could be known to the hold."""
-
-STATE_TICKS = 3
-"""Age of a state on which an action may pass, ticks."""
-
 RUN_S = 2.6
 """Duration of the run in which the fault comes, s."""
 
@@ -67,55 +63,6 @@ AGAIN_S = 0.5
 """Duration of the run after it, s."""
 
 _PERIOD_S = 0.01
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is wrong and can be known, at one moment.
-
-    Attributes:
-        what: "read" where a driver's read failed; "error" where a servo's answers carry an alert or
-            its register an error; "torque" where a driven servo has none; "heat"; "lag" where a
-            joint is further from all commands of the last 0.3 s than the safety filter allows.
-        where: bus, and servo if one.
-    """
-
-    what: str
-    where: str
-
-
-@dataclass
-class Trial:
-    """What became of one trial.
-
-    Attributes:
-        device: of `DEVICES`.
-        seed: of everything random.
-        kind: of the fault.
-        fault: in words.
-        ended: "held", "ridden out" where nothing was wrong for 5 ticks, or "no effect".
-        reasons: of the holds during the run, by name.
-        first_words: of the first hold.
-        ticks: from the first evidence that lasted to the hold; None where there was none.
-        after: "follows", or why it does not.
-        parked: whether both arms got to rest.
-        not_limp: joints that hear, and kept torque; must be empty.
-        failures: laws that did not hold.
-    """
-
-    device: str
-    seed: int
-    kind: str
-    fault: str
-    ended: str = ""
-    reasons: list[str] = field(default_factory=list)
-    first_words: str = ""
-    evidence: str = ""
-    ticks: int | None = None
-    after: str = ""
-    parked: bool = False
-    not_limp: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
 
 
 def draw(seed: int, device: str) -> tuple[str, Fault]:
@@ -153,7 +100,7 @@ def draw(seed: int, device: str) -> tuple[str, Fault]:
     return bus, Fault(kind, start_s, duration_s, ids, parameters=parameters)
 
 
-class AlohaTrial:
+class AlohaTrial(FaultTrial):
     """A trial on the emulated ALOHA: its followers or its leaders have the fault.
 
     Args:
@@ -167,32 +114,27 @@ class AlohaTrial:
         where = f"servos {', '.join(map(str, fault.ids))} of " if fault.ids else ""
         numbers = ", ".join(f"{name} {value:.3g}" for name, value in fault.parameters.items())
         words = f"{fault.kind} on {where}{self._bus} for {fault.duration_s:.2f} s, {numbers}"
-        self.trial = Trial(device, seed, fault.kind, words.rstrip(", "))
         self._seed = seed
         config = LoopConfig(park_speed=3.0)
         self._aloha = VirtualAloha("cube", cameras=(), height=24, width=32, loop=config)
         clock = self._aloha.clock
         assert isinstance(clock, VirtualClock)
+        trial = Trial(device, seed, fault.kind, words.rstrip(", "))
+        super().__init__(trial, RATE_HZ, clock.now_s)
         self._clock = clock
         self._buses: Mapping[str, ServoBus] = self._aloha.world.buses
         boxes = self._aloha._boxes  # pyright: ignore[reportPrivateUsage]
         self._boxes = dict(zip(self._buses, (*boxes.drivers, *boxes.leaders), strict=True))
         self._sequences = dict.fromkeys(self._buses, 0)
-        self._since: dict[Evidence, float] = {}
-        self._lasted: list[tuple[float, float, Evidence]] = []
-        self._records: list[TickRecord] = []
         self._commands: list[NDArray[np.float64]] = []
         self._is_watching = False
-        self._fault_s = math.inf
 
     def run(self) -> Trial:
         """Run the trial; what raises is a failure of it."""
         try:
             self._run()
         except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{Path(last.filename).name}:{last.lineno}"
-            self.trial.failures.append(f"{where} raised {type(error).__name__}: {error}")
+            self.fail_with(error)
         finally:
             self._is_watching = False
             self._aloha.close()
@@ -209,7 +151,7 @@ class AlohaTrial:
         self._clock.call_at(self._clock.now_s() + _PERIOD_S / 2, self._watch)
         self._clock.call_at(self._clock.now_s() + self._fault.start_s, self._begin_fault)
         self._control(RUN_S)
-        self._judge()
+        self.judge()
         self._go_on()
         self._is_watching = False
         trial.parked = self._parked()
@@ -224,7 +166,7 @@ class AlohaTrial:
         self._aloha.world.set_fault(
             self._bus, fault.kind, duration_s=fault.duration_s, ids=fault.ids, **settings
         )
-        self._fault_s = self._clock.now_s()
+        self.fault_s = self._clock.now_s()
 
     def _control(self, seconds: float) -> list[TickRecord]:
         aloha = self._aloha
@@ -234,9 +176,11 @@ class AlohaTrial:
         source = LeaderSource(aloha.leaders[0], spec, engagement)
         safety = SafetyFilter(limits, RATE_HZ, spec=spec)
         records: list[TickRecord] = []
+        ticks = round(seconds * RATE_HZ)
 
         def take(record: TickRecord) -> None:
-            records.append(record)
+            if record.tick < ticks:  # then the robot brakes
+                records.append(record)
             self._commands.append(record.action.copy())
 
         command = first_command(aloha.robot)
@@ -244,10 +188,10 @@ class AlohaTrial:
         loop = ControlLoop(
             aloha.robot, source, safety, self._clock, RATE_HZ, take, lambda: Controls(deadman=True)
         )
-        outcome = loop.run(command, round(seconds * RATE_HZ))
+        outcome = loop.run(command, ticks)
         for words in outcome.faults:
             self.trial.failures.append(f"the loop survived: {words}")
-        self._records += records
+        self.records += records
         return records
 
     # ------------------------------------------------------------------ what is really so
@@ -268,10 +212,7 @@ class AlohaTrial:
                 found.add(Evidence("read", name))
             if name.startswith("follower"):
                 found |= self._servo_evidence(name, bus)
-        for evidence in found - self._since.keys():
-            self._since[evidence] = now_s
-        for evidence in self._since.keys() - found:
-            self._lasted.append((self._since.pop(evidence), now_s, evidence))
+        self.note(found)
         self._clock.call_at(now_s + _PERIOD_S, self._watch)
 
     def _check_fresh(
@@ -315,46 +256,11 @@ class AlohaTrial:
                     found.add(Evidence("lag", where))
         return found
 
-    # ------------------------------------------------------------------ what must hold
-
-    def _judge(self) -> None:
-        """Compare the holds with what could be known."""
-        trial, records, end_s = self.trial, self._records, self._clock.now_s()
-        self._lasted += [(since, end_s, evidence) for evidence, since in self._since.items()]
-        spans = sorted(self._lasted, key=lambda span: span[0])
-        lasting = [one for one in spans if one[1] - one[0] > MOST_TICKS / RATE_HZ]
-        for begin_s, until_s, evidence in lasting:
-            ticks = [r for r in records if r.start_s >= begin_s]
-            held = [number for number, r in enumerate(ticks) if r.held]
-            if len(ticks) <= MOST_TICKS and not held:
-                continue  # the run ended before
-            name = f"{evidence.what} of {evidence.where}"
-            if not held or held[0] > MOST_TICKS:
-                lasted = f"lasted {until_s - begin_s:.2f} s"
-                came = "no hold came" if not held else f"the hold came after {held[0]} ticks"
-                trial.failures.append(f"{name} {lasted}, and {came}")
-            elif trial.ticks is None or held[0] > trial.ticks:
-                trial.ticks, trial.evidence = held[0], evidence.what
-        self._judge_records()
-        holds = [r for r in records if r.held and r.start_s >= self._fault_s]
-        trial.reasons = sorted({_reason(r) for r in holds})
-        trial.first_words = holds[0].words if holds else ""
-        trial.ended = "held" if holds else "ridden out" if spans else "no effect"
-
-    def _judge_records(self) -> None:
-        trial = self.trial
-        for record in self._records:
-            age_s = record.start_s - record.state_s[0]
-            if not record.held and not age_s <= STATE_TICKS / RATE_HZ + 1e-9:
-                trial.failures.append(f"tick {record.tick} passed on a state {age_s:.3f} s old")
-            if record.held and not record.words:
-                trial.failures.append(f"tick {record.tick} was held without a word")
-
     def _go_on(self) -> None:
         """Enable the robot again, and let it follow; or find out why it does not."""
         trial, aloha = self.trial, self._aloha
         try:
-            if aloha.robot.fault() or self._records[-1].held:
+            if aloha.robot.fault() or self.records[-1].held:
                 aloha.enable()
             records = self._control(AGAIN_S)
         except RobotError as error:
@@ -400,19 +306,24 @@ def swing(pose: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     return rows
 
 
-def _reason(record: TickRecord) -> str:
-    if record.hold:
-        return f"hold {Hold(record.hold).name.lower()}"
-    return f"stage {Stage(record.stage).name.lower()}"
+ALOHA_DEVICES = ("follower", "leader")
+LEROBOT_DEVICES = (
+    "so101_follower", "so101_leader", "koch_follower", "koch_leader",
+    "bi_so_follower", "bi_so_leader",
+)  # fmt: skip
+"""Of LeRobot, which need its environment: `lerobot_faults`."""
 
-
-DEVICES: Mapping[str, Callable[[str, int], Any]] = {"follower": AlohaTrial, "leader": AlohaTrial}
-"""What makes a trial, by device: an object with `run() -> Trial`. Other robots add theirs here."""
+DEVICES = (*ALOHA_DEVICES, *LEROBOT_DEVICES)
 
 
 def run_trial(task: tuple[str, int]) -> Trial:
+    """Run the trial of a device and a seed."""
     device, seed = task
-    return DEVICES[device](device, seed).run()
+    if device in ALOHA_DEVICES:
+        return AlohaTrial(device, seed).run()
+    from tests.faults.lerobot_faults import LeRobotTrial
+
+    return LeRobotTrial(device, seed).run()
 
 
 def report(trials: list[Trial], seconds: float) -> dict[str, Any]:
@@ -457,7 +368,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--limit-s", type=float, default=math.inf)
-    parser.add_argument("--devices", nargs="+", choices=DEVICES, default=list(DEVICES))
+    parser.add_argument("--devices", nargs="+", choices=DEVICES, default=ALOHA_DEVICES)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     tasks = [(d, s) for s in range(args.first, args.first + args.seeds) for d in args.devices]

@@ -239,7 +239,7 @@ def test_a_killed_program_is_named_and_the_arm_holds(arm: Arm, process: LeRobotP
     one.enable()
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
-    with pytest.raises(RobotError, match="ended by SIGKILL"):
+    with pytest.raises(RobotError, match="killed by SIGKILL"):
         one.read()
     one.close()
     again = driver(process, arm)

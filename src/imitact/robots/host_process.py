@@ -73,13 +73,15 @@ class HostPlan:
 class DriverThread:
     """The thread of one driver: it runs the periods of a loop, and work between them."""
 
-    def __init__(self, loop: DriverLoop, clock: Clock, rate_hz: float) -> None:
+    def __init__(
+        self, loop: DriverLoop, clock: Clock, rate_hz: float, make_thread: MakeThread
+    ) -> None:
         self.loop = loop
         self.opened: Future[None] = Future()
         self._clock, self._period_s = clock, 1 / rate_hz
         self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=loop.name, daemon=True)
+        self._thread = make_thread(target=self._run, name=loop.name, daemon=True)
         self._thread.start()
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
@@ -122,7 +124,14 @@ class DriverThread:
 class Host:
     """The main thread of a host process."""
 
-    def __init__(self, pipe: ParentPipe, plan: HostPlan, boxes: HostBoxes, clock: Clock) -> None:
+    def __init__(
+        self,
+        pipe: ParentPipe,
+        plan: HostPlan,
+        boxes: HostBoxes,
+        clock: Clock,
+        make_thread: MakeThread = threading.Thread,
+    ) -> None:
         self._pipe, self._config, self._boxes, self._clock = pipe, plan.config, boxes, clock
         loops: list[DriverLoop] = []
         first = 0
@@ -142,7 +151,8 @@ class Host:
             )
         for leader, own in zip(plan.leaders, boxes.leaders, strict=True):
             loops.append(DriverLoop(leader, own, clock, plan.config))
-        self._threads = [DriverThread(loop, clock, plan.config.rate_hz) for loop in loops]
+        rate_hz = plan.config.rate_hz
+        self._threads = [DriverThread(loop, clock, rate_hz, make_thread) for loop in loops]
         self._faults = [""] * len(loops)
         self._is_told_to_end = False
         self._waiting: deque[tuple[int, str, Any]] = deque()

@@ -179,8 +179,21 @@ class LeRobotDriver:
         return str(found.get("joint")), health
 
     def release(self) -> tuple[str, ...]:
-        """Turn the torque off, motor by motor; return the joints that did not confirm it."""
-        answer, _ = self._ask("release", ORDER_TIMEOUT_S)
+        """Turn the torque off, motor by motor; return the joints that did not confirm it.
+
+        A device that cannot be opened, as where a motor is dead, is released without its checks.
+        """
+        if self._device is not None:
+            answer, _ = self._ask("release", ORDER_TIMEOUT_S)
+        else:
+            if not self._process.is_alive:
+                self._process.start()
+            answer, _ = self._process.ask(
+                "release",
+                timeout_s=ORDER_TIMEOUT_S * self._patience,
+                patience=self._patience,
+                **device_request(self._kind, self._config),
+            )
         return tuple(str(joint) for joint in answer.get("missing") or ())
 
     def close(self) -> None:

@@ -78,6 +78,8 @@ class Server:
             self._close()
             return {}, []
         device = self._device
+        if device is None and what == "release" and "type" in request:
+            return {"missing": _release(_made(request))}, []
         if device is None:
             raise HostError("no device is open")
         if what == "read":
@@ -113,6 +115,14 @@ def _made(request: dict[str, Any]) -> Device:
     }
     patience = float(request.get("patience", 1.0))
     return Device(device, request["kind"], request["type"], frames, patience)
+
+
+def _release(device: Device) -> list[str]:
+    """Release a device that is not open, and cannot be opened."""
+    try:
+        return device.release_unopened()
+    finally:
+        device.close()
 
 
 def _foreign(error: BaseException) -> str:

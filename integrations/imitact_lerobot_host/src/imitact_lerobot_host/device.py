@@ -166,6 +166,16 @@ class Device:
             return [f"{self._type} ({type(error).__name__}: {error})"]
         return []
 
+    def release_unopened(self) -> list[str]:
+        """Turn torque off on a device that cannot be opened; as `release`.
+
+        Raises:
+            HostError: it has no serial arms, and so must be open.
+        """
+        if not self._arms:
+            raise HostError(f"{self._type} is not open, so it cannot be released")
+        return [motor for arm in self._arms for motor in arm.release_unopened()]
+
     def close(self) -> None:
         """Close ports and cameras; never raises.
 

@@ -15,6 +15,7 @@ import termios
 import time
 from typing import Any
 
+from imitact_lerobot_host.late_replies import LateReplies
 from imitact_lerobot_host.making import HostError
 
 RETRIES = 2
@@ -22,8 +23,8 @@ RETRIES = 2
 
 _WAIT_S = 0.001
 _QUIET_S, _LONGEST_QUIET_S = 0.02, 0.1
-_TIMING = ("Present_Load", "Present_Current", "Present_Voltage", "Present_Input_Voltage",
-           "Present_Temperature", "Status")  # fmt: skip
+_TIMING = ("Torque_Enable", "Present_Load", "Present_Current", "Present_Voltage",
+           "Present_Input_Voltage", "Present_Temperature", "Status")  # fmt: skip
 _FEETECH_ERRORS = {0: "voltage", 1: "encoder", 2: "overheating", 3: "overcurrent", 5: "overload"}
 """Bits of Feetech's status and of the error byte of its replies (STS3215 memory table)."""
 _DYNAMIXEL_ERRORS = {
@@ -55,7 +56,10 @@ class SerialArm:
         self.prefix, self.arm, self.bus = prefix, arm, arm.bus
         self.motors = tuple(self.bus.motors)
         self._quiet_s = min(_QUIET_S * patience, _LONGEST_QUIET_S)
+        self._is_enabled = False
         _prepare(self.bus.port_handler, patience)
+        self._late = LateReplies(self.bus)
+        _flush_before_requests(self.bus.port_handler, self._late)
 
     def open(self) -> None:
         """Open port and cameras, and check every motor. No torque changes."""
@@ -102,6 +106,7 @@ class SerialArm:
         torque = self.torque()
         limp = [motor for motor, is_on in torque.items() if not is_on]
         if not limp:
+            self._is_enabled = True
             return
         present = self.bus.sync_read("Present_Position", normalize=False, num_retry=RETRIES)
         for motor in limp:
@@ -113,6 +118,7 @@ class SerialArm:
             self.bus.enable_torque(limp, num_retry=RETRIES)
         if limp := [motor for motor, is_on in self.torque().items() if not is_on]:
             raise HostError(f"{', '.join(limp)} got no torque")
+        self._is_enabled = True
 
     def torque(self) -> dict[str, bool]:
         """Return whether each motor has torque."""
@@ -125,17 +131,33 @@ class SerialArm:
         return found
 
     def release(self) -> list[str]:
-        """Turn torque off, motor by motor; return those that do not confirm it."""
+        """Turn torque off, motor by motor; return those that do not confirm it.
+
+        The requests are sent even where replies are lost: a motor obeys what it hears.
+        """
         missing: list[str] = []
+        self._is_enabled = False
         for motor in self.motors:
             try:
-                self._write_register(motor, "Torque_Enable", 0)
+                self._late.is_off = True
+                try:
+                    self._write_register(motor, "Torque_Enable", 0)
+                finally:
+                    self._late.is_off = False
                 is_limp = self._register(motor, "Torque_Enable") == 0
             except Exception:  # termios.error and others are no OSError
                 is_limp = False
             if not is_limp:
                 missing.append(f"{self.prefix}{motor}")
         return missing
+
+    def release_unopened(self) -> list[str]:
+        """Open the port without asking any motor, and turn torque off; as `release`."""
+        try:
+            self.bus.connect(handshake=False)
+        except Exception:  # the adapter is gone, or another program has the port
+            return [f"{self.prefix}{motor}" for motor in self.motors]
+        return self.release()
 
     def sent(self) -> dict[str, float] | None:
         """Return the goals of the newest command as the servos have them; None where unknown."""
@@ -173,6 +195,7 @@ class SerialArm:
     def _health_of(self, motor: str, values: dict[str, int], error: int) -> dict[str, Any]:
         voltage = values.get("Present_Voltage", values.get("Present_Input_Voltage"))
         load: float | None = None
+        unnamed = False
         if self._is_feetech:
             bits, names = values.get("Status", 0) | error, _FEETECH_ERRORS
             if (raw := values.get("Present_Load")) is not None:
@@ -181,15 +204,21 @@ class SerialArm:
             names, bits = _DYNAMIXEL_ERRORS, 0
             if error & _DYNAMIXEL_ALERT:
                 bits = self._register(motor, "Hardware_Error_Status") or 0
+                unnamed = not any(bits >> bit & 1 for bit in names)
             raw = values.get("Present_Load", values.get("Present_Current"))
             full = _FULL_LOAD.get(self.bus.motors[motor].model)
             if raw is not None and full is not None:
                 load = (raw - 0x10000 if raw & 0x8000 else raw) / full
+        errors = [name for bit, name in names.items() if bits >> bit & 1]
+        if unnamed:
+            errors.append("alert")
+        if self._is_enabled and values.get("Torque_Enable") == 0:
+            errors.append("no torque")  # as of a motor that restarted, which reports no error
         return {
             "temperature_c": values.get("Present_Temperature"),
             "voltage_v": None if voltage is None else voltage / 10,
             "load": load,
-            "errors": [name for bit, name in names.items() if bits >> bit & 1],
+            "errors": errors,
         }
 
     def range(self, motor: str) -> tuple[float, float] | None:
@@ -232,12 +261,11 @@ def is_serial(arm: Any) -> bool:
 
 
 def _prepare(port: Any, patience: float) -> None:
-    """Change one port of the servos' SDK: flush, wait without spinning, own the port.
+    """Change one port of the servos' SDK: wait without spinning, own the port.
 
-    The SDKs keep a late reply in the input, and take it for the answer of the next request, for
-    ever; they time with the wall clock, which jumps; and they spin.
+    The SDKs time with the wall clock, which jumps, and they spin.
     """
-    set_up, write, read = port.setupPort, port.writePort, port.readPort
+    set_up, read = port.setupPort, port.readPort
     set_timeout, set_millis = port.setPacketTimeout, port.setPacketTimeoutMillis
 
     def setup_port(*arguments: Any) -> Any:
@@ -245,10 +273,6 @@ def _prepare(port: Any, patience: float) -> None:
         if done:
             _claim(port)
         return done
-
-    def write_port(packet: Any) -> Any:
-        port.ser.reset_input_buffer()
-        return write(packet)
 
     def read_port(length: int) -> Any:
         if not port.ser.in_waiting:
@@ -263,10 +287,22 @@ def _prepare(port: Any, patience: float) -> None:
         set_millis(millis)
         port.packet_timeout *= patience
 
-    port.setupPort, port.writePort, port.readPort = setup_port, write_port, read_port
+    port.setupPort, port.readPort = setup_port, read_port
     port.setPacketTimeout = set_packet_timeout
     port.setPacketTimeoutMillis = set_packet_timeout_millis
     port.getCurrentTime = lambda: round(time.monotonic_ns() / 1e6, 3)
+
+
+def _flush_before_requests(port: Any, late: LateReplies) -> None:
+    """Let no reply that came, or may still come, be taken for that of the next request."""
+    write = port.writePort
+
+    def write_port(packet: Any) -> Any:
+        late.before_request()
+        port.ser.reset_input_buffer()
+        return write(packet)
+
+    port.writePort = write_port
 
 
 def _claim(port: Any) -> None:

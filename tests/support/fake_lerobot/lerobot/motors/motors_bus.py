@@ -71,6 +71,9 @@ class _Port:
     def setPacketTimeoutMillis(self, millis):
         self.packet_timeout = millis
 
+    def isPacketTimeout(self):
+        return False
+
     def getCurrentTime(self):
         return time.time()
 
@@ -194,6 +197,9 @@ class SerialMotorsBus:
                 value = self.registers()[str(id_)][name]
                 data[at - address : at - address + size] = value.to_bytes(size, "little")
         return list(data), 0, faults.get("errors", {}).get(str(id_), 0)
+
+    def rxPacket(self, port):
+        raise NotImplementedError
 
     def getTxRxResult(self, result):
         return "[TxRxResult] There is no status packet!"
