@@ -9,6 +9,7 @@ import pytest
 
 from imitact.control.motion_limits import MotionLimits
 from imitact.core.errors import BadInput
+from imitact.core.joint_limits import NO_LIMIT
 from tests.support.safety import (
     RATE_HZ,
     HostileStream,
@@ -165,6 +166,24 @@ def test_many_robots_at_once_move_as_each_alone():
         for robot in range(4):
             alone[robot], _, _ = law.follow(alone[robot], asked[robot])
     np.testing.assert_array_equal(together.position, [motion.position for motion in alone])
+
+
+def test_a_joint_without_limits_goes_anywhere_in_its_range_and_brakes_at_once():
+    limits = pair_limits()
+    free = {b: np.array([getattr(limits, b)[0], NO_LIMIT])
+            for b in ("velocity", "acceleration", "jerk")}  # fmt: skip
+    law = MotionLimits(replace(limits, **free), RATE_HZ)
+    motion, rng = law.begin(np.zeros(2)), np.random.default_rng(0)
+    for tick in range(1000):
+        ends = (-1.0, 1.0, rng.uniform(-1.0, 1.0))
+        goal = np.array([0.0, ends[rng.integers(3)]])
+        if tick % 3 == 2:
+            knots = law.brake(motion)
+            assert abs(knots.position[1] - motion.position[1]) < 0.1
+            assert abs(knots.position[1]) <= 1.0
+            assert law.allows(motion, knots).all()
+        assert law.legal(motion, goal).all()
+        motion = law.direct(motion, goal)
 
 
 def test_a_pose_that_is_none_and_a_rate_that_is_none_are_refused():

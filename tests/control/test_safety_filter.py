@@ -22,11 +22,13 @@ from imitact.control.servo_watch import FollowingBounds
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_UNITS
 from imitact.core.clock import VirtualClock
 from imitact.core.errors import BadInput, SpecMismatch
-from imitact.core.joint_limits import DemonstratedLimits, demonstrated_limits
+from imitact.core.joint_limits import DemonstratedLimits, combined_limits, demonstrated_limits
 from imitact.core.robot import Reading, ServoHealth
 from imitact.core.types import Spec
 from imitact.envs.aloha import AlohaEnv
 from imitact.envs.experts.registry import make_expert
+from imitact.robots.aloha_hardware import robot_limits
+from imitact.robots.config import ArmConfig, RobotConfig
 from tests.support.control import ARM, Counting, ObedientRobot
 from tests.support.safety import (
     FRESH,
@@ -40,6 +42,10 @@ from tests.support.safety import (
 
 ROUNDING = 1 + 1e-7
 SPEC = Spec(("waist", "gripper"), ("waist", "gripper"), ("rad",) * 2, ("rad",) * 2, (), RATE_HZ)
+
+
+OPEN = np.array([0.0, -0.96, 1.16, 0.0, -0.3, 0.0, 1.0] * 2)
+"""ALOHA at its start, with open grippers."""
 
 
 def small(stages=ALL_STAGES, **changes):
@@ -540,3 +546,26 @@ def test_in_a_control_loop_every_command_keeps_the_limits_and_a_stop_waits_for_a
 def test_what_is_commanded_by_velocity_is_refused_because_a_hold_would_let_it_run_on():
     with pytest.raises(BadInput, match="gripper is commanded in m/s; a hold keeps the last"):
         SafetyFilter(replace(pair_limits(), units=("rad", "m/s")), RATE_HZ)
+
+
+@pytest.mark.parametrize("closes_s", [0.06, 0.1, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("beyond", [0.0, 0.3])
+def test_a_hand_that_closes_and_opens_a_gripper_into_its_stops_passes_to_the_bit(closes_s, beyond):
+    """ALOHA's leader in steps of its encoder; a step of 0.06 s is faster than fingers are."""
+    arms = {side: ArmConfig(f"/dev/{side}", "vx300s") for side in ("left", "right")}
+    own = robot_limits(RobotConfig("aloha", arms=arms))
+    slow = demonstrated_limits([np.tile(OPEN, (3, 1))], own.names, own.units, RATE_HZ)
+    closed = np.where(np.arange(14) % 7 == 6, 0.0, OPEN)
+    demonstrated = slow.freed(own).reaching(OPEN, closed)
+    limits = combined_limits({"robot": own, "demonstrations": demonstrated})
+    safety = SafetyFilter(limits.limits, RATE_HZ)
+    safety.begin(OPEN)
+    share = np.clip(np.arange(0.0, 1.5, 1 / RATE_HZ) / closes_s, 0.0, 1.0)
+    along = (1 + beyond) * share**3 * (10 - 15 * share + 6 * share**2)
+    for gripper in np.clip([*(1 - along), *along], 0.0, 1.0):
+        pose = OPEN.copy()
+        pose[6] = round(gripper * 646) / 646
+        verdict = safety.check(pose, None, FRESH, {})
+        assert verdict.stage is Stage.PASSED
+        assert np.array_equal(verdict.action, pose)
+    assert safety.rests

@@ -12,6 +12,7 @@ import pytest
 from imitact.core.errors import BadInput, NotFinite, SpecMismatch
 from imitact.core.joint_limits import (
     CALIBRATION_MARGINS,
+    NO_LIMIT,
     DemonstratedLimits,
     JointLimits,
     combined_limits,
@@ -174,6 +175,21 @@ def test_the_combination_is_what_cutting_gives():
 def test_sources_that_leave_no_range_are_refused_by_name():
     with pytest.raises(BadInput, match=r"waist has no range: at least 2 \(demonstrations\), at "):
         combined_limits({"demonstrations": limits(2.0, 3.0), "calibration": limits()})
+
+
+def test_what_one_source_leaves_free_no_demonstration_limits_and_people_do():
+    free = replace(limits(), **{b: np.array([2.0, NO_LIMIT]) for b in ("velocity", "jerk")})
+    slow = limits(velocity=0.5, acceleration=5.0, jerk=50.0)
+    found = slow.freed(free)
+    np.testing.assert_array_equal(found.velocity, [0.5, NO_LIMIT])
+    np.testing.assert_array_equal(found.acceleration, [5.0, 5.0])
+    np.testing.assert_array_equal(found.jerk, [50.0, NO_LIMIT])
+    joined = combined_limits({"robot": free, "robot.toml": {"gripper": {"velocity": 3.0}}})
+    assert joined.limits.velocity[1] == 3.0
+    assert "velocity 3 (robot.toml)" in joined.lines()[1]
+    assert "any jerk (robot)" in joined.lines()[1]
+    with pytest.raises(SpecMismatch, match="deg"):
+        slow.freed(replace(limits(), units=("deg", "1")))
 
 
 def test_unknown_names_and_joints_of_another_robot_are_refused():

@@ -485,6 +485,15 @@ def test_a_leader_stays_limp_and_reads_in_units_of_the_action(setup: Setup) -> N
     assert driver.read()[6] == pytest.approx(0.5, abs=0.001)
 
 
+@pytest.mark.parametrize(("tick", "value"), [(1550, 0.0), (2300, 1.0)])
+def test_a_leaders_gripper_beyond_its_stop_is_at_its_stop(
+    setup: Setup, tick: int, value: float
+) -> None:
+    driver, _ = setup(LEADER, positions={9: tick})  # about 0.08 rad beyond
+    driver.connect()
+    assert driver.read()[6] == value
+
+
 def test_a_leaders_gripper_is_limp_during_the_opening_move(setup: Setup) -> None:
     driver, servos = setup(LEADER)
     driver.connect()

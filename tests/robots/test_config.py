@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from imitact.core.errors import BadInput
+from imitact.core.joint_limits import NO_LIMIT
 from imitact.robots.aloha_gripper import LINKAGES, VARIANTS, GripperScale
 from imitact.robots.aloha_hardware import (
     BASES,
@@ -262,12 +263,16 @@ def test_limits_are_the_tighter_of_urdf_and_servo() -> None:
 def test_limits_of_robot_toml_cut_and_never_widen() -> None:
     limits = {
         "left_arm_waist": LimitConfig(lower=-1.0, upper=9.0, velocity=1.0),
+        "right_arm_waist": LimitConfig(velocity=99.0),
         "right_arm_gripper": LimitConfig(upper=0.8, velocity=99.0),
     }
+    limits_of_all = robot_limits(CONFIGS[0])
     cut = robot_limits(replace(CONFIGS[0], limits=limits))
     assert (cut.lower[0], cut.velocity[0]) == (-1.0, 1.0)
     assert cut.upper[0] == pytest.approx(3.1401, abs=1e-4)
-    assert (cut.upper[13], cut.velocity[13]) == (0.8, 10.0)
+    assert cut.velocity[7] == limits_of_all.velocity[7] < 99.0
+    assert (cut.upper[13], cut.velocity[13]) == (0.8, 99.0)
+    assert limits_of_all.velocity[13] == NO_LIMIT
 
 
 def test_the_bases_are_aloha_s_or_those_of_robot_toml() -> None:

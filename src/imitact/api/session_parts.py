@@ -246,6 +246,8 @@ def _joined_limits(setup: RobotSetup, policy: JointLimits | None) -> CombinedLim
 
         arms = {side: ArmConfig(f"sim:{side}", "vx300s") for side in ("left", "right")}
         own = robot_limits(RobotConfig(kind="aloha", arms=arms))
+    if policy is not None and own is not None:
+        policy = policy.freed(own)
     if policy is not None and (pose := start_pose(setup)) is not None:
         policy = policy.reaching(np.asarray(pose, np.float64))
     sources = {"robot": own, "demonstrations": policy}

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput
-from imitact.core.joint_limits import JointLimits
+from imitact.core.joint_limits import NO_LIMIT, JointLimits
 from imitact.core.types import FloatArray
 
 SLACK = 1e-9
@@ -89,7 +89,9 @@ class MotionLimits:
         rise = np.minimum(push / jerk, np.sqrt(2 * speed / jerk))
         stop = _stop_distance(speed, np.zeros_like(speed), push, jerk)[0]
         reach = (speed * rise + stop) * (1 + 1e-6)
-        self._near_lower, self._near_upper = self.lower + reach, self.upper - reach
+        free = np.minimum(limits.acceleration, limits.jerk) >= NO_LIMIT  # it stops at once
+        self._near_lower = np.where(free, -np.inf, self.lower + reach)
+        self._near_upper = np.where(free, np.inf, self.upper - reach)
 
     def begin(self, command: FloatArray) -> Motion:
         """Return the motion of joints that rest at a command, (..., A).

@@ -17,6 +17,10 @@ from imitact.core.words import counted
 
 _BOUNDS = ("lower", "upper", "velocity", "acceleration", "jerk")
 
+NO_LIMIT = 1e9
+"""Velocity, acceleration or jerk from which on there is none, in any unit. A joint without limits
+of acceleration and jerk can stop at once, so that it may run into the end of its range."""
+
 
 @dataclass(frozen=True, eq=False)
 class JointLimits:
@@ -138,6 +142,19 @@ class JointLimits:
         upper = np.maximum.reduce([self.upper, *poses])
         return dataclasses.replace(self, lower=lower, upper=upper)
 
+    def freed(self, by: JointLimits) -> JointLimits:
+        """Return limits that leave the motion of joints free where other limits do.
+
+        A gripper whose force is capped needs no limit of its speed, and the demonstrations of
+        somebody who closed it slowly are none.
+        """
+        self.cut_check(by)
+        free = {
+            bound: np.where(getattr(by, bound) >= NO_LIMIT, NO_LIMIT, getattr(self, bound))
+            for bound in ("velocity", "acceleration", "jerk")
+        }
+        return dataclasses.replace(self, **free)
+
     def narrowed(self, margins: Mapping[str, float]) -> JointLimits:
         """Return limits whose range is shorter at both ends, by unit; other units stay.
 
@@ -169,7 +186,8 @@ class CombinedLimits:
         for joint, (name, unit) in enumerate(zip(limits.names, limits.units, strict=True)):
             given: dict[str, list[str]] = {}
             for bound in _BOUNDS:
-                text = f"{bound} {getattr(limits, bound)[joint]:.3g}"
+                value = getattr(limits, bound)[joint]
+                text = f"any {bound}" if value >= NO_LIMIT else f"{bound} {value:.3g}"
                 given.setdefault(self.sources[bound][joint], []).append(text)
             parts = "; ".join(f"{', '.join(texts)} ({who})" for who, texts in given.items())
             lines.append(f"{name} in {unit}: {parts}")

@@ -221,7 +221,10 @@ class AlohaArm:
                     f"{self._who(servo)} reads {tick} ticks, more than a turn away; it lost count. "
                     "Support the arm, then switch its power off and on"
                 )
-        return self._values([ticks[servo] for servo in JOINT_SERVOS], is_action=self.is_leader)
+        values = self._values([ticks[servo] for servo in JOINT_SERVOS], is_action=self.is_leader)
+        if self.is_leader:  # its stops give way to a hand that presses on
+            values[-1] = min(max(values[-1], 0.0), 1.0)
+        return values
 
     def write(self, action: FloatArray) -> FloatArray:
         """Send joint targets, (7,); return what the servos follow now, after rounding.

@@ -13,9 +13,9 @@ function of its angle. ALOHA's software normalizes both, and uses one for each p
 So with "angle" a dataset is of the kind of the real ALOHA, and with "fingers" of gym-aloha's. The
 two agree at 0 and 1 and differ by up to 0.1 between, for the original grippers; a policy must be
 run with the one that it was trained with. The state is 0 and 1 at the end stops of this very
-gripper; ALOHA has constants there, with which an open one of the original ALOHA is at 0.997. A
-real action may leave 0 to 1, because a leader's stop is soft, and lies below the state while the
-gripper squeezes something.
+gripper; ALOHA has constants there, with which an open one of the original ALOHA is at 0.997. In
+ALOHA's datasets an action may leave 0 to 1, because the leader's stops give way; here it is 0 or 1
+then. It lies below the state while the gripper squeezes something.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from imitact.core.aloha_joints import ARM_JOINTS
 from imitact.core.errors import BadInput
-from imitact.core.joint_limits import JointLimits
+from imitact.core.joint_limits import NO_LIMIT, JointLimits
 from imitact.robots.config import ArmConfig, RobotConfig
 from imitact.robots.dynamixel_registers import CENTRE_TICK, RAD_A_TICK, TICKS_A_TURN
 
@@ -106,9 +106,12 @@ TOP_JERK = 2000.0
 """A little above what the scripted experts of gym-aloha's tasks use at spread 2, 39.6 rad/s² and
 1762 rad/s³ (benchmarks/safety_episodes.py); not measured on an arm."""
 
-GRIPPER_TOP = (10.0, 120.0, 4000.0)
-"""Velocity, acceleration and jerk of a gripper's action, 1/s...: a command may run ahead of the
-servo, whose force the current limit bounds. Twice the scripted experts' as well."""
+GRIPPER_TOP = (NO_LIMIT,) * 3
+"""Velocity, acceleration and jerk of a gripper's action: none. A person closes a leader's gripper
+in 0.1 to 0.3 s and lets it run into its stop, 19 1/s and more. The follower's XM430-W350, without a
+profile, turns at 46 rpm at most (ROBOTIS e-manual), so that its 2.1 rad (`VARIANTS`) take 0.44 s
+whatever is commanded, and its goal current bounds the force. ALOHA itself sends the leader's angle
+as it is (tonyzhaozh/aloha, real_env.py:86)."""
 
 START_POSE = (0.0, -0.96, 1.16, 0.0, -0.3, 0.0)
 """Six joints at the start of every ALOHA episode, rad (tonyzhaozh/aloha constants.py:16)."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, unknown_name
-from imitact.core.joint_limits import JointLimits
+from imitact.core.joint_limits import NO_LIMIT, JointLimits
 from imitact.core.types import Camera
 from imitact.parallel.mailbox import Mailbox
 from imitact.robots.cameras import Cameras
@@ -29,8 +29,9 @@ of an ALOHA, 3.14 rad/s, 40 rad/s² and 1500 rad/s³. An STS3215 turns at 270 de
 DEG_A_PERCENT = 1.35
 """A joint of -100 to 100 % turns about 270 deg, so that 1 % is that many degrees."""
 
-TOP_GRIPPER = (1000.0, 12_000.0, 400_000.0)
-"""The same of a gripper of 0 to 100 %, as of ALOHA's: a command may run ahead of the servo."""
+TOP_GRIPPER = (NO_LIMIT,) * 3
+"""The same of a gripper of 0 to 100 %: none, as of ALOHA's. LeRobot caps the torque of SO-101's at
+half (Max_Torque_Limit 500, so_follower.py), and Koch's by its goal current."""
 
 END_MARGIN_DEG = 3.0
 """Distance of the limits from the calibrated ends of a joint, deg."""
