@@ -12,6 +12,7 @@ from imitact.api.teleoperate import Person
 from imitact.cli.keys import Keys
 from imitact.cli.robot_console import RobotConsole
 from imitact.cli.robot_display import RobotDisplay, state_rows
+from imitact.cli.run import statistics_lines
 from imitact.control.contract import Hold
 from imitact.control.run_statistics import RunStatistics
 from imitact.recording.recorder import record
@@ -33,6 +34,10 @@ class Session:
         self.finished: list[str] = []
         self.marked: list[str] = []
         self.pressed: list[str] = []
+        self.words = "elbow to 0.18 rad"
+
+    def leader_words(self) -> str:
+        return self.words
 
     def finish(self, words: str = "") -> None:
         self.finished.append(words)
@@ -117,8 +122,20 @@ def test_the_display_says_what_a_person_needs_beside_an_arm():
     session.stopped = True
     text = "\n".join(f"{name} {value}" for name, value in state_rows(session))
     for words in ("STOPPED", "waist was asked to jump", "camera top", "p99", "skipped 2 of 4",
-                  "filter, motion 1 ticks"):  # fmt: skip
+                  "filter, motion 1 tick", "keys elbow to 0.18 rad"):  # fmt: skip
         assert words in text
+
+
+def test_the_summary_says_why_the_robot_was_held():
+    statistics = RunStatistics(("top", "wrist"))
+    assert [line for line in statistics_lines(statistics.to_json()) if "nothing" in line] == [
+        "held:    nothing",
+        "filter:  nothing",
+    ]
+    statistics.add(record_of(1, hold=Hold.POLICY_FAILED, stage=11, words="the chunk is not finite"))
+    lines = statistics_lines(statistics.to_json({11: "not asked"}))
+    assert "  policy failed, 1 tick: the chunk is not finite" in lines
+    assert "  not asked, 1 tick: the chunk is not finite" in lines
 
 
 def test_a_display_without_a_terminal_prints_a_line_now_and_then():
@@ -152,6 +169,22 @@ def test_record_takes_the_options_of_a_robot_where_one_is_given(
     assert "1 kept, 0 dropped" in out
 
 
+@pytest.mark.parametrize("verb", ["replay", "record"])
+def test_every_verb_with_a_session_sends_it_to_rerun(
+    verb: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("rerun")
+    file = tmp_path / "session.rrd"
+    argv = {
+        "replay": ("replay", data),
+        "record": ("record", "--leader", f"{data}:0", "--task", "follow", "--episodes", "1",
+                   "--out", tmp_path / "out"),
+    }[verb]  # fmt: skip
+    code, _, err = answer(capsys, *argv, "--robot", DOT, "--log", tmp_path / "log", "--rerun", file)
+    assert code == 0, err
+    assert file.read_bytes().startswith(b"RRF")
+
+
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
@@ -160,6 +193,8 @@ def test_record_takes_the_options_of_a_robot_where_one_is_given(
         (("robot", "release", "sim:cube"), "--yes"),
         (("robot", "fly", "robot.toml"), "check"),
         (("teleop", "arm"), "no robot"),
+        (("teleop", DOT, "--rerun", "file.txt"), "rrd"),
+        (("replay", "missing", "--robot", DOT, "--rerun", "file.txt"), "rrd"),
         (("record", "--robot", DOT, "--out", "x", "--leader", "y:0"), "task"),
         (("run", "missing", "--robot", DOT), "missing"),
         (("replay", "missing", "--robot", DOT), "missing"),

@@ -32,6 +32,7 @@ class ChosenLeader:
         begin: called with the number of the episode, from 0, before each.
         close: ends it.
         press: takes a key of the terminal.
+        words: returns what the keys do, or what the newest one did; empty for a leader without.
         poll: called many times a second with the session.
         is_scripted: whether nobody has to engage it, and it ends by itself.
         places_objects: whether `begin` begins the episode of a simulated world.
@@ -43,10 +44,15 @@ class ChosenLeader:
     begin: Callable[[int], object] = lambda number: None
     close: Callable[[], object] = lambda: None
     press: Callable[[str], object] = lambda key: None
+    words: Callable[[], str] = lambda: ""
     poll: OnPoll = lambda session: None
     is_scripted: bool = False
     places_objects: bool = False
     needs_deadman: bool = False
+
+    def attach(self, session: RobotSession) -> None:
+        """Let a session pass keys on to this leader, and show its words."""
+        session.press, session.leader_words = self.press, self.words
 
 
 def choose_leader(
@@ -82,7 +88,9 @@ def choose_leader(
 
         keyboard = Keyboard(setup.robot, setup.limits, setup.clock)
         # Not "offset", which would keep the first step of a key as a difference.
-        return ChosenLeader(keyboard.leader, "ramp", press=keyboard.press)
+        return ChosenLeader(
+            keyboard.leader, "ramp", press=keyboard.press, words=lambda: keyboard.words
+        )
     if found := re.fullmatch(r"(.+):(\d+)", name):
         from imitact.datasets.open import open_dataset
 

@@ -84,6 +84,7 @@ class RobotSession:
         deadman: whether the key or pedal that engages the leader is held; None where there is none.
         recording: whether ticks go to the recorder.
         press: takes a key of the terminal that a leader uses.
+        leader_words: returns what these keys do, or what the newest one did.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class RobotSession:
         self.stopped = self.recording = False
         self.deadman: bool | None = None
         self.press: Callable[[str], object] = lambda key: None
+        self.leader_words: Callable[[], str] = lambda: ""
         self._finish_words: str | None = None
         self._phases: list[dict[str, Any]] = []
 

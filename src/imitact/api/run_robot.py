@@ -169,7 +169,7 @@ def run_robot(
         on_line=on_line,
     )
     if chosen is not None:
-        session.press = chosen.press
+        chosen.attach(session)
     try:
         with session:
             _run_all(session, person, report, episodes, seconds, sim, on_episode, on_end)

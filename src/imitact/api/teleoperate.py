@@ -129,7 +129,7 @@ def teleoperate(
         on_poll(session)
 
     session = parts.session(phases, log=with_log, on_poll=poll, on_line=on_line)
-    session.press = chosen.press
+    chosen.attach(session)
     try:
         with session:
             chosen.begin(0)
@@ -213,7 +213,7 @@ def record_robot(
         on_poll(session)
 
     session = parts.session(phases, recorder=recorder, log=with_log, on_poll=poll, on_line=on_line)
-    session.press = chosen.press
+    chosen.attach(session)
     try:
         with session:
             _record_all(

@@ -74,6 +74,9 @@ class RecordRobot:
     """Hold ALOHA's arms before they touch each other or themselves. self_collision = false in
     robot.toml turns it off as well."""
 
+    rerun: str = ""
+    """Send the session to Rerun as it happens: a file FILE.rrd, or spawn to open its viewer."""
+
     log: Path | None = None
     """Folder of the log. None: a new one in OUT.runs, beside the dataset."""
 
@@ -94,7 +97,10 @@ def run(settings: RecordRobot) -> None:
         width=settings.width,
     )
     with robot_console(
-        with_episodes=True, with_leader=not settings.leader, deadman=settings.deadman
+        with_episodes=True,
+        with_leader=not settings.leader,
+        deadman=settings.deadman,
+        rerun=settings.rerun,
     ) as console:
         report = record_robot(
             settings.out,
@@ -111,8 +117,9 @@ def run(settings: RecordRobot) -> None:
             log=settings.log,
             person=console.person,
             on_poll=console.poll,
-            on_line=console.display.line,
+            on_line=console.line,
         )
+        console.send_log(report.log)
     print_result(
         f"episodes: {report.kept} kept, {report.dropped} dropped; {report.words}",
         *statistics_lines(report.statistics),

@@ -38,6 +38,9 @@ class Replay:
     """Hold ALOHA's arms before they touch each other or themselves. self_collision = false in
     robot.toml turns it off as well."""
 
+    rerun: str = ""
+    """Send the session to Rerun as it happens: a file FILE.rrd, or spawn to open its viewer."""
+
     log: Path | None = None
     """Folder of the log. None: a new one in runs/robot."""
 
@@ -51,7 +54,7 @@ def run(settings: Replay) -> None:
     from imitact.cli.robot_console import robot_console
     from imitact.cli.run import outcome_lines, statistics_lines
 
-    with robot_console() as console:
+    with robot_console(rerun=settings.rerun) as console:
         report = replay_robot(
             settings.data,
             robot=settings.robot,
@@ -61,8 +64,9 @@ def run(settings: Replay) -> None:
             self_collision=settings.self_collision,
             log=settings.log,
             on_poll=console.poll,
-            on_line=console.display.line,
+            on_line=console.line,
         )
+        console.send_log(report.log)
     print_result(
         f"ended:   {report.words}",
         *outcome_lines(report.outcomes),

@@ -1,15 +1,17 @@
-"""Robot console: the keys and the display of a session, for the verbs that command a robot."""
+"""Robot console: keys, display and Rerun of a session, for the verbs that command a robot."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from imitact.api.robot_session import RobotSession
 from imitact.api.teleoperate import Person
 from imitact.cli.keys import HeldKey, Keys
+from imitact.cli.rerun_session import RerunSession
 from imitact.cli.robot_display import RobotDisplay
 
 STOP_KEYS = {"s": "stop or go on", "q": "park and end"}
@@ -21,7 +23,7 @@ Deadman = Literal["toggle", "hold"]
 
 @dataclass
 class RobotConsole:
-    """Reads keys and shows a session at each poll.
+    """Reads keys, shows a session and sends it to Rerun at each poll.
 
     Attributes:
         keys: of the terminal.
@@ -30,6 +32,7 @@ class RobotConsole:
         with_episodes: whether episodes are kept and dropped by key.
         with_leader: whether a key engages the leader.
         deadman: "toggle" engages with one press until the next; "hold" only while the key repeats.
+        rerun: sends the session; None sends nothing.
     """
 
     keys: Keys
@@ -38,16 +41,28 @@ class RobotConsole:
     with_episodes: bool = False
     with_leader: bool = False
     deadman: Deadman = "toggle"
+    rerun: RerunSession | None = None
     held: HeldKey = field(default_factory=HeldKey)
     is_engaged: bool = False
 
     def poll(self, session: RobotSession) -> None:
-        """Follow the keys, then show the session."""
+        """Follow the keys, then show and send the session."""
+        if self.rerun is not None:
+            self.rerun.poll(session)
         for key in self.keys.read():
             self.follow(session, key)
         if self.with_leader:
             session.deadman = self.held.is_held if self.deadman == "hold" else self.is_engaged
         self.display.show(session)
+
+    def line(self, text: str) -> None:
+        """Show a line of progress or of a fault."""
+        self.display.line(text)
+
+    def send_log(self, log: Path | None) -> None:
+        """Send the log to Rerun, where the session was on a virtual clock, once it has ended."""
+        if self.rerun is not None:
+            self.rerun.send_log(log)
 
     def follow(self, session: RobotSession, key: str) -> None:
         """Do what a key stands for; the others are the leader's."""
@@ -86,15 +101,39 @@ class RobotConsole:
 
 @contextlib.contextmanager
 def robot_console(
-    *, with_episodes: bool = False, with_leader: bool = False, deadman: Deadman = "toggle"
+    *,
+    with_episodes: bool = False,
+    with_leader: bool = False,
+    deadman: Deadman = "toggle",
+    rerun: str = "",
 ) -> Iterator[RobotConsole]:
-    """Take the terminal for a session; it is restored at the end."""
+    """Take the terminal for a session; it is restored at the end.
+
+    Args:
+        with_episodes: whether episodes are kept and dropped by key.
+        with_leader: whether a key engages the leader.
+        deadman: as in `RobotConsole`.
+        rerun: as in `RerunSession`: where the session is sent; empty sends nothing.
+
+    Raises:
+        BadInput: `rerun` is none of these, or Rerun is not installed.
+    """
     named = {
         **STOP_KEYS,
         **(ENGAGE_KEYS if with_leader else {}),
         **(EPISODE_KEYS if with_episodes else {}),
     }
-    with Keys() as keys, RobotDisplay(named if keys.is_terminal else {}) as display:
+    with (
+        Keys() as keys,
+        RobotDisplay(named if keys.is_terminal else {}) as display,
+        RerunSession(rerun, display.line) as sender,
+    ):
         yield RobotConsole(
-            keys, display, Person(), with_episodes, with_leader and keys.is_terminal, deadman
+            keys,
+            display,
+            Person(),
+            with_episodes,
+            with_leader and keys.is_terminal,
+            deadman,
+            sender if rerun else None,
         )

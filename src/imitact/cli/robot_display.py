@@ -48,6 +48,8 @@ def state_rows(session: RobotSession) -> list[Row]:
         if not math.isnan(statistics.answers.p50_s):
             answers = statistics.answers
             rows.append(("answers", f"p50 {_ms(answers.p50_s)}, p99 {_ms(answers.p99_s)}"))
+    if words := session.leader_words():
+        rows.append(("keys", words))
     names = stage_names()
     for stage, acts in sorted(statistics.acts.items()):
         words = f": {acts.words}" if acts.words else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +17,6 @@ from imitact.datasets.video_config import VideoConfig
 from imitact.storage.output_guard import check_output
 
 if TYPE_CHECKING:
-    from imitact.api.robot_session import RobotSession
     from imitact.robots.simulated import Outcome
 
 RESUME_HINT = "the robot was parked and released; finished episodes are kept"
@@ -89,21 +87,13 @@ def run(settings: Run) -> None:
     if settings.record is not None:
         check_output(settings.record, "recording", option="--record")
     from imitact.api.run_robot import run_robot
-    from imitact.cli.rerun_session import RerunSession
     from imitact.cli.robot_console import robot_console
 
-    with ExitStack() as stack:
-        console = stack.enter_context(
-            robot_console(
-                with_episodes=settings.record is not None, with_leader=settings.leader == ""
-            )
-        )
-        rerun = stack.enter_context(RerunSession(settings.rerun, console.display.line))
-
-        def poll(session: RobotSession) -> None:
-            rerun.poll(session)
-            console.poll(session)
-
+    with robot_console(
+        with_episodes=settings.record is not None,
+        with_leader=settings.leader == "",
+        rerun=settings.rerun,
+    ) as console:
         report = run_robot(
             settings.policy,
             robot=settings.robot,
@@ -121,10 +111,10 @@ def run(settings: Run) -> None:
             self_collision=settings.self_collision,
             log=settings.log,
             person=console.person,
-            on_poll=poll,
-            on_line=console.display.line,
+            on_poll=console.poll,
+            on_line=console.line,
         )
-        rerun.send_log(report.log)
+        console.send_log(report.log)
     print_result(
         f"ended:   {report.words}",
         *outcome_lines(report.outcomes),

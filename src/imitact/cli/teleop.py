@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from imitact.cli.console import print_result
 from imitact.control.safety_filter import AgeBounds
 from imitact.core.ranges import Seconds
-
-if TYPE_CHECKING:
-    from imitact.api.robot_session import RobotSession
 
 RESUME_HINT = "the robot was parked and released"
 
@@ -60,20 +56,12 @@ OPTIONS = Teleop
 def run(settings: Teleop) -> None:
     """Teleoperate, and print how it went."""
     from imitact.api.teleoperate import teleoperate
-    from imitact.cli.rerun_session import RerunSession
     from imitact.cli.robot_console import robot_console
     from imitact.cli.run import statistics_lines
 
-    with ExitStack() as stack:
-        console = stack.enter_context(
-            robot_console(with_leader=not settings.leader, deadman=settings.deadman)
-        )
-        rerun = stack.enter_context(RerunSession(settings.rerun, console.display.line))
-
-        def poll(session: RobotSession) -> None:
-            rerun.poll(session)
-            console.poll(session)
-
+    with robot_console(
+        with_leader=not settings.leader, deadman=settings.deadman, rerun=settings.rerun
+    ) as console:
         report = teleoperate(
             settings.robot,
             leader=settings.leader,
@@ -82,8 +70,8 @@ def run(settings: Teleop) -> None:
             ages=settings.ages,
             self_collision=settings.self_collision,
             log=settings.log,
-            on_poll=poll,
-            on_line=console.display.line,
+            on_poll=console.poll,
+            on_line=console.line,
         )
-        rerun.send_log(report.log)
+        console.send_log(report.log)
     print_result(*statistics_lines(report.statistics), f"log:     {report.log}")

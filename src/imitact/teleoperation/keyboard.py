@@ -110,7 +110,17 @@ class Keyboard:
         self._pressed_s = -math.inf
         self._box = Mailbox.create((spec.action_size,))
         self.leader = KeyboardLeader(spec, self._box, self._clock)
-        self.words = ""
+        self.words = self._help()
+
+    def _help(self) -> str:
+        """Return what the keys do, which is shown until the first is pressed."""
+        joints = "1 to 0, < and > choose a joint, - and = move it"
+        if not self._goal.hands:
+            return f"{joints}; so do the arrows"
+        return (
+            f"arrows, PgUp and PgDn move the {self._goal.hands[0].side} hand, Tab takes the other, "
+            f"[ and ] close and open its gripper; {joints}"
+        )
 
     def press(self, key: str) -> bool:
         """Take a key: a character, a name such as "up", or what a terminal sends for it.
