@@ -10,14 +10,14 @@ import threading
 
 import pytest
 
-from imitact.parallel.signals import StopFlag, interrupts_blocked, sigterm_as_interrupt
+from imitact.parallel.signals import ENDING, StopFlag, end_signals_as_interrupts, interrupts_blocked
 
 
 @pytest.fixture(autouse=True)
 def _handlers_are_put_back() -> object:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in (signal.SIGINT, *ENDING)]
     yield
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, *ENDING)] == before
 
 
 def test_ctrl_c_waits_until_the_work_asks_for_it() -> None:
@@ -38,9 +38,20 @@ def test_a_second_ctrl_c_takes_effect_at_once() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_sigterm_ends_the_work_as_ctrl_c_does() -> None:
-    with pytest.raises(KeyboardInterrupt, match="stopped by SIGTERM"), sigterm_as_interrupt():
-        os.kill(os.getpid(), signal.SIGTERM)
+@pytest.mark.parametrize("number", ENDING)
+def test_sigterm_and_a_closed_terminal_end_the_work_as_ctrl_c_does(number) -> None:
+    with pytest.raises(KeyboardInterrupt, match=ENDING[number]), end_signals_as_interrupts():
+        os.kill(os.getpid(), number)
+
+
+def test_nohup_keeps_the_work_from_ending_with_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with end_signals_as_interrupts(), StopFlag(*ENDING) as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.received
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_outside_the_main_thread_no_handler_is_changed() -> None:
@@ -48,7 +59,7 @@ def test_outside_the_main_thread_no_handler_is_changed() -> None:
 
     def work() -> None:
         before = signal.getsignal(signal.SIGINT)
-        with StopFlag() as stop, sigterm_as_interrupt():
+        with StopFlag() as stop, end_signals_as_interrupts():
             stop.check()
             seen.append(signal.getsignal(signal.SIGINT) == before)
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any
 
+from imitact.control.ages import AgeBounds
 from imitact.control.async_inference import PolicyProcess
 from imitact.control.conductor import Conductor, ConductorPlan
 from imitact.control.contract import Controls, Safety, Source
-from imitact.control.control_loop import AgeLimits, ControlLoop
+from imitact.control.control_loop import CONTROLS_S, ControlLoop
 from imitact.control.parking import first_command
 from imitact.control.run_log import RunLog
 from imitact.control.run_statistics import RunStatistics
@@ -29,7 +29,7 @@ from imitact.core.errors import RobotError
 from imitact.core.hold import Hold
 from imitact.core.robot import Robot
 from imitact.core.words import counted
-from imitact.parallel.signals import ENDING, is_nohup
+from imitact.parallel.signals import ENDING, handled
 from imitact.recording.camera_track import FrameAt
 from imitact.recording.session import RecordingSession, TooShort
 from imitact.recording.session_process import RecorderProcess
@@ -58,15 +58,17 @@ class SessionPlan:
         phases: sources of actions, by name.
         safety: the filter that every action passes.
         robot: that is commanded, where it is not the setup's own: one that moves nothing.
-        age_limits: how old values may be.
+        age_bounds: how old values may be.
         is_shadow: whether nothing is sent to the robot; its torque stays as it is.
+        controls_s: how old what the person wants may be, s.
     """
 
     phases: Mapping[str, Source]
     safety: Safety
     robot: Robot
-    age_limits: AgeLimits = field(default_factory=AgeLimits)
+    age_bounds: AgeBounds = field(default_factory=AgeBounds)
     is_shadow: bool = False
+    controls_s: float = CONTROLS_S
 
 
 OnPoll = Callable[["RobotSession"], object]
@@ -259,7 +261,12 @@ class LiveSession(RobotSession):
         super().__init__(setup, plan, recorder=recorder, log=log, on_poll=on_poll, on_line=on_line)
         self._policy = policy
         conducted = ConductorPlan(
-            plan.robot, plan.safety, plan.phases, plan.robot.spec.rate_hz, plan.age_limits
+            plan.robot,
+            plan.safety,
+            plan.phases,
+            plan.robot.spec.rate_hz,
+            plan.age_bounds,
+            plan.controls_s,
         )
         self._conductor = Conductor(conducted, self._hear)
         self._reader: RecordReader | None = None
@@ -347,7 +354,7 @@ class LiveSession(RobotSession):
             return
         self._is_closed = True
         said = "the robot is being parked and released; Ctrl-C has no effect"
-        with _uninterrupted(lambda: self.on_line(said)):
+        with handled((signal.SIGINT, *ENDING), lambda *_: self.on_line(said)):
             self._end()
 
     def _end(self) -> None:
@@ -466,7 +473,8 @@ class VirtualSession(RobotSession):
             self.rate_hz,
             self._on_tick,
             self._controls,
-            age_limits=self._plan.age_limits,
+            age_bounds=self._plan.age_bounds,
+            controls_s=self._plan.controls_s,
         )
         with self._logged(self._count, name) as words:
             outcome = loop.run(first_command(self.robot), ticks)
@@ -517,18 +525,3 @@ def stage_names() -> dict[int, str]:
     """Return the stages of the safety filter, in words."""
     named = {int(stage): stage.name.lower().replace("_", " ") for stage in Stage}
     return {-1: "filter failed", **named}
-
-
-@contextlib.contextmanager
-def _uninterrupted(say: Callable[[], object]) -> Iterator[None]:
-    """Keep Ctrl-C, SIGTERM and SIGHUP from ending what parks the robot; say so instead."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [signal.SIGINT, *(number for number in ENDING if not is_nohup(number))]
-    before = {number: signal.signal(number, lambda *_: say()) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,8 +4,8 @@ Only this file reads argv. A verb is a module of imitact.cli, imported when it i
 needs to run is imported once its options are parsed. So help and refusals load no torch.
 
 Exit codes: 0 done; 2 bad input or a full disk (one line names the cause and the remedy); 3 `check`
-found errors; 130 stopped by Ctrl-C or SIGTERM (one line says how to continue); 1 a defect of
-imitact (a traceback).
+found errors; 130 stopped by Ctrl-C, SIGTERM or a closed terminal (one line says how
+to continue); 1 a defect of imitact (a traceback).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from imitact.cli import verbs
 from imitact.cli.verbs import Verb
 from imitact.core.errors import ImitactError, missing_package, unknown_name
 from imitact.core.version import __version__
-from imitact.parallel.signals import sigterm_as_interrupt
+from imitact.parallel.signals import end_signals_as_interrupts
 
 VERBS = {
     **verbs.VERBS,
@@ -112,7 +112,7 @@ def run(argv: Sequence[str]) -> int:
 
     kind: type | None = None
     try:
-        with sigterm_as_interrupt():
+        with end_signals_as_interrupts():
             module = verb.module()
             hint = module.RESUME_HINT
             start = verb.start(*[next(iter(values_of(rest, o)), None) for o in verb.first])

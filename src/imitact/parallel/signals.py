@@ -1,4 +1,4 @@
-"""Signals: Ctrl-C and SIGTERM, acted on where work can stop without loss.
+"""Signals: Ctrl-C, SIGTERM and SIGHUP, acted on where work can stop without loss.
 
 Signals reach the main thread only. In any other thread nothing here changes how they are handled.
 """
@@ -37,14 +37,22 @@ def ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+ENDING = {
+    number: words
+    for name, words in (("SIGTERM", "stopped by SIGTERM"), ("SIGHUP", "the terminal was closed"))
+    if (number := getattr(signal, name, None)) is not None  # Windows has no SIGHUP
+}
+"""Signals, besides Ctrl-C, by which a command is asked to end, in words."""
+
+
 @contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt("stopped by SIGTERM"), so that what is open is closed."""
+def end_signals_as_interrupts() -> Iterator[None]:
+    """Turn `ENDING` signals into KeyboardInterrupt with their words: what is open is closed."""
 
     def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt("stopped by SIGTERM")
+        raise KeyboardInterrupt(ENDING[signal.Signals(number)])
 
-    with _handled((signal.SIGTERM,), interrupt):
+    with handled(tuple(ENDING), interrupt):
         yield
 
 
@@ -59,7 +67,7 @@ class StopFlag:
 
     def __init__(self, *signals: signal.Signals) -> None:
         self.received = ""
-        self._handling = _handled(signals or (signal.SIGINT,), self._note)
+        self._handling = handled(signals or (signal.SIGINT,), self._note)
 
     def __enter__(self) -> StopFlag:
         self._handling.__enter__()
@@ -80,11 +88,19 @@ class StopFlag:
 
 
 @contextmanager
-def _handled(signals: tuple[signal.Signals, ...], handler: Any) -> Iterator[None]:
+def handled(signals: tuple[signal.Signals, ...], handler: Any) -> Iterator[None]:
+    """Give signals to a handler within the block, in the main thread.
+
+    A SIGHUP that is ignored stays so: `nohup` asks for that.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in signals}
+    before = {
+        number: signal.signal(number, handler)
+        for number in signals
+        if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:

@@ -42,7 +42,7 @@ from imitact.models.fine_tuning import Parent, fine_tuned
 from imitact.models.parent import network_changes, spec_changes
 from imitact.models.policy import TorchPolicy
 from imitact.models.policy_folder import read_policy_json, record_of
-from imitact.parallel.signals import StopFlag
+from imitact.parallel.signals import ENDING, StopFlag
 from imitact.recording.manifest import recorded_in
 from imitact.storage.atomic import make_folder, write_json
 from imitact.storage.checksum import with_checksum
@@ -248,7 +248,7 @@ def _train(
         totals.add_validation({"step": step, **result})
 
     with (
-        StopFlag(signal.SIGTERM, signal.SIGINT) as stop,
+        StopFlag(signal.SIGINT, *ENDING) as stop,
         closing(sampler.stream(step)) as batches,
         closing(metrics),
         _reported(lambda error: _failure_report(error, step, recent, checkpoints), ranks),
