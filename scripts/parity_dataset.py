@@ -28,7 +28,8 @@ from imitact.core.errors import BadInput
 from imitact.core.validate import check_dataset
 from imitact.datasets.lerobot.layout import CAMERA_PREFIX
 from imitact.datasets.lerobot.reader import LeRobotDataset as LeRobotSource
-from imitact.datasets.lerobot.repair import plan_repair, write_repaired
+from imitact.datasets.lerobot.repair import plan_repair
+from imitact.datasets.lerobot.repair_copy import write_repaired
 from imitact.datasets.video_config import VideoConfig
 from imitact.recording.recorder import record
 

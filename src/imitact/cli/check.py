@@ -183,17 +183,18 @@ def _fix(settings: Check, out: Path) -> int:
 
 def _recover(path: Path, out: Path) -> bool:
     """Copy all that can be recovered of an unfinished recording; return whether there is any."""
-    from imitact.datasets.lerobot import repair
     from imitact.datasets.lerobot.layout import finished
+    from imitact.datasets.lerobot.repair import plan_repair
+    from imitact.datasets.lerobot.repair_copy import write_repaired
 
     shutil.rmtree(out, ignore_errors=True)  # left by a killed process
     with ProgressDisplay("looking for whole episodes", finished(path)[0], "episodes") as display:
-        plan = repair.plan_repair(path, display.to)
+        plan = plan_repair(path, display.to)
     print_result(*plan.lines())
     if not plan.recoverable:
         return False
     with ProgressDisplay("comparing", len(plan.recoverable), "episodes") as display:
-        repair.write_repaired(plan, out, display.to)
+        write_repaired(plan, out, display.to)
     return True
 
 

@@ -19,12 +19,9 @@ import pytest
 from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.validate import check_dataset
 from imitact.datasets.lerobot.reader import LeRobotDataset
-from imitact.datasets.lerobot.repair import (
-    RepairPlan,
-    is_unfinished,
-    plan_repair,
-    write_repaired,
-)
+from imitact.datasets.lerobot.repair import is_unfinished, plan_repair
+from imitact.datasets.lerobot.repair_copy import write_repaired
+from imitact.datasets.lerobot.repair_plan import RepairPlan
 from imitact.datasets.video import VideoWriter, frame_times, read_frames
 from imitact.datasets.video_config import VideoConfig
 from imitact.quality.dataset_check import open_damaged

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import string
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +23,11 @@ from imitact.datasets.frame_arrays import as_uint8, top_of_range, without_maps
 from imitact.datasets.key_selection import Keys
 from imitact.datasets.lerobot import layout, parquet
 from imitact.datasets.lerobot.checksums import DatasetChecksums, missing_checksums
+from imitact.datasets.lerobot.descriptions import (
+    NOT_DESCRIBED,
+    EpisodeDescriptions,
+    reporting,
+)
 from imitact.datasets.lerobot.features import (
     Features,
     StoredCamera,
@@ -39,31 +41,12 @@ from imitact.datasets.lerobot.unread_files import (
     undescribed_cameras,
     videos_without_episode,
 )
-from imitact.datasets.lerobot.video_segments import check_videos, episode_ranges
+from imitact.datasets.lerobot.video_segments import check_videos
 from imitact.datasets.read_config import OnDamage, ReadConfig
 from imitact.datasets.row_blocks import checked_stop
 from imitact.datasets.video import frame_times, match_frames, read_frames
 from imitact.datasets.video_config import exact_rate
 from imitact.storage.checksum import file_sha256
-
-_MAX_NAME_BYTES = 255
-"""Longest file or folder name of today's file systems."""
-
-
-@dataclass(frozen=True)
-class EpisodeFiles:
-    """Where an episode of `length` ticks is stored."""
-
-    data: Path
-    videos: Mapping[str, tuple[Path, float]]
-    """Camera to its video file and the start of the episode in it, in s."""
-
-    length: int
-    tasks: tuple[str, ...]
-
-
-NOT_DESCRIBED = EpisodeFiles(Path(), {}, 0, ())
-"""An episode that the metadata do not describe."""
 
 
 class LeRobotDataset(Dataset):
@@ -95,13 +78,8 @@ class LeRobotDataset(Dataset):
     VERSIONS: ClassVar[tuple[str, ...]] = layout.V30
     """Prefixes of the layout versions that this class reads."""
 
-    _descriptions: ClassVar[str] = "meta/episodes"
-    """File or folder with the descriptions of episodes."""
-
-    _advice: ClassVar[str] = (
-        "If its recording was never finished, `imitact check DATASET --fix OUT` recovers what is "
-        "whole; else copy the dataset again from its origin"
-    )
+    DESCRIPTIONS: ClassVar[type[EpisodeDescriptions]] = EpisodeDescriptions
+    """Reads where episodes are stored."""
 
     def __init__(
         self,
@@ -135,9 +113,17 @@ class LeRobotDataset(Dataset):
         self._checksums = DatasetChecksums(self._path)
         self._not_read = undescribed_cameras(self._path, self._info["features"])
         self._undescribed_cameras = [*self._not_read]
-        self._lacks_episodes = False
-        self._paths: dict[tuple[int | str, ...], Path] = {}
-        self._files = self._read_files()
+        descriptions = self.DESCRIPTIONS(
+            self._path,
+            self._info,
+            self._facts,
+            self._video_keys,
+            self._checksums,
+            self._on_damage,
+        )
+        self._files = descriptions.read()
+        self._not_read |= descriptions.not_read
+        self._lacks_episodes = descriptions.lacks_episodes
         self._check_checksums()
         self._check_files()
         self._check_videos()
@@ -286,134 +272,18 @@ class LeRobotDataset(Dataset):
 
     # --- opening ---------------------------------------------------------------------------------
 
-    def _read_files(self) -> list[EpisodeFiles]:
-        """Read the descriptions of all episodes."""
-        total, ticks = self._info["total_episodes"], self._info["total_frames"]
-        found: dict[int, EpisodeFiles] = {}
-        for index, files in self._described():
-            if found.setdefault(index, files) != files:
-                damage = f"{self._path / self._descriptions} describes episode {index} twice"
-                self._on_damage(DamagedFile(f"{damage}, and differently. {RESTORE}"), [index])
-        count = self._count(found)
-        if lacking := [i for i in range(min(count, layout.MAX_EPISODES)) if i not in found]:
-            described = f"{len(found)} of {counted(total, 'episode')}; the first that is missing is"
-            if count > total:
-                described = f"{episode_ranges(sorted(found))}, {INFO} counts {total}; missing is"
-            damage = DamagedFile(
-                f"{self._path / self._descriptions} describes {described} {lacking[0]}. "
-                f"{self._advice}"
-            )
-            if count > layout.MAX_EPISODES:
-                raise damage
-            self._on_damage(damage, lacking)
-        ordered = [found.get(i, NOT_DESCRIBED) for i in range(count)]
-        described = sum(files.length for files in ordered)
-        if described != ticks and NOT_DESCRIBED not in ordered:
-            damage = (
-                f"{self._path / INFO} counts {counted(ticks, 'tick')}, its episodes {described}. "
-                f"{RESTORE}"
-            )
-            self._on_damage(DamagedFile(damage), ())
-        return ordered
-
-    def _count(self, described: Collection[int]) -> int:
-        """Return the number of episodes: as counted, or more where the numbers have gaps.
-
-        A recording that was killed leaves the episode that follows the last counted one described;
-        imitact replaces it. Where numbers have gaps, episodes were taken out by hand, and those
-        beyond the count are as good as the others.
-        """
-        total = self._info["total_episodes"]
-        beyond = sorted(index for index in described if index >= total)
-        if not beyond or self._facts:
-            return total
-        if len(described) == beyond[-1] + 1:
-            reason = (
-                f"{INFO} counts {counted(total, 'episode')}, as where a recording was not finished"
-            )
-            self._lacks_episodes = True
-            self._not_read[episode_ranges(beyond)] = reason
-            return total
-        return beyond[-1] + 1
-
-    def _described(self) -> Iterator[tuple[int, EpisodeFiles]]:
-        """Yield number and files of each described episode; NOT_DESCRIBED for a damaged row."""
-        names = ["episode_index", "length", "data/chunk_index", "data/file_index"]
-        for key in self._video_keys.values():
-            names += [f"videos/{key}/{n}" for n in ("chunk_index", "file_index", "from_timestamp")]
-        files = sorted((self._path / self._descriptions).glob("*/*.parquet"))
-        for file in (file for file in files if is_shown(file, self._path)):
-            with self._reporting(()):
-                # Rows of unfinished episodes may be there, too.
-                most = 2 * self._info["total_episodes"] + 1000
-                for row in parquet.read_rows(file, names, self._checksums, ["tasks"], most):
-                    yield from self._described_in(row, file)
-
-    def _described_in(
-        self, row: Mapping[str, Any], where: Path
-    ) -> Iterator[tuple[int, EpisodeFiles]]:
-        with layout_errors_as_damage(where):
-            index = int(row["episode_index"])
-            if index < 0:
-                raise ValueError(f"an episode numbered {index}")
-        files = NOT_DESCRIBED
-        with self._reporting([index]), layout_errors_as_damage(where):
-            length = int(row["length"])
-            if length < 1:
-                raise ValueError(f"an episode of {counted(length, 'tick')}")
-            tasks = row.get("tasks") or ()
-            tasks = (tasks,) if isinstance(tasks, str) else tuple(map(str, tasks))
-            files = EpisodeFiles(*self._places_of(index, row), length, tasks)
-        yield index, files
-
-    def _places_of(
-        self, index: int, row: Mapping[str, Any]
-    ) -> tuple[Path, dict[str, tuple[Path, float]]]:
-        """Return data file and videos of an episode from its row of metadata."""
-        videos = {}
-        for camera, key in self._video_keys.items():
-            numbers = layout.stored_numbers(row, f"videos/{key}")
-            video = self._formatted("video_path", layout.VIDEOS, video_key=key, **numbers)
-            from_s = float(row[f"videos/{key}/from_timestamp"])
-            if not math.isfinite(from_s):
-                raise ValueError(f"the video of camera {camera} begins at {from_s} s")
-            videos[camera] = (video, from_s)
-        numbers = layout.stored_numbers(row, "data")
-        return self._formatted("data_path", layout.DATA, **numbers), videos
-
-    def _formatted(self, setting: str, default: str, **numbers: int | str) -> Path:
-        """Return the path from a template of `meta/info.json`, which stays inside the dataset."""
-        asked = (setting, *numbers.values())
-        if asked in self._paths:
-            return self._paths[asked]
-        with layout_errors_as_damage(self._path / INFO):
-            template = self._info.get(setting) or default
-            for _, name, form, _ in string.Formatter().parse(template):
-                # Not "episode_index.__class__", nor a width of a billion, a gigabyte of path.
-                if name is not None and (name not in numbers or len(form or "") > 4):
-                    raise ValueError(
-                        f"{setting} is {template[:200]}; its fields are {', '.join(numbers)}"
-                    )
-            path = template.format(**numbers)
-            if max(map(len, os.fsencode(path).split(b"/"))) > _MAX_NAME_BYTES:
-                raise ValueError(f"{setting} makes names longer than a file can have")
-            if not layout.is_inside(path):
-                raise ValueError(f"{setting} leads out of the dataset, to {path[:200]}")
-            self._paths[asked] = self._path / path
-        return self._paths[asked]
-
     def _check_checksums(self) -> None:
         """Check that no checksums are missing, and those of the files of the whole dataset."""
         described = {i: f.data for i, f in enumerate(self._files) if f is not NOT_DESCRIBED}
         if not described:
             return
-        with self._reporting(()):
+        with reporting(self._on_damage, ()):
             last = described[max(described)]
             self._checksums.check_dataset(last, (layout.STATS, layout.TASKS))
         expected = False  # episodes of older versions have none, every later one does
         for index in range(len(self._facts.get("episodes", ()))):
             if index in described:
-                with self._reporting([index]):
+                with reporting(self._on_damage, [index]):
                     stored = self._checksums.of_episode(described[index]) is not None
                     if expected and not stored:
                         raise missing_checksums(described[index])
@@ -429,7 +299,7 @@ class LeRobotDataset(Dataset):
                 by_data[files.data].append(index)
         for data, episodes in by_data.items():
             needed = sum(self._files[i].length for i in episodes)
-            with self._reporting(episodes):
+            with reporting(self._on_damage, episodes):
                 opened = parquet.open_parquet(data, self._checksums)
                 held = opened.metadata.num_rows
                 if held > 2 * self._info["total_frames"] + 1_000_000:
@@ -488,21 +358,6 @@ class LeRobotDataset(Dataset):
             others = f" and {len(some) - 1} others" if len(some) > 1 else ""
             name = f"{sum(some.values())} {what} in {first}{others}"
             self._not_read[name] = "they belong to no episode, as those of a discarded take"
-
-    def _move_segments(self, camera: str, episodes: Sequence[int], by_s: float) -> None:
-        for index in episodes:
-            files = self._files[index]
-            video, from_s = files.videos[camera]
-            videos = {**files.videos, camera: (video, from_s + by_s)}
-            self._files[index] = replace(files, videos=videos)
-
-    @contextmanager
-    def _reporting(self, episodes: Sequence[int]) -> Iterator[None]:
-        """Pass damage of these episodes to `on_damage`."""
-        try:
-            yield
-        except DamagedFile as error:
-            self._on_damage(error, episodes)
 
 
 class LeRobotEpisode(Episode):

@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from imitact.datasets.lerobot.descriptions import EpisodeDescriptions, EpisodeFiles, reporting
 from imitact.datasets.lerobot.layout import RESTORE, V21, layout_errors_as_damage, version_of
-from imitact.datasets.lerobot.reader import EpisodeFiles, LeRobotDataset
+from imitact.datasets.lerobot.reader import LeRobotDataset
 from imitact.datasets.read_config import OnDamage, ReadConfig
 from imitact.storage.json_file import check_json_memory, parse_json_object, read_bytes
 
@@ -24,32 +25,38 @@ VIDEOS = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06
 EPISODES_PER_CHUNK = 1000
 
 
+class V21Descriptions(EpisodeDescriptions):
+    """Reads the descriptions of all episodes of a dataset in the v2.1 or v2.0 layout."""
+
+    where: ClassVar[str] = EPISODES
+    advice: ClassVar[str] = (
+        "`imitact check DATASET --fix OUT` writes a copy of the others; else copy the dataset "
+        "again from its origin"
+    )
+
+    def described(self) -> Iterator[tuple[int, EpisodeFiles]]:
+        with reporting(self._on_damage, ()):
+            for where, row in _read_lines(self.path / EPISODES):
+                yield from self.described_in(row, where)
+
+    def places_of(
+        self, index: int, row: Mapping[str, Any]
+    ) -> tuple[Path, dict[str, tuple[Path, float]]]:
+        size = int(self.info.get("chunks_size") or EPISODES_PER_CHUNK)
+        numbers = {"episode_chunk": index // size, "episode_index": index}
+        videos = {
+            camera: (self.formatted("video_path", VIDEOS, video_key=key, **numbers), 0.0)
+            for camera, key in self.video_keys.items()
+        }
+        return self.formatted("data_path", DATA, **numbers), videos
+
+
 class LeRobotV21Dataset(LeRobotDataset):
     """A dataset in the LeRobotDataset v2.1 or v2.0 layout; arguments as LeRobotDataset."""
 
     VERSIONS: ClassVar[tuple[str, ...]] = V21
 
-    _descriptions: ClassVar[str] = EPISODES
-    _advice: ClassVar[str] = (
-        "`imitact check DATASET --fix OUT` writes a copy of the others; else copy the dataset "
-        "again from its origin"
-    )
-
-    def _described(self) -> Iterator[tuple[int, EpisodeFiles]]:
-        with self._reporting(()):
-            for where, row in _read_lines(self.path / EPISODES):
-                yield from self._described_in(row, where)
-
-    def _places_of(
-        self, index: int, row: Mapping[str, Any]
-    ) -> tuple[Path, dict[str, tuple[Path, float]]]:
-        size = int(self._info.get("chunks_size") or EPISODES_PER_CHUNK)
-        numbers = {"episode_chunk": index // size, "episode_index": index}
-        videos = {
-            camera: (self._formatted("video_path", VIDEOS, video_key=key, **numbers), 0.0)
-            for camera, key in self._video_keys.items()
-        }
-        return self._formatted("data_path", DATA, **numbers), videos
+    DESCRIPTIONS: ClassVar[type[EpisodeDescriptions]] = V21Descriptions
 
     @cached_property
     def task_texts(self) -> Mapping[int, str]:
