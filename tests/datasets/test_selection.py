@@ -13,8 +13,7 @@ from imitact.datasets.open import open_dataset
 from imitact.datasets.read_config import ReadConfig
 from imitact.datasets.selection import Thinned
 from imitact.datasets.subset import Subset, parse_episodes, split_validation
-from tests.datasets.test_subset import properties
-from tests.support.fake_dataset import FakeDataset
+from tests.support.fake_dataset import FakeDataset, properties, whole_dataset
 from tests.support.paths import FIXTURES
 
 LEROBOT = FIXTURES / "lerobot"
@@ -81,18 +80,7 @@ def test_selections_that_differ_have_fingerprints_that_differ() -> None:
 
 
 def test_a_thinned_dataset_has_every_property_of_its_dataset_and_episodes() -> None:
-    class Whole(Dataset):
-        def episode(self, index: int) -> Episode:
-            return episode
-
-    class WholeEpisode(Episode):
-        pass
-
-    dataset, episode = Whole(), WholeEpisode()
-    for kind, one in ((Dataset, dataset), (Episode, episode)):
-        for name in properties(kind):
-            setattr(one, name, {"value of": name})
-    dataset.lengths = (5,)
+    dataset, episode = whole_dataset(5)
     thinned = Thinned(dataset, 2)
     computed = {"spec", "lengths", "fingerprint", "state", "action", "times_s", "own_videos"}
     for name in properties(Dataset) - computed:

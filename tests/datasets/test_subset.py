@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from imitact.core.errors import BadInput
-from imitact.core.types import Dataset, Episode, overridable
+from imitact.core.types import Dataset, Episode
 from imitact.datasets.lerobot.reader import LeRobotDataset
 from imitact.datasets.open import open_dataset
 from imitact.datasets.subset import Subset, split_validation
-from tests.support.fake_dataset import FakeDataset
+from tests.support.fake_dataset import FakeDataset, properties, whole_dataset
 from tests.support.paths import FIXTURES
 
 LEROBOT = FIXTURES / "lerobot"
@@ -42,14 +42,6 @@ def test_a_split_keeps_the_last_episodes_for_validation_and_loses_none() -> None
             split_validation(dataset, wrong)
 
 
-def properties(kind: type) -> set[str]:
-    return {
-        name
-        for name, value in vars(kind).items()
-        if isinstance(value, overridable) and not name.startswith("_")
-    }
-
-
 def test_a_subset_has_every_property_of_its_dataset_and_episodes() -> None:
     for name, kind in (("h264", Dataset), ("h264", Episode), ("v30", Dataset), ("v30", Episode)):
         dataset = LeRobotDataset(LEROBOT / name)
@@ -67,18 +59,7 @@ def test_a_subset_has_every_property_of_its_dataset_and_episodes() -> None:
 
 
 def test_a_subset_has_no_default_where_its_dataset_or_episode_has_a_value() -> None:
-    class Whole(Dataset):
-        def episode(self, index: int) -> Episode:
-            return episode
-
-    class WholeEpisode(Episode):
-        pass
-
-    dataset, episode = Whole(), WholeEpisode()
-    for kind, one in ((Dataset, dataset), (Episode, episode)):
-        for name in properties(kind):
-            setattr(one, name, {"value of": name})
-    dataset.lengths = (2,)
+    dataset, episode = whole_dataset(2)
     subset = Subset(dataset, [0])
     for name in properties(Dataset) - {"lengths", "weights", "fingerprint"}:
         assert getattr(subset, name) is getattr(dataset, name), name

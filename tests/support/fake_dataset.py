@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imitact.core.types import Camera, Dataset, Episode, Frame, Spec
+from imitact.core.types import Camera, Dataset, Episode, Frame, Spec, overridable
 
 
 @dataclass(frozen=True)
@@ -59,3 +59,30 @@ class FakeDataset(Dataset):
 
     def episode(self, index: int) -> FakeEpisode:
         return FakeEpisode(index, self.lengths[index], self.height, self.width, self.size)
+
+
+def properties(kind: type) -> set[str]:
+    """Return the properties of Dataset or Episode that a subclass may override."""
+    return {
+        name
+        for name, value in vars(kind).items()
+        if isinstance(value, overridable) and not name.startswith("_")
+    }
+
+
+def whole_dataset(ticks: int) -> tuple[Dataset, Episode]:
+    """Return a dataset, and its episode of that many ticks, with a value in every property."""
+
+    class Whole(Dataset):
+        def episode(self, index: int) -> Episode:
+            return episode
+
+    class WholeEpisode(Episode):
+        pass
+
+    dataset, episode = Whole(), WholeEpisode()
+    for kind, one in ((Dataset, dataset), (Episode, episode)):
+        for name in properties(kind):
+            setattr(one, name, {"value of": name})
+    dataset.lengths = (ticks,)
+    return dataset, episode
