@@ -55,6 +55,7 @@ robot-parity: $(READY) $(LEROBOT_READY)
 	$(LEROBOT)/bin/python scripts/parity_feetech.py
 	$(BIN)/python scripts/robot_parity.py --lerobot-python $(LEROBOT)/bin/python \
 	    --write benchmarks/results/robot_parity.json $(ARGS)
+	$(BIN)/python scripts/robot_plugin.py --lerobot-python $(LEROBOT)/bin/python
 	rm -rf runs/so101
 	$(BIN)/python scripts/robot_learn_so101.py --lerobot-python $(LEROBOT)/bin/python \
 	    --write benchmarks/results/robot_learn_so101.json

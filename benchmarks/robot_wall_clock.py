@@ -30,12 +30,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,19 +41,11 @@ sys.path.insert(0, str(ROOT))
 
 from imitact.api.run_robot import run_robot  # noqa: E402
 from imitact.core.cpu import processor_name  # noqa: E402
-from imitact.core.feature_statistics import Stats  # noqa: E402
-from imitact.core.types import Spec  # noqa: E402
-from imitact.deploy.export import export  # noqa: E402
-from imitact.deploy.export_config import ExportConfig  # noqa: E402
-from imitact.models.act import Act  # noqa: E402
-from imitact.models.config import MODEL_PRESETS  # noqa: E402
-from imitact.models.policy import TorchPolicy  # noqa: E402
-from imitact.models.policy_folder import PolicyRecord  # noqa: E402
 from imitact.robots.config import RobotConfig, read_config  # noqa: E402
 from imitact.robots.emulation.bench import Bench  # noqa: E402
 from imitact.robots.registry import BENCH_PATIENCE, robot_of  # noqa: E402
 from imitact.robots.setup import RobotSetup  # noqa: E402
-from tests.support.fake_dataset import FakeDataset  # noqa: E402
+from tests.support.drawn_policy import drawn_policy  # noqa: E402
 
 CASES = ("aloha", "bi_so", "lerobot")
 CAMERAS = {"aloha": ("top", "angle"), "bi_so": ("front", "side")}
@@ -68,45 +58,6 @@ MARGIN_S = 300.0
 """Time beyond the run for imports and connections, s."""
 SIDE = ROOT / "benchmarks" / "lerobot_rollout_side.py"
 BUSY = "+busy"
-SPREAD = {"rad": 0.01, "1": 0.02, "deg": 0.5, "%": 1.0}
-"""Standard deviation of what the policy asks for, by unit."""
-
-
-@dataclass(frozen=True)
-class Observations(FakeDataset):
-    """Observations of a robot, on which the exported file is compared with the network."""
-
-    of: Spec | None = None
-
-    @property
-    def spec(self) -> Spec:
-        assert self.of is not None
-        return self.of
-
-
-def make_policy(spec: Spec, pose: NDArray[np.float64], folder: Path) -> Path:
-    """Write a policy that asks for poses about this one, and its exported file; return the file."""
-    config = MODEL_PRESETS["quick"]
-    sizes = {"state_size": spec.state_size, "action_size": spec.action_size}
-    generator = torch.Generator().manual_seed(0)
-    views = [view.size for view in config.views(spec).values()]
-    net = Act(config, **sizes, image_sizes=views, generator=generator)
-    spread = np.array([SPREAD[unit] for unit in spec.action_units])
-    stats = Stats(pose, spread, pose - 3 * spread, pose + 3 * spread, 1000)
-    record = PolicyRecord(spec, {"state": stats, "action": stats}, config, "drawn")
-    policy = TorchPolicy(net, record)
-    policy.save(folder / "policy")
-    first = spec.cameras[0]
-    data = Observations(
-        cameras=tuple(camera.name for camera in spec.cameras),
-        height=first.height,
-        width=first.width,
-        size=spec.state_size,
-        of=spec,
-    )
-    settings = ExportConfig(observations=8, calls=50, torch_calls=5)
-    export(policy, data, folder / "exported", settings, policy_sha256="drawn")
-    return folder / "exported" / "policy.openvino"
 
 
 class Desk:
@@ -123,7 +74,7 @@ class Desk:
             spec, reading = made.robot.spec, made.robot.reading()
             assert reading is not None
         self.rate_hz = spec.rate_hz
-        self.policy = make_policy(spec, reading.values, self.folder)
+        self.policy = drawn_policy(spec, reading.values, self.folder)
 
     def setup(self) -> RobotSetup:
         """Make the robot without its leaders."""

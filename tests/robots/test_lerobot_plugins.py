@@ -23,7 +23,7 @@ from imitact.robots.lerobot import LeRobotDriver, describe
 from imitact.robots.lerobot_process import LeRobotProcess
 from tests.support.lerobot_arm import FAKE, HOST, PATIENCE, PLUGINS
 
-ACTIONS = ("base.pos", "elbow.pos", "jaw.pos", "base.vel")
+JOINTS = ("base.pos", "elbow.pos", "jaw.pos")
 
 
 @pytest.fixture(autouse=True)
@@ -53,16 +53,27 @@ def test_a_plugins_arm_on_a_can_bus_is_driven_by_its_type_alone(
 ) -> None:
     one = LeRobotDriver(process, "robot", config, 30.0, patience=PATIENCE)
     one.connect()
-    assert one.spec.action_names == ACTIONS
-    assert one.spec.action_units == ("deg", "deg", "deg", "unknown")
+    assert one.spec.action_names == JOINTS
+    assert one.spec.action_units == ("deg", "deg", "deg")
     one.enable()
-    sent = one.write(np.array([10.0, -20.0, 5.0, 0.25]))
-    assert sent.tolist() == [10.0, -20.0, 5.0, 0.25], "it leaves out the velocity it does not send"
+    assert one.write(np.array([10.0, -20.0, 5.0])).tolist() == [10.0, -20.0, 5.0]
     assert one.read().tolist() == [10.0, -20.0, 5.0]
     with pytest.raises(RobotError, match="no motors that tell their health"):
         one.check_next()
     assert one.release() == ()
     assert not any(motor["torque"] for motor in motors(config).values())
+    one.close()
+
+
+def test_an_action_that_an_arm_takes_and_does_not_send_counts_as_asked(
+    config: LeRobotConfig, process: LeRobotProcess
+) -> None:
+    settings = {**config.settings, "velocity": True}
+    config = LeRobotConfig(**{**vars(config), "settings": settings})
+    one = LeRobotDriver(process, "robot", config, 30.0, patience=PATIENCE)
+    one.connect()
+    assert one.spec.action_names == (*JOINTS, "base.vel")
+    assert one.write(np.array([10.0, -20.0, 5.0, 0.25])).tolist() == [10.0, -20.0, 5.0, 0.25]
     one.close()
 
 
@@ -84,7 +95,7 @@ def test_a_dead_motor_on_a_can_bus_is_named_and_the_others_are_limp(
 def test_robot_check_finds_nothing_wrong_with_plugins_that_it_does_not_know(
     config: LeRobotConfig,
 ) -> None:
-    rest = dict.fromkeys(ACTIONS, 0.0)
+    rest = dict.fromkeys(JOINTS, 0.0)
     leader = LeRobotConfig("tiny_dials", "", sys.executable)
     robot = RobotConfig(
         kind="lerobot", rate_hz=1.0, lerobot=config, lerobot_leader=leader, rest=rest
@@ -129,7 +140,7 @@ def test_a_package_of_any_name_is_imported_by_lerobots_own_option(
     settings = {**config.settings, "discover_packages_path": "my_arms"}
     mine = LeRobotConfig(**{**vars(config), "type": "mine", "settings": settings})
     (found,) = describe(sys.executable, [("robot", mine)], 30.0)
-    assert found.spec.action_names == ACTIONS
+    assert found.spec.action_names == JOINTS
     settings["discover_packages_path"] = "no_such_package"
     with pytest.raises(BadInput, match=r"discover_packages_path is no_such_package: No module"):
         describe(sys.executable, [("robot", mine)], 30.0)

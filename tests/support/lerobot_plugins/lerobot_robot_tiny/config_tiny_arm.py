@@ -12,3 +12,5 @@ class TinyArmConfig(RobotConfig):
     motors: str = ""
     """JSON file that has what the motors do, so that a test can look at it and change it."""
     frames: bool = False
+    velocity: bool = False
+    """Whether it takes a velocity, which it never sends, as OpenArm's use_velocity_and_torque."""

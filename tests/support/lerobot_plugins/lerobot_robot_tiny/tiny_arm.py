@@ -77,8 +77,8 @@ class TinyArm(Robot):
 
     @property
     def action_features(self):
-        # A velocity that is taken and never sent, as OpenArm's with use_velocity_and_torque.
-        return {**{f"{joint}.pos": float for joint in JOINTS}, "base.vel": float}
+        more = {"base.vel": float} if self.config.velocity else {}
+        return {**{f"{joint}.pos": float for joint in JOINTS}, **more}
 
     @property
     def observation_features(self):

@@ -7,7 +7,7 @@ from lerobot.teleoperators.teleoperator import Teleoperator
 
 from .config_tiny_dials import TinyDialsConfig
 
-NAMES = ("base.pos", "elbow.pos", "jaw.pos", "base.vel")
+NAMES = ("base.pos", "elbow.pos", "jaw.pos")
 
 
 class TinyDials(Teleoperator):
