@@ -168,7 +168,11 @@ def test_an_action_without_a_chunk_is_refused():
             chunking.next()
 
 
-@pytest.mark.parametrize("text", ["replay:50", "ensemble:0.01", "ensemble:-0.1", "ensemble:0/5"])
+@pytest.mark.parametrize(
+    "text",
+    ["replay:50", "replay:25~10", "replay:25~3", "replay:25~10,0", "replay:9~0,4", "ensemble:0.01",
+     "ensemble:-0.1", "ensemble:0/5"],
+)  # fmt: skip
 def test_a_setting_is_parsed_back_to_the_same_text(text):
     assert parse(parse(text).text).text == parse(text).text == text
 
@@ -181,8 +185,11 @@ def test_every_m_is_parsed_back_to_its_last_bit(m):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "replay", "replay:0", "replay:-1", "replay:1.5", "ensemble:nan", "ensemble:1/0", "mean:3"],
-)
+    ["", "replay", "replay:0", "replay:-1", "replay:1.5", "replay:5~", "replay:5~-1",
+     "replay:5~1.5",
+     "replay:5~3,", "replay:5,3", "replay:5~1234567890", "ensemble:0.1~5", "ensemble:nan",
+     "ensemble:1/0", "mean:3"],
+)  # fmt: skip
 def test_an_invalid_setting_is_refused(text):
     with pytest.raises(BadInput):
         parse(text)

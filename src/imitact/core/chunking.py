@@ -4,15 +4,19 @@ Two ways, as in the ACT paper (Zhao et al. 2023, section IV-A): execute a part o
 query the policy again (`Replay`), or query often and average all predictions for this tick
 (`Ensemble` in temporal_ensemble.py). Both take a delay into account: with a delay of d ticks, the
 chunk queried at a tick arrives d ticks later, and until then the earlier chunks are executed.
+`Replay` can let each chunk begin where the one before would have gone on (`fade_ticks`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imitact.core.errors import BadInput, ImitactError, NotFinite
 from imitact.core.types import FloatArray
+from imitact.core.words import counted
 
 
 class Chunking:
@@ -179,29 +183,104 @@ class Chunking:
         self._live = [(start, c) for start, c in self._live if self._executed - start < len(c)]
 
 
+GRIPPER_FADE_TICKS = 5
+"""Most ticks over which the shift of a gripper fades, where they are not given: a grasp whose
+command fades in is a late grasp."""
+
+
 class Replay(Chunking):
     """Executes n of K actions, then queries again (n = 100 = K in the released code).
 
     A chunk shorter than n is executed whole.
+
+    With `fade_ticks` F the seam is smooth: where a new chunk takes over, its actions are shifted so
+    that it begins where the one before would have gone on, and the shift fades as a raised cosine,
+    gap * (1 + cos(pi * k / (F + 1))) / 2 at its tick k <= F. A chunk is then replaced before its
+    last row, which tells where it would have gone on. A chunk that nothing came before, or that
+    arrives after the one before has run out, is not shifted.
     """
 
-    def __init__(self, n: int, delay_ticks: int = 0) -> None:
+    def __init__(
+        self,
+        n: int,
+        delay_ticks: int = 0,
+        fade_ticks: int = 0,
+        gripper_fade_ticks: int | None = None,
+        grippers: Sequence[bool] = (),
+    ) -> None:
+        """Begin an episode.
+
+        Args:
+            n: ticks of a chunk that are executed before the next query.
+            delay_ticks: from a query to its answer.
+            fade_ticks: over which the shift of a new chunk fades; 0 does not shift.
+            gripper_fade_ticks: the same for grippers; None takes `fade_ticks`, at most 5.
+            grippers: (A,), which actions are grippers; empty where nobody knows. Chunks of several
+                robots side by side, (K, B * A), repeat it.
+        """
         if n < 1:
             raise BadInput(f"replay:{n} executes nothing; n must be at least 1 tick")
-        self._n = n
+        usual = min(fade_ticks, GRIPPER_FADE_TICKS)
+        fades = fade_ticks, usual if gripper_fade_ticks is None else gripper_fade_ticks
+        if min(fades) < 0:
+            raise BadInput(
+                f"a seam fades over {counted(fades[0], 'tick')}, that of a gripper over "
+                f"{fades[1]}; expected at least 0"
+            )
+        self._n, self._fades, self._usual = n, fades, usual
+        self._grippers = np.array(grippers, dtype=bool)
         super().__init__(delay_ticks)
+
+    def reset(self, tick: int = 0) -> None:
+        super().reset(tick)
+        # (A,) by which the live chunk is shifted, and the executed ticks at which it took over
+        self._gap: NDArray[np.float64] | None = None
+        self._since = 0
 
     @property
     def text(self) -> str:
         """The setting as in `--chunking`, without its delay; `parse` reads it back."""
-        return f"replay:{self._n}"
+        fade, gripper = self._fades
+        if fade == gripper == 0:
+            return f"replay:{self._n}"
+        own = "" if gripper == self._usual else f",{gripper}"
+        return f"replay:{self._n}~{fade}{own}"
 
     def _due(self) -> bool:
         return self._executed >= self._queried + self._n
 
     def _action(self) -> NDArray[np.float64]:
         start, chunk = self._live[-1]
-        return chunk[self._executed - start].copy()
+        action = chunk[self._executed - start].copy()
+        return action if self._gap is None else action + self._gap * self._shares(action.size)
+
+    def _shares(self, size: int) -> NDArray[np.float64]:
+        """Return the share of the gap that is left at this tick, (A,)."""
+        fades = np.full(size, self._fades[0])
+        if self._grippers.size:
+            fades[np.resize(self._grippers, size)] = self._fades[1]
+        k = self._executed - self._since
+        return np.where(k <= fades, 0.5 + 0.5 * np.cos(np.pi * k / (fades + 1)), 0.0) * (fades > 0)
+
+    def _last_call(self, live: tuple[int, NDArray[np.float64]]) -> int:
+        # One tick earlier where chunks are joined: the last row tells where this one would go on.
+        _, chunk = live
+        joins = any(self._fades) and len(chunk) > self.delay_ticks + 1
+        return super()._last_call(live) - int(joins)
+
+    def _take(self, chunk: NDArray[np.float64]) -> None:
+        if self._grippers.size and chunk.shape[1] % self._grippers.size:
+            raise BadInput(
+                f"the chunk has {chunk.shape[1]} action dimensions, expected "
+                f"{self._grippers.size} for each robot"
+            )
+        before = self._action() if any(self._fades) and self._live else None
+        super()._take(chunk)
+        if not self._live or self._live[-1][1] is not chunk:
+            return  # all its rows have passed
+        row = self._executed - self._live[-1][0]
+        self._gap = None if before is None else before - chunk[row]
+        self._since = self._executed
 
     def _drop_past(self) -> None:
         super()._drop_past()

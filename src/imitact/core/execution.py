@@ -7,29 +7,41 @@ from dataclasses import dataclass, replace
 
 from imitact.core.chunking import Replay
 from imitact.core.errors import BadInput
+from imitact.core.grippers import is_gripper
 from imitact.core.temporal_ensemble import Ensemble
+from imitact.core.types import Spec
 
 _FORM = (
-    "replay:N (execute N ticks of a chunk) or ensemble:M (weights exp(-M·i); ensemble:M/E queries "
-    "every E ticks)"
+    "replay:N (execute N ticks of a chunk; replay:N~F joins chunks smoothly over F ticks, "
+    "replay:N~F,G grippers over G) or ensemble:M (weights exp(-M·i); ensemble:M/E queries every E "
+    "ticks)"
 )
 # Whole numbers of up to nine digits: longer ones are refused, not computed with.
-_REPLAY = re.compile(r"replay:([0-9]{1,9})")
+_REPLAY = re.compile(r"replay:([0-9]{1,9})(?:~([0-9]{1,9})(?:,([0-9]{1,9}))?)?")
 _ENSEMBLE = re.compile(
     r"ensemble:([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)(?:/([0-9]{1,9}))?"
 )
 
 
-def parse(text: str, delay_ticks: int = 0) -> Replay | Ensemble:
-    """Return the chunking of a text: `replay:50`, `ensemble:0.01` or `ensemble:0.01/5`.
+def parse(text: str, delay_ticks: int = 0, spec: Spec | None = None) -> Replay | Ensemble:
+    """Return the chunking of a text: `replay:50`, `replay:25~10` or `ensemble:0.01/5`.
 
-    Any other text is refused. `delay_ticks` is the time from a query to its answer.
+    Any other text is refused. `delay_ticks` is the time from a query to its answer; `spec` tells
+    which actions are grippers, whose seams are shorter.
     """
     if found := _REPLAY.fullmatch(text):
-        return Replay(int(found[1]), delay_ticks)
+        n, fade, gripper = found.groups()
+        own = None if gripper is None else int(gripper)
+        return Replay(int(n), delay_ticks, int(fade or 0), own, _grippers(spec))
     if found := _ENSEMBLE.fullmatch(text):
         return Ensemble(float(found[1]), int(found[2] or 1), delay_ticks)
     raise BadInput(f'chunking "{text}" is not known; expected {_FORM}')
+
+
+def _grippers(spec: Spec | None) -> tuple[bool, ...]:
+    if spec is None:
+        return ()
+    return tuple(map(is_gripper, spec.action_names, spec.action_units))
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,8 @@ class Execution:
     """How a policy's chunks become actions; a tuned policy carries its own.
 
     Attributes:
-        chunking: `replay:N`, `ensemble:M` or `ensemble:M/E`; equal settings are spelled alike.
+        chunking: `replay:N`, `replay:N~F`, `replay:N~F,G`, `ensemble:M` or `ensemble:M/E`; equal
+            settings are spelled alike.
         delay_ticks: from a query to its answer; simulated or, on a robot, expected.
     """
 
@@ -47,9 +60,13 @@ class Execution:
     def __post_init__(self) -> None:
         object.__setattr__(self, "chunking", self.new().text)
 
-    def new(self) -> Replay | Ensemble:
-        """Return a new chunking with these settings, at the start of an episode."""
-        return parse(self.chunking, self.delay_ticks)
+    def new(self, spec: Spec | None = None) -> Replay | Ensemble:
+        """Return a new chunking with these settings, at the start of an episode.
+
+        Args:
+            spec: of the policy; without it no action is known to be a gripper.
+        """
+        return parse(self.chunking, self.delay_ticks, spec)
 
     def within(self, chunk_size: int | None) -> Execution:
         """Return what is executed of chunks of `chunk_size` ticks: a replay of at most all of them.
@@ -59,7 +76,8 @@ class Execution:
         found = _REPLAY.fullmatch(self.chunking)
         if chunk_size is None or not found or int(found[1]) <= chunk_size:
             return self
-        return replace(self, chunking=Replay(chunk_size).text)
+        _, separator, fade = self.chunking.partition("~")
+        return replace(self, chunking=f"{Replay(chunk_size).text}{separator}{fade}")
 
     def __str__(self) -> str:
         """As in "replay:50" or "replay:50 with a delay of 3 ticks"."""

@@ -45,7 +45,8 @@ class ActionExecutor:
         execution = execution or execution_of(policy) or Execution()
         if isinstance(execution, str):
             execution = Execution(execution)
-        self._chunking = execution.new() if isinstance(execution, Execution) else execution
+        is_setting = isinstance(execution, Execution)
+        self._chunking = execution.new(policy.spec) if is_setting else execution
         self._observed = observed or policy.spec
         self._last: NDArray[np.float64] | None = None
         self._is_reset = False

@@ -80,7 +80,7 @@ def test_an_execution_that_is_left_out_queries_as_often_as_one_that_is_tried(
 ) -> None:
     if delay >= chunk:
         return
-    grid = Grid(tuple(replay), (0.1,), tuple(every))
+    grid = Grid(tuple(replay), (0.1,), tuple(every), fade=(0,))
     tried = grid.at(delay, chunk)
     assert len(set(tried)) == len(tried)
 
@@ -112,14 +112,14 @@ def test_an_execution_that_is_left_out_queries_as_often_as_one_that_is_tried(
 
 
 def test_a_grid_names_replays_as_they_are_executed() -> None:
-    grid = Grid((10, 25, 50, 100), (0.01,), (5,))
+    grid = Grid((10, 25, 50, 100), (0.01,), (5,), fade=(0,))
     tried = [e.chunking for e in grid.at(0, 20)]
     assert tried == ["replay:20", "replay:10", "ensemble:0.01/5"]
 
 
 def test_the_untuned_replay_is_named_as_it_is_executed() -> None:
     grid, race = (
-        Grid((4, 20), (), ()),
+        Grid((4, 20), (), (), fade=(0,)),
         RaceConfig(first_round=4, selection=4, finalists=2, confirmation=4),
     )
     found = tuning.tune(SimulatedEpisodes({}), grid, race, 20)
@@ -138,10 +138,15 @@ def test_episodes_of_a_replay_longer_than_a_chunk_are_continued(tmp_path: Path) 
 
 
 def test_at_a_delay_of_ten_a_query_every_five_ticks_becomes_one_every_ten() -> None:
-    grid = Grid((5, 10, 50, 90, 100), (0.01,), (5, 10, 25))
+    grid = Grid((5, 10, 50, 90, 100), (0.01,), (5, 10, 25), fade=(0,))
     tried = [e.chunking for e in grid.at(10, 100)]
     assert tried == ["replay:100", "replay:50", "replay:10", "ensemble:0.01/25", "ensemble:0.01/10"]
     assert len(grid.at(0, 100)) == 8
+
+
+def test_each_replay_is_tried_with_each_fade_of_its_seams() -> None:
+    tried = [e.chunking for e in Grid((25, 50), (), (), fade=(0, 10)).at(0, 50)]
+    assert tried == ["replay:50", "replay:50~10", "replay:25", "replay:25~10"]
 
 
 @pytest.mark.parametrize(
@@ -149,10 +154,12 @@ def test_at_a_delay_of_ten_a_query_every_five_ticks_becomes_one_every_ten() -> N
     [
         ({"replay": (0,)}, "replay is 0"),
         ({"every": (0,)}, "every is 0"),
+        ({"fade": (-1,)}, "fade is -1"),
         ({"delays": (-1,)}, "delays is -1"),
         ({"delays": ()}, "--delays is empty"),
         ({"m": (float("nan"),)}, "m is nan"),
         ({"replay": (), "m": ()}, "the grid is empty"),
+        ({"fade": (), "m": ()}, "the grid is empty"),
     ],
 )
 def test_an_invalid_grid_is_refused(grid: dict[str, Any], message: str) -> None:
@@ -256,7 +263,7 @@ class SimulatedEpisodes:
         return found
 
 
-GRID = Grid((10, 25, 50, 100), (-0.1, 0.01), (5, 10), (0, 4))
+GRID = Grid((10, 25, 50, 100), (-0.1, 0.01), (5, 10), (0, 4), (0,))
 RACE = RaceConfig(first_round=8, finalists=2, selection=64, confirmation=32)
 
 
@@ -502,6 +509,7 @@ def test_the_report_has_the_rounds_of_each_execution_and_the_reason_of_the_choic
 
 
 SMALL = {
+    "--fade": "0",
     "--replay": "2 8", "--m": "0.01", "--every": "3", "--delays": "0 2", "--first-round": "2",
     "--finalists": "2", "--selection": "3", "--confirmation": "2", "--workers": "1",
 }  # fmt: skip

@@ -146,7 +146,7 @@ class ImitactPolicy(PreTrainedPolicy):
 
     def reset(self) -> None:
         """Begin an episode."""
-        self._chunking = parse(self.config.chunking)
+        self._chunking = parse(self.config.chunking, spec=self._spec)
 
     def forward(
         self, batch: dict[str, Tensor], reduction: str = "mean"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from imitact.core.words import counted
 from imitact.evaluation.results import Evaluation
 from imitact.evaluation.tuning.report import ticks
 from imitact.evaluation.tuning.successive_halving import DelayRace, Tuning
@@ -53,10 +55,9 @@ def draw(tuning: Tuning, out: Path) -> Path:
 def _names(races: Sequence[DelayRace]) -> list[str]:
     """Return every chunking of any delay, once, by kind and number."""
 
-    def key(chunking: str) -> tuple[str, float, float]:
+    def key(chunking: str) -> tuple[str, list[float]]:
         kind, _, rest = chunking.partition(":")
-        first, _, every = rest.partition("/")
-        return kind, float(first), float(every or 1)
+        return kind, [float(number) for number in re.split("[/~,]", rest)]
 
     return sorted({e.execution.chunking for race in races for e in race.longest}, key=key)
 
@@ -118,7 +119,7 @@ def _delays(panel: Axes, tuning: Tuning) -> None:
         panel.errorbar(x, rates, yerr=error, fmt="o-", color=colour, label=label, **_BAR)
     seeds = tuning.confirmed[0].episodes
     panel.set_xlabel("delay from query to answer, ticks")
-    panel.set_ylabel(f"success, %\n({seeds} other seeds)")
+    panel.set_ylabel(f"success, %\n({counted(seeds, 'other seed')})")
     panel.set_xticks(sorted(own))
     panel.set_ylim(-3, 103)
     panel.grid(linewidth=0.4, alpha=0.6)

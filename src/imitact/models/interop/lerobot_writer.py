@@ -161,7 +161,12 @@ def _execution(policy: TorchPolicy, notes: list[str]) -> tuple[float | None, int
     execution, chunk = policy.execution or Execution(), policy.config.chunk_size
     kind, _, value = execution.chunking.partition(":")
     if kind == "replay":
-        steps = min(int(value), chunk)
+        number, _, fade = value.partition("~")
+        steps = min(int(number), chunk)
+        if fade:
+            notes.append(
+                f"LeRobot joins no chunks; {execution} becomes n_action_steps {steps}"
+            )
         if execution.delay_ticks:
             notes.append(f"LeRobot has no delay; {execution} becomes n_action_steps {steps}")
         return None, steps
