@@ -101,6 +101,7 @@ robot-faults: $(READY) $(LEROBOT_READY)
 	OMP_NUM_THREADS=1 $(LEROBOT)/bin/python -m tests.faults.robot_faults --seeds 200 \
 	    --jobs $(JOBS) --out runs/faults/lerobot_faults.json --devices so101_follower so101_leader \
 	    koch_follower koch_leader bi_so_follower bi_so_leader
+	$(LEROBOT)/bin/python -m tests.faults.lerobot_alone --out runs/faults/lerobot_alone.json
 	$(BIN)/python -m tests.faults.kill_robot --kills 50 --out runs/faults/kill_robot.json
 
 # The demo needs the simulator; everything else needs all extras. Each set is a file in requirements/

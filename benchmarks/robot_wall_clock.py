@@ -54,6 +54,7 @@ CHUNKING = "replay:50"
 WARM_UP_S = 1.0
 CAMERA_WARM_UP_S = 5
 """For which LeRobot reads a camera when it connects, and waits for each of its frames, s."""
+START_TIMEOUT_S = 600.0
 MARGIN_S = 300.0
 """Time beyond the run for imports and connections, s."""
 SIDE = ROOT / "benchmarks" / "lerobot_rollout_side.py"
@@ -215,7 +216,7 @@ def run_case(name: str, python: str, seconds: float, height: int, width: int) ->
     kind = "aloha" if case == "aloha" else "bi_so"
     cameras = CAMERAS[kind]
     settings: dict[str, Any] = {"cameras": cameras, "height": height, "width": width}
-    with Bench(kind, camera_hz=CAMERA_HZ, **settings) as bench:
+    with Bench(kind, camera_hz=CAMERA_HZ, **settings).start(START_TIMEOUT_S) as bench:
         desk = Desk(bench, python)
         before = bench.camera_statistics()
         load, begin_s = os.getloadavg()[0], time.monotonic()
