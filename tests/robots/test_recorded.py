@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 
 import numpy as np
 import pytest
@@ -127,3 +129,34 @@ def test_a_recorded_leader_is_engaged_from_its_first_row_to_its_last():
     assert engaged == [False] * 2 + [True] * 10 + [False] * 2
     assert rows == [0, 0, *range(0, 20, 2), 18, 18]
     assert "has ended" in leader.fault()
+
+
+def first_values_read(leader: RecordedLeader, answers: Connection) -> None:
+    """Send the leader's reading and its age before and after the other process begins it."""
+    for _ in range(2):
+        reading = leader.reading()
+        assert reading is not None
+        answers.send((reading.values[0] - 100, reading.engaged))
+        answers.recv()
+
+
+def test_a_leader_that_another_process_reads_begins_when_it_is_begun_here():
+    clock = VirtualClock()
+    clock.wait_until(100 * PERIOD_S)  # long after the end of an episode that began at 0
+    leader = RecordedLeader(TenTicks(), SPEC, clock)
+    leader.begin(0.0)
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=first_values_read, args=(leader, there), daemon=True)
+    process.start()
+    try:
+        assert here.poll(120)
+        assert here.recv() == (18, False)
+        leader.begin(97 * PERIOD_S)
+        here.send("begun")
+        assert here.poll(120)
+        assert here.recv() == (6, True)
+        here.send("end")
+    finally:
+        process.kill()
+        process.join(10)

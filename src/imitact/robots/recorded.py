@@ -15,6 +15,7 @@ from imitact.core.clock import Clock
 from imitact.core.errors import RobotError
 from imitact.core.robot import Reading, SentCommand, ServoHealth, TimedFrame
 from imitact.core.types import Episode, FloatArray, Frame, Spec
+from imitact.parallel.mailbox import Mailbox
 from imitact.robots.timed_frames import LazyTimedFrame
 
 ROUNDING_S = 1e-6
@@ -116,12 +117,18 @@ class RecordedRobot:
 
 
 class RecordedLeader:
-    """The actions of an episode as a leader, which is engaged from its first row to its last."""
+    """The actions of an episode as a leader, which is engaged from its first row to its last.
+
+    The process that begins it may be another than the one that reads it: on the wall clock the
+    control loop reads, and the command begins each episode.
+    """
 
     def __init__(self, episode: Episode, spec: Spec, clock: Clock) -> None:
         """Begin now."""
         self._spec, self._clock = spec, clock
         self._action = np.asarray(episode.action, np.float64)
+        self._begins = Mailbox.create((1,))
+        self._newest_s = 0.0
         self.begin(clock.now_s())
 
     @property
@@ -134,12 +141,19 @@ class RecordedLeader:
 
     def begin(self, at_s: float) -> None:
         """Give the first row at `at_s`."""
-        self._begin_s = at_s
+        self._begins.post(np.array([at_s]))
+
+    @property
+    def _begin_s(self) -> float:
+        if (mail := self._begins.read()) is not None:
+            self._newest_s = float(mail.values[0])
+        return self._newest_s
 
     def reading(self) -> Reading | None:
-        row = math.floor((self._clock.now_s() + ROUNDING_S - self._begin_s) * self._spec.rate_hz)
+        begin_s = self._begin_s
+        row = math.floor((self._clock.now_s() + ROUNDING_S - begin_s) * self._spec.rate_hz)
         kept = min(max(row, 0), len(self._action) - 1)
-        time_s = self._begin_s + row / self._spec.rate_hz
+        time_s = begin_s + row / self._spec.rate_hz
         return Reading(self._action[kept].copy(), time_s, time_s, max(1, row + 1), row == kept)
 
     def fault(self) -> str:
