@@ -352,6 +352,15 @@ def test_a_long_hold_says_that_the_robot_should_be_parked():
     assert "overload" in verdicts[0].words
 
 
+def test_a_share_has_no_unit_behind_its_number():
+    safety = SafetyFilter(aloha_limits(), RATE_HZ)
+    safety.begin(OPEN)
+    asked = OPEN.copy()
+    asked[6] = 1.125
+    (verdict,) = asked_for(safety, [asked])
+    assert "left_arm_gripper 1.125, allowed 0 to 1" in verdict.words
+
+
 def test_the_first_stage_that_acts_is_named():
     safety = small()
     (verdict,) = asked_for(safety, [[1.05, 0.0]])  # out of range, and too fast

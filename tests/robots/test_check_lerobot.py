@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def test_a_missing_servo_and_a_missing_calibration_are_errors(arm: Arm) -> None:
 
 def test_a_missing_rest_pose_or_environment_is_named(arm: Arm) -> None:
     bare = RobotConfig(kind="lerobot", rate_hz=1.0, lerobot=arm.config)
-    assert "pan.pos" in check(arm, bare)["rest-missing"].remedy
+    remedy = check(arm, bare)["rest-missing"].remedy
+    assert re.search(r'to \[rest\]; they are now "\S*pan.pos" = -?\d+\.\d, "', remedy)
     gone = replace(bare, lerobot=replace(arm.config, python=str(arm.folder / "nothing")))
     assert "there is no Python" in check(arm, gone)["lerobot-missing"].came

@@ -6,6 +6,7 @@ parts of LeRobot that it uses, over servos in memory with LeRobot's defects.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -15,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -384,6 +385,24 @@ def test_a_driver_that_is_made_again_uses_the_same_program(arm: Arm) -> None:
     assert first._process is second._process, f"{time.monotonic() - begin:.1f} s"
     second.close()
     second._process.stop()
+
+
+def test_motors_that_were_calibrated_as_another_arm_are_named_by_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(str(HOST))
+    calibrated_as = importlib.import_module("imitact_lerobot_host.serial_arm").calibrated_as
+    left, right = (
+        {"pan": {"homing_offset": offset, "range_min": 9, "range_max": 90}} for offset in (5, -7)
+    )
+    for name, table in (("a_left", left), ("a_right", right)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(table))
+    (tmp_path / "notes.json").write_text("[1]")
+    motors = {name: SimpleNamespace(**one) for name, one in right.items()}
+    assert calibrated_as(tmp_path / "a_left.json", motors) == "a_right"
+    assert calibrated_as(tmp_path / "a_right.json", motors) == ""
+    motors["pan"].range_max += 1
+    assert calibrated_as(tmp_path / "a_left.json", motors) == ""
 
 
 def _program_module(name: str) -> ModuleType:

@@ -30,6 +30,9 @@ BUSY = (
     "look for a fault"
 )
 
+_SLOW = ("port", "servo-missing", "answers-missing", "read-rate", "camera-rate", "camera-age")
+"""Findings to which a computer that is too busy leads as well."""
+
 IsDone = Callable[[float, float], bool]
 """Called every 20 ms with the least and the largest angle of a gripper so far, rad; True ends."""
 
@@ -64,7 +67,7 @@ def check_named_robot(
             patience=patience,
         )
         errors = sum(finding.severity == "error" for finding in found)
-        if patience > 1 and any(finding.name in ("port", "servo-missing") for finding in found):
+        if patience > 1 and any(one.name in _SLOW and one.severity != "note" for one in found):
             found.append(RobotFinding("busy", "note", "robot", BUSY))
         if record and errors:
             # A fingerprint of exchanged arms would hide for ever that they are exchanged.

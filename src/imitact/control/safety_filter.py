@@ -494,9 +494,9 @@ class SafetyFilter:
         worst = int(np.argmax(np.where(self._catching, gap / self._law.velocity, -1.0)))
         count = int(self._catching.sum())
         more = f", and {count - 1} more" if count > 1 else ""
-        unit = self.limits.units[worst]
+        unit = _after_number(self.limits.units[worst])
         words = (
-            f"{self._names[worst]} was asked to step by {gap[worst]:.3g} {unit}{more}; "
+            f"{self._names[worst]} was asked to step by {gap[worst]:.3g}{unit}{more}; "
             "catching up within the limits"
         )
         return _Finding(Stage.MOTION, self._names[worst], words)
@@ -504,7 +504,7 @@ class SafetyFilter:
     def _words(self, joint: int, value: float) -> str:
         limits = self.limits
         return (
-            f"{self._names[joint]} {value:.4g} {limits.units[joint]}, allowed "
+            f"{self._names[joint]} {value:.4g}{_after_number(limits.units[joint])}, allowed "
             f"{limits.lower[joint]:.3g} to {limits.upper[joint]:.3g}"
         )
 
@@ -518,6 +518,11 @@ def _check_joints(limits: JointLimits, spec: Spec) -> None:
             f"{_listed(spec.action_names, spec.action_units)}. Take the limits of a policy or a "
             "robot.toml of this robot"
         )
+
+
+def _after_number(unit: str) -> str:
+    """Return a unit as it stands behind a number; a share, such as a gripper's, has none."""
+    return "" if unit == "1" else f" {unit}"
 
 
 def _listed(names: Sequence[str], units: Sequence[str]) -> str:

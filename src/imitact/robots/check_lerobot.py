@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -51,7 +52,9 @@ def check_lerobot(config: RobotConfig, reads: int, patience: float = 1.0) -> lis
                 found += _check_motors(driver, where)
                 found += _check_rest(config, driver, where)
         except ImitactError as error:
-            found.append(failure("lerobot-connection", where, error))
+            is_swapped = "exchange the ports" in str(error)
+            name = "left-right-swapped" if is_swapped else "lerobot-connection"
+            found.append(failure(name, where, error))
         finally:
             driver.close()
             process.stop()
@@ -146,6 +149,15 @@ def _check_rest(config: RobotConfig, driver: LeRobotDriver, where: str) -> list[
             where,
             f"[rest] gives {came}, so it cannot be parked",
             "all joints",
-            f"Lay the arm down, and write its joints to [rest]: {', '.join(missing)}",
+            "Lay the arm down, and write its joints to [rest]; they are now "
+            f"{_now(driver, missing)}",
         )
     ]
+
+
+def _now(driver: LeRobotDriver, names: Sequence[str]) -> str:
+    """Return where joints are, as lines of TOML that are joined by commas."""
+    values = dict(zip(driver.spec.state_names, driver.read(), strict=True))
+    return ", ".join(
+        f'"{name}" = {values[name]:.1f}' if name in values else f'"{name}"' for name in names
+    )

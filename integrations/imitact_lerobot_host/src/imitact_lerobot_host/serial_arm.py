@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import select
 import termios
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from imitact_lerobot_host.late_replies import LateReplies
@@ -34,6 +37,24 @@ _DYNAMIXEL_ERRORS = {
 _DYNAMIXEL_ALERT = 0x80
 _FULL_LOAD = {"xl430-w250": 1000.0, "xl330-m288": 1750.0, "xl330-m077": 1750.0}
 """Register value of the full load at address 126: 0.1 % of the XL430, mA of the XL330."""
+
+
+def calibrated_as(path: Path, motors: Mapping[str, Any]) -> str:
+    """Return the id of another arm whose calibration file is what motors have; empty for none.
+
+    Args:
+        path: LeRobot's calibration file of the arm that was expected, beside those of others.
+        motors: what the motors have, by name, as LeRobot's `read_calibration` returns it.
+    """
+    keys = ("homing_offset", "range_min", "range_max")
+    found = {name: tuple(getattr(one, key) for key in keys) for name, one in motors.items()}
+    for file in sorted(path.parent.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
+            table = json.loads(file.read_text())
+            kept = {name: tuple(one[key] for key in keys) for name, one in table.items()}
+            if file != path and kept == found:
+                return file.stem
+    return ""
 
 
 class SerialArm:
@@ -65,7 +86,12 @@ class SerialArm:
         """Open port and cameras, and check every motor. No torque changes."""
         self.bus.connect()
         if not self.arm.is_calibrated:
-            path = self.arm.calibration_fpath
+            path = Path(self.arm.calibration_fpath)
+            if other := calibrated_as(path, self.bus.read_calibration()):
+                raise HostError(
+                    f"on the port of {self.arm} are the motors that {other} was calibrated with; "
+                    "exchange the ports, or the ids"
+                )
             what = (
                 f"the calibration in its motors differs from {path}"
                 if self.arm.calibration
