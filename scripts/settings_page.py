@@ -19,8 +19,9 @@ from typing import Any
 import tyro
 
 from imitact.cli import main as cli
-from imitact.cli.options import Option, help_texts
+from imitact.cli.options import Option
 from imitact.cli.options import options as options_of
+from imitact.core.field_texts import field_texts
 from imitact.training.config import PRESETS
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
@@ -97,7 +98,7 @@ def verb_settings(name: str) -> VerbSettings:
     rows: dict[str, list[tuple[Option, Setting]]] = {}
     for option in options_of(kind):
         defaults = {preset: _text(_default(option, start)) for preset, start in starts.items()}
-        meaning = help_texts(option.owner)[option.field.name]
+        meaning = field_texts(option.owner)[option.field.name]
         setting = Setting(option.name, _kind(option.hint), defaults, meaning)
         rows.setdefault(option.group, []).append((option, setting))
     own = tuple(setting for _, setting in rows.pop("", []))

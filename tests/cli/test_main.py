@@ -33,6 +33,7 @@ from imitact.cli import (
 from imitact.cli import record as record_verb
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput, ImitactError
+from imitact.core.field_texts import field_texts
 from imitact.core.types import Camera, Spec
 from imitact.datasets.lerobot.reader import LeRobotDataset
 from imitact.envs import registry
@@ -145,7 +146,7 @@ def every_verb() -> list[tuple[str, type]]:
 
 def test_every_option_has_a_help_text():
     owners = {option.owner for _, kind in every_verb() for option in options.options(kind)}
-    texts = {owner: options.help_texts(owner) for owner in owners}
+    texts = {owner: field_texts(owner) for owner in owners}
     unexplained = [
         f"{name}: {option.name}"
         for name, kind in every_verb()
@@ -165,7 +166,7 @@ def test_a_field_is_explained_by_the_text_below_it():
         own."""
         second: int = 0
 
-    assert options.help_texts(Two) == {"first": "On its own."}
+    assert field_texts(Two) == {"first": "On its own."}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

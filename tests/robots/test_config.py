@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from imitact.core.errors import BadInput
+from imitact.core.field_texts import field_texts
 from imitact.core.joint_limits import NO_LIMIT
 from imitact.robots.aloha_gripper import LINKAGES, VARIANTS, GripperScale
 from imitact.robots.aloha_hardware import (
@@ -37,7 +38,6 @@ from imitact.robots.config import (
     set_values,
     write_config,
 )
-from imitact.robots.toml_table import field_texts
 
 ALOHA = """
 # Our robot in room 3.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from imitact.api.robot_session import OnLine, OnPoll, RobotSession, place_objects
 from imitact.core.errors import BadInput
-from imitact.core.robot import Leader, Reading
+from imitact.core.robot import Leader, Reading, SpecLeader
 from imitact.envs.aloha import TASKS
 from imitact.robots.emulation.hand import expert_trajectory
 from imitact.robots.emulation.virtual_aloha import VirtualAloha
@@ -148,21 +148,14 @@ def _expert(setup: RobotSetup, env: str, first_seed: int) -> ChosenLeader:
     return ChosenLeader(leader, begin=leader.begin, is_scripted=True, places_objects=True)
 
 
-class ExpertLeader:
+class ExpertLeader(SpecLeader):
     """The scripted expert's actions as a leader, from a new start in each episode."""
 
     def __init__(self, setup: RobotSetup, env: str, first_seed: int) -> None:
         """Prepare; `begin` begins an episode."""
+        super().__init__(setup.robot.spec)
         self._setup, self._env, self._first_seed = setup, env, first_seed
         self._leader: RecordedLeader | None = None
-
-    @property
-    def action_names(self) -> tuple[str, ...]:
-        return self._setup.robot.spec.action_names
-
-    @property
-    def action_units(self) -> tuple[str, ...]:
-        return self._setup.robot.spec.action_units
 
     def begin(self, number: int) -> None:
         """Begin an episode by its number, from 0."""
@@ -186,22 +179,15 @@ HAND_SETTLES_S = 0.5
 """Time that the hand holds the leaders at the end before it lets go of the deadman, s."""
 
 
-class HandLeader:
+class HandLeader(SpecLeader):
     """The limp leaders of an emulated ALOHA, led by a scripted hand that has a deadman."""
 
     def __init__(self, setup: VirtualAloha, first_seed: int) -> None:
         """Prepare; `begin` begins an episode."""
+        super().__init__(setup.robot.spec)
         self._setup, self._first_seed = setup, first_seed
         self._leader = setup.leaders[0]
         self._held_s: float | None = None
-
-    @property
-    def action_names(self) -> tuple[str, ...]:
-        return self._leader.action_names
-
-    @property
-    def action_units(self) -> tuple[str, ...]:
-        return self._leader.action_units
 
     def begin(self, number: int) -> None:
         """Place the objects of an episode, and let the hand begin."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import dataclasses
-import inspect
 import io
 import itertools
 import re
-import textwrap
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from imitact.core.errors import BadInput, nearest
+from imitact.core.field_texts import field_texts
 from imitact.core.ranges import Range
 
 T = TypeVar("T")
@@ -161,19 +159,9 @@ def _check_numbers(argv: Sequence[str], known: Sequence[Option]) -> None:
                         raise BadInput(f"{option.name} is {word}; it must be {option.range}")
 
 
-def help_texts(kind: type) -> dict[str, str]:
-    """Return the string literal under each field of a dataclass, as one line, by field."""
-    body = vars(ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0])["body"]
-    return {
-        ast.unparse(field.target): " ".join(ast.literal_eval(text.value).split())
-        for field, text in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
-    }
-
-
 def _join_lines_of_help(kind: type) -> None:
     """Let tyro wrap the help of each field as one paragraph; it keeps line breaks of the source."""
-    texts = help_texts(kind)
+    texts = field_texts(kind)
     for field in dataclasses.fields(kind):
         if field.name in texts:
             field.metadata = MappingProxyType({**field.metadata, "help": texts[field.name]})

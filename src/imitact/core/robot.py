@@ -142,6 +142,22 @@ class Leader(Protocol):
         ...
 
 
+class SpecLeader:
+    """Base of leaders whose values have the names and units of a Spec's actions."""
+
+    def __init__(self, spec: Spec) -> None:
+        """Lead a robot of this Spec."""
+        self._spec = spec
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        return self._spec.action_names
+
+    @property
+    def action_units(self) -> tuple[str, ...]:
+        return self._spec.action_units
+
+
 @runtime_checkable
 class Driver(Protocol):
     """A robot's or a leader's hardware. Its calls wait for the hardware and may raise RobotError.

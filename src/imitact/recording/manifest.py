@@ -132,18 +132,7 @@ class Manifest:
             ]
             settings = dict(data["settings"])
             settings["stages"] = [str(stage) for stage in settings["stages"]]
-        if saved > len(demonstrations):
-            raise BadInput(
-                f"{file} lists {counted(len(demonstrations), 'episode')}, the dataset has {saved}: "
-                "another program has added to it. It can be read, not recorded into"
-            )
-        # The file is written before info.json: a kill between them leaves one episode too many.
-        if len(demonstrations) > saved + 1:
-            raise DamagedFile(
-                f"{file} lists {counted(len(demonstrations), 'episode')}, {path / INFO} {saved}: "
-                "one of the two was altered or lost. Copy the dataset again from its origin, or "
-                "record into another folder"
-            )
+        check_listed(path, len(demonstrations), saved)
         return cls(settings, tuple(demonstrations[:saved]), tuple(failures))
 
     def to_json(self) -> dict[str, Any]:
@@ -233,3 +222,29 @@ def spec_settings(spec: Spec) -> dict[str, Any]:
         **({"environment_size": spec.environment_size} if spec.environment_size else {}),
         "cameras": [[c.name, c.height, c.width] for c in spec.cameras],
     }
+
+
+def check_listed(path: Path, listed: int, saved: int) -> None:
+    """Refuse a manifest that does not list the episodes of its dataset.
+
+    Args:
+        path: folder of the dataset.
+        listed: episodes in the manifest. It is written before info.json: a kill between them leaves
+            one episode too many.
+        saved: episodes of the dataset.
+
+    Raises:
+        BadInput: another program has added episodes.
+        DamagedFile: one of the two files was altered.
+    """
+    file = path / IMITACT
+    if saved > listed:
+        raise BadInput(
+            f"{file} lists {counted(listed, 'episode')}, the dataset has {saved}: another program "
+            "has added to it. It can be read, not recorded into"
+        )
+    if listed > saved + 1:
+        raise DamagedFile(
+            f"{file} lists {counted(listed, 'episode')}, {path / INFO} {saved}: one of the two was "
+            "altered or lost. Copy the dataset again from its origin, or record into another folder"
+        )

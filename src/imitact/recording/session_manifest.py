@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from imitact.core.errors import BadInput, DamagedFile
+from imitact.core.errors import BadInput
 from imitact.core.words import counted
 from imitact.datasets.lerobot import layout
-from imitact.datasets.lerobot.layout import IMITACT, INFO, read_json
-from imitact.recording.manifest import SESSION_FORMAT
+from imitact.datasets.lerobot.layout import IMITACT, read_json
+from imitact.recording.manifest import SESSION_FORMAT, check_listed
 from imitact.storage.checksum import with_checksum
 
 MAX_SKIPPED = 0.01
@@ -111,18 +111,7 @@ class SessionManifest:
         with layout.layout_errors_as_damage(file):
             settings = dict(data["settings"])
             episodes = msgspec.convert(data["episodes"], tuple[SessionEpisode, ...], strict=False)
-        if saved > len(episodes):
-            raise BadInput(
-                f"{file} lists {counted(len(episodes), 'episode')}, the dataset has {saved}: "
-                "another program has added to it. It can be read, not recorded into"
-            )
-        # The file is written before info.json: a kill between them leaves one episode too many.
-        if len(episodes) > saved + 1:
-            raise DamagedFile(
-                f"{file} lists {counted(len(episodes), 'episode')}, {path / INFO} {saved}: one of "
-                "the two was altered or lost. Copy the dataset again from its origin, or record "
-                "into another folder"
-            )
+        check_listed(path, len(episodes), saved)
         return cls(settings, episodes[:saved])
 
     def plus(self, episode: SessionEpisode) -> SessionManifest:

@@ -13,7 +13,7 @@ import numpy as np
 
 from imitact.core.clock import Clock
 from imitact.core.errors import RobotError
-from imitact.core.robot import Reading, SentCommand, ServoHealth, TimedFrame
+from imitact.core.robot import Reading, SentCommand, ServoHealth, SpecLeader, TimedFrame
 from imitact.core.types import Episode, FloatArray, Frame, Spec
 from imitact.parallel.mailbox import Mailbox
 from imitact.robots.timed_frames import LazyTimedFrame
@@ -116,7 +116,7 @@ class RecordedRobot:
         raise RobotError(f"the recorded episode has no frame {row} of camera {camera}")
 
 
-class RecordedLeader:
+class RecordedLeader(SpecLeader):
     """The actions of an episode as a leader, which is engaged from its first row to its last.
 
     The process that begins it may be another than the one that reads it: on the wall clock the
@@ -125,19 +125,12 @@ class RecordedLeader:
 
     def __init__(self, episode: Episode, spec: Spec, clock: Clock) -> None:
         """Begin now."""
-        self._spec, self._clock = spec, clock
+        super().__init__(spec)
+        self._clock = clock
         self._action = np.asarray(episode.action, np.float64)
         self._begins = Mailbox.create((1,))
         self._newest_s = 0.0
         self.begin(clock.now_s())
-
-    @property
-    def action_names(self) -> tuple[str, ...]:
-        return self._spec.action_names
-
-    @property
-    def action_units(self) -> tuple[str, ...]:
-        return self._spec.action_units
 
     def begin(self, at_s: float) -> None:
         """Give the first row at `at_s`."""

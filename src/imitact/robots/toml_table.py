@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
-import itertools
 import json
 import math
 import re
@@ -16,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from imitact.core.errors import BadInput, nearest
+from imitact.core.field_texts import field_texts
 
 T = TypeVar("T")
 
@@ -149,13 +147,3 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_key(k)} = {_text(v)}" for k, v in value.items()) + "}"
     return str(value)
-
-
-def field_texts(kind: type) -> dict[str, str]:
-    """Return the string literal under each field of a dataclass, as one line, by field."""
-    body = vars(ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0])["body"]
-    return {
-        ast.unparse(field.target): " ".join(ast.literal_eval(text.value).split())
-        for field, text in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
-    }

@@ -15,7 +15,7 @@ from typing import Self
 from imitact.core.clock import Clock, WallClock
 from imitact.core.errors import BadInput, missing_package
 from imitact.core.joint_limits import JointLimits
-from imitact.core.robot import Reading, Robot
+from imitact.core.robot import Reading, Robot, SpecLeader
 from imitact.core.types import Spec
 from imitact.parallel.child_process import ChildProcess, ProcessOwner
 from imitact.parallel.mailbox import Mailbox
@@ -30,7 +30,7 @@ START_TIMEOUT_S = 120.0
 """Time for Python, MuJoCo and the scene of the arms on a busy computer, s."""
 
 
-class BrowserLeader:
+class BrowserLeader(SpecLeader):
     """The virtual leaders of a page, as a `Leader`; it may be given to another process."""
 
     def __init__(
@@ -50,17 +50,10 @@ class BrowserLeader:
             clock: of the server.
             heartbeat_stale_s: time without a sign of life after which the server is lost, s.
         """
-        self._spec, self._boxes, self._where = spec, boxes, where
+        super().__init__(spec)
+        self._boxes, self._where = boxes, where
         self._clock = clock or WallClock()
         self._stale_s = heartbeat_stale_s
-
-    @property
-    def action_names(self) -> tuple[str, ...]:
-        return self._spec.action_names
-
-    @property
-    def action_units(self) -> tuple[str, ...]:
-        return self._spec.action_units
 
     def reading(self) -> Reading | None:
         mail = self._boxes.goal.read()

@@ -15,7 +15,7 @@ from imitact.control.parking import first_command
 from imitact.core.clock import Clock, WallClock
 from imitact.core.errors import ImitactError, library_words
 from imitact.core.joint_limits import JointLimits
-from imitact.core.robot import Reading, Robot
+from imitact.core.robot import Reading, Robot, SpecLeader
 from imitact.core.types import Spec, with_unit
 from imitact.parallel.mailbox import Mailbox
 from imitact.teleoperation.goals import Goal, joint_ranges, known_hands, load_kinematics
@@ -51,20 +51,13 @@ _HAND_MOTIONS = {
 _NUMBERS = "1234567890"
 
 
-class KeyboardLeader:
+class KeyboardLeader(SpecLeader):
     """What the keys lead to, as a `Leader`; it may be given to another process."""
 
     def __init__(self, spec: Spec, box: Mailbox, clock: Clock) -> None:
         """Read the goals, (A,), in a mailbox; times are when the newest key was pressed."""
-        self._spec, self._box, self._clock = spec, box, clock
-
-    @property
-    def action_names(self) -> tuple[str, ...]:
-        return self._spec.action_names
-
-    @property
-    def action_units(self) -> tuple[str, ...]:
-        return self._spec.action_units
+        super().__init__(spec)
+        self._box, self._clock = box, clock
 
     def reading(self) -> Reading | None:
         mail = self._box.read()

@@ -111,11 +111,6 @@ class DynamixelServo(Servo):
     def temperature_limit_c(self) -> float:
         return self.table.get("temperature_limit")
 
-    @property
-    def voltage_limits(self) -> tuple[float, float]:
-        table = self.table
-        return table.get("min_voltage_limit") / 10, table.get("max_voltage_limit") / 10
-
     def errors(self) -> tuple[str, ...]:
         bits = self.table.get("hardware_error_status")
         return tuple(name for name, bit in HARDWARE_ERRORS.items() if bits >> bit & 1)
@@ -136,14 +131,10 @@ class DynamixelServo(Servo):
 
     def settle(self) -> None:
         self._reset_turn()
-        self.show()
-        if "goal_position" not in self.model.registers:
-            self.table.set("goal_position", self.table.get("present_position"))
+        super().settle()
 
     def restart(self) -> None:
-        for register in self.table.registers.values():
-            if not register.is_kept:
-                self.table.set(register.name, register.default)
+        super().restart()
         if "current_limit" in self.table:
             self.table.set("goal_current", self.table.get("current_limit"))
         self.table.set("goal_pwm", self.table.get("pwm_limit"))
@@ -151,7 +142,7 @@ class DynamixelServo(Servo):
         self.extra_turns = 0
         self._reset_turn()
         self.show()
-        self.table.set("goal_position", self.table.get("present_position"))
+        self.stay()
 
     # ------------------------------------------------------------------ position
 

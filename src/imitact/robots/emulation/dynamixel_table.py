@@ -7,6 +7,7 @@ _includes/en/dxl/control_table_*.md, docs/en/dxl/protocol2.md).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,7 +90,7 @@ def dynamixel_registers(motor: DynamixelMotor) -> list[Register]:
     least_v, most_v = motor.voltage_limits
     p_gain, i_gain, d_gain = motor.position_gains
 
-    def kept(
+    def writable(
         name: str,
         address: int,
         size: int,
@@ -97,19 +98,13 @@ def dynamixel_registers(motor: DynamixelMotor) -> list[Register]:
         low: int,
         high: int,
         sign: Literal["", "two"] = "",
+        *,
+        is_kept: bool,
     ) -> Register:
-        return Register(name, address, size, default, low, high, True, True, sign)
+        return Register(name, address, size, default, low, high, True, is_kept, sign)
 
-    def ram(
-        name: str,
-        address: int,
-        size: int,
-        default: int,
-        low: int,
-        high: int,
-        sign: Literal["", "two"] = "",
-    ) -> Register:
-        return Register(name, address, size, default, low, high, True, False, sign)
+    kept = functools.partial(writable, is_kept=True)
+    ram = functools.partial(writable, is_kept=False)
 
     def measured(
         name: str, address: int, size: int, default: int = 0, sign: Literal["", "two"] = ""

@@ -164,11 +164,6 @@ class FeetechServo(Servo):
     def temperature_limit_c(self) -> float:
         return self.table.get("max_temperature_limit")
 
-    @property
-    def voltage_limits(self) -> tuple[float, float]:
-        table = self.table
-        return table.get("min_voltage_limit") / 10, table.get("max_voltage_limit") / 10
-
     def errors(self) -> tuple[str, ...]:
         return tuple(sorted(self._errors))
 
@@ -188,21 +183,14 @@ class FeetechServo(Servo):
         if error != "overload":
             self._errors.discard(error)
 
-    def settle(self) -> None:
-        self.show()
-        if "goal_position" not in self.model.registers:
-            self.table.set("goal_position", self.table.get("present_position"))
-
     def restart(self) -> None:
-        for register in self.table.registers.values():
-            if not register.is_kept:
-                self.table.set(register.name, register.default)
+        super().restart()
         self.table.put(0, self._saved)
         self.table.set("torque_limit", self.table.get("max_torque_limit"))
         self._errors.clear()
         self._path, self._registered, self.extra_turns = None, None, 0
         self.show()
-        self.table.set("goal_position", self.table.get("present_position"))
+        self.stay()
 
     # ------------------------------------------------------------------ position
 

@@ -265,7 +265,9 @@ class Servo:
 
     def settle(self) -> None:
         """Begin at the position that was measured, as at power-up."""
-        raise NotImplementedError
+        self.show()
+        if "goal_position" not in self.model.registers:
+            self.stay()
 
     def hear(self) -> None:
         """Note that an instruction was on the bus."""
@@ -277,9 +279,15 @@ class Servo:
         """Write the measured values into the registers."""
         raise NotImplementedError
 
+    def stay(self) -> None:
+        """Make the measured position the goal."""
+        self.table.set("goal_position", self.table.get("present_position"))
+
     def restart(self) -> None:
-        """Forget what is not kept in EEPROM."""
-        raise NotImplementedError
+        """Forget what is not kept in EEPROM; a subclass goes on with what follows from that."""
+        for register in self.table.registers.values():
+            if not register.is_kept:
+                self.table.set(register.name, register.default)
 
     def reboot(self, now_s: float) -> None:
         """Restart: torque and RAM are lost, errors are cleared, nothing is heard for a while."""
@@ -310,7 +318,9 @@ class Servo:
 
     @property
     def voltage_limits(self) -> tuple[float, float]:
-        raise NotImplementedError
+        """Lowest and highest voltage, V; both families count them in 0.1 V."""
+        table = self.table
+        return table.get("min_voltage_limit") / 10, table.get("max_voltage_limit") / 10
 
     def measure(self, position: float, velocity: float, demand: Demand, dt_s: float) -> None:
         """Take over where the joint is, and find overload, overheating and voltage errors.
