@@ -69,8 +69,8 @@ def measure(safety: SafetyFilter, stream: Iterable[np.ndarray], stage: Stage) ->
 
 def main(ticks: int, out: Path) -> None:
     limits: JointLimits = aloha_limits()
-    plain = SafetyFilter(limits, RATE_HZ, cameras=("top",))
-    checked = SafetyFilter(limits, RATE_HZ, cameras=("top",), collisions=CollisionCheck(BASES))
+    plain = SafetyFilter(limits, RATE_HZ)
+    checked = SafetyFilter(limits, RATE_HZ, collisions=CollisionCheck(BASES))
     result = {
         "processor": processor_name(),
         "cores": available_cores(),

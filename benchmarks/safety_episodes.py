@@ -5,7 +5,8 @@
 300 episodes: cube and insertion, spread 0, 1 and 2, 50 seeds each. The limits are those of each
 task's own episodes, times 1.5, as training keeps them in policy.json; once as they are, and once
 cut by the range of ALOHA's joints, with the check of self-collisions. The state is measured in the
-simulation, so that lag and stall are judged as well. Nothing is rendered. Each episode begins at rest at its first action.
+simulation, so that lag and stall are judged as well. Nothing is rendered. Each episode begins at
+rest at its first action.
 """
 
 from __future__ import annotations

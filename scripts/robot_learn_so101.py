@@ -24,7 +24,7 @@ from imitact.api.robot_session import RobotSession
 from imitact.api.run_robot import run_robot
 from imitact.api.session_parts import quiet
 from imitact.api.teleoperate import Person, record_robot
-from imitact.control.safety_filter import AgeBounds
+from imitact.control.ages import AgeBounds
 from imitact.robots.config import read_config
 from imitact.robots.emulation.bench import Bench
 from imitact.robots.registry import BENCH_PATIENCE, robot_of

@@ -17,8 +17,8 @@ from imitact.api.robot_session import LiveSession, RobotSession
 from imitact.api.run_robot import replay_robot, run_robot
 from imitact.api.session_parts import QUIET_S, open_parts, quiet, start_pose
 from imitact.api.teleoperate import Person, record_robot, teleoperate
+from imitact.control.ages import AgeBounds
 from imitact.control.run_log import TICKS, read_about, read_ticks
-from imitact.control.safety_filter import AgeBounds
 from imitact.core.errors import BadInput, RobotError
 from imitact.core.feature_statistics import Accumulator
 from imitact.models.config import ActConfig

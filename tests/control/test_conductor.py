@@ -9,9 +9,10 @@ import time
 import numpy as np
 import pytest
 
+from imitact.control.ages import AgeBounds
 from imitact.control.conductor import Conductor, ConductorPlan, PhasedSource
 from imitact.control.contract import Hold
-from imitact.control.control_loop import AgeLimits, ControlLoop
+from imitact.control.control_loop import ControlLoop
 from imitact.control.parking import RampSource
 from imitact.control.sources import EpisodeSource
 from imitact.core.clock import VirtualClock, WallClock
@@ -20,7 +21,7 @@ from imitact.recording.tick_record import RecordReader, TickFormat
 from tests.support.control import ARM, RATE_HZ, Counting, ObedientRobot, PassThrough
 
 PATIENCE_S = 120.0
-PATIENT = AgeLimits(state_ticks=1e9, controls_s=PATIENCE_S)
+PATIENT = AgeBounds(state_ticks=1e9)
 
 
 def phases():
@@ -115,7 +116,7 @@ def wait_for(conductor, reader, wanted):
 def test_a_conductor_in_its_process_runs_phases_by_order_stops_and_is_told_of_its_death():
     lines = []
     plan = ConductorPlan(
-        ObedientRobot(WallClock()), PassThrough(), phases(), RATE_HZ, age_limits=PATIENT
+        ObedientRobot(WallClock()), PassThrough(), phases(), RATE_HZ, PATIENT, PATIENCE_S
     )
     with Conductor(plan, lines.append) as conductor:
         conductor.start(PATIENCE_S)

@@ -376,14 +376,14 @@ def test_the_first_stage_that_acts_is_named():
     [
         (Ages(None, {"top": 0.0}), "no state yet"),
         (Ages(0.061, {"top": 0.0}), "the state is 61 ms old; at most 60 ms"),
-        (Ages(0.01, {}), "the picture of top is not there yet"),
-        (Ages(0.01, {"top": 0.101}), "the picture of top is 101 ms old; at most 100 ms"),
+        (Ages(0.01, {"top": np.inf}), "camera top has given no picture yet"),
+        (Ages(0.01, {"top": 0.101}), "the picture of camera top is 101 ms old; at most 100 ms"),
         (Ages(0.01, {"top": 0.0}, 0.101), "the leader's reading is 101 ms old"),
         (Ages(float("nan"), {"top": 0.0}), "the state is nan ms old"),
     ],
 )
 def test_what_is_too_old_holds(ages, words):
-    safety = small(cameras=("top",))
+    safety = small()
     (verdict,) = asked_for(safety, [[0.0, 0.0]], ages=ages)
     assert verdict.stage is Stage.AGE
     assert words in verdict.words

@@ -38,9 +38,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imitact.api.robot_session import LiveSession, SessionPlan
+from imitact.control.ages import AgeBounds
 from imitact.control.async_inference import PolicyProcess
-from imitact.control.control_loop import AgeLimits
-from imitact.control.safety_filter import AgeBounds, SafetyBounds, SafetyFilter
+from imitact.control.safety_filter import SafetyBounds, SafetyFilter
 from imitact.control.servo_watch import FollowingBounds
 from imitact.control.sources import PolicySource
 from imitact.core.errors import RobotError
@@ -249,8 +249,8 @@ def session_of(
     following = FollowingBounds(lag_s=5.0) if is_patient else FollowingBounds()
     bounds = SafetyBounds(ages, following)
     safety = SafetyFilter(limits, RATE_HZ, spec=spec, bounds=bounds)
-    loop_ages = AgeLimits(ages.state_ticks, ages.picture_s, 30.0 if is_patient else 1.0)
-    plan = SessionPlan({"policy": source}, safety, setup.robot, loop_ages)
+    controls_s = 30.0 if is_patient else 1.0
+    plan = SessionPlan({"policy": source}, safety, setup.robot, ages, controls_s=controls_s)
     recorder = RecorderProcess(RecorderPlan(folder, spec, "wave", cameras))
     return LiveSession(setup, plan, policy=policy, recorder=recorder)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any
 
+from imitact.control.ages import AgeBounds
 from imitact.control.async_inference import PolicyProcess
 from imitact.control.conductor import Conductor, ConductorPlan
 from imitact.control.contract import Controls, Safety, Source
@@ -57,15 +58,17 @@ class SessionPlan:
         phases: sources of actions, by name.
         safety: the filter that every action passes.
         robot: that is commanded, where it is not the setup's own: one that moves nothing.
-        age_limits: how old values may be.
+        age_bounds: how old values may be.
         is_shadow: whether nothing is sent to the robot; its torque stays as it is.
+        controls_s: how old what the person wants may be, s.
     """
 
     phases: Mapping[str, Source]
     safety: Safety
     robot: Robot
-    age_limits: AgeLimits = field(default_factory=AgeLimits)
+    age_bounds: AgeBounds = field(default_factory=AgeBounds)
     is_shadow: bool = False
+    controls_s: float = CONTROLS_S
 
 
 OnPoll = Callable[["RobotSession"], object]
@@ -258,7 +261,12 @@ class LiveSession(RobotSession):
         super().__init__(setup, plan, recorder=recorder, log=log, on_poll=on_poll, on_line=on_line)
         self._policy = policy
         conducted = ConductorPlan(
-            plan.robot, plan.safety, plan.phases, plan.robot.spec.rate_hz, plan.age_limits
+            plan.robot,
+            plan.safety,
+            plan.phases,
+            plan.robot.spec.rate_hz,
+            plan.age_bounds,
+            plan.controls_s,
         )
         self._conductor = Conductor(conducted, self._hear)
         self._reader: RecordReader | None = None
@@ -465,7 +473,8 @@ class VirtualSession(RobotSession):
             self.rate_hz,
             self._on_tick,
             self._controls,
-            age_limits=self._plan.age_limits,
+            age_bounds=self._plan.age_bounds,
+            controls_s=self._plan.controls_s,
         )
         with self._logged(self._count, name) as words:
             outcome = loop.run(first_command(self.robot), ticks)

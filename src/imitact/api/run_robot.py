@@ -24,10 +24,10 @@ from imitact.api.session_parts import (
     start_pose,
 )
 from imitact.api.teleoperate import Person
+from imitact.control.ages import AgeBounds
 from imitact.control.async_inference import DelayedInference, PolicyProcess, delayed_by
 from imitact.control.contract import Source
 from imitact.control.engagement import Engagement
-from imitact.control.safety_filter import AgeBounds
 from imitact.control.sources import (
     EpisodeSource,
     Inference,

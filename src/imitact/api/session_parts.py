@@ -23,15 +23,14 @@ from imitact.api.robot_session import (
     VirtualSession,
     stage_names,
 )
+from imitact.control.ages import AgeBounds
 from imitact.control.async_inference import PolicyProcess
 from imitact.control.collision import CollisionCheck
 from imitact.control.contract import Safety, Source
-from imitact.control.control_loop import AgeLimits
 from imitact.control.parking import RampSource
 from imitact.control.run_log import RunLog
 from imitact.control.safety_filter import (
     ALL_STAGES,
-    AgeBounds,
     SafetyBounds,
     SafetyFilter,
     Stage,
@@ -109,8 +108,7 @@ class Parts:
         on_line: OnLine = lambda line: None,
     ) -> RobotSession:
         """Return the session, on the clock of the setup."""
-        limits = AgeLimits(self.ages.state_ticks, self.ages.picture_s)
-        plan = SessionPlan(phases, self.safety, self.robot, limits, self.is_shadow)
+        plan = SessionPlan(phases, self.safety, self.robot, self.ages, self.is_shadow)
         if isinstance(self.setup, VirtualSetup):
             return VirtualSession(
                 self.setup, plan, recorder=recorder, log=log, on_poll=on_poll, on_line=on_line

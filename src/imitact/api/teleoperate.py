@@ -22,9 +22,9 @@ from imitact.api.session_parts import (
     robot_name,
     start_pose,
 )
+from imitact.control.ages import AgeBounds
 from imitact.control.contract import Source
 from imitact.control.engagement import Engagement
-from imitact.control.safety_filter import AgeBounds
 from imitact.control.sources import LeaderSource
 from imitact.core.errors import BadInput
 from imitact.core.words import counted

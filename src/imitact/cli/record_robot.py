@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from imitact.cli.console import print_result
-from imitact.control.safety_filter import AgeBounds
+from imitact.control.ages import AgeBounds
 from imitact.core.ranges import Count, Pixels, Range, Seed
 from imitact.datasets.video_config import VideoConfig
 from imitact.storage.output_guard import check_output

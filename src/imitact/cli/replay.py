@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from imitact.cli.console import print_result
-from imitact.control.safety_filter import AgeBounds
+from imitact.control.ages import AgeBounds
 from imitact.core.ranges import CountOrNone, Seed
 
 RESUME_HINT = "the robot was parked and released"

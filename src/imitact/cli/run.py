@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from imitact.cli.console import print_result
-from imitact.control.safety_filter import AgeBounds
+from imitact.control.ages import AgeBounds
 from imitact.core.ranges import Count, Range, Seconds, Seed
 from imitact.core.words import counted
 from imitact.datasets.video_config import VideoConfig

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from imitact.control.ages import AgeBounds
 from imitact.control.contract import Asked, Controls, Hold, Moment, Safety, Source
-from imitact.control.control_loop import AgeLimits, ControlLoop, Outcome
+from imitact.control.control_loop import CONTROLS_S, ControlLoop, Outcome
 from imitact.control.parking import first_command
 from imitact.core.clock import WallClock
 from imitact.core.errors import ImitactError, RobotError, library_words
@@ -123,14 +124,16 @@ class ConductorPlan:
         safety: the filter that every action passes.
         phases: sources by name.
         rate_hz: ticks per second.
-        age_limits: how old values may be.
+        age_bounds: how old values may be.
+        controls_s: how old what the person wants may be, s.
     """
 
     robot: Robot
     safety: Safety
     phases: Mapping[str, Source]
     rate_hz: float
-    age_limits: AgeLimits = field(default_factory=AgeLimits)
+    age_bounds: AgeBounds = field(default_factory=AgeBounds)
+    controls_s: float = CONTROLS_S
 
 
 def _post_controls(box: Mailbox, controls: Controls, now_s: float) -> None:
@@ -270,7 +273,8 @@ class _Conducting:
             self._plan.rate_hz,
             self._on_tick,
             self._newest_controls,
-            age_limits=self._plan.age_limits,
+            age_bounds=self._plan.age_bounds,
+            controls_s=self._plan.controls_s,
         )
         outcome = loop.run(command)
         self._source.finish()

@@ -112,12 +112,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Ages:
-    """How old the newest values are, in s; what is missing has no age.
+    """How old the newest values are, in s.
 
     Attributes:
-        state_s: since the read of the state began.
-        pictures_s: since the capture, by camera that the source uses.
-        leader_s: since the read of the leader began.
+        state_s: since the read of the state began; None before the first.
+        pictures_s: since the capture, by camera that the source uses; infinite before its first.
+        leader_s: since the read of the leader began; None where none is asked.
     """
 
     state_s: float | None

@@ -8,6 +8,7 @@ and says why.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from imitact.control.ages import AgeBounds
 from imitact.control.contract import (
     Ages,
     Asked,
@@ -23,7 +25,6 @@ from imitact.control.contract import (
     Moment,
     Safety,
     Source,
-    old_words,
 )
 from imitact.core.clock import Clock
 from imitact.core.errors import library_words
@@ -37,18 +38,9 @@ BRAKE_S = 2.0
 0.3 s."""
 
 
-@dataclass(frozen=True)
-class AgeLimits:
-    """How old values may be before the robot is held."""
-
-    state_ticks: float = 3.0
-    """Since the read of the state began, in ticks: 60 ms at 50 Hz."""
-
-    picture_s: float = 0.1
-    """Since a camera that the source uses captured its newest frame, s."""
-
-    controls_s: float = 1.0
-    """Since the command posted what the person wants, s: a stopped terminal stops the robot."""
+CONTROLS_S = 1.0
+"""Time since the command posted what the person wants after which the robot is held, s: a stopped
+terminal stops the robot."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,8 @@ class ControlLoop:
         on_tick: Callable[[TickRecord], object] = lambda record: None,
         controls: Callable[[], Controls] = Controls,
         *,
-        age_limits: AgeLimits | None = None,
+        age_bounds: AgeBounds | None = None,
+        controls_s: float = CONTROLS_S,
     ) -> None:
         """Prepare a run; nothing moves before `run`.
 
@@ -103,12 +96,13 @@ class ControlLoop:
             rate_hz: ticks per second.
             on_tick: receives the record of each tick; it must not wait.
             controls: returns what a person wants; it must not wait.
-            age_limits: how old values may be.
+            age_bounds: how old values may be.
+            controls_s: how old the controls may be, s.
         """
         self._robot, self._source, self._safety, self._clock = robot, source, safety, clock
         self._rate_hz = rate_hz
         self._on_tick, self._controls = on_tick, controls
-        self._limits = age_limits or AgeLimits()
+        self._bounds, self._controls_s = age_bounds or AgeBounds(), controls_s
         spec = robot.spec
         self._cameras = tuple(camera.name for camera in spec.cameras)
         self._none = np.full(spec.action_size, np.nan)
@@ -174,10 +168,9 @@ class ControlLoop:
             hold, words = Hold.WAITING, "the run has ended; the robot brakes"
         moment = Moment(tick, now_s, reading, frames, self._command, self._held, controls)
         asked = self._ask(moment, hold, words)
-        ages = Ages(
-            None if reading is None else now_s - reading.begin_s,
-            {n: now_s - frames[n].captured_s for n in self._source.cameras if n in frames},
-            None if asked.leader_s is None else now_s - asked.leader_s,
+        ages = replace(
+            self._ages(now_s, reading, frames),
+            leader_s=None if asked.leader_s is None else now_s - asked.leader_s,
         )
         if self._was_stopped and not controls.stop:
             self._resume()
@@ -224,7 +217,7 @@ class ControlLoop:
             return Hold.STOPPED, "stopped; it goes on when the stop is taken back"
         if controls.given_s is not None:
             age_s = now_s - controls.given_s
-            if not age_s <= self._limits.controls_s:
+            if not age_s <= self._controls_s:
                 words = f"the command gives no sign of life since {age_s:.1f} s"
                 return Hold.CONTROLS_SILENT, words
         if fault := self._robot.fault():
@@ -234,19 +227,17 @@ class ControlLoop:
                 Hold.LOOP_LATE,
                 f"{counted(skipped, 'tick')} were skipped; is the computer too busy?",
             )
-        if reading is None:
-            return Hold.NO_STATE, "the robot has given no state yet"
-        limit_s = self._limits.state_ticks / self._rate_hz
-        if words := old_words("the state", now_s - reading.begin_s, limit_s):
-            return Hold.STATE_OLD, words
-        for camera in self._source.cameras:
-            if camera not in frames:
-                return Hold.PICTURE_OLD, f"camera {camera} has given no picture yet"
-            age_s = now_s - frames[camera].captured_s
-            what = f"the picture of camera {camera}"
-            if words := old_words(what, age_s, self._limits.picture_s):
-                return Hold.PICTURE_OLD, words
-        return Hold.NONE, ""
+        return self._bounds.too_old(self._ages(now_s, reading, frames), self._rate_hz)
+
+    def _ages(
+        self, now_s: float, reading: Reading | None, frames: Mapping[str, TimedFrame]
+    ) -> Ages:
+        """Return the ages of what the robot and the cameras of the source gave."""
+        taken = {name: frames.get(name) for name in self._source.cameras}
+        return Ages(
+            None if reading is None else now_s - reading.begin_s,
+            {name: now_s - f.captured_s if f else math.inf for name, f in taken.items()},
+        )
 
     def _ask(self, moment: Moment, hold: Hold, words: str) -> Asked:
         """Return what the source asks for, or why nothing is."""

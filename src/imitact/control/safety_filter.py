@@ -14,18 +14,18 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.control.contract import Ages, old_words
+from imitact.control.ages import AgeBounds
+from imitact.control.contract import Ages
 from imitact.control.motion_limits import Knots, Motion, MotionLimits
 from imitact.control.recovery import Recovery
 from imitact.control.servo_watch import FollowingBounds, FollowingWatch, HealthBounds, HealthWatch
 from imitact.core.errors import BadInput, SpecMismatch, library_words
 from imitact.core.joint_limits import JointLimits
-from imitact.core.ranges import Range
 from imitact.core.robot import Reading, ServoHealth
 from imitact.core.types import FloatArray, Spec, same_unit
 from imitact.core.words import counted
@@ -79,20 +79,6 @@ _GOALS = 6
 LEAST_HALVES = {"rad": 0.5, "deg": 30.0, "%": 50.0, "1": 0.5, "m": 0.1}
 """Half of the range that is taken for a joint with a shorter one, by unit: a joint that hardly
 moved in the demonstrations is not in a wrong unit where it moves a little more."""
-
-
-@dataclass(frozen=True)
-class AgeBounds:
-    """How old values may be; the control loop judges the same before it asks."""
-
-    state_ticks: Annotated[float, Range(0.1, 3000)] = 3.0
-    """Since the read of the state began, ticks."""
-
-    picture_s: Annotated[float, Range(0.001, 60)] = 0.1
-    """Since the capture of the newest picture of a camera that is used, s."""
-
-    leader_s: Annotated[float, Range(0.001, 60)] = 0.1
-    """Since the read of the leader began, s."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +152,6 @@ class SafetyFilter:
         *,
         spec: Spec | None = None,
         bounds: SafetyBounds | None = None,
-        cameras: Sequence[str] = (),
         collisions: Collisions | None = None,
         stages: frozenset[Stage] = ALL_STAGES,
     ) -> None:
@@ -178,7 +163,6 @@ class SafetyFilter:
             spec: of the robot; its action names and units must be those of the limits. Without
                 one, the states are taken to be the joints of the limits.
             bounds: what is tolerated besides.
-            cameras: whose pictures must be fresh.
             collisions: says what a pose touches; None checks no contact.
             stages: those that act, for tests.
 
@@ -198,7 +182,7 @@ class SafetyFilter:
         self.limits, self.rate_hz, self._stages = limits, rate_hz, stages
         self._names = limits.names
         self.bounds = bounds or SafetyBounds()
-        self._cameras, self._collisions = tuple(cameras), collisions
+        self._collisions = collisions
         self._law = MotionLimits(limits, rate_hz)
         self._recovery = Recovery(self._law)
         self._following = FollowingWatch(limits, rate_hz, self.bounds.following, spec)
@@ -343,26 +327,10 @@ class SafetyFilter:
             found = _Finding(Stage.LAG, *said)
         if (said := self._health.update(health)) and Stage.HEALTH in self._stages:
             found = found or _Finding(Stage.HEALTH, *said)
-        if found is None and Stage.AGE in self._stages and (words := self._too_old(ages)):
+        _, words = self.bounds.ages.too_old(ages, self.rate_hz)
+        if found is None and words and Stage.AGE in self._stages:
             found = _Finding(Stage.AGE, "", words)
         return found
-
-    def _too_old(self, ages: Ages) -> str:
-        bounds = self.bounds.ages
-        if ages.state_s is None:
-            return "the robot has given no state yet"
-        pictures = [(f"the picture of {camera}", ages.pictures_s.get(camera, np.inf))
-                    for camera in self._cameras]  # fmt: skip
-        for what, age_s, bound_s in (
-            ("the state", ages.state_s, bounds.state_ticks / self.rate_hz),
-            *((what, age_s, bounds.picture_s) for what, age_s in pictures),
-            ("the leader's reading", ages.leader_s or 0.0, bounds.leader_s),
-        ):
-            if not age_s <= bound_s:
-                if age_s == np.inf:
-                    return f"{what} is not there yet"
-                return old_words(what, age_s, bound_s)
-        return ""
 
     # -- what is commanded ---------------------------------------------------------------------
 

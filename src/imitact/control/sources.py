@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from imitact.control.ages import AgeBounds
 from imitact.control.contract import Asked, Hold, Moment, old_words
 from imitact.control.engagement import Engagement
 from imitact.core.chunking import Chunking
@@ -26,9 +27,6 @@ FORGET_S = 0.5
 
 BLEND_S = 0.5
 """Time in which the jump from a person's last command to a policy's first action fades, s."""
-
-LEADER_S = 0.1
-"""How old the reading of a leader may be, s."""
 
 ANSWERS = 50
 """Answer times that the estimate takes into account, the newest."""
@@ -252,7 +250,7 @@ class LeaderSource:
         leader: Leader,
         spec: Spec,
         engagement: Engagement,
-        max_age_s: float = LEADER_S,
+        max_age_s: float = AgeBounds.leader_s,
         *,
         lag_s: float = 0.0,
     ) -> None:
