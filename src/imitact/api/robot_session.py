@@ -20,7 +20,7 @@ from imitact.control.ages import AgeBounds
 from imitact.control.async_inference import PolicyProcess
 from imitact.control.conductor import Conductor, ConductorPlan
 from imitact.control.contract import Controls, Safety, Source
-from imitact.control.control_loop import AgeLimits, ControlLoop
+from imitact.control.control_loop import CONTROLS_S, ControlLoop
 from imitact.control.parking import first_command
 from imitact.control.run_log import RunLog
 from imitact.control.run_statistics import RunStatistics
