@@ -30,6 +30,7 @@ from imitact.core.clock import Clock, WallClock
 from imitact.core.errors import BadInput, RobotError
 from imitact.core.robot import ServoHealth
 from imitact.core.types import FloatArray, Spec
+from imitact.robots.aloha_comparison import compare
 from imitact.robots.aloha_hardware import (
     GRIPPER,
     JOINT_SERVOS,
@@ -42,7 +43,6 @@ from imitact.robots.aloha_hardware import (
 from imitact.robots.aloha_probe import (
     LARGEST_OFFSET,
     ServoFacts,
-    compare,
     joint_mode,
     probe_arm,
     probe_servos,

@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from imitact.core.errors import RobotError
+from imitact.robots.aloha_comparison import SHADOW_TOLERANCE, SNAP_TICKS, compare
 from imitact.robots.aloha_hardware import GRIPPER, JOINT_SERVOS, SERVO_NAMES, SHADOWS
-from imitact.robots.aloha_probe import (
-    LARGEST_OFFSET,
-    SHADOW_TOLERANCE,
-    SNAP_TICKS,
-    ServoFacts,
-    compare,
-    joint_mode,
-    read_positions,
-)
+from imitact.robots.aloha_probe import LARGEST_OFFSET, ServoFacts, joint_mode, read_positions
 from imitact.robots.config import ArmConfig
 from imitact.robots.dynamixel_bus import DynamixelBus
 from imitact.robots.dynamixel_registers import (

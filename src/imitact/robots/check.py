@@ -16,6 +16,7 @@ import numpy as np
 
 from imitact.core.errors import BadInput, RobotError
 from imitact.core.words import counted
+from imitact.robots.aloha_comparison import compare
 from imitact.robots.aloha_hardware import (
     FOLLOWER,
     GRIPPER,
@@ -24,7 +25,6 @@ from imitact.robots.aloha_hardware import (
     ServoPlan,
     tick_rad,
 )
-from imitact.robots.aloha_probe import compare
 from imitact.robots.check_cameras import MakeCamera, check_cameras
 from imitact.robots.check_identity import OpenArm, check_identity, open_arms
 from imitact.robots.config import RobotConfig
@@ -262,8 +262,8 @@ def _check_gripper(arm: OpenArm) -> list[RobotFinding]:
             "It is within its range if mirrored: check the bit 0 of its Drive_Mode and how the "
             "horn is mounted, or it slams open"
             if is_mirrored
-            else "This gripper is not of that variant, or its horn was mounted anew: measure its "
-            "end stops",
+            else "This gripper is not of that variant, or its horn was mounted anew: "
+            "`imitact robot measure` measures its end stops",
         )
     ]
 

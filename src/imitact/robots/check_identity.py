@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from imitact.core.errors import RobotError
+from imitact.robots.aloha_comparison import compare
 from imitact.robots.aloha_hardware import SERVO_NAMES
-from imitact.robots.aloha_probe import ServoFacts, compare, fingerprint, probe_arm
+from imitact.robots.aloha_probe import ServoFacts, fingerprint, probe_arm
 from imitact.robots.check_cameras import MakeCamera, save_references
 from imitact.robots.config import ArmConfig, RobotConfig, read_config, set_values
 from imitact.robots.dynamixel_bus import DynamixelBus, NoAnswer, PortInUse
