@@ -113,6 +113,29 @@ def test_a_start_that_hangs_ends_at_its_deadline():
         host.start(3.0)
 
 
+def test_a_start_that_is_interrupted_ends_although_a_driver_hangs(monkeypatch):
+    """Ctrl-C has no effect while a host is closed, so that must not take as long as parking."""
+    arm = FakeServos()
+    arm.fail("hangs")
+    asked: list[float] = []
+
+    def interrupted(timeout_s: float) -> None:
+        raise KeyboardInterrupt
+
+    def ask(order: str, *_: object, timeout_s: float) -> None:
+        asked.append(timeout_s)
+        raise RobotError(f"it did not {order}")
+
+    with hosted(arm, config=replace(QUICK, hold_limit_s=float("inf"))) as host:
+        monkeypatch.setattr(host._process, "wait_ready", interrupted)
+        monkeypatch.setattr(host._process, "ask", ask)
+        with pytest.raises(KeyboardInterrupt):
+            host.start(PATIENCE_S)
+        assert host.close() == ()  # no torque was given that could be left
+        assert asked == [QUICK.order_timeout_s]
+        assert not host._process.is_alive
+
+
 def test_torque_that_one_arm_refuses_is_given_to_none():
     left, right = FakeServos(("a", "b")), FakeServos(("c", "d"))
     right.fail("refuses torque")

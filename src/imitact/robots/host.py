@@ -64,7 +64,7 @@ class RobotHost(ProcessOwner):
             specs = [leader.spec for leader in leaders]
             self.leader = HostedLeader(name, specs, self._boxes)
         super().__init__(ChildProcess(f"the host of {name}", run_host, on_line=on_line))
-        self._was_enabled = False
+        self._was_enabled = self._is_energised = False
 
     def start(self, timeout_s: float = START_TIMEOUT_S, *, energised: bool = False) -> None:
         """Start the process, and wait until every driver has read once.
@@ -77,7 +77,8 @@ class RobotHost(ProcessOwner):
         Raises:
             RobotError: a driver could not be opened, or the deadline has passed. No torque changed.
         """
-        plan = replace(self._plan, energised=energised or self._was_enabled)
+        self._is_energised = energised or self._was_enabled
+        plan = replace(self._plan, energised=self._is_energised)
         self._process.arguments = (plan, self._boxes)
         self._process.start(timeout_s)
 
@@ -129,12 +130,14 @@ class RobotHost(ProcessOwner):
         """
         if not self._process.is_alive:
             return (self.death(),) if self._was_enabled else ()
-        config = self._plan.config
-        most_s = PARK_TIMEOUT_S + config.countdown_s + config.hold_limit_s
+        config, most_s = self._plan.config, self._order_timeout_s
+        may_hold = self._was_enabled or self._is_energised
+        if may_hold:
+            most_s = PARK_TIMEOUT_S + config.countdown_s + config.hold_limit_s + 4 * most_s
         try:
-            missing = self._process.ask("close", timeout_s=most_s + 4 * self._order_timeout_s)
+            missing = self._process.ask("close", timeout_s=most_s)
         except RobotError as error:
-            missing = (str(error),)
+            missing = (str(error),) if may_hold else ()  # of a driver that hangs as it connects
         except BaseException:
             self._process.close()  # the host goes on by itself: it parks and releases
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -13,6 +14,7 @@ from imitact.core.clock import Clock, VirtualClock, WallClock
 from imitact.core.errors import BadInput, RobotError
 from imitact.core.joint_limits import JointLimits
 from imitact.core.robot import Leader, Robot
+from imitact.parallel.signals import ENDING, handled
 from imitact.robots.cameras import Cameras
 from imitact.robots.config import RobotConfig
 from imitact.robots.host import START_TIMEOUT_S, RobotHost
@@ -173,7 +175,8 @@ class HostSetup(RobotSetup):
                 self.cameras.start(timeout_s)
             self.host.start(timeout_s)
         except BaseException:
-            self.close()
+            with handled((signal.SIGINT, *ENDING), lambda *_: None):  # another Ctrl-C
+                self.close()
             raise
 
     def enable(self) -> None:
