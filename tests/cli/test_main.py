@@ -692,3 +692,14 @@ def test_a_trained_policy_has_its_datasets_fingerprint_and_returns_chunks(
     env = worlds.make_dot()
     assert loaded.chunk(env.reset(0)).shape == (8, 2)
     assert np.all(np.isfinite(loaded.chunk(env.reset(0))))
+
+
+def test_a_text_that_no_file_can_store_is_refused_and_a_path_may_have_any_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for robot in ([], ["--robot", "sim:cube"]):
+        line = is_refused(
+            capsys, "record", *robot, "--task", "caf\udce9", "--out", tmp_path / "out"
+        )
+        assert line == "imitact record: --task has bytes that are no UTF-8 text: 'caf\\udce9'"
+    assert "no such" in is_refused(capsys, "check", tmp_path / "caf\udce9")

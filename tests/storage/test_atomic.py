@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ def test_equal_values_give_equal_bytes_and_nothing_else_remains(tmp_path: Path) 
         first.read_bytes() == second.read_bytes() == atomic.json_bytes({"ä": 1.5, "list": [1, 2]})
     )
     assert first.read_bytes().endswith(b"]\n}\n")
+
+
+def test_a_path_of_any_bytes_is_written_and_read_back(tmp_path: Path) -> None:
+    path = os.fsdecode(b"caf\xe9")
+    write_json(tmp_path / "a.json", {"path": path})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"path": path}
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:

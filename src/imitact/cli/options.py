@@ -121,6 +121,7 @@ def parse(prog: str, settings: type[T] | T, argv: Sequence[str]) -> T:
     known = options(kind)
     _check_names(argv, known, prog)
     _check_numbers(argv, known)
+    _check_texts(argv, known)
     for owner in {kind, *(option.owner for option in known)}:
         _join_lines_of_help(owner)
     box = io.StringIO()
@@ -157,6 +158,14 @@ def _check_numbers(argv: Sequence[str], known: Sequence[Option]) -> None:
                 with contextlib.suppress(ValueError):
                     if float(word) not in option.range:
                         raise BadInput(f"{option.name} is {word}; it must be {option.range}")
+
+
+def _check_texts(argv: Sequence[str], known: Sequence[Option]) -> None:
+    """Refuse texts that no file can store: bytes that are not UTF-8. Paths may have any."""
+    for option in known:
+        for word in values_of(argv, option.name) if "Path" not in str(option.hint) else ():
+            if any("\ud800" <= c <= "\udfff" for c in word):
+                raise BadInput(f"{option.name} has bytes that are no UTF-8 text: {word!a}")
 
 
 def _join_lines_of_help(kind: type) -> None:

@@ -116,8 +116,12 @@ def write_bytes(path: Path, data: bytes, staging: Path | None = None) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Return what `write_json` writes; equal values give equal bytes."""
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    """Return what `write_json` writes; equal values give equal bytes.
+
+    A path with bytes that are no UTF-8 has surrogates, which are written as JSON's escapes.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode(errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any, staging: Path | None = None) -> None:
