@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,3 +62,14 @@ def test_a_robot_that_does_not_fit_is_refused_by_what_differs(dataset):
         episode_actions(dataset, 0, replace(SPEC, action_names=names), "data")
     with pytest.raises(BadInput, match="episode is 4; data has the episodes 0 to 0"):
         episode_actions(dataset, 4, SPEC, "data")
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [([[0.0] * 3, [0.0, np.nan, 0.0]], "no finite action at tick 1"), ([], "is empty")],
+)
+def test_an_episode_that_no_robot_can_follow_is_refused_by_its_number(rows, says):
+    episode = SimpleNamespace(action=np.array(rows, np.float32).reshape(-1, 3))
+    hurt: Any = SimpleNamespace(spec=SPEC, lengths=(9,), extra_columns={}, episode=[episode].pop)
+    with pytest.raises(BadInput, match=f"episode 0 of data {says}"):
+        episode_actions(hurt, 0, SPEC, "data")

@@ -28,7 +28,8 @@ def episode_actions(dataset: Dataset, index: int, spec: Spec, name: str) -> NDAr
         name: of the dataset, for messages.
 
     Raises:
-        BadInput: there is no such episode, or its column of skipped ticks is wrong.
+        BadInput: there is no such episode, an action is not finite, or its column of skipped ticks
+            is wrong.
         SpecMismatch: the robot has other joints or units, or another rate; each is named.
     """
     count = len(dataset.lengths)
@@ -37,6 +38,12 @@ def episode_actions(dataset: Dataset, index: int, spec: Spec, name: str) -> NDAr
     dataset.spec.check_same(spec, "the robot", name, parts=("action names", "action units", "rate"))
     episode = dataset.episode(index)
     actions = np.array(episode.action, np.float64)
+    finite = np.isfinite(actions).all(axis=1)
+    if not len(actions) or not finite.all():
+        what = (
+            f"has no finite action at tick {int(np.argmin(finite))}" if len(actions) else "is empty"
+        )
+        raise BadInput(f"episode {index} of {name} {what}; replay another episode")
     if columns.SKIPPED not in dataset.extra_columns:
         return actions
     skipped = np.asarray(episode.extra_values([columns.SKIPPED])[columns.SKIPPED]).ravel()
