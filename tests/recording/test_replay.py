@@ -66,7 +66,7 @@ def test_a_robot_that_does_not_fit_is_refused_by_what_differs(dataset):
 
 @pytest.mark.parametrize(
     ("rows", "says"),
-    [([[0.0] * 3, [0.0, np.nan, 0.0]], "no finite action at tick 1"), ([], "is empty")],
+    [([[0.0] * 3, [0.0, np.nan, 0.0]], "has no finite action at tick 1"), ([], "is empty")],
 )
 def test_an_episode_that_no_robot_can_follow_is_refused_by_its_number(rows, says):
     episode = SimpleNamespace(action=np.array(rows, np.float32).reshape(-1, 3))
