@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import imitact
-from imitact.api.robot_session import LiveSession, RobotSession
+from imitact.api.live_session import LiveSession
+from imitact.api.robot_session import RobotSession
 from imitact.api.run_robot import replay_robot, run_robot
 from imitact.api.session_parts import QUIET_S, open_parts, quiet, start_pose
 from imitact.api.teleoperate import Person, record_robot, teleoperate

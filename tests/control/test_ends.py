@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imitact.api.robot_session import SessionPlan, VirtualSession
+from imitact.api.robot_session import SessionPlan
+from imitact.api.virtual_session import VirtualSession
 from imitact.control.conductor import PhasedSource
 from imitact.control.contract import Asked, Controls, Hold, Moment
 from imitact.control.control_loop import BRAKE_S, ControlLoop

@@ -37,7 +37,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.api.robot_session import LiveSession, SessionPlan
+from imitact.api.live_session import LiveSession
+from imitact.api.robot_session import SessionPlan
 from imitact.control.ages import AgeBounds
 from imitact.control.async_inference import PolicyProcess
 from imitact.control.safety_filter import SafetyBounds, SafetyFilter

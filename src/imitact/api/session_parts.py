@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from imitact.api.live_session import LiveSession
 from imitact.api.robot_session import (
-    LiveSession,
     OnLine,
     OnPoll,
     Recorder,
     RobotSession,
     SessionPlan,
-    VirtualSession,
     stage_names,
 )
+from imitact.api.virtual_session import VirtualSession
 from imitact.control.ages import AgeBounds
 from imitact.control.async_inference import PolicyProcess
 from imitact.control.collision import CollisionCheck

@@ -55,7 +55,7 @@ class RerunSession:
         if self._live is not None:
             self._live.watch()
             return
-        from imitact.api.robot_session import LiveSession
+        from imitact.api.live_session import LiveSession
         from imitact.api.session_parts import frame_boxes
         from imitact.viewer.rerun_live import LiveRerun
 
