@@ -8,14 +8,19 @@ from functools import partial
 import numpy as np
 import pytest
 
+from imitact.control.control_loop import ControlLoop
 from imitact.core.clock import VirtualClock
 from imitact.core.errors import ImitactError
-from imitact.core.robot import Robot
+from imitact.core.hold import Hold
+from imitact.core.robot import Robot, watchdog_s
+from imitact.core.types import Spec
 from imitact.parallel.mailbox import Mailbox
+from imitact.recording.tick_record import TickRecord
 from imitact.robots.host import RobotHost
 from imitact.robots.hosted import HostedDriver
 from imitact.robots.simulated import Outcome, SimulatedDriver, SimulatedRobot, WorldBoxes
 from imitact.robots.timed_frames import frame_mailbox
+from tests.support.control import Counting, LateClock, PassThrough
 from tests.support.dot_env import RATE_HZ, DotEnv, dot_spec
 from tests.support.hosts import PATIENCE_S, QUICK, wait_for
 
@@ -54,13 +59,46 @@ def test_a_skipped_tick_lets_the_last_command_act_on():
     clock = VirtualClock()
     robot = SimulatedRobot(DotEnv(), clock, seed=3)
     robot.command(np.array([1.0, 1.0]), 0)
-    clock.wait_until(3 / RATE_HZ)
+    clock.wait_until(4 / RATE_HZ)
     reading = robot.reading()
     assert reading is not None
-    assert reading.values.tolist() == states_of_env(3, np.ones((3, 2)))[-1]
+    assert reading.values.tolist() == states_of_env(3, np.ones((4, 2)))[-1]
     assert "no new command" in robot.fault()
-    robot.command(np.array([0.5, 0.5]), 3)
+    robot.command(np.array([0.5, 0.5]), 4)
     assert robot.fault() == ""
+
+
+class SlowDot(DotEnv):
+    """The dot with few ticks per second."""
+
+    def __init__(self, rate_hz: float) -> None:
+        super().__init__()
+        self._rate_hz = rate_hz
+
+    @property
+    def spec(self) -> Spec:
+        return replace(dot_spec(), rate_hz=self._rate_hz)
+
+
+@pytest.mark.parametrize("rate_hz", [1.0, 5.0, 10.0, 50.0])
+def test_a_robot_of_any_rate_follows_and_holds_once_its_commands_stop(rate_hz: float):
+    clock = VirtualClock()
+    robot = SimulatedRobot(SlowDot(rate_hz), clock, seed=3)
+    records: list[TickRecord] = []
+    loop = ControlLoop(robot, Counting(2), PassThrough(), clock, rate_hz, records.append)
+    loop.run(np.zeros(2), 20)
+    assert [record.hold for record in records] == [Hold.NONE] * 20
+    clock.wait_until(clock.now_s() + 1.1 * watchdog_s(rate_hz))
+    assert "no new command" in robot.fault()
+    late = LateClock({round(3 / rate_hz * 50): 2.2 / rate_hz})  # its keys are ticks of 50 Hz
+    skipping = SimulatedRobot(SlowDot(rate_hz), late, seed=3)
+    loop = ControlLoop(skipping, Counting(2), PassThrough(), late, rate_hz, records.append)
+    loop.run(np.zeros(2), 5)
+    assert {record.hold for record in records[20:]} == {Hold.NONE}
+    spec = dot_spec()
+    driver = HostedDriver("dot", partial(SlowDot, rate_hz), spec)  # type: ignore[arg-type]
+    host = RobotHost("dot", [driver], rate_hz=rate_hz)
+    assert host._plan.config.watchdog_s == watchdog_s(rate_hz)
 
 
 def test_readings_and_frames_are_late_by_their_latency():

@@ -28,7 +28,7 @@ from imitact.control.contract import (
 )
 from imitact.core.clock import Clock
 from imitact.core.errors import library_words
-from imitact.core.robot import WATCHDOG_S, Reading, Robot, ServoHealth, TimedFrame
+from imitact.core.robot import Reading, Robot, ServoHealth, TimedFrame, watchdog_s
 from imitact.core.types import FloatArray
 from imitact.core.words import counted
 from imitact.recording.tick_record import TickRecord
@@ -222,7 +222,7 @@ class ControlLoop:
                 return Hold.CONTROLS_SILENT, words
         if fault := self._robot.fault():
             return Hold.ROBOT_FAULT, fault
-        if skipped > WATCHDOG_S * self._rate_hz:
+        if skipped > watchdog_s(self._rate_hz) * self._rate_hz:
             return (
                 Hold.LOOP_LATE,
                 f"{counted(skipped, 'tick')} were skipped; is the computer too busy?",

@@ -87,7 +87,7 @@ class SentCommand:
 class Robot(Protocol):
     """A robot as its control loop sees it: newest values with their times. No call waits.
 
-    The robot follows the newest command. Without a new one for `WATCHDOG_S` it stops following,
+    The robot follows the newest command. Without a new one for `watchdog_s` it stops following,
     keeps holding the last one, and says so in `fault`.
     """
 
@@ -120,7 +120,19 @@ class Robot(Protocol):
 
 
 WATCHDOG_S = 0.1
-"""Time without a new command after which a robot stops following and holds, s."""
+"""Shortest time without a new command after which a robot stops following and holds, s."""
+
+WATCHDOG_TICKS = 3
+"""The same in ticks, for robots that are commanded less than 30 times a second."""
+
+
+def watchdog_s(rate_hz: float) -> float:
+    """Return the time without a new command after which a robot stops following and holds, s.
+
+    Args:
+        rate_hz: ticks of its control per second.
+    """
+    return max(WATCHDOG_S, WATCHDOG_TICKS / rate_hz)
 
 
 @runtime_checkable

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from imitact.core.errors import RobotError
+from imitact.core.robot import watchdog_s
 from imitact.core.types import Camera
 from imitact.parallel.child_process import ChildProcess, ProcessOwner
 from imitact.parallel.mailbox import Mailbox
@@ -52,6 +53,7 @@ class RobotHost(ProcessOwner):
             on_line: receives lines of progress and faults.
         """
         config = config or HostConfig()
+        config = replace(config, watchdog_s=max(config.watchdog_s, watchdog_s(rate_hz)))
         self._plan = HostPlan(tuple(drivers), tuple(leaders), config)
         self._boxes = HostBoxes.create(drivers, leaders)
         spec = side_by_side(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from imitact.core.clock import Clock, VirtualClock, WallClock
 from imitact.core.errors import ImitactError, library_words
-from imitact.core.robot import WATCHDOG_S, Reading, SentCommand, ServoHealth, TimedFrame
+from imitact.core.robot import Reading, SentCommand, ServoHealth, TimedFrame, watchdog_s
 from imitact.core.types import Env, FloatArray, Frame, Observation, Spec, StepResult
 from imitact.parallel.mailbox import Mailbox
 from imitact.robots.timed_frames import LazyTimedFrame
@@ -88,7 +88,6 @@ class SimulatedRobot:
         seed: int = 0,
         state_latency_s: float = 0.0,
         frame_latency_s: float = 0.0,
-        watchdog_s: float = WATCHDOG_S,
     ) -> None:
         """Begin an episode.
 
@@ -98,11 +97,10 @@ class SimulatedRobot:
             seed: of the episode.
             state_latency_s: time from a measurement to its reading, s.
             frame_latency_s: time from the capture of a frame to its reading, s.
-            watchdog_s: time without a new command after which `fault` says so, s.
         """
         self._env, self._clock = env, clock
         self._state_latency_s, self._frame_latency_s = state_latency_s, frame_latency_s
-        self._watchdog_s = watchdog_s
+        self._watchdog_s = watchdog_s(env.spec.rate_hz)
         self._schedule = 0  # number of the schedule whose events count
         self._sequence = 0
         self.error: Exception | None = None
