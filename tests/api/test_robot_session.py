@@ -158,7 +158,7 @@ def test_a_robot_that_is_held_for_too_long_is_parked(policy: Path):
     def stop(session: RobotSession) -> None:
         session.stopped = True
 
-    with pytest.raises(RobotError, match=r"held for too long \(stopped.*parked and released"):
+    with pytest.raises(RobotError, match=r"held for too long \(stopped.*the run has ended"):
         run_robot(policy, robot=DOT, seconds=70.0, on_poll=stop)
     assert run_robot(policy, robot=DOT, seconds=50.0, on_poll=stop).words == "the time is over"
 

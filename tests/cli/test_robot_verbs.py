@@ -138,6 +138,20 @@ def test_the_summary_says_why_the_robot_was_held():
     assert "  not asked, 1 tick: the chunk is not finite" in lines
 
 
+def test_lines_are_on_the_terminal_while_the_robot_starts_and_is_parked():
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = Terminal()
+    with RobotDisplay({"q": "end"}, shown) as display:
+        display.line("connecting the robot")
+        assert "connecting the robot" in shown.getvalue()
+        display.show(Session())  # type: ignore[arg-type]
+        display.line("not released: waist")
+        assert "not released: waist" in shown.getvalue()
+
+
 def test_a_display_without_a_terminal_prints_a_line_now_and_then():
     stream, now_s = io.StringIO(), 0.0
     session: Any = Session()

@@ -182,7 +182,12 @@ class LiveSession(RobotSession):
                     self.on_line(f"it does not start: {error}. Support the arm, and cut its power")
         missing = self.setup.close()
         if missing:
-            self.on_line(f"no answer to the release of {', '.join(missing)}: it may still hold")
+            self.on_line(
+                f"not released: {', '.join(missing)}. It may still hold; support the arm and cut "
+                "its power"
+            )
+        elif self._is_engaged and not self._plan.is_shadow:
+            self.on_line("the robot is released")
 
     def _poll(self) -> None:
         """Say what the person wants, take the records, and look after the processes.

@@ -204,7 +204,7 @@ class RobotSession:
         if self.recording and self.recorder is not None and record.phase:
             self.recorder.add(record, frames)
         if record.should_park and self.phase and record.hold not in _WAITS:
-            raise RobotError(f"held for too long ({record.words}); it is parked and released")
+            raise RobotError(f"the robot was held for too long ({record.words}); the run has ended")
 
     @contextlib.contextmanager
     def _logged(self, number: int, name: str) -> Iterator[list[str]]:

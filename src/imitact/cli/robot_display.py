@@ -94,6 +94,7 @@ class RobotDisplay:
         self._stream, self._clock = stream or sys.stderr, clock
         self._keys = "  ".join(f"[{key}] {words}" for key, words in keys.items())
         self._lines: list[str] = []
+        self._rows: Sequence[Row] = ()
         self._shown_s = -math.inf
         self._live: Any = None
 
@@ -119,10 +120,13 @@ class RobotDisplay:
             self._live = None
 
     def line(self, text: str) -> None:
-        """Show a line of progress or of a fault."""
+        """Show a line of progress or of a fault, at once: while the robot starts and is parked
+        nothing else is shown."""
         self._lines = [*self._lines[-LINES + 1 :], text]
         if self._live is None:
             print_progress(text, self._stream)
+        else:
+            self._draw()
 
     def show(self, session: RobotSession) -> None:
         """Show the session, if it is time to."""
@@ -130,12 +134,16 @@ class RobotDisplay:
         if now_s - self._shown_s < (REFRESH_S if self._live is not None else EVERY_S):
             return
         self._shown_s = now_s
-        rows = state_rows(session)
+        self._rows = state_rows(session)
         if self._live is None:
-            print_progress("; ".join(f"{name}: {value}" for name, value in rows), self._stream)
-            return
+            text = "; ".join(f"{name}: {value}" for name, value in self._rows)
+            print_progress(text, self._stream)
+        else:
+            self._draw()
+
+    def _draw(self) -> None:
         with contextlib.suppress(OSError, ValueError):
-            self._live.update(self._table(rows), refresh=True)
+            self._live.update(self._table(self._rows), refresh=True)
 
     def _table(self, rows: Sequence[Row]) -> Any:
         from rich.console import Group

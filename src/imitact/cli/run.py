@@ -19,7 +19,7 @@ from imitact.storage.output_guard import check_output
 if TYPE_CHECKING:
     from imitact.robots.simulated import Outcome
 
-RESUME_HINT = "the robot was parked and released; finished episodes are kept"
+RESUME_HINT = "finished episodes are kept"
 
 
 @dataclass(frozen=True)

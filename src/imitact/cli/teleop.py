@@ -12,7 +12,7 @@ from imitact.cli.console import print_result
 from imitact.control.ages import AgeBounds
 from imitact.core.ranges import Seconds
 
-RESUME_HINT = "the robot was parked and released"
+RESUME_HINT = ""
 
 
 @dataclass(frozen=True)
