@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,24 @@ def test_of_keys_within_a_moment_the_first_decides_and_an_end_ends(
     assert report.words == "ended by the person"
     if kept:
         assert len(imitact.open_dataset(tmp_path / "out").lengths) == kept
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_episode_that_is_kept_is_written_although_a_signal_comes(
+    number: signal.Signals, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    keep = RecordingSession.keep
+
+    def interrupted(session: RecordingSession) -> object:
+        signal.raise_signal(number)
+        return keep(session)
+
+    monkeypatch.setattr(RecordingSession, "keep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        record_robot(
+            tmp_path / "out", robot=DOT, task="t", leader=f"{data}:0", approach="offset", episodes=2
+        )
+    assert len(imitact.open_dataset(tmp_path / "out").lengths) == 1
 
 
 def test_waiting_for_the_person_costs_no_time_of_the_episode(led: object, tmp_path: Path):

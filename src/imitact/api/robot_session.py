@@ -8,6 +8,7 @@ runs in this process, as fast as it goes, and twice the same.
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from imitact.control.safety_filter import Stage
 from imitact.core.errors import RobotError
 from imitact.core.hold import Hold
 from imitact.core.robot import Robot
+from imitact.parallel.signals import ENDING, StopFlag
 from imitact.recording.camera_track import FrameAt
 from imitact.recording.session import RecordingSession, TooShort
 from imitact.recording.session_process import RecorderProcess
@@ -165,16 +167,23 @@ class RobotSession:
     def keep_episode(self) -> bool:
         """Write the episode; return whether it was long enough to be kept.
 
+        In this process Ctrl-C waits until it is written, as it does with a recorder in its own; a
+        second one does not.
+
         Raises:
             ImitactError: it was not written, with the cause.
         """
         self.recording = False
+        here = isinstance(self.recorder, RecordingSession)
         try:
-            if self.recorder is not None:
-                self.recorder.keep()
+            with StopFlag(signal.SIGINT, *ENDING) if here else contextlib.nullcontext() as stop:
+                if self.recorder is not None:
+                    self.recorder.keep()
         except TooShort as error:
             self.on_line(str(error))
             return False
+        if stop is not None:
+            stop.check()
         return True
 
     def mark_episode(self, text: str) -> None:
