@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from imitact.core.clock import VirtualClock
 from imitact.robots.check import CheckConfig, check_robot
+from imitact.robots.check_lerobot import check_lerobot_motion
 from imitact.robots.config import RobotConfig
 from imitact.robots.robot_finding import RobotFinding
 from tests.support.lerobot_arm import JOINTS, PATIENCE, Arm, use_stand_in
@@ -36,6 +38,14 @@ def test_a_good_arm_and_its_leader_have_a_rate_and_no_more(arm: Arm, tmp_path: P
     )
     found = check(arm, config)
     assert {name: one.severity for name, one in found.items()} == {"read-rate": "note"}
+    assert arm.registers("Torque_Enable") == [0, 0, 0]
+
+
+def test_each_joint_moves_and_comes_back_and_the_arm_is_limp_afterwards(arm: Arm) -> None:
+    arm.set_registers()
+    config = RobotConfig(kind="lerobot", rate_hz=30.0, lerobot=arm.config, rest=REST)
+    found = check_lerobot_motion(config, None, PATIENCE, VirtualClock())
+    assert found == []
     assert arm.registers("Torque_Enable") == [0, 0, 0]
 
 

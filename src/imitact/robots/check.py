@@ -84,7 +84,7 @@ def check_robot(
     """Return everything that is found, the worst first.
 
     Args:
-        config: the robot. Those of LeRobot are checked by `check_lerobot`, and never moved.
+        config: the robot. Those of LeRobot are checked by `check_lerobot`.
         settings: what to do.
         confirm: asks a person whether leader and follower moved alike; without one, only whether
             each joint follows is judged. Used with `settings.move`.
@@ -112,6 +112,8 @@ def check_robot(
         from imitact.robots.check_lerobot import check_lerobot
 
         found += check_lerobot(config, settings.reads, patience)
+        if settings.move:
+            found += _check_motion(config, found, confirm, patience)
     found += check_cameras(
         config.cameras, settings.camera_s, make_camera=make_camera, folder=Path(folder)
     )
@@ -340,6 +342,10 @@ def _check_motion(
                 "Mend them, then check again with --move",
             )
         ]
+    if config.kind == "lerobot":
+        from imitact.robots.check_lerobot import check_lerobot_motion
+
+        return check_lerobot_motion(config, confirm, patience)
     moved: list[RobotFinding] = []
     for side, follower in config.arms.items():
         moved += check_motion(side, follower, config.leaders.get(side), confirm, patience=patience)

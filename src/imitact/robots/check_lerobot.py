@@ -1,16 +1,20 @@
-"""LeRobot check: a robot and its leader that LeRobot drives; nothing moves, no torque changes."""
+"""LeRobot check: a robot and its leader that LeRobot drives; it moves where that is asked for."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from imitact.core.clock import Clock, WallClock
 from imitact.core.errors import ImitactError, RobotError
+from imitact.robots.check_driver_motion import check_driver_motion
 from imitact.robots.config import LeRobotConfig, RobotConfig
 from imitact.robots.lerobot import Kind, LeRobotDriver
 from imitact.robots.lerobot_process import LeRobotProcess, check_python
+from imitact.robots.lerobot_setup import device_limits
 from imitact.robots.robot_finding import RobotFinding, failure
 
 WARM_C = 60.0
@@ -59,6 +63,66 @@ def check_lerobot(config: RobotConfig, reads: int, patience: float = 1.0) -> lis
             driver.close()
             process.stop()
     return found
+
+
+def check_lerobot_motion(
+    config: RobotConfig,
+    confirm: Callable[[str], bool] | None,
+    patience: float = 1.0,
+    clock: Clock | None = None,
+) -> list[RobotFinding]:
+    """Move each joint of a robot of LeRobot by 5 degrees and back, then turn its torque off.
+
+    A leader of LeRobot has no torque: a person moves it, and compares (`check_driver_motion`).
+
+    Args:
+        config: the robot, of kind "lerobot"; it lies in its rest pose.
+        confirm: asks a person; None asks nobody.
+        patience: factor of all time-outs.
+        clock: of the steps; None takes the wall clock.
+    """
+    assert config.lerobot is not None
+    clock = WallClock() if clock is None else clock
+    devices: list[tuple[Kind, LeRobotConfig]] = [("robot", config.lerobot)]
+    if config.lerobot_leader is not None and confirm is not None:
+        devices.append(("leader", config.lerobot_leader))
+    where = f"{config.lerobot.type} ([lerobot])"
+    found: list[RobotFinding] = []
+    with contextlib.ExitStack() as endings:
+        try:
+            drivers: list[LeRobotDriver] = []
+            for kind, device in devices:
+                process = LeRobotProcess(check_python(device.python or config.lerobot.python))
+                process.start()
+                endings.callback(process.stop)
+                driver = LeRobotDriver(process, kind, device, config.rate_hz, patience=patience)
+                driver.connect()
+                endings.callback(driver.close)
+                drivers.append(driver)
+            robot, *leaders = drivers
+            limits = device_limits(robot.device, config.limits)
+            if limits is None:
+                words = "nothing was moved: no limits are known for each of its joints"
+                remedy = "Give them in robot.toml, [limits.JOINT]"
+                return [RobotFinding("not-moved", "warning", where, words, "", remedy)]
+            endings.callback(_released, robot, where, found)
+            robot.enable()
+            leader = leaders[0] if leaders else None
+            found += check_driver_motion(robot, leader, limits, where, clock, confirm)
+        except ImitactError as error:
+            found.append(failure("motion", where, error))
+    return found
+
+
+def _released(robot: LeRobotDriver, where: str, found: list[RobotFinding]) -> None:
+    try:
+        silent = ", ".join(robot.release())
+    except RobotError as error:
+        silent = str(error)
+    if silent:
+        words = f"not confirmed that the torque is off: {silent}"
+        remedy = "Support the arm and switch its power off"
+        found.append(RobotFinding("release", "error", where, words, "", remedy))
 
 
 def _check_values(

@@ -126,6 +126,17 @@ class LeRobotDriver:
             raise RobotError(f"{self._config.type} of LeRobot is not open")
         return self._device.driver_spec
 
+    @property
+    def device(self) -> LeRobotDevice:
+        """The device as LeRobot describes it.
+
+        Raises:
+            RobotError: it was not opened yet.
+        """
+        if self._device is None:
+            raise RobotError(f"{self._config.type} of LeRobot is not open")
+        return self._device
+
     def connect(self) -> None:
         """Start LeRobot where it does not run, and open the device."""
         if not self._process.is_alive:
