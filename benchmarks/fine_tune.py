@@ -16,13 +16,24 @@ import json
 from pathlib import Path
 from typing import Any
 
+import studies
+
 import imitact
 from imitact.core.cpu import processor_name
 from imitact.core.version import __version__
 from imitact.envs.registry import RECOMMENDED_MODEL
+from imitact.evaluation.confidence_intervals import wilson
 
 CHUNKING = "ensemble:0.01/10"
 TASK = "cube"
+
+WAYS = {
+    "old": ("50 at spread 1", ("old",)),
+    "fine-tuned": ("the same policy, fine-tuned on 10 at spread 2", ("new",)),
+    "new": ("those 10 alone", ("new",)),
+    "together": ("all 60", ("old", "new")),
+}
+"""What each training is called in the table, and which demonstrations it sees."""
 
 
 def say(line: str) -> None:
@@ -72,6 +83,22 @@ def row(
     }
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the table of docs/studies.md."""
+    lines = ["| training | success | single trainings | jerk, rad/s³ |", "|---|---|---|---|"]
+    for name, (words, _) in WAYS.items():
+        ours = [row for row in rows if row["training"] == name]
+        if not ours:
+            continue
+        successes, episodes = (sum(row[key] for row in ours) for key in ("successes", "episodes"))
+        low, high = wilson(successes, episodes)
+        each = ", ".join(f"{row['successes'] / row['episodes']:.0%}" for row in ours)
+        jerk = sum(row["mean_jerk_rad_s3"] for row in ours) / len(ours)
+        success = f"{successes} of {episodes} ({low:.1%} to {high:.1%})"
+        lines.append(f"| {words} | {success} | {each} | {jerk:.0f} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -86,19 +113,17 @@ def main() -> None:
     parser.add_argument("--write", type=Path, default=Path("benchmarks/results/fine_tune.json"))
     given = parser.parse_args()
     counts, spreads = given.demonstrations, given.spreads
-    old = demonstrations(given.out / "data-old", counts[0], spreads[0], (0, 999))
-    new = demonstrations(given.out / "data-new", counts[1], spreads[1], (3000, 3999))
+    data = {
+        "old": demonstrations(given.out / "data-old", counts[0], spreads[0], (0, 999)),
+        "new": demonstrations(given.out / "data-new", counts[1], spreads[1], (3000, 3999)),
+    }
     rows = []
     for seed in given.seeds:
         folder = given.out / f"seed{seed}"
         parent = folder / "old" / "training"
-        for name, data, start in (
-            ("old", [old], {}),
-            ("fine-tuned", [new], {"from_policy": parent}),
-            ("new", [new], {}),
-            ("together", [old, new], {}),
-        ):
-            found = row(folder / name, data, seed, given, **start)
+        for name, (_, seen) in WAYS.items():
+            start = {"from_policy": parent} if name == "fine-tuned" else {}
+            found = row(folder / name, [data[part] for part in seen], seed, given, **start)
             rows.append({"training": name, **found})
             say(f"seed {seed}, {name}: {found['successes']} of {found['episodes']}")
             result = {
@@ -112,6 +137,8 @@ def main() -> None:
             }
             given.write.parent.mkdir(parents=True, exist_ok=True)
             given.write.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    studies.show(given.write, "fine_tune", table(rows))
+    print(table(rows))
 
 
 if __name__ == "__main__":

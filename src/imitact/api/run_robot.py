@@ -329,7 +329,7 @@ def _policy_source(
     rate_hz = parts.spec.rate_hz
     cameras = tuple(camera.name for camera in stored.spec.cameras)
     step = None if parts.limits is None else parts.limits.velocity / rate_hz
-    return PolicySource(inference, execution.new(), rate_hz, cameras, step)
+    return PolicySource(inference, execution.new(stored.spec), rate_hz, cameras, step)
 
 
 def _with_leader(policy: Any, leader: Any, parts: Parts) -> InterventionSource:

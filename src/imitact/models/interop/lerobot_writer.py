@@ -164,9 +164,7 @@ def _execution(policy: TorchPolicy, notes: list[str]) -> tuple[float | None, int
         number, _, fade = value.partition("~")
         steps = min(int(number), chunk)
         if fade:
-            notes.append(
-                f"LeRobot joins no chunks; {execution} becomes n_action_steps {steps}"
-            )
+            notes.append(f"LeRobot joins no chunks; {execution} becomes n_action_steps {steps}")
         if execution.delay_ticks:
             notes.append(f"LeRobot has no delay; {execution} becomes n_action_steps {steps}")
         return None, steps
