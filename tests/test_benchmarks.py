@@ -9,6 +9,7 @@ from types import ModuleType
 
 import augmentation
 import bench
+import fine_tune
 import pytest
 import spread
 import studies
@@ -29,7 +30,7 @@ def test_the_documents_quote_the_recorded_numbers():
         assert tables.placed(text, name, block) == text, f"{path}: run benchmarks/bench.py --record"
 
 
-@pytest.mark.parametrize("study", [augmentation, spread])
+@pytest.mark.parametrize("study", [augmentation, fine_tune, spread])
 def test_the_tables_of_the_studies_match_their_results(study: ModuleType):
     rows = json.loads((studies.RESULTS / f"{study.__name__}.json").read_text())["rows"]
     page = studies.PAGE.read_text()
