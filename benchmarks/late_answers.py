@@ -41,7 +41,7 @@ FIRST_SEED = 1000
 class Unfiltered:
     """In the place of the safety filter, so that only lateness differs from an evaluation."""
 
-    stage, joint, words, should_park = 0, "", "", False
+    stage, joint, words, should_park, rests = 0, "", "", False, True
 
     def begin(self, command: Any) -> None:
         self.action, self.held = command, False

@@ -171,6 +171,8 @@ def run(desk: Desk | None, policy: Path, out: Path, args: argparse.Namespace) ->
             file.write(json.dumps(row) + "\n")
         done.append(row)
         say(f"start {row['seed']}: reward {best:g}")
+        if desk is not None:  # a gripper that still held the cube would not close at the start
+            desk.bench.reset(row["seed"] + 1, arms=False)
 
     if missing > 0:
         report = run_robot(
@@ -232,7 +234,7 @@ def main() -> None:
         settings: Any = {"train": {"steps": args.steps}} if args.steps else {}
         if (args.height, args.width) == (480, 640):
             settings["model"] = RECOMMENDED_MODEL["cube"]
-        imitact.train(data, out=training, preset="quick", **settings)
+        imitact.train(data, out=training, preset="quick", resume=training.exists(), **settings)
         with desk_of(out, args) as desk:
             keep("run", run(desk, training, out, args))
     except RobotError as error:

@@ -91,6 +91,8 @@ TUNE = (
     "0", "--delay-ticks", "1", "--first-round", "1", "--finalists", "2", "--selection", "2",
     "--confirmation", "1", "--workers", "1",
 )  # fmt: skip
+# What tunings of before did; their grid had no `fade`.
+UNJOINED = ("--fade", "0")
 EXPORT = (
     "export", "--observations", "2", "--calls", "2", "--torch-calls", "2", "--threads", "1",
 )  # fmt: skip
@@ -663,9 +665,10 @@ def test_a_finished_old_tuning_chooses_the_same_without_running_an_episode(
     policy = restored("policies/plain", tmp_path)
     journal, then = (out / "tune.jsonl").read_bytes(), as_executed(read_json(out / "tune.json"))
     (out / "tune.json").unlink()
-    succeeds(capsys, *TUNE, policy, "--out", out)
+    succeeds(capsys, *TUNE, policy, "--out", out, *UNJOINED)
     assert (out / "tune.jsonl").read_bytes() == journal
     told = read_json(out / "tune.json")
+    assert told["grid"].pop("fade") == [0]
     assert form(told) == form(then)
     assert_alike(told, then, free=("wall_s", "imitact"))
     # What was chosen is written into the policy as the first version wrote it.
@@ -682,7 +685,7 @@ def test_an_old_interrupted_tuning_continues_after_its_last_episode(
     out = restored("tunings/interrupted", tmp_path)
     policy = restored("policies/plain", tmp_path)
     before = (out / "tune.jsonl").read_bytes()
-    succeeds(capsys, *TUNE, policy, "--out", out)
+    succeeds(capsys, *TUNE, policy, "--out", out, *UNJOINED)
     journal = out / "tune.jsonl"
     assert journal.read_bytes().startswith(before)
     done = [(row["execution"]["chunking"], row["execution"]["delay_ticks"], row["row"]["seed"])
@@ -690,6 +693,7 @@ def test_an_old_interrupted_tuning_continues_after_its_last_episode(
     assert len(done) == len({*done}), "an episode ran twice"
     told = read_json(out / "tune.json")
     then = as_executed(read_json(OLD / "tunings" / "finished" / "tune.json"))
+    assert told["grid"].pop("fade") == [0]
     assert told["grid"] == then["grid"]
     assert told["race"] == then["race"]
     if SAME_ROUNDING:

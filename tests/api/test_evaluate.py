@@ -161,7 +161,7 @@ def test_of_more_than_two_each_is_compared_with_the_best(
     argv = ["evaluate", *two, third, "--env", DOT, "--episodes", "1", "--workers", "1"]
     code, text, err = answer(capsys, *argv, "--out", tmp_path / "out")
     assert code == 0, err
-    assert text.count("on the same 1 seeds") == 2
+    assert text.count("on the same 1 seed") == 2
     assert "best of 3 on these seeds, which favours it" in text
     line = is_refused(capsys, "evaluate", two[0], two[0], "--env", DOT, "--out", tmp_path / "x")
     assert "given twice" in line

@@ -51,7 +51,7 @@ def test_a_run_on_a_simulated_robot_has_the_actions_of_a_rollout_with_the_same_d
     ticks = rollout(Looks(), TinyArm(), seed=3, chunking=parse(chunking, delay))
     wanted = np.stack([tick.action for tick in ticks])
     clock, records = VirtualClock(), []
-    robot = SimulatedRobot(TinyArm(), clock, seed=3, watchdog_s=1.0)  # its period is 0.1 s
+    robot = SimulatedRobot(TinyArm(), clock, seed=3)
     inference = DelayedInference(Looks(), delayed_by([delay]), SPEC.rate_hz)
     source = PolicySource(inference, parse(chunking, delay), SPEC.rate_hz, ("eye",))
     loop = ControlLoop(robot, source, PassThrough(), clock, SPEC.rate_hz, records.append)

@@ -47,7 +47,7 @@ class LateClock(VirtualClock):
 def record_episode(session, source, ticks=12, safety=None, clock=None):
     """Record an episode of the simulated robot."""
     clock = clock or VirtualClock()
-    robot = SimulatedRobot(TinyArm(), clock, seed=3, watchdog_s=1.0)
+    robot = SimulatedRobot(TinyArm(), clock, seed=3)
     session.begin()
     outcome = ControlLoop(
         robot,

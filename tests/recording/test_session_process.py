@@ -61,7 +61,7 @@ def recorded(tmp_path_factory):
             recorder.keep()
         recorder.begin()
         stream.play(recorder, 1)
-        with pytest.raises(TooShort, match="has 1 ticks, expected at least 2"):
+        with pytest.raises(TooShort, match="has 1 tick, expected at least 2"):
             recorder.keep()
         recorder.begin()
         stream.play(recorder, 3)

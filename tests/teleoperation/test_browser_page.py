@@ -169,13 +169,13 @@ def test_space_engages_and_a_click_on_a_slider_moves_nothing(tab: Tab):
     tab.page.call("Input.dispatchKeyEvent", type="keyDown", key=" ", code="Space")
     tab.is_engaged()
     x, y = tab.middle("#joints .slider:nth-child(2) .track")  # the left shoulder
-    tab.mouse("mousePressed", x + 60, y)
+    tab.mouse("mousePressed", x + 20, y)
     first = tab.served.leader.accepted
     until(lambda: tab.served.leader.accepted > first + 3)
     np.testing.assert_array_equal(tab.reading().values, START)
-    tab.mouse("mouseMoved", x + 80, y)
+    tab.mouse("mouseMoved", x + 45, y)
     until(lambda: tab.reading().values[1] > START[1] + 0.1)
-    tab.mouse("mouseReleased", x + 80, y)
+    tab.mouse("mouseReleased", x + 45, y)
     assert tab.reading().engaged, "Space is still held"
     tab.page.call("Input.dispatchKeyEvent", type="keyUp", key=" ", code="Space")
     tab.is_free()

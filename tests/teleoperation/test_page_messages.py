@@ -200,7 +200,7 @@ def test_a_server_that_died_or_has_no_page_is_named():
 
 def test_a_recorded_episode_is_what_was_commanded(tmp_path):
     spec, clock = tiny_arm.SPEC, VirtualClock()
-    robot = SimulatedRobot(tiny_arm.TinyArm(), clock, seed=3, watchdog_s=1.0)
+    robot = SimulatedRobot(tiny_arm.TinyArm(), clock, seed=3)
     boxes = LeaderBoxes.create(spec.action_size)
     person = Person(robot, boxes, clock)
     goals = iter(np.linspace(0.0, 0.5, 400))

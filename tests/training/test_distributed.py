@@ -253,7 +253,7 @@ def run_other_data(folder: Path) -> None:
 
 
 def run_not_finite(folder: Path) -> None:
-    config = dataclasses.replace(CONFIG, lr=1e30, warmup_steps=0, grad_clip_norm=0.0)
+    config = dataclasses.replace(CONFIG, lr=1000.0, warmup_steps=0, grad_clip_norm=0.0)
     record_end(folder, "bad", lambda: train(DATASET, folder / "bad", MODEL, config))
 
 

@@ -154,7 +154,7 @@ def test_a_signal_during_the_last_step_stops_the_training(tmp_path: Path) -> Non
             signal.raise_signal(signal.SIGTERM)
 
     one = config(steps=1)
-    with pytest.raises(Interrupted, match="after the last of 1 steps"):
+    with pytest.raises(Interrupted, match="after the last of 1 step"):
         train(DATASET, stopped, TINY, one, on_line=stop)
     assert not (stopped / "policy").exists()
     train(DATASET, stopped, TINY, one, resume=True)
@@ -266,7 +266,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_and_the_last_checkpoin
 ) -> None:
     # The learning rate is so large that the weights overflow after a few steps.
     settings = config(
-        lr=1e30, warmup_steps=0, grad_clip_norm=0.0, checkpoint_every=1, ema_decay=0.0
+        lr=1000.0, warmup_steps=0, grad_clip_norm=0.0, checkpoint_every=1, ema_decay=0.0
     )
     with pytest.raises(NotFinite) as error:
         train(DATASET, tmp_path, TINY, settings)
@@ -357,7 +357,9 @@ def test_asynchronous_training_ends_with_the_same_weights_and_errors(
     train(DATASET, tmp_path / "late", TINY, CONFIG)
     late = weights(tmp_path / "late")
     with pytest.raises(NotFinite):
-        train(DATASET, tmp_path / "bad", TINY, config(lr=1e30, warmup_steps=0, grad_clip_norm=0.0))
+        train(
+            DATASET, tmp_path / "bad", TINY, config(lr=1000.0, warmup_steps=0, grad_clip_norm=0.0)
+        )
     found = checkpoint.load_newest(tmp_path / "bad" / "checkpoints", lambda line: None)
     assert found is None or all(bool(t.isfinite().all()) for t in found[1].tensors.values())
     with pytest.MonkeyPatch.context() as patch:

@@ -63,7 +63,7 @@ def sampler(dataset, weight, episodes=None, tmp=None):
 
 def test_marks_and_interventions_are_read_by_the_numbers_of_any_view(recorded):
     dataset = open_dataset(recorded)
-    assert marked_episodes(dataset) == {1: ("held at 1 ticks (state_old 1)",)}
+    assert marked_episodes(dataset) == {1: ("held at 1 tick (state_old 1)",)}
     some = open_dataset(recorded, ReadConfig(episodes="1,3", every=2))
     assert [*marked_episodes(some)] == [0]
     assert np.flatnonzero(intervention_ticks(some, 1)).tolist() == [2, 3]
@@ -98,7 +98,7 @@ def test_marked_episodes_are_left_out_of_training_and_validation_unless_told(rec
     (line,) = [line for line in lines if line.startswith("dataset:")]
     assert line == (
         "dataset: 1 of 5 episodes are marked and left out (--train.marked takes them), the first: "
-        "episode 1: held at 1 ticks (state_old 1)"
+        "episode 1: held at 1 tick (state_old 1)"
     )
     lines.clear()
     train(dataset, tmp_path / "with", TINY, config(steps=1, marked=True), on_line=lines.append)
@@ -109,7 +109,7 @@ def test_marked_episodes_are_left_out_of_training_and_validation_unless_told(rec
     assert ticks[0] != ticks[1]
     only = open_dataset(recorded, ReadConfig(episodes="1"))
     two = open_dataset(recorded, ReadConfig(episodes="0:2"))
-    with pytest.raises(BadInput, match="no episode is left: 1 of 1 episodes are marked"):
+    with pytest.raises(BadInput, match="no episode is left: 1 of 1 episode is marked"):
         train(only, tmp_path / "none", TINY, config(steps=1, val_episodes=0))
     with pytest.raises(BadInput, match="every episode that is left is held out"):
         train(two, tmp_path / "none", TINY, config(steps=1, val_choice="0"))

@@ -150,6 +150,18 @@ class RobotSession:
         """
         raise NotImplementedError
 
+    def go_to_start(self, seed: int | None = None) -> None:
+        """Move the arms to their start pose, if the plan has a phase for it.
+
+        Args:
+            seed: of a simulated world, whose objects are placed first: a gripper that still holds
+                the object of the episode before would not close. None leaves that to a person.
+        """
+        if self.has_phase("start"):
+            if seed is not None:
+                self.place(seed)
+            self.run_phase("start")
+
     def finish(self, words: str = "ended by the person") -> None:
         """End the phase that runs, from `on_poll`."""
         self._finish_words = words

@@ -192,11 +192,10 @@ def _run_all(
 ) -> None:
     is_simulated = session.setup.outcome is not None
     for number in range(episodes):
-        if session.has_phase("start"):
-            session.run_phase("start")
-            if person.has_ended:
-                report.words = "ended by the person"
-                return
+        session.go_to_start(sim.seed + number if is_simulated else None)
+        if person.has_ended:
+            report.words = "ended by the person"
+            return
         if is_simulated:
             session.place(sim.seed + number)
         on_episode(session, number)
@@ -269,8 +268,7 @@ def replay_robot(
     session = parts.session(phases, log=with_log, on_poll=on_poll, on_line=on_line)
     try:
         with session:
-            if session.has_phase("start"):
-                session.run_phase("start")
+            session.go_to_start()
             if session.setup.outcome is not None:
                 session.place(sim.seed)
             on_episode(session, 0)

@@ -238,12 +238,12 @@ def _record_all(
 ) -> None:
     number = failures = 0
     while recorder.episodes < wanted:
-        if session.has_phase("start"):
-            session.run_phase("start")
-            if person.has_ended:
-                report.words = "ended by the person"
-                return
-        if session.setup.outcome is not None and not chosen.places_objects:
+        is_simulated = session.setup.outcome is not None
+        session.go_to_start(first_seed + number if is_simulated else None)
+        if person.has_ended:
+            report.words = "ended by the person"
+            return
+        if is_simulated and not chosen.places_objects:
             session.place(first_seed + number)
         chosen.begin(number)
         on_episode(session, number)

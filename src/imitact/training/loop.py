@@ -371,7 +371,8 @@ def _split(
     if marked:
         number, reasons = next(iter(marked.items()))
         text = (
-            f"{len(marked)} of {counted(len(dataset.lengths), 'episode')} are marked and left out "
+            f"{len(marked)} of {counted(len(dataset.lengths), 'episode')} "
+            f"{'is' if len(dataset.lengths) == 1 else 'are'} marked and left out "
             f"(--train.marked takes them), the first: episode {number}: {'; '.join(reasons)}"
         )
         if not kept:
