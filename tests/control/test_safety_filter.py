@@ -333,6 +333,16 @@ def test_a_robot_that_was_placed_outside_of_its_range_goes_back_and_is_not_stopp
     assert verdicts[-1].action.tolist() == way[-1]
 
 
+def test_a_joint_that_is_left_where_it_is_outside_of_its_range_is_not_called_cut():
+    safety = small()
+    safety.begin(np.array([0.1, -2.0]))
+    (verdict,) = asked_for(safety, [[0.1, -2.0]])
+    assert (verdict.stage, verdict.joint) == (Stage.PASSED, "")
+    safety.begin(np.array([0.1, -2.0]))
+    (verdict,) = asked_for(safety, [[0.1, -2.001]])
+    assert (verdict.stage, verdict.joint) == (Stage.RANGE, safety._names[1])
+
+
 def test_a_joint_that_hardly_moved_in_the_demonstrations_is_cut_and_not_taken_for_a_wrong_unit():
     safety = SafetyFilter(pair_limits(lower=-0.01, upper=0.01), RATE_HZ)
     assert asked_for(safety, [[0.1, 0.0]])[0].stage is Stage.RANGE

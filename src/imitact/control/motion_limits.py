@@ -117,7 +117,7 @@ class MotionLimits:
         return self.cut(motion, goal), finite
 
     def cut(self, motion: Motion, asked: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return positions, (..., A), cut to the range: the same array where all are inside.
+        """Return positions, (..., A), cut to the range: the same array where nothing is cut.
 
         For a joint that is outside of its range, the range reaches to where it is.
         """
@@ -126,7 +126,8 @@ class MotionLimits:
             return asked
         lower = np.minimum(self.lower, motion.position)
         upper = np.maximum(self.upper, motion.position)
-        return np.where(outside, np.clip(asked, lower, upper), asked)
+        cut = np.where(outside, np.clip(asked, lower, upper), asked)
+        return asked if np.array_equal(cut, asked) else cut
 
     def legal(self, motion: Motion, goal: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return whether the next command of each joint, (..., A), may be this one.
