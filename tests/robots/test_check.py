@@ -384,7 +384,7 @@ def camera_robot(**settings: float) -> Robot:
     high, wrist = pictures()
     one = Robot(RobotConfig("aloha", arms={"left": ArmConfig(NO_PORT, "vx300s", GRIP)}), {})
     one.cameras = {"/a/high": FakeCamera(high, **settings), "/a/wrist": FakeCamera(wrist)}
-    cameras = {name: CameraConfig(f"/a/{name}", 64, 48, rate_hz=20.0) for name in ("high", "wrist")}
+    cameras = {name: CameraConfig(f"/a/{name}", 64, 48, rate_hz=2.0) for name in ("high", "wrist")}
     one.config = replace(one.config, cameras=cameras)
     return one
 
@@ -394,7 +394,7 @@ def camera_robot(**settings: float) -> Robot:
     [
         ({"absent": 1}, "camera"),
         ({"frozen": 1}, "camera-frozen"),
-        ({"period_s": 0.2}, "camera-rate"),
+        ({"period_s": 1.0}, "camera-rate"),
         ({"age_s": 0.5}, "camera-age"),
         ({"arrival": 1}, "camera-time"),
     ],

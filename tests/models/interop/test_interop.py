@@ -836,7 +836,7 @@ def test_a_dataset_without_a_camera_of_the_policy_is_named(
         (["{tmp}"], "is not a checkpoint that can be"),
         (["{lerobot}", "--cameras", "top"], "--cameras is for the released ACT"),
         (["{act}", "--cameras", "top=x"], 'camera "top=x" is not of the form NAME'),
-        (["{act}", "--rate-hz", "-1"], "--rate-hz is -1.0"),
+        (["{act}", "--rate-hz", "-1"], "--rate-hz is -1"),
         (["{act}", "--num-heads", "7"], "hidden_dim is 64 and num_heads 7"),
         (["{act}", "--state-names", "a,b"], "2 state names were given, the policy has 14"),
     ],
