@@ -88,7 +88,8 @@ class Desk:
             self.policy, robot=self.setup, seconds=seconds, chunking=CHUNKING, log=log
         )
         rows = [json.loads(line) for line in (log / "ticks.jsonl").read_text().splitlines()]
-        rows = [row for row in rows if row["phase"] == rows[-1]["phase"]]
+        last = max(row["phase"] for row in rows)  # the brake at the end has phase 0
+        rows = [row for row in rows if row["phase"] == last]
         begin_s = np.array([row["t"] + row["late"] for row in rows])
         due_s = np.array([row["t"] for row in rows])
         by_tick = dict(zip((row["tick"] for row in rows), begin_s, strict=True))
