@@ -20,15 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.control.contract import Controls
-from imitact.control.control_loop import ControlLoop
-from imitact.control.engagement import Engagement
-from imitact.control.parking import first_command
-from imitact.control.safety_filter import SafetyFilter
 from imitact.control.servo_watch import FollowingBounds, HealthBounds
-from imitact.control.sources import LeaderSource
 from imitact.core.errors import RobotError
-from imitact.recording.tick_record import TickRecord
 from imitact.robots.config import LeRobotConfig, RobotConfig
 from imitact.robots.emulation.bench_config import robot_config
 from imitact.robots.emulation.cameras import CameraPlan
@@ -40,7 +33,7 @@ from imitact.robots.host_process import Host, HostConfig, HostPlan
 from imitact.robots.hosted import HostBoxes, HostedDriver, HostedLeader, HostedRobot, side_by_side
 from imitact.robots.lerobot import Kind, LeRobotDevice, LeRobotDriver, device_request
 from imitact.robots.lerobot_setup import device_limits
-from tests.faults.fault_trial import Evidence, FaultTrial, Trial
+from tests.faults.fault_trial import MIDDLE_TICK, Evidence, FaultTrial, Trial, drawn_fault
 from tests.support.lerobot_virtual import ProgramHere, VirtualPorts
 from tests.support.turn_clock import TurnClock
 
@@ -56,7 +49,7 @@ third of one."""
 OFF_TICKS = 3.0
 """Resolution of a reading, ticks of a servo: LeRobot's degrees are of 4095 to the turn."""
 
-_MIDDLE, _TURN = 2048.0, 4096.0
+_TURN = 4096.0
 
 
 def draw(seed: int, device: str) -> tuple[str, Fault]:
@@ -72,27 +65,7 @@ def draw(seed: int, device: str) -> tuple[str, Fault]:
     ids: tuple[int, ...] = ()
     if what.needs_ids or (what.has_ids and rng.random() < 0.5):
         ids = (int(rng.choice(servos)),)
-    start_s = float(rng.uniform(0.6, 1.2))
-    shortest_s = {"stuck": 1.0, "stall": 1.0, "overheat": 0.5}.get(kind, 0.03)
-    endless = 0.7 if kind in ("stuck", "stall") else 0.3
-    duration_s = math.inf if rng.random() < endless else float(rng.uniform(shortest_s, 1.2))
-    parameters: dict[str, float] = {}
-    if kind in ("drop", "corrupt", "noise"):
-        parameters["chance"] = float(rng.choice([0.2, 0.6, 1.0]))
-    elif kind in ("late", "late_once"):
-        parameters["late_s"] = float(rng.uniform(0.005, 0.4))
-    elif kind == "jitter":
-        parameters["jitter_s"] = float(rng.uniform(0.005, 0.06))
-    elif kind == "overheat":
-        parameters["rise_s"] = float(rng.uniform(0.1, 1.0))
-    elif kind == "voltage_sag":
-        parameters["volts"] = float(rng.uniform(3.0, 11.0))
-    elif kind == "wrap":
-        parameters["turns"] = float(rng.choice([-1, 1]))
-    elif kind == "stall":
-        parameters["side"] = float(rng.choice([-1, 1]))
-        parameters["position"] = _MIDDLE  # replaced by where the joint is, when the fault begins
-    return bus, Fault(kind, start_s, duration_s, ids, parameters=parameters)
+    return bus, drawn_fault(rng, kind, ids, lowest_volts=3.0)
 
 
 class Orders:
@@ -147,20 +120,15 @@ class LeRobotTrial(FaultTrial):
     """
 
     def __init__(self, device: str, seed: int) -> None:
-        self._bus, self._fault = draw(seed, device)
-        fault = self._fault
-        where = f"servos {', '.join(map(str, fault.ids))} of " if fault.ids else ""
-        numbers = ", ".join(f"{name} {value:.3g}" for name, value in fault.parameters.items())
-        words = f"{fault.kind} on {where}{self._bus} for {fault.duration_s:.2f} s, {numbers}"
-        self._clock = clock = TurnClock(100.0)
-        super().__init__(Trial(device, seed, fault.kind, words.rstrip(", ")), RATE_HZ, clock.now_s)
-        self._seed, self._role = seed, device.rpartition("_")[2]
-        self._world = BenchWorld(device.rpartition("_")[0], seed=seed, make_bus=_wired)
-        self._buses = self._world.buses
+        bus, fault = draw(seed, device)
+        clock = TurnClock(100.0)
+        kind, _, self._role = device.rpartition("_")
+        world = BenchWorld(kind, seed=seed, make_bus=_wired)
+        super().__init__(device, seed, bus, fault, world, clock, RATE_HZ)
+        self._seed = seed
         self._ports = VirtualPorts(clock, self._buses)
         self._past: deque[tuple[float, dict[str, NDArray[np.float64]]]] = deque(maxlen=250)
         self._sequences: dict[str, int] = {}
-        self._commands: list[NDArray[np.float64]] = []
         self._is_watching = self._is_over = False
 
     def run(self) -> Trial:
@@ -247,82 +215,17 @@ class LeRobotTrial(FaultTrial):
         clock.call_at(clock.now_s() + self._fault.start_s, self._begin_fault)
         self._control(RUN_S)
         self.judge()
-        self._go_on()
+        self._go_on(AGAIN_S)
         self._is_watching = False
         trial.parked = self._parked()
         missing = self._orders.ask("release", True)
         self._check_limp(missing)
 
-    def _begin_fault(self) -> None:
-        fault, settings = self._fault, dict(self._fault.parameters)
-        if fault.kind == "stall":
-            servo = self._buses[self._bus].truth().servos[fault.ids[0]]
-            settings["position"] = servo.position
-        self._world.set_fault(
-            self._bus, fault.kind, duration_s=fault.duration_s, ids=fault.ids, **settings
-        )
-        self.fault_s = self._clock.now_s()
+    def _enable(self) -> None:
+        self._orders.ask("enable")
 
-    def _control(self, seconds: float) -> list[TickRecord]:
-        robot, spec = self._robot, self._robot.spec
-        engagement = Engagement(spec.action_names, spec.action_units, RATE_HZ)
-        source = LeaderSource(self._leader, spec, engagement)
-        safety = SafetyFilter(self._limits, RATE_HZ, spec=spec)
-        records: list[TickRecord] = []
-        ticks = round(seconds * RATE_HZ)
-
-        def take(record: TickRecord) -> None:
-            if record.tick < ticks:  # then the robot brakes
-                records.append(record)
-            self._commands.append(record.action.copy())
-
-        command = first_command(robot)
-        self._commands = [command] * round(FollowingBounds().lag_s * RATE_HZ)
-        loop = ControlLoop(
-            robot, source, safety, self._clock, RATE_HZ, take, lambda: Controls(deadman=True)
-        )
-        outcome = loop.run(command, ticks)
-        for words in outcome.faults:
-            self.trial.failures.append(f"the loop survived: {words}")
-        self.records += records
-        return records
-
-    def _go_on(self) -> None:
-        """Enable the robot again, and let it follow; or find out why it does not."""
-        trial = self.trial
-        try:
-            if self._robot.fault() or self.records[-1].held:
-                self._orders.ask("enable")
-            last = self._control(AGAIN_S)[-1]
-        except RobotError as error:
-            trial.after = f"refused: {error}"
-            return
-        trial.after = "follows" if not last.held else last.words
-        if last.held and not last.words:
-            trial.failures.append("after the fault it holds without a word")
-
-    def _parked(self) -> bool:
-        try:
-            self._orders.ask("park")
-        except RobotError as error:
-            if not str(error).strip():
-                self.trial.failures.append("parking failed without a word")
-            return False
-        return True
-
-    def _check_limp(self, missing: tuple[str, ...]) -> None:
-        trial = self.trial
-        for name, bus in self._buses.items():
-            if bus.faults.is_silent:
-                continue
-            for servo in bus.servos:
-                baud = bus.faults.baud_rate(servo)
-                hears = servo.is_listening(self._clock.now_s()) and baud == servo.baud_rate
-                if hears and servo.has_torque:
-                    trial.not_limp.append(f"{name} {servo.model.name}")
-        if trial.not_limp:
-            said = "; ".join(missing) or "nothing was said"
-            trial.failures.append(f"with torque at the end: {', '.join(trial.not_limp)} ({said})")
+    def _park(self) -> None:
+        self._orders.ask("park")
 
     # ------------------------------------------------------------------ what is really so
 
@@ -422,8 +325,8 @@ def shown_as(joint: int, ticks: NDArray[np.float64], unit: str) -> NDArray[np.fl
         unit: of the joint.
     """
     if unit == "deg":
-        return (ticks - _MIDDLE) * 360 / (_TURN - 1)
-    low, high = (0.0, _TURN - 1) if joint % 6 == 4 else (_MIDDLE - REACH, _MIDDLE + REACH)
+        return (ticks - MIDDLE_TICK) * 360 / (_TURN - 1)
+    low, high = (0.0, _TURN - 1) if joint % 6 == 4 else (MIDDLE_TICK - REACH, MIDDLE_TICK + REACH)
     share = np.clip((ticks - low) / (high - low), 0, 1)
     return share * 100 if joint % 6 == 5 else share * 200 - 100
 

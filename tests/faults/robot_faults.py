@@ -29,7 +29,6 @@ import multiprocessing
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,23 +36,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.control.contract import Controls
-from imitact.control.control_loop import ControlLoop
-from imitact.control.engagement import Engagement
-from imitact.control.parking import first_command
-from imitact.control.safety_filter import SafetyFilter
 from imitact.control.servo_watch import FollowingBounds, HealthBounds
-from imitact.control.sources import LeaderSource
 from imitact.core.clock import VirtualClock
-from imitact.core.errors import RobotError
-from imitact.recording.tick_record import TickRecord
 from imitact.robots.aloha_hardware import JOINT_SERVOS, SERVO_NAMES
 from imitact.robots.driver_loop import LoopConfig
 from imitact.robots.emulation.faults import FAULT_KINDS, Fault
 from imitact.robots.emulation.physics import ticks_of
 from imitact.robots.emulation.servo_bus import ServoBus
 from imitact.robots.emulation.virtual_aloha import VirtualAloha
-from tests.faults.fault_trial import Evidence, FaultTrial, Trial
+from tests.faults.fault_trial import Evidence, FaultTrial, Trial, drawn_fault
 
 RATE_HZ = 50.0
 RUN_S = 2.6
@@ -77,27 +68,7 @@ def draw(seed: int, device: str) -> tuple[str, Fault]:
     ids: tuple[int, ...] = ()
     if what.needs_ids or (what.has_ids and rng.random() < 0.5):
         ids = (servo,)
-    start_s = float(rng.uniform(0.6, 1.2))
-    shortest_s = {"stuck": 1.0, "stall": 1.0, "overheat": 0.5}.get(kind, 0.03)
-    endless = 0.7 if kind in ("stuck", "stall") else 0.3
-    duration_s = math.inf if rng.random() < endless else float(rng.uniform(shortest_s, 1.2))
-    parameters: dict[str, float] = {}
-    if kind in ("drop", "corrupt", "noise"):
-        parameters["chance"] = float(rng.choice([0.2, 0.6, 1.0]))
-    elif kind in ("late", "late_once"):
-        parameters["late_s"] = float(rng.uniform(0.005, 0.4))
-    elif kind == "jitter":
-        parameters["jitter_s"] = float(rng.uniform(0.005, 0.06))
-    elif kind == "overheat":
-        parameters["rise_s"] = float(rng.uniform(0.1, 1.0))
-    elif kind == "voltage_sag":
-        parameters["volts"] = float(rng.uniform(6.0, 11.0))
-    elif kind == "wrap":
-        parameters["turns"] = float(rng.choice([-1, 1]))
-    elif kind == "stall":
-        parameters["side"] = float(rng.choice([-1, 1]))
-        parameters["position"] = 2048.0  # replaced by where the joint is, when the trial begins
-    return bus, Fault(kind, start_s, duration_s, ids, parameters=parameters)
+    return bus, drawn_fault(rng, kind, ids, lowest_volts=6.0)
 
 
 class AlohaTrial(FaultTrial):
@@ -109,24 +80,16 @@ class AlohaTrial(FaultTrial):
     """
 
     def __init__(self, device: str, seed: int) -> None:
-        self._bus, self._fault = draw(seed, device)
-        fault = self._fault
-        where = f"servos {', '.join(map(str, fault.ids))} of " if fault.ids else ""
-        numbers = ", ".join(f"{name} {value:.3g}" for name, value in fault.parameters.items())
-        words = f"{fault.kind} on {where}{self._bus} for {fault.duration_s:.2f} s, {numbers}"
+        bus, fault = draw(seed, device)
         self._seed = seed
         config = LoopConfig(park_speed=3.0)
         self._aloha = VirtualAloha("cube", cameras=(), height=24, width=32, loop=config)
         clock = self._aloha.clock
         assert isinstance(clock, VirtualClock)
-        trial = Trial(device, seed, fault.kind, words.rstrip(", "))
-        super().__init__(trial, RATE_HZ, clock.now_s)
-        self._clock = clock
-        self._buses: Mapping[str, ServoBus] = self._aloha.world.buses
+        super().__init__(device, seed, bus, fault, self._aloha.world, clock, RATE_HZ)
         boxes = self._aloha._boxes  # pyright: ignore[reportPrivateUsage]
         self._boxes = dict(zip(self._buses, (*boxes.drivers, *boxes.leaders), strict=True))
         self._sequences = dict.fromkeys(self._buses, 0)
-        self._commands: list[NDArray[np.float64]] = []
         self._is_watching = False
 
     def run(self) -> Trial:
@@ -144,6 +107,9 @@ class AlohaTrial(FaultTrial):
         aloha, trial = self._aloha, self.trial
         aloha.start()
         aloha.enable()
+        self._robot, self._leader = aloha.robot, aloha.leaders[0]
+        assert aloha.limits is not None
+        self._limits = aloha.limits
         reading = aloha.leaders[0].reading()
         assert reading is not None
         aloha.lead(swing(reading.values, self._seed))
@@ -152,47 +118,11 @@ class AlohaTrial(FaultTrial):
         self._clock.call_at(self._clock.now_s() + self._fault.start_s, self._begin_fault)
         self._control(RUN_S)
         self.judge()
-        self._go_on()
+        self._go_on(AGAIN_S)
         self._is_watching = False
         trial.parked = self._parked()
         missing = aloha.close()
         self._check_limp(missing)
-
-    def _begin_fault(self) -> None:
-        fault, settings = self._fault, dict(self._fault.parameters)
-        if fault.kind == "stall":
-            servo = self._buses[self._bus].truth().servos[fault.ids[0]]
-            settings["position"] = servo.position
-        self._aloha.world.set_fault(
-            self._bus, fault.kind, duration_s=fault.duration_s, ids=fault.ids, **settings
-        )
-        self.fault_s = self._clock.now_s()
-
-    def _control(self, seconds: float) -> list[TickRecord]:
-        aloha = self._aloha
-        spec, limits = aloha.robot.spec, aloha.limits
-        assert limits is not None
-        engagement = Engagement(spec.action_names, spec.action_units, RATE_HZ)
-        source = LeaderSource(aloha.leaders[0], spec, engagement)
-        safety = SafetyFilter(limits, RATE_HZ, spec=spec)
-        records: list[TickRecord] = []
-        ticks = round(seconds * RATE_HZ)
-
-        def take(record: TickRecord) -> None:
-            if record.tick < ticks:  # then the robot brakes
-                records.append(record)
-            self._commands.append(record.action.copy())
-
-        command = first_command(aloha.robot)
-        self._commands = [command] * round(FollowingBounds().lag_s * RATE_HZ)
-        loop = ControlLoop(
-            aloha.robot, source, safety, self._clock, RATE_HZ, take, lambda: Controls(deadman=True)
-        )
-        outcome = loop.run(command, ticks)
-        for words in outcome.faults:
-            self.trial.failures.append(f"the loop survived: {words}")
-        self.records += records
-        return records
 
     # ------------------------------------------------------------------ what is really so
 
@@ -256,43 +186,14 @@ class AlohaTrial(FaultTrial):
                     found.add(Evidence("lag", where))
         return found
 
-    def _go_on(self) -> None:
-        """Enable the robot again, and let it follow; or find out why it does not."""
-        trial, aloha = self.trial, self._aloha
-        try:
-            if aloha.robot.fault() or self.records[-1].held:
-                aloha.enable()
-            records = self._control(AGAIN_S)
-        except RobotError as error:
-            trial.after = f"refused: {error}"
-            return
-        last = records[-1]
-        trial.after = "follows" if not last.held else last.words
-        if last.held and not last.words:
-            trial.failures.append("after the fault it holds without a word")
+    def _enable(self) -> None:
+        self._aloha.enable()
 
-    def _parked(self) -> bool:
-        try:
-            self._aloha.park()
-        except RobotError as error:
-            if not str(error).strip():
-                self.trial.failures.append("parking failed without a word")
-            return False
-        return True
+    def _park(self) -> None:
+        self._aloha.park()
 
-    def _check_limp(self, missing: tuple[str, ...]) -> None:
-        trial = self.trial
-        for name, bus in self._buses.items():
-            if not name.startswith("follower") or bus.faults.is_silent:
-                continue
-            for servo in bus.servos:
-                baud = bus.faults.baud_rate(servo)
-                hears = servo.is_listening(self._clock.now_s()) and baud == servo.baud_rate
-                if hears and servo.has_torque:
-                    trial.not_limp.append(f"{name} {servo.model.name}")
-        if trial.not_limp:
-            said = "; ".join(missing) or "nothing was said"
-            trial.failures.append(f"with torque at the end: {', '.join(trial.not_limp)} ({said})")
+    def _is_driven(self, bus: str) -> bool:
+        return bus.startswith("follower")
 
 
 def swing(pose: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
