@@ -31,6 +31,7 @@ from imitact.core.types import Env, Policy
 from imitact.deploy.load_policy import load_policy
 from imitact.envs.registry import make_env
 from imitact.evaluation.confidence_intervals import paired, wilson
+from imitact.evaluation.results import jerk
 
 CHUNKINGS = ("replay:25", "replay:25~10", "ensemble:0.01/5")
 DELAYS = (0, 5, 10, 20)
@@ -69,7 +70,8 @@ def _episode(job: tuple[str, Path, str, int, int]) -> tuple[float, ...]:
     # The first chunk takes over from nothing; each later one as it arrives.
     arrivals = [tick.index + delay for tick in ticks if tick.chunk is not None][1:]
     near, far = jerks(actions, arrivals, env.spec.rate_hz)
-    total = float(np.abs(np.diff(actions, n=3, axis=0)).mean() * env.spec.rate_hz**3)
+    total = jerk(np.stack([tick.action for tick in ticks]), env.spec)
+    assert total is not None
     won = [tick.index for tick in ticks if tick.success]
     first = float(won[0]) if won else np.nan
     return float(bool(won)), float(len(arrivals) + 1), near, far, total, first
@@ -194,8 +196,8 @@ def draw(lines: Sequence[dict[str, Any]], out: Path) -> None:
                 delays, rates, bars, color=colour, marker="o", ms=3, capsize=2, lw=1, label=chunking
             )
             for name, style in (("jerk_around_switches", "-"), ("jerk_elsewhere", ":")):
-                jerk = [line[name] for line in of]
-                right.plot(delays, jerk, style, color=colour, marker="o", ms=3, lw=1)
+                values = [line[name] for line in of]
+                right.plot(delays, values, style, color=colour, marker="o", ms=3, lw=1)
         left.set_ylabel(f"{task}: success, %", fontsize=8)
         right.set_ylabel("jerk, rad/s³ (dotted: elsewhere)", fontsize=8)
         right.set_ylim(bottom=0)

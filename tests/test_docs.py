@@ -33,8 +33,8 @@ from imitact.deploy.export_config import ExportConfig
 from imitact.evaluation import report, runner
 from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
-from imitact.recording.recorder import record
-from tests.support import dot_env, tiny_arm
+from tests.support import tiny_arm
+from tests.support.dot_dataset import record_dots
 from tests.support.fake_dataset import FakeDataset
 from tests.support.paths import ROOT
 
@@ -142,10 +142,7 @@ def exported(path: Path) -> None:
 
 def dot_dataset(path: Path) -> None:
     """Record two demonstrations of 30 ticks."""
-    record(
-        path, make_env=dot_env.make_dot, make_expert=dot_env.make_dot_expert, episodes=2,
-        task="go to the mark", seeds=range(1000),
-    )  # fmt: skip
+    record_dots(path, 2)
 
 
 def evaluation(path: Path, looks: bool = False) -> None:

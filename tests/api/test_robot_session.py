@@ -24,10 +24,10 @@ from imitact.core.errors import BadInput, RobotError
 from imitact.core.feature_statistics import Accumulator
 from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
-from imitact.recording.recorder import record
 from imitact.recording.session import RecordingSession
 from imitact.robots.registry import SimOptions
 from tests.support import dot_env
+from tests.support.dot_dataset import record_dots
 
 DOT = "sim:tests.support.dot_env:DotEnv"
 PATIENT = AgeBounds(state_ticks=1e4, picture_s=1e4, leader_s=1e4)
@@ -42,12 +42,7 @@ def logs_go_to_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two demonstrations of the dot."""
-    path = tmp_path_factory.mktemp("dot") / "data"
-    record(
-        path, make_env=dot_env.make_dot, make_expert=dot_env.make_dot_expert, episodes=2,
-        task="go to the mark", seeds=range(1000),
-    )  # fmt: skip
-    return path
+    return record_dots(tmp_path_factory.mktemp("dot") / "data", 2)
 
 
 @pytest.fixture(scope="module")

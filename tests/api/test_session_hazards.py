@@ -16,10 +16,10 @@ from imitact.api.run_robot import replay_robot
 from imitact.api.teleoperate import Decision, Person, record_robot, teleoperate
 from imitact.core.errors import BadInput
 from imitact.core.robot import Reading
-from imitact.recording.recorder import record
 from imitact.recording.session import RecordingSession
 from imitact.robots.registry import SimOptions
 from tests.support import dot_env
+from tests.support.dot_dataset import record_dots
 
 DOT = "sim:tests.support.dot_env:DotEnv"
 
@@ -31,12 +31,7 @@ def logs_go_to_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("dot") / "data"
-    record(
-        path, make_env=dot_env.make_dot, make_expert=dot_env.make_dot_expert, episodes=1,
-        task="go to the mark", seeds=range(1000),
-    )  # fmt: skip
-    return path
+    return record_dots(tmp_path_factory.mktemp("dot") / "data", 1)
 
 
 class PatientPerson:

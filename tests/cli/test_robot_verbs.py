@@ -15,9 +15,8 @@ from imitact.cli.robot_display import RobotDisplay, state_rows
 from imitact.cli.run import statistics_lines
 from imitact.control.contract import Hold
 from imitact.control.run_statistics import RunStatistics
-from imitact.recording.recorder import record
-from tests.support import dot_env
 from tests.support.command_line import answer, is_refused
+from tests.support.dot_dataset import record_dots
 from tests.support.tick_stream import SPEC, record_of
 
 DOT = "sim:tests.support.dot_env:DotEnv"
@@ -57,12 +56,7 @@ def console() -> RobotConsole:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("dot") / "data"
-    record(
-        path, make_env=dot_env.make_dot, make_expert=dot_env.make_dot_expert, episodes=1,
-        task="go to the mark", seeds=range(1000),
-    )  # fmt: skip
-    return path
+    return record_dots(tmp_path_factory.mktemp("dot") / "data", 1)
 
 
 @pytest.mark.parametrize(("key", "decision"), [("k", "keep"), ("d", "drop"), ("r", "redo")])
