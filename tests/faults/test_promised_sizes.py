@@ -54,7 +54,7 @@ except BadInput as error:
 took = time.process_time() - began
 children = Path(f"/proc/self/task/{{os.getpid()}}/children").read_text().split()
 print(
-    max([peak_mib() - before, *map(peak_mib, children)]),
+    sum([peak_mib() - before, *map(peak_mib, children)]),
     took + sum(map(seconds, children)),
 )
 """
@@ -71,6 +71,7 @@ def read_hdf5(path, reader):
 
 READERS = {
     "hdf5": (HDF5, "read_hdf5(path, reader)"),
+    "hdf5-list": (HDF5, "reader.has_array(path, '/data'), reader.arrays(path)"),
     "pickle": (
         "from imitact.models.interop.restricted_pickle import loads",
         "loads(path.read_bytes(), path)",
@@ -243,6 +244,32 @@ def groups(file: h5py.File) -> None:
         file.create_group(f"g/{number}")
 
 
+def links(file: h5py.File) -> None:
+    """Many paths to one array and to one group, within a few megabytes."""
+    group = file.create_group("leaf")
+    group["x"] = np.zeros(3, np.float32)
+    for number in range(60_000):
+        file[f"array {number}"] = group["x"]
+        file[f"group {number}"] = group
+
+
+def nested_links(file: h5py.File) -> None:
+    """A million paths in 16 KB."""
+    group = file.create_group("leaf")
+    for number in range(10):
+        group[f"x{number}"] = np.zeros(3, np.float32)
+    for level in range(5):
+        parent = file.create_group(f"level {level}")
+        for number in range(10):
+            parent[f"{number}"] = group
+        group = parent
+
+
+def many_arrays(file: h5py.File) -> None:
+    for number in range(50_000):
+        file.create_dataset(f"{number}", data=np.float32([1, 2, 3]))
+
+
 FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "100 arrays over one string of bytes": ("pickle", lambda: pickled_bytes(100)),
     "1,000 arrays over one string of bytes": ("pickle", lambda: pickled_bytes(1000)),
@@ -318,6 +345,9 @@ FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
         lambda: hdf5(lambda file: file.attrs.update(imitact="a" * (150 << 20))),
     ),
     "many groups": ("hdf5", lambda: hdf5(groups)),
+    "many arrays": ("hdf5-list", lambda: hdf5(many_arrays)),
+    "many links to one array": ("hdf5-list", lambda: hdf5(links)),
+    "many paths by links": ("hdf5-list", lambda: hdf5(nested_links)),
     "many columns": ("table", lambda: parquet_of_columns(30_000)),
 }
 

@@ -76,8 +76,7 @@ def layout_of(path: Path, process: IsolatedProcess | None = None) -> Layout:
     if is_diffusion_policy(path):
         return "diffusion-policy"
     if files := _hdf5_files(path):
-        arrays = Hdf5Reader(process).arrays(files[0])
-        return "robomimic" if is_robomimic(arrays) else "aloha-hdf5"
+        return "robomimic" if is_robomimic(Hdf5Reader(process), files[0]) else "aloha-hdf5"
     if path.is_file():
         raise BadInput(
             f"{path} is not a dataset that imitact reads: a file is one episode of ALOHA (.hdf5), "

@@ -19,6 +19,10 @@ episodes where it affects the dataset as a whole."""
 _OF_EVERY_LAYOUT = ("layout", "episodes", "every")
 """Options that need nothing of a layout."""
 
+MAX_EPISODE_TICKS = 500_000
+"""Ticks of an episode, 2.8 hours at 50 Hz; more are taken for damage. A compressed file of some
+hundred kilobytes can hold millions of equal ticks, and checking them takes 20 µs each."""
+
 MAX_VECTOR_SIZE = 10_000
 """Values of a state or action; more are refused as a mistake: each needs a name in memory."""
 

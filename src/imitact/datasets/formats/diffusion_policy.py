@@ -21,11 +21,10 @@ from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.types import Frame
 from imitact.core.words import counted
 from imitact.datasets.formats.array_dataset import ArrayDataset
-from imitact.datasets.formats.hdf5 import MAX_TICKS
 from imitact.datasets.formats.zarr import COPY, ZarrArray, ZarrStore, open_array
 from imitact.datasets.frame_arrays import without_maps
 from imitact.datasets.key_selection import AvailableKeys, classify
-from imitact.datasets.read_config import OnDamage
+from imitact.datasets.read_config import MAX_EPISODE_TICKS, OnDamage
 from imitact.datasets.row_blocks import in_blocks
 
 ENDS = "meta/episode_ends"
@@ -143,9 +142,10 @@ class DiffusionPolicyDataset(ArrayDataset[RowSpan]):
                 f"{file} lists {array.shape[0]:,} episodes; expected 1 to {MAX_EPISODES:,}"
             )
         ends = [int(end) for end in array.rows(self._process, 0, array.shape[0])]
-        if any(b <= a for a, b in itertools.pairwise([0, *ends])) or ends[-1] > MAX_TICKS:
+        lengths = [b - a for a, b in itertools.pairwise([0, *ends])]
+        if min(lengths) < 1 or max(lengths) > MAX_EPISODE_TICKS:
             raise DamagedFile(
-                f"{file}: the ends of episodes must increase, from 1 to at most {MAX_TICKS:,} "
+                f"{file}: the ends of episodes must increase, by at most {MAX_EPISODE_TICKS:,} "
                 f"ticks. {COPY}"
             )
         return ends

@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from imitact.core.errors import DamagedFile
 from imitact.core.words import counted
 from imitact.datasets.key_selection import vector_width
+from imitact.datasets.read_config import MAX_EPISODE_TICKS
 from imitact.parallel.isolated_process import MAX_ANSWER_BYTES, IsolatedProcess
-
-MAX_TICKS = 10_000_000
-"""Rows of an array; more are taken for damage. It is 55 hours at 50 Hz."""
 
 COPY = "Copy the file again from its source, or record it again."
 
@@ -86,6 +84,11 @@ class Hdf5Reader:
             raise DamagedFile(f"{file} cannot be read ({error}). {COPY}") from error
         return {array.path: array for array in sorted(found, key=lambda a: a.path)}
 
+    def has_array(self, file: Path, path: str) -> bool:
+        """Whether a group has an array within one of its groups; "/data" for "/data/demo_0/a"."""
+        head, _ = self._process.call(file, "has_array", file=str(file.absolute()), path=path)
+        return bool(head["found"])
+
     def attributes(self, file: Path, path: str = "") -> dict[str, Any]:
         """Attributes of a group that are numbers, booleans or text."""
         head, _ = self._process.call(file, "attributes", file=str(file.absolute()), path=path)
@@ -144,9 +147,9 @@ def check_readable(file: Path, array: Hdf5Array) -> Hdf5Array:
             f"{where} is a link to another file, and imitact follows none; copy the values into "
             "this file with h5repack"
         )
-    if not array.shape or not 1 <= array.shape[0] <= MAX_TICKS:
+    if not array.shape or not 1 <= array.shape[0] <= MAX_EPISODE_TICKS:
         raise DamagedFile(
-            f"{where} has shape {array.shape}; expected 1 to {MAX_TICKS:,} rows. {COPY}"
+            f"{where} has shape {array.shape}; expected 1 to {MAX_EPISODE_TICKS:,} rows. {COPY}"
         )
     if not array.is_complete:
         raise DamagedFile(f"{where} is incomplete: some of its rows were never written. {COPY}")

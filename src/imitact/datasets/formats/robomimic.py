@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -207,9 +208,9 @@ class RobomimicDataset(ArrayDataset[Demo]):
         )
 
 
-def is_robomimic(arrays: Mapping[str, Hdf5Array]) -> bool:
-    """Whether a file with these arrays is a robomimic file."""
-    return any(path.startswith("/data/") and path.count("/") >= 3 for path in arrays)
+def is_robomimic(reader: Hdf5Reader, file: Path) -> bool:
+    """Whether an HDF5 file has arrays where robomimic keeps them; stops at the first."""
+    return reader.has_array(file, "/data")
 
 
 def _demo(name: str, arrays: Mapping[str, Hdf5Array], action: str) -> Demo:

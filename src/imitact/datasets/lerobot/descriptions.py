@@ -17,7 +17,7 @@ from imitact.datasets.lerobot import layout, parquet
 from imitact.datasets.lerobot.checksums import DatasetChecksums
 from imitact.datasets.lerobot.layout import INFO, RESTORE, is_shown, layout_errors_as_damage
 from imitact.datasets.lerobot.video_segments import episode_ranges
-from imitact.datasets.read_config import OnDamage
+from imitact.datasets.read_config import MAX_EPISODE_TICKS, OnDamage
 
 _MAX_NAME_BYTES = 255
 """Longest file or folder name of today's file systems."""
@@ -162,7 +162,7 @@ class EpisodeDescriptions:
         files = NOT_DESCRIBED
         with reporting(self._on_damage, [index]), layout_errors_as_damage(where):
             length = int(row["length"])
-            if length < 1:
+            if not 1 <= length <= MAX_EPISODE_TICKS:
                 raise ValueError(f"an episode of {counted(length, 'tick')}")
             tasks = row.get("tasks") or ()
             tasks = (tasks,) if isinstance(tasks, str) else tuple(map(str, tasks))
