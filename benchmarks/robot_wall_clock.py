@@ -40,6 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from imitact.api.run_robot import run_robot  # noqa: E402
+from imitact.api.session_parts import start_pose  # noqa: E402
 from imitact.core.cpu import processor_name  # noqa: E402
 from imitact.robots.config import RobotConfig, read_config  # noqa: E402
 from imitact.robots.emulation.bench import Bench  # noqa: E402
@@ -74,8 +75,12 @@ class Desk:
             made.start()
             spec, reading = made.robot.spec, made.robot.reading()
             assert reading is not None
+            # ALOHA at rest is folded: a policy may not ask for it (the filter's self-collision).
+            pose = start_pose(made)
         self.rate_hz = spec.rate_hz
-        self.policy = drawn_policy(spec, reading.values, self.folder)
+        self.policy = drawn_policy(
+            spec, reading.values if pose is None else np.array(pose), self.folder
+        )
 
     def setup(self) -> RobotSetup:
         """Make the robot without its leaders."""
