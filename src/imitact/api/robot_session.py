@@ -160,6 +160,8 @@ class RobotSession:
         if self.has_phase("start"):
             if seed is not None:
                 self.place(seed)
+            else:
+                self.on_line("the arms go to their start: take out what a gripper holds")
             self.run_phase("start")
 
     def finish(self, words: str = "ended by the person") -> None:

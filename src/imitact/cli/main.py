@@ -59,7 +59,11 @@ def main() -> None:
     # all ranks when the first of them has ended.
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    code = run(sys.argv[1:])
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while modules are imported, before a verb runs or after it
+        _refuse("imitact", "interrupted")
+        code = 130
     _end_standard_streams()
     sys.exit(code)
 

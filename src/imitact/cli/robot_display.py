@@ -18,6 +18,9 @@ REFRESH_S = 0.2
 LINES = 6
 """Lines of progress and faults that stay on the terminal."""
 
+IN_A_LINE = ("state", "lateness", "keys", "recorder")
+"""Rows that are shown without a terminal; the log has all."""
+
 Row = tuple[str, str]
 
 
@@ -136,7 +139,7 @@ class RobotDisplay:
         self._shown_s = now_s
         self._rows = state_rows(session)
         if self._live is None:
-            text = "; ".join(f"{name}: {value}" for name, value in self._rows)
+            text = "; ".join(f"{name}: {value}" for name, value in self._rows if name in IN_A_LINE)
             print_progress(text, self._stream)
         else:
             self._draw()

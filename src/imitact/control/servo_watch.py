@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from imitact.core.grippers import is_gripper
 from imitact.core.joint_limits import JointLimits
 from imitact.core.robot import Reading, ServoHealth
 from imitact.core.types import Spec, same_unit, with_unit
@@ -24,9 +25,6 @@ the goal fully closed."""
 
 _STILL = 0.1
 """Share of that distance within which a gripper counts as standing still."""
-
-GRIPPER = "gripper"
-"""Part of the name of every joint that grips."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ class FollowingWatch:
             if name in where and same_unit(unit, state_units[where[name]])
         ]
         self._joints, self._states = np.array(pairs, np.intp).reshape(-1, 2).T
-        grips = np.array([GRIPPER in name for name in limits.names])
+        grips = np.array(list(map(is_gripper, limits.names, limits.units)))
         self._lag = np.array([bounds.lags.get(unit, np.inf) for unit in limits.units])
         self._lag[grips] = np.inf
         stall = np.array([bounds.stalls.get(unit, np.inf) for unit in limits.units])
@@ -226,7 +224,7 @@ class HealthWatch:
                 self._hot.add(joint)
                 return f"{degrees:.0f} degrees Celsius; below {limit:.0f} it goes on"
             self._hot.discard(joint)
-        if servo.load is not None and GRIPPER not in joint:
+        if servo.load is not None and not is_gripper(joint):
             self._loaded[joint] = self._loaded[joint] + 1 if abs(servo.load) >= bounds.load else 0
             if self._loaded[joint] > bounds.load_s * self._rate_hz:
                 return f"{abs(servo.load):.0%} load for more than {bounds.load_s:g} s"

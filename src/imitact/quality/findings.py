@@ -140,8 +140,8 @@ KINDS = {
     "clock-backwards": Kind("warning", "A device has another clock, or rows are out of order"),
     "actions-changed": Kind(
         "warning",
-        "The demonstration goes beyond the limits of the robot: lead more slowly, or allow more in "
-        "robot.toml",
+        "What was asked for goes beyond the limits of the robot: lead more slowly, join a policy's "
+        "chunks smoothly (--chunking replay:N~F), or allow more in robot.toml",
     ),
     "sent-differs": Kind(
         "warning",
