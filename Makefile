@@ -8,6 +8,7 @@
 #   make faults   100 kills, a disk full at every write, altered bytes, 360,000 fuzzed files
 #   make robot-demo    teleoperate, record, train and run on an emulated ALOHA: a success rate
 #   make robot-parity  LeRobot 0.6.1's drivers on emulated arms, alone and through imitact; recordings
+#   make wire     openpi's client asks `imitact serve`, live
 #   make robot-faults  18 kinds of fault on emulated arms, LeRobot's too, 200 seeds; kill -9
 #   make lock     write requirements/ (hashes) from constraints.txt, and THIRD_PARTY.md's tables
 #   make clean    remove the environments and caches (runs/ stays)
@@ -25,11 +26,13 @@ READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.ready-demo
 LEROBOT := .venv-lerobot
 LEROBOT_READY := $(LEROBOT)/.ready
+OPENPI := .venv-openpi
+OPENPI_READY := $(OPENPI)/.ready
 
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test parity docs bench faults robot-demo robot-parity robot-faults lock clean
+.PHONY: help setup demo test parity docs bench faults robot-demo robot-parity robot-faults wire lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -59,6 +62,9 @@ robot-parity: $(READY) $(LEROBOT_READY)
 	rm -rf runs/so101
 	$(BIN)/python scripts/robot_learn_so101.py --lerobot-python $(LEROBOT)/bin/python \
 	    --write benchmarks/results/robot_learn_so101.json
+
+wire: $(READY) $(OPENPI_READY)
+	$(BIN)/python scripts/parity_wire.py --openpi-python $(OPENPI)/bin/python
 
 # docs/settings.md is generated from the code first.
 docs: $(READY)
@@ -145,6 +151,14 @@ $(LEROBOT_READY): scripts/lerobot-constraints.txt
 	    -e integrations/imitact_lerobot_host || exit 2; \
 	touch $(LEROBOT_READY)
 
+# typing_extensions: openpi-client imports it and does not require it.
+$(OPENPI_READY):
+	@python=$$(PYTHON= sh scripts/find_python.sh 3.11 3.12) || exit 2; \
+	"$$python" -m venv --clear $(OPENPI) || exit 2; \
+	$(OPENPI)/bin/python -m pip install openpi-client==0.1.2 typing_extensions 'websockets<18' \
+	    || exit 2; \
+	touch $(OPENPI_READY)
+
 # UV may name an installed uv. It reads the package index and downloads no package.
 UV ?= build/uv/bin/uv
 build/uv/bin/uv:
@@ -156,5 +170,5 @@ lock: $(READY) $(UV)
 	$(BIN)/python scripts/third_party.py
 
 clean:
-	rm -rf $(VENV) $(LEROBOT) .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) $(LEROBOT) $(OPENPI) .pytest_cache .ruff_cache .hypothesis dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 OUT = ROOT / "requirements"
 SETS = {
     "demo": ("sim",),
-    "all": ("sim", "gym", "formats", "export", "robot", "view", "trackers", "docs", "dev"),
+    "all": ("sim", "gym", "formats", "export", "robot", "serve", "view", "trackers", "docs", "dev"),
 }
 """The files that `make demo` and everything else install, with their extras."""
 

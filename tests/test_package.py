@@ -98,7 +98,10 @@ def test_setup_installs_nothing_without_a_hash_but_imitact():
         "--no-deps --no-build-isolation -e ."
     ]
     assert "pip install" not in re.sub(
-        r"^(\$\(LEROBOT_READY\)|build/uv).*?\n\n", "", MAKEFILE, flags=re.MULTILINE | re.DOTALL
+        r"^(\$\((LEROBOT|OPENPI)_READY\)|build/uv).*?\n\n",
+        "",
+        MAKEFILE,
+        flags=re.MULTILINE | re.DOTALL,
     )
 
 

@@ -29,6 +29,7 @@ ARGUMENTS = {
     "replay": ["data", "--robot", "sim:cube"],
     "robot": ["simulate", "aloha"],
     "run": ["policy", "--robot", "sim:cube"],
+    "serve": ["policy"],
     "teleop": ["sim:cube"],
     "train": ["data", "--out", "o", "--model.pretrained-backbone", "none"],
     "tune": ["policy"],

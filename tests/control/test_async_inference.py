@@ -14,7 +14,7 @@ import pytest
 from imitact.control.async_inference import DelayedInference, PolicyProcess, delayed_by
 from imitact.control.sources import PolicySource
 from imitact.core.chunking import Replay
-from imitact.core.errors import BadInput, NotFinite, RobotError
+from imitact.core.errors import BadInput, ConnectionLost, NotFinite, RobotError
 from imitact.core.robot import Reading, TimedFrame
 from imitact.deploy.load_policy import StoredPolicy
 from imitact.parallel.mailbox import Mailbox
@@ -34,18 +34,27 @@ ODD = {
 """What is no chunk of 5 rows of 14 values, by the gray level that it answers."""
 
 
+LOST, LOST_FOR_EVER = 240.0, 250.0
+"""Gray levels at which nobody answers, the first until it was tried thirty times."""
+
+
 class Sees(LinePolicy):
     """A policy whose chunk is the state plus the gray level of the picture."""
 
     def __init__(self) -> None:
         super().__init__(SPEC, k=5)
-        self.episodes = 0
+        self.episodes = self.tries = 0
 
     def reset(self, seed: int) -> None:
         self.episodes += 1
 
     def chunk(self, observation):
         level = float(observation.frames["top"][0, 0, 0])
+        if level in (LOST, LOST_FOR_EVER):
+            self.tries += 1
+            time.sleep(0.01)
+            if self.tries % 30 or level == LOST_FOR_EVER:
+                raise ConnectionLost("ws://there does not answer (refused)")
         if level == 13.0:
             raise NotFinite("the state is bad luck")
         if level in ODD:
@@ -169,6 +178,49 @@ def test_a_picture_that_was_overwritten_is_refused_not_replaced(process):
     reading = Reading(np.ones(14), 0.0, 0.0, 1)
     process.inference.ask(moment(3, reading=reading, frames={"top": timed}))
     assert "frame 1 of camera top was overwritten" in answered(process).failure
+
+
+def test_a_lost_connection_is_no_failure_and_the_same_query_is_answered_once_it_is_back(process):
+    process, frames = process
+    process.inference.begin()
+    asked(process, frames, 3, LOST)
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not (words := process.inference.trouble()) and time.monotonic() < deadline_s:
+        assert process.inference.answer(time.monotonic()) is None
+    assert words == "ws://there does not answer (refused)"
+    for _ in range(9):  # its picture is overwritten meanwhile
+        frames.post(np.zeros((4, 6, 3), np.uint8), 0.0)
+    answer = answered(process)
+    assert (answer.asked_tick, answer.failure) == (3, "")
+    np.testing.assert_allclose(answer.chunk[0], 1 + LOST, atol=0.1)
+    assert process.inference.trouble() == ""
+
+
+def test_while_a_connection_is_lost_the_newest_query_is_tried(process):
+    process, frames = process
+    process.inference.begin()
+    asked(process, frames, 3, LOST_FOR_EVER)
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not process.inference.trouble() and time.monotonic() < deadline_s:
+        process.inference.answer(time.monotonic())
+    asked(process, frames, 9, 7.0)
+    answer = answered(process)
+    assert answer.asked_tick == 9
+    np.testing.assert_allclose(answer.chunk[0], 8.0, atol=0.1)
+
+
+def test_the_words_of_a_lost_connection_are_those_of_the_hold():
+    class Lost(DelayedInference):
+        def trouble(self) -> str:
+            return "ws://there does not answer (refused)"
+
+    lost = Lost(LinePolicy(SPEC), delayed_by([1000]), 50.0)
+    source = PolicySource(lost, Replay(5), 50.0)
+    reading = Reading(np.ones(14), 0.0, 0.0, 1)
+    source.begin(moment(0, now_s=0.0, reading=reading))
+    source.action(moment(0, now_s=0.0, reading=reading))
+    held = source.action(moment(1, now_s=0.34, reading=reading))
+    assert held.words == "no answer since 340 ms: ws://there does not answer (refused)"
 
 
 def test_the_death_of_the_process_is_known_without_a_query(process):

@@ -72,6 +72,9 @@ class Swinging:
     def fault(self) -> str:
         return self.lost
 
+    def trouble(self) -> str:
+        return ""
+
     def ask(self, moment: Moment) -> None:
         self._asked = moment
 

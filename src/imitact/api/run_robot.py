@@ -146,7 +146,7 @@ def run_robot(
         pose = start_pose(parts.setup)
         if pose is not None and not shadow:
             phases["start"] = ramp_to(pose, parts.spec)
-        settings = {"policy": str(stored.path), "robot": robot_name(robot), "shadow": shadow}
+        settings = {"policy": stored.where, "robot": robot_name(robot), "shadow": shadow}
         settings |= {"execution": str(execution)}
         with_log = log_of(parts, log, "run", settings, beside=record)
         endings.pop_all()
@@ -294,7 +294,7 @@ def _check_fit(stored: StoredPolicy, parts: Parts) -> None:
     stored.spec.check_same(
         parts.spec,
         "the robot",
-        f"the policy {stored.path}",
+        f"the policy {stored.where}",
         advice="Give the robot whose demonstrations the policy was trained on",
     )
 

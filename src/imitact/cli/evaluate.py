@@ -17,6 +17,7 @@ from imitact.deploy.load_policy import policy_path
 from imitact.envs.gym import GymConfig
 from imitact.envs.registry import check_env_name
 from imitact.evaluation.episode_video_config import EpisodeVideoConfig
+from imitact.serving.address import as_address
 from imitact.storage.output_guard import check_output
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class Evaluate:
 
     policy: Annotated[Positional[tuple[Path, ...]], arg(metavar="POLICY")]
     """Policy: the folder of a training or of its policy, a checkpoint, or an exported file
-    (policy.openvino, policy.onnx), which runs without torch. Several may be given."""
+    (policy.openvino, policy.onnx), which runs without torch; or ws://HOST:PORT, where `imitact
+    serve` runs. Several may be given."""
 
     out: Path
     """Folder of the numbers (evaluation.json), the finished episodes and the videos; with several
@@ -110,7 +112,8 @@ def count(
         check_env_name(settings.env)
     if settings.checkpoints == "none":
         for path in settings.policy:
-            policy_path(path)
+            if as_address(path) is None:
+                policy_path(path)
     from imitact.api import evaluate as api
 
     options = shallow_dict(settings)

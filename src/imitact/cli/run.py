@@ -27,7 +27,8 @@ class Run:
     """Run a policy on a robot, within the limits of the safety filter."""
 
     policy: Annotated[Positional[Path], arg(metavar="POLICY")]
-    """Policy: the folder of a training or of its policy, a checkpoint, or an exported file."""
+    """Policy: the folder of a training or of its policy, a checkpoint, an exported file, or
+    ws://HOST:PORT, where imitact serve runs."""
 
     robot: str
     """robot.toml, sim:cube, or bench:aloha, an emulated ALOHA."""

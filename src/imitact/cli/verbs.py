@@ -58,6 +58,8 @@ VERBS = {
                    lambda: import_module("imitact.cli.teleop")),
     "run": Verb("run a policy on a robot",
                 lambda: import_module("imitact.cli.run")),
+    "serve": Verb("let a policy answer across a network",
+                  lambda: import_module("imitact.cli.serve")),
     "replay": Verb("command a robot the actions of a recorded episode",
                    lambda: import_module("imitact.cli.replay")),
     "view": Verb("show demonstrations, a training or an evaluation as an HTML page",

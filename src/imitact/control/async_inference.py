@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 from imitact.control.contract import Moment
 from imitact.control.sources import Answer
 from imitact.core.clock import Clock, WallClock
-from imitact.core.errors import BadInput, ImitactError, RobotError, SpecMismatch, library_words
+from imitact.core.errors import (
+    BadInput,
+    ConnectionLost,
+    ImitactError,
+    RobotError,
+    SpecMismatch,
+    library_words,
+)
 from imitact.core.types import Frame, LazyFrames, Observation, Policy, Spec
 from imitact.core.words import counted
 from imitact.deploy.load_policy import StoredPolicy
@@ -32,6 +39,9 @@ from imitact.parallel.mailbox import Mailbox
 POLL_S = 0.0005
 """Between two looks for a query, s; a look costs about 1 µs."""
 
+LOOK_S = 0.1
+"""Between two looks whether the parent is still there, s."""
+
 START_TIMEOUT_S = 180.0
 """Time for Python, the import of torch, loading and warm-up on a busy computer, s."""
 
@@ -39,6 +49,9 @@ WARM_UP = 3
 """Queries of zeros before the process is ready; a runtime prepares its memory at the first."""
 
 _FAILURE_BYTES = 200
+
+_NO_QUERY = -1
+"""In place of a query's number, where the process says why answers do not come for now."""
 
 
 def delayed_by(delays: Iterable[int], seed: int | None = None) -> Iterator[int]:
@@ -95,6 +108,9 @@ class DelayedInference:
         return answer
 
     def fault(self) -> str:
+        return ""
+
+    def trouble(self) -> str:
         return ""
 
 
@@ -156,12 +172,13 @@ class ProcessInference:
         self._newest = self._taken = 0
         self._episode = 0
         self._asked_s = 0.0
-        self._death = ""
+        self._trouble = self._death = ""
         self._pid: int | None = None
 
     def begin(self) -> None:
         self._episode += 1
         self._newest = 0
+        self._trouble = ""
 
     def ask(self, moment: Moment) -> None:
         assert moment.reading is not None
@@ -180,12 +197,19 @@ class ProcessInference:
             return None
         self._taken = mail.sequence
         row = mail.values.view(self._answer_type)[0]
+        if int(row["query"]) == _NO_QUERY:
+            self._trouble = row["failure"].decode(errors="replace")
+            return None
+        self._trouble = ""
         if int(row["query"]) != self._newest:
             return None  # of a query that was given up
         self._newest = 0
         failure = row["failure"].decode(errors="replace")
         chunk = None if failure else np.array(row["chunk"][: int(row["rows"])])
         return Answer(int(row["tick"]), chunk, float(mail.times[0]) - self._asked_s, failure)
+
+    def trouble(self) -> str:
+        return self._trouble
 
     def watch(self, pid: int | None) -> None:
         """Look at the process of this id too; before this object is given to another process."""
@@ -264,16 +288,16 @@ class PolicyProcess(ProcessOwner):
         missing = [camera.name for camera in spec.cameras if camera.name not in cameras]
         if missing:
             raise BadInput(
-                f"{stored.path} sees the cameras {', '.join(missing)}, which the robot does not "
+                f"{stored.where} sees the cameras {', '.join(missing)}, which the robot does not "
                 f"have; it has {', '.join(cameras) or 'none'}"
             )
         if stored.chunk_size is None:
-            raise BadInput(f"{stored.path} does not say how long its chunks are; export it anew")
+            raise BadInput(f"{stored.where} does not say how long its chunks are; export it anew")
         seen = {camera.name: cameras[camera.name] for camera in spec.cameras}
         boxes = PolicyBoxes.create(spec, stored.chunk_size)
         alive, theirs = multiprocessing.Pipe(duplex=False)
         self._theirs = theirs
-        name = f"the policy {stored.path}"
+        name = f"the policy {stored.where}"
         self.inference = ProcessInference(spec, stored.chunk_size, boxes, alive, name)
         self.warm_up_s: tuple[float, ...] = ()
         arguments = (load, spec, stored.chunk_size, boxes, seen, theirs, seed)
@@ -324,15 +348,16 @@ def answer_queries(
     parent.answer(_WARM, True, times_s)
     parent.ready()
     query_type, answer = _query_type(spec), np.zeros(1, _answer_type(spec, chunk_size))
-    clock, taken, episode = WallClock(), 0, -1
-    idle_until_s = 0.0
+    clock, taken, seen, episode = WallClock(), 0, 0, -1
+    observation = Observation(np.zeros(spec.state_size))
+    looked_s = -np.inf
     while True:
+        if clock.now_s() > looked_s + LOOK_S:
+            parent.next_order(0.0)
+            looked_s = clock.now_s()
+            if parent.parent_is_gone:
+                return
         if boxes.queries.newest == taken or (mail := boxes.queries.read()) is None:
-            if clock.now_s() > idle_until_s:
-                parent.next_order(0.0)
-                idle_until_s = clock.now_s() + 0.1
-                if parent.parent_is_gone:
-                    return
             time.sleep(POLL_S)
             continue
         taken = mail.sequence
@@ -343,7 +368,9 @@ def answer_queries(
         answer["query"], answer["tick"] = mail.sequence, query["tick"]
         answer["failure"], answer["rows"] = b"", 0
         try:
-            chunk = np.asarray(policy.chunk(_observation(query, cameras)), np.float64)
+            if mail.sequence != seen:  # else its frames may have been overwritten meanwhile
+                observation, seen = _observation(query, cameras), mail.sequence
+            chunk = np.asarray(policy.chunk(observation), np.float64)
             size = answer["chunk"].shape[-1]
             if chunk.shape[1:] != (size,):  # numpy would spread one value over all joints
                 raise SpecMismatch(f"the chunk has shape {chunk.shape}, expected (K, {size})")
@@ -353,6 +380,10 @@ def answer_queries(
                 )
             answer["rows"] = len(chunk)
             answer["chunk"][0, : len(chunk)] = chunk
+        except ConnectionLost as error:
+            # Asked again with the newest observation: until then, the robot executes what is left.
+            taken, answer["query"] = 0, _NO_QUERY
+            answer["failure"] = library_words(error).encode()[:_FAILURE_BYTES]
         except Exception as error:
             said = f"{type(error).__name__}: {library_words(error)}"
             answer["failure"] = said.encode()[:_FAILURE_BYTES]

@@ -97,6 +97,10 @@ class Inference(Protocol):
         """Return why no answers come any more, in words; empty while they do."""
         ...
 
+    def trouble(self) -> str:
+        """Return why no answers come for now, in words, as a server that does not answer."""
+        ...
+
 
 class PolicySource:
     """Executes the chunks of a policy that answers later.
@@ -225,6 +229,8 @@ class PolicySource:
 
     def _late(self, now_s: float) -> str:
         since_ms = (now_s - self._asked_s) * 1000
+        if trouble := self._inference.trouble():
+            return f"no answer since {since_ms:.0f} ms: {trouble}"
         if self._is_first:
             return f"the policy's first answer is awaited since {since_ms:.0f} ms"
         expected_ms = self._chunking.delay_ticks / self._rate_hz * 1000

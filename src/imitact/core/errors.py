@@ -31,6 +31,10 @@ class RobotError(ImitactError):
     """A robot, a servo or a camera did not answer, or answered what was not expected."""
 
 
+class ConnectionLost(ImitactError):
+    """A server cannot be reached for now; the same question may be asked again."""
+
+
 class DiskFull(BadInput):
     """The disk, or the user's quota of it, is full."""
 

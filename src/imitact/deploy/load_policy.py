@@ -1,22 +1,28 @@
-"""Policy loading by path: a policy folder, a training, a checkpoint or an exported file.
+"""Policy loading by path: a policy folder, a training, a checkpoint, an exported file, a server.
 
-Only what the path needs is imported: torch for a folder, OpenVINO or ONNX Runtime for a file.
+Only what the path needs is imported: torch for a folder, OpenVINO or ONNX Runtime for a file,
+websockets for a server's address.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from imitact.core.errors import BadInput
+from imitact.core.errors import BadInput, ConnectionLost, missing_package
 from imitact.core.execution import Execution
 from imitact.core.joint_limits import JointLimits
 from imitact.core.types import Policy, Spec
+from imitact.serving.address import as_address
 from imitact.storage.atomic_folder import whole_folder
 from imitact.storage.json_file import naming_file
+
+if TYPE_CHECKING:
+    from imitact.serving.client import RemotePolicy
 
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints in that of a training."""
@@ -27,7 +33,7 @@ class StoredPolicy:
     """What is known of a policy on disk without loading its network.
 
     Attributes:
-        path: the policy folder or the exported file.
+        path: the policy folder, the exported file, or the address of a server.
         spec: what it sees and commands.
         identity: the SHA-256 of everything in it, which distinguishes policies.
         chunk_size: ticks of a chunk, K; None where a file does not say.
@@ -45,6 +51,11 @@ class StoredPolicy:
     limits: JointLimits | None = None
 
     @property
+    def where(self) -> str:
+        """The path in words, or the address: a Path loses a slash of one."""
+        return as_address(self.path) or str(self.path)
+
+    @property
     def loader(self) -> Callable[[], Policy]:
         """A picklable function that loads this policy, and refuses any other at its path."""
         return partial(_load, self.path, self.identity)
@@ -57,6 +68,8 @@ def read_stored(path: Path | str) -> StoredPolicy:
         BadInput: there is no policy at the path.
         DamagedFile: its metadata is missing, cut off or altered, or an exported file is.
     """
+    if address := as_address(path):
+        return _served(address)
     path = policy_path(path)
     if path.is_file():
         from imitact.deploy import runtime
@@ -86,6 +99,32 @@ def read_stored(path: Path | str) -> StoredPolicy:
     )
 
 
+def _served(address: str) -> StoredPolicy:
+    """Return what a server says of its policy."""
+    with closing(_remote(address, "")) as policy:
+        said = policy.greeting
+    return StoredPolicy(
+        Path(address),
+        said.spec,
+        said.identity,
+        said.chunk_size,
+        said.execution,
+        said.recorded_in,
+        said.limits,
+    )
+
+
+def _remote(address: str, identity: str) -> RemotePolicy:
+    try:
+        from imitact.serving.client import RemotePolicy
+    except ModuleNotFoundError as error:
+        raise missing_package(error.name or "websockets", "serve") from error
+    try:
+        return RemotePolicy(address, identity=identity)
+    except ConnectionLost as error:
+        raise BadInput(str(error)) from error
+
+
 def _limits_of(about: Mapping[str, Any], path: Path) -> JointLimits | None:
     """Return the limits in the metadata of an exported file; older ones have none."""
     if "limits" not in about:
@@ -98,12 +137,15 @@ def load_policy(path: Path | str) -> Policy:
     """Load a trained policy, ready to answer observations.
 
     The path is that of a policy folder (OUT/policy), of a training that has finished, of a
-    checkpoint (OUT/checkpoints/step-N), or of a file that `imitact export` wrote.
+    checkpoint (OUT/checkpoints/step-N), or of a file that `imitact export` wrote. ws://HOST:PORT is
+    a policy that `imitact serve` serves.
 
     Raises:
         BadInput: there is no policy at the path.
         DamagedFile: a file of the policy is missing, cut off or altered.
     """
+    if address := as_address(path):
+        return _remote(address, "")
     return policy_loader(Path(path))()
 
 
@@ -113,6 +155,11 @@ def policy_path(path: Path | str) -> Path:
     A training stands for its policy, and a checkpoint for the one that it holds. A training that is
     not finished has none; the error names its newest checkpoint.
     """
+    if address := as_address(path):
+        raise BadInput(
+            f"{address} is the address of a server; this needs the policy itself, a folder or an "
+            "exported file"
+        )
     path = Path(path)
     if path.is_file() or (path / "policy.json").exists():
         return path
@@ -143,11 +190,13 @@ def policy_loader(path: Path) -> Callable[[], Policy]:
 
 
 def _load(path: Path, identity: str) -> Policy:
-    """Load a policy folder or an exported file; with an identity, refuse a policy of another."""
-    if path.is_file():
+    """Load a policy; with an identity, refuse a policy of another."""
+    if address := as_address(path):
+        policy: Any = _remote(address, identity)
+    elif path.is_file():
         from imitact.deploy.runtime import load
 
-        policy: Any = load(path)
+        policy = load(path)
     else:
         from imitact.models.policy import TorchPolicy
 

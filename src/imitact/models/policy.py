@@ -8,7 +8,7 @@ Legend: B batch, K chunk, S state, A action, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -195,16 +195,32 @@ class TorchPolicy:
             NotFinite: The state or the answer is NaN or infinite.
         """
         state, captured = self.spec.checked(observation)
+        frames = {name: self.views[name].apply(frame) for name, frame in captured.items()}
+        return self.chunks_seen([Observation(state, frames)])[0]
+
+    def chunks_seen(self, observations: Sequence[Observation]) -> NDArray[np.float32]:
+        """Return the chunks (B, K, A) for frames that were already cropped and resized by `views`.
+
+        Raises:
+            SpecMismatch: A state or a frame has another size.
+            NotFinite: A state or an answer is NaN or infinite.
+        """
+        for observation in observations:
+            self.spec.check_state(np.asarray(observation.state))
+        state = torch.stack([_float(np.asarray(each.state)) for each in observations])
         frames = {
-            name: torch.from_numpy(np.stack([self.views[name].apply(frame)])).to(self.device)
-            for name, frame in captured.items()
+            name: torch.from_numpy(np.stack([each.frames[name] for each in observations]))
+            for name in self.views
         }
-        batch = {"state": _float(state)[None].to(self.device), "frames": frames}
+        batch = {
+            "state": state.to(self.device),
+            "frames": {name: frame.to(self.device) for name, frame in frames.items()},
+        }
         with torch.inference_mode():
-            chunk = self.predict(batch)[0].cpu().numpy()
-        if not np.all(np.isfinite(chunk)):
+            chunks = self.predict(batch).cpu().numpy()
+        if not np.all(np.isfinite(chunks)):
             raise NotFinite("the network answered with NaN or infinity; its weights are unusable")
-        return chunk
+        return chunks
 
     # -- units ---------------------------------------------------------------------------------
 

@@ -1,0 +1,104 @@
+"""`imitact serve`: what is served, to whom, and that an evaluation by address is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import imitact
+from imitact.api.serve import ServeConfig, serve
+from imitact.core.errors import BadInput
+from imitact.deploy.load_policy import read_stored
+from tests.api.test_evaluate import DOT, save
+from tests.support.command_line import is_refused
+
+TIMES = ("wall_s", "seconds", "started", "policy_s", "env_s", "ended")
+
+
+def rows(folder: Path) -> Any:
+    """Return an evaluation without its times."""
+
+    def without_times(value: Any) -> Any:
+        if isinstance(value, dict):
+            kept = {k: without_times(v) for k, v in value.items() if not k.endswith(("_s", "_ms"))}
+            return {k: v for k, v in kept.items() if "sha256" not in k}
+        return [without_times(item) for item in value] if isinstance(value, list) else value
+
+    return without_times(json.loads((folder / "evaluation.json").read_text()))
+
+
+def test_an_evaluation_by_address_gives_the_same_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = save(tmp_path / "act" / "policy", 0)
+    monkeypatch.setenv("IMITACT_TOKEN_FILE", str(tmp_path / "token"))
+    argv = ["serve", str(policy), "--port", "0", "--token-file", str(tmp_path / "token")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "imitact", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        address = server.stdout.readline().split()[-1]
+        assert address.startswith("ws://127.0.0.1:")
+        stored = read_stored(address)
+        assert stored.identity == read_stored(policy).identity
+        assert stored.where == address
+        kept = {"env": DOT, "episodes": 4, "workers": 2}
+        imitact.evaluate(address, out=tmp_path / "wire", **kept)
+        imitact.evaluate(policy, out=tmp_path / "folder", **kept)
+        assert rows(tmp_path / "wire") == rows(tmp_path / "folder")
+        loaded = imitact.load_policy(address)
+        assert loaded.identity == stored.identity
+        loaded.close()
+        server.send_signal(signal.SIGINT)
+        out, err = server.communicate(timeout=30)
+    assert server.returncode == 0, err
+    assert out.startswith("ended:")
+    assert "0 failures" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"host": "0.0.0.0"}, r"0\.0\.0\.0 is an address of the network, where .* in clear"),
+        (
+            {"host": "no.such.host.invalid", "plain_on_network": True},
+            "nothing can listen at no.such",
+        ),
+        ({"tls_cert": Path("cert.pem")}, "--tls-cert and --tls-key belong together"),
+        ({"tls_cert": Path("no.pem"), "tls_key": Path("no.pem")}, "are no certificate and key"),
+        ({"names": {"cam_high": "nose"}}, "has no camera nose; it has top"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(
+    options: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    policy = save(tmp_path / "policy", 0)
+    config = ServeConfig(port=0, token_file=tmp_path / "token", **options)
+    with pytest.raises(BadInput, match=says):
+        serve(policy, config)
+    assert not (tmp_path / "token").exists()
+
+
+def test_an_address_is_refused_where_the_policy_itself_is_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = "ws://127.0.0.1:9"
+    for argv in (
+        ("export", address, "--out", tmp_path / "a", "--data", tmp_path),
+        ("tune", address, "--out", tmp_path / "a"),
+        ("serve", address),
+        ("serve", save(tmp_path / "policy", 0), "--openpi-name", "top"),
+    ):
+        is_refused(capsys, *argv)
