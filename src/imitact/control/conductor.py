@@ -24,6 +24,7 @@ from imitact.core.robot import Robot
 from imitact.core.words import counted
 from imitact.parallel.child_process import ChildProcess, ParentPipe, ProcessOwner
 from imitact.parallel.mailbox import Mailbox
+from imitact.parallel.realtime import ask_for_real_time
 from imitact.recording.tick_record import RecordReader, TickFormat, TickRecord
 
 START_TIMEOUT_S = 60.0
@@ -235,6 +236,7 @@ class _Conducting:
         self._leaving: int | None = None  # the order that ended the loop, to be answered
 
     def run(self) -> None:
+        ask_for_real_time()
         gc.collect()
         gc.freeze()  # collections look at what the ticks allocate only
         self._parent.ready()
