@@ -236,6 +236,7 @@ class Dying:
     def __init__(self, inner) -> None:
         self.inner, self.dead = inner, ""
         self.begin, self.ask, self.answer = inner.begin, inner.ask, inner.answer
+        self.trouble = inner.trouble
 
     def fault(self) -> str:
         return self.dead
