@@ -264,7 +264,8 @@ def test_headers_that_promise_millions_of_chunks_are_refused_in_little_memory(tm
     rewrite("data/state", shape=[10_000_000, 5])(folder)
     rewrite("data/n_contacts", shape=[10_000_000, 1], chunks=[1, 1])(folder)
     rewrite("data/img", shape=[10_000_000, 1, 60_000, 3], chunks=[1, 1, 1, 1])(folder)
-    foreign.zarr_array(folder / "meta/episode_ends", np.array([10_000_000]), (3,))
+    ends = np.arange(1, 21) * 500_000
+    foreign.zarr_array(folder / "meta/episode_ends", ends, (20,))
     code = r"""
 import re, sys, time
 from pathlib import Path
@@ -286,6 +287,13 @@ assert mib < 512 and time.process_time() < 5, (mib, time.process_time())
     assert done.returncode == 0, done.stderr
     assert "more than 1,000 chunks of data/" in done.stdout
     assert "is missing, a chunk of data/state" in done.stdout
+
+
+def test_an_episode_longer_than_any_demonstration_is_refused(tmp_path: Path):
+    folder = foreign.replay_buffer(tmp_path / "a.zarr")
+    foreign.zarr_array(folder / "meta/episode_ends", np.array([500_001]), (1,))
+    with pytest.raises(DamagedFile, match="must increase, by at most 500,000 ticks"):
+        open_dataset(folder, REPLAY)
 
 
 @pytest.mark.parametrize("white", [1, 255])
