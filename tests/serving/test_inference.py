@@ -86,6 +86,30 @@ def test_one_question_that_is_refused_does_not_cost_the_others_their_answers():
     assert str(found[2]) == "a state of -1"
 
 
+def test_the_question_of_a_client_that_has_gone_is_not_computed():
+    async def main(inference: InferenceThread) -> None:
+        seen = Question(Observation(np.zeros(2), {"top": FRAME}), False, 1)
+        with pytest.raises(ImitactError, match="the client has gone"):
+            await inference.answer(seen, lambda: False)
+        assert (await inference.answer(seen, lambda: True)).number == 1
+
+    policy = Together()
+    inference = InferenceThread(lambda: policy)
+    inference.start()
+    asyncio.run(main(inference))
+    inference.stop()
+    assert policy.counts == [1]
+
+
+def test_a_policy_that_answers_fewer_than_asked_is_asked_one_by_one():
+    class Short(Together):
+        def chunks_seen(self, observations: Sequence[Observation]) -> Any:
+            return super().chunks_seen(observations)[:1]
+
+    found = ask(Short(), 8, range(4), True)
+    assert [answer.chunk[0, 0] for answer in found] == [*range(4)]
+
+
 def test_a_policy_that_cannot_be_loaded_says_why():
     def load() -> Any:
         raise BadInput("this file is of another policy")

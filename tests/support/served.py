@@ -80,7 +80,7 @@ def served(
     inference.start()
     with socket.create_server(("127.0.0.1", port)) as listening:
         port = listening.getsockname()[1]
-        access = Access(TOKEN, frozenset({f"127.0.0.1:{port}", f"localhost:{port}"}))
+        access = Access(TOKEN, frozenset({"127.0.0.1", "localhost"}))
         greeting = greeting or Greeting("an identity", policy.spec, {}, 5)
         server = PolicyServer(greeting, inference, ServerConfig(access, clients, names or {}, tls))
         ready, loops = threading.Event(), []

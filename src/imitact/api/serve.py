@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from imitact.core.errors import BadInput, missing_package
 from imitact.deploy.load_policy import read_stored
-from imitact.serving.access import Access, default_token_file, is_loopback, make_token
+from imitact.serving.access import Access, default_token_file, is_loopback, read_or_create_token
 from imitact.serving.address import as_address
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class ServeConfig:
         plain_on_network: serve a network address without encryption.
         clients: most clients at once.
         batch: most questions that are answered together.
-        names: openpi's name of each camera that is called otherwise.
+        names: the camera by openpi's name of it, where it differs.
     """
 
     host: str = "127.0.0.1"
@@ -81,7 +81,7 @@ def serve(
         raise BadInput(
             f"{config.host} is an address of the network, where pictures and commands would be in "
             "clear: give --tls-cert and --tls-key; or leave out --host and let clients come by "
-            "`ssh -L 8000:127.0.0.1:8000`; or give --plain-on-network"
+            "`ssh -L {config.port}:127.0.0.1:{config.port}`; or give --plain-on-network"
         )
     unknown = set(config.names.values()) - {camera.name for camera in stored.spec.cameras}
     if unknown:
@@ -90,11 +90,11 @@ def serve(
     listening = _listening(config)
     with listening:
         path = config.token_file or default_token_file()
-        token = make_token(path)
+        token = read_or_create_token(path)
         port = listening.getsockname()[1]
-        is_own = is_loopback(config.host)
-        hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]", config.host)}
-        access = Access(token, frozenset(hosts) if is_own else frozenset())
+        is_local = is_loopback(config.host)
+        hosts = {"127.0.0.1", "localhost", "[::1]", config.host.lower()}
+        access = Access(token, frozenset(hosts) if is_local else frozenset())
         inference = InferenceThread(stored.loader, config.batch)
         loaded = inference.start()
         greeting = Greeting(
@@ -111,7 +111,7 @@ def serve(
         shown = f"[{config.host}]" if ":" in config.host else config.host
         address = f"{'ws' if tls is None else 'wss'}://{shown}:{port}"
         on_line(f"token:   {path}")
-        if not is_own and tls is None:
+        if not is_local and tls is None:
             on_line("pictures and commands cross the network in clear (--plain-on-network)")
         try:
             asyncio.run(server.run(listening, lambda: on_ready(address)))

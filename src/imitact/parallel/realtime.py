@@ -6,7 +6,7 @@ import os
 
 
 def ask_for_real_time() -> bool:
-    """Ask the system to run this thread before all that are not in real time; return if it does.
+    """Ask to run this thread before all that are not in real time; return whether it is granted.
 
     Linux allows it to root, and to users with a limit (`ulimit -r`) of 1 or more. Priority 1 is the
     lowest in real time: below threads of the kernel and of drivers. A thread that never sleeps

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
+import re
 import secrets
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -22,6 +24,7 @@ TOKEN_FILE_VARIABLE = "IMITACT_TOKEN_FILE"
 
 TOKEN_BYTES = 32
 _MOST_CHARACTERS = 512
+_PORT = re.compile(r":[0-9]{1,5}$")
 _SCHEMES = ("bearer", "api-key")
 """Of imitact's client and of openpi's."""
 
@@ -33,23 +36,27 @@ def default_token_file() -> Path:
     return base / "imitact" / "token"
 
 
-def make_token(path: Path) -> str:
+def read_or_create_token(path: Path) -> str:
     """Return the token in a file; where there is no file, write a new token to it.
 
     Raises:
         BadInput: the file is not a token's, or others than its owner may read it.
     """
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
+        if path.exists():
+            return read_token(path)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return read_token(path)
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
+        with suppress(FileExistsError):  # of two servers that start, one writes it
+            os.link(fresh, path)
     except OSError as error:
         raise BadInput(f"{path}: no token can be written there ({error.strerror})") from error
-    with os.fdopen(handle, "w") as file:
-        token = secrets.token_urlsafe(TOKEN_BYTES)
-        file.write(token + "\n")
-    return token
+    finally:
+        fresh.unlink(missing_ok=True)
+    return read_token(path)
 
 
 def read_token(path: Path) -> str:
@@ -59,7 +66,8 @@ def read_token(path: Path) -> str:
         BadInput: there is no such file, it holds no token, or others than its owner may read it.
     """
     try:
-        with path.open("rb") as file:
+        # A pipe is not waited for.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
                 raise BadInput(f"{path} is not a regular file; a token is kept in one")
@@ -108,9 +116,9 @@ class Access:
     """Who may ask.
 
     Attributes:
-        token: that every request needs, but those for the health page.
-        hosts: accepted values of the Host header, in lower case; empty accepts any, as on a network
-            address, whose names nobody lists.
+        token: required for all requests except the health page.
+        hosts: accepted names in the Host header, in lower case and without a port; empty accepts
+            any, as on a network address, whose names nobody lists.
     """
 
     token: str
@@ -126,7 +134,7 @@ class Access:
         """
         if origin:
             return HTTPStatus.FORBIDDEN
-        if self.hosts and (len(host) != 1 or host[0].lower() not in self.hosts):
+        if not self._is_own_host(host):
             return HTTPStatus.FORBIDDEN
         if len(authorization) != 1:
             return HTTPStatus.UNAUTHORIZED
@@ -138,5 +146,10 @@ class Access:
 
     def may_see_health(self, host: Sequence[str], origin: Sequence[str]) -> bool:
         """Whether a request may see that the server runs; it needs no token."""
-        has_host = not self.hosts or (len(host) == 1 and host[0].lower() in self.hosts)
-        return has_host and not origin
+        return self._is_own_host(host) and not origin
+
+    def _is_own_host(self, host: Sequence[str]) -> bool:
+        """Whether the Host header names this machine; the port may be that of a tunnel."""
+        if not self.hosts:
+            return True
+        return len(host) == 1 and _PORT.sub("", host[0].lower()) in self.hosts

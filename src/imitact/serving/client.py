@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -25,13 +26,16 @@ from imitact.core.camera_view import resize
 from imitact.core.errors import BadInput, ConnectionLost, ImitactError, SpecMismatch, library_words
 from imitact.core.types import Observation, Spec
 from imitact.serving import codec
-from imitact.serving.access import client_token
+from imitact.serving.access import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, client_token
 from imitact.serving.address import checked_address
 from imitact.serving.messages import PROTOCOL, Answer, Greeting, Question
 
 CONNECT_S = 5.0
 ANSWER_S = 30.0
 """Longest time for an answer, s; a large policy on a CPU takes one or two."""
+
+SILENT_S = 5.0
+"""Longest time for which the other computer acknowledges nothing of what was sent, s."""
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 1.0
 """Between two attempts to connect, s; it doubles after each."""
@@ -64,6 +68,18 @@ class Counts:
 _KEPT_TIMES = 1000
 
 
+def _keep(times_s: list[float], time_s: float) -> None:
+    """Append a time, and keep the newest."""
+    times_s.append(time_s)
+    del times_s[:-_KEPT_TIMES]
+
+
+def _limit_silence(connected: socket.socket) -> None:
+    """Let a send fail where the other computer is silent, as when a cable is pulled (Linux)."""
+    with suppress(AttributeError, OSError):
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * SILENT_S))
+
+
 class _Line:
     """A connection to one server, made when it is needed."""
 
@@ -73,7 +89,7 @@ class _Line:
         token: Callable[[], str],
         on_greeting: Callable[[bytes], object],
         subprotocol: str | None,
-        monotonic_s: Callable[[], float] = time.monotonic,
+        remedy: str,
     ) -> None:
         """Prepare.
 
@@ -81,9 +97,11 @@ class _Line:
             token: returns the token; a server of a restarted machine may have another.
             on_greeting: reads the first message.
             subprotocol: to offer, if any.
+            remedy: how the user gives another token.
         """
         self.address, self._token, self._on_greeting = address, token, on_greeting
-        self._subprotocol, self._now_s = subprotocol, monotonic_s
+        self._subprotocol, self._remedy = subprotocol, remedy
+        self._now_s = time.monotonic
         self._stack = ExitStack()
         self._connection: ClientConnection | None = None
         self._wait_s, self._next_s = FIRST_WAIT_S, -np.inf
@@ -106,31 +124,33 @@ class _Line:
             found = connection.recv(timeout=ANSWER_S)
         except TimeoutError as error:
             self._drop()
+            self.counts.lost += 1
             raise self._lost(f"it gave no answer within {ANSWER_S:g} s") from error
         except (ConnectionClosed, OSError) as error:
             self._drop()
+            self.counts.lost += 1
             raise self._lost(library_words(error)) from error
         except BaseException:
             self._drop()  # Ctrl-C between question and answer: the next answer would be this one's
             raise
-        self.counts.answered += 1
-        self.counts.round_trip_s[_KEPT_TIMES:] = ()
-        self.counts.round_trip_s.append(self._now_s() - begun_s)
         if isinstance(found, str):
             raise ImitactError(f"{self.address}: {' '.join(found.split())[:2000]}")
+        self.counts.answered += 1
+        _keep(self.counts.round_trip_s, self._now_s() - begun_s)
         return found
 
     def open(self) -> ClientConnection:
-        """Connect, and read the greeting; not before the time after the last attempt has passed."""
+        """Connect, and read the greeting, after the backoff delay."""
         if (now_s := self._now_s()) < self._next_s:
             time.sleep(min(self._next_s - now_s, LONGEST_WAIT_S))
+        token = self._token()
         try:
             with ExitStack() as stack:
                 connection = stack.enter_context(
                     connect(
                         self.address,
                         subprotocols=[self._subprotocol] if self._subprotocol else None,  # type: ignore[list-item]
-                        additional_headers={"Authorization": f"Bearer {self._token()}"},
+                        additional_headers={"Authorization": f"Bearer {token}"} if token else None,
                         compression=None,
                         open_timeout=CONNECT_S,
                         close_timeout=1,
@@ -139,6 +159,7 @@ class _Line:
                         user_agent_header=None,
                     )
                 )
+                _limit_silence(connection.socket)
                 greeting = connection.recv(timeout=CONNECT_S)
                 if isinstance(greeting, str):
                     raise BadInput(f"{self.address}: {' '.join(greeting.split())[:500]}")
@@ -152,6 +173,11 @@ class _Line:
             raise BadInput(
                 f"{self.address}: its certificate is not trusted ({error.verify_message}); "
                 "SSL_CERT_FILE names the certificate of an authority of your own"
+            ) from error
+        except ssl.SSLError as error:
+            raise BadInput(
+                f"{self.address}: the server there does not speak TLS ({library_words(error)}); "
+                "give ws:// or start it with --tls-cert and --tls-key"
             ) from error
         except (OSError, TimeoutError, InvalidHandshake, WebSocketException, EOFError) as error:
             self._next_s = self._now_s() + self._wait_s
@@ -172,22 +198,18 @@ class _Line:
         self._stack = ExitStack()
 
     def _lost(self, words: str) -> ConnectionLost:
-        self.counts.lost += 1
-        return ConnectionLost(
-            f"{self.address} does not answer ({words}); is `imitact serve` running there?"
-        )
+        return ConnectionLost(f"{self.address} does not answer ({words}); is the server running?")
 
     def _refusal(self, error: InvalidStatus) -> ImitactError:
         status = error.response.status_code
         said = (error.response.body or b"").decode(errors="replace")
         if status == 401:
             return BadInput(
-                f"{self.address} refuses this token; IMITACT_TOKEN holds that of the server, or "
-                "IMITACT_TOKEN_FILE names its file"
+                f"{self.address} refuses this token; give that of the server: {self._remedy}"
             )
         if status == 503:
             self._next_s = self._now_s() + LONGEST_WAIT_S
-            return self._lost("it has as many clients as it takes, or is stopping")
+            return ConnectionLost(f"{self.address} has as many clients as it takes, or is stopping")
         return BadInput(f"{self.address} refuses the connection ({' '.join(said.split())[:200]})")
 
 
@@ -195,8 +217,8 @@ class RemotePolicy:
     """A Policy that an imitact server answers for: the same chunks, bit for bit.
 
     Frames are cropped and resized here as the policy would, so that a message has as few bytes as
-    the network needs. A lost connection is made anew at the next question. A server that has
-    another policy then is refused: an episode has one policy.
+    the network needs. The question during which a connection is lost raises `ConnectionLost`; the
+    next one connects anew. A server that has another policy then is refused.
 
     Attributes:
         path: the address.
@@ -218,7 +240,9 @@ class RemotePolicy:
         self._greeting: Greeting | None = None
         self._identity = identity
         self._token = token
-        self._line = _Line(checked_address(address), self._own_token, self._greeted, PROTOCOL)
+        remedy = f"{TOKEN_VARIABLE} holds it, or {TOKEN_FILE_VARIABLE} names its file"
+        url = checked_address(address)
+        self._line = _Line(url, self._own_token, self._greeted, PROTOCOL, remedy)
         self._number = 0
         self._line.open()
 
@@ -267,11 +291,15 @@ class RemotePolicy:
         self._number += 1
         question = Question(Observation(state, frames), bool(greeting.views), self._number)
         answer = Answer.from_bytes(self._line.exchange(question.to_bytes()))
-        if answer.number != self._number or answer.chunk.shape[1] != greeting.spec.action_size:
+        if answer.number != self._number:
             self._line.close()
-            raise ConnectionLost(f"{self.path} answered another question")
-        self.counts.server_s[_KEPT_TIMES:] = ()
-        self.counts.server_s.append((answer.queue_ms + answer.infer_ms) / 1000)
+            raise ConnectionLost(f"{self._line.address} answered another question")
+        if answer.chunk.shape[1] != greeting.spec.action_size:
+            raise SpecMismatch(
+                f"{self._line.address} answered {answer.chunk.shape[1]} actions a tick, expected "
+                f"{greeting.spec.action_size}"
+            )
+        _keep(self.counts.server_s, (answer.queue_ms + answer.infer_ms) / 1000)
         return answer.chunk
 
     def close(self) -> None:
@@ -311,14 +339,15 @@ class OpenpiPolicy:
 
         Args:
             spec: what the policy sees and commands.
-            images: openpi's name of each camera that is called otherwise: {"top": "cam_high"}.
+            images: openpi's name by camera, where it differs: {"top": "cam_high"}.
             size: to which frames are resized, as openpi's clients do; None sends them as captured.
             prompt: the task in words.
             token: sent as API key where it is given.
         """
         self.spec, self._images, self._size = spec, dict(images or {}), size
         self._prompt = prompt
-        self._line = _Line(checked_address(address), lambda: token, lambda data: None, None)
+        url = checked_address(address)
+        self._line = _Line(url, lambda: token, lambda data: None, None, "the argument `token`")
         self._line.open()
 
     @property

@@ -46,7 +46,7 @@ def unpack(data: bytes) -> Any:
         return _with_arrays(_DECODER.decode(data))
     except RecursionError as error:
         raise BadInput("the message is nested too deeply") from error
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, TypeError, ValueError) as error:
         raise BadInput(f"the message is no MessagePack: {error}") from error
 
 

@@ -39,7 +39,11 @@ class SeenPolicy(Protocol):
 class _Job:
     question: Question
     arrived_s: float
+    is_wanted: Callable[[], bool]
     deliver: Callable[[Answer | ImitactError], None]
+
+
+_GONE = ImitactError("the client has gone")
 
 
 class InferenceThread:
@@ -81,8 +85,13 @@ class InferenceThread:
         """Questions that wait."""
         return self._jobs.qsize()
 
-    async def answer(self, question: Question) -> Answer:
+    async def answer(
+        self, question: Question, is_wanted: Callable[[], bool] = lambda: True
+    ) -> Answer:
         """Return the answer to a question.
+
+        Args:
+            is_wanted: whether its client is still there; else nothing is computed.
 
         Raises:
             ImitactError: the policy gave none.
@@ -93,7 +102,7 @@ class InferenceThread:
         def deliver(result: Answer | ImitactError) -> None:
             loop.call_soon_threadsafe(lambda: None if future.done() else future.set_result(result))
 
-        self._jobs.put(_Job(question, time.monotonic(), deliver))
+        self._jobs.put(_Job(question, time.monotonic(), is_wanted, deliver))
         found = await future
         if isinstance(found, ImitactError):
             raise found
@@ -121,7 +130,9 @@ class InferenceThread:
 
     def _next(self) -> list[_Job] | None:
         """Wait for a question, and take those that wait behind it."""
-        if (job := self._jobs.get()) is None:
+        while (job := self._jobs.get()) is not None and not job.is_wanted():
+            job.deliver(_GONE)
+        if job is None:
             return None
         jobs = [job]
         while len(jobs) < self._batch:
@@ -140,9 +151,9 @@ class InferenceThread:
         policy = self.policy
         seen = getattr(policy, "chunks_seen", None)
         if len(questions) > 1 and seen is not None:
-            found = self._tried(lambda: seen([self._resized(q) for q in questions]))
-            if not isinstance(found, ImitactError):
-                return list(found)
+            found = self._tried(lambda: list(seen([self._resized(q) for q in questions])))
+            if isinstance(found, list) and len(found) == len(questions):
+                return found
         return [self._chunk(question) for question in questions]  # one of them may be at fault
 
     def _chunk(self, question: Question) -> NDArray[Any] | ImitactError:

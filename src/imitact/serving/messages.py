@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from imitact.core.camera_view import View
-from imitact.core.errors import BadInput, SpecMismatch
+from imitact.core.errors import BadInput, NotFinite, SpecMismatch
 from imitact.core.execution import Execution
 from imitact.core.joint_limits import JointLimits
 from imitact.core.types import Frame, Observation, Spec
@@ -162,7 +162,7 @@ def read_openpi_question(
     network sees are taken as they are where all of them have it.
 
     Args:
-        names: openpi's name of each camera that is called otherwise: {"cam_high": "top"}.
+        names: the camera by openpi's name of it, where it differs: {"cam_high": "top"}.
 
     Raises:
         BadInput: as for `read_question`.
@@ -245,13 +245,19 @@ class Answer:
         times = times if isinstance(times, dict) else {}
         number = found.get("id")
         chunk = _array(found.get("actions"), '"actions"')
-        if chunk.ndim != 2 or chunk.dtype.kind != "f" or not np.all(np.isfinite(chunk)):
+        if chunk.ndim != 2 or chunk.dtype.kind != "f":
             raise BadInput(f"the answer has actions of {chunk.dtype} {chunk.shape}, not (K, A)")
+        if not np.all(np.isfinite(chunk)):
+            raise NotFinite("the answer holds a NaN or an infinity")
         return cls(
             chunk,
             number if type(number) is int else None,
-            *(float(times.get(name, 0.0)) for name in ("queue_ms", "infer_ms")),
+            *(_number(times.get(name)) for name in ("queue_ms", "infer_ms")),
         )
+
+
+def _number(value: Any) -> float:
+    return float(value) if type(value) in (int, float) else 0.0
 
 
 def _mapping(value: Any, what: str) -> Mapping[Any, Any]:
@@ -265,7 +271,8 @@ def _array(value: Any, what: str) -> np.ndarray[Any, Any]:
     if isinstance(value, list) and all(type(item) in (int, float) for item in value):
         value = np.array(value, np.float64)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
-        raise BadInput(f"{what} is {type(value).__name__}, expected an array of numbers")
+        found = f"of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise BadInput(f"{what} is {found}, expected an array of numbers")
     return value
 
 

@@ -24,6 +24,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, NegotiationError
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from imitact.core.errors import ImitactError, library_words
@@ -52,13 +53,16 @@ SEND_S = 2.0
 """Longest time in which a peer must take an answer, s."""
 
 CONTROL_BYTES = 1024
-"""Bytes without a question that pings and pongs account for."""
+"""Bytes allowed between questions for pings and pongs."""
 
 MAX_BAD = 10
 """Messages in a row that are no questions; then the connection is closed."""
 
 WATCH_S = 0.5
-"""Between two looks for such connections, s."""
+"""Interval between checks for slow and idle connections, s."""
+
+KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+"""A robot that lost its power gives its place free after 30 s (Linux)."""
 
 
 @dataclass
@@ -102,7 +106,8 @@ class Counters:
         for kind, end, values in (("gauge", "", gauges), ("counter", "_total", totals)):
             for name, (about, value) in values.items():
                 full = f"imitact_{name}{end}"
-                lines += [f"# HELP {full} {about}", f"# TYPE {full} {kind}", f"{full} {value:g}"]
+                shown = f"{value:.6f}" if isinstance(value, float) else f"{value}"
+                lines += [f"# HELP {full} {about}", f"# TYPE {full} {kind}", f"{full} {shown}"]
         return "\n".join(lines) + "\n"
 
 
@@ -113,7 +118,7 @@ class ServerConfig:
     Attributes:
         access: who may ask.
         max_clients: clients at once.
-        names: openpi's name of each camera that is called otherwise.
+        names: the camera by openpi's name of it, where it differs.
         tls: certificate and key; None serves without encryption.
     """
 
@@ -130,10 +135,16 @@ class _Connection(ServerConnection):
     pending = 0
     pending_since_s: float | None = None
     asked_s = 0.0
+    is_answering = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.asked_s = time.monotonic()
+        with contextlib.suppress(AttributeError, OSError):
+            connected = transport.get_extra_info("socket")
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in KEEPALIVE.items():
+                connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         if not self.owner.opened(self):
             transport.abort()  # type: ignore[attr-defined]
 
@@ -147,13 +158,15 @@ class _Connection(ServerConnection):
             self.pending_since_s = time.monotonic()
         super().data_received(data)
 
-    def question_came(self) -> None:
-        """Count anew: the bytes so far were a question's."""
+    def expect_question(self) -> None:
+        """Count bytes and time anew."""
         self.pending, self.pending_since_s = 0, None
-        self.asked_s = time.monotonic()
+        self.asked_s, self.is_answering = time.monotonic(), False
 
     def is_slow(self, now_s: float) -> bool:
         """Whether a question takes too long to come, or none comes."""
+        if self.is_answering:
+            return False  # what comes meanwhile waits
         since_s = self.pending_since_s
         return now_s - self.asked_s > IDLE_S or (
             since_s is not None and now_s - since_s > MESSAGE_S
@@ -245,8 +258,6 @@ class PolicyServer:
     async def _connected(self, connection: _Connection) -> None:
         self._handshakes.discard(connection)
         self.counters.connections += 1
-        connection.asked_s = time.monotonic()
-        connection.pending, connection.pending_since_s = 0, None
         with contextlib.suppress(ConnectionClosed):
             await self._send(connection, self._hello)
             await self._answer_all(connection)
@@ -255,9 +266,9 @@ class PolicyServer:
         is_ours = connection.subprotocol is not None
         bad = 0
         while True:
+            connection.expect_question()
             data = await connection.recv()
-            connection.question_came()
-            self.counters.questions += 1
+            connection.is_answering = True
             try:
                 if isinstance(data, str):
                     raise ImitactError("a text is no question; send MessagePack")
@@ -273,16 +284,20 @@ class PolicyServer:
                     return
                 continue
             bad = 0
+            self.counters.questions += 1
             try:
-                answer = await self._inference.answer(question)
+                answer = await self._inference.answer(
+                    question, lambda: connection.state is State.OPEN
+                )
+                message = answer.to_bytes()
             except ImitactError as error:
                 self.counters.failures += 1
                 await self._send(connection, _words(error))
                 continue
-            self.counters.answers += 1
             self.counters.queue_s += answer.queue_ms / 1000
             self.counters.infer_s += answer.infer_ms / 1000
-            await self._send(connection, answer.to_bytes())
+            await self._send(connection, message)
+            self.counters.answers += 1
 
     def _read(self, data: bytes, is_ours: bool) -> Question:
         if is_ours:
