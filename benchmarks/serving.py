@@ -38,15 +38,16 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from imitact.api.session_parts import START_GRIPPER  # noqa: E402
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS  # noqa: E402
 from imitact.core.cpu import processor_name  # noqa: E402
 from imitact.core.errors import ConnectionLost, ImitactError  # noqa: E402
 from imitact.core.types import Camera, Observation, Spec  # noqa: E402
+from imitact.robots.aloha_hardware import START_POSE  # noqa: E402
 from imitact.serving.client import RemotePolicy  # noqa: E402
 from imitact.serving.messages import Question  # noqa: E402
 
 CASES = ("round-trip", "evaluate", "clients", "fuzz", "kills")
-START = 0.0, -0.96, 1.16, 0.0, -0.3, 0.0, 0.0
 PORT = 8765
 RATE_HZ = 10.0
 WARM_UP = 50
@@ -82,24 +83,12 @@ def serve_nothing(cameras: int, height: int, width: int) -> None:
 
 def quick_policy(folder: Path, height: int = 480, width: int = 640) -> Path:
     """Write a policy of the preset `quick` for the cube, with drawn weights, that hardly moves."""
-    import torch
-
-    from imitact.core.feature_statistics import Stats
-    from imitact.models.act import Act
-    from imitact.models.config import MODEL_PRESETS
-    from imitact.models.policy import TorchPolicy
-    from imitact.models.policy_folder import PolicyRecord
+    from tests.support.drawn_policy import save_drawn_policy
 
     camera = (Camera("top", height, width),)
     spec = Spec(ALOHA_JOINTS, ALOHA_JOINTS, ALOHA_UNITS, ALOHA_UNITS, camera, ALOHA_RATE_HZ)
-    config = MODEL_PRESETS["quick"]
-    pose, spread = np.array([*START, *START]), np.full(14, 0.02)
-    stats = Stats(pose, spread, pose - 1, pose + 1, 1000)
-    views = [view.size for view in config.views(spec).values()]
-    generator = torch.Generator().manual_seed(0)
-    net = Act(config, state_size=14, action_size=14, image_sizes=views, generator=generator)
-    record = PolicyRecord(spec, {"state": stats, "action": stats}, config, "drawn")
-    return TorchPolicy(net, record).save(folder / "policy")
+    save_drawn_policy(spec, np.array([*START_POSE, START_GRIPPER] * 2), folder)
+    return folder / "policy"
 
 
 @contextlib.contextmanager

@@ -18,8 +18,6 @@ from imitact.deploy.load_policy import read_stored
 from tests.api.test_evaluate import DOT, save
 from tests.support.command_line import is_refused
 
-TIMES = ("wall_s", "seconds", "started", "policy_s", "env_s", "ended")
-
 
 def rows(folder: Path) -> Any:
     """Return an evaluation without its times."""
@@ -71,6 +69,7 @@ def test_an_evaluation_by_address_gives_the_same_rows(
     ("options", "says"),
     [
         ({"host": "0.0.0.0"}, r"0\.0\.0\.0 is an address of the network, where .* in clear"),
+        ({"host": "0.0.0.0", "port": 8123}, "`ssh -L 8123:127.0.0.1:8123`"),
         (
             {"host": "no.such.host.invalid", "plain_on_network": True},
             "nothing can listen at no.such",
@@ -84,7 +83,7 @@ def test_what_cannot_be_served_is_refused(
     options: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     policy = save(tmp_path / "policy", 0)
-    config = ServeConfig(port=0, token_file=tmp_path / "token", **options)
+    config = ServeConfig(**{"port": 0, "token_file": tmp_path / "token", **options})
     with pytest.raises(BadInput, match=says):
         serve(policy, config)
     assert not (tmp_path / "token").exists()

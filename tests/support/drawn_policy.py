@@ -35,8 +35,8 @@ class Observations(FakeDataset):
         return self.of
 
 
-def drawn_policy(spec: Spec, pose: NDArray[np.float64], folder: Path) -> Path:
-    """Write a policy that asks for poses about this one, and its exported file; return the file."""
+def save_drawn_policy(spec: Spec, pose: NDArray[np.float64], folder: Path) -> TorchPolicy:
+    """Write a policy that asks for poses about this one to folder/policy, and return it."""
     config = MODEL_PRESETS["quick"]
     sizes = {"state_size": spec.state_size, "action_size": spec.action_size}
     generator = torch.Generator().manual_seed(0)
@@ -47,6 +47,12 @@ def drawn_policy(spec: Spec, pose: NDArray[np.float64], folder: Path) -> Path:
     record = PolicyRecord(spec, {"state": stats, "action": stats}, config, "drawn")
     policy = TorchPolicy(net, record)
     policy.save(folder / "policy")
+    return policy
+
+
+def drawn_policy(spec: Spec, pose: NDArray[np.float64], folder: Path) -> Path:
+    """Write a policy that asks for poses about this one, and its exported file; return the file."""
+    policy = save_drawn_policy(spec, pose, folder)
     first = spec.cameras[0]
     data = Observations(
         cameras=tuple(camera.name for camera in spec.cameras),

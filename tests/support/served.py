@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,15 +13,16 @@ from typing import Any
 import numpy as np
 
 from imitact.core.errors import NotFinite
-from imitact.core.types import Camera, Observation, Spec
+from imitact.core.types import Observation
 from imitact.serving.access import Access
 from imitact.serving.inference import InferenceThread
 from imitact.serving.messages import Greeting
 from imitact.serving.server import PolicyServer, ServerConfig
+from tests.support.dot_env import dot_spec
 
 TOKEN = "a-token-of-the-tests"
 
-SPEC = Spec(("x", "y"), ("x", "y"), ("m", "m"), ("m", "m"), (Camera("top", 24, 32),), 20.0)
+SPEC = dot_spec()
 
 
 class StatePolicy:
@@ -71,7 +71,6 @@ def served(
     batch: int = 1,
     clients: int = 8,
     names: Mapping[str, str] | None = None,
-    tls: ssl.SSLContext | None = None,
     port: int = 0,
 ) -> Iterator[Served]:
     """Serve a policy at 127.0.0.1 with `TOKEN` until the block ends."""
@@ -82,7 +81,7 @@ def served(
         port = listening.getsockname()[1]
         access = Access(TOKEN, frozenset({"127.0.0.1", "localhost"}))
         greeting = greeting or Greeting("an identity", policy.spec, {}, 5)
-        server = PolicyServer(greeting, inference, ServerConfig(access, clients, names or {}, tls))
+        server = PolicyServer(greeting, inference, ServerConfig(access, clients, names or {}))
         ready, loops = threading.Event(), []
 
         def run() -> None:

@@ -81,7 +81,7 @@ def serve(
         raise BadInput(
             f"{config.host} is an address of the network, where pictures and commands would be in "
             "clear: give --tls-cert and --tls-key; or leave out --host and let clients come by "
-            "`ssh -L {config.port}:127.0.0.1:{config.port}`; or give --plain-on-network"
+            f"`ssh -L {config.port}:127.0.0.1:{config.port}`; or give --plain-on-network"
         )
     unknown = set(config.names.values()) - {camera.name for camera in stored.spec.cameras}
     if unknown:

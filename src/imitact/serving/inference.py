@@ -130,20 +130,21 @@ class InferenceThread:
 
     def _next(self) -> list[_Job] | None:
         """Wait for a question, and take those that wait behind it."""
-        while (job := self._jobs.get()) is not None and not job.is_wanted():
-            job.deliver(_GONE)
-        if job is None:
-            return None
-        jobs = [job]
+        jobs: list[_Job] = []
         while len(jobs) < self._batch:
             try:
-                job = self._jobs.get_nowait()
+                job = self._jobs.get(block=not jobs)
             except queue.Empty:
                 break
             if job is None:
+                if not jobs:
+                    return None
                 self._jobs.put(None)
                 break
-            jobs.append(job)
+            if job.is_wanted():
+                jobs.append(job)
+            else:
+                job.deliver(_GONE)
         return jobs
 
     def _chunks(self, questions: Sequence[Question]) -> list[NDArray[Any] | ImitactError]:
