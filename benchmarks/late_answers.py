@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from imitact.control.async_inference import DelayedInference, delayed_by
+from imitact.control.async_inference import DelayedInference
 from imitact.control.contract import Hold
 from imitact.control.control_loop import ControlLoop
 from imitact.control.sources import PolicySource
+from imitact.core.answer_delay import delayed_by
 from imitact.core.clock import VirtualClock
 from imitact.core.execution import parse
 from imitact.core.rollout import rollout

@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.control.async_inference import DelayedInference, delayed_by
+from imitact.control.async_inference import DelayedInference
 from imitact.control.contract import Controls
 from imitact.control.control_loop import ControlLoop
 from imitact.control.safety_filter import SafetyFilter, Stage
 from imitact.control.sources import PolicySource
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
+from imitact.core.answer_delay import delayed_by
 from imitact.core.clock import VirtualClock
 from imitact.core.execution import parse
 from imitact.core.joint_limits import JointLimits

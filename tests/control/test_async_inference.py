@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imitact.control.async_inference import DelayedInference, PolicyProcess, delayed_by
+from imitact.control.async_inference import DelayedInference, PolicyProcess
 from imitact.control.sources import PolicySource
+from imitact.core.answer_delay import delayed_by
 from imitact.core.chunking import Replay
 from imitact.core.errors import BadInput, ConnectionLost, NotFinite, RobotError
 from imitact.core.robot import Reading, TimedFrame
@@ -247,15 +248,3 @@ def test_a_policy_that_cannot_be_loaded_says_why_before_anything_moves():
 def test_a_policy_whose_camera_the_robot_lacks_is_refused():
     with pytest.raises(BadInput, match="sees the cameras top, which the robot does not have"):
         PolicyProcess(stored(), {"front": Mailbox.create((4, 6, 3), "|u1")}, load=Sees)
-
-
-def test_delays_are_drawn_the_same_for_the_same_seed():
-    one, other = delayed_by(range(16), 3), delayed_by(range(16), 3)
-    drawn = [next(one) for _ in range(1000)]
-    assert drawn == [next(other) for _ in range(1000)]
-    assert set(drawn) == set(range(16))
-    turn = delayed_by([1, 2])
-    assert [next(turn) for _ in range(4)] == [1, 2, 1, 2]
-    for bad in ((), (-1,)):
-        with pytest.raises(BadInput, match="at least one number of ticks"):
-            next(delayed_by(bad))

@@ -7,21 +7,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imitact.control.async_inference import DelayedInference, delayed_by
+from imitact.control.async_inference import DelayedInference
 from imitact.control.contract import Controls, Hold
 from imitact.control.control_loop import ControlLoop
 from imitact.control.engagement import Engagement
 from imitact.control.sources import (
     Answer,
-    AnswerTimes,
     EpisodeSource,
     InterventionSource,
     LeaderSource,
     PolicySource,
 )
+from imitact.core import executor as executor_module
+from imitact.core.answer_delay import delayed_by
 from imitact.core.chunking import Replay
 from imitact.core.errors import BadInput, NotFinite, SpecMismatch
-from imitact.core.execution import parse
+from imitact.core.execution import Execution, parse
 from imitact.core.executor import ActionExecutor
 from imitact.core.robot import Reading
 from imitact.core.types import Observation
@@ -108,6 +109,23 @@ def test_the_loop_commands_what_an_executor_with_the_same_delay_commands(chunkin
     source = policy_source([delay], policy=Wave(), chunking=chunking)
     source._chunking.delay_ticks = delay  # as expected
     commands = np.stack([record.action for record in run(source, 80)])
+    assert commands.tobytes() == np.stack(wanted).tobytes()
+
+
+@pytest.mark.parametrize("chunking", ["replay:10", "replay:20~5", "ensemble:0.1/3"])
+@pytest.mark.parametrize("delay", ["0..1", "3..9", "0..30"])
+def test_the_loop_commands_what_an_executor_with_the_same_drawn_delays_commands(chunking, delay):
+    execution, seed = Execution(chunking, delay), 5
+    executor = ActionExecutor(Wave(), execution, observed=ARM)
+    executor.reset(seed)
+    state, wanted = np.zeros(2), []
+    for _ in range(300):
+        state = executor.act(Observation(state))
+        wanted.append(state)
+    delays = delayed_by(execution.drawn_delays, [seed, executor_module._DELAYS])
+    inference = DelayedInference(Wave(), delays, RATE_HZ)
+    source = PolicySource(inference, execution.new(), RATE_HZ)
+    commands = np.stack([record.action for record in run(source, 300)])
     assert commands.tobytes() == np.stack(wanted).tobytes()
 
 
@@ -263,20 +281,6 @@ def test_a_seam_is_the_jump_from_the_last_command_in_steps_that_are_allowed():
     records = run(source, 15)
     assert records[10].seam == pytest.approx(5.1)
     assert np.isnan(records[11].seam)
-
-
-def test_the_expected_time_of_an_answer_is_the_95th_percentile_without_the_first():
-    times = AnswerTimes()
-    assert times.expected_ticks(50.0) is None
-    times.add(5.0)
-    assert times.p95_s is None
-    for n in range(1, 21):
-        times.add(n / 100)
-    assert times.p95_s == 0.19
-    assert times.expected_ticks(50.0) == 10
-    for _ in range(50):
-        times.add(0.02)
-    assert times.expected_ticks(50.0) == 1  # 1 tick, however it was rounded
 
 
 def test_the_times_of_a_warm_up_are_expected_from_the_start():

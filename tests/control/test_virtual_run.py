@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import virtual_hour
 
-from imitact.control.async_inference import DelayedInference, delayed_by
+from imitact.control.async_inference import DelayedInference
 from imitact.control.control_loop import BRAKE_S, ControlLoop
 from imitact.control.parking import first_command
 from imitact.control.sources import PolicySource
+from imitact.core.answer_delay import delayed_by
 from imitact.core.clock import VirtualClock
 from imitact.core.execution import parse
 from imitact.core.rollout import rollout

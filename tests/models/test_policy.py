@@ -704,7 +704,7 @@ def tensors(directory: Path, change: Callable[[dict[str, Tensor]], Any]) -> None
         ),
         (
             lambda d: edit(d, lambda a: a.update(format=2, execution=LATE | {"delay_ticks": "1"})),
-            "execution: .*Expected `int`",
+            'delay_ticks is "1"; expected a number of ticks',
         ),
         (
             lambda d: edit(d, lambda a: a.update(format=2, execution=LATE | {"chunking": "all"})),

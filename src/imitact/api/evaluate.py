@@ -46,7 +46,7 @@ def evaluate(  # type: ignore[misc]  # the overloads do not repeat the options
     episodes: int = 100,
     first_seed: int = 1000,
     chunking: str | None = None,
-    delay_ticks: int | None = None,
+    delay_ticks: int | str | None = None,
     step_cap: int = 0,
     stop_on_success: bool = True,
     workers: int = 0,
@@ -135,7 +135,7 @@ def plan_evaluations(
     episodes: int,
     first_seed: int,
     chunking: str | None,
-    delay_ticks: int | None,
+    delay_ticks: int | str | None,
     step_cap: int,
     workers: int,
     videos: int,
@@ -234,7 +234,7 @@ def failures_without_video(evaluation: Evaluation, out: Path, count: int) -> lis
 
 
 def chosen_execution(
-    chunking: str | None, delay_ticks: int | None, own: Execution | None
+    chunking: str | None, delay_ticks: int | str | None, own: Execution | None
 ) -> Execution:
     """Return the execution that is given, completed by what the policy was tuned for.
 

@@ -25,7 +25,7 @@ from imitact.api.session_parts import (
 )
 from imitact.api.teleoperate import Person
 from imitact.control.ages import AgeBounds
-from imitact.control.async_inference import DelayedInference, PolicyProcess, delayed_by
+from imitact.control.async_inference import DelayedInference, PolicyProcess
 from imitact.control.contract import Source
 from imitact.control.engagement import Engagement
 from imitact.control.sources import (
@@ -35,6 +35,7 @@ from imitact.control.sources import (
     LeaderSource,
     PolicySource,
 )
+from imitact.core.answer_delay import delay_bounds, delayed_by
 from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
 from imitact.core.types import Spec
@@ -77,7 +78,7 @@ def run_robot(
     episodes: int = 1,
     seconds: float = 0.0,
     chunking: str | None = None,
-    delay_ticks: int | None = None,
+    delay_ticks: int | str | None = None,
     leader: str | None = None,
     first_seed: int = 1000,
     video: VideoConfig | None = None,
@@ -131,7 +132,7 @@ def run_robot(
         endings.callback(parts.setup.close)
         _check_fit(stored, parts)
         execution = _execution(stored, chunking, delay_ticks)
-        process, inference = _inference(stored, parts, execution, on_line)
+        process, inference = _inference(stored, parts, execution, first_seed, on_line)
         source: Source = _policy_source(inference, stored, parts, execution)
         if leader is not None:
             env = robot.removeprefix(SIM_PREFIX) if isinstance(robot, str) else ""
@@ -299,7 +300,9 @@ def _check_fit(stored: StoredPolicy, parts: Parts) -> None:
     )
 
 
-def _execution(stored: StoredPolicy, chunking: str | None, delay_ticks: int | None) -> Execution:
+def _execution(
+    stored: StoredPolicy, chunking: str | None, delay_ticks: int | str | None
+) -> Execution:
     tuned = stored.execution or Execution()
     if chunking is not None:
         tuned = Execution(chunking, 0)
@@ -309,13 +312,14 @@ def _execution(stored: StoredPolicy, chunking: str | None, delay_ticks: int | No
 
 
 def _inference(
-    stored: StoredPolicy, parts: Parts, execution: Execution, on_line: OnLine
+    stored: StoredPolicy, parts: Parts, execution: Execution, seed: int, on_line: OnLine
 ) -> tuple[PolicyProcess | None, Inference]:
     from imitact.robots.setup import VirtualSetup
 
     if isinstance(parts.setup, VirtualSetup):
         on_line("loading the policy")
-        delays = delayed_by((execution.delay_ticks,))
+        low, high = delay_bounds(execution.delay_ticks)
+        delays = delayed_by(range(low, high + 1), seed)
         return None, DelayedInference(stored.loader(), delays, parts.spec.rate_hz)
     process = PolicyProcess(stored, frame_boxes(parts.setup), on_line=on_line)
     return process, process.inference

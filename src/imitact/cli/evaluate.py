@@ -11,8 +11,9 @@ from tyro.conf import Positional, arg
 
 from imitact.cli.console import ProgressDisplay, print_progress, print_result
 from imitact.cli.options import shallow_dict
+from imitact.core.answer_delay import DELAY_RANGE
 from imitact.core.errors import BadInput
-from imitact.core.ranges import Count, CountOrNone, Range, Seed, Workers
+from imitact.core.ranges import Count, CountOrNone, Seed, Workers
 from imitact.deploy.load_policy import policy_path
 from imitact.envs.gym import GymConfig
 from imitact.envs.registry import check_env_name
@@ -82,9 +83,9 @@ class Evaluate:
     """End an episode at its first success, as gym-aloha does; otherwise run to the step cap, and
     report whether success was held over the last 10 ticks."""
 
-    delay_ticks: Annotated[int | None, Range(0, 10_000)] = None
-    """Simulated ticks from a query to its answer, during which the earlier chunk continues. None:
-    as tuned for the policy's own chunking, else 0."""
+    delay_ticks: Annotated[int | str | None, DELAY_RANGE] = None
+    """Simulated ticks from a query to its answer, during which the earlier chunk continues; 3..9
+    draws one of 3 to 9 for each answer. None: as tuned for the policy's own chunking, else 0."""
 
     video: EpisodeVideoConfig = field(default_factory=EpisodeVideoConfig)
     """Content of the videos."""

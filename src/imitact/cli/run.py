@@ -11,7 +11,8 @@ from tyro.conf import Positional, arg
 
 from imitact.cli.console import print_result
 from imitact.control.ages import AgeBounds
-from imitact.core.ranges import Count, Range, Seconds, Seed
+from imitact.core.answer_delay import DELAY_RANGE
+from imitact.core.ranges import Count, Seconds, Seed
 from imitact.core.words import counted
 from imitact.datasets.video_config import VideoConfig
 from imitact.storage.output_guard import check_output
@@ -52,9 +53,9 @@ class Run:
     """How chunks become actions: replay:N, replay:N~F or ensemble:M/E. None: as tuned, else
     replay:50."""
 
-    delay_ticks: Annotated[int | None, Range(0, 10_000)] = None
-    """Ticks from a query to its answer: simulated on a virtual clock, on a robot only what is
-    expected at first. None: as tuned, else 0."""
+    delay_ticks: Annotated[int | str | None, DELAY_RANGE] = None
+    """Ticks from a query to its answer, or 3..9 for delays drawn from 3 to 9; simulated on a
+    virtual clock, on a robot only what is expected at first. None: as tuned, else 0."""
 
     leader: str | None = None
     """Leader with which a person may take over, as for imitact teleop; "" is the robot's own.

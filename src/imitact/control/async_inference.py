@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -52,18 +52,6 @@ _FAILURE_BYTES = 200
 
 _NO_QUERY = -1
 """In place of a query's number, where the process says why answers do not come for now."""
-
-
-def delayed_by(delays: Iterable[int], seed: int | None = None) -> Iterator[int]:
-    """Yield delays for ever, ticks: in turn, or drawn from `seed` with equal probability."""
-    choices = np.array(tuple(delays), np.int64)
-    if not len(choices) or choices.min() < 0:
-        raise BadInput("delays are at least one number of ticks, none below 0")
-    rng = None if seed is None else np.random.default_rng(seed)
-    turn = 0
-    while True:
-        yield int(choices[turn % len(choices)] if rng is None else rng.choice(choices))
-        turn += 1
 
 
 class DelayedInference:

@@ -6,8 +6,6 @@ row. No call waits.
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from imitact.control.ages import AgeBounds
 from imitact.control.contract import Asked, Hold, Moment, old_words
 from imitact.control.engagement import Engagement
+from imitact.core.answer_delay import AnswerTimes
 from imitact.core.chunking import Chunking
 from imitact.core.errors import BadInput, ImitactError, SpecMismatch, library_words
 from imitact.core.robot import Leader, Reading
@@ -27,38 +26,6 @@ FORGET_S = 0.5
 
 BLEND_S = 0.5
 """Time in which the jump from a person's last command to a policy's first action fades, s."""
-
-ANSWERS = 50
-"""Answer times that the estimate takes into account, the newest."""
-
-
-class AnswerTimes:
-    """Measured answer times of a policy, and how many ticks an answer is expected to take.
-
-    The first is left out: it holds what a library prepares at its first call.
-    """
-
-    def __init__(self) -> None:
-        self._times_s: deque[float] = deque(maxlen=ANSWERS)
-        self._is_first = True
-
-    def add(self, time_s: float) -> None:
-        if not self._is_first:
-            self._times_s.append(time_s)
-        self._is_first = False
-
-    @property
-    def p95_s(self) -> float | None:
-        """The time within which 95 % of the answers came, s; None before the second answer."""
-        if not self._times_s:
-            return None
-        return sorted(self._times_s)[math.ceil(0.95 * len(self._times_s)) - 1]
-
-    def expected_ticks(self, rate_hz: float) -> int | None:
-        """Return the ticks within which 95 % of the answers came; None before the second."""
-        p95_s = self.p95_s
-        # 1e-6: a time of exactly d ticks is d ticks, however it was rounded.
-        return None if p95_s is None else max(0, math.ceil(p95_s * rate_hz - 1e-6))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from imitact.core.answer_delay import delay_bounds, delay_words
 from imitact.core.chunking import Replay
 from imitact.core.errors import BadInput
 from imitact.core.grippers import is_gripper
@@ -51,22 +52,31 @@ class Execution:
     Attributes:
         chunking: `replay:N`, `replay:N~F`, `replay:N~F,G`, `ensemble:M` or `ensemble:M/E`; equal
             settings are spelled alike.
-        delay_ticks: from a query to its answer; simulated or, on a robot, expected.
+        delay_ticks: from a query to its answer; simulated or, on a robot, expected. A text such as
+            "3..9" draws one of 3 to 9 for each answer.
     """
 
     chunking: str = "replay:50"
-    delay_ticks: int = 0
+    delay_ticks: int | str = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "chunking", self.new().text)
 
+    @property
+    def drawn_delays(self) -> range | None:
+        """The delays that are drawn from, ticks; None where every answer takes as long."""
+        low, high = delay_bounds(self.delay_ticks)
+        return None if low == high else range(low, high + 1)
+
     def new(self, spec: Spec | None = None) -> Replay | Ensemble:
         """Return a new chunking with these settings, at the start of an episode.
+
+        It expects answers to take the longest delay.
 
         Args:
             spec: of the policy; without it no action is known to be a gripper.
         """
-        return parse(self.chunking, self.delay_ticks, spec)
+        return parse(self.chunking, delay_bounds(self.delay_ticks)[1], spec)
 
     def within(self, chunk_size: int | None) -> Execution:
         """Return what is executed of chunks of `chunk_size` ticks: a replay of at most all of them.
@@ -81,7 +91,5 @@ class Execution:
 
     def __str__(self) -> str:
         """As in "replay:50" or "replay:50 with a delay of 3 ticks"."""
-        if not self.delay_ticks:
-            return self.chunking
-        s = "" if self.delay_ticks == 1 else "s"
-        return f"{self.chunking} with a delay of {self.delay_ticks} tick{s}"
+        late = f" with a delay of {delay_words(self.delay_ticks)}" if self.delay_ticks else ""
+        return f"{self.chunking}{late}"

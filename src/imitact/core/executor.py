@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
+from imitact.core.answer_delay import AnswerTimes, delayed_by
 from imitact.core.chunking import Chunking
 from imitact.core.errors import SpecMismatch
 from imitact.core.execution import Execution
 from imitact.core.types import FloatArray, Observation, Policy, Spec, same_unit
+
+_DELAYS = 1
+"""Tells the delays drawn from an episode's seed from all else that is drawn from it."""
 
 
 class ActionExecutor:
@@ -17,6 +23,10 @@ class ActionExecutor:
     It queries the policy when its chunking needs a chunk. While a late answer leaves nothing to
     execute, the robot holds: it is commanded its last action, or, at the start of an episode, the
     joints that it measures.
+
+    Where delays are drawn, answers come as they do on a robot (`PolicySource`): each takes as many
+    ticks as are drawn for it from the episode's seed, and the chunking expects the time within
+    which 95 % of the answers before came, at first the longest.
 
     Attributes:
         policy: the policy that is queried.
@@ -45,18 +55,29 @@ class ActionExecutor:
         execution = execution or execution_of(policy) or Execution()
         if isinstance(execution, str):
             execution = Execution(execution)
-        is_setting = isinstance(execution, Execution)
-        self._chunking = execution.new(policy.spec) if is_setting else execution
+        self._drawn: range | None = None
+        if isinstance(execution, Execution):
+            self._drawn = execution.drawn_delays
+            self._chunking: Chunking = execution.new(policy.spec)
+        else:
+            self._chunking = execution
         self._observed = observed or policy.spec
         self._last: NDArray[np.float64] | None = None
         self._is_reset = False
+        self._delays: Iterator[int] = iter(())
+        self._times = AnswerTimes()
+        self._late: tuple[int, int, FloatArray] | None = None  # due tick, delay, chunk
 
     def reset(self, seed: int = 0) -> None:
         """Begin an episode; all randomness of the policy comes from `seed`."""
         self.policy.reset(seed)
         self._chunking.reset()
-        self.chunk = self._last = None
+        self.chunk = self._last = self._late = None
         self._is_reset = True
+        if self._drawn is not None:
+            self._chunking.delay_ticks = self._drawn[-1]
+            self._delays = delayed_by(self._drawn, [seed, _DELAYS])
+            self._times = AnswerTimes()
 
     def act(self, observation: Observation) -> NDArray[np.float64]:
         """Return the action of this tick, (A,), in physical units.
@@ -68,9 +89,10 @@ class ActionExecutor:
         if not self._is_reset:
             self.reset()
         self.chunk = None
+        self._arrive()
         if self._chunking.wants_chunk:
             self.chunk = self.policy.chunk(observation)
-            self._chunking.feed(self.chunk)
+            self._feed(self.chunk)
         action = self._chunking.next()
         if action is None:
             action = self._last
@@ -80,6 +102,27 @@ class ActionExecutor:
         return action
 
     __call__ = act
+
+    def _feed(self, chunk: FloatArray) -> None:
+        if self._drawn is None:
+            self._chunking.feed(chunk)
+            return
+        tick, delay = self._chunking.tick, next(self._delays)
+        self._chunking.ask(tick)
+        self._late = tick + delay, delay, chunk
+        self._arrive()
+
+    def _arrive(self) -> None:
+        """Take the chunk whose delay was drawn, if its time has come."""
+        if self._late is None or self._chunking.tick < self._late[0]:
+            return
+        due, delay, chunk = self._late
+        self._late = None
+        self._chunking.feed(chunk, due - delay)
+        rate_hz = self._observed.rate_hz
+        self._times.add(delay / rate_hz)
+        if (expected := self._times.expected_ticks(rate_hz)) is not None:
+            self._chunking.delay_ticks = expected
 
 
 def execution_of(policy: Policy) -> Execution | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from imitact.core.answer_delay import DELAY_RANGE, delay_bounds, delay_words
 from imitact.core.chunking import Replay
 from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
@@ -28,8 +29,9 @@ class Grid:
     """Ticks between two queries of the ensemble. The paper queries at every tick (1), which costs
     ten times the rendering and inference of 10."""
 
-    delays: Annotated[tuple[int, ...], Range(0, 10_000)] = (0, 2, 5, 10)
-    """Simulated delays from a query to its answer, ticks. The whole grid is tried at each."""
+    delays: Annotated[tuple[int | str, ...], DELAY_RANGE] = (0, 2, 5, 10)
+    """Simulated delays from a query to its answer, ticks; 3..9 draws one of 3 to 9 for each answer.
+    The whole grid is tried at each."""
 
     fade: Annotated[tuple[int, ...], Range(0, 1_000_000)] = (0, 10)
     """Ticks over which the shift of a new chunk fades (replay:N~F), with each of `replay`; 0 does
@@ -42,38 +44,40 @@ class Grid:
         if not self.delays:
             raise BadInput("--delays is empty; give at least one delay, usually 0")
 
-    def at(self, delay_ticks: int, chunk_size: int) -> tuple[Execution, ...]:
+    def at(self, delay_ticks: int | str, chunk_size: int) -> tuple[Execution, ...]:
         """Return the executions to try at one delay, from few queries to many.
 
         Of executions that act alike one is kept: a replay longer than the chunk replays the whole
         chunk, and where the delay exceeds the interval between queries, queries follow each other
-        as fast as answers arrive. An ensemble whose chunks hardly overlap is left out. A delay as
-        long as a chunk, or a grid of which nothing is left, is refused.
+        as fast as answers arrive (of drawn delays the longest counts). An ensemble whose chunks
+        hardly overlap is left out. A delay as long as a chunk, or a grid of which nothing is left,
+        is refused.
         """
-        if delay_ticks >= chunk_size:
+        longest = delay_bounds(delay_ticks)[1]
+        if longest >= chunk_size:
             raise BadInput(
                 f"a chunk has {counted(chunk_size, 'tick')}, and an answer "
-                f"{counted(delay_ticks, 'tick')} late arrives after all of them; tune for at most "
+                f"{counted(longest, 'tick')} late arrives after all of them; tune for at most "
                 f"{chunk_size - 1}"
             )
         kept: dict[tuple[float | str, ...], Execution] = {}
         for n in sorted(set(self.replay), reverse=True):
             # The ticks between two queries in fact.
-            interval = min(max(n, delay_ticks), max(chunk_size - delay_ticks, delay_ticks))
+            interval = min(max(n, longest), max(chunk_size - longest, longest))
             for fade in sorted(set(self.fade)):
                 text = Replay(n, fade_ticks=fade).text
                 execution = Execution(text, delay_ticks).within(chunk_size)
                 kept.setdefault((interval, fade), execution)
         for every in sorted(set(self.every), reverse=True):
-            interval = max(every, delay_ticks)
-            if interval >= chunk_size - delay_ticks:
+            interval = max(every, longest)
+            if interval >= chunk_size - longest:
                 continue
             for m in self.m:
                 text = Ensemble(m, every).text
                 kept.setdefault(("ensemble", interval, m), Execution(text, delay_ticks))
         if not kept:
             raise BadInput(
-                f"the grid has no execution for a delay of {counted(delay_ticks, 'tick')} and "
+                f"the grid has no execution for a delay of {delay_words(delay_ticks)} and "
                 f"chunks of {chunk_size}; give --replay, or smaller values of --every"
             )
         return tuple(kept.values())

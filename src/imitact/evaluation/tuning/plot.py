@@ -11,9 +11,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from imitact.core.answer_delay import delay_bounds, delay_words
 from imitact.core.words import counted
 from imitact.evaluation.results import Evaluation
-from imitact.evaluation.tuning.report import ticks
 from imitact.evaluation.tuning.successive_halving import DelayRace, Tuning
 from imitact.storage.atomic import write_atomically
 
@@ -42,7 +42,7 @@ def draw(tuning: Tuning, out: Path) -> Path:
                 panel.set_yticks(range(len(names)), names if at == 0 else [""] * len(names))
                 panel.set_ylim(len(names) - 0.5, -0.5)
                 panel.grid(axis="x", linewidth=0.4, alpha=0.6)
-            above.set_title(f"delay {ticks(race.delay_ticks)}")
+            above.set_title(f"delay {delay_words(race.delay_ticks)}")
         if tuning.confirmed:
             _delays(figure.add_subplot(cells[2, :]), tuning)
         write_atomically(
@@ -114,13 +114,18 @@ def _delays(panel: Axes, tuning: Tuning) -> None:
         found = [(d, tuning.confirmation(c, d)) for d, c in chunkings.items()]
         there = [(d, e) for d, e in found if e is not None]
         rates, below, above = zip(*(_percent(e) for _, e in there), strict=True)
-        x = [d + 0.08 * (place - 1) for d, _ in there]
+        x = [_middle(d) + 0.08 * (place - 1) for d, _ in there]
         error = [below, above]
         panel.errorbar(x, rates, yerr=error, fmt="o-", color=colour, label=label, **_BAR)
     seeds = tuning.confirmed[0].episodes
     panel.set_xlabel("delay from query to answer, ticks")
     panel.set_ylabel(f"success, %\n({counted(seeds, 'other seed')})")
-    panel.set_xticks(sorted(own))
+    panel.set_xticks([_middle(d) for d in own], [str(d) for d in own])
     panel.set_ylim(-3, 103)
     panel.grid(linewidth=0.4, alpha=0.6)
     panel.legend(loc="lower left", fontsize=7)
+
+
+def _middle(delay: int | str) -> float:
+    """Return where a delay is drawn, ticks: a drawn one at the middle of its range."""
+    return sum(delay_bounds(delay)) / 2

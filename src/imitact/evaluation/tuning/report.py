@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from imitact.core.answer_delay import delay_words
 from imitact.core.execution import Execution
 from imitact.core.version import __version__
-from imitact.core.words import counted
 from imitact.evaluation.report import aligned, or_dash, paired_line, percent
 from imitact.evaluation.results import Evaluation, describe_seeds
 from imitact.evaluation.tuning.grid import Grid
@@ -30,7 +30,7 @@ def report_lines(tuning: Tuning, race: RaceConfig) -> list[str]:
     lines: list[str] = []
     for each in tuning.races:
         seeds = describe_seeds(race.selection_seeds)
-        lines += [f"delay {ticks(each.delay_ticks)}, {seeds}:"]
+        lines += [f"delay {delay_words(each.delay_ticks)}, {seeds}:"]
         lines += [*_aligned(_race_rows(each)), ""]
     if tuning.confirmed:
         lines += [f"confirmation, {describe_seeds(race.confirmation_seeds)}:"]
@@ -94,10 +94,6 @@ def _figures(evaluation: Evaluation) -> list[str]:
 
 def _aligned(rows: list[list[str]]) -> list[str]:
     return [f"  {line}" for line in aligned(rows, left=(0, 5))]
-
-
-def ticks(count: int) -> str:
-    return counted(count, "tick")
 
 
 def to_dict(

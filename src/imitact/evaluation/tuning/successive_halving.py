@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
+from imitact.core.answer_delay import Delay, delay_bounds
 from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
-from imitact.core.ranges import Count, CountOrNone, Range, Seed, check_ranges
+from imitact.core.ranges import Count, CountOrNone, Seed, check_ranges
 from imitact.core.words import counted
 from imitact.evaluation.confidence_intervals import Paired
 from imitact.evaluation.results import Evaluation, compare
@@ -31,8 +31,9 @@ UNTUNED = Execution()
 class RaceConfig:
     """Seeds, and the number of executions that they are spent on."""
 
-    delay_ticks: Annotated[int, Range(0, 10_000)] = 0
-    """Ticks from a query to its answer for which the execution is chosen; joins `delays`. Take the
+    delay_ticks: Delay = 0
+    """Ticks from a query to its answer for which the execution is chosen, or 3..9 for delays drawn
+    from 3 to 9; joins `delays`. Take the
     99th percentile of the inference time in the certificate of an export, rounded up to ticks."""
 
     first_seed: Seed = 5000
@@ -95,7 +96,7 @@ class DelayRace:
     The choice is among the finalists, which are the last round.
     """
 
-    delay_ticks: int
+    delay_ticks: int | str
     rounds: tuple[tuple[Evaluation, ...], ...]
     choice: Choice
 
@@ -125,7 +126,7 @@ class Tuning:
     confirmed: tuple[Evaluation, ...]
     untuned: Execution = UNTUNED
 
-    def confirmation(self, chunking: str, delay_ticks: int) -> Evaluation | None:
+    def confirmation(self, chunking: str, delay_ticks: int | str) -> Evaluation | None:
         """Return the evaluation of a chunking at a delay; None where it was not confirmed."""
         wanted = Execution(chunking, delay_ticks)
         return next((e for e in self.confirmed if e.execution == wanted), None)
@@ -167,7 +168,7 @@ def tune(
     `on_stage` gets a description of each stage as it begins.
     """
 
-    def race_at(delay_ticks: int, executions: Sequence[Execution]) -> DelayRace:
+    def race_at(delay_ticks: int | str, executions: Sequence[Execution]) -> DelayRace:
         plan = race.rounds(len(executions))
         rounds: list[tuple[Evaluation, ...]] = []
         for number, (count, seeds) in enumerate(plan, 1):
@@ -198,5 +199,5 @@ def tune(
     return Tuning(races, chosen, tuple(confirmed), untuned)
 
 
-def _delays(grid: Grid, race: RaceConfig) -> list[int]:
-    return sorted({*grid.delays, race.delay_ticks})
+def _delays(grid: Grid, race: RaceConfig) -> list[int | str]:
+    return sorted({*grid.delays, race.delay_ticks}, key=delay_bounds)
