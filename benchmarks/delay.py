@@ -1,8 +1,8 @@
 """Study of seams and delays: success and jerk of replayed, joined and averaged chunks.
 
     python benchmarks/delay.py --cube POLICY POLICY POLICY [--insertion POLICY POLICY POLICY]
-        [--delays 0 5 10 20] [--chunkings replay:25 replay:25~10 ensemble:0.01/5] [--episodes 100]
-        [--workers 2] [--write benchmarks/results/delay.json] [--draw docs/images/delay.svg]
+        [--delays 0 5 10 20 3..9] [--chunkings replay:25 replay:25~10 ensemble:0.01/5]
+        [--episodes 100] [--workers 2] [--write benchmarks/results/delay.json] [--draw docs/images/delay.svg]
 
 Each POLICY is one training of the task. Every row has the same seeds, from 1000 on. "Around a
 switch" are the third differences of the commands from four ticks before to one after the tick at
@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.execution import parse
+from imitact.core.answer_delay import episode_delays
+from imitact.core.execution import Execution
 from imitact.core.rollout import rollout
 from imitact.core.types import Env, Policy
 from imitact.deploy.load_policy import load_policy
@@ -34,7 +35,8 @@ from imitact.evaluation.confidence_intervals import paired, wilson
 from imitact.evaluation.results import jerk
 
 CHUNKINGS = ("replay:25", "replay:25~10", "ensemble:0.01/5")
-DELAYS = (0, 5, 10, 20)
+DELAYS = (0, 5, 10, 20, "3..9")
+"""Ticks from a query to its answer; 3..9 draws one of 3 to 9 for each."""
 FIRST_SEED = 1000
 BEFORE, AFTER = 4, 1
 """Third differences around a switch: that of tick t is made of the commands of t to t + 3."""
@@ -60,21 +62,23 @@ def jerks(
     return float(found[0]), float(found[1])
 
 
-def _episode(job: tuple[str, Path, str, int, int]) -> tuple[float, ...]:
+def _episode(job: tuple[str, Path, str, int | str, int]) -> tuple[float, ...]:
     """Return success, queries, jerk around switches, elsewhere and over all, first success."""
     task, path, chunking, delay, seed = job
     policy, env = _parts(task, path)
-    ticks = list(rollout(policy, env, seed=seed, chunking=parse(chunking, delay, policy.spec)))
+    ticks = list(rollout(policy, env, seed=seed, chunking=Execution(chunking, delay)))
+    asked = [tick.index for tick in ticks if tick.chunk is not None]
+    delays = episode_delays(delay, seed)
+    # The first chunk takes over from nothing; each later one as it arrives.
+    arrivals = [tick + late for tick, late in zip(asked, delays, strict=False)][1:]
     joints = [at for at, unit in enumerate(env.spec.action_units) if unit == "rad"]
     actions = np.stack([tick.action for tick in ticks])[:, joints]
-    # The first chunk takes over from nothing; each later one as it arrives.
-    arrivals = [tick.index + delay for tick in ticks if tick.chunk is not None][1:]
     near, far = jerks(actions, arrivals, env.spec.rate_hz)
     total = jerk(np.stack([tick.action for tick in ticks]), env.spec)
     assert total is not None
     won = [tick.index for tick in ticks if tick.success]
     first = float(won[0]) if won else np.nan
-    return float(bool(won)), float(len(arrivals) + 1), near, far, total, first
+    return float(bool(won)), float(len(asked)), near, far, total, first
 
 
 def run(pool: ProcessPoolExecutor, job: dict[str, Any], path: Path, seeds: range) -> dict[str, Any]:
@@ -95,9 +99,15 @@ def run(pool: ProcessPoolExecutor, job: dict[str, Any], path: Path, seeds: range
     }
 
 
+def _task_delays(rows: Sequence[dict[str, Any]]) -> list[tuple[str, int | str]]:
+    """Return each task and delay once, in order, drawn delays last."""
+    found = {(row["task"], row["delay_ticks"]) for row in rows}
+    return sorted(found, key=lambda each: (each[0], isinstance(each[1], str), f"{each[1]:>9}"))
+
+
 def pooled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one line for each task, delay and chunking, over its policies."""
-    keys = sorted({(row["task"], row["delay_ticks"]) for row in rows})
+    keys = _task_delays(rows)
     lines = []
     for task, delay in keys:
         ours = [row for row in rows if (row["task"], row["delay_ticks"]) == (task, delay)]
@@ -123,7 +133,7 @@ def pooled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def against(rows: Sequence[dict[str, Any]], one: str, other: str) -> list[dict[str, Any]]:
     """Return the paired difference of two chunkings' successes at each task and delay."""
     found = []
-    for task, delay in sorted({(row["task"], row["delay_ticks"]) for row in rows}):
+    for task, delay in _task_delays(rows):
         pairs: tuple[list[bool], list[bool]] = ([], [])
         for policy in sorted({row["policy"] for row in rows if row["task"] == task}):
             both = [
@@ -187,7 +197,11 @@ def draw(lines: Sequence[dict[str, Any]], out: Path) -> None:
         for chunking, colour in zip(
             dict.fromkeys(line["chunking"] for line in lines), colours, strict=False
         ):
-            of = [li for li in lines if (li["task"], li["chunking"]) == (task, chunking)]
+            of = [
+                li for li in lines
+                if (li["task"], li["chunking"]) == (task, chunking)
+                and not isinstance(li["delay_ticks"], str)
+            ]  # fmt: skip
             delays = [line["delay_ticks"] for line in of]
             rates = np.array([100 * line["successes"] / line["episodes"] for line in of])
             bounds = 100 * np.array([line["interval"] for line in of]).reshape(-1, 2)
@@ -211,11 +225,15 @@ def draw(lines: Sequence[dict[str, Any]], out: Path) -> None:
         figure.savefig(out, metadata={"Date": None})
 
 
+def _delay(word: str) -> int | str:
+    return word if ".." in word else int(word)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--cube", type=Path, nargs="*", default=[])
     parser.add_argument("--insertion", type=Path, nargs="*", default=[])
-    parser.add_argument("--delays", type=int, nargs="+", default=list(DELAYS))
+    parser.add_argument("--delays", type=_delay, nargs="+", default=list(DELAYS))
     parser.add_argument("--chunkings", nargs="+", default=list(CHUNKINGS))
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)

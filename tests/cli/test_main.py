@@ -21,7 +21,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from imitact import cli as verbs
 from imitact.api import record as api_record
 from imitact.cli import (
     compare,
@@ -430,7 +429,7 @@ def test_a_full_disk_is_reported_in_one_line(
     def full(given: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "file"))
 
-    monkeypatch.setattr(getattr(verbs, verb), "run", full)
+    monkeypatch.setattr(f"imitact.cli.{verb}.run", full)
     line = is_refused(capsys, verb, "--out", tmp_path, *(["d"] if verb == "train" else []))
     assert "the disk is full" in line
     assert str(tmp_path / "file") in line
@@ -453,7 +452,7 @@ def test_errors_of_the_system_name_a_remedy(
     def failing(given: Any) -> None:
         raise error
 
-    monkeypatch.setattr(verbs.record, "run", failing)
+    monkeypatch.setattr(record_verb, "run", failing)
     line = is_refused(capsys, "record", "--out", "x")
     assert says in line
     assert str(error.strerror) in line
@@ -642,7 +641,7 @@ def test_ctrl_c_prints_how_to_continue_and_exits_with_130(
     def stop(given: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(getattr(verbs, verb), "run", stop)
+    monkeypatch.setattr(f"imitact.cli.{verb}.run", stop)
     needed = {"record": ["--out", "o"], "train": ["d", "--out", "o"],
               "evaluate": ["p", "--out", "o"], "tune": ["p"],
               "demo": []}  # fmt: skip
@@ -651,6 +650,23 @@ def test_ctrl_c_prints_how_to_continue_and_exits_with_130(
     assert err.startswith(f"imitact {verb}: interrupted; ")
     assert "command" in err
     assert err.count("\n") == 1
+
+
+def test_ctrl_c_before_a_verb_runs_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def stop(argv: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "run", stop)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            main.main()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "imitact: interrupted\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

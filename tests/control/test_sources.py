@@ -18,8 +18,7 @@ from imitact.control.sources import (
     LeaderSource,
     PolicySource,
 )
-from imitact.core import executor as executor_module
-from imitact.core.answer_delay import delayed_by
+from imitact.core.answer_delay import delayed_by, episode_delays
 from imitact.core.chunking import Replay
 from imitact.core.errors import BadInput, NotFinite, SpecMismatch
 from imitact.core.execution import Execution, parse
@@ -122,8 +121,7 @@ def test_the_loop_commands_what_an_executor_with_the_same_drawn_delays_commands(
     for _ in range(300):
         state = executor.act(Observation(state))
         wanted.append(state)
-    delays = delayed_by(execution.drawn_delays, [seed, executor_module._DELAYS])
-    inference = DelayedInference(Wave(), delays, RATE_HZ)
+    inference = DelayedInference(Wave(), episode_delays(delay, seed), RATE_HZ)
     source = PolicySource(inference, execution.new(), RATE_HZ)
     commands = np.stack([record.action for record in run(source, 300)])
     assert commands.tobytes() == np.stack(wanted).tobytes()

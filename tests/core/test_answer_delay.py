@@ -6,7 +6,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from imitact.core.answer_delay import AnswerTimes, delay_bounds, delay_words, delayed_by
+from imitact.core.answer_delay import (
+    AnswerTimes,
+    delay_bounds,
+    delay_words,
+    delayed_by,
+    episode_delays,
+)
 from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
 from imitact.core.executor import ActionExecutor
@@ -47,8 +53,9 @@ def test_a_delay_is_a_number_of_ticks_or_a_range_that_is_drawn_from():
     assert delay_bounds("3..9") == (3, 9)
     assert [delay_words(delay) for delay in (1, 4, "3..9")] == ["1 tick", "4 ticks", "3 to 9 ticks"]
     assert str(Execution("replay:25~10", "3..9")) == "replay:25~10 with a delay of 3 to 9 ticks"
-    assert Execution("replay:25", "3..9").drawn_delays == range(3, 10)
-    assert Execution("replay:25", 3).drawn_delays is None
+    assert next(episode_delays(4, seed=1)) == 4
+    delays = episode_delays("3..9", seed=1)
+    assert {next(delays) for _ in range(200)} == set(range(3, 10))
 
 
 BAD = ("", "3", "9..3", "3..3", "3..", "-1..3", "3...9", "0..10001", "a")

@@ -35,7 +35,7 @@ from imitact.control.sources import (
     LeaderSource,
     PolicySource,
 )
-from imitact.core.answer_delay import delay_bounds, delayed_by
+from imitact.core.answer_delay import episode_delays
 from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
 from imitact.core.types import Spec
@@ -318,8 +318,7 @@ def _inference(
 
     if isinstance(parts.setup, VirtualSetup):
         on_line("loading the policy")
-        low, high = delay_bounds(execution.delay_ticks)
-        delays = delayed_by(range(low, high + 1), seed)
+        delays = episode_delays(execution.delay_ticks, seed)
         return None, DelayedInference(stored.loader(), delays, parts.spec.rate_hz)
     process = PolicyProcess(stored, frame_boxes(parts.setup), on_line=on_line)
     return process, process.inference

@@ -24,6 +24,9 @@ ANSWERS = 50
 MAX_TICKS = 10_000
 """Largest delay that can be set."""
 
+_DELAYS = 1
+"""Tells the delays drawn from an episode's seed from all else that is drawn from it."""
+
 _DRAWN = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})")
 
 
@@ -81,6 +84,12 @@ def delayed_by(delays: Iterable[int], seed: int | Sequence[int] | None = None) -
     while True:
         yield int(choices[turn % len(choices)] if rng is None else rng.choice(choices))
         turn += 1
+
+
+def episode_delays(delay: int | str, seed: int) -> Iterator[int]:
+    """Yield the delays of an episode's answers, ticks; `seed` is that of the episode."""
+    low, high = delay_bounds(delay)
+    return delayed_by(range(low, high + 1), [seed, _DELAYS])
 
 
 class AnswerTimes:

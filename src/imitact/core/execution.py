@@ -62,12 +62,6 @@ class Execution:
     def __post_init__(self) -> None:
         object.__setattr__(self, "chunking", self.new().text)
 
-    @property
-    def drawn_delays(self) -> range | None:
-        """The delays that are drawn from, ticks; None where every answer takes as long."""
-        low, high = delay_bounds(self.delay_ticks)
-        return None if low == high else range(low, high + 1)
-
     def new(self, spec: Spec | None = None) -> Replay | Ensemble:
         """Return a new chunking with these settings, at the start of an episode.
 

@@ -7,14 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from imitact.core.answer_delay import AnswerTimes, delayed_by
+from imitact.core.answer_delay import AnswerTimes, delay_bounds, episode_delays
 from imitact.core.chunking import Chunking
 from imitact.core.errors import SpecMismatch
 from imitact.core.execution import Execution
 from imitact.core.types import FloatArray, Observation, Policy, Spec, same_unit
-
-_DELAYS = 1
-"""Tells the delays drawn from an episode's seed from all else that is drawn from it."""
 
 
 class ActionExecutor:
@@ -55,9 +52,10 @@ class ActionExecutor:
         execution = execution or execution_of(policy) or Execution()
         if isinstance(execution, str):
             execution = Execution(execution)
-        self._drawn: range | None = None
+        self._drawn: str | None = None
         if isinstance(execution, Execution):
-            self._drawn = execution.drawn_delays
+            delay = execution.delay_ticks
+            self._drawn = delay if isinstance(delay, str) else None
             self._chunking: Chunking = execution.new(policy.spec)
         else:
             self._chunking = execution
@@ -75,8 +73,8 @@ class ActionExecutor:
         self.chunk = self._last = self._late = None
         self._is_reset = True
         if self._drawn is not None:
-            self._chunking.delay_ticks = self._drawn[-1]
-            self._delays = delayed_by(self._drawn, [seed, _DELAYS])
+            self._chunking.delay_ticks = delay_bounds(self._drawn)[1]
+            self._delays = episode_delays(self._drawn, seed)
             self._times = AnswerTimes()
 
     def act(self, observation: Observation) -> NDArray[np.float64]:
