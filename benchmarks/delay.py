@@ -2,7 +2,8 @@
 
     python benchmarks/delay.py --cube POLICY POLICY POLICY [--insertion POLICY POLICY POLICY]
         [--delays 0 5 10 20 3..9] [--chunkings replay:25 replay:25~10 ensemble:0.01/5]
-        [--episodes 100] [--workers 2] [--write benchmarks/results/delay.json] [--draw docs/images/delay.svg]
+        [--episodes 100] [--workers 2] [--write benchmarks/results/delay.json]
+        [--draw docs/images/delay.svg]
 
 Each POLICY is one training of the task. Every row has the same seeds, from 1000 on. "Around a
 switch" are the third differences of the commands from four ticks before to one after the tick at

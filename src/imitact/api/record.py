@@ -33,6 +33,7 @@ def record(
     last_seed: int = 999,
     starts: Literal["even", "random"] = "even",
     spread: float = 1.0,
+    styles: int = 1,
     cameras: Sequence[str] = ("top",),
     height: int = 480,
     width: int = 640,
@@ -69,7 +70,10 @@ def record(
             )
         seeds = even_starts(env, seeds)
     tried = None if is_recording(Path(out)) else seeds[0]
-    make_expert = registry.expert_factory(env, spread, expert, gym, seed=tried, on_line=on_line)
+    make_expert = registry.expert_factory(
+        env, spread, expert, gym, styles=styles, seed=tried, on_line=on_line
+    )
+    demonstrator = registry.demonstrator_settings(env, spread, expert, gym, styles=styles)
     return recorder.record(
         out,
         make_env=make_env,
@@ -80,7 +84,7 @@ def record(
         workers=workers or available_cores(),
         video=video or VideoConfig(),
         on_progress=on_progress,
-        extra={**registry.demonstrator_settings(env, spread, expert, gym), "starts": starts},
+        extra={**demonstrator, "starts": starts},
         hold_ticks=hold,
         end_when_held=env not in aloha.TASKS,
     )

@@ -65,6 +65,10 @@ class Record:
     spread: Annotated[float, Range(0, 2)] = 1.0
     """How much the scripted expert's demonstrations vary, from 0 (not at all) to 2."""
 
+    styles: Annotated[int, Range(1, 2)] = 1
+    """Ways in which the scripted expert does the task, one drawn for each demonstration: with 2 the
+    hands meet on the left or on the right of the table's middle."""
+
     starts: Literal["even", "random"] = "even"
     """Order of the seeds: even covers the starts of the ALOHA scene with few episodes; random takes
     one seed after another, and leaves gaps."""
@@ -149,6 +153,7 @@ _KINDS = (
     (r"^meet_.*_m$", "where they meet", 1000, "mm"),
     (r"_m$", "grasps", 1000, "mm"),
     (r"_rad$", "grasps", math.degrees(1), "degrees"),
+    (r"^style$", "which of two styles", 1, "(0.5: as often the one as the other)"),
 )
 """What the experts vary: pattern of the names, words, factor to the unit, unit."""
 

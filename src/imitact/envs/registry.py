@@ -308,6 +308,7 @@ def expert_factory(
     given: str = "",
     gym_settings: GymSettings = None,
     *,
+    styles: int = 1,
     seed: int | None = None,
     on_line: Callable[[str], object] = lambda line: None,
 ) -> Callable[[], Policy]:
@@ -322,6 +323,7 @@ def expert_factory(
         given: FILE.py:NAME or MODULE:NAME of another expert: a callable that takes the Env's Spec,
             or nothing, and returns a `Policy`. Required outside the ALOHA scene.
         gym_settings: settings of a gym:NAME.
+        styles: ways in which the scripted expert does the task, 1 or 2.
         seed: seed of the episode whose first ticks are tried; None tries none.
         on_line: receives what is to be known about the environment.
     """
@@ -332,7 +334,7 @@ def expert_factory(
                 f"{env} has no scripted expert; give one with --expert FILE.py:NAME, a callable "
                 "that takes the Env's Spec and returns a Policy (docs/own_environment.md)"
             )
-        scripted = partial(experts.make_expert, env, spread)
+        scripted = partial(experts.make_expert, env, spread, styles)
         scripted()
         return scripted
     with closing(env_factory(env, gym_settings=gym_settings)()) as made:
@@ -346,7 +348,12 @@ def expert_factory(
 
 
 def demonstrator_settings(
-    env: str, spread: float, given: str = "", gym_settings: GymSettings = None
+    env: str,
+    spread: float,
+    given: str = "",
+    gym_settings: GymSettings = None,
+    *,
+    styles: int = 1,
 ) -> dict[str, Any]:
     """Return all that fixes an expert's demonstrations beside their seeds, as plain JSON."""
     if given:
@@ -363,6 +370,7 @@ def demonstrator_settings(
         "env": env,
         "spread": spread,
         "expert": experts.EXPERTS[env].REVISION,
+        **({"styles": styles} if styles > 1 else {}),  # recordings of before have none
         **{name: _version(name) for name in packages},
     }
 

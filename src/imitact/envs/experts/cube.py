@@ -84,6 +84,7 @@ class CubeExpert(ScriptedExpert):
         spread: 1 varies the duration of every phase by +-15 %, both grasps by +-8 mm and +-10
             degrees about the vertical axis, and waypoints by +-2 cm, all uniformly; 0 is the mean
             trajectory, 2 varies twice as much.
+        styles: 2 hands the cube over 6 cm to the left or to the right of the middle.
     """
 
     TASK = "cube"
@@ -91,6 +92,7 @@ class CubeExpert(ScriptedExpert):
     _PHASES = _PHASES
     _INITIAL_JOINTS = _INITIAL_JOINTS
     _NEEDS = "the true pose of the cube"
+    _SIDE_M = 0.06
 
     def _draw(self, rng: np.random.Generator) -> dict[str, float]:
         drawn = self._draw_durations(rng)
@@ -112,7 +114,7 @@ class CubeExpert(ScriptedExpert):
         cube = truth.pose()[:3].copy()
         cube[2] = _CUBE_HEIGHT_M
         grasp, held = self._grasp(cube, "grasp", _GRASP, _GRASP_PITCH_RAD)
-        handover = _HANDOVER + self._offset("meet_via")
+        handover = _HANDOVER + self._side + self._offset("meet_via")
         above = grasp.before(_RIGHT_STANDOFF_M, forward=-1.0)
         give = replace(grasp, position=handover + held, yaw=0.0)
         away = replace(give, position=give.position + _RETREAT + self._offset("retreat_via"))

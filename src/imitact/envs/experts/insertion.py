@@ -101,6 +101,7 @@ class InsertionExpert(ScriptedExpert):
         spread: 1 varies the duration of every phase by +-15 %, both grasps by +-12 mm along the
             object, +-4 mm across it and +-5 degrees about the vertical axis, and waypoints by
             +-2 cm, all uniformly; 0 is the mean trajectory, 2 varies twice as much.
+        styles: 2 lets peg and socket meet 5 cm to the left or to the right of the middle.
     """
 
     TASK = "insertion"
@@ -108,9 +109,10 @@ class InsertionExpert(ScriptedExpert):
     _PHASES = _PHASES
     _INITIAL_JOINTS = _INITIAL_JOINTS
     _NEEDS = "the true poses of peg and socket"
+    _SIDE_M = 0.05
 
-    def __init__(self, spread: float = 1.0) -> None:
-        super().__init__(spread)
+    def __init__(self, spread: float = 1.0, styles: int = 1) -> None:
+        super().__init__(spread, styles)
         self._arm_trajectories: dict[str, ArmTrajectory] = {}
 
     @property
@@ -194,7 +196,7 @@ class InsertionExpert(ScriptedExpert):
         """Return the center of the object at the alignment, (3,), m."""
         gap = 0.0 if side == "left" else _DEPTH_M + _ALIGN_GAP_M
         x = -FORWARD[side] * _INSERTED_M / 2 + gap
-        return _MEET + self._offset("meet") + np.array([x, 0.0, 0.0])
+        return _MEET + self._side + self._offset("meet") + np.array([x, 0.0, 0.0])
 
     def _hand_for(self, side: str, tick: int, found: Transform, wanted: Transform) -> Transform:
         """Return the hand's transform that moves its object from `found` to `wanted`.

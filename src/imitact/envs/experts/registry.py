@@ -12,8 +12,8 @@ EXPERTS: dict[str, type[ScriptedExpert]] = {"cube": CubeExpert, "insertion": Ins
 """Task to expert."""
 
 
-def make_expert(task: str = "cube", spread: float = 1.0) -> Policy:
-    """Make the expert of a task; `spread` is that of `ScriptedExpert`."""
+def make_expert(task: str = "cube", spread: float = 1.0, styles: int = 1) -> Policy:
+    """Make the expert of a task; `spread` and `styles` are those of `ScriptedExpert`."""
     if task not in EXPERTS:
         raise unknown_name("task with an expert", task, EXPERTS)
-    return EXPERTS[task](spread)
+    return EXPERTS[task](spread, styles)

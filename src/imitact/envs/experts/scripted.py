@@ -25,6 +25,13 @@ _DURATION_RATIO = 0.15
 # for a whole episode.
 _SHARED_VARIANCE = 0.75
 
+MAX_STYLES = 2
+"""Most ways in which an expert does its task."""
+
+# Tells the style drawn from an episode's seed from the variation drawn from it, which therefore is
+# the same for any number of styles.
+_STYLE = 1
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -48,9 +55,12 @@ class ScriptedExpert:
 
     Args:
         spread: 0 is the mean trajectory, 1 varies as people do, 2 twice as much.
+        styles: ways of doing the task, of which each episode has one, drawn with equal probability:
+            1, or 2, which differ by the side on which the hands meet.
 
     Attributes:
-        variation: deviations of the episode from the mean, by name with the unit.
+        variation: deviations of the episode from the mean, by name with the unit; with two styles
+            also `style`, 0 or 1.
     """
 
     TASK: ClassVar[str]
@@ -63,11 +73,15 @@ class ScriptedExpert:
     """Start of inverse kinematics (`Kinematics`)."""
     _NEEDS: ClassVar[str]
     """Description of the true state that it plans from."""
+    _SIDE_M: ClassVar[float]
+    """With two styles the hands meet so far to the left (style 0) or to the right (style 1)."""
 
-    def __init__(self, spread: float = 1.0) -> None:
+    def __init__(self, spread: float = 1.0, styles: int = 1) -> None:
         if not (math.isfinite(spread) and 0.0 <= spread <= 2.0):
             raise BadInput(f"spread is {spread}; expected 0 (no variation) to 2 (twice the usual)")
-        self.spread = spread
+        if not 1 <= styles <= MAX_STYLES:
+            raise BadInput(f"styles is {styles}; expected 1 or {MAX_STYLES}")
+        self.spread, self.styles = spread, styles
         self.variation: dict[str, float] = {}
         self.spec = Spec(ALOHA_JOINTS, ALOHA_JOINTS, ALOHA_UNITS, ALOHA_UNITS, (), ALOHA_RATE_HZ)
         self._targets: Vector | None = None  # (T, 14)
@@ -81,6 +95,9 @@ class ScriptedExpert:
     def reset(self, seed: int) -> None:
         """Draw the variation of the episode from `seed`."""
         self.variation = self._draw(np.random.default_rng(seed))
+        if self.styles > 1:
+            style = np.random.default_rng([seed, _STYLE]).integers(self.styles)
+            self.variation["style"] = float(style)
         self._targets = None
         self._tick = 0
 
@@ -148,6 +165,13 @@ class ScriptedExpert:
         yaw = self.variation[f"{name}_yaw_rad"]
         along = offset[0] * math.cos(yaw) + offset[1] * math.sin(yaw)
         return HandPose(position + offset, yaw, pitch), np.array([along, 0.0, offset[2]])
+
+    @property
+    def _side(self) -> Vector:
+        """Displacement of the meeting point by the style, (3,), m."""
+        if self.styles == 1:
+            return np.zeros(3)
+        return np.array([(2.0 * self.variation["style"] - 1.0) * self._SIDE_M, 0.0, 0.0])
 
     def _offset(self, name: str) -> Vector:
         return np.array([self.variation[f"{name}_d{axis}_m"] for axis in "xyz"])
