@@ -5,7 +5,8 @@
         [--episodes 100] [--workers 2] [--write benchmarks/results/delay.json]
         [--draw docs/images/delay.svg]
 
-Each POLICY is one training of the task. Every row has the same seeds, from 1000 on. "Around a
+Each POLICY is one training of the task. Every row has the same seeds, from 1000 on, and an episode
+ends at its first success or at the step cap, as in `imitact evaluate`. "Around a
 switch" are the third differences of the commands from four ticks before to one after the tick at
 which a new chunk takes over, or at which an average gets a new member; the others are "elsewhere".
 Each finished row is written at once: interrupted, the same command continues. With no policy the
@@ -67,7 +68,8 @@ def _episode(job: tuple[str, Path, str, int | str, int]) -> tuple[float, ...]:
     """Return success, queries, jerk around switches, elsewhere and over all, first success."""
     task, path, chunking, delay, seed = job
     policy, env = _parts(task, path)
-    ticks = list(rollout(policy, env, seed=seed, chunking=Execution(chunking, delay)))
+    execution = Execution(chunking, delay)
+    ticks = list(rollout(policy, env, seed=seed, chunking=execution, stop_on_success=True))
     asked = [tick.index for tick in ticks if tick.chunk is not None]
     delays = episode_delays(delay, seed)
     # The first chunk takes over from nothing; each later one as it arrives.
