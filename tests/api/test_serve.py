@@ -9,14 +9,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import imitact
-from imitact.api.serve import ServeConfig, serve
-from imitact.core.errors import BadInput
+from imitact.api.serve import ServeConfig, serve, tls_context
+from imitact.core.errors import BadInput, ConnectionLost
+from imitact.core.types import Observation
 from imitact.deploy.load_policy import read_stored
+from imitact.serving.client import RemotePolicy
 from tests.api.test_evaluate import DOT, save
 from tests.support.command_line import is_refused
+from tests.support.paths import ROOT
+from tests.support.served import TOKEN, served
 
 
 def rows(folder: Path) -> Any:
@@ -65,6 +70,31 @@ def test_an_evaluation_by_address_gives_the_same_rows(
     assert err.splitlines()[-1] == "imitact serve: stopped by SIGTERM"
 
 
+TLS = ROOT / "tests/fixtures/tls"
+"""A certificate for 127.0.0.1 and localhost, its own authority, made for these tests by
+
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 36500 ...
+"""
+
+
+def test_a_client_of_an_encrypted_server_checks_its_certificate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    config = ServeConfig(tls_cert=TLS / "cert.pem", tls_key=TLS / "key.pem")
+    with served(tls=tls_context(config)) as one:
+        assert one.address.startswith("wss://")
+        with pytest.raises(BadInput, match="its certificate is not trusted"):
+            RemotePolicy(one.address, token=TOKEN)
+        with pytest.raises(ConnectionLost):
+            RemotePolicy(one.address.replace("wss", "ws"), token=TOKEN)
+        monkeypatch.setenv("SSL_CERT_FILE", str(TLS / "cert.pem"))
+        policy = RemotePolicy(one.address, token=TOKEN)
+        frames = {"top": np.zeros((24, 32, 3), np.uint8)}
+        assert policy.chunk(Observation(np.array([1.5, 2.0]), frames)).shape == (5, 2)
+        policy.close()
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -76,7 +106,8 @@ def test_an_evaluation_by_address_gives_the_same_rows(
         ),
         ({"tls_cert": Path("cert.pem")}, "--tls-cert and --tls-key belong together"),
         ({"tls_cert": Path("no.pem"), "tls_key": Path("no.pem")}, "are no certificate and key"),
-        ({"names": {"cam_high": "nose"}}, "has no camera nose; it has top"),
+        ({"openpi_name": ("top",)}, "openpi_name is .top.; give NAME=CAMERA"),
+        ({"openpi_name": ("cam_high=nose",)}, "has no camera nose; it has top"),
     ],
 )
 def test_what_cannot_be_served_is_refused(

@@ -17,7 +17,7 @@ from imitact.core.joint_limits import JointLimits
 from imitact.core.types import Camera, Observation, Spec
 from imitact.models.config import ActConfig
 from imitact.models.policy import TorchPolicy
-from imitact.serving import client
+from imitact.serving import client, server
 from imitact.serving.address import as_address, checked_address
 from imitact.serving.client import OpenpiPolicy, RemotePolicy
 from imitact.serving.messages import Greeting
@@ -141,6 +141,24 @@ def test_nobody_at_an_address_is_a_lost_connection():
         RemotePolicy("ws://127.0.0.1:9", token=TOKEN)
 
 
+def test_a_connection_that_was_closed_while_idle_is_made_anew_for_the_next_question(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(server, "IDLE_S", 0.1)
+    monkeypatch.setattr(server, "WATCH_S", 0.02)
+    with served() as one:
+        policy = RemotePolicy(one.address, token=TOKEN)
+        first = policy.chunk(observation())
+        connection = policy._line._connection
+        assert connection is not None
+        connection.recv_events_thread.join(10)  # the server has closed it
+        monkeypatch.setattr(server, "IDLE_S", 600.0)
+        np.testing.assert_array_equal(policy.chunk(observation())[0], first[0])
+        assert policy.counts.lost == 0
+        assert policy.counts.connections == 2
+        policy.close()
+
+
 def test_a_server_that_restarts_with_its_policy_is_asked_again():
     with served() as one:
         remote = RemotePolicy(one.address, token=TOKEN)
@@ -178,7 +196,7 @@ def test_the_time_between_attempts_doubles_to_a_second(monkeypatch: pytest.Monke
     for _ in range(8):
         with pytest.raises(ConnectionLost):
             remote.chunk(observation())
-    assert [round(s, 3) for s in slept[-6:]] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
+    assert [round(s, 3) for s in slept[:6]] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
 
 
 def test_an_answer_that_does_not_come_ends_the_connection(monkeypatch: pytest.MonkeyPatch):

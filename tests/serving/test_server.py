@@ -197,15 +197,22 @@ def test_a_handshake_that_is_not_finished_is_ended(monkeypatch: pytest.MonkeyPat
         assert is_answered(one)
 
 
-def test_more_connections_without_a_token_than_allowed_are_closed_at_once():
+def test_connections_without_a_token_lock_nobody_out():
     with served() as one, contextlib.ExitStack() as stack:
-        for _ in range(server.MAX_HANDSHAKES):
+        idle = [
             stack.enter_context(socket.create_connection((one.host, one.port)))
+            for _ in range(server.MAX_HANDSHAKES)
+        ]
         eventually(lambda: len(one.server._handshakes) == server.MAX_HANDSHAKES)
-        extra = stack.enter_context(socket.create_connection((one.host, one.port)))
-        extra.settimeout(10)
+        assert is_answered(one)  # in place of the oldest
+        idle[0].settimeout(10)
         with contextlib.suppress(ConnectionError):
-            assert extra.recv(100) == b""
+            assert idle[0].recv(100) == b""
+        for _ in range(3 * server.MAX_HANDSHAKES):
+            stack.enter_context(socket.create_connection((one.host, one.port)))
+        eventually(lambda: one.server.counters.refused > 3 * server.MAX_HANDSHAKES - 2)
+        assert len(one.server._handshakes) <= server.MAX_HANDSHAKES
+        assert is_answered(one)
         stack.close()
         eventually(lambda: not one.server._handshakes)
         assert is_answered(one)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -57,10 +58,11 @@ class Served:
     policy: Any
     host: str
     port: int
+    scheme: str = "ws"
 
     @property
     def address(self) -> str:
-        return f"ws://{self.host}:{self.port}"
+        return f"{self.scheme}://{self.host}:{self.port}"
 
 
 @contextlib.contextmanager
@@ -72,6 +74,7 @@ def served(
     clients: int = 8,
     names: Mapping[str, str] | None = None,
     port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Served]:
     """Serve a policy at 127.0.0.1 with `TOKEN` until the block ends."""
     policy = policy or StatePolicy()
@@ -81,7 +84,7 @@ def served(
         port = listening.getsockname()[1]
         access = Access(TOKEN, frozenset({"127.0.0.1", "localhost"}))
         greeting = greeting or Greeting("an identity", policy.spec, {}, 5)
-        server = PolicyServer(greeting, inference, ServerConfig(access, clients, names or {}))
+        server = PolicyServer(greeting, inference, ServerConfig(access, clients, names or {}, tls))
         ready, loops = threading.Event(), []
 
         def run() -> None:
@@ -97,7 +100,7 @@ def served(
         thread.start()
         assert ready.wait(10)
         try:
-            yield Served(server, policy, "127.0.0.1", port)
+            yield Served(server, policy, "127.0.0.1", port, "ws" if tls is None else "wss")
         finally:
             loop, task = loops[0]
             loop.call_soon_threadsafe(task.cancel)

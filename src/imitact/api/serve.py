@@ -6,11 +6,12 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from imitact.core.errors import BadInput, missing_package
+from imitact.core.ranges import Range, Ranged
 from imitact.deploy.load_policy import read_stored
 from imitact.serving.access import Access, default_token_file, is_loopback, read_or_create_token
 from imitact.serving.address import as_address
@@ -22,31 +23,50 @@ OnLine = Callable[[str], object]
 
 
 @dataclass(frozen=True)
-class ServeConfig:
-    """How a policy is served.
-
-    Attributes:
-        host: address to listen at.
-        port: 0 takes a free one.
-        token_file: file of the token; None takes that of this user. It is written where it is
-            missing.
-        tls_cert: certificate chain as PEM; with a key, connections are encrypted.
-        tls_key: its private key.
-        plain_on_network: serve a network address without encryption.
-        clients: most clients at once.
-        batch: most questions that are answered together.
-        names: the camera by openpi's name of it, where it differs.
-    """
+class ServeConfig(Ranged):
+    """How a policy is served."""
 
     host: str = "127.0.0.1"
-    port: int = 8000
+    """Address to listen at. One of the network needs --tls-cert and --tls-key."""
+
+    port: Annotated[int, Range(0, 65_535)] = 8000
+    """Port; 0 takes a free one."""
+
     token_file: Path | None = None
+    """File of the token, which is written where it is missing. None: ~/.config/imitact/token,
+    where clients of this user look."""
+
     tls_cert: Path | None = None
+    """Certificate chain, PEM: connections are encrypted (wss://)."""
+
     tls_key: Path | None = None
+    """Private key of the certificate, PEM."""
+
     plain_on_network: bool = False
-    clients: int = 8
-    batch: int = 1
-    names: Mapping[str, str] = field(default_factory=dict)
+    """Serve a network address without encryption: pictures and commands are in clear."""
+
+    clients: Annotated[int, Range(1, 64)] = 8
+    """Most clients at once."""
+
+    batch: Annotated[int, Range(1, 64)] = 1
+    """Most questions that are answered together. Above 1, an answer depends in its last bits on who
+    else asks."""
+
+    openpi_name: tuple[str, ...] = ()
+    """Name of a camera in messages of openpi, where it is another: cam_high=top. Several may be
+    given."""
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The camera by openpi's name of it, where it differs."""
+        return dict(map(_pair, self.openpi_name))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, separator, camera = text.partition("=")
+    if not (name and separator and camera):
+        raise BadInput(f'openpi_name is "{text}"; give NAME=CAMERA, as in cam_high=top')
+    return name, camera
 
 
 def serve(
@@ -76,14 +96,15 @@ def serve(
     if address := as_address(policy):
         raise BadInput(f"{address} is served already; ask that server")
     stored = read_stored(policy)
-    tls = _tls(config)
+    tls = tls_context(config)
     if not is_loopback(config.host) and tls is None and not config.plain_on_network:
         raise BadInput(
             f"{config.host} is an address of the network, where pictures and commands would be in "
             "clear: give --tls-cert and --tls-key; or leave out --host and let clients come by "
             f"`ssh -L {config.port}:127.0.0.1:{config.port}`; or give --plain-on-network"
         )
-    unknown = set(config.names.values()) - {camera.name for camera in stored.spec.cameras}
+    names = config.names
+    unknown = set(names.values()) - {camera.name for camera in stored.spec.cameras}
     if unknown:
         known = ", ".join(camera.name for camera in stored.spec.cameras) or "none"
         raise BadInput(f"the policy has no camera {', '.join(sorted(unknown))}; it has {known}")
@@ -106,7 +127,7 @@ def serve(
             stored.recorded_in,
             stored.limits,
         )
-        settings = ServerConfig(access, config.clients, config.names, tls)
+        settings = ServerConfig(access, config.clients, names, tls)
         server = PolicyServer(greeting, inference, settings)
         shown = f"[{config.host}]" if ":" in config.host else config.host
         address = f"{'ws' if tls is None else 'wss'}://{shown}:{port}"
@@ -123,7 +144,12 @@ def serve(
     return server.counters
 
 
-def _tls(config: ServeConfig) -> ssl.SSLContext | None:
+def tls_context(config: ServeConfig) -> ssl.SSLContext | None:
+    """Return the server's certificate and key, ready to use; None where none are given.
+
+    Raises:
+        BadInput: one is given without the other, or they cannot be read.
+    """
     if config.tls_cert is None and config.tls_key is None:
         return None
     if config.tls_cert is None or config.tls_key is None:

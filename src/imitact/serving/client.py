@@ -20,6 +20,7 @@ from websockets.exceptions import (
     NegotiationError,
     WebSocketException,
 )
+from websockets.protocol import State
 from websockets.sync.client import ClientConnection, connect
 
 from imitact.core.camera_view import resize
@@ -116,6 +117,8 @@ class _Line:
             BadInput: the server refuses this client, or is none of imitact.
             ImitactError: the server says why it has no answer.
         """
+        if self._connection is not None and self._connection.state is not State.OPEN:
+            self._drop()  # closed since, as by a server after an idle time
         connection = self._connection or self.open()
         begun_s = self._now_s()
         self.counts.asked += 1

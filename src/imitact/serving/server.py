@@ -38,9 +38,8 @@ from imitact.serving.messages import (
     read_question,
 )
 
-MAX_CLIENTS = 8
 MAX_HANDSHAKES = 8
-"""Connections that are not yet admitted; further ones are closed at once."""
+"""Connections that are not yet admitted; one more closes the oldest of them."""
 
 HANDSHAKE_S = 5.0
 MESSAGE_S = 10.0
@@ -123,7 +122,7 @@ class ServerConfig:
     """
 
     access: Access
-    max_clients: int = MAX_CLIENTS
+    max_clients: int
     names: Mapping[str, str] = field(default_factory=dict)
     tls: ssl.SSLContext | None = None
 
@@ -145,8 +144,7 @@ class _Connection(ServerConnection):
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for name, value in KEEPALIVE.items():
                 connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        if not self.owner.opened(self):
-            transport.abort()  # type: ignore[attr-defined]
+        self.owner.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.owner.lost(self)
@@ -184,7 +182,7 @@ class PolicyServer:
         self._hello = greeting.to_bytes()
         self.counters = Counters()
         self._connections: set[_Connection] = set()
-        self._handshakes: set[_Connection] = set()
+        self._handshakes: dict[_Connection, None] = {}  # oldest first
 
     async def run(
         self, listening: socket.socket, on_ready: Callable[[], object] = lambda: None
@@ -213,17 +211,22 @@ class PolicyServer:
             on_ready()
             await self._watch()
 
-    def opened(self, connection: _Connection) -> bool:
-        """Count a connection that is not yet admitted; return whether there may be another."""
+    def opened(self, connection: _Connection) -> None:
+        """Count a connection that is not yet admitted.
+
+        A client with a token is admitted within milliseconds, so that of too many the oldest is the
+        one that will not be.
+        """
         if len(self._handshakes) >= MAX_HANDSHAKES:
+            oldest = next(iter(self._handshakes))
+            del self._handshakes[oldest]
             self.counters.refused += 1
-            return False
-        self._handshakes.add(connection)
-        return True
+            oldest.transport.abort()
+        self._handshakes[connection] = None
 
     def lost(self, connection: _Connection) -> None:
         """Forget a connection that has ended."""
-        self._handshakes.discard(connection)
+        self._handshakes.pop(connection, None)
         self._connections.discard(connection)
 
     def _admit(self, connection: _Connection, request: Request) -> Response | None:
@@ -256,7 +259,7 @@ class PolicyServer:
         return None
 
     async def _connected(self, connection: _Connection) -> None:
-        self._handshakes.discard(connection)
+        self._handshakes.pop(connection, None)
         self.counters.connections += 1
         with contextlib.suppress(ConnectionClosed):
             await self._send(connection, self._hello)
