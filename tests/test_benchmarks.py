@@ -10,11 +10,17 @@ from types import ModuleType
 import augmentation
 import bench
 import fine_tune
+import numpy as np
+import prefix
 import pytest
 import spread
 import studies
 import tables
+import torch
 
+from imitact.core.execution import parse
+from imitact.models.act import Prediction
+from tests.models import test_policy
 from tests.support.paths import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results" / "bench"
@@ -95,3 +101,53 @@ def test_a_study_that_ends_early_ends_its_jobs_and_starts_no_other(tmp_path: Pat
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid_file.read_text()), 0)
     assert not after.exists(), "another job was started"
+
+
+def test_the_network_of_the_prefix_study_is_the_usual_one_where_nothing_is_promised():
+    usual = test_policy.made()
+    with prefix.network("prefix"):
+        told = test_policy.made()
+    assert isinstance(told.net, prefix.PrefixAct)
+    observation = test_policy.observed()
+    np.testing.assert_array_equal(told.chunk(observation), usual.chunk(observation))
+    told.net.promised = torch.ones(2, 3)
+    np.testing.assert_array_equal(told.chunk(observation), usual.chunk(observation))  # W = b = 0
+    torch.nn.init.ones_(told.net.committed_proj.weight)
+    assert not np.array_equal(told.chunk(observation), usual.chunk(observation))
+    told.net.promised = None
+    np.testing.assert_array_equal(told.chunk(observation), usual.chunk(observation))
+
+
+def test_a_tick_that_a_network_was_told_is_not_in_its_loss(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(prefix, "LONGEST", 3)
+    monkeypatch.setattr(prefix, "ABSENT", 0.0)
+    with prefix.network("prefix"):
+        told = test_policy.made()
+    told.net.train()
+    torch.manual_seed(0)
+    batch = test_policy.batch_of()
+    told.loss(batch)
+    net = told.net
+    assert isinstance(net, prefix.PrefixAct)
+    assert net._told is not None
+    lengths = net._told.sum(dim=1)
+    assert 1 <= int(lengths.min()) <= int(lengths.max()) <= 3
+    action, is_pad = batch["action"], batch["is_pad"]
+    wrong = torch.where(net._told[..., None], action + 9, action)
+    assert net.losses(Prediction(wrong, None, None), action, is_pad).l1 == 0
+
+
+def test_what_is_committed_is_what_is_executed_until_the_answer_comes():
+    for text in ("replay:10", "replay:10~5", "ensemble:0.1/4"):
+        chunking, rng = parse(text, 4), np.random.default_rng(0)
+        promised: dict[int, np.ndarray] = {}
+        executed = []
+        for tick in range(60):
+            if chunking.wants_chunk:
+                promised[tick] = prefix.committed(chunking, 4)
+                chunking.feed(rng.normal(size=(20, 2)))
+            executed.append(chunking.next())
+        assert len(promised.pop(0)) == 0
+        for tick, actions in promised.items():
+            rows = executed[tick : tick + 4]
+            np.testing.assert_array_equal(actions[: len(rows)], np.array(rows)[: len(actions)])
