@@ -53,13 +53,22 @@ def _parts(task: str, path: Path) -> tuple[Policy, Env]:
 
 
 def jerks(
-    actions: NDArray[np.float64], switches: Sequence[int], rate_hz: float
+    actions: NDArray[np.float64], arrivals: Sequence[int], rate_hz: float
 ) -> tuple[float, float]:
-    """Return the mean jerk around the switches and elsewhere, rad/s³; NaN where there is none."""
+    """Return the mean jerk around the switches and elsewhere, rad/s³; NaN where there is none.
+
+    Args:
+        actions: (T, A), rad.
+        arrivals: ticks at which a chunk arrives. The first takes over from nothing: what comes
+            before it, and the step from the measured joints to it, is neither.
+        rate_hz: ticks per second.
+    """
+    first, *switches = arrivals
     third = np.abs(np.diff(actions, n=3, axis=0)).mean(axis=1) * rate_hz**3
     near = np.zeros(len(third), dtype=bool)
     for switch in switches:
         near[max(0, switch - BEFORE) : max(0, switch + AFTER)] = True
+    third, near = third[first:], near[first:]
     found = [third[mask].mean() if mask.any() else np.nan for mask in (near, ~near)]
     return float(found[0]), float(found[1])
 
@@ -72,8 +81,7 @@ def _episode(job: tuple[str, Path, str, int | str, int]) -> tuple[float, ...]:
     ticks = list(rollout(policy, env, seed=seed, chunking=execution, stop_on_success=True))
     asked = [tick.index for tick in ticks if tick.chunk is not None]
     delays = episode_delays(delay, seed)
-    # The first chunk takes over from nothing; each later one as it arrives.
-    arrivals = [tick + late for tick, late in zip(asked, delays, strict=False)][1:]
+    arrivals = [tick + late for tick, late in zip(asked, delays, strict=False)]
     joints = [at for at, unit in enumerate(env.spec.action_units) if unit == "rad"]
     actions = np.stack([tick.action for tick in ticks])[:, joints]
     near, far = jerks(actions, arrivals, env.spec.rate_hz)

@@ -183,7 +183,7 @@ def episode(
             won = tick
             break
     joints = [at for at, unit in enumerate(env.spec.action_units) if unit == "rad"]
-    arrivals = [tick + delay for tick in asked[1:]]
+    arrivals = [tick + delay for tick in asked]
     near, far = seams.jerks(np.stack(actions)[:, joints], arrivals, env.spec.rate_hz)
     return float(np.isfinite(won)), near, far, won
 
