@@ -1,7 +1,7 @@
 """Serving: round trips, an evaluation by address, two clients, damaged messages, kills.
 
     python benchmarks/serving.py [--only CASE ...] [--minutes 10] [--kill-minutes 5]
-        [--messages 100000] [--episodes 20] [--write benchmarks/results/serving.json]
+        [--fuzz-minutes 60] [--episodes 20] [--write benchmarks/results/serving.json]
 
 Cases:
 
@@ -10,7 +10,8 @@ Cases:
 - evaluate: `imitact evaluate` of one policy (preset `quick`, drawn weights) from its folder and by
   address, on the same seeds: equal rows, and the ratio of the times;
 - clients: two clients that ask 10 times a second each; late, mixed up and memory;
-- fuzz: damaged questions; the server answers at the end;
+- fuzz: damaged questions of imitact's and openpi's clients for an hour; the server answers at the
+  end;
 - kills: `kill -9` of the server every 5 s while `imitact run` moves an emulated ALOHA in real time;
   a command is what a chunk asked for, or a hold.
 
@@ -43,8 +44,11 @@ from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS  
 from imitact.core.cpu import processor_name  # noqa: E402
 from imitact.core.errors import ConnectionLost, ImitactError  # noqa: E402
 from imitact.core.types import Camera, Observation, Spec  # noqa: E402
+from imitact.deploy.load_policy import read_stored  # noqa: E402
 from imitact.robots.aloha_hardware import START_POSE  # noqa: E402
-from imitact.serving.client import RemotePolicy  # noqa: E402
+from imitact.serving import codec  # noqa: E402
+from imitact.serving.access import client_token  # noqa: E402
+from imitact.serving.client import OpenpiPolicy, RemotePolicy  # noqa: E402
 from imitact.serving.messages import Question  # noqa: E402
 
 CASES = ("round-trip", "evaluate", "clients", "fuzz", "kills")
@@ -242,42 +246,73 @@ def clients(settings: argparse.Namespace) -> dict[str, Any]:
 
 
 def fuzz(settings: argparse.Namespace) -> dict[str, Any]:
-    """Send damaged questions, and ask a whole one at the end."""
+    """Send damaged questions in both dialects, at a steady rate, and ask a whole one at the end."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        policy = quick_policy(Path(folder))
+        policy = quick_policy(Path(folder), 48, 64)
         with serving(policy) as (process, address):
-            remote = RemotePolicy(address)
-            # No pixels: a damaged head is what has to be read.
-            good = Question(
-                Observation(np.zeros(14), {"top": np.zeros((2, 2, 3), np.uint8)}), True, 1
+            ours, openpis = RemotePolicy(address), openpi_client(address, policy)
+            frames = {"top": rng.integers(0, 256, (*ours.greeting.views["top"].size, 3), np.uint8)}
+            seen = Observation(np.zeros(14), frames)
+            raw = {"state": np.zeros(14), "images": {"top": np.zeros((48, 64, 3), np.uint8)}}
+            whole = (
+                (ours._line, Question(seen, True, 1).to_bytes()),
+                (openpis._line, codec.pack(raw)),
             )
-            whole = good.to_bytes()
             before, kinds = memory_mib(process.pid), {"answered": 0, "told": 0, "closed": 0}
+            most = before
             begun_s = time.monotonic()
-            for _ in range(settings.messages):
-                data = bytearray(whole)
-                for _ in range(int(rng.integers(1, 8))):
-                    data[int(rng.integers(len(data)))] = int(rng.integers(256))
-                if rng.random() < 0.2:
-                    del data[int(rng.integers(len(data))) :]
+            due_s, end_s = begun_s, begun_s + 60 * settings.fuzz_minutes
+            while due_s < end_s:
+                time.sleep(max(0.0, due_s - time.monotonic()))
+                due_s += 1 / settings.fuzz_rate
+                line, message = whole[int(rng.integers(2))]
                 try:
-                    remote._line.exchange(bytes(data))
+                    line.exchange(damaged(message, rng))
                     kinds["answered"] += 1
                 except ConnectionLost:
                     kinds["closed"] += 1
                 except ImitactError:
                     kinds["told"] += 1
+                if sum(kinds.values()) % 1000 == 0:
+                    most = max(most, memory_mib(process.pid))
             took_s = time.monotonic() - begun_s
-            remote.close()
+            ours.close()
+            openpis.close()
             after = memory_mib(process.pid)
             last = RemotePolicy(address)
             chunk = last.chunk(observation(last.spec, rng))
             last.close()
     return {
-        **kinds, "messages": settings.messages, "seconds": round(took_s, 1),
-        "memory_mib": [round(before, 1), round(after, 1)], "answers at the end": chunk.ndim == 2,
+        **kinds, "messages": sum(kinds.values()), "seconds": round(took_s, 1),
+        "memory_mib": [round(before, 1), round(most, 1), round(after, 1)],
+        "answers at the end": chunk.ndim == 2,
     }  # fmt: skip
+
+
+def openpi_client(address: str, policy: Path) -> OpenpiPolicy:
+    return OpenpiPolicy(address, read_stored(policy).spec, token=client_token())
+
+
+def damaged(message: bytes, rng: np.random.Generator) -> bytes:
+    """Change some bytes, of the head, the end or anywhere; cut, repeat or enlarge a part."""
+    data = bytearray(message)
+    where = (
+        range(min(200, len(data))),
+        range(max(0, len(data) - 200), len(data)),
+        range(len(data)),
+    )
+    span = where[int(rng.integers(3))]
+    for _ in range(int(rng.integers(1, 8))):
+        data[span[int(rng.integers(len(span)))]] = int(rng.integers(256))
+    kind, at = int(rng.integers(8)), int(rng.integers(len(data)))
+    if kind == 0:
+        del data[at:]
+    elif kind == 1:
+        data[at:at] = data[:at]
+    elif kind == 2:
+        data[at:at] = rng.bytes(int(rng.integers(1, 300)))
+    return bytes(data)
 
 
 def kills(settings: argparse.Namespace) -> dict[str, Any]:
@@ -335,7 +370,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--kill-minutes", type=float, default=5)
-    parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--fuzz-minutes", type=float, default=60)
+    parser.add_argument("--fuzz-rate", type=float, default=50, help="damaged questions a second")
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--write", type=Path)
     settings = parser.parse_args()
