@@ -33,7 +33,7 @@ from imitact.core.rollout import rollout
 from imitact.core.types import Env, Policy
 from imitact.deploy.load_policy import load_policy
 from imitact.envs.registry import make_env
-from imitact.evaluation.confidence_intervals import paired, wilson
+from imitact.evaluation.confidence_intervals import clopper_pearson, paired
 from imitact.evaluation.results import jerk
 
 CHUNKINGS = ("replay:25", "replay:25~10", "ensemble:0.01/5")
@@ -134,7 +134,7 @@ def pooled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                     "policies": len(of),
                     "successes": count,
                     "episodes": episodes,
-                    "interval": [round(bound, 3) for bound in wilson(count, episodes)],
+                    "interval": [round(bound, 3) for bound in clopper_pearson(count, episodes)],
                     **{name: round(float(np.mean([row[name] for row in of])), 1) for name in names},
                 }
             )

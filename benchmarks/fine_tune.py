@@ -22,7 +22,7 @@ import imitact
 from imitact.core.cpu import processor_name
 from imitact.core.version import __version__
 from imitact.envs.registry import RECOMMENDED_MODEL
-from imitact.evaluation.confidence_intervals import wilson
+from imitact.evaluation.confidence_intervals import clopper_pearson
 
 CHUNKING = "ensemble:0.01/10"
 TASK = "cube"
@@ -91,7 +91,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         if not ours:
             continue
         successes, episodes = (sum(row[key] for row in ours) for key in ("successes", "episodes"))
-        low, high = wilson(successes, episodes)
+        low, high = clopper_pearson(successes, episodes)
         each = ", ".join(f"{row['successes'] / row['episodes']:.0%}" for row in ours)
         jerk = sum(row["mean_jerk_rad_s3"] for row in ours) / len(ours)
         success = f"{successes} of {episodes} ({low:.1%} to {high:.1%})"

@@ -32,7 +32,7 @@ from imitact.core.rollout import rollout
 from imitact.core.types import Policy
 from imitact.deploy.load_policy import load_policy
 from imitact.envs.registry import make_env
-from imitact.evaluation.confidence_intervals import wilson
+from imitact.evaluation.confidence_intervals import clopper_pearson
 from imitact.robots.simulated import SimulatedRobot
 
 DRAWN = range(16)
@@ -128,7 +128,7 @@ def main() -> None:
                 "delay_ticks": f"{delays[0]}" if len(delays) == 1 else f"0 to {max(DRAWN)}",
                 "successes": successes,
                 "episodes": len(seeds),
-                "interval": [round(bound, 3) for bound in wilson(successes, len(seeds))],
+                "interval": [round(bound, 3) for bound in clopper_pearson(successes, len(seeds))],
                 "queries per episode": round(float(found[:, 1].mean()), 2),
                 "late ticks per episode": round(float(found[:, 2].mean()), 2),
                 "failed seeds": [s for s, ok in zip(seeds, found[:, 0], strict=True) if not ok],

@@ -40,7 +40,7 @@ from imitact.core.chunking import Chunking
 from imitact.core.execution import parse
 from imitact.core.types import Env, Observation
 from imitact.envs.registry import WORKSPACES, make_env
-from imitact.evaluation.confidence_intervals import wilson
+from imitact.evaluation.confidence_intervals import clopper_pearson
 from imitact.models import policy as policy_module
 from imitact.models.act import Act, Losses, Prediction
 from imitact.models.batch_shard import WHOLE, BatchShard
@@ -259,7 +259,7 @@ def pooled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "single": [row["successes"] for row in of],
                 "successes": count,
                 "episodes": episodes,
-                "interval": [round(bound, 3) for bound in wilson(count, episodes)],
+                "interval": [round(bound, 3) for bound in clopper_pearson(count, episodes)],
                 **{
                     name: round(float(np.mean([row[name] for row in of])), 1)
                     for name in ("jerk_around_switches", "jerk_elsewhere")

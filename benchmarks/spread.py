@@ -23,7 +23,7 @@ import expert
 import studies
 
 from imitact.core.cpu import available_cores
-from imitact.evaluation.confidence_intervals import wilson
+from imitact.evaluation.confidence_intervals import clopper_pearson
 
 SIDES = {"expert": "#2a6f97", "policy": "#e07a5f"}
 
@@ -33,7 +33,11 @@ def experts(task: str, spread: float, episodes: int) -> dict[str, Any]:
     with multiprocessing.get_context("spawn").Pool(available_cores()) as pool:
         run = partial(expert.attempt, task=task, spread=spread)
         good = sum(attempt.success for attempt in pool.imap(run, range(episodes), chunksize=5))
-    return {"successes": good, "episodes": episodes, "interval": list(wilson(good, episodes))}
+    return {
+        "successes": good,
+        "episodes": episodes,
+        "interval": list(clopper_pearson(good, episodes)),
+    }
 
 
 def find(rows: list[dict[str, Any]], task: str, spread: float) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import tables
 from imitact.cli import demo, record
 from imitact.cli.demo_report import DEMO_JSON
 from imitact.core.cpu import available_cores
-from imitact.evaluation.confidence_intervals import wilson
+from imitact.evaluation.confidence_intervals import clopper_pearson
 from imitact.parallel.worker_pool import inherited_environment
 
 TASKS = ("cube", "insertion")
@@ -177,7 +177,7 @@ def _figures(variant: Variant, seed: int) -> dict[str, Any]:
 
 
 def together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the sum of the successes over training seeds, with Wilson's interval, and each rate.
+    """Return the sum of the successes over training seeds, with the exact interval, and each rate.
 
     The interval treats episodes as independent; the rates of the seeds show how trainings differ.
     """
@@ -186,7 +186,7 @@ def together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "successes": good,
         "episodes": count,
-        "interval": list(wilson(good, count)),
+        "interval": list(clopper_pearson(good, count)),
         "seeds": {str(row["seed"]): row["successes"] / row["episodes"] for row in rows},
         "trainings": list(rows),
     }

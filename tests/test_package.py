@@ -22,7 +22,18 @@ import imitact
 from tests.support.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-CORE = {"torch", "numpy", "pyarrow", "av", "safetensors", "tyro", "msgspec", "rich", "pillow"}
+CORE = {
+    "torch",
+    "numpy",
+    "scipy",
+    "pyarrow",
+    "av",
+    "safetensors",
+    "tyro",
+    "msgspec",
+    "rich",
+    "pillow",
+}
 
 
 def name_of(requirement: str) -> str:
@@ -40,7 +51,7 @@ PINS = {
 }
 
 
-def test_the_core_needs_nine_packages_without_upper_bounds():
+def test_the_core_needs_ten_packages_without_upper_bounds():
     assert {name_of(r) for r in PROJECT["dependencies"]} == CORE
     bounded = [
         r

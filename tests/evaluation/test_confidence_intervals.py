@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+import robostats
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imitact.core.errors import BadInput
-from imitact.evaluation.confidence_intervals import mcnemar, paired, tango, wilson
+from imitact.evaluation.confidence_intervals import (
+    clopper_pearson,
+    mcnemar,
+    paired,
+    tango,
+)
 
 counts = st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -23,39 +30,56 @@ def discordant(draw: st.DrawFn) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize(
     ("successes", "episodes", "low", "high"),
-    # Newcombe 1998, Statistics in Medicine 17:857, table I, method 3.
+    # Newcombe 1998, Statistics in Medicine 17:857, table I, method 5.
     [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0000, 0.1611),
-        (1, 29, 0.0061, 0.1718),
+        (81, 263, 0.2527, 0.3676),
+        (15, 148, 0.0578, 0.1617),
+        (0, 20, 0.0000, 0.1684),
+        (1, 29, 0.0009, 0.1776),
     ],
 )
-def test_wilson_gives_the_published_limits(
+def test_the_interval_of_a_rate_has_the_published_limits(
     successes: int, episodes: int, low: float, high: float
 ) -> None:
-    assert wilson(successes, episodes) == pytest.approx((low, high), abs=5.1e-5)
+    assert clopper_pearson(successes, episodes) == pytest.approx((low, high), abs=5.1e-5)
 
 
-def test_wilson_covers_the_true_rate_at_its_confidence() -> None:
-    # The exact coverage, averaged over rates, without sampling.
-    n = 60
-    limits = [wilson(k, n) for k in range(n + 1)]
-    coverage = []
-    for step in range(1, 200):
-        p = step / 200
-        chance = [math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)]
-        coverage.append(
-            sum(c for c, (low, high) in zip(chance, limits, strict=True) if low <= p <= high)
-        )
-    assert sum(coverage) / len(coverage) == pytest.approx(0.95, abs=0.008)
-    assert min(coverage) > 0.88
+def coverage(limits: Sequence[tuple[float, float]], p: float) -> float:
+    """How often the interval of a binomial count contains its rate: all counts are enumerated."""
+    n = len(limits) - 1
+    chances = [math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)]
+    return sum(c for c, (low, high) in zip(chances, limits, strict=True) if low <= p <= high)
+
+
+def wilson(successes: int, episodes: int) -> tuple[float, float]:
+    """Wilson's score interval at 95 %, for comparison (Wilson 1927, JASA 22:209)."""
+    z2 = 1.959964**2
+    middle = (successes + z2 / 2) / (episodes + z2)
+    share = successes * (episodes - successes) / episodes
+    reach = math.sqrt(z2 * (share + z2 / 4)) / (episodes + z2)
+    return middle - reach, middle + reach
+
+
+@pytest.mark.parametrize("episodes", [20, 100, 300])
+def test_the_interval_covers_every_rate_at_least_as_often_as_it_says(episodes: int) -> None:
+    limits = [clopper_pearson(k, episodes) for k in range(episodes + 1)]
+    rates = [step / 1000 for step in range(1, 1000)]
+    assert min(coverage(limits, p) for p in rates) >= 0.95
+
+
+def test_near_all_successes_wilsons_interval_covers_less_than_it_says() -> None:
+    exact = [clopper_pearson(k, 100) for k in range(101)]
+    score = [wilson(k, 100) for k in range(101)]
+    assert coverage(score, 0.99) == pytest.approx(0.921, abs=5e-4)
+    assert coverage(exact, 0.99) == pytest.approx(0.982, abs=5e-4)
 
 
 @given(counts)
-def test_wilson_contains_the_rate_and_stays_within_zero_and_one(count: tuple[int, int]) -> None:
+def test_the_interval_contains_the_rate_and_stays_within_zero_and_one(
+    count: tuple[int, int],
+) -> None:
     successes, episodes = count
-    low, high = wilson(successes, episodes)
+    low, high = clopper_pearson(successes, episodes)
     assert 0 <= low <= successes / episodes <= high <= 1
     assert high - low > 0
 
@@ -63,19 +87,25 @@ def test_wilson_contains_the_rate_and_stays_within_zero_and_one(count: tuple[int
 @given(counts)
 def test_the_interval_of_failures_mirrors_that_of_successes(count: tuple[int, int]) -> None:
     successes, episodes = count
-    low, high = wilson(successes, episodes)
-    assert wilson(episodes - successes, episodes) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+    low, high = clopper_pearson(successes, episodes)
+    assert clopper_pearson(episodes - successes, episodes) == pytest.approx(
+        (1 - high, 1 - low), abs=1e-12
+    )
 
 
 def test_intervals_of_no_and_of_all_successes_reach_the_ends_and_keep_a_width() -> None:
-    assert wilson(0, 100)[0] == 0.0
-    assert wilson(100, 100)[1] == 1.0
-    assert wilson(0, 100)[1] == pytest.approx(0.0370, abs=5e-5)
-    assert wilson(1, 1)[0] == pytest.approx(0.2065, abs=5e-5)
+    assert clopper_pearson(0, 100)[0] == 0.0
+    assert clopper_pearson(100, 100)[1] == 1.0
+    assert clopper_pearson(0, 100)[1] == pytest.approx(0.0362, abs=5e-5)
+    assert clopper_pearson(1, 1)[0] == pytest.approx(0.025)
 
 
 def test_a_higher_confidence_gives_a_wider_interval() -> None:
-    assert wilson(9, 10, 0.99)[0] < wilson(9, 10, 0.95)[0] < wilson(9, 10, 0.8)[0]
+    assert (
+        clopper_pearson(9, 10, 0.99)[0]
+        < clopper_pearson(9, 10, 0.95)[0]
+        < clopper_pearson(9, 10, 0.8)[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,11 +118,11 @@ def test_a_higher_confidence_gives_a_wider_interval() -> None:
         (1, 4, 0.0, "95 % is 0.95"),
     ],
 )
-def test_wilson_refuses_impossible_counts_and_confidences(
+def test_impossible_counts_and_confidences_are_refused(
     successes: int, episodes: int, confidence: float, message: str
 ) -> None:
     with pytest.raises(BadInput, match=message):
-        wilson(successes, episodes, confidence)
+        clopper_pearson(successes, episodes, confidence)
 
 
 @pytest.mark.parametrize(
@@ -198,3 +228,30 @@ def test_a_comparison_needs_both_policies_on_every_seed() -> None:
         tango(0, 0, 0)
     with pytest.raises(BadInput, match="negative"):
         mcnemar(-1, 0)
+
+
+# Another implementation
+
+
+@given(counts, st.sampled_from([0.8, 0.95, 0.99]))
+@settings(deadline=None)
+def test_the_interval_of_a_rate_is_that_of_robostats(
+    count: tuple[int, int], confidence: float
+) -> None:
+    theirs = robostats.clopper_pearson(*count, confidence)
+    assert clopper_pearson(*count, confidence) == pytest.approx(
+        (theirs.lower, theirs.upper), abs=1e-9
+    )
+
+
+@given(discordant())
+@settings(deadline=None)
+def test_the_comparison_of_pairs_is_that_of_robostats(counted: tuple[int, int, int]) -> None:
+    only_a, only_b, n = counted
+    ids = tuple(f"{i:03}" for i in range(n))
+    table = robostats.PairedResult(
+        "a", "b", n - only_a - only_b, only_a, only_b, 0, ids, 0, 0, (), (), None
+    )
+    theirs = robostats.paired_difference(table)
+    assert tango(only_a, only_b, n) == pytest.approx((theirs.lower, theirs.upper), abs=1e-6)
+    assert mcnemar(only_a, only_b) == pytest.approx(robostats.mcnemar(table).p_value, abs=1e-12)

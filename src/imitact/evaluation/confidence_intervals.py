@@ -12,26 +12,29 @@ from imitact.core.errors import BadInput
 from imitact.core.words import counted
 
 
-def wilson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the score interval of a success rate, as (low, high) between 0 and 1.
+def clopper_pearson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the exact interval of a success rate, as (low, high) between 0 and 1.
 
-    It contains all rates p that the normal test with variance p(1-p)/n would not reject. It never
-    leaves [0, 1] and has a width even at 0 of n and n of n, where the textbook p ± z·s shrinks to a
-    point. Source: Wilson 1927, JASA 22:209; recommended for all n by Newcombe 1998, Statistics in
-    Medicine 17:857 (method 3), whose table the tests repeat.
+    It contains all rates of which neither so few nor so many successes would be rejected by an
+    exact test at (1 - confidence) / 2. So it covers the true rate at least as often as it says,
+    whatever that rate is: of 100 episodes at a rate of 99 %, 98.2 times of 100, where Wilson's
+    interval covers it 92.1 times (`tests/evaluation/test_confidence_intervals.py`). Source: Clopper
+    and Pearson 1934, Biometrika 26:404.
 
     Refuses no episodes at all, more successes than episodes, and a confidence outside (0, 1).
     """
+    from scipy.special import betaincinv  # here, because it takes 0.2 s to import
+
     if episodes < 1:
         raise BadInput(f"{counted(episodes, 'episode')} give no rate; run at least 1")
     if not 0 <= successes <= episodes:
         raise BadInput(f"{successes} successes of {counted(episodes, 'episode')} are not possible")
-    z2 = _z(confidence) ** 2
-    centre = successes + z2 / 2
-    reach = math.sqrt(z2 * (successes * (episodes - successes) / episodes + z2 / 4))
-    low, high = (centre - reach) / (episodes + z2), (centre + reach) / (episodes + z2)
-    # Rounding can leave 1e-17 where the formula says 0 or 1.
-    return (0.0 if successes == 0 else low, 1.0 if successes == episodes else high)
+    _check_confidence(confidence)
+    failures, tail = episodes - successes, (1 - confidence) / 2
+    low = betaincinv(successes, failures + 1, tail) if successes else 0.0
+    # The upper end of the successes is the lower end of the failures, mirrored, to the last bit.
+    high = 1.0 - betaincinv(failures, successes + 1, tail) if failures else 1.0
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,10 @@ def _upper(more: int, less: int, n: int, z: float) -> float:
 
 
 def _z(confidence: float) -> float:
+    _check_confidence(confidence)
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise BadInput(f"confidence is {confidence}; it must be between 0 and 1 (95 % is 0.95)")
-    return NormalDist().inv_cdf((1 + confidence) / 2)

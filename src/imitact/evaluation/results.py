@@ -15,7 +15,7 @@ from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
 from imitact.core.types import Spec
 from imitact.core.words import counted
-from imitact.evaluation.confidence_intervals import Paired, paired, wilson
+from imitact.evaluation.confidence_intervals import Paired, clopper_pearson, paired
 from imitact.evaluation.episode_video_config import EpisodeVideoConfig
 
 HELD_TICKS = 10
@@ -169,8 +169,8 @@ class Evaluation:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of the success rate, between 0 and 1."""
-        return wilson(self.successes, self.episodes)
+        """95 % exact (Clopper-Pearson) interval of the success rate, between 0 and 1."""
+        return clopper_pearson(self.successes, self.episodes)
 
     @property
     def held(self) -> int | None:
