@@ -1,7 +1,8 @@
 """Study of a prefix: an ACT that is told the actions which are executed until its answer arrives.
 
     python benchmarks/prefix.py [--worlds cube styles] [--seeds 0 1 2] [--delays 5 10]
-        [--episodes 100] [--workers 2] [--out runs/prefix] [--write benchmarks/results/prefix.json]
+        [--chunkings replay:25 replay:25~10] [--episodes 100] [--workers 2] [--train-only]
+        [--out runs/prefix] [--write benchmarks/results/prefix.json]
 
 Records 50 demonstrations of each world, trains `quick` with and without a prefix on the same
 demonstrations, and executes both with and without a smooth seam at each delay, on the same seeds
@@ -10,9 +11,9 @@ record --styles 2`), where two chunks may disagree about the side. Each finished
 interrupted, the same command continues.
 
 The prefix enters the decoder: its first layer, which starts from zeros, starts at row k from W a_k
-+ b for each committed action a_k; W and b begin as zeros, so that without a prefix the network is
-the one of `imitact train`. In training a prefix of 1 to 20 ticks of the demonstration is given to
-four samples of five, and the loss is that of the ticks after it.
++ b for each action a_k of the prefix; W and b begin as zeros, so that without a prefix the network
+is the one of `imitact train`. In training a prefix of 1 to 20 ticks of the demonstration is given
+to four samples of five, and the loss is that of the ticks after it.
 """
 
 from __future__ import annotations
@@ -86,18 +87,18 @@ class PrefixAct(Act):
     """The network with a prefix.
 
     Attributes:
-        promised: (d, A), normalized actions that are executed until the answer arrives; None where
-            nothing is committed.
+        prefix: (d, A), normalized actions that are executed until the answer arrives; None where
+            there are none.
     """
 
     def __init__(self, config: Any, *, action_size: int, **options: Any) -> None:
         super().__init__(config, action_size=action_size, **options)
-        self.committed_proj = nn.Linear(action_size, config.hidden_dim, device="meta")
-        self.committed_proj.to_empty(device="cpu").requires_grad_(False).apply(_zero)
-        self.committed_proj.requires_grad_()
+        self.prefix_proj = nn.Linear(action_size, config.hidden_dim, device="meta")
+        self.prefix_proj.to_empty(device="cpu").requires_grad_(False).apply(_zero)
+        self.prefix_proj.requires_grad_()
         self.decoder = PrefixDecoder(self.decoder)
-        self.promised: Tensor | None = None
-        self._told: Tensor | None = None  # (B, K) bool, of the last training batch
+        self.prefix: Tensor | None = None
+        self._in_prefix: Tensor | None = None  # (B, K) bool, of the last training batch
 
     def forward(
         self,
@@ -107,44 +108,45 @@ class PrefixAct(Act):
         *others: Any,
         **named: Any,
     ) -> Prediction:
-        self.decoder.start = self._told = None
+        self.decoder.start = self._in_prefix = None
         if self.training and action is not None:
-            ticks = torch.arange(self.config.chunk_size)
-            lengths = torch.randint(1, LONGEST + 1, (len(state), 1))
-            lengths[torch.rand(len(state), 1) < ABSENT] = 0
-            self._told = ticks < lengths
-            self.decoder.start = self._embedded(action, self._told)
-        elif self.promised is not None:
-            count = len(self.promised)
-            given = self.promised.new_zeros(1, self.config.chunk_size, self.promised.shape[1])
-            given[0, :count] = self.promised
-            there = torch.arange(self.config.chunk_size)[None] < count
+            size, device = (len(state), 1), state.device
+            ticks = torch.arange(self.config.chunk_size, device=device)
+            lengths = torch.randint(1, LONGEST + 1, size, device=device)
+            lengths[torch.rand(size, device=device) < ABSENT] = 0
+            self._in_prefix = ticks < lengths
+            self.decoder.start = self._embedded(action, self._in_prefix)
+        elif self.prefix is not None:
+            count = len(self.prefix)
+            given = self.prefix.new_zeros(1, self.config.chunk_size, self.prefix.shape[1])
+            given[0, :count] = self.prefix
+            there = torch.arange(self.config.chunk_size, device=state.device)[None] < count
             self.decoder.start = self._embedded(given, there)
         return super().forward(state, images, action, *others, **named)
 
     def losses(
         self, prediction: Prediction, action: Tensor, is_pad: Tensor, shard: BatchShard = WHOLE
     ) -> Losses:
-        if self.training and self._told is not None:
-            is_pad = is_pad | self._told
+        if self.training and self._in_prefix is not None:
+            is_pad = is_pad | self._in_prefix
         return super().losses(prediction, action, is_pad, shard)
 
     def _embedded(self, action: Tensor, there: Tensor) -> Tensor:
-        return self.committed_proj(action) * there[..., None]
+        return self.prefix_proj(action) * there[..., None]
 
 
 @contextmanager
-def network(kind: str) -> Iterator[None]:
-    """Let policies be made and loaded with a network of this kind: base or prefix."""
+def network(name: str) -> Iterator[None]:
+    """Let policies be made and loaded with this network: base or prefix."""
     before = policy_module.Act
-    policy_module.Act = PrefixAct if kind == "prefix" else Act  # type: ignore[misc]
+    policy_module.Act = PrefixAct if name == "prefix" else Act  # type: ignore[misc]
     try:
         yield
     finally:
         policy_module.Act = before  # type: ignore[misc]
 
 
-def committed(chunking: Chunking, delay: int) -> NDArray[np.float64]:
+def prefix_of(chunking: Chunking, delay: int) -> NDArray[np.float64]:
     """Return the actions of the next ticks if a query is made now, (d, A); d may be below delay."""
     ahead = copy.deepcopy(chunking)
     ahead.ask(ahead.tick)
@@ -170,7 +172,7 @@ def episode(
     for tick in range(env.step_cap):
         if chunking.wants_chunk:
             if isinstance(net, PrefixAct):
-                net.promised = _normalized(policy, committed(chunking, min(delay, LONGEST)))
+                net.prefix = _normalized(policy, prefix_of(chunking, min(delay, LONGEST)))
             chunking.feed(policy.chunk(observation))
             asked.append(tick)
         action = chunking.next()
@@ -200,21 +202,21 @@ def _normalized(policy: TorchPolicy, actions: NDArray[np.float64]) -> Tensor | N
 
 
 @cache
-def _parts(kind: str, path: Path) -> tuple[TorchPolicy, Env]:
+def _parts(name: str, path: Path) -> tuple[TorchPolicy, Env]:
     torch.set_num_threads(1)
-    with network(kind):
+    with network(name):
         return TorchPolicy.load(path), make_env("cube")
 
 
 def _job(job: tuple[str, Path, str, int, int]) -> tuple[float, float, float, float]:
-    kind, path, chunking, delay, seed = job
-    policy, env = _parts(kind, path)
+    name, path, chunking, delay, seed = job
+    policy, env = _parts(name, path)
     return episode(policy, env, seed, parse(chunking, delay, policy.spec), delay)
 
 
-def trained(world: str, kind: str, seed: int, out: Path) -> Path:
+def trained(world: str, name: str, seed: int, out: Path) -> Path:
     """Record and train what is missing, and return the policy's folder."""
-    folder = out / f"{world}-{kind}-{seed}"
+    folder = out / f"{world}-{name}-{seed}"
     if (folder / "policy" / "policy.json").is_file():
         return folder / "policy"
     data = out / f"{world}-data"
@@ -222,7 +224,7 @@ def trained(world: str, kind: str, seed: int, out: Path) -> Path:
     model, train = PRESETS["quick"]
     model = replace(model, crop=WORKSPACES["cube"])
     train = replace(train, seed=seed, num_threads=1, cache_dir=str(out / f"{world}-cache"))
-    with network(kind):
+    with network(name):
         return imitact.train(data, out=folder, model=model, train=train, resume=folder.exists())
 
 
@@ -230,32 +232,29 @@ def measured(
     pool: ProcessPoolExecutor, job: dict[str, Any], path: Path, seeds: range
 ) -> dict[str, Any]:
     """Run the episodes of one row and return its numbers."""
-    told = job["way"].startswith("prefix")
-    jobs = [
-        ("prefix" if told else "base", path, job["chunking"], job["delay_ticks"], seed)
-        for seed in seeds
-    ]
+    jobs = [(job["network"], path, job["chunking"], job["delay_ticks"], seed) for seed in seeds]
     found = np.array(list(pool.map(_job, jobs)))
+    won = int(found[:, 0].sum())
     return {
         **job,
-        "successes": int(found[:, 0].sum()),
+        "successes": won,
         "episodes": len(seeds),
         "jerk_around_switches": round(float(np.nanmean(found[:, 1])), 1),
         "jerk_elsewhere": round(float(np.nanmean(found[:, 2])), 1),
-        "first_success_tick": round(float(np.nanmean(found[:, 3])), 1),
+        "first_success_tick": round(float(np.nanmean(found[:, 3])), 1) if won else None,
         "failed_seeds": [seed for seed, ok in zip(seeds, found[:, 0], strict=True) if not ok],
     }
 
 
 def pooled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one line for each world, delay, network and chunking, over its trainings."""
-    lines = []
-    for key in dict.fromkeys((r["world"], r["delay_ticks"], r["way"], r["chunking"]) for r in rows):
-        of = [r for r in rows if (r["world"], r["delay_ticks"], r["way"], r["chunking"]) == key]
+    names, lines = ("world", "delay_ticks", "network", "chunking"), []
+    for key in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
+        of = [row for row in rows if tuple(row[name] for name in names) == key]
         count, episodes = (sum(row[name] for row in of) for name in ("successes", "episodes"))
         lines.append(
             {
-                **dict(zip(("world", "delay_ticks", "way", "chunking"), key, strict=True)),
+                **dict(zip(names, key, strict=True)),
                 "single": [row["successes"] for row in of],
                 "successes": count,
                 "episodes": episodes,
@@ -270,9 +269,9 @@ def pooled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """Return the Markdown table of docs/studies.md."""
+    """Return the results as a Markdown table."""
     rows = [
-        f"| {line['world']} | {line['delay_ticks']} | {line['way']} | `{line['chunking']}` "
+        f"| {line['world']} | {line['delay_ticks']} | {line['network']} | `{line['chunking']}` "
         f"| {line['successes']} of {line['episodes']} | {', '.join(map(str, line['single']))} "
         f"| {line['jerk_around_switches']:,.0f} | {line['jerk_elsewhere']:,.0f} |"
         for line in lines
@@ -301,16 +300,18 @@ def main() -> None:
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
         for world in given.worlds:
             for seed in given.seeds:
-                for way in ("base", "prefix"):
-                    path = trained(world, way, seed, given.out)
+                for name in ("base", "prefix"):
+                    path = trained(world, name, seed, given.out)
                     for delay in () if given.train_only else given.delays:
                         for chunking in given.chunkings:
                             job = {
-                                "world": world, "training": seed, "way": way,
+                                "world": world, "training": seed, "network": name,
                                 "delay_ticks": delay, "chunking": chunking,
                             }  # fmt: skip
-                            if any(job.items() <= row.items() for row in rows):
+                            same = [row for row in rows if job.items() <= row.items()]
+                            if any(row["episodes"] == len(seeds) for row in same):
                                 continue
+                            rows = [row for row in rows if row not in same]
                             rows.append(measured(pool, job, path, seeds))
                             print(json.dumps(rows[-1]), flush=True)
                             result = {"pooled": pooled(rows), "rows": rows}

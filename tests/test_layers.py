@@ -51,7 +51,7 @@ OUTSIDE = {
     "serving": {"numpy", "msgspec", "websockets"},
     "envs": {"numpy", "mujoco", "dm_control", "gym_aloha", "gymnasium", "mink", "OpenGL"},
     "training": {"numpy", "torch", "safetensors", "msgspec", "trackio", "wandb"},
-    "evaluation": {"numpy", "msgspec", "matplotlib", "PIL"},
+    "evaluation": {"numpy", "scipy", "msgspec", "matplotlib", "PIL"},
     "deploy": {"numpy", "msgspec", "torch", "onnx", "onnxruntime", "openvino", "nncf"},
     "control": {"numpy", "mujoco", "ruckig"},
     "robots": {"numpy", "dynamixel_sdk", "serial", "mujoco", "av", "zmq"},

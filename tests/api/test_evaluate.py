@@ -17,7 +17,7 @@ from imitact.core.errors import BadInput, DamagedFile
 from imitact.core.execution import Execution
 from imitact.core.feature_statistics import Accumulator
 from imitact.deploy.load_policy import list_checkpoints, policy_path, read_stored
-from imitact.evaluation import runner
+from imitact.evaluation import report, runner
 from imitact.evaluation.report import summary_line
 from imitact.evaluation.results import Evaluation
 from imitact.models import policy_folder
@@ -223,3 +223,31 @@ def test_a_replay_longer_than_the_chunk_is_told_and_stored_as_it_is_executed(
     assert len(told) == 1
     # What is executed alike is one evaluation.
     assert imitact.evaluate(two[0], out=tmp_path / "b", chunking="replay:9", **options) == found
+
+
+def test_drawn_delays_are_those_of_the_seed_for_any_number_of_workers(
+    two: tuple[Path, Path], tmp_path: Path
+) -> None:
+    found = [
+        imitact.evaluate(
+            two[0], out=tmp_path / str(workers), env=DOT, episodes=6, workers=workers,
+            chunking="replay:4", delay_ticks=delay,
+        )
+        for workers, delay in ((1, "0..3"), (2, "0..3"), (3, 0))
+    ]  # fmt: skip
+    assert [str(each.execution.delay_ticks) for each in found] == ["0..3", "0..3", "0"]
+    assert found[0].rows == found[1].rows
+    assert found[0].rows != found[2].rows
+    assert report.read(tmp_path / "1").execution == Execution("replay:4", "0..3")
+    with pytest.raises(BadInput, match=r'delay_ticks was "0\.\.3", is now "0\.\.2"'):
+        imitact.evaluate(
+            two[0], out=tmp_path / "1", env=DOT, episodes=6, chunking="replay:4",
+            delay_ticks="0..2",
+        )  # fmt: skip
+
+
+def test_a_delay_that_is_none_is_refused_before_a_robot_is_opened(
+    two: tuple[Path, Path],
+) -> None:
+    with pytest.raises(BadInput, match='delay_ticks is "3-9"; expected a number of ticks'):
+        imitact.run_robot(two[0], robot="no such robot", delay_ticks="3-9")

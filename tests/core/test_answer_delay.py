@@ -58,7 +58,7 @@ def test_a_delay_is_a_number_of_ticks_or_a_range_that_is_drawn_from():
     assert {next(delays) for _ in range(200)} == set(range(3, 10))
 
 
-BAD = ("", "3", "9..3", "3..3", "3..", "-1..3", "3...9", "0..10001", "a")
+BAD = ("", "3", "03..9", "9..3", "3..3", "3..", "-1..3", "3...9", "0..10001", "a")
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -127,10 +127,17 @@ def test_the_chunking_expects_the_time_within_which_most_answers_came():
     executor = ActionExecutor(policy, Execution("replay:60", "0..20"))
     executor.reset(3)
     assert executor._chunking.delay_ticks == 20  # at first the longest
-    expected = set()
+    delays, times, expected = episode_delays("0..20", seed=3), AnswerTimes(), 20
+    arrives: dict[int, int] = {}
     for tick in range(400):
         executor(Observation(np.array([float(tick)])))
-        expected.add(executor._chunking.delay_ticks)
-    assert expected != {20}
+        if policy.asked[-1] == tick:
+            delay = next(delays)
+            arrives[tick + delay] = delay
+        if tick in arrives:
+            times.add(arrives[tick] / SPEC.rate_hz)
+            expected = times.expected_ticks(SPEC.rate_hz) or expected
+        assert executor._chunking.delay_ticks == expected
+    assert expected < 20
     executor.reset(3)
     assert executor._chunking.delay_ticks == 20

@@ -564,7 +564,7 @@ def test_an_execution_is_stored_and_changes_neither_chunks_nor_identity(tmp_path
     untuned = {p.name: p.read_bytes() for p in (tmp_path / "p").iterdir()}
     was = policy_folder.identity(tmp_path / "p")
     assert TorchPolicy.load(tmp_path / "p").execution is None
-    late = Execution("ensemble:0.01/5", 2)
+    late = Execution("ensemble:0.01/5", "2..4")
     policy_folder.set_execution(tmp_path / "p", late)
     loaded = TorchPolicy.load(tmp_path / "p")
     assert loaded.execution == late

@@ -97,7 +97,7 @@ def test_the_greeting_comes_back_whole():
     limits = JointLimits(policy.spec.action_names, policy.spec.action_units, *bounds)
     greeting = Greeting(
         "an identity", policy.spec, {"top": View(12, 16, (0, 40, 4, 60))}, 8,
-        Execution("replay:4~2", 3), {"env": "cube", "gym": {"success": "is_success"}}, limits,
+        Execution("replay:4~2", "3..9"), {"env": "cube", "gym": {"success": "is_success"}}, limits,
     )  # fmt: skip
     found = Greeting.from_bytes(greeting.to_bytes(), "x")
     assert found.limits is not None
@@ -144,11 +144,11 @@ def test_nobody_at_an_address_is_a_lost_connection():
 def test_a_connection_that_was_closed_while_idle_is_made_anew_for_the_next_question(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(server, "IDLE_S", 0.1)
     monkeypatch.setattr(server, "WATCH_S", 0.02)
     with served() as one:
         policy = RemotePolicy(one.address, token=TOKEN)
         first = policy.chunk(observation())
+        monkeypatch.setattr(server, "IDLE_S", 0.1)
         connection = policy._line._connection
         assert connection is not None
         connection.recv_events_thread.join(10)  # the server has closed it

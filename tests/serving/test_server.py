@@ -197,25 +197,51 @@ def test_a_handshake_that_is_not_finished_is_ended(monkeypatch: pytest.MonkeyPat
         assert is_answered(one)
 
 
-def test_connections_without_a_token_lock_nobody_out():
-    with served() as one, contextlib.ExitStack() as stack:
-        idle = [
-            stack.enter_context(socket.create_connection((one.host, one.port)))
-            for _ in range(server.MAX_HANDSHAKES)
-        ]
-        eventually(lambda: len(one.server._handshakes) == server.MAX_HANDSHAKES)
+def test_idle_connections_without_a_token_lock_nobody_out():
+    clients = 3
+    most = server.MAX_HANDSHAKES + clients
+    with served(clients=clients) as one, contextlib.ExitStack() as stack:
+
+        def knock(count: int) -> list[socket.socket]:
+            address = (one.host, one.port)
+            return [stack.enter_context(socket.create_connection(address)) for _ in range(count)]
+
+        idle = knock(most)
+        eventually(lambda: len(one.server._handshakes) == most)
         assert is_answered(one)  # in place of the oldest
         idle[0].settimeout(10)
         with contextlib.suppress(ConnectionError):
             assert idle[0].recv(100) == b""
-        for _ in range(3 * server.MAX_HANDSHAKES):
-            stack.enter_context(socket.create_connection((one.host, one.port)))
-        eventually(lambda: one.server.counters.refused > 3 * server.MAX_HANDSHAKES - 2)
-        assert len(one.server._handshakes) <= server.MAX_HANDSHAKES
+        knock(3 * most)
+        eventually(lambda: one.server.counters.refused == 3 * most)
+        assert len(one.server._handshakes) == most
         assert is_answered(one)
         stack.close()
         eventually(lambda: not one.server._handshakes)
         assert is_answered(one)
+
+
+def test_as_many_clients_as_allowed_may_come_at_once_beside_idle_connections():
+    clients = 8
+    with served(clients=clients) as one, contextlib.ExitStack() as stack:
+        for _ in range(server.MAX_HANDSHAKES):
+            stack.enter_context(socket.create_connection((one.host, one.port)))
+        eventually(lambda: len(one.server._handshakes) == server.MAX_HANDSHAKES)
+        found: list[Any] = []
+
+        def come(number: int) -> None:
+            with asking(one) as connection:
+                found.append(answer(connection, question(number)))
+                everybody.wait(10)
+
+        everybody = threading.Barrier(clients)
+        threads = [threading.Thread(target=come, args=(number,)) for number in range(clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert sorted(each.number for each in found) == list(range(clients))
+        assert one.server.counters.refused == 0
 
 
 def test_a_question_that_drips_is_ended(monkeypatch: pytest.MonkeyPatch):

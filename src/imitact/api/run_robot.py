@@ -112,6 +112,7 @@ def run_robot(
     """
     check_log(log)
     stored = read_stored(policy)
+    execution = _execution(stored, chunking, delay_ticks)
     sim = sim or _sim_options(stored.spec, first_seed)
     person = person or Person()
     if record is not None and not task:
@@ -131,8 +132,7 @@ def run_robot(
     with ExitStack() as endings:  # of what no session has yet
         endings.callback(parts.setup.close)
         _check_fit(stored, parts)
-        execution = _execution(stored, chunking, delay_ticks)
-        process, inference = _inference(stored, parts, execution, first_seed, on_line)
+        process, inference = _inference(stored, parts, execution, sim.seed, on_line)
         source: Source = _policy_source(inference, stored, parts, execution)
         if leader is not None:
             env = robot.removeprefix(SIM_PREFIX) if isinstance(robot, str) else ""

@@ -139,6 +139,10 @@ def lines(report: RecordingReport) -> list[str]:
                 f"  {words}: first at tick {ticks.mean():.0f} "
                 f"(standard deviation {ticks.std():.1f})"
             )
+    styles = [d.variation["style"] for d in report.demonstrations if "style" in d.variation]
+    if styles:
+        second = round(sum(styles))
+        found.append(f"  styles: {len(styles) - second} of the first, {second} of the second")
     found.extend(_variation(report.deviations()))
     seeds = ", ".join(
         f"{f.seed} (stage {f.stage}{f'; {f.error}' if f.error else ''})" for f in report.failures
@@ -153,14 +157,13 @@ _KINDS = (
     (r"^meet_.*_m$", "where they meet", 1000, "mm"),
     (r"_m$", "grasps", 1000, "mm"),
     (r"_rad$", "grasps", math.degrees(1), "degrees"),
-    (r"^style$", "which of two styles", 1, "(0.5: as often the one as the other)"),
 )
 """What the experts vary: pattern of the names, words, factor to the unit, unit."""
 
 
 def _variation(deviations: Mapping[str, float]) -> list[str]:
     """Return the standard deviations of what varies, by kind; the dataset has each of them."""
-    left = dict(deviations)
+    left = {name: value for name, value in deviations.items() if name != "style"}
     found = []
     for pattern, words, factor, unit in _KINDS:
         values = [left.pop(name) * factor for name in [*left] if re.search(pattern, name)]

@@ -54,8 +54,9 @@ class Run:
     replay:50."""
 
     delay_ticks: Annotated[int | str | None, DELAY_RANGE] = None
-    """Ticks from a query to its answer, or 3..9 for delays drawn from 3 to 9; simulated on a
-    virtual clock, on a robot only what is expected at first. None: as tuned, else 0."""
+    """Ticks from a query to its answer: simulated on a virtual clock, where 3..9 draws one of 3 to
+    9 for each answer; on a robot what is expected at first, of 3..9 the 9. None: as tuned, else
+    0."""
 
     leader: str | None = None
     """Leader with which a person may take over, as for imitact teleop; "" is the robot's own.

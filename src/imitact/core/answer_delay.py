@@ -10,10 +10,11 @@ import math
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
+from imitact.core import random_streams
 from imitact.core.errors import BadInput
 from imitact.core.ranges import Range
 from imitact.core.words import counted
@@ -24,28 +25,30 @@ ANSWERS = 50
 MAX_TICKS = 10_000
 """Largest delay that can be set."""
 
-_DELAYS = 1
-"""Tells the delays drawn from an episode's seed from all else that is drawn from it."""
-
-_DRAWN = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})")
+_NUMBER = "0|[1-9][0-9]{0,8}"
+_DRAWN = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
 
 
-def delay_bounds(delay: int | str) -> tuple[int, int]:
+def delay_bounds(delay: int | str, name: str = "delay_ticks") -> tuple[int, int]:
     """Return the shortest and the longest delay, ticks; they are equal where none is drawn.
 
+    Args:
+        name: of the setting, for the message.
+
     Raises:
-        BadInput: it is below 0, or no text such as 3..9.
+        BadInput: it is below 0 or above `MAX_TICKS`, or no text such as 3..9.
     """
     if isinstance(delay, str):
         found = _DRAWN.fullmatch(delay)
         if not found or not int(found[1]) < int(found[2]) <= MAX_TICKS:
             raise BadInput(
-                f'delay_ticks is "{delay}"; expected a number of ticks, or 3..9 for delays drawn '
+                f'{name} is "{delay}"; expected a number of ticks, or 3..9 for delays drawn '
                 f"from 3 to 9, of at most {MAX_TICKS}"
             )
         return int(found[1]), int(found[2])
-    if delay < 0:
-        raise BadInput(f"delay_ticks is {delay}; expected at least 0")
+    if not 0 <= delay <= MAX_TICKS:
+        most = f" and at most {MAX_TICKS}" if delay > 0 else ""
+        raise BadInput(f"{name} is {delay}; expected at least 0{most}")
     return delay, delay
 
 
@@ -57,21 +60,18 @@ def delay_words(delay: int | str) -> str:
 
 
 class _DelayRange(Range):
+    """Of numbers of ticks, and of texts such as "3..9"."""
+
     def check(self, name: str, value: Any) -> None:
         for each in value if isinstance(value, tuple) else (value,):
-            if not isinstance(each, str):
+            if isinstance(each, str):
+                delay_bounds(each, name)
+            else:
                 super().check(name, each)
-                continue
-            try:
-                delay_bounds(each)
-            except BadInput as error:
-                raise BadInput(str(error).replace("delay_ticks", name, 1)) from error
 
 
 DELAY_RANGE = _DelayRange(0, MAX_TICKS)
-
-Delay = Annotated[int | str, DELAY_RANGE]
-"""Setting of a delay: ticks, or a text such as "3..9"."""
+"""Of the settings of a delay."""
 
 
 def delayed_by(delays: Iterable[int], seed: int | Sequence[int] | None = None) -> Iterator[int]:
@@ -89,7 +89,7 @@ def delayed_by(delays: Iterable[int], seed: int | Sequence[int] | None = None) -
 def episode_delays(delay: int | str, seed: int) -> Iterator[int]:
     """Yield the delays of an episode's answers, ticks; `seed` is that of the episode."""
     low, high = delay_bounds(delay)
-    return delayed_by(range(low, high + 1), [seed, _DELAYS])
+    return delayed_by(range(low, high + 1), [seed, random_streams.DELAYS])
 
 
 class AnswerTimes:

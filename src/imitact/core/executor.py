@@ -21,9 +21,9 @@ class ActionExecutor:
     execute, the robot holds: it is commanded its last action, or, at the start of an episode, the
     joints that it measures.
 
-    Where delays are drawn, answers come as they do on a robot (`PolicySource`): each takes as many
-    ticks as are drawn for it from the episode's seed, and the chunking expects the time within
-    which 95 % of the answers before came, at first the longest.
+    Answers come as they do on a robot (`PolicySource`): each after its delay, which may be drawn
+    from the episode's seed, and the chunking expects the time within which 95 % of the last answers
+    came, at first the longest delay.
 
     Attributes:
         policy: the policy that is queried.
@@ -52,13 +52,10 @@ class ActionExecutor:
         execution = execution or execution_of(policy) or Execution()
         if isinstance(execution, str):
             execution = Execution(execution)
-        self._drawn: str | None = None
         if isinstance(execution, Execution):
-            delay = execution.delay_ticks
-            self._drawn = delay if isinstance(delay, str) else None
-            self._chunking: Chunking = execution.new(policy.spec)
+            self._delay, self._chunking = execution.delay_ticks, execution.new(policy.spec)
         else:
-            self._chunking = execution
+            self._delay, self._chunking = execution.delay_ticks, execution
         self._observed = observed or policy.spec
         self._last: NDArray[np.float64] | None = None
         self._is_reset = False
@@ -72,10 +69,9 @@ class ActionExecutor:
         self._chunking.reset()
         self.chunk = self._last = self._late = None
         self._is_reset = True
-        if self._drawn is not None:
-            self._chunking.delay_ticks = delay_bounds(self._drawn)[1]
-            self._delays = episode_delays(self._drawn, seed)
-            self._times = AnswerTimes()
+        self._chunking.delay_ticks = delay_bounds(self._delay)[1]
+        self._delays = episode_delays(self._delay, seed)
+        self._times = AnswerTimes()
 
     def act(self, observation: Observation) -> NDArray[np.float64]:
         """Return the action of this tick, (A,), in physical units.
@@ -90,7 +86,7 @@ class ActionExecutor:
         self._arrive()
         if self._chunking.wants_chunk:
             self.chunk = self.policy.chunk(observation)
-            self._feed(self.chunk)
+            self._ask(self.chunk)
         action = self._chunking.next()
         if action is None:
             action = self._last
@@ -101,17 +97,15 @@ class ActionExecutor:
 
     __call__ = act
 
-    def _feed(self, chunk: FloatArray) -> None:
-        if self._drawn is None:
-            self._chunking.feed(chunk)
-            return
+    def _ask(self, chunk: FloatArray) -> None:
+        """Let a chunk arrive after the next delay; one of 0 ticks is over at once."""
         tick, delay = self._chunking.tick, next(self._delays)
         self._chunking.ask(tick)
         self._late = tick + delay, delay, chunk
         self._arrive()
 
     def _arrive(self) -> None:
-        """Take the chunk whose delay was drawn, if its time has come."""
+        """Take the chunk that is on its way, if its time has come."""
         if self._late is None or self._chunking.tick < self._late[0]:
             return
         due, delay, chunk = self._late

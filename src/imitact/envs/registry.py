@@ -337,6 +337,8 @@ def expert_factory(
         scripted = partial(experts.make_expert, env, spread, styles)
         scripted()
         return scripted
+    if styles > 1:
+        raise BadInput(f"styles is {styles}; only the scripted experts have two, not {given}")
     with closing(env_factory(env, gym_settings=gym_settings)()) as made:
         make = partial(
             _made, Policy, given, own_code.sha256_of(given.rpartition(":")[0]), made.spec
@@ -370,7 +372,7 @@ def demonstrator_settings(
         "env": env,
         "spread": spread,
         "expert": experts.EXPERTS[env].REVISION,
-        **({"styles": styles} if styles > 1 else {}),  # recordings of before have none
+        **({"styles": styles} if styles > 1 else {}),  # earlier recordings have no styles
         **{name: _version(name) for name in packages},
     }
 

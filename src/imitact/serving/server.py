@@ -39,7 +39,8 @@ from imitact.serving.messages import (
 )
 
 MAX_HANDSHAKES = 8
-"""Connections that are not yet admitted; one more closes the oldest of them."""
+"""Connections that are not yet admitted, beyond one for each client that may come; one more closes
+the oldest of them."""
 
 HANDSHAKE_S = 5.0
 MESSAGE_S = 10.0
@@ -112,7 +113,7 @@ class Counters:
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """How a policy is served.
+    """Who may ask a server, and over which kind of connection.
 
     Attributes:
         access: who may ask.
@@ -214,10 +215,10 @@ class PolicyServer:
     def opened(self, connection: _Connection) -> None:
         """Count a connection that is not yet admitted.
 
-        A client with a token is admitted within milliseconds, so that of too many the oldest is the
-        one that will not be.
+        Clients with a token are admitted within milliseconds, so that of too many the oldest is one
+        that sends nothing.
         """
-        if len(self._handshakes) >= MAX_HANDSHAKES:
+        if len(self._handshakes) >= MAX_HANDSHAKES + self._config.max_clients:
             oldest = next(iter(self._handshakes))
             del self._handshakes[oldest]
             self.counters.refused += 1
@@ -256,10 +257,10 @@ class PolicyServer:
             self.counters.refused += 1
             return _page(refusal, f"{refusal.value} {refusal.phrase}\n")
         self._connections.add(connection)  # before the handshake ends, so that none slips in
+        self._handshakes.pop(connection, None)
         return None
 
     async def _connected(self, connection: _Connection) -> None:
-        self._handshakes.pop(connection, None)
         self.counters.connections += 1
         with contextlib.suppress(ConnectionClosed):
             await self._send(connection, self._hello)

@@ -35,7 +35,7 @@ def evaluation_section(folder: Path, blobs: Blobs) -> dict[str, Any]:
     rate_hz = evaluation.env_info.rate_hz
     facts = [
         ["success", f"{100 * evaluation.successes / evaluation.episodes:.1f} %"],
-        ["chunking", evaluation.execution.chunking],
+        ["chunking", str(evaluation.execution)],
         ["seeds", f"{min(evaluation.seeds)} to {max(evaluation.seeds)}"],
         [
             "step cap",

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imitact.api import evaluate as evaluate_api
+from imitact.core.answer_delay import delay_bounds
 from imitact.core.errors import BadInput, ImitactError
 from imitact.core.execution import Execution, parse
 from imitact.core.feature_statistics import Accumulator
@@ -253,7 +254,8 @@ class SimulatedEpisodes:
         self.ran += [(e, tuple(seeds)) for e in executions]
         found = []
         for e in executions:
-            chance = self.chance.get(e.chunking, 0.2) - self.falls * e.delay_ticks
+            late = delay_bounds(e.delay_ticks)[1]
+            chance = self.chance.get(e.chunking, 0.2) - self.falls * late
             luck = [np.random.default_rng([seed, 3]).uniform() for seed in seeds]
             rows = tuple(
                 row(seed, u < chance, 10.0, 4) for seed, u in zip(seeds, luck, strict=True)
@@ -329,6 +331,33 @@ def test_the_execution_is_chosen_for_the_given_delay() -> None:
     )
     assert late.chosen == Execution("replay:100", 6)
     assert [race.delay_ticks for race in late.races] == [0, 4, 6]
+
+
+def test_a_tuning_has_a_race_for_drawn_delays_and_draws_it_beside_the_others(
+    tmp_path: Path,
+) -> None:
+    grid = Grid((10, 25), (0.01,), (5,), (0, 5, "3..9", "0..20"), (0,))
+    race = RaceConfig(delay_ticks="3..9", first_round=8, finalists=2, selection=16, confirmation=8)
+    found = raced(SimulatedEpisodes({"replay:25": 0.9}), grid, race)
+    assert [each.delay_ticks for each in found.races] == [0, "0..20", "3..9", 5]
+    assert found.chosen == Execution("replay:25", "3..9")
+    values = json.loads(json.dumps(report.to_dict(found, grid, race, {})))
+    assert values["chosen"] == {"chunking": "replay:25", "delay_ticks": "3..9"}
+    assert "delay 3 to 9 ticks, " in "\n".join(report.report_lines(found, race))
+    assert report.evaluate_options(found.chosen) == "--chunking replay:25 --delay-ticks 3..9"
+    drawn = plot.draw(found, tmp_path).read_text()
+    assert all(text in drawn for text in ("3..9", "0..20", "delay 3 to 9 ticks"))
+    places = plot._places([0, "0..20", "3..9", 5])
+    assert places[0] == 0
+    assert places[5] == 5
+    assert 5 < places["0..20"] < places["3..9"]
+
+
+def test_what_acts_alike_at_the_longest_delay_only_is_tried_at_drawn_delays() -> None:
+    grid = Grid((10, 25), (0.01,), (5, 10), fade=(0,))
+    names = [execution.chunking for execution in grid.at("0..30", 100)]
+    assert names == ["replay:25", "replay:10", "ensemble:0.01/10", "ensemble:0.01/5"]
+    assert len(grid.at(30, 100)) == 2
 
 
 def test_the_number_of_episodes_is_known_in_advance() -> None:
@@ -544,7 +573,7 @@ def test_a_tuned_policy_is_evaluated_as_it_was_tuned(
     was = identity(policy)
     code, out, err = answer(capsys, "tune", policy, *small(delay_ticks="2"))
     assert code == 0, err
-    assert "delay 0, round 1 of 2: 3 executions on 2 seeds" in err
+    assert "delay 0 ticks, round 1 of 2: 3 executions on 2 seeds" in err
     values = json.loads((tmp_path / "policy-tune" / "tune.json").read_text())
     chosen = Execution(**values["chosen"])
     assert chosen.delay_ticks == 2

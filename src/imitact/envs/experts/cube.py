@@ -84,7 +84,7 @@ class CubeExpert(ScriptedExpert):
         spread: 1 varies the duration of every phase by +-15 %, both grasps by +-8 mm and +-10
             degrees about the vertical axis, and waypoints by +-2 cm, all uniformly; 0 is the mean
             trajectory, 2 varies twice as much.
-        styles: 2 hands the cube over 6 cm to the left or to the right of the middle.
+        styles: with 2, the cube is handed over 6 cm to the left or to the right of the middle.
     """
 
     TASK = "cube"

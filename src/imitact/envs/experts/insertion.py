@@ -101,7 +101,7 @@ class InsertionExpert(ScriptedExpert):
         spread: 1 varies the duration of every phase by +-15 %, both grasps by +-12 mm along the
             object, +-4 mm across it and +-5 degrees about the vertical axis, and waypoints by
             +-2 cm, all uniformly; 0 is the mean trajectory, 2 varies twice as much.
-        styles: 2 lets peg and socket meet 5 cm to the left or to the right of the middle.
+        styles: with 2, peg and socket meet 5 cm to the left or to the right of the middle.
     """
 
     TASK = "insertion"

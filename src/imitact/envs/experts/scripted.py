@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from imitact.core import random_streams
 from imitact.core.aloha_joints import ALOHA_JOINTS, ALOHA_RATE_HZ, ALOHA_UNITS
 from imitact.core.errors import BadInput
 from imitact.core.types import FloatArray, Observation, Spec
@@ -24,13 +25,6 @@ _DURATION_RATIO = 0.15
 # Fraction of the variance of durations that all phases of an episode share: people are fast or slow
 # for a whole episode.
 _SHARED_VARIANCE = 0.75
-
-MAX_STYLES = 2
-"""Most ways in which an expert does its task."""
-
-# Tells the style drawn from an episode's seed from the variation drawn from it, which therefore is
-# the same for any number of styles.
-_STYLE = 1
 
 
 @dataclass(frozen=True)
@@ -79,8 +73,8 @@ class ScriptedExpert:
     def __init__(self, spread: float = 1.0, styles: int = 1) -> None:
         if not (math.isfinite(spread) and 0.0 <= spread <= 2.0):
             raise BadInput(f"spread is {spread}; expected 0 (no variation) to 2 (twice the usual)")
-        if not 1 <= styles <= MAX_STYLES:
-            raise BadInput(f"styles is {styles}; expected 1 or {MAX_STYLES}")
+        if styles not in (1, 2):
+            raise BadInput(f"styles is {styles}; expected 1 or 2")
         self.spread, self.styles = spread, styles
         self.variation: dict[str, float] = {}
         self.spec = Spec(ALOHA_JOINTS, ALOHA_JOINTS, ALOHA_UNITS, ALOHA_UNITS, (), ALOHA_RATE_HZ)
@@ -96,7 +90,8 @@ class ScriptedExpert:
         """Draw the variation of the episode from `seed`."""
         self.variation = self._draw(np.random.default_rng(seed))
         if self.styles > 1:
-            style = np.random.default_rng([seed, _STYLE]).integers(self.styles)
+            # From a stream of its own: the variation is the same for any number of styles.
+            style = np.random.default_rng([seed, random_streams.STYLE]).integers(self.styles)
             self.variation["style"] = float(style)
         self._targets = None
         self._tick = 0

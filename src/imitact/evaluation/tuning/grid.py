@@ -49,11 +49,11 @@ class Grid:
 
         Of executions that act alike one is kept: a replay longer than the chunk replays the whole
         chunk, and where the delay exceeds the interval between queries, queries follow each other
-        as fast as answers arrive (of drawn delays the longest counts). An ensemble whose chunks
-        hardly overlap is left out. A delay as long as a chunk, or a grid of which nothing is left,
-        is refused.
+        as fast as answers arrive. Of drawn delays the shortest counts here. An ensemble whose
+        chunks hardly overlap is left out. A delay as long as a chunk, or a grid of which nothing is
+        left, is refused.
         """
-        longest = delay_bounds(delay_ticks)[1]
+        shortest, longest = delay_bounds(delay_ticks)
         if longest >= chunk_size:
             raise BadInput(
                 f"a chunk has {counted(chunk_size, 'tick')}, and an answer "
@@ -63,15 +63,15 @@ class Grid:
         kept: dict[tuple[float | str, ...], Execution] = {}
         for n in sorted(set(self.replay), reverse=True):
             # The ticks between two queries in fact.
-            interval = min(max(n, longest), max(chunk_size - longest, longest))
+            interval = min(max(n, shortest), max(chunk_size - longest, longest))
             for fade in sorted(set(self.fade)):
                 text = Replay(n, fade_ticks=fade).text
                 execution = Execution(text, delay_ticks).within(chunk_size)
                 kept.setdefault((interval, fade), execution)
         for every in sorted(set(self.every), reverse=True):
-            interval = max(every, longest)
-            if interval >= chunk_size - longest:
+            if max(every, longest) >= chunk_size - longest:
                 continue
+            interval = max(every, shortest)
             for m in self.m:
                 text = Ensemble(m, every).text
                 kept.setdefault(("ensemble", interval, m), Execution(text, delay_ticks))

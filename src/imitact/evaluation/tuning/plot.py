@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from imitact.core.answer_delay import delay_bounds, delay_words
+from imitact.core.answer_delay import delay_words
 from imitact.core.words import counted
 from imitact.evaluation.results import Evaluation
 from imitact.evaluation.tuning.successive_halving import DelayRace, Tuning
@@ -105,6 +106,7 @@ def _delays(panel: Axes, tuning: Tuning) -> None:
     """Draw success over delay on the confirmation seeds, with the lines slightly offset."""
     chosen, untuned = tuning.chosen.chunking, tuning.untuned.chunking
     own = {race.delay_ticks: race.choice.chosen.execution.chunking for race in tuning.races}
+    at = _places(list(own))
     lines = {
         f"{chosen} (chosen)": (_CHOSEN, dict.fromkeys(own, chosen)),
         "best at that delay": (_OTHER, own),
@@ -114,18 +116,31 @@ def _delays(panel: Axes, tuning: Tuning) -> None:
         found = [(d, tuning.confirmation(c, d)) for d, c in chunkings.items()]
         there = [(d, e) for d, e in found if e is not None]
         rates, below, above = zip(*(_percent(e) for _, e in there), strict=True)
-        x = [_middle(d) + 0.08 * (place - 1) for d, _ in there]
-        error = [below, above]
-        panel.errorbar(x, rates, yerr=error, fmt="o-", color=colour, label=label, **_BAR)
+        x = np.array([at[d] for d, _ in there]) + 0.08 * (place - 1)
+        bars = np.array([below, above])
+        for drawn, style, name in ((False, "o-", label), (True, "o", None)):
+            of = np.array([isinstance(d, str) is drawn for d, _ in there])
+            if of.any():
+                panel.errorbar(
+                    x[of], np.array(rates)[of], yerr=bars[:, of], fmt=style, color=colour,
+                    label=name, **_BAR,
+                )  # fmt: skip
     seeds = tuning.confirmed[0].episodes
     panel.set_xlabel("delay from query to answer, ticks")
     panel.set_ylabel(f"success, %\n({counted(seeds, 'other seed')})")
-    panel.set_xticks([_middle(d) for d in own], [str(d) for d in own])
+    panel.set_xticks([at[d] for d in own], [str(d) for d in own])
     panel.set_ylim(-3, 103)
     panel.grid(linewidth=0.4, alpha=0.6)
     panel.legend(loc="lower left", fontsize=7)
 
 
-def _middle(delay: int | str) -> float:
-    """Return where a delay is drawn, ticks: a drawn one at the middle of its range."""
-    return sum(delay_bounds(delay)) / 2
+def _places(delays: Sequence[int | str]) -> dict[int | str, float]:
+    """Return where each delay is drawn: a number at itself, drawn delays apart, to the right."""
+    numbers = [delay for delay in delays if isinstance(delay, int)]
+    texts = [delay for delay in delays if isinstance(delay, str)]
+    last = max(numbers, default=0)
+    step = max(1.0, last / 8)
+    return {
+        **{delay: float(delay) for delay in numbers},
+        **{delay: last + step * (place + 1) for place, delay in enumerate(texts)},
+    }

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from imitact.core.answer_delay import Delay, delay_bounds
+from imitact.core.answer_delay import DELAY_RANGE, delay_bounds, delay_words
 from imitact.core.errors import BadInput
 from imitact.core.execution import Execution
 from imitact.core.ranges import Count, CountOrNone, Seed, check_ranges
@@ -31,10 +32,10 @@ UNTUNED = Execution()
 class RaceConfig:
     """Seeds, and the number of executions that they are spent on."""
 
-    delay_ticks: Delay = 0
-    """Ticks from a query to its answer for which the execution is chosen, or 3..9 for delays drawn
-    from 3 to 9; joins `delays`. Take the
-    99th percentile of the inference time in the certificate of an export, rounded up to ticks."""
+    delay_ticks: Annotated[int | str, DELAY_RANGE] = 0
+    """Ticks from a query to its answer for which the execution is chosen; joins `delays`. Take the
+    99th percentile of the inference time in the certificate of an export, rounded up to ticks, or
+    3..9, which draws one of 3 to 9 for each answer."""
 
     first_seed: Seed = 5000
     """First of the seeds on which executions are compared. Demonstrations use 0 to 999, evaluations
@@ -173,7 +174,7 @@ def tune(
         rounds: list[tuple[Evaluation, ...]] = []
         for number, (count, seeds) in enumerate(plan, 1):
             on_stage(
-                f"delay {delay_ticks}, round {number} of {len(plan)}: "
+                f"delay {delay_words(delay_ticks)}, round {number} of {len(plan)}: "
                 f"{counted(count, 'execution')} on {counted(seeds, 'seed')}"
             )
             found = ranked(run(executions[:count], race.selection_seeds[:seeds]))
