@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import studies
 from numpy.typing import NDArray
 
 from imitact.core.answer_delay import episode_delays
@@ -131,7 +132,7 @@ def pooled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                     "task": task,
                     "delay_ticks": delay,
                     "chunking": chunking,
-                    "policies": len(of),
+                    "single": [row["successes"] for row in of],
                     "successes": count,
                     "episodes": episodes,
                     "interval": [round(bound, 3) for bound in clopper_pearson(count, episodes)],
@@ -179,20 +180,21 @@ def against(rows: Sequence[dict[str, Any]], one: str, other: str) -> list[dict[s
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """Return the Markdown table of the documentation."""
+    """Return the table of docs/studies.md."""
     head = (
-        "| task | delay, ticks | execution | success | 95 % interval | queries an episode "
-        "| jerk around a switch | elsewhere | over all |"
+        "| task | delay, ticks | execution | success | single trainings | queries an episode "
+        "| jerk around a switch | elsewhere |"
     )
     rows = [
         f"| {line['task']} | {line['delay_ticks']} | `{line['chunking']}` "
         f"| {line['successes']} of {line['episodes']} "
-        f"| {100 * line['interval'][0]:.1f} to {100 * line['interval'][1]:.1f} % "
+        f"({100 * line['interval'][0]:.1f}% to {100 * line['interval'][1]:.1f}%) "
+        f"| {', '.join(map(str, line['single']))} "
         f"| {line['queries']:.0f} | {line['jerk_around_switches']:,.0f} "
-        f"| {line['jerk_elsewhere']:,.0f} | {line['jerk']:,.0f} |"
+        f"| {line['jerk_elsewhere']:,.0f} |"
         for line in lines
     ]
-    return "\n".join([head, "|---" * 9 + "|", *rows])
+    return "\n".join([head, "|---" * 8 + "|", *rows])
 
 
 def draw(lines: Sequence[dict[str, Any]], out: Path) -> None:
@@ -271,6 +273,7 @@ def main() -> None:
                         print(json.dumps(rows[-1]), flush=True)
                         write(options.write, rows)
     print(table(pooled(rows)))
+    studies.show(options.write, "delay", table(pooled(rows)))
     for line in write(options.write, rows)["differences"]:
         print(json.dumps(line))
     if options.draw:

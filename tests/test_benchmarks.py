@@ -9,6 +9,7 @@ from types import ModuleType
 
 import augmentation
 import bench
+import delay
 import fine_tune
 import numpy as np
 import prefix
@@ -41,6 +42,13 @@ def test_the_tables_of_the_studies_match_their_results(study: ModuleType):
     rows = json.loads((studies.RESULTS / f"{study.__name__}.json").read_text())["rows"]
     page = studies.PAGE.read_text()
     assert tables.placed(page, study.__name__, study.table(rows)) == page, "run the study again"
+
+
+def test_the_table_of_the_study_of_seams_matches_its_results():
+    rows = json.loads((studies.RESULTS / "delay.json").read_text())["rows"]
+    page = studies.PAGE.read_text()
+    table = delay.table(delay.pooled(rows))
+    assert tables.placed(page, "delay", table) == page, "run benchmarks/delay.py again"
 
 
 def test_a_missing_block_of_a_document_is_an_error():

@@ -26,7 +26,9 @@ class Ensemble(Chunking):
     def __init__(self, m: float, every: int = 1, delay_ticks: int = 0) -> None:
         """Begin an episode; `every` ticks are between two queries, in the paper 1."""
         if not math.isfinite(m):
-            raise BadInput(f"the ensemble's m is {m}; it must be a finite number (the paper: 0.01)")
+            raise BadInput(
+                f"the ensemble's m is {m}; it must be a finite number (released with 0.01)"
+            )
         if every < 1:
             raise BadInput(
                 f"the ensemble queries every {counted(every, 'tick')}, expected at least 1"

@@ -23,7 +23,7 @@ class Grid:
 
     m: Annotated[tuple[float, ...], Range(-1_000, 1_000)] = (-0.1, 0.01, 0.1)
     """Weights exp(-m*i) of the temporal ensemble (ensemble:M/E), each with each of `every`. Above 0
-    favours old predictions, as the paper's 0.01 does, below 0 new ones."""
+    favours old predictions, as the released code's 0.01 does, below 0 new ones."""
 
     every: Annotated[tuple[int, ...], Range(1, 1_000_000)] = (5, 10, 25)
     """Ticks between two queries of the ensemble. The paper queries at every tick (1), which costs
