@@ -15,6 +15,7 @@ from imitact.core.words import counted
 from imitact.evaluation import results
 from imitact.evaluation.confidence_intervals import Paired
 from imitact.evaluation.results import Evaluation, describe_seeds
+from imitact.evaluation.trainings import Trainings, difference_of, over_trainings
 from imitact.storage.atomic import write_json
 from imitact.storage.checksum import verified, with_checksum
 from imitact.storage.json_file import read_json_object
@@ -28,7 +29,7 @@ FILE_NAME = "evaluation.json"
 def summary_line(evaluation: Evaluation) -> str:
     """Return the result in one line.
 
-    As in "94 of 100 (95 % interval 87.5 to 97.2), cap 400 ticks, seeds 1000 to 1099, replay:50".
+    As in "94 of 100 (95 % interval 87.4 to 97.8), cap 400 ticks, seeds 1000 to 1099, replay:50".
     """
     low, high = evaluation.interval
     return (
@@ -71,6 +72,57 @@ def side_by_side(evaluations: Mapping[str, Evaluation]) -> list[str]:
             "other seeds (--first-seed) is the one to report"
         )
     return lines
+
+
+DIFFERENCE = 0.02
+"""Difference of success for which the report says how many trainings would settle it."""
+
+
+def trainings_lines(name: str, trainings: Trainings) -> list[str]:
+    """Return what several trainings of one setting show of it, in three lines."""
+    counts = " ".join(
+        f"{k}/{n}" for k, n in zip(trainings.successes, trainings.episodes, strict=True)
+    )
+    of = counted(trainings.count, "training")
+    lines = [
+        f"{name}: {100 * trainings.rate:.1f} % over {of} "
+        f"({100 * trainings.confidence:g} % interval {percent(trainings.interval)}): {counts}",
+        f"  noise: {100 * trainings.between:.1f} points between trainings, "
+        f"{100 * trainings.within:.1f} from the episodes of each",
+    ]
+    needed = trainings.needed(DIFFERENCE)
+    settled = (
+        "no number of trainings that anybody runs settles"
+        if needed is None
+        else f"about {counted(needed, 'training')} a side settle"
+    )
+    return [*lines, f"  {settled} a difference of {100 * DIFFERENCE:g} points with this noise"]
+
+
+def trainings_against(a: Mapping[str, Evaluation], b: Mapping[str, Evaluation]) -> list[str]:
+    """Return what the trainings of one setting show, and those of another beside it, if any.
+
+    Args:
+        a: the evaluations of the trainings of a setting, by name; at least two.
+        b: of another setting, at least two; empty for none.
+    """
+    sides = {"A": _over(a), "B": _over(b)} if b else {"": _over(a)}
+    lines = [
+        line for name, side in sides.items() for line in trainings_lines(name or "success", side)
+    ]
+    if b:
+        found = difference_of(sides["A"], sides["B"])
+        low, high = found.interval
+        lines.append(
+            f"A minus B over trainings: {100 * found.difference:+.1f} points "
+            f"({100 * found.confidence:g} % interval {100 * low:+.1f} to {100 * high:+.1f})"
+        )
+    return lines
+
+
+def _over(evaluations: Mapping[str, Evaluation]) -> Trainings:
+    found = [*evaluations.values()]
+    return over_trainings([e.successes for e in found], [e.episodes for e in found])
 
 
 def table(evaluations: Sequence[Evaluation], names: Sequence[str] = ()) -> str:
