@@ -198,7 +198,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def draw(lines: Sequence[dict[str, Any]], out: Path) -> None:
-    """Draw success, and jerk around switches and elsewhere, over the delay."""
+    """Draw success, and jerk around switches and elsewhere, over the delay, for `CHUNKINGS`."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -207,14 +207,14 @@ def draw(lines: Sequence[dict[str, Any]], out: Path) -> None:
     figure = Figure(figsize=(7.2, 2.6 * len(tasks)), layout="constrained")
     axes = figure.subplots(len(tasks), 2, squeeze=False)
     for (left, right), task in zip(axes, tasks, strict=True):
-        for chunking, colour in zip(
-            dict.fromkeys(line["chunking"] for line in lines), colours, strict=False
-        ):
+        for chunking, colour in zip(CHUNKINGS, colours, strict=False):
             of = [
                 li for li in lines
                 if (li["task"], li["chunking"]) == (task, chunking)
                 and not isinstance(li["delay_ticks"], str)
             ]  # fmt: skip
+            if not of:
+                continue
             delays = [line["delay_ticks"] for line in of]
             rates = np.array([100 * line["successes"] / line["episodes"] for line in of])
             bounds = 100 * np.array([line["interval"] for line in of]).reshape(-1, 2)
