@@ -596,6 +596,8 @@ def test_a_new_export_has_the_keys_and_values_of_the_old_one(
 # -- evaluations and tunings -----------------------------------------------------------------------
 
 TIMES = ("wall_s", "clock_s", "crc32", "sha256")
+EXACT = ("format", "interval")
+"""Format 2 of evaluation.json and tune.json has exact intervals, format 1 Wilson's."""
 
 
 def rows(journal: Path) -> list[dict[str, Any]]:
@@ -613,7 +615,7 @@ def test_a_finished_old_evaluation_runs_no_episode_again(
     assert (out / "episodes.jsonl").read_bytes() == journal
     told = read_json(out / "evaluation.json")
     assert [row["wall_s"] for row in told["rows"]] == [row["wall_s"] for row in then["rows"]]
-    assert_alike(told, then, free=TIMES)
+    assert_alike(told, then, free=(*TIMES, *EXACT))
 
 
 def test_an_old_interrupted_evaluation_continues_after_its_last_episode(
@@ -631,7 +633,7 @@ def test_an_old_interrupted_evaluation_continues_after_its_last_episode(
     told, then = (
         read_json(folder / "evaluation.json") for folder in (out, OLD / "evaluations" / "finished")
     )
-    assert_alike(told, then, TIMES, 1e-3)
+    assert_alike(told, then, (*TIMES, *EXACT), 1e-3)
     # The two can be compared, which computes every figure from the rows again.
     succeeds(capsys, "compare", out, OLD / "evaluations" / "finished")
 
@@ -645,7 +647,7 @@ def test_an_old_evaluation_recognizes_the_old_exported_file(
     policy = OLD / "exports" / "onnx" / "policy.onnx"
     succeeds(capsys, *EVALUATE_EXPORT, policy, "--out", out)
     assert (out / "episodes.jsonl").read_bytes() == journal
-    assert_alike(read_json(out / "evaluation.json"), then, free=TIMES)
+    assert_alike(read_json(out / "evaluation.json"), then, free=(*TIMES, *EXACT))
 
 
 def as_executed(tuning: dict[str, Any]) -> dict[str, Any]:
@@ -670,7 +672,7 @@ def test_a_finished_old_tuning_chooses_the_same_without_running_an_episode(
     told = read_json(out / "tune.json")
     assert told["grid"].pop("fade") == [0]
     assert form(told) == form(then)
-    assert_alike(told, then, free=("wall_s", "imitact"))
+    assert_alike(told, then, free=("wall_s", "imitact", *EXACT))
     # What was chosen is written into the policy as the first version wrote it.
     assert_alike(
         read_json(policy / "policy.json"),
@@ -697,7 +699,7 @@ def test_an_old_interrupted_tuning_continues_after_its_last_episode(
     assert told["grid"] == then["grid"]
     assert told["race"] == then["race"]
     if SAME_ROUNDING:
-        assert_alike(told, then, ("wall_s", "imitact"), 1e-6)  # numpy's BLAS rounds, too
+        assert_alike(told, then, ("wall_s", "imitact", *EXACT), 1e-6)  # numpy's BLAS rounds, too
 
 
 # -- conversions -----------------------------------------------------------------------------------
@@ -798,7 +800,7 @@ def test_a_finished_old_demo_is_recognized(
     succeeds(capsys, *DEMO, "--out", out)
     told = read_json(out / "demo.json")
     assert form(told) == form(numbers)
-    assert_alike(told, numbers, free=("versions", "processor"))
+    assert_alike(told, numbers, free=("versions", "processor", *EXACT))
     after = digests(out)
     assert {n: d for n, d in after.items() if n != "demo.json"} == {
         n: d for n, d in before.items() if n != "demo.json"

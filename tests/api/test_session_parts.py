@@ -85,7 +85,7 @@ def test_each_verb_passes_on_what_it_is_told(verb: str, said: bool, monkeypatch:
 
     for module in (imitact.api.run_robot, imitact.api.teleoperate):
         monkeypatch.setattr(module, "open_parts", opened)
-    stored = SimpleNamespace(spec=SPEC, limits=None)
+    stored = SimpleNamespace(spec=SPEC, limits=None, execution=None, chunk_size=100)
     monkeypatch.setattr(imitact.api.run_robot, "read_stored", lambda policy: stored)
     monkeypatch.setattr(imitact.api.run_robot, "open_dataset", lambda data: stored)
     with pytest.raises(Opened, match=str(said)):

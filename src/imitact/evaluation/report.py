@@ -20,8 +20,9 @@ from imitact.storage.atomic import write_json
 from imitact.storage.checksum import verified, with_checksum
 from imitact.storage.json_file import read_json_object
 
-FORMAT = 1
-"""Format number of evaluation.json; raised whenever an older file could be misread."""
+FORMAT = 2
+"""Format number of evaluation.json; raised whenever an older file could be misread. The interval
+of format 1 is Wilson's."""
 
 FILE_NAME = "evaluation.json"
 
@@ -209,10 +210,10 @@ def from_dict(values: dict[str, Any], where: str = "evaluation") -> Evaluation:
 
     DamagedFile for another format, or a figure that does not follow from the rows.
     """
-    if values.get("format") != FORMAT:
+    if values.get("format") not in (1, FORMAT):
         raise DamagedFile(
-            f"{where}: format is {values.get('format')}, expected {FORMAT}; use the version of "
-            f"imitact that wrote it (this is {__version__})"
+            f"{where}: format is {values.get('format')}, expected 1 or {FORMAT}; use the version "
+            f"of imitact that wrote it (this is {__version__})"
         )
     try:
         evaluation = Evaluation(
@@ -227,7 +228,10 @@ def from_dict(values: dict[str, Any], where: str = "evaluation") -> Evaluation:
         raise DamagedFile(f"{where}: not an evaluation ({error!r})") from error
     if tuple(row.seed for row in evaluation.rows) != evaluation.seeds:
         raise DamagedFile(f"{where}: its rows are not those of its seeds")
-    differing = sorted(key for key in {*values, *computed} if values.get(key) != computed.get(key))
+    other = {"format", "interval"} if values["format"] == 1 else set()
+    differing = sorted(
+        key for key in {*values, *computed} - other if values.get(key) != computed.get(key)
+    )
     if differing:
         raise DamagedFile(f"{where}: {', '.join(differing)} does not follow from its rows")
     return evaluation

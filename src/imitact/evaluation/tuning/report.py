@@ -17,8 +17,9 @@ from imitact.evaluation.tuning.selection import JERK_TOLERANCE, MAX_LOSS
 from imitact.evaluation.tuning.successive_halving import DelayRace, RaceConfig, Tuning
 from imitact.storage.atomic import write_json
 
-FORMAT = 1
-"""Format number of tune.json; raised whenever an older file could be misread."""
+FORMAT = 2
+"""Format number of tune.json; raised whenever an older file could be misread. The intervals of
+format 1 are Wilson's."""
 
 FILE_NAME = "tune.json"
 
