@@ -6,9 +6,9 @@
         [--draw docs/images/delay.svg]
 
 Each POLICY is one training of the task. Every row has the same seeds, from 1000 on, and an episode
-ends at its first success or at the step cap, as in `imitact evaluate`. "Around a
-switch" are the third differences of the commands from four ticks before to one after the tick at
-which a new chunk takes over, or at which an average gets a new member; the others are "elsewhere".
+ends at its first success or at the step cap, as in `imitact evaluate`. "Around a switch" are the
+third differences of the commands from four ticks before to one after the tick at which a new chunk
+takes over, or at which an average gets a new member; the others are "elsewhere".
 Each finished row is written at once: interrupted, the same command continues. With no policy the
 figure is drawn, and the table printed, of the rows that are there.
 """

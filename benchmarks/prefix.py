@@ -39,7 +39,7 @@ from torch import Tensor, nn
 import imitact
 from imitact.core.chunking import Chunking
 from imitact.core.execution import parse
-from imitact.core.types import Env, Observation
+from imitact.core.types import Env
 from imitact.envs.registry import WORKSPACES, make_env
 from imitact.evaluation.confidence_intervals import clopper_pearson
 from imitact.models import policy as policy_module
@@ -57,8 +57,6 @@ ABSENT = 0.2
 
 WORLDS = {"cube": 1, "styles": 2}
 """World to the styles of its demonstrations; both are the cube transfer."""
-
-FIRST_SEED = 1000
 
 
 def _zero(module: nn.Module) -> None:
@@ -177,7 +175,7 @@ def episode(
             asked.append(tick)
         action = chunking.next()
         if action is None:
-            action = actions[-1] if actions else _held(observation)
+            action = actions[-1] if actions else np.asarray(observation.state, np.float64)
         actions.append(action)
         result = env.step(action)
         observation = result.observation
@@ -188,10 +186,6 @@ def episode(
     arrivals = [tick + delay for tick in asked]
     near, far = seams.jerks(np.stack(actions)[:, joints], arrivals, env.spec.rate_hz)
     return float(np.isfinite(won)), near, far, won
-
-
-def _held(observation: Observation) -> NDArray[np.float64]:
-    return np.asarray(observation.state, np.float64)
 
 
 def _normalized(policy: TorchPolicy, actions: NDArray[np.float64]) -> Tensor | None:
@@ -296,7 +290,7 @@ def main() -> None:
     parser.add_argument("--train-only", action="store_true")
     given = parser.parse_args()
     rows = json.loads(given.write.read_text())["rows"] if given.write.exists() else []
-    seeds = range(FIRST_SEED, FIRST_SEED + given.episodes)
+    seeds = range(seams.FIRST_SEED, seams.FIRST_SEED + given.episodes)
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
         for world in given.worlds:
             for seed in given.seeds:

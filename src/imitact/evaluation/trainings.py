@@ -92,8 +92,8 @@ def over_trainings(
             f"{counted(len(successes), 'training')} and {len(episodes)} numbers of episodes: the "
             "noise between trainings needs at least two trainings, with the episodes of each"
         )
-    exact = [clopper_pearson(k, n, confidence) for k, n in zip(successes, episodes, strict=True)]
-    assert exact  # refuses impossible counts of each training
+    for k, n in zip(successes, episodes, strict=True):
+        clopper_pearson(k, n, confidence)  # refuses impossible counts
     rates = [k / n for k, n in zip(successes, episodes, strict=True)]
     mean, spread = fmean(rates), variance(rates)
     reach = _t(len(rates) - 1, confidence) * math.sqrt(spread / len(rates))
